@@ -1,0 +1,13 @@
+"""Errors a person can act on; ``exit_code`` is what the command line ends with."""
+
+
+class InputError(ValueError):
+    """Bad input: the message says what is wrong, the value, what is allowed, what to do next."""
+
+    exit_code = 2
+
+
+class MissingDataError(InputError):
+    """Files or folders that a step needs are not there."""
+
+    exit_code = 4

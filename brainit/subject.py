@@ -1,0 +1,117 @@
+"""A subject is betas with places: the one structure every dataset adapter yields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from brainit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Responses of one person, with where they were measured and what was shown.
+
+    Parameters
+    ----------
+    dataset, name : str
+        Name of the dataset and of the subject within it.
+    simulated : bool
+        True where the voxels are not a real brain's.
+    betas : float32 array of shape (n_trials, n_voxels)
+        One response amplitude a trial and voxel.
+    xyz : float32 array of shape (n_voxels, 3)
+        Voxel centres in mm. All NaN where the file does not say (``has_places`` is then False).
+    stimulus_id : str array of shape (n_trials,)
+        Key into ``stimuli``.
+    session, run, repeat : int arrays of shape (n_trials,)
+        ``repeat`` counts from 0 the times this stimulus was shown before.
+    split : str array of shape (n_trials,)
+        "train" or "test".
+    stimuli : mapping of str to float32 array of shape (H, W) or (H, W, 3), or None
+        Pictures in 0..1 at the stimulus' own size; None where only categories are known.
+    labels : str array of shape (n_trials,), optional
+        Category of each trial.
+    roi : mapping of str to bool array of shape (n_voxels,)
+        Named regions of interest.
+    noise_ceiling : float32 array of shape (n_voxels,), optional
+        Share of a voxel's variance that the stimulus can explain, 0..1.
+    mask : nibabel image, optional
+        Maps voxel values back into the brain (``to_image``).
+    info : mapping
+        Source, terms, file hashes and whatever a report should print.
+    """
+
+    dataset: str
+    name: str
+    simulated: bool
+    betas: np.ndarray
+    xyz: np.ndarray
+    stimulus_id: np.ndarray
+    session: np.ndarray
+    run: np.ndarray
+    repeat: np.ndarray
+    split: np.ndarray
+    stimuli: Mapping[str, np.ndarray] | None = None
+    labels: np.ndarray | None = None
+    roi: Mapping[str, np.ndarray] = field(default_factory=dict)
+    noise_ceiling: np.ndarray | None = None
+    mask: Any = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_trials(self) -> int:
+        return self.betas.shape[0]
+
+    @property
+    def n_voxels(self) -> int:
+        return self.betas.shape[1]
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the voxels' positions are known."""
+        return bool(np.isfinite(self.xyz).all())
+
+    def select(self, trials: np.ndarray) -> Subject:
+        """Return the subject with only these trials (bool mask or indices)."""
+        cut = {k: getattr(self, k)[trials] for k in _PER_TRIAL if getattr(self, k) is not None}
+        return replace(self, **cut)
+
+    def part(self, split: str) -> Subject:
+        """Return the trials of one split, ``"train"`` or ``"test"``."""
+        return self.select(self.split == split)
+
+    def keep_voxels(self, voxels: np.ndarray) -> Subject:
+        """Return the subject with only these voxels (bool mask or indices); the mask image stays whole-grid."""
+        ceiling = None if self.noise_ceiling is None else self.noise_ceiling[voxels]
+        roi = {k: v[voxels] for k, v in self.roi.items()}
+        return replace(
+            self, betas=self.betas[:, voxels], xyz=self.xyz[voxels], noise_ceiling=ceiling, roi=roi, mask=None
+        )
+
+    def mean_over_repeats(self) -> Subject:
+        """Average the betas of all trials of the same stimulus and split (order of first appearance)."""
+        keys = np.char.add(np.char.add(self.split.astype(str), "/"), self.stimulus_id.astype(str))
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(order.size)
+        group = rank[inverse]
+        total = np.zeros((order.size, self.n_voxels), np.float64)
+        np.add.at(total, group, self.betas)
+        betas = (total / np.bincount(group)[:, None]).astype(np.float32)
+        return replace(self.select(np.sort(first)), betas=betas)
+
+    def images(self) -> np.ndarray:
+        """Stack the picture of every trial: float32 (n_trials, H, W) or (n_trials, H, W, 3) in 0..1."""
+        if self.stimuli is None:
+            raise InputError(
+                f"dataset {self.dataset!r} does not say which picture was shown when; it allows category decoding only"
+            )
+        return np.stack([self.stimuli[s] for s in self.stimulus_id])
+
+
+_PER_TRIAL = ("betas", "stimulus_id", "session", "run", "repeat", "split", "labels")
