@@ -1,0 +1,148 @@
+"""Scores of single pairs of pictures: correlation, SSIM in two forms, squared error, PSNR."""
+
+from __future__ import annotations
+
+import numpy as np
+from skimage.color import rgb2gray
+from skimage.metrics import structural_similarity
+
+from brainit.errors import InputError
+
+SSIM_WINDOW = 7  # scikit-image's default
+GAUSS_WINDOW = 11  # what scikit-image derives from sigma 1.5 and truncate 3.5
+_SLACK = 1e-4  # float32 arithmetic may leave 0..1 by this much
+
+
+def check_pair(reconstruction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both stacks as float64 after checking that they can be compared.
+
+    Parameters
+    ----------
+    reconstruction, truth : array of shape (n, H, W) or (n, H, W, 3)
+        Pictures in 0..1, in the same order.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, a value is not finite, or values lie outside 0..1.
+    """
+    pair = [np.asarray(a, np.float64) for a in (reconstruction, truth)]
+    if pair[0].shape != pair[1].shape:
+        raise InputError(
+            f"reconstructions have shape {pair[0].shape} but stimuli {pair[1].shape}; both must be the same: "
+            "resize the reconstructions to the stimuli's own size"
+        )
+    for name, images in zip(("reconstructions", "stimuli"), pair, strict=True):
+        if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3) or images.shape[0] == 0:
+            raise InputError(
+                f"{name} have shape {images.shape}; expected (n, H, W) or (n, H, W, 3) with n >= 1"
+            )
+        if not np.isfinite(images).all():
+            raise InputError(f"{name} hold {int((~np.isfinite(images)).sum())} values that are not finite")
+        low, high = images.min(), images.max()
+        if low < -_SLACK or high > 1 + _SLACK:
+            raise InputError(
+                f"{name} range over {low:.4g}..{high:.4g}; expected 0..1: scale or clip them first"
+            )
+    return pair[0], pair[1]
+
+
+def grey(images: np.ndarray) -> np.ndarray:
+    """Return (n, H, W): luminance of colour pictures (scikit-image's ``rgb2gray``), grey ones unchanged."""
+    images = np.asarray(images, np.float64)
+    return rgb2gray(images, channel_axis=-1) if images.ndim == 4 else images
+
+
+def eight_bit(images: np.ndarray) -> np.ndarray:
+    """Round to the 256 levels a saved picture has (rounded, not truncated), still in 0..1."""
+    return np.rint(np.clip(images, 0, 1) * 255) / 255
+
+
+def centred_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and normalise each row; also say which rows are constant (those become 0).
+
+    Parameters
+    ----------
+    features : array of shape (n, ...)
+
+    Returns
+    -------
+    rows : float64 array of shape (n, d)
+        Mean 0 and length 1 a row, so that a product of two rows is their Pearson correlation.
+    constant : bool array of shape (n,)
+    """
+    flat = np.asarray(features, np.float64).reshape(len(features), -1)
+    centred = flat - flat.mean(1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1)
+    # Rounding leaves a constant row with a tiny length, never exactly 0.
+    constant = length <= 1e-12 * np.maximum(np.abs(flat).max(1), 1e-30) * np.sqrt(flat.shape[1])
+    rows = np.where(constant[:, None], 0.0, centred / np.where(constant, 1.0, length)[:, None])
+    return rows, constant
+
+
+def constant_images(images: np.ndarray) -> np.ndarray:
+    """Say which pictures have one value everywhere, so that no correlation exists: bool (n,)."""
+    return centred_rows(images)[1]
+
+
+def pixcorr(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Pearson correlation over the flattened pixels of each picture (all channels together).
+
+    A constant picture has no correlation; it counts as 0 and `constant_images` tells how many there were.
+
+    Returns
+    -------
+    float64 array of shape (n,)
+    """
+    reconstruction, truth = check_pair(reconstruction, truth)
+    return np.einsum("nd,nd->n", centred_rows(reconstruction)[0], centred_rows(truth)[0])
+
+
+def mse(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Mean squared error a picture, on the 0..1 scale."""
+    reconstruction, truth = check_pair(reconstruction, truth)
+    return ((reconstruction - truth) ** 2).reshape(len(truth), -1).mean(1)
+
+
+def psnr(reconstruction: np.ndarray, truth: np.ndarray, cap: float = np.inf) -> np.ndarray:
+    """Peak signal-to-noise ratio a picture in dB, peak 1; equal pictures get `cap`.
+
+    Averages of it are averages of dB (the form most papers use), not the dB of an average.
+    """
+    with np.errstate(divide="ignore"):
+        return np.minimum(-10 * np.log10(mse(reconstruction, truth)), cap)
+
+
+def ssim(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity a picture: scikit-image's default 7x7 uniform window, ``data_range`` 1.
+
+    Colour pictures are compared channel by channel (``channel_axis=-1``) and averaged, not turned grey.
+    """
+    reconstruction, truth = check_pair(reconstruction, truth)
+    _check_window(truth, SSIM_WINDOW)
+    axis = -1 if truth.ndim == 4 else None
+    pairs = zip(reconstruction, truth, strict=True)
+    return np.array([structural_similarity(t, r, data_range=1.0, channel_axis=axis) for r, t in pairs])
+
+
+def ssim_gauss(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity in the field's form: grey, Gaussian window of sigma 1.5, population covariance.
+
+    The setting of the MindEye and Brain-IT evaluators, without their resize to 425 pixels: pictures are
+    scored at the stimulus' own size. Those evaluators also pass ``multichannel=True`` on grey pictures,
+    which scikit-image 0.19 reads as "columns are channels" and later versions ignore; it is never passed
+    here.
+    """
+    reconstruction, truth = check_pair(reconstruction, truth)
+    _check_window(truth, GAUSS_WINDOW)
+    form = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    pairs = zip(grey(reconstruction), grey(truth), strict=True)
+    return np.array([structural_similarity(t, r, **form) for r, t in pairs])
+
+
+def _check_window(images: np.ndarray, window: int) -> None:
+    side = min(images.shape[1:3])
+    if side < window:
+        raise InputError(
+            f"pictures are {images.shape[1]}x{images.shape[2]} pixels; this SSIM needs {window} a side"
+        )

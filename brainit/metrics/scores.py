@@ -1,0 +1,159 @@
+"""All scores of one set of reconstructions, and several sets beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from brainit.errors import InputError
+from brainit.metrics.identification import TWO_WAY_CHANCE, correlation_block, two_way, two_way_pix
+from brainit.metrics.intervals import bootstrap_interval, paired_interval, permutation_null
+from brainit.metrics.pixels import constant_images, mse, pixcorr, psnr, ssim, ssim_gauss
+
+SCORES = ("pixcorr", "ssim", "ssim_gauss", "mse", "two_way_pix")
+PSNR_CAP = 100.0  # dB given to two equal pictures, so that means stay finite
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One value a picture for each score.
+
+    Parameters
+    ----------
+    values : mapping of str to float64 array of shape (n,)
+        Named as in ``metrics.json``.
+    constant : int
+        Pictures of one value everywhere, whose PixCorr was counted as 0.
+    """
+
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    constant: int = 0
+
+    def means(self) -> dict[str, float]:
+        """Mean over pictures of each score."""
+        return {name: float(v.mean()) for name, v in self.values.items()}
+
+    def summary(self, prefix: str = "", seed: int = 0, n_draws: int = 10_000) -> dict[str, float]:
+        """Flat ``{name, name.low, name.high}`` with 95 % bootstrap bounds over pictures."""
+        flat: dict[str, float] = {}
+        for name, values in self.values.items():
+            interval = bootstrap_interval(values, n_draws=n_draws, seed=seed)
+            flat[prefix + name] = interval.mean
+            flat[f"{prefix}{name}.low"] = interval.low
+            flat[f"{prefix}{name}.high"] = interval.high
+        return flat
+
+
+def score(
+    reconstruction: np.ndarray,
+    truth: np.ndarray,
+    features: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Scores:
+    """Score pictures against their stimuli.
+
+    Parameters
+    ----------
+    reconstruction, truth : array of shape (n, H, W) or (n, H, W, 3)
+        In 0..1, same order. The Gaussian SSIM is left out where a side is under 11 pixels, two-way where n
+        is 1.
+    features : mapping of str to (reconstruction features, truth features), optional
+        Each adds a ``two_way_<name>`` score; arrays of shape (n, ...).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stimuli = np.random.default_rng(0).random((4, 16, 16))
+    >>> score(stimuli, stimuli).means()["two_way_pix"]
+    1.0
+    """
+    values = {"pixcorr": pixcorr(reconstruction, truth), "ssim": ssim(reconstruction, truth)}
+    if min(truth.shape[1:3]) >= 11:
+        values["ssim_gauss"] = ssim_gauss(reconstruction, truth)
+    values["mse"] = mse(reconstruction, truth)
+    if len(truth) > 1:
+        values["two_way_pix"] = two_way_pix(reconstruction, truth)
+        for name, (ours, theirs) in (features or {}).items():
+            values[f"two_way_{name}"] = two_way(ours, theirs)
+    return Scores(values, int((constant_images(reconstruction) | constant_images(truth)).sum()))
+
+
+def average_scores(runs: Sequence[Scores]) -> Scores:
+    """Average each picture's score over runs (noise seeds), so that intervals are over pictures only."""
+    if not runs:
+        raise InputError("no scores to average; give at least one run")
+    names = [n for n in runs[0].values if all(n in r.values for r in runs)]
+    if len({len(v) for r in runs for v in r.values.values()}) != 1:
+        raise InputError("runs scored different numbers of pictures; average runs of one test set only")
+    return Scores({n: np.mean([r.values[n] for r in runs], 0) for n in names}, max(r.constant for r in runs))
+
+
+def compare(
+    truth: np.ndarray,
+    arms: Mapping[str, np.ndarray | Sequence[np.ndarray]],
+    main: str = "quantized",
+    reference: str = "fp",
+    seed: int = 0,
+    n_draws: int = 10_000,
+) -> dict[str, float]:
+    """Score several sets of reconstructions of the same stimuli; the picture part of ``metrics.json``.
+
+    Parameters
+    ----------
+    truth : array of shape (n, H, W) or (n, H, W, 3)
+    arms : mapping of str to array like `truth`, or to a sequence of such arrays (one a noise seed)
+        For example ``quantized, fp, ridge, mean_image``. Scores are averaged over noise seeds picture by
+        picture.
+    main : str
+        The arm whose scores carry no prefix; every other is ``<arm>.<score>``.
+    reference : str
+        The arm that `main` is paired with: ``paired_psnr_to_<reference>`` (dB, same fMRI and noise seed),
+        absent where there is no such arm.
+
+    Returns
+    -------
+    dict of str to float
+        ``score``, ``score.low``, ``score.high`` an arm; ``minus_<arm>.<score>`` with bounds, main minus
+        that arm; ``chance.two_way_pix``, and ``chance.pixcorr`` with bounds and ``chance.pixcorr.p`` from
+        random pairing.
+    """
+    if main not in arms:
+        raise InputError(f"no arm {main!r} among {sorted(arms)}; `main` names one of them")
+    stacks = {name: _seeds(arm, truth, name) for name, arm in arms.items()}
+    scores = {name: average_scores([score(s, truth) for s in stack]) for name, stack in stacks.items()}
+    flat: dict[str, float] = {}
+    for name, one in scores.items():
+        flat.update(one.summary("" if name == main else f"{name}.", seed, n_draws))
+    flat["constant_images"] = scores[main].constant
+    for name, other in scores.items():
+        if name == main:
+            continue
+        for key in scores[main].values:
+            gap = paired_interval(scores[main].values[key], other.values[key], n_draws=n_draws, seed=seed)
+            stem = f"minus_{name}.{key}"
+            flat.update({stem: gap.mean, f"{stem}.low": gap.low, f"{stem}.high": gap.high})
+    flat["chance.two_way_pix"] = TWO_WAY_CHANCE
+    if len(truth) > 1:
+        block = np.mean([np.nan_to_num(correlation_block(s, truth)) for s in stacks[main]], 0)
+        null = permutation_null(block, n_draws=n_draws, seed=seed)
+        flat.update({"chance.pixcorr": null.chance, "chance.pixcorr.low": null.low})
+        flat.update({"chance.pixcorr.high": null.high, "chance.pixcorr.p": null.p})
+    if reference in stacks and reference != main:
+        ours, theirs = stacks[main], stacks[reference]
+        if len(ours) != len(theirs):
+            raise InputError(
+                f"{len(ours)} noise seeds of {main!r} but {len(theirs)} of {reference!r}; pair them"
+            )
+        pairs = [psnr(a, b, cap=PSNR_CAP) for a, b in zip(ours, theirs, strict=True)]
+        flat[f"paired_psnr_to_{reference}"] = float(np.mean(pairs))
+    return flat
+
+
+def _seeds(arm: np.ndarray | Sequence[np.ndarray], truth: np.ndarray, name: str) -> list[np.ndarray]:
+    if isinstance(arm, np.ndarray) and arm.ndim == truth.ndim:
+        return [arm]
+    stacks = [np.asarray(a) for a in arm]
+    if not stacks or any(s.shape != truth.shape for s in stacks):
+        raise InputError(f"arm {name!r} has pictures unlike the stimuli's {truth.shape}; resize them first")
+    return stacks
