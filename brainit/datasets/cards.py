@@ -1,0 +1,86 @@
+"""What each dataset is: plain data, so that listing imports nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NAN = "what to do with voxels that hold NaN: 'error' (default) or 'drop' (left out of train and test alike)"
+_MAT_OPTIONS = {
+    "nan": _NAN,
+    "zscore": "'none' (default: values as in the file) or 'train' (mean and standard deviation of training trials)",
+    "order": "'F' (default: pictures stored column by column, as MATLAB does) or 'C'",
+}
+_NIFTI_OPTIONS = {
+    "nan": _NAN,
+    "zscore": "'session' (default: statistics of the training trials of each session) or 'none'",
+}
+
+CARDS: list[dict[str, Any]] = [
+    {
+        "name": "simulated",
+        "title": "simulated subjects: a forward model of visual cortex looking at pictures",
+        "simulated": True,
+        "terms": "made by this program; the pictures keep the terms of the folder they came from",
+        "size": "small: 4 subjects, 600 voxels, about 6 MB; large: 4 subjects, 4,000 voxels, about 300 MB",
+        "source": "brainit.datasets.simulated",
+        "how": "made on first use, or by: brainlab data fetch simulated",
+        "module": "brainit.datasets.simulated",
+        "fetches": True,
+        "options": {
+            **_NIFTI_OPTIONS,
+            "preset": "'small' (default) or 'large': size when the subjects have to be made",
+            "seed": "seed of the subjects when they have to be made (default 0)",
+            "stimuli": "folder, parquet file or array of pictures to show (default: procedural pictures)",
+        },
+    },
+    {
+        "name": "digits69",
+        "title": "real fMRI of one person looking at handwritten 6s and 9s (90 + 10 trials, 28x28)",
+        "simulated": False,
+        "terms": "licence not stated by the copies in circulation: for research, do not redistribute",
+        "size": "2.4 MB",
+        "source": "van Gerven et al. 2010; Donders Repository di.dcc.DSC_2018.00112_485",
+        "how": "get digit69_28x28.mat from the public GitHub repository ChangdeDu/DGMM and put it into that folder",
+        "module": "brainit.datasets.digits69",
+        "options": _MAT_OPTIONS,
+    },
+    {
+        "name": "mat",
+        "title": "any .mat file with fmriTrn, fmriTest, stimTrn, stimTest (and labelTrn, labelTest)",
+        "simulated": False,
+        "terms": "those of your file",
+        "size": "-",
+        "source": "your file",
+        "how": "give the .mat file as root (--root FILE.mat)",
+        "module": "brainit.datasets.mat",
+        "options": _MAT_OPTIONS,
+    },
+    {
+        "name": "haxby2001",
+        "title": "real 4D BOLD of people looking at 8 categories in blocks (12 runs); categories only, no pictures",
+        "simulated": False,
+        "terms": "CC BY-SA 3.0 (Haxby et al. 2001), cite the paper; nilearn states no licence for its copy",
+        "size": "310 MB a subject as nilearn downloads it",
+        "source": "Haxby et al. 2001, doi 10.1126/science.1063736; data.pymvpa.org",
+        "how": "download it with: brainlab data fetch haxby2001",
+        "module": "brainit.datasets.haxby2001",
+        "fetches": True,
+        "options": {
+            "image": "'25mm' (default) or '1slice': which BOLD file of the small copy",
+            "mask": "'brain' (default), 'gray', 'vt', ...: a mask of the folder; 'bold' makes one from the mean image",
+            "test_run": "run whose blocks are marked 'test' (default: the last)",
+            "zscore": "'run' (default: within each run) or 'none'",
+        },
+    },
+    {
+        "name": "nifti",
+        "title": "any folder of NIfTI betas, masks and events in the layout that the simulator writes",
+        "simulated": False,
+        "terms": "those of your files",
+        "size": "-",
+        "source": "your folder",
+        "how": "give the folder as root (--root DIR) with sub-01/ses-01/*_desc-betas_statmap.nii.gz and *_events.tsv",
+        "module": "brainit.datasets.nifti",
+        "options": _NIFTI_OPTIONS,
+    },
+]

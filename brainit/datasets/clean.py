@@ -1,0 +1,158 @@
+"""What every adapter does to raw numbers: refuse, drop, name, count, scale."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from brainit.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+
+def choice(value: str, allowed: Sequence[str], option: str) -> str:
+    """Return ``value`` if it is one of ``allowed``, else raise InputError."""
+    if value not in allowed:
+        raise InputError(f"{option} is {value!r}; allowed: {', '.join(allowed)}")
+    return value
+
+
+def usable_voxels(betas: np.ndarray, train: np.ndarray, nan: str, where: str) -> tuple[np.ndarray, list[str]]:
+    """Decide which voxels can be used.
+
+    Voxels with NaN or infinite values are an error unless ``nan="drop"``: they usually mean a wrong mask.
+    Voxels that never change over the training trials carry nothing and would divide by zero; they are
+    dropped with a warning.
+
+    Parameters
+    ----------
+    betas : array of shape (n_trials, n_voxels)
+    train : bool array of shape (n_trials,)
+    nan : {"error", "drop"}
+    where : str
+        Name of the file, for messages.
+
+    Returns
+    -------
+    keep : bool array of shape (n_voxels,)
+    warnings : list of str
+
+    Raises
+    ------
+    InputError
+        NaN values with ``nan="error"``, or no voxel is left.
+    """
+    choice(nan, ("error", "drop"), "nan")
+    finite = np.isfinite(betas).all(0)
+    warnings = []
+    n_bad = int((~finite).sum())
+    if n_bad and nan == "error":
+        raise InputError(
+            f"{where}: {n_bad} of {finite.size} voxels hold NaN or infinite values (first: voxel "
+            f"{int(np.argmin(finite))}); only finite values are allowed; correct the mask or open with nan=drop"
+        )
+    if n_bad:
+        warnings.append(f"{where}: dropped {n_bad} of {finite.size} voxels with NaN or infinite values")
+    moving = np.zeros(finite.size, bool)
+    moving[finite] = np.ptp(betas[train][:, finite], axis=0) > 0
+    n_still = int((finite & ~moving).sum())
+    if n_still:
+        warnings.append(f"{where}: dropped {n_still} of {finite.size} voxels that never change in training")
+    if not moving.any():
+        raise InputError(
+            f"{where}: no voxel of {finite.size} changes over the training trials; check the file"
+        )
+    for line in warnings:
+        _log.warning(line)
+    return moving, warnings
+
+
+def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Scale each voxel within each group by the mean and standard deviation of its reference trials.
+
+    Parameters
+    ----------
+    betas : array of shape (n_trials, n_voxels)
+    groups : array of shape (n_trials,)
+        Session or run of each trial.
+    reference : bool array of shape (n_trials,)
+        Trials whose statistics are used (training trials); a group with fewer than two of them uses all its trials.
+
+    Returns
+    -------
+    float32 array of shape (n_trials, n_voxels)
+        A voxel that is constant within a group's reference trials becomes 0 there.
+    """
+    out = np.empty(betas.shape, np.float32)
+    for group in np.unique(groups):
+        here = groups == group
+        used = here & reference
+        source = betas[used if used.sum() > 1 else here].astype(np.float64)
+        std = source.std(0)
+        flat = std <= 1e-12
+        scaled = (betas[here] - source.mean(0)) / np.where(flat, 1.0, std)
+        out[here] = np.where(flat, 0.0, scaled)
+    return out
+
+
+def content_id(image: np.ndarray, prefix: str = "img") -> str:
+    """Name a picture by what it shows: equal pictures get equal names, so leaks are visible.
+
+    The hash is of the 8-bit picture, so float rounding cannot hide a repeat.
+    """
+    codes = np.ascontiguousarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8))
+    return f"{prefix}-{hashlib.sha256(str(codes.shape).encode() + codes.tobytes()).hexdigest()[:12]}"
+
+
+def count_repeats(stimulus_id: np.ndarray) -> np.ndarray:
+    """Count, for each trial, how often its stimulus was shown before: int array (n_trials,)."""
+    seen: dict[str, int] = {}
+    out = np.empty(len(stimulus_id), np.int64)
+    for i, key in enumerate(stimulus_id):
+        out[i] = seen.get(key, 0)
+        seen[key] = out[i] + 1
+    return out
+
+
+def unit_range(images: np.ndarray, where: str) -> np.ndarray:
+    """Scale pictures to 0..1: values up to 1 are kept, up to 255 divided by 255.
+
+    Raises
+    ------
+    InputError
+        Values are negative, above 255 or not finite.
+    """
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 255):
+        raise InputError(
+            f"{where}: picture values run from {low:g} to {high:g}; allowed: 0..1 or 0..255; rescale them"
+        )
+    return (images.astype(np.float32) / (255.0 if high > 1 else 1.0)).astype(np.float32)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def pick_subject(wanted: str | None, found: Sequence[str], root: Path) -> str:
+    """Return the wanted subject, or the first; a bare number ``1`` matches ``sub-01`` and ``sub001``."""
+    if wanted is None:
+        return found[0]
+    if wanted in found:
+        return wanted
+    digits = "".join(c for c in str(wanted) if c.isdigit())
+    same = [f for f in found if digits and f.lstrip("subj-0") == digits.lstrip("0")]
+    if len(same) == 1:
+        return same[0]
+    raise InputError(f"subject {wanted!r} is not in {root}; found: {', '.join(found)}")
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Write counts as ``name 3, other 4``."""
+    return ", ".join(f"{k} {v}" for k, v in counts.items())

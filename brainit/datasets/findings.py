@@ -1,0 +1,95 @@
+"""Look at a folder before any long work and say what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from brainit.datasets.registry import _existing, card
+from brainit.errors import InputError
+
+if TYPE_CHECKING:
+    from brainit.subject import Subject
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that ``check`` found: ``severity`` is "error", "warning" or "info"."""
+
+    severity: str
+    message: str
+
+
+def check(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> list[Finding]:
+    """Read every subject of a dataset and list what is wrong, worst first.
+
+    Parameters
+    ----------
+    name : str
+        One of ``list_datasets()``.
+    root : path, optional
+        Folder or file of the dataset.
+    **options
+        As for ``open``.
+
+    Returns
+    -------
+    list of Finding
+        Empty of errors where the dataset can be used.
+    """
+    entry = card(name)
+    found: list[Finding] = []
+    try:
+        path = _existing(entry, root)
+        adapter = entry.adapter()
+        names = adapter.subjects(path)
+        for extra in getattr(adapter, "check", lambda _: [])(path):
+            found.append(extra)
+    except InputError as error:
+        return [Finding("error", str(error))]
+    for subject_name in names:
+        try:
+            found += check_subject(adapter.load(path, subject_name, **options))
+        except InputError as error:
+            found.append(Finding("error", f"{subject_name}: {error}"))
+    rank = {"error": 0, "warning": 1, "info": 2}
+    return sorted(found, key=lambda f: rank[f.severity])
+
+
+def check_subject(subject: Subject) -> list[Finding]:
+    """List what a report or a model should know about a subject that could be read."""
+    import numpy as np
+
+    from brainit.leaks import find_leaks
+
+    who = f"{subject.dataset} {subject.name}"
+    n_train, n_test = (int((subject.split == s).sum()) for s in ("train", "test"))
+    places = "places known" if subject.has_places else "places not known"
+    found = [
+        Finding(
+            "info",
+            f"{who}: {subject.n_voxels} voxels ({places}), {n_train} training and {n_test} test trials",
+        )
+    ]
+    found += [Finding("warning", line) for line in subject.info.get("warnings", ())]
+    if n_train < 2 or n_test < 1:
+        found.append(
+            Finding("error", f"{who}: {n_train} training and {n_test} test trials; needed: 2 and 1 or more")
+        )
+        return found
+    if n_test < 20:
+        found.append(Finding("warning", f"{who}: only {n_test} test trials; scores will have wide intervals"))
+    if not np.isfinite(subject.betas).all():
+        found.append(Finding("error", f"{who}: betas hold NaN or infinite values"))
+    runs = np.unique(np.stack([subject.session, subject.run], 1), axis=0, return_counts=True)[1]
+    if runs.min() < 0.5 * np.median(runs):
+        found.append(
+            Finding("warning", f"{who}: a run has {runs.min()} trials where {int(np.median(runs))} are usual")
+        )
+    leaks = find_leaks(subject)
+    if leaks.leak_test_in_train:
+        found.append(Finding("error", f"{who}: {leaks.line()}"))
+    else:
+        found.append(Finding("info", f"{who}: {leaks.line()}"))
+    return found
