@@ -1,0 +1,131 @@
+"""A light universal brain encoder: picture features to voxels, with embeddings shared in meaning by all subjects.
+
+After the Universal Brain Encoder (arXiv 2406.12179), whose point is kept: what a voxel does is a short vector in a space
+common to all subjects. Here the map is linear and solved in closed form. With whitened features Φ (principal components
+of unit variance) and one ridge a subject, B_s ≈ Φ W_s; the leading left singular vectors P of [W_1 ... W_S] are the
+shared basis and e_v = Pᵀ w_v the embedding, so that ⟨e_v, e_u⟩ is the covariance of two voxels' predicted responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainit.errors import InputError
+from brainit.ridge import fit_ridge_loo
+
+
+@dataclass(frozen=True)
+class FeatureBasis:
+    """Whitened principal components of picture features.
+
+    Parameters
+    ----------
+    mean : float32 array of shape (n_features,)
+    axes : float32 array of shape (n_features, n_components)
+        Project centred features to components of unit variance over the fitted pictures.
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray, n_components: int) -> FeatureBasis:
+        """Fit on (n_pictures, n_features); ``n_components`` is cut to what the data allows."""
+        x = np.asarray(features, np.float64)
+        mean = x.mean(0)
+        _, s, vt = np.linalg.svd(x - mean, full_matrices=False)
+        rank = int(min(n_components, (s > s[0] * 1e-6).sum()))
+        return cls(mean.astype(np.float32), (vt[:rank].T / s[:rank] * len(x) ** 0.5).astype(np.float32))
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Return components, float32 (n, n_components)."""
+        return (np.asarray(features, np.float32) - self.mean) @ self.axes
+
+
+@dataclass(frozen=True)
+class VoxelEncoder:
+    """Fitted encoder of several subjects.
+
+    Parameters
+    ----------
+    basis : FeatureBasis
+    shared : float32 array of shape (n_components, rank)
+    embeddings : mapping of str to float32 array of shape (n_voxels, rank)
+    residuals : mapping of str to float32 array of shape (n_trials, n_voxels)
+        Leave-one-out residuals: their covariance is the noise of synthetic fMRI.
+    """
+
+    basis: FeatureBasis
+    shared: np.ndarray
+    embeddings: Mapping[str, np.ndarray]
+    residuals: Mapping[str, np.ndarray]
+
+    def predict(self, features: np.ndarray, subject: str) -> np.ndarray:
+        """Predict z-scored responses, float32 (n_pictures, n_voxels)."""
+        return self.basis.apply(features) @ self.shared @ self.embeddings[subject].T
+
+    def noise(self, n: int, subject: str, rng: np.random.Generator, *, correlated: float = 0.8) -> np.ndarray:
+        """Draw noise of the residuals' covariance, float32 (n, n_voxels).
+
+        ``correlated`` is the share of variance taken from mixtures of whole residual patterns; the rest is independent
+        between voxels, so that the covariance has full rank.
+        """
+        residual = self.residuals[subject]
+        mix = rng.standard_normal((n, len(residual)), np.float32) * np.float32(
+            (correlated / len(residual)) ** 0.5
+        )
+        own = rng.standard_normal((n, residual.shape[1]), np.float32) * residual.std(0)
+        return mix @ residual + np.float32((1 - correlated) ** 0.5) * own
+
+    def embed(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        """Embed the voxels of a new subject in the same space: float32 (n_voxels, rank)."""
+        ridge, _ = fit_ridge_loo(self.basis.apply(features) @ self.shared, betas)
+        return ridge.coef.T.astype(np.float32)
+
+
+def fit_encoder(
+    features: Mapping[str, np.ndarray],
+    betas: Mapping[str, np.ndarray],
+    *,
+    rank: int = 32,
+    n_components: int = 64,
+    external: np.ndarray | None = None,
+) -> VoxelEncoder:
+    """Fit the encoder on training trials.
+
+    Parameters
+    ----------
+    features : mapping of str to array of shape (n_trials, n_features)
+        What each subject saw.
+    betas : mapping of str to array of shape (n_trials, n_voxels)
+        z-scored responses.
+    rank : int
+        Length of voxel embeddings.
+    n_components : int
+        Principal components of the features.
+    external : array of shape (n_pictures, n_features), optional
+        Pictures beyond those shown; they help to find the components.
+
+    Returns
+    -------
+    VoxelEncoder
+    """
+    for name in betas:
+        if len(features[name]) != len(betas[name]):
+            raise InputError(
+                f"subject {name!r}: {len(features[name])} feature rows for {len(betas[name])} trials"
+            )
+    pooled = np.concatenate([*features.values(), *([external] if external is not None else [])])
+    basis = FeatureBasis.fit(pooled, n_components)
+    weights, residuals = {}, {}
+    for name, responses in betas.items():
+        ridge, loo = fit_ridge_loo(basis.apply(features[name]), responses)
+        weights[name] = ridge.coef
+        residuals[name] = (responses - loo).astype(np.float32)
+    left = np.linalg.svd(np.concatenate(list(weights.values()), 1), full_matrices=False)[0]
+    shared = left[:, :rank].astype(np.float32)
+    embeddings = {name: (shared.T @ w).T.astype(np.float32) for name, w in weights.items()}
+    return VoxelEncoder(basis, shared, embeddings, residuals)
