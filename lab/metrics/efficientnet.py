@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainit.errors import InputError
+from lab.errors import InputError
 from lab.metrics.weights import load_state, packaged_file
 
 NAME = "EfficientNet-Lite0"
@@ -145,10 +145,8 @@ def load_efficientnet(
 
     Raises
     ------
-    MissingDataError
-        If the weights package is not installed.
     InputError
-        If the weights file is not the known one.
+        If the weights package is not installed, or its file is not the known one.
 
     Examples
     --------

@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainit.errors import InputError, MissingDataError
+from lab.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ def packaged_file(package: str, *inside: str) -> Path:
 
     Raises
     ------
-    MissingDataError
+    InputError
         If the package or the file is not there; the message says what to install.
     """
     spec = importlib.util.find_spec(package)  # of a top-level name this looks, and imports nothing
@@ -36,7 +36,7 @@ def packaged_file(package: str, *inside: str) -> Path:
         path = Path(folder, *inside)
         if path.is_file():
             return path
-    raise MissingDataError(f"the weights file {inside[-1]!r} of {package!r} is not installed; run: {INSTALL}")
+    raise InputError(f"the weights file {inside[-1]!r} of {package!r} is not installed; run: {INSTALL}")
 
 
 def load_state(path: Path, sha256: str) -> dict[str, torch.Tensor]:

