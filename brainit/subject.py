@@ -85,12 +85,42 @@ class Subject:
         return self.select(self.split == split)
 
     def keep_voxels(self, voxels: np.ndarray) -> Subject:
-        """Return the subject with only these voxels (bool mask or indices); the mask image stays whole-grid."""
+        """Return the subject with only these voxels (bool mask or indices).
+
+        The mask image shrinks with them; it is dropped where the voxels' order changes, because a mask cannot
+        say an order.
+        """
         ceiling = None if self.noise_ceiling is None else self.noise_ceiling[voxels]
         roi = {k: v[voxels] for k, v in self.roi.items()}
+        kept = np.arange(self.n_voxels)[voxels]
+        mask = None
+        if self.mask is not None and (np.diff(kept) > 0).all():
+            chosen = np.zeros(self.n_voxels, np.uint8)
+            chosen[kept] = 1
+            mask = self.to_image(chosen)
         return replace(
-            self, betas=self.betas[:, voxels], xyz=self.xyz[voxels], noise_ceiling=ceiling, roi=roi, mask=None
+            self, betas=self.betas[:, voxels], xyz=self.xyz[voxels], noise_ceiling=ceiling, roi=roi, mask=mask
         )
+
+    def to_image(self, values: np.ndarray) -> Any:
+        """Put one value a voxel, (n_voxels,), or several, (n, n_voxels), back into the brain.
+
+        Returns
+        -------
+        nibabel.Nifti1Image
+            On the grid of ``mask``, 0 outside it; 4D where several values were given.
+        """
+        if self.mask is None:
+            raise InputError(
+                f"dataset {self.dataset!r}, subject {self.name!r}: no mask image, so values have no place"
+            )
+        import nibabel
+
+        values = np.asarray(values)
+        inside = np.asarray(self.mask.dataobj) != 0
+        grid = np.zeros((*inside.shape, *values.shape[:-1]), values.dtype)
+        grid[inside] = np.moveaxis(values, -1, 0)
+        return nibabel.Nifti1Image(grid, self.mask.affine)
 
     def mean_over_repeats(self) -> Subject:
         """Average the betas of all trials of the same stimulus and split (order of first appearance)."""
@@ -109,7 +139,7 @@ class Subject:
         """Stack the picture of every trial: float32 (n_trials, H, W) or (n_trials, H, W, 3) in 0..1."""
         if self.stimuli is None:
             raise InputError(
-                f"dataset {self.dataset!r} does not say which picture was shown when; it allows category decoding only"
+                f"dataset {self.dataset!r} does not say which picture was shown when: categories only"
             )
         return np.stack([self.stimuli[s] for s in self.stimulus_id])
 

@@ -8,7 +8,7 @@ from brainit.datasets.registry import (
     describe,
     fetch,
     list_datasets,
-    open,  # noqa: A004 - reads as datasets.open
+    open,
     subjects,
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 _NAN = "what to do with voxels that hold NaN: 'error' (default) or 'drop' (left out of train and test alike)"
 _MAT_OPTIONS = {
     "nan": _NAN,
-    "zscore": "'none' (default: values as in the file) or 'train' (mean and standard deviation of training trials)",
+    "zscore": "'none' (default: as in the file) or 'train' (mean and deviation of training trials)",
     "order": "'F' (default: pictures stored column by column, as MATLAB does) or 'C'",
 }
 _NIFTI_OPTIONS = {
@@ -40,7 +40,7 @@ CARDS: list[dict[str, Any]] = [
         "terms": "licence not stated by the copies in circulation: for research, do not redistribute",
         "size": "2.4 MB",
         "source": "van Gerven et al. 2010; Donders Repository di.dcc.DSC_2018.00112_485",
-        "how": "get digit69_28x28.mat from the public GitHub repository ChangdeDu/DGMM and put it into that folder",
+        "how": "get digit69_28x28.mat from the public GitHub repository ChangdeDu/DGMM and put it there",
         "module": "brainit.datasets.digits69",
         "options": _MAT_OPTIONS,
     },
@@ -57,19 +57,21 @@ CARDS: list[dict[str, Any]] = [
     },
     {
         "name": "haxby2001",
-        "title": "real 4D BOLD of people looking at 8 categories in blocks (12 runs); categories only, no pictures",
+        "title": "real 4D BOLD: 8 categories in blocks, 12 runs; which picture is not recorded",
         "simulated": False,
         "terms": "CC BY-SA 3.0 (Haxby et al. 2001), cite the paper; nilearn states no licence for its copy",
         "size": "310 MB a subject as nilearn downloads it",
-        "source": "Haxby et al. 2001, doi 10.1126/science.1063736; data.pymvpa.org",
+        "source": "Haxby et al. 2001, doi 10.1126/science.1063736",
         "how": "download it with: brainlab data fetch haxby2001",
         "module": "brainit.datasets.haxby2001",
         "fetches": True,
         "options": {
-            "image": "'25mm' (default) or '1slice': which BOLD file of the small copy",
-            "mask": "'brain' (default), 'gray', 'vt', ...: a mask of the folder; 'bold' makes one from the mean image",
+            "image": "'auto' (default: the finest), '1slice' or '25mm': which BOLD file of the small copy",
+            "mask": "'auto' (default), 'brain', 'gray', 'vt': a mask there; 'bold': voxels with signal",
             "test_run": "run whose blocks are marked 'test' (default: the last)",
             "zscore": "'run' (default: within each run) or 'none'",
+            "hrf": "haemodynamic response of the model: 'glover' (default) or 'spm'",
+            "noise": "noise model of nilearn.glm: 'ols' (default) or 'ar1'",
         },
     },
     {
@@ -79,7 +81,7 @@ CARDS: list[dict[str, Any]] = [
         "terms": "those of your files",
         "size": "-",
         "source": "your folder",
-        "how": "give the folder as root (--root DIR) with sub-01/ses-01/*_desc-betas_statmap.nii.gz and *_events.tsv",
+        "how": "give the folder as root (--root): sub-01/ses-01/*_desc-betas_statmap.nii.gz, *_events.tsv",
         "module": "brainit.datasets.nifti",
         "options": _NIFTI_OPTIONS,
     },

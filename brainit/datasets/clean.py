@@ -53,7 +53,7 @@ def usable_voxels(betas: np.ndarray, train: np.ndarray, nan: str, where: str) ->
     if n_bad and nan == "error":
         raise InputError(
             f"{where}: {n_bad} of {finite.size} voxels hold NaN or infinite values (first: voxel "
-            f"{int(np.argmin(finite))}); only finite values are allowed; correct the mask or open with nan=drop"
+            f"{int(np.argmin(finite))}); allowed: finite; correct the mask or open with nan=drop"
         )
     if n_bad:
         warnings.append(f"{where}: dropped {n_bad} of {finite.size} voxels with NaN or infinite values")
@@ -80,7 +80,7 @@ def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray) -> np.n
     groups : array of shape (n_trials,)
         Session or run of each trial.
     reference : bool array of shape (n_trials,)
-        Trials whose statistics are used (training trials); a group with fewer than two of them uses all its trials.
+        Trials whose statistics are used (training trials); a group with fewer than two uses all its trials.
 
     Returns
     -------

@@ -51,7 +51,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
             found = scipy.io.loadmat(path, variable_names=wanted)
     except Exception as error:  # scipy and h5py raise a dozen kinds on a damaged file
         raise InputError(
-            f"{path} cannot be read as a .mat file ({type(error).__name__}); it may be cut short: copy it again"
+            f"{path} cannot be read as a .mat file ({type(error).__name__}); cut short? copy it again"
         ) from error
     missing = [k for k in _NEEDED if k not in found]
     if missing:
@@ -63,7 +63,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
     for key, value in out.items():
         if value.dtype.kind not in "buif" or value.ndim != 2 or value.size == 0:
             raise InputError(
-                f"{path}: {key} is {value.dtype} of shape {value.shape}; allowed: a numeric matrix, one row a trial"
+                f"{path}: {key} is {value.dtype} of shape {value.shape}; allowed: a matrix, one row a trial"
             )
     return out
 
@@ -166,7 +166,8 @@ def load_file(
     labels = None
     if all(k in parts for k in _LABELS):
         codes = [
-            _codes(path, parts, k, parts[f"fmri{end}"].shape[0]) for k, end in zip(_LABELS, ("Trn", "Test"))
+            _codes(path, parts, k, parts[f"fmri{end}"].shape[0])
+            for k, end in zip(_LABELS, ("Trn", "Test"), strict=True)
         ]
         labels = np.array([(label_names or {}).get(c, str(c)) for c in np.concatenate(codes).tolist()])
     betas = np.concatenate([parts["fmriTrn"], parts["fmriTest"]]).astype(np.float64)
@@ -192,7 +193,7 @@ def load_file(
         run=ones.copy(),
         repeat=clean.count_repeats(ids),
         split=np.where(train, "train", "test"),
-        stimuli=dict(zip(ids.tolist(), images)),
+        stimuli=dict(zip(ids.tolist(), images, strict=True)),
         labels=labels,
         info={
             "file": path.name,

@@ -113,7 +113,7 @@ def subjects(name: str, root: str | os.PathLike[str] | None = None) -> list[str]
     return entry.adapter().subjects(_existing(entry, root))
 
 
-def open(  # noqa: A001 - reads as datasets.open
+def open(
     name: str, root: str | os.PathLike[str] | None = None, subject: str | None = None, **options: Any
 ) -> Subject:
     """Read one subject of a dataset.
