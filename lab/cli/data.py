@@ -1,0 +1,67 @@
+"""``brainlab data``: what the datasets are, getting them, and testing a folder before any long work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lab.cli.options import AsJson, Root, new_app
+from lab.cli.output import emit_json, emit_line, emit_record, emit_rows
+
+app = new_app("Datasets: list, describe, fetch, check.")
+
+Name = Annotated[str, typer.Argument(help="Name of the dataset (brainlab data list).")]
+
+
+@app.command("list")
+def list_datasets(as_json: AsJson = False) -> None:
+    """List the datasets."""
+    from lab.jobs.data import list_all
+
+    emit_rows(list_all(), as_json, ["name", "simulated", "size", "title"])
+
+
+@app.command()
+def info(name: Name, as_json: AsJson = False) -> None:
+    """Say what a dataset is and its terms."""
+    from lab.jobs.data import info as job
+
+    emit_record(job(name), as_json)
+
+
+@app.command()
+def fetch(name: Name, root: Root = None, as_json: AsJson = False) -> None:
+    """Download or make a dataset.
+
+    What is already there is kept.
+    """
+    from lab.jobs.data import fetch as job
+    from lab.progress import reporting
+
+    with reporting() as progress:
+        result = job(name, root, progress)
+    emit_record(result, as_json)
+
+
+@app.command()
+def check(
+    name: Name,
+    root: Root = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test a folder before any long work.
+
+    Looks at shapes, NaNs, missing runs, voxel counts, and leaks between training and test. Exit code 2 if the
+    dataset cannot be used.
+    """
+    from lab.jobs.data import check as job
+
+    result = job(name, root)
+    if as_json:
+        emit_json(result)
+    else:
+        emit_rows(result["findings"], False)
+        emit_line(result["verdict"])
+    if not result["usable"]:
+        raise typer.Exit(2)

@@ -1,0 +1,85 @@
+"""Settings of a reconstruction run: every field with its meaning and its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from brainit.config import PRESETS, BrainITConfig, parse_config
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+def _absolute(value: Any) -> Any:
+    # The same folder named from elsewhere is the same setting.
+    return str(Path(value).expanduser().resolve()) if isinstance(value, str | Path) else value
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown names are refused, values never change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ReconstructConfig(Settings):
+    """Everything that decides what a reconstruction run computes."""
+
+    dataset: str = Field("simulated", description="name of the dataset (brainlab data list)")
+    root: Annotated[str | None, BeforeValidator(_absolute)] = Field(
+        None, description="folder or file of the dataset; default: its place in the user's cache"
+    )
+    subject: str | None = Field(None, description="subject within the dataset; default: the first")
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="the dataset's own options (brainlab data info NAME)"
+    )
+    preset: Literal["small", "nsd"] = Field("small", description="starting point of the settings under brain")
+    brain: BrainITConfig = Field(
+        default_factory=lambda: parse_config(preset="small"),
+        description="Brain-IT: sizes, training, care for small data",
+    )
+    denoiser: str = Field(
+        "unet-64", description="shipped denoiser that draws the picture (brainlab zoo list)"
+    )
+    recipe: str = Field(
+        "rtn-w8a8", description="how the denoiser is quantized (brainlab list presets), or none"
+    )
+    seed: Seed = Field(0, description="fixes data order, initial weights and noise")
+    noise_seeds: int = Field(5, ge=1, le=100, description="noise seeds over which the scores are averaged")
+    structure: Literal["brainit", "ridge", "none"] = Field(
+        "brainit", description="where the structural picture comes from that diffusion starts at"
+    )
+    strength: float = Field(
+        0.6, ge=0, le=1, description="share of the noise added to the structural picture; 1 ignores it"
+    )
+    steps: int = Field(
+        20, ge=1, le=1_000, description="sampling steps from pure noise; strength shortens them"
+    )
+    guidance: float = Field(2.0, ge=0, le=30, description="classifier-free guidance; 1 is none")
+    n_samples: int = Field(1, ge=1, le=256, description="samples averaged into one reconstruction")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the networks run")
+    bootstrap: int = Field(2_000, ge=100, le=100_000, description="resamples behind each interval")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_brain(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("brain", {}), dict):
+            return values
+        preset = values.get("preset", "small")
+        if preset not in PRESETS:
+            return values  # the field's own check names what is allowed
+        start = {"preset": preset, **PRESETS[preset]}
+        return {**values, "brain": overlay(start, values.get("brain", {}))}
+
+
+def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings ``base`` with ``changes`` laid over them, section by section."""
+    merged = dict(base)
+    for name, value in changes.items():
+        below = merged.get(name)
+        merged[name] = (
+            overlay(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        )
+    return merged

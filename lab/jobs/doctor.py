@@ -1,0 +1,149 @@
+"""What this machine can do: hardware, packages, disk, and which arithmetic runs natively or simulated."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lab.errors import EXTRA_OF
+
+OK, NOTE, BAD = "ok", "note", "bad"
+
+#: Low-bit products and the GPU generations whose tensor cores compute them.
+_NATIVE = {
+    "int8 x int8 (w8a8)": (lambda cc: cc >= (7, 5), "compute capability 7.5 or newer"),
+    "fp8 x fp8": (lambda cc: cc >= (8, 9), "compute capability 8.9 or newer"),
+    "int4 x int4 (w4a4)": (
+        lambda cc: (7, 5) <= cc < (9, 0),
+        "compute capability 7.5 to 8.9; Hopper has no 4-bit cores",
+    ),
+    "fp4 x fp4": (lambda cc: cc >= (10, 0), "compute capability 10.0 or newer"),
+}
+
+
+def examine() -> dict[str, Any]:
+    """Look at the machine.
+
+    Returns
+    -------
+    dict
+        ``checks``: records of state (ok, note, bad), what, found, advice; ``recipes``: which low-bit products
+        run natively here and which are simulated; ``ready``: no check is bad.
+    """
+    checks = [_python(), _torch(), _memory(), _disk(Path.cwd())]
+    capability, gpu = _gpu()
+    checks += [gpu, _triton(capability is not None), *_extras(), _weights()]
+    return {
+        "checks": checks,
+        "recipes": [_path_of(name, capability) for name in _NATIVE],
+        "ready": all(check["state"] != BAD for check in checks),
+    }
+
+
+def _check(state: str, what: str, found: str, advice: str = "") -> dict[str, str]:
+    return {"state": state, "what": what, "found": found, "advice": advice}
+
+
+def _python() -> dict[str, str]:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    good = sys.version_info >= (3, 11)
+    return _check(OK if good else BAD, "python", found, "" if good else "install Python 3.11 or newer")
+
+
+def _torch() -> dict[str, str]:
+    try:
+        import torch
+    except ImportError as error:
+        return _check(BAD, "torch", "cannot be imported", f"pip install torch ({error})")
+    return _check(OK, "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _memory() -> dict[str, str]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    enough = memory.available > 6e9
+    found = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
+    return _check(OK if enough else NOTE, "memory", found, "" if enough else "the demo wants 6 GB")
+
+
+def _disk(folder: Path) -> dict[str, str]:
+    free = shutil.disk_usage(folder).free
+    enough = free > 2e9
+    return _check(
+        OK if enough else NOTE,
+        "disk",
+        f"{free / 1e9:.1f} GB free here",
+        "" if enough else "runs may fill the disk",
+    )
+
+
+def _gpu() -> tuple[tuple[int, int] | None, dict[str, str]]:
+    try:
+        import torch
+    except ImportError:
+        return None, _check(NOTE, "gpu", "not looked at without torch")
+    if not torch.cuda.is_available():
+        return None, _check(
+            NOTE, "gpu", "none visible", "everything runs on the CPU; low-bit arithmetic is simulated"
+        )
+    capability = torch.cuda.get_device_capability()
+    free, total = torch.cuda.mem_get_info()
+    found = (
+        f"{torch.cuda.get_device_name()}, compute capability {capability[0]}.{capability[1]}, "
+        f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    )
+    return capability, _check(OK, "gpu", found)
+
+
+def _triton(has_gpu: bool) -> dict[str, str]:
+    try:
+        return _check(OK, "triton", version("triton"))
+    except PackageNotFoundError:
+        if has_gpu:
+            return _check(
+                BAD, "triton", "not installed", "pip install 'brainit-lab[gpu]' for the GPU kernels"
+            )
+        return _check(NOTE, "triton", "not installed", "only a GPU needs it")
+
+
+def _extras() -> list[dict[str, str]]:
+    rows = []
+    for extra in sorted(set(EXTRA_OF.values()) - {"gpu", "dev"}):
+        missing = [name for name, of in EXTRA_OF.items() if of == extra and find_spec(name) is None]
+        advice = f"pip install 'brainit-lab[{extra}]' brings {', '.join(missing)}" if missing else ""
+        rows.append(
+            _check(
+                NOTE if missing else OK, f"extra {extra}", "incomplete" if missing else "installed", advice
+            )
+        )
+    return rows
+
+
+def _weights() -> dict[str, str]:
+    from lab import zoo
+
+    there = zoo.names()
+    if there:
+        return _check(OK, "shipped models", ", ".join(there))
+    return _check(BAD, "shipped models", "none found", "install again from a complete checkout or package")
+
+
+def _path_of(name: str, capability: tuple[int, int] | None) -> dict[str, str]:
+    from lab.jobs.listing import kernels
+
+    fits, wants = _NATIVE[name]
+    if not any(kernel["triton"] for kernel in kernels()):
+        why = f"this version has reference kernels only; hardware for it: {wants}"
+        return {"arithmetic": name, "here": "simulated", "why": why}
+    if capability is None:
+        return {"arithmetic": name, "here": "simulated", "why": f"no GPU; natively on {wants}"}
+    if fits(capability):
+        return {"arithmetic": name, "here": "native", "why": f"the hardware can ({wants})"}
+    return {"arithmetic": name, "here": "simulated", "why": f"natively on {wants}"}

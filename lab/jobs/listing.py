@@ -1,0 +1,136 @@
+"""What there is: methods, presets, models, datasets, kernels, settings. Read from files, without torch."""
+
+from __future__ import annotations
+
+import ast
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError
+
+#: The word that leaves a model in full precision, wherever a recipe is asked for.
+NO_RECIPE = "none"
+
+
+def listing(what: str, pattern: str = "*") -> list[dict[str, Any]]:
+    """List things of one kind whose name matches a shell-style pattern.
+
+    Parameters
+    ----------
+    what : str
+        ``methods``, ``presets``, ``models``, ``datasets``, ``kernels`` or ``settings``.
+    pattern : str
+        Such as ``*w4*``.
+
+    Returns
+    -------
+    list of dict
+        Records with at least ``name``.
+    """
+    from lab.jobs.checks import known
+
+    known("list", what, _LISTS, "brainlab list --help")
+    return [row for row in _LISTS[what]() if fnmatchcase(row["name"], pattern)]
+
+
+def preset_names() -> list[str]:
+    """Names of all quantization presets."""
+    return [row["name"] for row in presets()]
+
+
+def presets() -> list[dict[str, Any]]:
+    """All quantization presets with their method and one line of help."""
+    return [
+        {"name": file.stem, "method": method.name, "what": _first_comment(file)}
+        for method in _method_folders()
+        for file in sorted((method / "presets").glob("*.yaml"))
+    ]
+
+
+def methods() -> list[dict[str, Any]]:
+    """All quantization methods with the first line of their card and their presets."""
+    return [
+        {
+            "name": folder.name,
+            "what": _title(folder / "CARD.md"),
+            "presets": [file.stem for file in sorted((folder / "presets").glob("*.yaml"))],
+        }
+        for folder in _method_folders()
+    ]
+
+
+def models() -> list[dict[str, Any]]:
+    """All models of the zoo, whether their weights are here, and their size."""
+    from lab import zoo
+
+    rows = []
+    for name in zoo.known_names() if hasattr(zoo, "known_names") else zoo.names():
+        file = zoo.weight_file(name)
+        size = round(file.stat().st_size / 1e6, 2) if file.is_file() else None
+        rows.append({"name": name, "megabytes": size, "what": zoo.summary(name)})
+    return rows
+
+
+def datasets() -> list[dict[str, Any]]:
+    """All datasets."""
+    from lab.jobs.data import list_all
+
+    return [{key: row[key] for key in ("name", "simulated", "size", "title")} for row in list_all()]
+
+
+def kernels() -> list[dict[str, Any]]:
+    """All kernel modules with the first line of their docstring and whether there is a Triton form."""
+    home = _home("kernels")
+    public = [file for file in sorted(home.glob("*.py")) if not file.stem.startswith("_")]
+    names = {file.stem for file in public}
+    return [
+        {"name": file.stem, "triton": f"{file.stem}_kernels" in names, "what": _docline(file)}
+        for file in public
+        if not file.stem.endswith("_kernels")
+    ]
+
+
+def settings() -> list[dict[str, Any]]:
+    """Every setting of a reconstruction run with its default, what is allowed and its meaning."""
+    from lab.config import ReconstructConfig
+    from lab.settings import describe_settings
+
+    return describe_settings(ReconstructConfig)
+
+
+_LISTS = {
+    "methods": methods,
+    "presets": presets,
+    "models": models,
+    "datasets": datasets,
+    "kernels": kernels,
+    "settings": settings,
+}
+
+
+def _method_folders() -> list[Path]:
+    home = _home("quant") / "methods"
+    return [folder for folder in sorted(home.iterdir()) if (folder / "presets").is_dir()]
+
+
+def _home(package: str) -> Path:
+    spec = find_spec(package)  # finds a top-level package without running it
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"package {package!r} is not installed; pip install brainit-lab brings it back")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _title(card: Path) -> str:
+    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    return next((line.lstrip("# ").strip() for line in lines if line.strip()), "")
+
+
+def _first_comment(file: Path) -> str:
+    line = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    return line.lstrip("# ").strip() if line.startswith("#") else ""
+
+
+def _docline(file: Path) -> str:
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
