@@ -18,7 +18,8 @@ DIGITS = 6
 def tidy(metrics: Mapping[str, Any], digits: int = DIGITS) -> dict[str, Any]:
     """Return metrics ready for the file: flat, sorted by name, floats to ``digits`` significant digits.
 
-    Rounding takes away the last bits, in which sums differ between thread counts, and nothing a reader uses. NaN and infinities become None, since JSON has no word for them.
+    Rounding takes away the last bits, in which sums differ between thread counts, and nothing a reader uses.
+    NaN and infinities become None, since JSON has no word for them.
 
     Raises
     ------

@@ -58,7 +58,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
         if value.dtype == object:
             raise TypeError(f"array {key!r} holds Python objects; only plain numbers and text are stored")
     with replacing(path) as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, **checked)
+        np.savez_compressed(handle, allow_pickle=False, **checked)  # type: ignore[arg-type]
 
 
 def read_npz(path: Path) -> dict[str, Any]:

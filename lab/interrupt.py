@@ -1,8 +1,8 @@
 """Ctrl-C stops within a second, even inside a long call into a numerical library.
 
-Python delivers a signal between two of its own instructions, so one long factorization would hold it back. A
-thread sees the signal at once through a wake-up pipe, gives the main thread a moment to leave in good order, and
-then ends the process. Nothing is lost by that: every file of a run appears whole or not at all.
+Python delivers a signal between two of its own instructions, so one long factorization would hold it back.
+A thread sees the signal at once through a wake-up pipe, gives the main thread a moment to leave in good
+order, and then ends the process. Nothing is lost by that: every file of a run appears whole or not at all.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from lab.files import plain, read_npz, write_npz, write_text
 class StepCache:
     """Outputs of named steps: arrays in npz, state dicts in safetensors, everything else in JSON.
 
-    The JSON file is written last and carries the hashes of the others; a step without it, or with another hash,
-    was not finished and is computed again.
+    The JSON file is written last and carries the hashes of the others; a step without it, or with another
+    hash, was not finished and is computed again.
 
     Parameters
     ----------

@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Each makes .venv, installs once, and goes on after a stop.
+# PYTHON picks the interpreter, PIP_ARGS goes to pip (such as --index-url for a CPU build of torch).
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+STAMP := $(VENV)/.installed-for
+OUT ?= runs/demo
+TESTS ?= tests
+
+.PHONY: demo test test-gpu lint check install install-dev clean
+
+demo: $(STAMP)-use
+	@$(BIN)/brainlab demo --out $(OUT)
+
+test: $(STAMP)-dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -q -n 2 --dist worksteal $(TESTS)
+
+test-gpu: $(STAMP)-dev
+	@$(PIP) -c constraints.txt triton
+	@$(BIN)/python -P -m pytest -q -m gpu $(TESTS)
+
+lint: $(STAMP)-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/mypy
+
+check: lint test
+
+install: $(STAMP)-use
+install-dev: $(STAMP)-dev
+
+$(STAMP)-use: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing (once; some minutes on a new machine)"
+	@$(PIP) '$(TORCH)'
+	@$(PIP) -c constraints.txt -e '.[weights]'
+	@touch $@
+
+$(STAMP)-dev: $(STAMP)-use
+	@echo "installing what tests need (once)"
+	@$(PIP) -c constraints.txt -e '.[weights,dev]'
+	@touch $@
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "brainlab needs Python 3.11 or newer; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+clean:
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,123 @@
+"""The house rules that a tool can check: sizes, import arrows, lean imports, formatter, types."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("kernels", "quant", "brainit", "lab")
+HARD_LIMIT = 500
+MEAN_LIMIT = 150
+FILE_LIMIT = 16 * 2**20
+WEIGHTS_LIMIT = 40e6
+WEIGHT_SUFFIXES = {".safetensors", ".npz"}
+FORBIDDEN = re.compile(r"\b(TODO|FIXME|XXX)\b|NotImplementedError")
+
+
+def tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
+
+
+def sources(repo: Path) -> list[Path]:
+    return [file for package in PACKAGES for file in sorted((repo / package).rglob("*.py"))]
+
+
+def tracked(repo: Path) -> list[Path]:
+    listed = run("git", "ls-files", "-z", cwd=repo)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [repo / name for name in listed.stdout.split("\0") if name and (repo / name).is_file()]
+
+
+def test_no_file_is_too_long(repo: Path) -> None:
+    lengths = {file.relative_to(repo): len(file.read_text().splitlines()) for file in sources(repo)}
+    assert not {str(file): n for file, n in lengths.items() if n > HARD_LIMIT}
+    filled = [n for n in lengths.values() if n]
+    assert sum(filled) / len(filled) < MEAN_LIMIT
+
+
+def test_no_drawer_for_everything(repo: Path) -> None:
+    assert not [f for f in sources(repo) if f.stem in {"utils", "util", "helpers", "misc", "common"}]
+
+
+def test_nothing_is_left_for_later(repo: Path) -> None:
+    found = [
+        f"{file.relative_to(repo)}:{number}"
+        for file in sources(repo)
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if FORBIDDEN.search(line)
+    ]
+    assert not found
+
+
+def test_no_print_in_libraries(repo: Path) -> None:
+    call = re.compile(r"^\s*print\(")
+    assert not [f for f in sources(repo) if any(call.match(line) for line in f.read_text().splitlines())]
+
+
+def test_checkout_stays_light(repo: Path) -> None:
+    files = tracked(repo)
+    assert not [str(file) for file in files if file.stat().st_size >= FILE_LIMIT]
+    weights = sum(file.stat().st_size for file in files if file.suffix in WEIGHT_SUFFIXES)
+    assert weights <= WEIGHTS_LIMIT
+
+
+def test_every_package_imports_in_the_right_direction(repo: Path) -> None:
+    result = run(tool("lint-imports"), "--no-cache", cwd=repo)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+
+
+def test_ruff_is_content(repo: Path) -> None:
+    result = run(tool("ruff"), "check", "--output-format", "concise", ".", cwd=repo)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_ruff_format_is_content(repo: Path) -> None:
+    result = run(tool("ruff"), "format", "--check", ".", cwd=repo)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+@pytest.mark.slow
+def test_types_hold(repo: Path) -> None:
+    result = run(tool("mypy"), cwd=repo)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+IMPORT_WATCH = """
+import sys, threading, os, pathlib
+before = set(os.environ.items()), threading.active_count(), set(p.name for p in pathlib.Path.cwd().iterdir())
+import lab, quant, brainit, kernels
+after = set(os.environ.items()), threading.active_count(), set(p.name for p in pathlib.Path.cwd().iterdir())
+assert before == after, (before, after)
+import lab.cli.main
+heavy = {"torch", "triton", "gradio", "matplotlib", "diffusers", "transformers", "numpy", "pydantic"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_imports_are_lean_and_free_of_side_effects(tmp_path: Path) -> None:
+    result = run(sys.executable, "-P", "-c", IMPORT_WATCH, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "" and result.stderr == ""
+
+
+def test_help_is_quick(tmp_path: Path) -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        result = run(tool("brainlab"), "--help", cwd=tmp_path)
+        assert result.returncode == 0 and "Usage: brainlab" in result.stdout
+        return time.perf_counter() - began
+
+    # The best of a few: a busy machine or a cold disk is no fault of the program.
+    limit = 0.5 if os.cpu_count() and os.cpu_count() > 1 else 1.0
+    assert min(once() for _ in range(5)) < limit
