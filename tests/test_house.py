@@ -100,7 +100,8 @@ import lab, quant, brainit, kernels
 after = set(os.environ.items()), threading.active_count(), set(p.name for p in pathlib.Path.cwd().iterdir())
 assert before == after, (before, after)
 import lab.cli.main
-heavy = {"torch", "triton", "gradio", "matplotlib", "diffusers", "transformers", "numpy", "pydantic"} & set(sys.modules)
+names = {"torch", "triton", "gradio", "matplotlib", "diffusers", "transformers", "numpy", "pydantic"}
+heavy = names & set(sys.modules)
 assert not heavy, heavy
 """
 
