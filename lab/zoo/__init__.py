@@ -1,0 +1,87 @@
+"""The small models that ship with the project: names, loading, cards. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+HOME = Path(__file__).parent
+_SUMMARY = {
+    "autoencoder-64": "KL autoencoder, 64x64 picture <-> 8x16x16 latent",
+    "encoder-64": "patch encoder, 64x64 picture -> a global token and 16 patch tokens of width 192",
+    "structure-64": "structural feature maps at 16x16, 8x8, 4x4 and their feed-forward inverse",
+    "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on the tokens",
+    "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on the tokens",
+}
+DENOISERS = ("unet-64", "dit-64")
+
+
+def names() -> list[str]:
+    """Names of the models whose weights are here."""
+    return [name for name in _SUMMARY if weight_file(name).is_file()]
+
+
+def summary(name: str) -> str:
+    """One line on what a model is."""
+    return _SUMMARY[_known(name)]
+
+
+def weight_file(name: str) -> Path:
+    """Where the weights of a model are kept."""
+    return HOME / "weights" / f"{_known(name)}.safetensors"
+
+
+def info(name: str) -> dict[str, Any]:
+    """Return the numbers of a model's card (``cards/NAME.json``): data, steps, seed, device, measured quality."""
+    import json
+
+    card = HOME / "cards" / f"{_known(name)}.json"
+    return json.loads(card.read_text()) if card.is_file() else {}
+
+
+def load(name: str, device: str = "cpu") -> nn.Module:
+    """Return a model of the zoo in evaluation mode, float32, on ``device``. A fresh copy each time."""
+    return _read(name)[0].to(device)
+
+
+def null_tokens(name: str) -> torch.Tensor:
+    """Return the learned null condition (17, 192) of a denoiser, for classifier-free guidance."""
+    return _read(name)[1]["null"]
+
+
+@lru_cache(maxsize=1)
+def _classes() -> dict[str, type]:
+    from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
+
+    from lab.zoo.models.autoencoder import LatentAutoencoder
+    from lab.zoo.models.encoder import PatchEncoder
+    from lab.zoo.models.structure import StructureNet
+
+    known = (LatentAutoencoder, PatchEncoder, StructureNet, UNet2DConditionModel, PixArtTransformer2DModel)
+    return {c.__name__: c for c in known}
+
+
+def _read(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    from brainit.errors import MissingDataError
+    from lab.zoo.io import load_weights
+
+    path = weight_file(name)
+    if not path.is_file():
+        raise MissingDataError(
+            f"model {name!r} has no weights at {path.name} (there: {', '.join(names()) or 'none'}); "
+            f"train it with: brainlab zoo train {name}"
+        )
+    return load_weights(path, _classes())
+
+
+def _known(name: str) -> str:
+    from brainit.errors import InputError
+
+    if name not in _SUMMARY:
+        raise InputError(f"unknown zoo model {name!r}; allowed: {', '.join(_SUMMARY)}; see: brainlab zoo list")
+    return name

@@ -1,0 +1,132 @@
+"""Pictures that the zoo is trained and measured on: natural scenes, handwritten digits, simple patterns.
+
+Expected below the data folder (none of it ships with the project):
+``tiny-imagenet-64/{train-*,validation}.parquet`` (columns ``image`` with JPEG bytes, ``label``),
+``mnist10k/*.gz`` (idx format), and, to keep its stimuli out, ``digits69/digit69_28x28.mat``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from brainit.errors import MissingDataError
+from lab.images import resize
+from lab.zoo import patterns
+
+N_NATURAL_CLASSES = 200
+N_HELD_OUT_DIGITS = 500
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """uint8 pictures (n, 3, 64, 64), int64 labels (n,): 0..199 natural, 200..209 digits, 210.. kinds of pattern."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: str) -> Pictures:
+        return Pictures(self.images.to(device), self.labels.to(device))
+
+    def batch(self, index: torch.Tensor) -> torch.Tensor:
+        """Return float32 pictures (len(index), 3, 64, 64) in 0..1."""
+        return self.images[index].float() / 255
+
+
+def training(root: Path, n_patterns: int = 6000, limit: int | None = None) -> Pictures:
+    """Read everything that models are trained on; ``limit`` keeps only the first of each kind."""
+    files = sorted((root / "tiny-imagenet-64").glob("train-*.parquet"))
+    if not files:
+        raise MissingDataError(f"no tiny-imagenet-64/train-*.parquet below {root}; give the folder with --data")
+    natural = _natural(files, limit)
+    digits, labels = _digits(root)
+    keep = ~_shown_in_digits69(digits, root)
+    keep[-N_HELD_OUT_DIGITS:] = False
+    digits, labels = digits[keep][:limit], labels[keep][:limit]
+    shapes, kinds = patterns.draw(min(n_patterns, limit or n_patterns), seed=1)
+    return _join(natural, (_upscale(digits), labels + N_NATURAL_CLASSES), (shapes, kinds + 210))
+
+
+def held_out(root: Path, which: str = "natural") -> Pictures:
+    """Read pictures that no model was trained on: ``"natural"`` (2,000), ``"digits"`` (<= 500) or ``"patterns"`` (300)."""
+    if which == "natural":
+        return Pictures(*_natural([root / "tiny-imagenet-64" / "validation.parquet"], None))
+    if which == "digits":
+        digits, labels = _digits(root)
+        keep = ~_shown_in_digits69(digits, root)
+        keep[:-N_HELD_OUT_DIGITS] = False
+        return Pictures(_upscale(digits[keep]), labels[keep] + N_NATURAL_CLASSES)
+    shapes, kinds = patterns.draw(300, seed=2)
+    return Pictures(shapes, kinds + 210)
+
+
+def _natural(files: list[Path], limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    import pyarrow.parquet as pq
+
+    encoded: list[bytes] = []
+    labels: list[int] = []
+    for file in files:
+        if not file.is_file():
+            raise MissingDataError(f"{file} is not there; give the folder that holds tiny-imagenet-64 with --data")
+        table = pq.read_table(file, columns=["image", "label"])
+        encoded += table["image"].to_pylist()
+        labels += table["label"].to_pylist()
+    encoded, labels = encoded[:limit], labels[:limit]
+    with ThreadPoolExecutor() as pool:
+        images = torch.from_numpy(np.stack(list(pool.map(_decode, encoded, chunksize=256))))
+    return images.permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
+
+
+def _decode(jpeg: bytes | dict[str, bytes]) -> np.ndarray:
+    from PIL import Image
+
+    data = jpeg["bytes"] if isinstance(jpeg, dict) else jpeg
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _digits(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return uint8 digits (10000, 28, 28) and labels."""
+    folder = root / "mnist10k"
+    try:
+        images = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
+        labels = gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{error.filename} is not there; give the folder that holds mnist10k with --data") from None
+    pixels = torch.from_numpy(np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28).copy())
+    return pixels, torch.from_numpy(np.frombuffer(labels, np.uint8, offset=8).astype(np.int64))
+
+
+def _shown_in_digits69(digits: torch.Tensor, root: Path) -> torch.Tensor:
+    """Mark digits that are (nearly) a stimulus of digits69, so that none of them is ever trained on: bool (n,)."""
+    from scipy.io import loadmat
+
+    file = root / "digits69" / "digit69_28x28.mat"
+    if not file.is_file():
+        raise MissingDataError(f"{file} is not there; it is needed to keep its stimuli out of the training digits")
+    mat = loadmat(file, variable_names=["stimTrn", "stimTest"])
+    shown = np.concatenate([mat["stimTrn"], mat["stimTest"]]).reshape(-1, 28, 28).transpose(0, 2, 1)
+    r = _standardise(digits.float()) @ _standardise(torch.from_numpy(shown.astype(np.float32))).T
+    return r.amax(dim=1) > 0.95
+
+
+def _standardise(x: torch.Tensor) -> torch.Tensor:
+    x = x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True)
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def _upscale(digits: torch.Tensor) -> torch.Tensor:
+    big = resize(digits[:, None].float() / 255, 64)
+    return (big * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+
+
+def _join(*parts: tuple[torch.Tensor, torch.Tensor]) -> Pictures:
+    return Pictures(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))

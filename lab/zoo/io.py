@@ -1,0 +1,41 @@
+"""Zoo weights on disk: half-precision safetensors whose metadata holds the class and its config."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+
+def save_weights(module: nn.Module, path: Path, extra: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a module's state in float16 with its class name and config; ``extra`` tensors go under ``extra.``."""
+    state = {k: _half(v) for k, v in module.state_dict().items()}
+    state |= {f"extra.{k}": _half(v) for k, v in (extra or {}).items()}
+    config = {k: v for k, v in dict(module.config).items() if not k.startswith("_")}
+    meta = {"format": "pt", "class": type(module).__name__, "config": json.dumps(config, default=list)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata=meta)
+    os.replace(partial, path)
+
+
+def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """Build the module that a weight file describes (class looked up in ``classes`` only) in float32, and its extras."""
+    with safe_open(path, framework="pt") as f:
+        meta = f.metadata()
+        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open has no __iter__
+    extra = {k.removeprefix("extra."): v.float() for k, v in tensors.items() if k.startswith("extra.")}
+    state = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if not k.startswith("extra.")}
+    module = classes[meta["class"]](**json.loads(meta["config"]))
+    module.load_state_dict(state)
+    return module.eval(), extra
+
+
+def _half(value: torch.Tensor) -> torch.Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if value.is_floating_point() else value

@@ -1,0 +1,45 @@
+"""Training the autoencoder: squared error of the picture and a small pull of the latent to a unit Gaussian."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lab.zoo.data import Pictures
+from lab.zoo.models.autoencoder import LatentAutoencoder
+from lab.zoo.train.augment import flip
+from lab.zoo.train.loop import Outcome, Progress, Recipe, fit
+
+RECIPE = Recipe(steps=24_000, batch=256, lr=1e-3, ema=0.999)
+KL_WEIGHT = 1e-5
+
+
+def train(
+    pictures: Pictures, state_file: Path, recipe: Recipe, seed: int, minutes: float | None, progress: Progress
+) -> tuple[LatentAutoencoder, Outcome]:
+    """Minimise |x - D(z)|^2 + KL_WEIGHT * KL(q(z|x) || N(0, 1)), z ~ q, on pictures in -1..1, mean over elements."""
+    device = pictures.images.device
+    torch.manual_seed(seed)
+    model = LatentAutoencoder().to(device, memory_format=torch.channels_last)
+
+    def step_loss(model: LatentAutoencoder, index: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        x = flip(pictures.batch(index)).contiguous(memory_format=torch.channels_last)
+        mean, logvar = model.moments(x)
+        mean, logvar = mean.float(), logvar.float()
+        z = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)
+        error = (2 * (model.reconstruct(z).float() - x)).square().mean()
+        return error + KL_WEIGHT * 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+    outcome = fit(model, step_loss, len(pictures), recipe, state_file, seed=seed, minutes=minutes, progress=progress)
+    standardise(model, pictures)
+    return model, outcome
+
+
+@torch.no_grad()
+def standardise(model: LatentAutoencoder, pictures: Pictures, n: int = 8192) -> None:
+    """Set ``shift`` and ``scale`` so that latents of training pictures have mean 0 and variance 1 per channel."""
+    pick = torch.linspace(0, len(pictures) - 1, min(n, len(pictures)), device=pictures.images.device).long()
+    raw = torch.cat([model.moments(pictures.batch(i))[0] for i in pick.split(512)])
+    model.shift.copy_(raw.mean(dim=(0, 2, 3), keepdim=True))
+    model.scale.copy_(raw.std(dim=(0, 2, 3), keepdim=True))
