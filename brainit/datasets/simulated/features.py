@@ -1,0 +1,132 @@
+"""What the simulated cortex sees in a picture: maps of simple filters, and a vector of high-level features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+GRID = 24
+"""Feature maps are averaged to ``GRID`` x ``GRID`` places."""
+_PAD = 16
+_SIDE = 64
+_WAVES = (4.0, 8.0, 16.0)
+ORIENTATIONS = 6
+N_LATENT = 64
+Features = Callable[[np.ndarray], np.ndarray]
+
+
+def maps(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Filter pictures.
+
+    Parameters
+    ----------
+    images : float32 array of shape (n, H, W) or (n, H, W, 3)
+        In 0..1.
+
+    Returns
+    -------
+    dict of str to float32 array of shape (n, GRID * GRID, n_channels)
+        ``luminance`` (1: grey minus one half), ``energy`` (3 scales x 6 orientations of log-Gabor energy),
+        ``contrast`` (2: local standard deviation, fine and coarse), ``colour`` (2: red-green, blue-yellow) and
+        ``curvature`` (6: energy of two orientations at one place).
+    """
+    import torch
+    from torch.nn.functional import avg_pool2d, pad
+
+    x = _square(images)
+    grey = x.mean(1, keepdim=True)
+    with torch.no_grad():
+        wide = pad(grey - 0.5, (_PAD,) * 4, mode="reflect")[:, 0]
+        spectrum = torch.fft.fft2(wide)
+        bank = torch.from_numpy(_bank(wide.shape[-1]))
+        energy = torch.stack([torch.fft.ifft2(spectrum * f).abs() for f in bank], 1)
+        energy = energy[:, :, _PAD:-_PAD, _PAD:-_PAD]
+        local = []
+        for width in (5, 15):
+            square = avg_pool2d(pad(grey**2, (width // 2,) * 4, mode="reflect"), width, 1)
+            mean = avg_pool2d(pad(grey, (width // 2,) * 4, mode="reflect"), width, 1)
+            local.append((square - mean**2).clamp(min=0).sqrt())
+        red, green, blue = x[:, :1], x[:, 1:2], x[:, 2:]
+        colour = torch.cat([red - green, blue - (red + green) / 2], 1)
+        middle = energy[:, ORIENTATIONS : 2 * ORIENTATIONS]
+        curvature = (middle * middle.roll(2, 1)).sqrt()
+        found = {
+            "luminance": grey - 0.5,
+            "energy": energy,
+            "contrast": torch.cat(local, 1),
+            "colour": colour,
+            "curvature": curvature,
+        }
+        return {k: _gridded(v) for k, v in found.items()}
+
+
+def latent(images: np.ndarray, features: Features | None) -> np.ndarray:
+    """High-level features of pictures, mixed down to ``N_LATENT`` numbers by a fixed random projection.
+
+    Parameters
+    ----------
+    images : float32 array of shape (n, H, W) or (n, H, W, 3)
+    features : callable, optional
+        ``features(images) -> array (n, ...)``; default a fixed bank of random convolutions.
+
+    Returns
+    -------
+    float32 array of shape (n, N_LATENT)
+        Not yet standardised.
+    """
+    rows = np.asarray((features or random_features)(images), np.float32).reshape(len(images), -1)
+    rng = np.random.default_rng(9)
+    return rows @ (rng.standard_normal((rows.shape[1], N_LATENT)).astype(np.float32) / np.sqrt(rows.shape[1]))
+
+
+def random_features(images: np.ndarray) -> np.ndarray:
+    """Two layers of fixed random convolutions with rectification, averaged to 4x4 places: (n, 768)."""
+    import torch
+    from torch.nn.functional import adaptive_avg_pool2d, conv2d
+
+    draw = torch.Generator().manual_seed(11)
+    one = torch.randn(24, 3, 7, 7, generator=draw)
+    two = torch.randn(48, 24, 5, 5, generator=draw)
+    one -= one.mean((1, 2, 3), keepdim=True)
+    two -= two.mean((1, 2, 3), keepdim=True)
+    with torch.no_grad():
+        hidden = conv2d(_square(images) - 0.5, one / 12, stride=2, padding=3).relu()
+        hidden = conv2d(hidden, two / 25, stride=2, padding=2).relu()
+        return adaptive_avg_pool2d(hidden, 4).flatten(1).numpy()
+
+
+def _square(images: np.ndarray):
+    import torch
+    from torch.nn.functional import interpolate
+
+    colour = images if images.ndim == 4 else np.repeat(images[..., None], 3, -1)
+    x = torch.from_numpy(np.ascontiguousarray(colour.transpose(0, 3, 1, 2), np.float32))
+    if x.shape[-2:] != (_SIDE, _SIDE):
+        x = interpolate(x, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+    return x
+
+
+def _gridded(x) -> np.ndarray:
+    from torch.nn.functional import interpolate
+
+    small = interpolate(x, (GRID, GRID), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(small.flatten(2).transpose(1, 2).numpy())
+
+
+@lru_cache(maxsize=2)
+def _bank(side: int) -> np.ndarray:
+    """Log-Gabor filters in the Fourier domain; each keeps one half plane, so the response is even + i odd."""
+    fy, fx = np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing="ij")
+    radius = np.hypot(fx, fy)
+    radius[0, 0] = 1
+    theta = np.arctan2(fy, fx)
+    out = []
+    for wave in _WAVES:
+        radial = np.exp(-(np.log(radius * wave) ** 2) / (2 * np.log(1.6) ** 2))
+        radial[0, 0] = 0
+        for k in range(ORIENTATIONS):
+            apart = np.angle(np.exp(1j * (theta - np.pi * k / ORIENTATIONS)))
+            out.append(2 * radial * np.exp(-(apart**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2)))
+    return np.stack(out).astype(np.float32)

@@ -1,0 +1,163 @@
+"""Make a simulated dataset on disk: pictures, then one subject after the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainit.datasets import pictures
+from brainit.datasets.simulated import anatomy, design, features, noise, procedural, tuning, write
+from brainit.datasets.simulated.config import SimulationConfig
+from brainit.errors import InputError
+from brainit.leaks import similarity
+
+Progress = Callable[[int, int, str], None]
+_BATCH = 64
+_NEAR = 0.85
+
+
+def generate(
+    root: Path | str,
+    config: SimulationConfig | None = None,
+    *,
+    stimuli: Any = None,
+    test_stimuli: Any = None,
+    stimuli_name: str | None = None,
+    features: features.Features | None = None,
+    features_name: str | None = None,
+    progress: Progress = lambda done, total, what: None,
+) -> Path:
+    """Make simulated subjects and write them to ``root``.
+
+    Finished subjects are kept, so a killed call goes on when repeated; each subject's folder appears whole or
+    not at all. The same arguments give the same files.
+
+    Parameters
+    ----------
+    root : path
+        Folder to fill; new, empty, or holding the same simulation.
+    config : SimulationConfig, optional
+        Default the small preset.
+    stimuli : path or array of shape (n, H, W) or (n, H, W, 3), optional
+        Pictures to draw from, as ``pictures.draw`` takes them; default procedural pictures.
+    test_stimuli : path or array, optional
+        Another source for the test pictures; default the same.
+    stimuli_name, features_name : str, optional
+        What reports should say; default made from the arguments.
+    features : callable, optional
+        ``features(images) -> array (n, ...)``: high-level features that ventral voxels are tuned to. Images are
+        float32 (n, side, side, 3) in 0..1. Default a fixed bank of random convolutions.
+    progress : callable
+
+    Returns
+    -------
+    Path
+        ``root``.
+
+    Raises
+    ------
+    InputError
+        ``root`` holds something else, or there are too few pictures.
+    """
+    root, config = Path(root), config or SimulationConfig()
+    progress(0, config.n_subjects + 1, "pictures")
+    images, labels = _pictures(config, stimuli, test_stimuli)
+    about = {
+        "config": config.plain(),
+        "stimuli": stimuli_name or _name(stimuli),
+        "features": features_name or ("given callable" if features else "fixed random convolutions"),
+        "pictures_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
+    }
+    write.begin(root, about, images, labels)
+    high = None
+    for number in range(config.n_subjects):
+        name = write.subject_name(number)
+        progress(number + 1, config.n_subjects + 1, name)
+        if (root / name).is_dir():
+            continue
+        if high is None:
+            high = _standard(_latent(images, features), np.arange(config.n_pictures - config.n_test))
+        write.subject(root, number, _subject(config, number, images, high), labels)
+    write.finish(root, about)
+    progress(config.n_subjects + 1, config.n_subjects + 1, "done")
+    return root
+
+
+def _subject(config: SimulationConfig, number: int, images: np.ndarray, high: np.ndarray) -> write.Made:
+    # one stream of random numbers a subject, so that subjects do not depend on the order of making
+    rng = np.random.default_rng([config.seed, 1000 + number])
+    cortex = anatomy.grow(config, rng)
+    tuned = tuning.assign(cortex, tuning.prototypes(config.seed), rng)
+    trials = design.trials_of(config, number, rng)
+    used = np.unique(trials.picture)
+    field = tuning.fields(cortex)
+    answers = np.concatenate(
+        [
+            tuning.respond(tuned, field, features.maps(images[part].astype(np.float32) / 255), high[part])
+            for part in np.array_split(used, max(1, used.size // _BATCH))
+        ]
+    )
+    train, _ = design.pictures_of(config, number)
+    answers = _standard(answers, np.searchsorted(used, train))
+    responds = tuned.kind != tuning.KINDS.index("noise")
+    responds &= answers.std(0) > 0
+    ceiling = noise.ceilings(responds, config.ceiling, rng)
+    places = np.argwhere(cortex.inside) * config.resolution
+    signal = answers[np.searchsorted(used, trials.picture)]
+    values = noise.betas(signal, ceiling, trials.session, places, config.noise_shared, rng)
+    return write.Made(cortex, tuned, trials, ceiling, values)
+
+
+def _latent(images: np.ndarray, callable_: features.Features | None) -> np.ndarray:
+    parts = np.array_split(np.arange(len(images)), max(1, len(images) // _BATCH))
+    return np.concatenate([features.latent(images[p].astype(np.float32) / 255, callable_) for p in parts])
+
+
+def _standard(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Scale each column to mean 0 and variance 1 over the reference rows; a constant column becomes 0."""
+    mean, std = values[reference].mean(0, dtype=np.float64), values[reference].std(0, dtype=np.float64)
+    flat = std < 1e-6
+    return np.where(flat, 0, (values - mean) / np.where(flat, 1, std)).astype(np.float32)
+
+
+def _pictures(config: SimulationConfig, stimuli: Any, test_stimuli: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Draw all pictures; test pictures that nearly equal a training picture are replaced."""
+    n_train, spare = config.n_pictures - config.n_test, config.n_test + 10
+
+    def draw(source: Any, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        if source is None:
+            return procedural.draw(n, seed, config.side)
+        return pictures.draw(source, n, seed, config.side)
+
+    if test_stimuli is None:
+        n = n_train + spare
+        try:
+            images, labels = draw(stimuli, n, config.seed)
+        except InputError:  # a source with exactly enough pictures has none to spare
+            images, labels = draw(stimuli, config.n_pictures, config.seed)
+        images, labels, more, more_labels = (
+            images[:n_train],
+            labels[:n_train],
+            images[n_train:],
+            labels[n_train:],
+        )
+    else:
+        images, labels = draw(stimuli, n_train, config.seed)
+        try:
+            more, more_labels = draw(test_stimuli, spare, config.seed + 1)
+        except InputError:
+            more, more_labels = draw(test_stimuli, config.n_test, config.seed + 1)
+    fresh = similarity(list(more / 255.0), list(images / 255.0)).max(1) < _NEAR
+    # a source full of near-duplicates cannot give a clean test set; the leak check then says so
+    order = np.argsort(~fresh, kind="stable")[: config.n_test]
+    return np.concatenate([images, more[order]]), np.concatenate([labels, more_labels[order]])
+
+
+def _name(stimuli: Any) -> str:
+    if stimuli is None:
+        return "procedural pictures"
+    return "pictures given as an array" if isinstance(stimuli, np.ndarray) else Path(stimuli).name

@@ -1,0 +1,146 @@
+"""What each voxel prefers, and how it answers a picture.
+
+A few dozen prototypes of tuning, grouped into functional kinds, are the same for all subjects; which voxel follows
+which prototype, and how exactly, differs between subjects. A voxel's answer is::
+
+    pooled = sum over places of receptive field * (tuning . feature map)
+    answer = sqrt(pooled)          energy, contrast, curvature (compressive, as population receptive fields are)
+           = pooled                luminance, colour (either sign)
+           = softplus(2 pooled)/2  feature (tuning . high-level features; no place)
+           = 0                     noise
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from brainit.datasets.simulated import features
+from brainit.datasets.simulated.anatomy import AREAS, FIELD, Cortex
+
+KINDS = ("energy", "luminance", "contrast", "colour", "curvature", "feature", "noise")
+_MIX = {
+    "V1": {"energy": 0.5, "luminance": 0.24, "contrast": 0.1, "colour": 0.06, "noise": 0.1},
+    "V2": {
+        "energy": 0.36,
+        "luminance": 0.16,
+        "contrast": 0.18,
+        "colour": 0.1,
+        "curvature": 0.1,
+        "noise": 0.1,
+    },
+    "V3": {
+        "energy": 0.22,
+        "luminance": 0.14,
+        "contrast": 0.26,
+        "colour": 0.08,
+        "curvature": 0.18,
+        "noise": 0.12,
+    },
+    "hV4": {"colour": 0.42, "curvature": 0.3, "contrast": 0.08, "luminance": 0.08, "noise": 0.12},
+    "LO": {"curvature": 0.2, "feature": 0.65, "noise": 0.15},
+    "FFA": {"feature": 0.85, "noise": 0.15},
+    "PPA": {"feature": 0.85, "noise": 0.15},
+}
+_CHANNELS = {
+    "energy": 18,
+    "luminance": 1,
+    "contrast": 2,
+    "colour": 2,
+    "curvature": 6,
+    "feature": features.N_LATENT,
+}
+_PROTOTYPES = {"energy": 18, "luminance": 2, "contrast": 2, "colour": 6, "curvature": 6, "feature": 24}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Preference of each voxel: ``kind`` indexes ``KINDS``, ``weights`` holds one vector a voxel of each kind."""
+
+    kind: np.ndarray
+    prototype: np.ndarray
+    weights: dict[str, np.ndarray]
+
+
+def prototypes(seed: int) -> dict[str, np.ndarray]:
+    """Tuning vectors that all subjects of one simulation share, (n_prototypes, n_channels) a kind."""
+    rng = np.random.default_rng([seed, 71])
+    hue = np.arange(6) * np.pi / 3
+    sparse = rng.standard_normal((_PROTOTYPES["feature"], features.N_LATENT))
+    sparse *= rng.random(sparse.shape) < 0.2
+    energy = np.zeros((3, 6, 3, 6))
+    for scale in range(3):
+        for k in range(6):  # neighbouring orientations answer a little
+            energy[scale, k, scale, [k, (k + 1) % 6, (k - 1) % 6]] = 1, 0.25, 0.25
+    return {
+        "energy": energy.reshape(18, 18),
+        "luminance": np.array([[1.0], [-1.0]]),
+        "contrast": np.eye(2),
+        "colour": np.c_[np.cos(hue), np.sin(hue)],
+        "curvature": np.eye(6),
+        "feature": sparse / np.maximum(np.linalg.norm(sparse, axis=1, keepdims=True), 1e-9),
+    }
+
+
+def assign(cortex: Cortex, shared: dict[str, np.ndarray], rng: np.random.Generator) -> Tuning:
+    """Give each voxel of a subject a kind by its area, a prototype of it, and some difference of its own."""
+    n = cortex.area.size
+    kind, prototype = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    for code, name in enumerate(AREAS):
+        here = np.flatnonzero(cortex.area == code)
+        names, share = list(_MIX[name]), np.array(list(_MIX[name].values()))
+        kind[here] = [KINDS.index(names[k]) for k in rng.choice(len(names), here.size, p=share / share.sum())]
+    weights = {}
+    for code, name in enumerate(KINDS[:-1]):
+        here = np.flatnonzero(kind == code)
+        n_prototypes = len(shared[name])
+        if name == "feature":  # the three ventral areas prefer different features
+            third = n_prototypes // 3
+            offset = third * np.clip(cortex.area[here] - AREAS.index("LO"), 0, 2)
+            prototype[here] = offset + rng.integers(0, third, here.size)
+        else:
+            prototype[here] = rng.integers(0, n_prototypes, here.size)
+        base = shared[name][prototype[here]]
+        own = rng.standard_normal(base.shape) * 0.3 / np.sqrt(base.shape[1])
+        # energies are not negative, so neither are the weights on them
+        weights[name] = (
+            base + own if name in ("luminance", "colour", "feature") else np.abs(base + own)
+        ).astype(np.float32)
+    return Tuning(kind, prototype, weights)
+
+
+def fields(cortex: Cortex) -> np.ndarray:
+    """Receptive fields on the features' grid, each summing to 1: float32 (n_voxels, GRID * GRID)."""
+    centre = (np.arange(features.GRID) + 0.5) / features.GRID * 2 - 1
+    column, row = np.meshgrid(centre * FIELD, -centre * FIELD)  # row 0 is the top of the picture
+    apart = (column.ravel() - cortex.x[:, None]) ** 2 + (row.ravel() - cortex.y[:, None]) ** 2
+    gauss = np.exp(-apart / (2 * cortex.sigma[:, None] ** 2)) + 1e-9
+    return (gauss / gauss.sum(1, keepdims=True)).astype(np.float32)
+
+
+def respond(tuning: Tuning, field: np.ndarray, seen: dict[str, np.ndarray], high: np.ndarray) -> np.ndarray:
+    """Answer of every voxel to every picture, without noise: float32 (n_pictures, n_voxels).
+
+    Parameters
+    ----------
+    tuning : Tuning
+    field : array of shape (n_voxels, GRID * GRID)
+    seen : dict of feature maps, as ``features.maps`` gives them
+    high : array of shape (n_pictures, N_LATENT)
+        Standardised high-level features.
+    """
+    out = np.zeros((len(high), tuning.kind.size), np.float32)
+    for code, name in enumerate(KINDS[:-1]):
+        here = np.flatnonzero(tuning.kind == code)
+        if not here.size:
+            continue
+        weights = tuning.weights[name]
+        if name == "feature":
+            out[:, here] = np.logaddexp(0, 2 * (high @ weights.T)) / 2
+            continue
+        pooled = np.zeros((len(high), here.size), np.float32)
+        for channel in range(weights.shape[1]):
+            pooled += (seen[name][:, :, channel] @ field[here].T) * weights[:, channel]
+        out[:, here] = pooled if name in ("luminance", "colour") else np.sqrt(np.maximum(pooled, 0))
+    return out
