@@ -1,0 +1,35 @@
+"""Figures as pure functions: plain arrays and mappings in, a `Plate` (figure, caption, alternative text) out.
+
+The app, the widgets, the command line and the reports all call these. Colours are safe for colour-blind
+readers (Okabe-Ito for kinds, cividis and viridis for amounts), nothing is told by colour alone, and every
+caption ends with where its numbers come from (`Provenance`). Nothing touches pyplot's global state.
+"""
+
+from lab.figures.brain import brain_slices, response_profile
+from lab.figures.channels import channel_histogram
+from lab.figures.curves import training_curve
+from lab.figures.ledger import LayerRow, layer_bytes, layer_rows, mac_shares, share_of_macs
+from lab.figures.pictures import ROWS, choose, picture_grid, picture_png
+from lab.figures.plate import Plate, Provenance
+from lab.figures.scores import MetricRow, metric_rows, score_chart
+
+__all__ = [
+    "ROWS",
+    "LayerRow",
+    "MetricRow",
+    "Plate",
+    "Provenance",
+    "brain_slices",
+    "channel_histogram",
+    "choose",
+    "layer_bytes",
+    "layer_rows",
+    "mac_shares",
+    "metric_rows",
+    "picture_grid",
+    "picture_png",
+    "response_profile",
+    "score_chart",
+    "share_of_macs",
+    "training_curve",
+]

@@ -1,0 +1,160 @@
+"""Figures: what is chosen and counted, captions that say where numbers come from, refusals."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lab.errors import InputError
+from lab.figures import (
+    Provenance,
+    brain_slices,
+    channel_histogram,
+    choose,
+    layer_bytes,
+    layer_rows,
+    mac_shares,
+    metric_rows,
+    picture_grid,
+    picture_png,
+    response_profile,
+    score_chart,
+    share_of_macs,
+    training_curve,
+)
+
+SOURCE = Provenance("simulated sub-01", "12 test pictures", 3, "abc123", simulated=True)
+GENERATOR = np.random.default_rng(0)
+METRICS = {
+    "pixcorr": 0.6, "pixcorr.low": 0.5, "pixcorr.high": 0.7, "ridge.pixcorr": 0.5, "fp.pixcorr": 0.61,
+    "mse": 0.03, "two_way_pix": 0.95, "two_way_head": 0.9, "ridge.two_way_head": 0.8,
+    "minus_ridge.pixcorr": 0.1, "n_test": 12, "simulated": True, "seconds_total": 3.0, "ssim": None,
+    "chance.pixcorr": 0.12,
+}  # fmt: skip
+FORMATS = [{"grid": {"kind": "int", "bits": 8}}, {"grid": {"kind": "float", "exponent": 2, "mantissa": 1}}]
+LEDGER = {
+    "formats": FORMATS,
+    "layers": [
+        {"name": "a", "kind": "Linear", "shape": [10, 100], "weight": 0, "activation": 0, "reason": None,
+         "macs": 3000, "bytes_before": 4000, "bytes_after": 1040, "path": "int8: reference"},
+        {"name": "b", "kind": "Linear", "shape": [10, 100], "weight": 1, "activation": None, "reason": None,
+         "macs": 900, "bytes_before": 4000, "bytes_after": 540, "path": "w4: triton"},
+        {"name": "out", "kind": "Conv2d", "shape": [1, 10, 1, 1], "weight": None, "activation": None,
+         "reason": "last layer", "macs": 100, "bytes_before": 40, "bytes_after": 40, "path": "float"},
+    ],
+}  # fmt: skip
+
+
+def test_choice_by_rule():
+    score = np.array([0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6, 0.0, 0.55, 0.45])
+    groups = dict(choose(score, n_each=3, seed=1))
+    assert groups["best"] == [2, 6, 4]
+    assert groups["worst"] == [5, 1, 9]
+    assert set(groups["median"]) <= {0, 3, 7, 8, 10, 11}
+    every = [i for g in groups.values() for i in g]
+    assert len(every) == len(set(every)) == 12
+    assert choose(score, 3, seed=1) == choose(score, 3, seed=1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+def test_choice_with_few_pictures(n):
+    chosen = [i for _, group in choose(np.arange(n) / 10, 3) for i in group]
+    assert chosen[0] == n - 1
+    assert len(chosen) == len(set(chosen)) == min(n, 4)
+
+
+def test_nan_score_ranks_last():
+    assert dict(choose(np.array([np.nan, 0.2, 0.1, 0.3]), 1))["worst"] == [0]
+
+
+def test_picture_png_holds_the_picture():
+    picture = GENERATOR.random((28, 28))
+    image = Image.open(io.BytesIO(base64.b64decode(picture_png(picture, least=64).split(",")[1])))
+    assert image.size == (84, 84)
+    np.testing.assert_array_equal(np.asarray(image)[::3, ::3], np.rint(picture * 255))
+
+
+def test_metric_rows():
+    rows = {row.key: row for row in metric_rows(METRICS)}
+    assert list(rows) == [
+        "pixcorr",
+        "mse",
+        "two_way_pix",
+        "two_way_head",
+    ]  # not counts, times or missing ones
+    assert rows["pixcorr"].cells["quantized"].low == 0.5
+    assert rows["pixcorr"].cells["ridge"].value == 0.5
+    assert rows["pixcorr"].cells["mean image"].value is None
+    assert (
+        rows["pixcorr"].chance == 0.12 and rows["two_way_head"].chance == 0.5 and rows["mse"].chance is None
+    )
+    assert not rows["mse"].larger_is_better
+    assert rows["pixcorr"].against_ridge.value == 0.1
+
+
+def test_ledger_rows_state_bits_with_how():
+    rows = layer_rows(LEDGER)
+    assert [r.stated_bits for r in rows] == ["W8A8 (simulated)", "W4A32 (native)", "full precision, 32 bits"]
+    assert share_of_macs(rows)[0] == ("W8A8 (simulated)", 0.75)
+    assert rows[2].reason == "last layer"
+    assert "75.0%" in mac_shares(rows, SOURCE).alt
+    assert "0.01 MB before and 0.00 MB after" in layer_bytes(rows, SOURCE, most=1).caption
+
+
+def plates():
+    pictures = {k: GENERATOR.random((12, 16, 16)) for k in ("stimulus", "fp", "quantized")}
+    score = GENERATOR.random(12)
+    xyz = GENERATOR.normal((0, -70, 0), 10, (200, 3))
+    yield picture_grid(pictures, choose(score), score, SOURCE)
+    yield score_chart(metric_rows(METRICS), SOURCE)
+    yield brain_slices(xyz, np.arange(200) % 7, "cluster", SOURCE, categorical=True, theme="dark")
+    yield brain_slices(xyz, np.zeros(200), "noise ceiling", SOURCE, space="scanner")
+    yield response_profile(np.arange(200) % 7, GENERATOR.random(200), SOURCE)
+    yield training_curve([0, 1, 2], {"training": [3, 2, 1], "validation": [3, 2.5, None]}, SOURCE)
+    yield mac_shares(layer_rows(LEDGER), SOURCE)
+    yield layer_bytes(layer_rows(LEDGER), SOURCE)
+    yield channel_histogram(np.ones((4, 6)), np.linspace(-2, 2, 5), SOURCE, clip=(-1, 1))
+
+
+def test_every_plate_says_where_it_comes_from_and_draws():
+    for plate in plates():
+        assert plate.caption.endswith(SOURCE.sentence())
+        assert "simulated subject" in plate.caption
+        assert len(plate.alt) > 20
+        assert plate.svg().startswith(b"<?xml") and plate.svg() == plate.svg()
+        assert np.asarray(Image.open(io.BytesIO(plate.png(50)))).std() > 1
+        assert 'src="data:image/svg+xml;base64,' in plate._repr_html_()
+
+
+def test_template_only_in_its_own_space():
+    xyz, values = GENERATOR.normal(0, 20, (50, 3)), np.ones(50)
+    assert "MNI152 template" in brain_slices(xyz, values, "beta", SOURCE, space="MNI152NLin2009c").caption
+    assert "no template" in brain_slices(xyz, values, "beta", SOURCE, space="scanner").caption
+
+
+def test_clip_share_is_counted():
+    plate = channel_histogram(np.ones((4, 6)), np.linspace(-2, 2, 5), SOURCE, clip=(-1, 1))
+    assert "50.00% of the values lie outside" in plate.caption
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: choose(np.array([])),
+        lambda: score_chart([], SOURCE),
+        lambda: brain_slices(np.full((3, 3), np.nan), np.ones(3), "x", SOURCE),
+        lambda: response_profile(None, None, SOURCE),
+        lambda: training_curve([1, 2], {"training": [1]}, SOURCE),
+        lambda: mac_shares([], SOURCE),
+        lambda: layer_bytes([], SOURCE),
+        lambda: channel_histogram(np.ones((4, 6)), np.zeros(5), SOURCE),
+        lambda: picture_grid({}, [], np.ones(3), SOURCE),
+    ],
+)
+def test_nothing_to_draw_is_refused(call):
+    with pytest.raises(InputError):
+        call()
