@@ -1,0 +1,241 @@
+"""The public verbs: plan, quantize_, and what they check before they touch anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from quant import registry
+from quant.encoded import LayerResult, param_bytes, planned_bytes
+from quant.errors import InputError, MissingDataError
+from quant.execute import kernel_op
+from quant.install import install_, refuse_quantized
+from quant.layers import LayerInfo, find_layers, model_bytes
+from quant.ledger import LayerRecord, Ledger
+from quant.macs import Example, count_macs
+from quant.modules import weight_sqnr_db
+from quant.parts import part_bytes
+from quant.plans import LayerPlan, Plan
+from quant.policy import selection
+
+Recipe = str | BaseModel
+Progress = Callable[[int, int, str], None]
+
+
+def plan(
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    overrides: dict[str, Any] | None = None,
+    example: Example | None = None,
+) -> Plan:
+    """Say what `quantize_` would do, without doing it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        May lie on the meta device.
+    recipe : str or config
+        A preset's name (`quant.list_presets()`) or a method's config object.
+    include, exclude : wildcards
+        Over layer names; an empty `include` means every layer.
+    overrides : dict
+        Wildcard to settings of the method's config for those layers, or to "skip".
+    example : (args, kwargs), optional
+        Inputs for counting multiply-accumulates; made up from the config for diffusers denoisers.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        Unknown preset, setting or pattern; model already quantized.
+    """
+    refuse_quantized(model)
+    name, chosen, config = registry.resolve(recipe)
+    formats = chosen.load().formats
+    layers = find_layers(model)
+    if not layers:
+        raise InputError(
+            f"{type(model).__name__} has no Linear or Conv2d layer: there is nothing to quantize"
+        )
+    if layers[0].name == "":
+        raise InputError(
+            "the model is itself one layer: wrap it, as nn.Sequential(layer), so it can be replaced"
+        )
+    selected = selection(layers, include, exclude, overrides or {})
+    macs, rule = count_macs(model, example)
+    lines = []
+    for layer in layers:
+        reason, settings = selected[layer.name]
+        answer: Any = reason
+        if reason is None and not layer.plain:
+            answer = "a subclass whose forward may not use its weight the plain way"
+        if answer is None:
+            values = {**config.model_dump(), **settings}
+            answer = formats(layer, registry.validate(chosen, values) if settings else config)
+        lines.append(_line(layer, answer, macs.get(layer.name), settings))
+    work = sum(line.n_weights for line in lines if not line.skipped)
+    return Plan(
+        recipe=name,
+        method=chosen.name,
+        config=config.model_dump(mode="json"),
+        model=type(model).__name__,
+        layers=lines,
+        bytes_other=model_bytes(model) - sum(layer.bytes for layer in layers),
+        mac_rule=rule,
+        seconds=round(work * 1e-6 * chosen.info.seconds_per_million_weights, 3),
+    )
+
+
+def _line(layer: LayerInfo, answer: Any, macs: int | None, settings: dict[str, Any]) -> LayerPlan:
+    common: dict[str, Any] = {"name": layer.name, "kind": layer.kind, "shape": layer.shape, "macs": macs}
+    if isinstance(answer, str):
+        return LayerPlan(**common, reason=answer, bytes_before=layer.bytes, bytes_after=layer.bytes)
+    size = sum(planned_bytes(answer.weight, layer.shape, layer.weight_layout).values()) + answer.side_bytes
+    return LayerPlan(
+        **common, weight=answer.weight, activation=answer.activation, reason=answer.reason, settings=settings,
+        bytes_before=layer.bytes, bytes_after=size,
+    )  # fmt: skip
+
+
+def quantize_(
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    trajectories: Any = None,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    overrides: dict[str, Any] | None = None,
+    example: Example | None = None,
+    seed: int = 0,
+    keep_originals: bool = True,
+    progress: Progress | None = None,
+) -> Ledger:
+    """Quantize a model in place.
+
+    All or nothing: layers are replaced only after every one of them has been worked out, so a failure or
+    Ctrl-C leaves the model as it was.
+
+    Parameters
+    ----------
+    model, recipe, include, exclude, overrides, example
+        As for `plan`.
+    trajectories : quant.Trajectories, optional
+        Recorded full-precision sampling, for methods that calibrate.
+    seed : int
+        Fixes everything random in the method.
+    keep_originals : bool
+        Keep the full-precision layers for `restore_` and `enabled`; False frees their memory.
+    progress : callable
+        ``progress(done, total, what)``.
+
+    Returns
+    -------
+    Ledger
+
+    Raises
+    ------
+    InputError
+        As for `plan`; a weight is not finite; the model is on the meta device.
+    MissingDataError
+        The method needs trajectories and got none.
+
+    Examples
+    --------
+    >>> import torch, quant
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.SiLU(), torch.nn.Linear(64, 8))
+    >>> ledger = quant.quantize_(model, "rtn-w8a8")
+    >>> len(ledger.quantized)
+    2
+    """
+    start = time.perf_counter()
+    planned = plan(model, recipe, include=include, exclude=exclude, overrides=overrides, example=example)
+    _, chosen, config = registry.resolve(recipe)
+    _check_weights(model)
+    if chosen.info.needs_calibration and trajectories is None:
+        raise MissingDataError(
+            f"{planned.recipe} calibrates on recorded trajectories and got none: make them with quant.record, "
+            "then pass trajectories=quant.Trajectories.open(path)"
+        )
+    context = registry.Context(
+        trajectories=trajectories, seed=seed, device=str(next(model.parameters()).device)
+    )
+    if progress is not None:
+        context.progress = progress
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        results: dict[str, LayerResult] = chosen.load().handler(model, planned, config, context)
+    missing = {line.name for line in planned.quantized} ^ set(results)
+    if missing:
+        raise RuntimeError(
+            f"method {chosen.name} broke its plan at {sorted(missing)[0]!r}: plan and results differ"
+        )
+    modules = dict(model.named_modules())
+    records = [_record(line, results.get(line.name), modules[line.name]) for line in planned.layers]
+    ledger = Ledger(
+        **{**planned.model_dump(exclude={"layers"}), "layers": records}, seed=seed, versions=versions(),
+        trajectories=getattr(trajectories, "hash", None), seconds_taken=round(time.perf_counter() - start, 3),
+    )  # fmt: skip
+    install_(model, results, keep_originals).ledger = ledger
+    return ledger
+
+
+def _record(line: LayerPlan, result: LayerResult | None, module: nn.Module) -> LayerRecord:
+    values = {name: getattr(line, name) for name in LayerPlan.model_fields}
+    if result is None:
+        return LayerRecord(**values)
+    side = {
+        "activation": sum(param_bytes(result.activation_params).values())
+        + (0 if result.timesteps is None else 4 * result.timesteps.numel()),
+        "transform": part_bytes(result.transform),
+        "branch": part_bytes(result.branch),
+    }
+    sizes = {**result.weight.bytes(), **{key: size for key, size in side.items() if size}}
+    values.update(
+        bytes_after=sum(sizes.values()), weight=result.weight.quantizer, activation=result.activation
+    )
+    original = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
+    op = kernel_op(line.kind, result.weight.quantizer, result.activation)
+    return LayerRecord(
+        **values, bytes_by=sizes, weight_sqnr_db=weight_sqnr_db(original, result), notes=result.notes,
+        path=f"simulated (reference); from codes: {op}",
+    )  # fmt: skip
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Refuse what cannot be quantized, before any work."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise InputError(
+                f"{name!r} is on the meta device and has no values: load weights first, or quant.load"
+            )
+    for layer in find_layers(model):
+        weight = model.get_parameter(f"{layer.name}.weight") if layer.plain else None
+        if weight is not None and not bool(torch.isfinite(weight).all()):
+            count = int((~torch.isfinite(weight)).sum())
+            raise InputError(
+                f"layer {layer.name!r} has {count} of {weight.numel()} weights that are NaN or infinite: "
+                "repair the checkpoint, or exclude the layer"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {}
+    for name in ("brainit-lab", "torch", "diffusers", "safetensors"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

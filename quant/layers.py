@@ -1,0 +1,73 @@
+"""The layers a plan speaks about: every Linear and Conv2d of a model, once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from quant.granularity import Layout
+
+
+class LayerInfo(NamedTuple):
+    """What a policy may know about a layer before anything is done to it."""
+
+    name: str
+    kind: str
+    """"Linear" or "Conv2d"."""
+    shape: tuple[int, ...]
+    """Of the weight: (out, in) or (out, in / groups, kernel, kernel)."""
+    groups: int
+    bytes: int
+    """Of the weight as it is now."""
+    plain: bool
+    """Exactly nn.Linear or nn.Conv2d, not a subclass that may go another way."""
+
+    @property
+    def weight_layout(self) -> Layout:
+        """Layout of the weight for `Granularity`."""
+        return "linear_weight" if self.kind == "Linear" else "conv_weight"
+
+    @property
+    def input_layout(self) -> Layout:
+        """Layout of the input for `Granularity`."""
+        return "linear_input" if self.kind == "Linear" else "conv_input"
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def kernel_size(self) -> int:
+        """Kernel positions; 1 for linears."""
+        return self.n_weights // (self.shape[0] * self.shape[1])
+
+
+def find_layers(model: nn.Module) -> list[LayerInfo]:
+    """Every Linear and Conv2d of `model` in module order; a module used under two names appears once."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            weight = module.weight
+            kind = "Linear" if isinstance(module, nn.Linear) else "Conv2d"
+            groups = getattr(module, "groups", 1)
+            size = weight.numel() * weight.element_size()
+            plain = type(module) in (nn.Linear, nn.Conv2d)
+            found.append(LayerInfo(name, kind, tuple(weight.shape), groups, size, plain))
+    return found
+
+
+def tensor_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of the values of one tensor."""
+    return tensor.numel() * tensor.element_size()
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of every parameter and buffer, shared ones once."""
+    seen = {id(t): t for t in [*model.parameters(), *model.buffers()]}
+    return sum(tensor_bytes(t) for t in seen.values())

@@ -1,0 +1,72 @@
+"""Round to nearest: formats by layer type, then one pass over the weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from quant.encoded import EncodedWeight, LayerResult
+from quant.layers import LayerInfo
+from quant.methods.rtn.config import RtnConfig
+from quant.observers import MinMax, MseSearch
+from quant.plans import Plan
+from quant.policy import REASONS, role_of
+from quant.quantizer import Quantizer, int_quantizer
+from quant.registry import Context, LayerFormat
+from quant.schedule import Schedule
+
+
+def formats(layer: LayerInfo, config: RtnConfig) -> LayerFormat | str:
+    """Format of one layer, or the reason why it stays as it is."""
+    role = role_of(layer.name)
+    if role in config.skip or (role == "modulation" and config.modulation == "skip"):
+        return REASONS[role]
+    if role == "modulation":
+        reason = "weight only: " + REASONS[role]
+        return LayerFormat(
+            int_quantizer(8, "channel", observer=MinMax(), schedule=_STATIC), None, reason=reason
+        )
+    weight, reason = _weight(layer, config)
+    return LayerFormat(weight, _activation(layer, config), reason=reason)
+
+
+_STATIC = Schedule(kind="static")
+
+
+def _weight(layer: LayerInfo, config: RtnConfig) -> tuple[Quantizer, str | None]:
+    observer = MseSearch() if config.weight_range == "mse" else MinMax()
+    options = {"observer": observer, "schedule": _STATIC}
+    if config.weight_group is None:
+        return int_quantizer(config.weight_bits, "channel", **options), None
+    if layer.shape[1] < config.weight_group:
+        reason = f"one scale an output channel: {layer.shape[1]} input channels are less than a group"
+        return int_quantizer(config.weight_bits, "channel", **options), reason
+    rest = layer.shape[1] % config.weight_group
+    reason = f"last group has {rest} of {config.weight_group} channels" if rest else None
+    return int_quantizer(config.weight_bits, "group", config.weight_group, **options), reason
+
+
+def _activation(layer: LayerInfo, config: RtnConfig) -> Quantizer | None:
+    """Per token for linears, per pixel for 1x1 convolutions, per image for larger kernels (all free in a GEMM)."""
+    if config.activation_bits is None:
+        return None
+    if config.activation_group is not None:
+        return int_quantizer(config.activation_bits, "group", config.activation_group)
+    free = layer.kind == "Linear" or layer.kernel_size == 1
+    return int_quantizer(config.activation_bits, "token" if free else "sample")
+
+
+def handler(model: nn.Module, plan: Plan, config: RtnConfig, context: Context) -> dict[str, LayerResult]:
+    """Encode every planned weight by rounding it to the nearest code."""
+    modules = dict(model.named_modules())
+    results: dict[str, LayerResult] = {}
+    for index, layer in enumerate(plan.quantized):
+        context.progress(index, len(plan.quantized), layer.name)
+        if layer.weight is None:
+            continue
+        module = modules[layer.name]
+        layout = "linear_weight" if layer.kind == "Linear" else "conv_weight"
+        weight = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
+        encoded = EncodedWeight.from_weight(weight, layer.weight, layout)
+        results[layer.name] = LayerResult(encoded, layer.activation)
+    context.progress(len(results), len(plan.quantized), "done")
+    return results

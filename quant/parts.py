@@ -1,0 +1,116 @@
+"""Small modules that methods hang on a layer: input transforms and side branches.
+
+A transform changes the input before it is quantized and knows how to change the weight so that the product
+stays the same; a branch adds to the output. Both say what they are (`spec`), so a checkpoint can rebuild
+them from its header; their tensors travel as ordinary state. To add a part, write the class and list it in
+`PARTS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.errors import InputError
+from quant.layers import tensor_bytes
+
+
+class Smooth(nn.Module):
+    """Divide each input channel by a factor, multiply the weight's column by it: ``(x / f) (f W)``.
+
+    Parameters
+    ----------
+    factor : tensor of shape (in,)
+        Positive; input channels are the last axis of a linear's input, axis 1 of a convolution's.
+    channel_axis : int
+        -1 or 1.
+    """
+
+    def __init__(self, factor: Tensor, channel_axis: int = -1) -> None:
+        super().__init__()
+        self.channel_axis = channel_axis
+        self.register_buffer("factor", factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Smooth an input."""
+        shape = [1] * x.ndim
+        shape[self.channel_axis] = -1
+        return x / self.factor.to(x.dtype).reshape(shape)
+
+    def to_weight(self, weight: Tensor) -> Tensor:
+        """The weight to quantize."""
+        return weight * self._columns(weight)
+
+    def from_weight(self, weight: Tensor) -> Tensor:
+        """Undo `to_weight`, so errors can be measured against the original weight."""
+        return weight / self._columns(weight)
+
+    def _columns(self, weight: Tensor) -> Tensor:
+        return self.factor.to(weight.dtype).reshape([1, -1] + [1] * (weight.ndim - 2))
+
+    def spec(self) -> dict[str, Any]:
+        """JSON description for `build`."""
+        return {
+            "kind": "smooth",
+            "channel_axis": self.channel_axis,
+            "shapes": {"factor": list(self.factor.shape)},
+        }
+
+    @classmethod
+    def blank(cls, spec: dict[str, Any]) -> Smooth:
+        """Rebuild without values."""
+        return cls(torch.empty(spec["shapes"]["factor"]), spec["channel_axis"])
+
+
+class LowRank(nn.Module):
+    """Add ``x down^T up^T`` to a linear layer's output, on the untouched input.
+
+    Parameters
+    ----------
+    down : tensor of shape (rank, in)
+    up : tensor of shape (out, rank)
+    """
+
+    def __init__(self, down: Tensor, up: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("down", down)
+        self.register_buffer("up", up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Contribution of the branch."""
+        return nn.functional.linear(nn.functional.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
+
+    def weight(self) -> Tensor:
+        """The product ``up down``, (out, in), that the branch adds to the layer's weight."""
+        return self.up.float() @ self.down.float()
+
+    def spec(self) -> dict[str, Any]:
+        """JSON description for `build`."""
+        return {"kind": "low_rank", "shapes": {"down": list(self.down.shape), "up": list(self.up.shape)}}
+
+    @classmethod
+    def blank(cls, spec: dict[str, Any]) -> LowRank:
+        """Rebuild without values."""
+        return cls(torch.empty(spec["shapes"]["down"]), torch.empty(spec["shapes"]["up"]))
+
+
+PARTS: dict[str, Any] = {"smooth": Smooth, "low_rank": LowRank}
+
+
+def build(spec: dict[str, Any] | None, tensors: dict[str, Tensor]) -> nn.Module | None:
+    """Rebuild a part from its `spec` and its state tensors."""
+    if spec is None:
+        return None
+    if spec.get("kind") not in PARTS:
+        raise InputError(f"unknown part {spec.get('kind')!r} in the checkpoint, known: {', '.join(PARTS)}")
+    part = PARTS[spec["kind"]].blank(spec)
+    for name, tensor in tensors.items():
+        setattr(part, name, tensor)
+    return part
+
+
+def part_bytes(part: nn.Module | None) -> int:
+    """Bytes of a part's tensors."""
+    return 0 if part is None else sum(tensor_bytes(t) for t in part.state_dict().values())

@@ -1,0 +1,116 @@
+"""A quantizer is four words: which numbers, who shares a scale, when, and how the range is found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from quant.granularity import Granularity, Layout
+from quant.grid import AnyGrid, BinaryGrid, IntGrid, Params
+from quant.observers import AnyObserver, MinMax, Stream
+from quant.schedule import Schedule
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Quantizer(BaseModel):
+    """Grid, granularity, schedule and observer, put together.
+
+    Examples
+    --------
+    >>> import torch
+    >>> q = Quantizer(grid=IntGrid(bits=4), granularity=Granularity(kind="group", group_size=64))
+    >>> codes, params = q.encode(torch.randn(8, 128), "linear_weight")
+    >>> q.decode(codes, params, "linear_weight").shape
+    torch.Size([8, 128])
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    grid: AnyGrid
+    granularity: Granularity
+    schedule: Schedule = Schedule()
+    observer: AnyObserver = MinMax()
+    scale: Literal["real", "power_of_two"] = Field(default="real", description="which scales exist")
+    scale_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="how scales are stored; codes are computed with the stored value"
+    )
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        return self.grid.code_bits
+
+    @property
+    def label(self) -> str:
+        """Short name for tables, as `int4/g64`."""
+        return f"{self.grid.label}/{self.granularity.label}" + (
+            "/pow2" if self.scale == "power_of_two" else ""
+        )
+
+    def params(self, x: Tensor, layout: Layout) -> Params:
+        """Parameters from the data of `x` alone."""
+        view = self.granularity.view(_wide(x).detach(), layout)
+        if isinstance(self.grid, BinaryGrid):
+            return self.grid.fit_data(view.tensor, view.dims, DTYPES[self.scale_dtype])
+        return self._fit(*self.observer.range_of(view, self.grid))
+
+    def blank_params(self, blank: Tensor, layout: Layout) -> Params:
+        """Parameters of the right shapes and types for a tensor on the meta device."""
+        view = self.granularity.view(blank, layout)
+        if isinstance(self.grid, BinaryGrid):
+            return self.grid.fit_data(view.tensor, view.dims, DTYPES[self.scale_dtype])
+        return self._fit(*MinMax().range_of(view, self.grid))
+
+    def stream(self) -> Stream:
+        """Start streaming statistics for `params_of`."""
+        return self.observer.stream()
+
+    def observe(self, stream: Stream, x: Tensor, layout: Layout) -> None:
+        """Add a batch to a stream."""
+        stream.update(self.granularity.view(_wide(x).detach(), layout))
+
+    def params_of(self, stream: Stream) -> Params:
+        """Parameters from everything a stream has seen."""
+        return self._fit(*stream.range(self.grid))
+
+    def _fit(self, low: Tensor, high: Tensor) -> Params:
+        return self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
+
+    def encode(self, x: Tensor, layout: Layout, params: Params | None = None) -> tuple[Tensor, Params]:
+        """Codes in the shape of `x`, and the parameters (found from `x` unless given)."""
+        params = self.params(x, layout) if params is None else params
+        view = self.granularity.view(_wide(x), layout)
+        return self.granularity.unview(self.grid.encode(view.tensor, params), x.shape, layout), params
+
+    def decode(
+        self, codes: Tensor, params: Params, layout: Layout, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Values that codes stand for, computed in at least float32 and returned as `dtype`."""
+        view = self.granularity.view(codes, layout)
+        values = self.grid.decode(view.tensor, params, torch.promote_types(dtype, torch.float32))
+        return self.granularity.unview(values, codes.shape, layout).to(dtype)
+
+    def fake(self, x: Tensor, layout: Layout, params: Params | None = None) -> Tensor:
+        """Quantize and come back: bit for bit `decode(encode(x))`."""
+        params = self.params(x, layout) if params is None else params
+        view = self.granularity.view(_wide(x), layout)
+        return self.granularity.unview(self.grid.fake(view.tensor, params), x.shape, layout).to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Arithmetic happens in at least float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def int_quantizer(bits: int, granularity: str, group_size: int | None = None, **options: object) -> Quantizer:
+    """Symmetric integers; group scales are stored as bfloat16, others as float32.
+
+    A bfloat16 scale keeps float32's range and moves the top code by at most 2^-9 of its value: nothing at
+    4 bits, up to a quarter of a step at 8, hence float32 there.
+    """
+    dtype = "bfloat16" if granularity == "group" and bits <= 4 else "float32"
+    shared = Granularity(kind=granularity, group_size=group_size)  # type: ignore[arg-type]
+    return Quantizer(grid=IntGrid(bits=bits), granularity=shared, scale_dtype=dtype, **options)  # type: ignore

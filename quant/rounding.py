@@ -1,0 +1,49 @@
+"""Rounding helpers that the grids share: straight-through rounding, stored scales, exact exponents."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class _RoundSTE(torch.autograd.Function):
+    """Round half to even forwards, identity backwards."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return grad
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round half to even; where gradients are recorded, pass them straight through."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _RoundSTE.apply(x)
+    return torch.round(x)
+
+
+def safe_scale(scale: Tensor) -> Tensor:
+    """Replace scales that cannot be divided by (zero groups, underflow) by 1."""
+    return torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
+
+
+def as_storage(scale: Tensor, power_of_two: bool, dtype: torch.dtype) -> Tensor:
+    """Round a scale to what will be stored *before* any code is computed from it.
+
+    Codes made with an unrounded scale and read with the rounded one are the classic way for a simulation
+    and an engine to disagree.
+    """
+    if power_of_two:
+        mantissa, exponent = torch.frexp(scale)
+        exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)  # next power of two at or above
+        scale = torch.where(scale > 0, torch.ldexp(torch.ones_like(scale), exponent), torch.zeros_like(scale))
+    return safe_scale(scale.to(dtype))
+
+
+def floor_log2(x: Tensor) -> Tensor:
+    """floor(log2 x) of non-negative x, exact on powers of two (a logarithm is not); very small for 0."""
+    _, exponent = torch.frexp(x)
+    return torch.where(x > 0, exponent - 1, torch.full_like(exponent, -1000))
