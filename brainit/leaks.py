@@ -57,8 +57,8 @@ class LeakReport:
                 f"{self.n_test} test stimuli in training"
             )
         return (
-            f"leak check: {self.leak_test_in_train} of {self.n_test} test pictures in training ({self.exact} exact, "
-            f"{self.near} near from {self.threshold:g}; closest other pair {self.closest:.2f})"
+            f"leak check: {self.leak_test_in_train} of {self.n_test} test pictures in training ("
+            f"{self.exact} exact, {self.near} near from {self.threshold:g}; closest other pair {self.closest:.2f})"
         )
 
 

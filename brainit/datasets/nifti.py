@@ -8,7 +8,7 @@
     sub-01/*_dseg.nii.gz and *_dseg.tsv (index, name) optional: regions
     sub-01/*_desc-noiseceiling_statmap.nii.gz         optional: 0..1, one trial
     sub-01/ses-01/*_desc-betas_statmap.nii.gz         4D, one volume a trial
-    sub-01/ses-01/*_events.tsv                        one row a volume: stimulus_id, split, optional trial_type, run
+    sub-01/ses-01/*_events.tsv                        one row a volume: stimulus_id, split (trial_type, run)
 """
 
 from __future__ import annotations

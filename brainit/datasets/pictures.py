@@ -87,7 +87,8 @@ def draw(source: Any, n: int, seed: int, side: int) -> tuple[np.ndarray, np.ndar
     ----------
     source : path or array of shape (m, H, W) or (m, H, W, 3)
         A folder of pictures (its subfolders' names are the labels) or of parquet files; a parquet file with
-        column ``image`` (encoded bytes) and optionally ``label_name`` or ``label``; an ``.npz`` with ``images``.
+        column ``image`` (encoded bytes) and optionally ``label_name`` or ``label``; an ``.npz``
+        with ``images``.
     n, seed, side : int
         Pictures are cut to a centred square and resized to ``side``.
 

@@ -1,7 +1,7 @@
 """Simulated subjects: a forward model of visual cortex, written as files and read back like anybody's.
 
-Nothing here was measured. The model has retinotopic areas at MNI positions, a few functional kinds of voxel shared
-by all subjects, a noise ceiling that is known for every voxel, session drift and noise that neighbours share.
+Nothing here was measured. The model has retinotopic areas at MNI positions, a few functional kinds of voxel
+shared by all subjects, a known noise ceiling for every voxel, session drift, and noise shared by neighbours.
 """
 
 from __future__ import annotations

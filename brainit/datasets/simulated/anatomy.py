@@ -1,13 +1,14 @@
 """Where visual cortex lies in MNI space, and which part of the visual field each place sees.
 
-A sketch with the right topology, not an atlas: V1 along the calcarine sulcus with the fovea at the occipital pole,
-V2 and V3 as bands above (lower field) and below it (upper field) whose polar angle runs back at each border,
-hV4 below them, then the lateral occipital, fusiform face and parahippocampal place areas.
+A sketch with the right topology, not an atlas: V1 along the calcarine sulcus with the fovea at the occipital
+pole, V2 and V3 as bands above (lower field) and below it (upper field) whose polar angle runs back at each
+border, hV4 below them, then the lateral occipital, fusiform face and parahippocampal place areas.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -56,14 +57,8 @@ def grow(config: SimulationConfig, rng: np.random.Generator) -> Cortex:
 
     Areas are shifted by a few mm, and the retinotopic map rotated and stretched, differently in each subject.
     """
-    from nibabel.affines import apply_affine
-    from nilearn.datasets import load_mni152_gm_mask
-
-    grey = load_mni152_gm_mask(resolution=config.resolution)
-    index = np.argwhere(np.asarray(grey.dataobj) != 0)
-    xyz = apply_affine(grey.affine, index)
-    back = (xyz[:, 1] < -32) & (np.abs(xyz[:, 2] - 2) < 36)
-    index, xyz = index[back], xyz[back] - rng.normal(0, 1.5, 3)
+    index, xyz, grey_affine = _back_of_the_brain(config.resolution)
+    xyz = xyz - rng.normal(0, 1.5, 3)
     area, angle, eccentricity = _areas(xyz)
     chosen = _choose(area, config.n_voxels, rng)
     low = index[chosen].min(0) - 1
@@ -71,7 +66,7 @@ def grow(config: SimulationConfig, rng: np.random.Generator) -> Cortex:
     inside = np.zeros(shape, bool)
     inside[tuple((index[chosen] - low).T)] = True
     # argwhere gave the voxels in C order and ``chosen`` is sorted, so they already are in the mask's order
-    affine = grey.affine @ np.vstack([np.c_[np.eye(3), low], [0, 0, 0, 1]])
+    affine = grey_affine @ np.vstack([np.c_[np.eye(3), low], [0, 0, 0, 1]])
     area, angle, eccentricity = area[chosen], angle[chosen], eccentricity[chosen]
     angle = angle + np.deg2rad(rng.normal(0, 6))
     eccentricity = eccentricity * rng.uniform(0.85, 1.15)
@@ -86,6 +81,19 @@ def grow(config: SimulationConfig, rng: np.random.Generator) -> Cortex:
         sigma[here] = base + slope * eccentricity[here]
     sigma *= np.exp(rng.normal(0, 0.15, sigma.size))
     return Cortex(inside, affine, area, np.clip(x, -5.5, 5.5), np.clip(y, -5.5, 5.5), sigma)
+
+
+@lru_cache(maxsize=3)
+def _back_of_the_brain(resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grid index, place in mm and affine of the grey matter from which voxels are taken."""
+    from nibabel.affines import apply_affine
+    from nilearn.datasets import load_mni152_gm_mask
+
+    grey = load_mni152_gm_mask(resolution=resolution)
+    index = np.argwhere(np.asarray(grey.dataobj) != 0)
+    xyz = apply_affine(grey.affine, index)
+    back = (xyz[:, 1] < -32) & (np.abs(xyz[:, 2] - 2) < 36)
+    return index[back], xyz[back], grey.affine
 
 
 def _areas(xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

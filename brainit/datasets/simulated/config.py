@@ -20,7 +20,7 @@ class SimulationConfig:
         Decides tuning, layout, noise, trial order and which pictures are drawn.
     n_subjects, n_voxels : int
     n_train : int
-        Training pictures of a subject, shown once each; the first ``n_shared`` of them are seen by all subjects.
+        Training pictures of a subject, shown once each; ``n_shared`` of them are seen by all subjects.
     n_shared : int
     n_test, n_repeats : int
         Test pictures, seen by all subjects, and how often each is shown.

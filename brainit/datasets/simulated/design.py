@@ -11,7 +11,7 @@ from brainit.datasets.simulated.config import SimulationConfig
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one subject in order: picture index, session and run from 1, and whether it is a test trial."""
+    """The trials of one subject in order: picture, session and run from 1, and whether it is a test trial."""
 
     picture: np.ndarray
     session: np.ndarray
@@ -31,7 +31,7 @@ def pictures_of(config: SimulationConfig, number: int) -> tuple[np.ndarray, np.n
 
 
 def trials_of(config: SimulationConfig, number: int, rng: np.random.Generator) -> Trials:
-    """Shuffle a subject's trials into sessions and runs; repeats of a test picture fall into different sessions."""
+    """Shuffle trials into sessions and runs; repeats of a test picture fall into different sessions."""
     train, test = pictures_of(config, number)
     sessions = config.n_sessions
     piles: list[list[np.ndarray]] = [[] for _ in range(sessions)]

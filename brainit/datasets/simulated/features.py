@@ -1,11 +1,15 @@
-"""What the simulated cortex sees in a picture: maps of simple filters, and a vector of high-level features."""
+"""What the simulated cortex sees in a picture: maps of simple filters, and high-level features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 GRID = 24
 """Feature maps are averaged to ``GRID`` x ``GRID`` places."""
@@ -29,8 +33,8 @@ def maps(images: np.ndarray) -> dict[str, np.ndarray]:
     -------
     dict of str to float32 array of shape (n, GRID * GRID, n_channels)
         ``luminance`` (1: grey minus one half), ``energy`` (3 scales x 6 orientations of log-Gabor energy),
-        ``contrast`` (2: local standard deviation, fine and coarse), ``colour`` (2: red-green, blue-yellow) and
-        ``curvature`` (6: energy of two orientations at one place).
+        ``contrast`` (2: local standard deviation, fine and coarse), ``colour`` (2: red-green, blue-yellow)
+        and ``curvature`` (6: energy of two orientations at one place).
     """
     import torch
     from torch.nn.functional import avg_pool2d, pad
@@ -38,11 +42,7 @@ def maps(images: np.ndarray) -> dict[str, np.ndarray]:
     x = _square(images)
     grey = x.mean(1, keepdim=True)
     with torch.no_grad():
-        wide = pad(grey - 0.5, (_PAD,) * 4, mode="reflect")[:, 0]
-        spectrum = torch.fft.fft2(wide)
-        bank = torch.from_numpy(_bank(wide.shape[-1]))
-        energy = torch.stack([torch.fft.ifft2(spectrum * f).abs() for f in bank], 1)
-        energy = energy[:, :, _PAD:-_PAD, _PAD:-_PAD]
+        energy = _energy(pad(grey - 0.5, (_PAD,) * 4, mode="reflect")[:, 0])
         local = []
         for width in (5, 15):
             square = avg_pool2d(pad(grey**2, (width // 2,) * 4, mode="reflect"), width, 1)
@@ -59,7 +59,9 @@ def maps(images: np.ndarray) -> dict[str, np.ndarray]:
             "colour": colour,
             "curvature": curvature,
         }
-        return {k: _gridded(v) for k, v in found.items()}
+        return {
+            name: _gridded(v).flatten(2).transpose(1, 2).contiguous().numpy() for name, v in found.items()
+        }
 
 
 def latent(images: np.ndarray, features: Features | None) -> np.ndarray:
@@ -97,7 +99,7 @@ def random_features(images: np.ndarray) -> np.ndarray:
         return adaptive_avg_pool2d(hidden, 4).flatten(1).numpy()
 
 
-def _square(images: np.ndarray):
+def _square(images: np.ndarray) -> torch.Tensor:
     import torch
     from torch.nn.functional import interpolate
 
@@ -108,25 +110,47 @@ def _square(images: np.ndarray):
     return x
 
 
-def _gridded(x) -> np.ndarray:
+def _energy(wide: torch.Tensor) -> torch.Tensor:
+    """Log-Gabor energy of padded grey pictures (n, side, side): (n, 18, GRID, GRID)."""
+    import torch
+
+    side = wide.shape[-1]
+    spectrum = torch.fft.fft2(wide)
+    out = []
+    for wave in _WAVES:
+        # coarse filters need only the low frequencies: half the side, a quarter of the work
+        size = side if wave < 8 else side // 2
+        low = spectrum
+        if size < side:
+            keep = torch.cat([torch.arange(size // 2), torch.arange(side - size // 2, side)])
+            low = spectrum[:, keep][:, :, keep]
+        edge = _PAD * size // side
+        bank = torch.from_numpy(_bank(size, wave * size / side)) * (size / side) ** 2
+        answers = torch.fft.ifft2(low[:, None] * bank).abs()
+        out.append(_gridded(answers[:, :, edge:-edge, edge:-edge]))
+    return torch.cat(out, 1)
+
+
+def _gridded(x: torch.Tensor) -> torch.Tensor:
     from torch.nn.functional import interpolate
 
-    small = interpolate(x, (GRID, GRID), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(small.flatten(2).transpose(1, 2).numpy())
+    return x if x.shape[-1] == GRID else interpolate(x, (GRID, GRID), mode="bilinear", antialias=True)
 
 
-@lru_cache(maxsize=2)
-def _bank(side: int) -> np.ndarray:
-    """Log-Gabor filters in the Fourier domain; each keeps one half plane, so the response is even + i odd."""
+@lru_cache(maxsize=4)
+def _bank(side: int, wave: float) -> np.ndarray:
+    """Log-Gabor filters of one wavelength in the Fourier domain, (6, side, side).
+
+    Each keeps one half plane, so the response is even + i odd.
+    """
     fy, fx = np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing="ij")
     radius = np.hypot(fx, fy)
     radius[0, 0] = 1
     theta = np.arctan2(fy, fx)
+    radial = np.exp(-(np.log(radius * wave) ** 2) / (2 * np.log(1.6) ** 2))
+    radial[0, 0] = 0
     out = []
-    for wave in _WAVES:
-        radial = np.exp(-(np.log(radius * wave) ** 2) / (2 * np.log(1.6) ** 2))
-        radial[0, 0] = 0
-        for k in range(ORIENTATIONS):
-            apart = np.angle(np.exp(1j * (theta - np.pi * k / ORIENTATIONS)))
-            out.append(2 * radial * np.exp(-(apart**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2)))
+    for k in range(ORIENTATIONS):
+        apart = np.angle(np.exp(1j * (theta - np.pi * k / ORIENTATIONS)))
+        out.append(2 * radial * np.exp(-(apart**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2)))
     return np.stack(out).astype(np.float32)

@@ -33,8 +33,8 @@ def generate(
 ) -> Path:
     """Make simulated subjects and write them to ``root``.
 
-    Finished subjects are kept, so a killed call goes on when repeated; each subject's folder appears whole or
-    not at all. The same arguments give the same files.
+    Finished subjects are kept, so a killed call goes on when repeated; each subject's folder appears whole
+    or not at all. The same arguments give the same files.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def generate(
     stimuli_name, features_name : str, optional
         What reports should say; default made from the arguments.
     features : callable, optional
-        ``features(images) -> array (n, ...)``: high-level features that ventral voxels are tuned to. Images are
+        ``features(images) -> array (n, ...)``: high-level features for ventral voxels. Images are
         float32 (n, side, side, 3) in 0..1. Default a fixed bank of random convolutions.
     progress : callable
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def ceilings(responds: np.ndarray, mean: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw each voxel's noise ceiling for one trial: Beta-distributed around ``mean``, 0 where nothing responds.
+    """Draw each voxel's noise ceiling for one trial: Beta-distributed around ``mean``, 0 without response.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def betas(
 ) -> np.ndarray:
     """Scale standardised answers and add noise, so that the variance explained is ``ceiling``.
 
-    With ceiling c, signal and noise get the variances c and 1 - c; then each voxel is given its own scale and mean
-    in percent signal change, and each session a gain and an offset.
+    With ceiling c, signal and noise get the variances c and 1 - c; then each voxel is given its own scale and
+    mean in percent signal change, and each session a gain and an offset.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def betas(
 
 
 def _smooth_loadings(places: np.ndarray, rng: np.random.Generator, n_sources: int = 24) -> np.ndarray:
-    """Loadings of unit norm on a few noise sources that fall off over about 10 mm: (n_voxels, n_sources)."""
+    """Return loadings of unit norm, (n_voxels, n_sources), on sources that fall off over about 10 mm."""
     centres = places[rng.integers(0, len(places), n_sources)]
     apart = ((places[:, None] - centres) ** 2).sum(-1)
     loadings = np.exp(-apart / (2 * 10.0**2)) * rng.choice([-1.0, 1.0], n_sources) + 0.02

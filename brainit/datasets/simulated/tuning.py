@@ -1,10 +1,10 @@
 """What each voxel prefers, and how it answers a picture.
 
-A few dozen prototypes of tuning, grouped into functional kinds, are the same for all subjects; which voxel follows
-which prototype, and how exactly, differs between subjects. A voxel's answer is::
+A few dozen prototypes of tuning, grouped into functional kinds, are the same for all subjects; which voxel
+follows which prototype, and how exactly, differs between subjects. A voxel's answer is::
 
     pooled = sum over places of receptive field * (tuning . feature map)
-    answer = sqrt(pooled)          energy, contrast, curvature (compressive, as population receptive fields are)
+    answer = sqrt(pooled)          energy, contrast, curvature (compressive, as measured)
            = pooled                luminance, colour (either sign)
            = softplus(2 pooled)/2  feature (tuning . high-level features; no place)
            = 0                     noise
@@ -56,7 +56,7 @@ _PROTOTYPES = {"energy": 18, "luminance": 2, "contrast": 2, "colour": 6, "curvat
 
 @dataclass(frozen=True)
 class Tuning:
-    """Preference of each voxel: ``kind`` indexes ``KINDS``, ``weights`` holds one vector a voxel of each kind."""
+    """Preference of each voxel: ``kind`` indexes ``KINDS``, ``weights`` one vector a voxel of each kind."""
 
     kind: np.ndarray
     prototype: np.ndarray

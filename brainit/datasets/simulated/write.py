@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -56,7 +55,7 @@ def begin(root: Path, about: dict[str, Any], images: np.ndarray, labels: np.ndar
         if there != about:
             differ = sorted(k for k in about if there.get(k) != about[k])
             raise InputError(
-                f"{root} holds another simulation (different: {', '.join(differ)}); give another folder or remove it"
+                f"{root} holds another simulation (different: {', '.join(differ)}); use another folder"
             )
     elif root.is_dir() and any(root.iterdir()):
         raise InputError(f"{root} is not empty and holds no simulation; give a new or empty folder")
@@ -68,7 +67,7 @@ def begin(root: Path, about: dict[str, Any], images: np.ndarray, labels: np.ndar
         folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=root))
         ids = np.array([content_id(image / 255.0) for image in images])
         np.savez(folder / "stimuli.npz", ids=ids, images=images, labels=labels)
-        os.replace(folder, root / "stimuli")
+        folder.replace(root / "stimuli")
 
 
 def finish(root: Path, about: dict[str, Any]) -> None:
@@ -104,7 +103,7 @@ def subject(root: Path, number: int, made: Made, labels: np.ndarray) -> None:
     _table(folder / f"{name}_desc-truth_voxels.tsv", header, rows)
     for session in np.unique(made.trials.session):
         _session(folder, name, int(session), made, ids, labels)
-    os.replace(folder, root / name)
+    folder.replace(root / name)
 
 
 def _session(folder: Path, name: str, session: int, made: Made, ids: np.ndarray, labels: np.ndarray) -> None:
@@ -125,7 +124,7 @@ def _session(folder: Path, name: str, session: int, made: Made, ids: np.ndarray,
 
 
 def _image(path: Path, cortex: Cortex, values: np.ndarray) -> None:
-    """Write one value, or one row of values, a voxel; betas as 16-bit integers with a scale, as usual for them."""
+    """Write one value, or one row of values, a voxel; betas as scaled 16-bit integers, as usual."""
     import nibabel
 
     grid = np.zeros((*cortex.inside.shape, *values.shape[:-1]), values.dtype)
@@ -147,4 +146,4 @@ def _table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 def _text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    part.replace(path)
