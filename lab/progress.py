@@ -22,6 +22,9 @@ def silent(done: int, total: int, what: str) -> None:
 class Estimate:
     """Time left in one stage, from the pace since it began.
 
+    A stage is a run of reports that count up to one total. What it is called may change on the way, as when a job
+    names the layer that it is at.
+
     Parameters
     ----------
     clock : callable
@@ -30,19 +33,22 @@ class Estimate:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._what: str | None = None
+        self._total: int | None = None
         self._start = 0.0
         self._first = 0
+        self._done = 0
 
-    def update(self, done: int, total: int, what: str) -> float | None:
-        """Return the seconds left, or None while there is no pace yet."""
+    def update(self, done: int, total: int) -> tuple[bool, float | None]:
+        """Take a report in; return whether it begins a stage, and the seconds left (None: no pace yet)."""
         now = self._clock()
-        if what != self._what or done < self._first:
-            self._what, self._start, self._first = what, now, done
+        new = total != self._total or done < self._done
+        if new:
+            self._total, self._start, self._first = total, now, done
+        self._done = done
         gained = done - self._first
         if gained <= 0 or now <= self._start:
-            return None
-        return (total - done) * (now - self._start) / gained
+            return new, None
+        return new, (total - done) * (now - self._start) / gained
 
 
 class Lines:
@@ -63,16 +69,14 @@ class Lines:
     ) -> None:
         self._stream, self._every, self._clock = stream, every, clock
         self._estimate = Estimate(clock)
-        self._what: str | None = None
         self._last = 0.0
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        left = self._estimate.update(done, total, what)
+        new, left = self._estimate.update(done, total)
         now = self._clock()
-        new = what != self._what
         if not new and done < total and now - self._last < self._every:
             return
-        self._what, self._last = what, now
+        self._last = now
         eta = "" if left is None or done >= total else f", {duration(left)} left"
         self._stream.write(f"{what}: {done}/{total}{eta}\n")
         self._stream.flush()
@@ -83,15 +87,16 @@ class Bar:
 
     def __init__(self, display: Any) -> None:
         self._display = display
-        self._what: str | None = None
+        self._estimate = Estimate()
         self._task: Any = None
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        if what != self._what:
+        new, _ = self._estimate.update(done, total)
+        if new:
             if self._task is not None:
                 self._display.stop_task(self._task)
-            self._what, self._task = what, self._display.add_task(what, total=total)
-        self._display.update(self._task, completed=done, total=total)
+            self._task = self._display.add_task(what, total=total)
+        self._display.update(self._task, completed=done, description=what)
 
 
 @contextmanager

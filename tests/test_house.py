@@ -99,9 +99,7 @@ before = set(os.environ.items()), threading.active_count(), set(p.name for p in 
 import lab, quant, brainit, kernels
 after = set(os.environ.items()), threading.active_count(), set(p.name for p in pathlib.Path.cwd().iterdir())
 assert before == after, (before, after)
-import lab.cli.main
-names = {"torch", "triton", "gradio", "matplotlib", "diffusers", "transformers", "numpy", "pydantic"}
-heavy = names & set(sys.modules)
+heavy = {"torch", "triton", "gradio", "matplotlib", "diffusers", "transformers"} & set(sys.modules)
 assert not heavy, heavy
 """
 
@@ -110,6 +108,14 @@ def test_imports_are_lean_and_free_of_side_effects(tmp_path: Path) -> None:
     result = run(sys.executable, "-P", "-c", IMPORT_WATCH, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "" and result.stderr == ""
+
+
+def test_help_imports_only_the_command_line_itself(tmp_path: Path) -> None:
+    code = (
+        "import sys, lab.cli.main; print(*{'torch', 'numpy', 'pydantic', 'rich', 'yaml'} & set(sys.modules))"
+    )
+    result = run(sys.executable, "-P", "-c", code, cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.strip() == ""
 
 
 def test_help_is_quick(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 from lab.cli.options import AsJson, ConfigFile, Device, DryRun, Root, Seed, Sets, new_app
 from lab.cli.output import emit_json, emit_line, emit_record, emit_rows
 
-app = new_app("Decode pictures from fMRI: prepare, train, reconstruct, evaluate, report.")
+app = new_app("Decode pictures from fMRI, step by step or at once.")
 
 Dataset = Annotated[str | None, typer.Option("--dataset", help="Name of the dataset (brainlab data list).")]
 Subject = Annotated[str | None, typer.Option("--subject", help="Subject; default: the first.")]

@@ -17,7 +17,7 @@ def list_things(
     pattern: Annotated[str, typer.Argument(help="Only names that match, such as '*w4*'.")] = "*",
     as_json: AsJson = False,
 ) -> None:
-    """List methods, presets, models, kernels, ..."""
+    """List methods, presets, models, kernels."""
     from lab.jobs.listing import listing
 
     emit_rows(listing(what, pattern), as_json)

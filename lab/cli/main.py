@@ -24,18 +24,23 @@ app.add_typer(zoo.app, name="zoo")
 app.add_typer(brain.app, name="brain")
 
 
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
-    ] = False,
-) -> None:
-    """Look at low-bit diffusion models, and decode fMRI through them."""
-    if version:
-        from importlib.metadata import version as installed
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
 
-        sys.stdout.write(f"brainlab {installed('brainit-lab')}\n")
+        sys.stdout.write(f"brainlab {version('brainit-lab')}\n")
         raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version),
+]
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Look at low-bit diffusion models, and decode fMRI through them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -54,7 +54,10 @@ def train(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a shipped model again from pictures; the same command goes on after a stop."""
+    """Train a shipped model again.
+
+    The same command goes on after a stop.
+    """
     from lab.jobs.zoo import train as job
     from lab.progress import reporting
 

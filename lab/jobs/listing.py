@@ -37,38 +37,38 @@ def listing(what: str, pattern: str = "*") -> list[dict[str, Any]]:
 
 def preset_names() -> list[str]:
     """Names of all quantization presets."""
-    return [row["name"] for row in presets()]
+    import quant
+
+    return quant.list_presets()
 
 
 def presets() -> list[dict[str, Any]]:
-    """All quantization presets with their method and one line of help."""
-    return [
-        {"name": file.stem, "method": method.name, "what": _first_comment(file)}
-        for method in _method_folders()
-        for file in sorted((method / "presets").glob("*.yaml"))
-    ]
+    """All quantization presets: method, whose policy (the paper's or the common one), title."""
+    import quant
+
+    found = [quant.get_preset(name) for name in preset_names()]
+    return [{"name": p.name, "method": p.method, "policy": p.policy, "title": p.title} for p in found]
 
 
 def methods() -> list[dict[str, Any]]:
-    """All quantization methods with the first line of their card and their presets."""
-    return [
-        {
-            "name": folder.name,
-            "what": _title(folder / "CARD.md"),
-            "presets": [file.stem for file in sorted((folder / "presets").glob("*.yaml"))],
-        }
-        for folder in _method_folders()
-    ]
+    """All quantization methods: paper, bits, what they need, which hardware runs them natively."""
+    import quant
+
+    rows = []
+    for name in quant.list_methods():
+        info = quant.get_method(name).info.model_dump()
+        info.pop("seconds_per_million_weights", None)
+        rows.append({"name": name, **info, "native": list(info["native"])})
+    return rows
 
 
 def models() -> list[dict[str, Any]]:
-    """All models of the zoo, whether their weights are here, and their size."""
+    """All models whose weights are here, and their size."""
     from lab import zoo
 
     rows = []
-    for name in zoo.known_names() if hasattr(zoo, "known_names") else zoo.names():
-        file = zoo.weight_file(name)
-        size = round(file.stat().st_size / 1e6, 2) if file.is_file() else None
+    for name in zoo.names():
+        size = round(zoo.weight_file(name).stat().st_size / 1e6, 2)
         rows.append({"name": name, "megabytes": size, "what": zoo.summary(name)})
     return rows
 
@@ -110,26 +110,11 @@ _LISTS = {
 }
 
 
-def _method_folders() -> list[Path]:
-    home = _home("quant") / "methods"
-    return [folder for folder in sorted(home.iterdir()) if (folder / "presets").is_dir()]
-
-
 def _home(package: str) -> Path:
     spec = find_spec(package)  # finds a top-level package without running it
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"package {package!r} is not installed; pip install brainit-lab brings it back")
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _title(card: Path) -> str:
-    lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-    return next((line.lstrip("# ").strip() for line in lines if line.strip()), "")
-
-
-def _first_comment(file: Path) -> str:
-    line = file.read_text(encoding="utf-8").split("\n", 1)[0]
-    return line.lstrip("# ").strip() if line.startswith("#") else ""
 
 
 def _docline(file: Path) -> str:

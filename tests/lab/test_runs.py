@@ -1,4 +1,4 @@
-"""Run folders: resume after a kill, one process at a time, one configuration a folder, nothing half-written."""
+"""Run folders: going on after a kill, one process, one configuration, nothing half-written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def work(run: Run, calls: list[str] | None = None) -> dict:
 
     a = run.step("first", first)
     b = run.step("second", second)
-    return run.write_metrics({"sum": a["numbers"].sum(), "loss": b["loss"], "w": float(b["weights"]["w"].sum())})
+    return run.write_metrics(
+        {"sum": a["numbers"].sum(), "loss": b["loss"], "w": float(b["weights"]["w"].sum())}
+    )
 
 
 def test_a_run_writes_settings_log_and_metrics_and_goes_on(tmp_path: Path) -> None:
@@ -60,7 +62,12 @@ def test_a_run_writes_settings_log_and_metrics_and_goes_on(tmp_path: Path) -> No
 
 
 def test_step_gives_the_same_fresh_and_cached(tmp_path: Path) -> None:
-    output = {"x": np.random.default_rng(0).normal(size=3), "state": {"w": torch.randn(2)}, "v": float("nan"), "t": (1,)}
+    output = {
+        "x": np.random.default_rng(0).normal(size=3),
+        "state": {"w": torch.randn(2)},
+        "v": float("nan"),
+        "t": (1,),
+    }
     with Run.open(tmp_path / "r", CONFIG) as run:
         fresh = run.step("s", lambda: output)
         cached = run.step("s", lambda: pytest.fail("computed twice"))
@@ -151,9 +158,13 @@ with Run.open(sys.argv[1], {"seed": 0}) as run:
 
 
 @pytest.mark.parametrize("where", ["0", "2"])
-def test_kill_9_in_the_middle_and_the_same_command_ends_with_the_same_metrics(tmp_path: Path, where: str) -> None:
+def test_kill_9_in_the_middle_and_the_same_command_ends_with_the_same_metrics(
+    tmp_path: Path, where: str
+) -> None:
     def start(folder: str, kill_in: str) -> int:
-        return subprocess.run([sys.executable, "-c", JOB, str(tmp_path / folder), kill_in], check=False).returncode
+        return subprocess.run(
+            [sys.executable, "-c", JOB, str(tmp_path / folder), kill_in], check=False
+        ).returncode
 
     assert start("whole", "never") == 0
     assert start("killed", where) == -signal.SIGKILL

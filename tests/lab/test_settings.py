@@ -82,7 +82,9 @@ def test_a_bad_file_is_one_line_and_exit_2(
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", ".", "binary.yaml"])
-def test_a_file_that_is_none_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_none_is_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     assert run(["brain", "reconstruct", "--config", str(tmp_path / name), "--out", str(tmp_path / "r")]) == 2
     assert str(tmp_path) in one_line(capsys)
@@ -98,14 +100,20 @@ def test_an_unknown_name_comes_with_the_nearest_known_one(pair: str, says: str) 
 def test_set_wins_over_flags_over_file_over_preset(tmp_path: Path) -> None:
     file = tmp_path / "s.json"
     file.write_text('{"seed": 1, "steps": 5, "guidance": 1.5, "brain": {"train": {"epochs": 7}}}')
-    config = resolve(ReconstructConfig, file, {"steps": 6, "seed": 2, "strength": None}, ["seed=3", "brain.train.lr=1e-4"])
+    config = resolve(
+        ReconstructConfig, file, {"steps": 6, "seed": 2, "strength": None}, ["seed=3", "brain.train.lr=1e-4"]
+    )
     assert (config.seed, config.steps, config.guidance, config.strength) == (3, 6, 1.5, 0.6)
     assert (config.brain.train.epochs, config.brain.train.lr, config.brain.model.width) == (7, 1e-4, 96)
 
 
-def test_the_same_folder_named_two_ways_is_the_same_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_folder_named_two_ways_is_the_same_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve(ReconstructConfig, flags={"root": Path("x")}) == resolve(ReconstructConfig, sets=[f"root={tmp_path}/x"])
+    assert resolve(ReconstructConfig, flags={"root": Path("x")}) == resolve(
+        ReconstructConfig, sets=[f"root={tmp_path}/x"]
+    )
 
 
 def test_every_setting_says_what_it_means_and_what_is_allowed() -> None:

@@ -1,0 +1,93 @@
+"""Jobs behind ``brainlab plan`` and ``brainlab quantize``: plain data in, plain data out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.progress import Progress, silent
+
+
+def plan(model: str, recipe: str, part: str | None = None) -> dict[str, Any]:
+    """Say what a recipe would do to a model, changing nothing.
+
+    Parameters
+    ----------
+    model : str
+        Shipped model, diffusers folder, or hub name.
+    recipe : str
+        Name of a preset.
+    part : str, optional
+        Part of a pipeline.
+
+    Returns
+    -------
+    dict
+        ``layers`` (one row a Linear or Conv2d), ``totals`` (name, value), ``plan`` (complete, JSON-able).
+    """
+    import quant
+    from lab.jobs.models import open_model
+
+    quant.get_preset(recipe)  # refuse a bad name before a model is read
+    planned = quant.plan(open_model(model, part), recipe)
+    return {"model": model, **_tables(planned), "plan": planned.to_dict()}
+
+
+def quantize(
+    model: str, recipe: str, out: Path, part: str | None = None, seed: int = 0, progress: Progress = silent
+) -> dict[str, Any]:
+    """Quantize a model and write ``model.safetensors`` (packed codes), ``plan.json`` and ``ledger.json``.
+
+    A folder that was finished with the same settings is left as it is.
+    """
+    import json
+
+    import quant
+    from lab.files import write_json, write_text
+    from lab.jobs.models import open_model
+    from lab.runs import Run
+
+    quant.get_preset(recipe)
+    with Run.open(out, {"model": model, "part": part, "recipe": recipe, "seed": seed}) as run:
+        if run.finished:
+            ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
+            return {"model": model, **_tables(ledger), "out": str(out), "done before": True}
+        progress(0, 3, "opening the model")
+        module = open_model(model, part)
+        write_json(out / "plan.json", quant.plan(module, recipe).to_dict())
+        progress(1, 3, "quantizing")
+        ledger = quant.quantize_(module, recipe, seed=seed, keep_originals=False, progress=progress)
+        progress(2, 3, "writing codes")
+        quant.export(module, out / "model.safetensors")
+        write_text(out / "ledger.json", json.dumps(ledger.to_dict(), indent=1, sort_keys=True) + "\n")
+        run.finish()
+        progress(3, 3, "done")
+    return {"model": model, **_tables(ledger), "out": str(out)}
+
+
+def _tables(planned: Any) -> dict[str, Any]:
+    layers = [
+        {
+            "layer": layer.name,
+            "kind": layer.kind,
+            "shape": "x".join(map(str, layer.shape)),
+            "bits": layer.bits,
+            "bytes before": layer.bytes_before,
+            "bytes after": layer.bytes_after,
+            "note": layer.reason or "",
+        }
+        for layer in planned.layers
+    ]
+    return {
+        "layers": layers,
+        "totals": [{"total": k, "value": _flat(v)} for k, v in planned.summary().items()],
+    }
+
+
+def _flat(value: Any) -> Any:
+    return (
+        {k: round(v, 4) if isinstance(v, float) else v for k, v in value.items()}
+        if isinstance(value, Mapping)
+        else value
+    )

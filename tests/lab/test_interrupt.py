@@ -1,0 +1,45 @@
+"""Ctrl-C stops within a second with one line, also inside a library call that never looks at signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lab.errors import STOPPED
+
+SCRIPT = """
+import sys, time
+import numpy as np
+import lab.cli.main as cli
+
+def job(**_):
+    matrix = np.random.default_rng(0).normal(size=(3000, 3000))
+    print("started", flush=True)
+    {body}
+
+cli.app = job
+sys.exit(cli.run([]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("body", ["time.sleep(30)", "np.linalg.svd(matrix)"], ids=["python", "library"])
+def test_stops_within_a_second(number: signal.Signals, body: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(body=body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    time.sleep(0.2)
+    began = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - began < 1.5  # 0.7 s of grace; the rest is a busy machine
+    assert process.returncode == 130
+    assert errors == f"brainlab: {STOPPED}\n"
