@@ -22,8 +22,8 @@ def silent(done: int, total: int, what: str) -> None:
 class Estimate:
     """Time left in one stage, from the pace since it began.
 
-    A stage is a run of reports that count up to one total. What it is called may change on the way, as when a job
-    names the layer that it is at.
+    A stage is a run of reports that count up to one total. What it is called may change on the way, as when a
+    job names the layer that it is at.
 
     Parameters
     ----------
