@@ -58,7 +58,7 @@ class LeakReport:
             )
         return (
             f"leak check: {self.leak_test_in_train} of {self.n_test} test pictures in training ("
-            f"{self.exact} exact, {self.near} near from {self.threshold:g}; closest other pair {self.closest:.2f})"
+            f"{self.exact} exact, {self.near} near from {self.threshold:g}; closest other {self.closest:.2f})"
         )
 
 

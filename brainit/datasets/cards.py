@@ -31,6 +31,7 @@ CARDS: list[dict[str, Any]] = [
             "preset": "'small' (default) or 'large': size when the subjects have to be made",
             "seed": "seed of the subjects when they have to be made (default 0)",
             "stimuli": "folder, parquet file or array of pictures to show (default: procedural pictures)",
+            "test_stimuli": "another source for the test pictures (default: the same)",
         },
     },
     {

@@ -43,6 +43,8 @@ def check(name: str, root: str | os.PathLike[str] | None = None, **options: Any)
     try:
         path = _existing(entry, root)
         adapter = entry.adapter()
+        if not path.exists():
+            return [Finding("info", f"dataset {name!r}: nothing in {path} yet; {entry.how}")]
         names = adapter.subjects(path)
         for extra in getattr(adapter, "check", lambda _: [])(path):
             found.append(extra)

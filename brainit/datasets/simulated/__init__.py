@@ -45,6 +45,7 @@ def load(
     preset: str | None = None,
     seed: int | None = None,
     stimuli: Any = None,
+    test_stimuli: Any = None,
     **options: Any,
 ) -> Subject:
     """Read one simulated subject; where ``root`` holds none yet, the subjects are made first.
@@ -56,7 +57,7 @@ def load(
         Default the first.
     preset, seed : optional
         What to make (default small, 0). Where ``root`` already holds subjects, they must agree.
-    stimuli : path or array, optional
+    stimuli, test_stimuli : path or array, optional
         Pictures to show when the subjects have to be made.
     **options
         ``nan`` and ``zscore``, as for the ``nifti`` dataset.
@@ -70,7 +71,9 @@ def load(
 
     described = root / DESCRIPTION
     if not described.is_file():
-        generate(root, config.preset(preset or "small", seed=seed or 0), stimuli=stimuli)
+        generate(
+            root, config.preset(preset or "small", seed=seed or 0), stimuli=stimuli, test_stimuli=test_stimuli
+        )
     there = json.loads(described.read_text(encoding="utf-8")).get("config", {})
     for key, wanted in (("preset", preset), ("seed", seed)):
         if wanted is not None and there.get(key) != wanted:

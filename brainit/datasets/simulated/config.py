@@ -48,7 +48,7 @@ class SimulationConfig:
     n_runs: int = 2
     side: int = 64
     resolution: int = 3
-    ceiling: float = 0.35
+    ceiling: float = 0.3
     noise_shared: float = 0.2
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ follows which prototype, and how exactly, differs between subjects. A voxel's an
 
     pooled = sum over places of receptive field * (tuning . feature map)
     answer = sqrt(pooled)          energy, contrast, curvature (compressive, as measured)
-           = pooled                luminance, colour (either sign)
+           = max(pooled, 0)^0.7    luminance, colour (one sign each, on or off, a hue or its opposite)
            = softplus(2 pooled)/2  feature (tuning . high-level features; no place)
            = 0                     noise
 """
@@ -20,28 +20,14 @@ from brainit.datasets.simulated import features
 from brainit.datasets.simulated.anatomy import AREAS, FIELD, Cortex
 
 KINDS = ("energy", "luminance", "contrast", "colour", "curvature", "feature", "noise")
-_MIX = {
-    "V1": {"energy": 0.5, "luminance": 0.24, "contrast": 0.1, "colour": 0.06, "noise": 0.1},
-    "V2": {
-        "energy": 0.36,
-        "luminance": 0.16,
-        "contrast": 0.18,
-        "colour": 0.1,
-        "curvature": 0.1,
-        "noise": 0.1,
-    },
-    "V3": {
-        "energy": 0.22,
-        "luminance": 0.14,
-        "contrast": 0.26,
-        "colour": 0.08,
-        "curvature": 0.18,
-        "noise": 0.12,
-    },
-    "hV4": {"colour": 0.42, "curvature": 0.3, "contrast": 0.08, "luminance": 0.08, "noise": 0.12},
-    "LO": {"curvature": 0.2, "feature": 0.65, "noise": 0.15},
-    "FFA": {"feature": 0.85, "noise": 0.15},
-    "PPA": {"feature": 0.85, "noise": 0.15},
+_MIX = {  # share of each kind in an area, in the order of ``KINDS``
+    "V1": (0.60, 0.12, 0.12, 0.06, 0.00, 0.00, 0.10),
+    "V2": (0.44, 0.08, 0.18, 0.10, 0.10, 0.00, 0.10),
+    "V3": (0.28, 0.06, 0.26, 0.08, 0.20, 0.00, 0.12),
+    "hV4": (0.00, 0.00, 0.12, 0.42, 0.34, 0.00, 0.12),
+    "LO": (0.00, 0.00, 0.00, 0.00, 0.20, 0.65, 0.15),
+    "FFA": (0.00, 0.00, 0.00, 0.00, 0.00, 0.85, 0.15),
+    "PPA": (0.00, 0.00, 0.00, 0.00, 0.00, 0.85, 0.15),
 }
 _CHANNELS = {
     "energy": 18,
@@ -89,8 +75,7 @@ def assign(cortex: Cortex, shared: dict[str, np.ndarray], rng: np.random.Generat
     kind, prototype = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for code, name in enumerate(AREAS):
         here = np.flatnonzero(cortex.area == code)
-        names, share = list(_MIX[name]), np.array(list(_MIX[name].values()))
-        kind[here] = [KINDS.index(names[k]) for k in rng.choice(len(names), here.size, p=share / share.sum())]
+        kind[here] = rng.choice(len(KINDS), here.size, p=_MIX[name])
     weights = {}
     for code, name in enumerate(KINDS[:-1]):
         here = np.flatnonzero(kind == code)
@@ -142,5 +127,5 @@ def respond(tuning: Tuning, field: np.ndarray, seen: dict[str, np.ndarray], high
         pooled = np.zeros((len(high), here.size), np.float32)
         for channel in range(weights.shape[1]):
             pooled += (seen[name][:, :, channel] @ field[here].T) * weights[:, channel]
-        out[:, here] = pooled if name in ("luminance", "colour") else np.sqrt(np.maximum(pooled, 0))
+        out[:, here] = np.maximum(pooled, 0) ** (0.7 if name in ("luminance", "colour") else 0.5)
     return out
