@@ -69,7 +69,8 @@ def load(
     clean.choice(zscore, ("run", "none"), "zscore")
     clean.choice(hrf, ("glover", "spm"), "hrf")
     clean.choice(noise, ("ols", "ar1"), "noise")
-    folder = root / clean.pick_subject(subject, subjects(root), root)
+    folders = {folder.name: folder for folder in haxby_files.subject_folders(root)}
+    folder = folders[clean.pick_subject(subject, list(folders), root)]
     recording = haxby_files.read(folder, image, mask)
     numbers = [run.number for run in recording.runs]
     last = numbers[-1] if test_run is None else int(test_run)

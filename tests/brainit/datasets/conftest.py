@@ -1,0 +1,123 @@
+"""Tiny files of every form that the adapters read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import scipy.io
+
+AFFINE = np.diag([-3.0, 3.0, 3.0, 1.0])
+CATEGORIES = ("face", "house", "cat")
+
+
+def mat_parts(n_train: int = 12, n_test: int = 4, n_voxels: int = 9, side: int = 6) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        "fmriTrn": rng.normal(size=(n_train, n_voxels)),
+        "fmriTest": rng.normal(size=(n_test, n_voxels)),
+        "stimTrn": rng.integers(0, 256, (n_train, side * side)).astype(np.uint8),
+        "stimTest": rng.integers(0, 256, (n_test, side * side)).astype(np.uint8),
+        "labelTrn": np.arange(n_train)[:, None] % 2 + 1.0,
+        "labelTest": np.arange(n_test)[:, None] % 2 + 1.0,
+    }
+
+
+def write_mat(path: Path, **changes: Any) -> Path:
+    parts = {**mat_parts(), **changes}
+    scipy.io.savemat(path, {k: v for k, v in parts.items() if v is not None}, do_compression=True)
+    return path
+
+
+def events_text(rows: list[tuple[float, float, str]]) -> str:
+    return "onset\tduration\ttrial_type\n" + "".join(f"{a}\t{b}\t{c}\n" for a, b, c in rows)
+
+
+def bold(rng: np.random.Generator, order: list[str], n: int = 60, shape: tuple[int, ...] = (4, 3, 2)) -> np.ndarray:
+    """BOLD in which every category lights up its own voxel, five seconds late."""
+    data = 1000 + rng.normal(0, 3, (*shape, n))
+    for k, name in enumerate(order):
+        start = 4 + 16 * k + 2
+        data[CATEGORIES.index(name), 0, 0, start : start + 8] += 30
+    return data.astype(np.float32)
+
+
+def write_haxby(root: Path, n_runs: int = 4) -> Path:
+    rng = np.random.default_rng(1)
+    folder = root / "sub001"
+    masks = folder / "masks" / "25mm"
+    masks.mkdir(parents=True)
+    inside = np.ones((4, 3, 2), np.uint8)
+    inside[3, 2, 1] = 0
+    nibabel.save(nibabel.Nifti1Image(inside, AFFINE), masks / "brain.nii.gz")
+    for run in range(1, n_runs + 1):
+        order = list(rng.permutation(CATEGORIES))
+        inner = folder / f"task001_run{run:03d}"
+        inner.mkdir()
+        image = nibabel.Nifti1Image(bold(rng, order), AFFINE)
+        image.header.set_zooms((3, 3, 3, 2.5))
+        nibabel.save(image, inner / "bold_25mm.nii.gz")
+        rows = [((4 + 16 * k) * 2.5, 20.0, name) for k, name in enumerate(order)]
+        (inner / "bold_events.tsv").write_text(events_text(rows))
+    return root
+
+
+def write_haxby_nilearn(root: Path, n_runs: int = 3) -> Path:
+    rng = np.random.default_rng(2)
+    folder = root / "haxby2001" / "subj2"
+    folder.mkdir(parents=True)
+    series, lines = [], ["labels chunks"]
+    for run in range(n_runs):
+        order = list(rng.permutation(CATEGORIES))
+        series.append(bold(rng, order))
+        names = ["rest"] * 60
+        for k, name in enumerate(order):
+            names[4 + 16 * k : 12 + 16 * k] = [name] * 8
+        lines += [f"{name} {run}" for name in names]
+    nibabel.save(nibabel.Nifti1Image(np.concatenate(series, -1), AFFINE), folder / "bold.nii.gz")
+    (folder / "labels.txt").write_text("\n".join(lines) + "\n")
+    inside = np.zeros((4, 3, 2), np.uint8)
+    inside[:3, :2] = 1
+    nibabel.save(nibabel.Nifti1Image(inside, AFFINE), folder / "mask4_vt.nii.gz")
+    return root
+
+
+TINY = {
+    "n_subjects": 2,
+    "n_voxels": 60,
+    "n_train": 24,
+    "n_shared": 12,
+    "n_test": 5,
+    "n_repeats": 2,
+    "n_sessions": 2,
+    "side": 32,
+    "resolution": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny simulation; tests must not change it."""
+    from brainit.datasets import simulated
+
+    return simulated.generate(tmp_path_factory.mktemp("data") / "simulated", simulated.preset("small", **TINY))
+
+
+@pytest.fixture(scope="session")
+def roots(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Root of a tiny copy of every dataset, by case name ``dataset`` or ``dataset:variant``."""
+    base = tmp_path_factory.mktemp("roots")
+    digits = base / "digits69"
+    digits.mkdir()
+    write_mat(digits / "digit69_28x28.mat")
+    return {
+        "simulated": simulation,
+        "nifti": simulation,
+        "digits69": digits,
+        "mat": write_mat(base / "any.mat"),
+        "haxby2001": write_haxby(base / "haxby"),
+        "haxby2001:nilearn": write_haxby_nilearn(base / "nilearn"),
+    }
