@@ -34,6 +34,15 @@ class ModelConfig(_Config):
         le=1,
         description="Spread of initial embeddings and queries; empty: 0.1 / (2 sqrt(width)) as published.",
     )
+    voxel_gain: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Spread of a cluster's pooled response at the start; 0: embeddings as published.",
+    )
+    query_std: float | None = Field(
+        None, gt=0, le=10, description="Spread of initial queries; empty: as init_std."
+    )
     functional_init: bool = Field(
         False,
         description="Start voxel embeddings from the image-to-fMRI encoder's instead of random numbers.",
@@ -111,6 +120,9 @@ class TrainConfig(_Config):
 class CareConfig(_Config):
     """What helps where there are few trials. Scored by `brainit.ablation` on training trials only."""
 
+    ridge: bool = Field(
+        True, description="Fit the ridge baseline too; switch off only where targets are too large for it."
+    )
     folds: int = Field(
         1,
         ge=1,
@@ -148,6 +160,12 @@ class CareConfig(_Config):
         description="Noise of synthetic fMRI over the encoder's residual (its covariance is kept).",
     )
 
+    @model_validator(mode="after")
+    def _ridge_is_there(self) -> CareConfig:
+        if not self.ridge and (self.residual_on_ridge or self.calibrate == "stack"):
+            raise ValueError("residual_on_ridge and calibrate = stack need ridge = true")
+        return self
+
 
 class BrainITConfig(_Config):
     """All settings of one Brain-IT decoder."""
@@ -163,7 +181,7 @@ class BrainITConfig(_Config):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "nsd": {},
+    "nsd": {"care": {"ridge": False}},
     "small": {
         "model": {"width": 96, "heads": 4, "depth": 2, "mlp_ratio": 2.0, "shared": True, "init_std": 0.1},
         "train": {

@@ -36,9 +36,13 @@ class FeatureBasis:
         """Fit on (n_pictures, n_features); ``n_components`` is cut to what the data allows."""
         x = np.asarray(features, np.float64)
         mean = x.mean(0)
-        _, s, vt = np.linalg.svd(x - mean, full_matrices=False)
-        rank = int(min(n_components, (s > s[0] * 1e-6).sum()))
-        return cls(mean.astype(np.float32), (vt[:rank].T / s[:rank] * len(x) ** 0.5).astype(np.float32))
+        x = x - mean
+        dual = len(x) <= x.shape[1]
+        power, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
+        kept = np.flatnonzero(power > power[-1] * 1e-10)[::-1][:n_components]
+        root, vectors = np.sqrt(power[kept]), vectors[:, kept]
+        axes = x.T @ (vectors / root) if dual else vectors
+        return cls(mean.astype(np.float32), (axes / root * len(x) ** 0.5).astype(np.float32))
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Return components, float32 (n, n_components)."""

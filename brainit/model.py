@@ -117,6 +117,8 @@ def brain_it(
     dropout: float = 0.0,
     shared: bool = False,
     init_std: float | None = None,
+    voxel_gain: float = 0.0,
+    query_std: float | None = None,
 ) -> BrainIT:
     """Build Brain-IT from all its sizes.
 
@@ -127,7 +129,7 @@ def brain_it(
     n_clusters : int
     shapes : sequence of tuple of int
         ``(T, D)`` of the tokens, then ``(C, h, w)`` of every structural scale.
-    width, heads, depth, mlp_ratio, dropout, shared, init_std
+    width, heads, depth, mlp_ratio, dropout, shared, init_std, voxel_gain, query_std
         See :class:`brainit.config.ModelConfig`.
     """
     tokens, *maps = [tuple(int(n) for n in shape) for shape in shapes]
@@ -136,8 +138,8 @@ def brain_it(
     sizes = {"width": width, "heads": heads, "depth": depth, "mlp_ratio": mlp_ratio, "dropout": dropout}
     networks = [
         BrainInteractionTransformer(
-            BrainTokenizer(cluster_labels, n_clusters, width, init_std=init_std),
-            CrossTransformer(part, init_std=init_std, **sizes),
+            BrainTokenizer(cluster_labels, n_clusters, width, init_std=init_std, voxel_gain=voxel_gain),
+            CrossTransformer(part, init_std=query_std if query_std else init_std, **sizes),
         )
         for part in split
     ]

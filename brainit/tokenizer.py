@@ -49,12 +49,21 @@ class BrainTokenizer(nn.Module):
     n_clusters, width : int
     init_std : float
         Standard deviation of the initial embeddings; the published value is 0.1 / (2 √width).
+    voxel_gain : float
+        See :meth:`voxel_std`.
     """
 
     def __init__(
-        self, labels: Mapping[str, np.ndarray], n_clusters: int, width: int, *, init_std: float | None = None
+        self,
+        labels: Mapping[str, np.ndarray],
+        n_clusters: int,
+        width: int,
+        *,
+        init_std: float | None = None,
+        voxel_gain: float = 0.0,
     ) -> None:
         super().__init__()
+        self.voxel_gain = voxel_gain
         self.n_clusters, self.width = n_clusters, width
         self.init_std = 0.1 / (2 * math.sqrt(width)) if init_std is None else init_std
         self.clusters = nn.Parameter(torch.randn(n_clusters, width) * self.init_std)
@@ -79,13 +88,27 @@ class BrainTokenizer(nn.Module):
             raise InputError(
                 f"subject {name!r}: cluster labels must be (n_voxels,) integers in 0..{self.n_clusters - 1}"
             )
-        start = (
-            torch.randn(len(labels), self.width) * self.init_std if embeddings is None else embeddings.clone()
-        )
+        std = self.voxel_std(len(labels))
+        start = torch.randn(len(labels), self.width) * std if embeddings is None else embeddings.clone()
         key = parameter_key(name)
         self.voxels[key] = nn.Parameter(start.to(self.clusters))
         self.register_buffer(f"labels_{key}", labels.to(self.clusters.device))
         self.register_buffer(f"table_{key}", padded_table(labels, self.n_clusters).to(self.clusters.device))
+
+    def voxel_std(self, n_voxels: int) -> float:
+        """Spread of a subject's initial voxel embeddings.
+
+        A cluster averages n_voxels / n_clusters voxels, so its pooled response has the embeddings' spread over the root
+        of that count. ``voxel_gain`` sets the pooled spread; 0 takes ``init_std`` as published.
+        """
+        if not self.voxel_gain:
+            return self.init_std
+        return self.voxel_gain * math.sqrt(max(n_voxels / self.n_clusters, 1.0))
+
+    @torch.no_grad()
+    def set_embeddings(self, name: str, embeddings: torch.Tensor) -> None:
+        """Overwrite a subject's voxel embeddings (n_voxels, width)."""
+        self.voxels[parameter_key(name)].copy_(embeddings)
 
     def _subject(self, name: str, betas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         key = parameter_key(name)

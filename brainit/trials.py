@@ -1,0 +1,130 @@
+"""Training trials of several subjects, standardised and cut into folds; nothing here sees a test trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from brainit.encoder import VoxelEncoder
+from brainit.errors import InputError
+from brainit.scaling import VoxelScaler
+from brainit.subject import Subject
+from brainit.targets import TargetTable
+
+
+@dataclass(frozen=True)
+class TrainingTrials:
+    """Trials of one subject that may be learned from.
+
+    Parameters
+    ----------
+    betas : float32 array of shape (n_trials, n_voxels)
+        z-scored.
+    rows : int64 array of shape (n_trials,)
+        Row of each trial's target.
+    group : str array of shape (n_trials,)
+        What must not be split between training and validation: the stimulus, or the run in category decoding.
+    scaler : VoxelScaler
+    """
+
+    betas: np.ndarray
+    rows: np.ndarray
+    group: np.ndarray
+    scaler: VoxelScaler
+
+
+def prepare(
+    subjects: Sequence[Subject], table: TargetTable, *, key: str = "stimulus_id", average_repeats: bool = True
+) -> dict[str, TrainingTrials]:
+    """Take the training trials of every subject and standardise them.
+
+    Parameters
+    ----------
+    subjects : sequence of Subject
+    table : TargetTable
+        Keyed by stimulus, or by category where ``key`` is "labels".
+    key : {"stimulus_id", "labels"}
+    average_repeats : bool
+        Average trials of the same stimulus (ignored for categories).
+    """
+    if key not in ("stimulus_id", "labels"):
+        raise InputError(f"targets are keyed by 'stimulus_id' or 'labels', got {key!r}")
+    out: dict[str, TrainingTrials] = {}
+    for subject in subjects:
+        if subject.name in out:
+            raise InputError(f"two subjects are called {subject.name!r}; give each its own name")
+        train = subject.part("train")
+        if key == "stimulus_id" and average_repeats:
+            train = train.mean_over_repeats()
+        if train.n_trials < 4:
+            raise InputError(
+                f"subject {subject.name!r} has {train.n_trials} training trials; Brain-IT needs at least 4"
+            )
+        names = getattr(train, key)
+        if names is None:
+            raise InputError(
+                f"subject {subject.name!r} has no category labels; use targets keyed by stimulus_id"
+            )
+        scaler = VoxelScaler.fit(train.betas)
+        out[subject.name] = TrainingTrials(
+            scaler.apply(train.betas), table.rows(names), _groups(train, key).astype(str), scaler
+        )
+    if not out:
+        raise InputError("no subjects were given; give at least one")
+    return out
+
+
+def _groups(train: Subject, key: str) -> np.ndarray:
+    if key == "stimulus_id":
+        return train.stimulus_id
+    if len(np.unique(train.run)) > 1:
+        return np.char.add(np.char.add(train.session.astype(str), "/"), train.run.astype(str))
+    return np.arange(train.n_trials)
+
+
+def fold_groups(
+    trials: Mapping[str, TrainingTrials], n_folds: int, share: float, seed: int
+) -> list[set[str]]:
+    """Choose validation groups for each network, the same for all subjects.
+
+    With one fold, a ``share`` of the groups; with more, disjoint folds that together cover all groups.
+    """
+    groups = np.unique(np.concatenate([own.group for own in trials.values()]))
+    if len(groups) < max(2, n_folds):
+        raise InputError(
+            f"{len(groups)} different training stimuli are too few for {max(n_folds, 2)} folds; use fewer folds"
+        )
+    order = np.random.default_rng(seed).permutation(groups)
+    if n_folds == 1:
+        return [set(order[: min(len(groups) - 1, max(1, round(share * len(groups))))].tolist())]
+    return [set(part.tolist()) for part in np.array_split(order, n_folds)]
+
+
+@dataclass(frozen=True)
+class SyntheticTrials:
+    """External pictures with fMRI that the encoder predicts on the fly.
+
+    Parameters
+    ----------
+    encoder : VoxelEncoder
+    features : float32 array of shape (n_pictures, n_features)
+    targets : float32 tensor of shape (n_pictures, n_values)
+        Standardised, flat.
+    noise : float
+        Multiplies the encoder's residual noise.
+    """
+
+    encoder: VoxelEncoder
+    features: np.ndarray
+    targets: torch.Tensor
+    noise: float = 1.0
+
+    def draw(self, n: int, subject: str, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw n trials: betas (n, n_voxels) and targets (n, n_values)."""
+        rows = rng.integers(len(self.features), size=n)
+        betas = self.encoder.predict(self.features[rows], subject)
+        betas = betas + np.float32(self.noise) * self.encoder.noise(n, subject, rng)
+        return torch.from_numpy(betas), self.targets[torch.from_numpy(rows)]

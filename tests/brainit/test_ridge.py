@@ -1,0 +1,87 @@
+"""Ridge against scikit-learn, its leave-one-out against actually leaving one out, and a published split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.io
+from skimage.metrics import structural_similarity
+from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.linear_model import RidgeCV
+
+from brainit.errors import InputError
+from brainit.ridge import fit_ridge, fit_ridge_loo
+from brainit.scaling import VoxelScaler
+
+ALPHAS = np.logspace(-2, 4, 13)
+
+
+def _data(n: int, p: int, k: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((n, p)) + 2
+    return x, x[:, :4] @ rng.standard_normal((4, k)) + 2 * rng.standard_normal((n, k)) - 3
+
+
+@pytest.mark.parametrize("shape", [(20, 50), (60, 15), (30, 30)])
+@pytest.mark.parametrize("per_target", [False, True])
+def test_equals_ridgecv(shape: tuple[int, int], per_target: bool) -> None:
+    x, y = _data(*shape)
+    own = fit_ridge(x, y, alphas=ALPHAS, per_target=per_target)
+    theirs = RidgeCV(ALPHAS, alpha_per_target=per_target).fit(x, y)
+    np.testing.assert_allclose(own.alpha, theirs.alpha_)
+    np.testing.assert_allclose(own.predict(x), theirs.predict(x), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(own.coef, theirs.coef_.T, atol=1e-5)
+
+
+def test_leave_one_out_is_exact() -> None:
+    x, y = _data(12, 40)
+    ridge, loo = fit_ridge_loo(x, y, alphas=[5.0])
+    for i in range(len(x)):
+        kept = np.arange(len(x)) != i
+        expected = SklearnRidge(5.0).fit(x[kept], y[kept]).predict(x[i : i + 1])[0]
+        np.testing.assert_allclose(loo[i], expected, atol=1e-4)
+    assert float(ridge.loo_mse) == pytest.approx(((loo - y) ** 2).mean(), rel=1e-5)
+
+
+def test_constant_voxels_and_targets_are_harmless() -> None:
+    x, y = _data(15, 20)
+    x[:, 3], y[:, 2] = 7.0, 1.5
+    predicted = fit_ridge(x, y).predict(x)
+    assert np.isfinite(predicted).all()
+    np.testing.assert_allclose(predicted[:, 2], 1.5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda x, y: (x[:-1], y), "equal n"),
+        (lambda x, y: (x[:2], y[:2]), "at least 3"),
+        (lambda x, y: (np.where(x == x.max(), np.nan, x), y), "NaN"),
+    ],
+)
+def test_bad_input_says_why(spoil, words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        fit_ridge(*spoil(*_data(10, 5)))
+    assert "\n" not in str(error.value)
+
+
+def test_other_voxels_are_refused() -> None:
+    x, y = _data(10, 5)
+    with pytest.raises(InputError, match="4 voxels"):
+        fit_ridge(x, y).predict(x[:, :4])
+
+
+@pytest.mark.shared_data
+def test_reaches_the_known_numbers_on_digits69(shared_data) -> None:
+    """Known for this split: correlation 0.790, MSE 0.0381, SSIM 0.504 (clipped to 0..1, z-scored voxels)."""
+    file = scipy.io.loadmat(shared_data / "digits69" / "digit69_28x28.mat")
+    scaler = VoxelScaler.fit(file["fmriTrn"])
+    ridge = fit_ridge(scaler.apply(file["fmriTrn"]), file["stimTrn"] / 255.0)
+    predicted = ridge.predict(scaler.apply(file["fmriTest"])).clip(0, 1)
+    shown = file["stimTest"] / 255.0
+    correlation = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(predicted, shown, strict=True)])
+    pictures = [a.reshape(-1, 28, 28).transpose(0, 2, 1) for a in (predicted, shown)]
+    ssim = np.mean([structural_similarity(a, b, data_range=1.0) for a, b in zip(*pictures, strict=True)])
+    assert correlation == pytest.approx(0.790, abs=0.002)
+    assert ((predicted - shown) ** 2).mean() == pytest.approx(0.0381, abs=0.0004)
+    assert ssim == pytest.approx(0.504, abs=0.004)
