@@ -81,15 +81,15 @@ def datasets() -> list[dict[str, Any]]:
 
 
 def kernels() -> list[dict[str, Any]]:
-    """All kernel modules with the first line of their docstring and whether there is a Triton form."""
+    """All kernels: what each computes, and whether it has a Triton form beside the reference."""
     home = _home("kernels")
-    public = [file for file in sorted(home.glob("*.py")) if not file.stem.startswith("_")]
-    names = {file.stem for file in public}
-    return [
-        {"name": file.stem, "triton": f"{file.stem}_kernels" in names, "what": _docline(file)}
-        for file in public
-        if not file.stem.endswith("_kernels")
-    ]
+    rows = []
+    for file in sorted(home.glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "reference" for node in tree.body):
+            what = (ast.get_docstring(tree) or "").split("\n")[0]
+            rows.append({"name": file.stem, "triton": (home / f"{file.stem}_kernels.py").is_file(), "what": what})
+    return rows
 
 
 def settings() -> list[dict[str, Any]]:
@@ -115,7 +115,3 @@ def _home(package: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"package {package!r} is not installed; pip install brainit-lab brings it back")
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _docline(file: Path) -> str:
-    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")[0]
