@@ -88,7 +88,8 @@ def kernels() -> list[dict[str, Any]]:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.FunctionDef) and node.name == "reference" for node in tree.body):
             what = (ast.get_docstring(tree) or "").split("\n")[0]
-            rows.append({"name": file.stem, "triton": (home / f"{file.stem}_kernels.py").is_file(), "what": what})
+            triton = (home / f"{file.stem}_kernels.py").is_file()
+            rows.append({"name": file.stem, "triton": triton, "what": what})
     return rows
 
 
