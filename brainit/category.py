@@ -169,4 +169,5 @@ def _wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     share = hits / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    # at 0 and 1 the limits equal the share but for rounding
+    return float(np.clip(centre - half, 0, share)), float(np.clip(centre + half, share, 1))

@@ -23,10 +23,10 @@ MAKES_ITSELF = True
 
 
 def generate(root: Path | str, config: SimulationConfig | None = None, **arguments: Any) -> Path:
-    """Make simulated subjects in ``root``; see ``brainit.datasets.simulated.generate.generate``."""
-    from brainit.datasets.simulated.generate import generate as make
+    """Make simulated subjects in ``root``; arguments as for ``make.generate``."""
+    from brainit.datasets.simulated import make
 
-    return make(root, config, **arguments)
+    return make.generate(root, config, **arguments)
 
 
 def subjects(root: Path) -> list[str]:
