@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -151,8 +151,3 @@ def pick_subject(wanted: str | None, found: Sequence[str], root: Path) -> str:
     if len(same) == 1:
         return same[0]
     raise InputError(f"subject {wanted!r} is not in {root}; found: {', '.join(found)}")
-
-
-def describe_counts(counts: Mapping[str, int]) -> str:
-    """Write counts as ``name 3, other 4``."""
-    return ", ".join(f"{k} {v}" for k, v in counts.items())

@@ -49,10 +49,7 @@ def read_voxels(image: Any, inside: np.ndarray, path: Path) -> np.ndarray:
         raise InputError(
             f"{path} has grid {image.shape[:3]} and its mask {inside.shape}; they must be equal: resample one"
         )
-    try:
-        data = np.asanyarray(image.dataobj)
-    except Exception as error:  # a cut or damaged gzip stream shows here
-        raise _damaged(path, error) from error
+    data = _whole(image, path)
     return np.ascontiguousarray(data[inside].T).astype(np.float32)
 
 
@@ -86,10 +83,7 @@ def read_mask(path: Path, like: Any | None = None, like_path: Path | None = None
         raise InputError(f"{path} has shape {image.shape}; a mask must be 3D")
     if like is not None:
         same_grid(image, path, like, like_path or Path("the data"))
-    try:
-        inside = np.nan_to_num(np.asanyarray(image.dataobj).reshape(shape)) != 0
-    except Exception as error:  # a cut or damaged gzip stream shows here
-        raise _damaged(path, error) from error
+    inside = np.nan_to_num(_whole(image, path).reshape(shape)) != 0
     if not inside.any():
         raise InputError(
             f"{path} is empty: none of its {inside.size} voxels is set; give a mask with voxels inside"
@@ -117,6 +111,21 @@ def places(inside: np.ndarray, affine: np.ndarray) -> np.ndarray:
     from nibabel.affines import apply_affine
 
     return apply_affine(affine, np.argwhere(inside)).astype(np.float32)
+
+
+def _whole(image: Any, path: Path) -> np.ndarray:
+    """Read all voxels; a gzip stream is read to its end, because only there its checksum is compared."""
+    import gzip
+
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rb") as stream:
+                image = type(image).from_bytes(stream.read())
+        return np.asanyarray(image.dataobj)
+    except MemoryError:
+        raise
+    except Exception as error:  # a cut or damaged file shows here in a dozen ways
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

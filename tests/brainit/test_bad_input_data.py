@@ -251,7 +251,9 @@ def nifti_mask_other_grid(tmp, simulation):
 
 def nifti_pickled_stimuli(tmp, simulation):
     root = _nifti(tmp, simulation)
-    np.savez(root / "stimuli" / "stimuli.npz", ids=np.array([{"a": 1}], dtype=object), images=np.zeros((1, 4, 4)))
+    np.savez(
+        root / "stimuli" / "stimuli.npz", ids=np.array([{"a": 1}], dtype=object), images=np.zeros((1, 4, 4))
+    )
     return "nifti", root
 
 
@@ -355,7 +357,11 @@ def _parquet(tmp: Path, **columns) -> Path:
 
 SOURCES = {
     "unreadable parquet": (lambda t: _cut(_parquet(t, image=[b"x"] * 40)), 2, "cannot be read as parquet"),
-    "parquet without images": (lambda t: _parquet(t, label=[1, 2]), 2, "column 'image' is missing; found: label"),
+    "parquet without images": (
+        lambda t: _parquet(t, label=[1, 2]),
+        2,
+        "column 'image' is missing; found: label",
+    ),
     "parquet of text": (lambda t: _parquet(t, image=["a"] * 40), 2, "allowed: encoded bytes"),
     "parquet of noise": (lambda t: _parquet(t, image=[b"nothing"] * 40), 2, "cannot be read as a picture"),
     "missing parquet": (lambda t: t / "none.parquet", 4, "does not exist"),
@@ -396,7 +402,9 @@ def test_bad_simulation_settings(changes, message):
 
 
 def test_unknown_preset():
-    with pytest.raises(InputError, match="unknown preset 'huge' of simulated subjects; allowed: small, large"):
+    with pytest.raises(
+        InputError, match="unknown preset 'huge' of simulated subjects; allowed: small, large"
+    ):
         simulated.preset("huge")
 
 
@@ -416,7 +424,10 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
     monkeypatch.setattr(nibabel, "save", full)
     with pytest.raises(OSError, match="No space left"):
         simulated.generate(tmp_path / "s", simulated.preset("small", **TINY))
-    assert not list((tmp_path / "s").glob("sub-*")) and not (tmp_path / "s" / "dataset_description.json").exists()
+    assert (
+        not list((tmp_path / "s").glob("sub-*"))
+        and not (tmp_path / "s" / "dataset_description.json").exists()
+    )
 
 
 def test_options_with_unknown_values(tmp_path):

@@ -19,7 +19,9 @@ def test_signal_is_found():
     score = decode_category(*toy(1.5), n_permutations=500)
     assert score.accuracy > 0.8 and score.p < 0.01 and score.chance == 0.25
     assert score.interval[0] < score.accuracy <= score.interval[1]
-    assert score.confusion.sum() == score.n_trials == 24 and np.trace(score.confusion) == round(24 * score.accuracy)
+    assert score.confusion.sum() == score.n_trials == 24 and np.trace(score.confusion) == round(
+        24 * score.accuracy
+    )
 
 
 def test_noise_is_not():

@@ -25,7 +25,11 @@ def make(train, test, ids=None):
 @pytest.fixture(scope="module")
 def scenes():
     images, labels = procedural.draw(140, 3, 64)
-    return [Image.fromarray(i) for i, k in zip(images, labels, strict=True) if k in ("landscape", "house", "shape")]
+    return [
+        Image.fromarray(i)
+        for i, k in zip(images, labels, strict=True)
+        if k in ("landscape", "house", "shape")
+    ]
 
 
 def _jpeg(image):

@@ -36,7 +36,9 @@ def events_text(rows: list[tuple[float, float, str]]) -> str:
     return "onset\tduration\ttrial_type\n" + "".join(f"{a}\t{b}\t{c}\n" for a, b, c in rows)
 
 
-def bold(rng: np.random.Generator, order: list[str], n: int = 60, shape: tuple[int, ...] = (4, 3, 2)) -> np.ndarray:
+def bold(
+    rng: np.random.Generator, order: list[str], n: int = 60, shape: tuple[int, ...] = (4, 3, 2)
+) -> np.ndarray:
     """BOLD in which every category lights up its own voxel, five seconds late."""
     data = 1000 + rng.normal(0, 3, (*shape, n))
     for k, name in enumerate(order):
@@ -103,7 +105,9 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny simulation; tests must not change it."""
     from brainit.datasets import simulated
 
-    return simulated.generate(tmp_path_factory.mktemp("data") / "simulated", simulated.preset("small", **TINY))
+    return simulated.generate(
+        tmp_path_factory.mktemp("data") / "simulated", simulated.preset("small", **TINY)
+    )
 
 
 @pytest.fixture(scope="session")

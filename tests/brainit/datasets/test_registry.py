@@ -14,7 +14,9 @@ def test_listing_imports_nothing_heavy(tmp_path):
         "import sys; from brainit import datasets; [datasets.describe(n) for n in datasets.list_datasets()];"
         "print([m for m in ('numpy', 'torch', 'nibabel', 'nilearn', 'scipy') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert out.stdout.strip() == "[]"
 
 

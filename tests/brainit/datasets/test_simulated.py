@@ -51,7 +51,9 @@ def test_a_killed_run_goes_on_where_it_stopped(simulation, tmp_path, monkeypatch
     assert (tmp_path / "s" / "sub-01").stat().st_mtime_ns == first
     assert not list((tmp_path / "s").glob(".tmp*"))
     ours, theirs = digest(tmp_path / "s"), digest(simulation)
-    assert {k: v for k, v in ours.items() if "npz" not in k} == {k: v for k, v in theirs.items() if "npz" not in k}
+    assert {k: v for k, v in ours.items() if "npz" not in k} == {
+        k: v for k, v in theirs.items() if "npz" not in k
+    }
 
 
 def test_a_finished_simulation_is_left_alone(simulation):
@@ -69,7 +71,9 @@ def test_the_folder_is_made_on_first_use(tmp_path, monkeypatch):
 
 
 def test_achieved_noise_ceiling_is_the_stated_one(tmp_path):
-    config = simulated.preset("small", **{**TINY, "n_subjects": 1, "n_voxels": 300, "n_train": 200, "resolution": 3})
+    config = simulated.preset(
+        "small", **{**TINY, "n_subjects": 1, "n_voxels": 300, "n_train": 200, "resolution": 3}
+    )
     config = simulated.preset("small", **{**config.plain(), "n_test": 100, "n_repeats": 3, "n_sessions": 1})
     subject = datasets.open("simulated", simulated.generate(tmp_path / "s", config))
     found = noise_ceiling(subject.betas, subject.stimulus_id)
@@ -161,7 +165,12 @@ def test_pictures_may_be_given_and_features_too(tmp_path):
 
     config = simulated.preset("small", **{**TINY, "n_subjects": 1})
     root = simulated.generate(
-        tmp_path / "s", config, stimuli=images, stimuli_name="noise", features=mean_colour, features_name="colour"
+        tmp_path / "s",
+        config,
+        stimuli=images,
+        stimuli_name="noise",
+        features=mean_colour,
+        features_name="colour",
     )
     about = json.loads((root / "dataset_description.json").read_text())
     assert (about["stimuli"], about["features"], about["Simulated"]) == ("noise", "colour", True)
