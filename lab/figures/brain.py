@@ -48,7 +48,7 @@ def brain_slices(
     shades = _by_depth(values, xyz) if categorical else values
     low, high = float(np.nanmin(shades)), float(np.nanmax(shades))
     text, quiet, _, _ = ink(theme)
-    figure = canvas(8.6, 2.9, theme)
+    figure = canvas(10.4, 3.3, theme)
     said = []
     for k, (axis, name, letter, (across, up)) in enumerate(_PLANES):
         ax = figure.add_subplot(1, 3, k + 1)

@@ -12,7 +12,7 @@ from lab.figures.plate import BLUE, VERMILION, Plate, Provenance, Theme, axes, c
 
 def training_curve(
     epochs: Sequence[float],
-    losses: Mapping[str, Sequence[float]],
+    losses: Mapping[str, Sequence[float | None]],
     provenance: Provenance,
     stopped_at: float | None = None,
     theme: Theme = "light",

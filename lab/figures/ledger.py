@@ -21,7 +21,6 @@ from lab.figures.plate import (
     axes,
     canvas,
     ink,
-    legend,
     shade,
 )
 
@@ -90,7 +89,7 @@ def mac_shares(rows: Sequence[LayerRow], provenance: Provenance, theme: Theme = 
         raise InputError("the ledger holds no layer; nothing to draw")
     shares = share_of_macs(rows)
     text, _, _, ground = ink(theme)
-    figure = canvas(8.6, 1.15, theme)
+    figure = canvas(10.4, 1.15, theme)
     ax = axes(figure, theme=theme)
     start = 0.0
     colours = (shade(BLUE, theme), ORANGE, GREEN, PURPLE, YELLOW)
@@ -114,25 +113,15 @@ def mac_shares(rows: Sequence[LayerRow], provenance: Provenance, theme: Theme = 
 def layer_bytes(
     rows: Sequence[LayerRow], provenance: Provenance, theme: Theme = "light", most: int = 24
 ) -> Plate:
-    """Draw bytes before and after for the largest layers; the rest is summed in the last bar."""
+    """Draw bytes before and after for the `most` largest layers."""
     rows = sorted(rows, key=lambda r: -r.bytes_before)
     if not rows or not rows[0].bytes_before:
         raise InputError("the ledger records no bytes; nothing to draw")
-    shown = list(rows[:most])
-    if len(rows) > most:
-        rest = rows[most:]
-        shown.append(
-            LayerRow(
-                f"{len(rest)} smaller layers",
-                bytes_before=sum(r.bytes_before for r in rest),
-                bytes_after=sum(r.bytes_after for r in rest),
-            )
-        )
-    figure = canvas(8.6, 0.22 * len(shown) + 0.9, theme)
+    shown = rows[:most]
+    figure = canvas(10.4, 0.22 * len(shown) + 1.0, theme)
     ax = axes(figure, theme=theme, grid="x")
     y = np.arange(len(shown))[::-1]
-    line = ink(theme)[2]
-    ax.barh(y, [r.bytes_before / 1e3 for r in shown], height=0.75, color=line, label="before")
+    ax.barh(y, [r.bytes_before / 1e3 for r in shown], height=0.75, color=ink(theme)[2], label="before")
     ax.barh(
         y,
         [r.bytes_after / 1e3 for r in shown],
@@ -142,12 +131,12 @@ def layer_bytes(
     )
     ax.set_yticks(y, [_shorten(r.name) for r in shown], fontsize=7.5)
     ax.set(xlabel="kilobytes", ylim=(-0.7, len(shown) - 0.3))
-    legend(ax, theme, loc="lower right")
+    figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9, labelcolor=ink(theme)[0])
     before, after = sum(r.bytes_before for r in rows), sum(r.bytes_after for r in rows)
-    said = f"{len(rows)} layers take {before / 1e6:.2f} MB before and {after / 1e6:.2f} MB after"
-    return Plate(
-        figure, f"Bytes of each layer's weights: {said}. {provenance.sentence()}", f"Bar chart: {said}."
-    )
+    which = f"the {len(shown)} largest of {len(rows)} layers" if len(rows) > most else f"{len(rows)} layers"
+    said = f"all layers together take {before / 1e6:.2f} MB before and {after / 1e6:.2f} MB after"
+    caption = f"Bytes of the weights of {which}; {said}. {provenance.sentence()}"
+    return Plate(figure, caption, f"Bar chart of {which}: {said}.")
 
 
 def _row(entry: Mapping[str, Any], formats: Sequence[Any]) -> LayerRow:

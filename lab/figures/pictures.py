@@ -111,21 +111,22 @@ def picture_grid(
     if not shown or not columns:
         raise InputError(f"no pictures to show: arrays {sorted(pictures)}, {len(columns)} chosen")
     text, quiet, _, _ = ink(theme)
-    figure = canvas(1.0 * len(columns) + 1.1, 1.05 * len(shown) + 0.5, theme)
-    for r, (key, label) in enumerate(shown):
-        for c, (group, index, first) in enumerate(columns):
-            ax = figure.add_subplot(len(shown), len(columns), r * len(columns) + c + 1)
-            ax.imshow(pictures[key][index], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            if c == 0:
-                ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, color=text)
-            if r == 0:
-                ax.set_title(
-                    f"{group if first else ''}\n{score[index]:.2f}",
-                    fontsize=9,
-                    color=text if first else quiet,
-                )
+    figure = canvas(1.0 * len(columns) + 1.1, 1.0 * len(shown) + 0.5, theme)
+    ax = figure.add_subplot()
+    # One axes for all: an axes each would take a second to lay out.
+    for c, (group, index, first) in enumerate(columns):
+        for r, (key, _) in enumerate(shown):
+            box = (c, c + 0.94, -r - 0.94, -r)
+            ax.imshow(pictures[key][index], cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=box)
+        ax.text(
+            c + 0.47, 0.06, f"{score[index]:.2f}", ha="center", fontsize=9, color=text if first else quiet
+        )
+        if first:
+            ax.text(c + 0.47, 0.26, group, ha="center", fontsize=9, color=text)
+    for r, (_, label) in enumerate(shown):
+        ax.text(-0.08, -r - 0.47, label, ha="right", va="center", fontsize=9, color=text)
+    ax.set(xlim=(-0.05, len(columns)), ylim=(-len(shown), 0.4), aspect="equal")
+    ax.axis("off")
     caption = (
         f"Chosen by rule ({RULE}). Above each column: PixCorr of the quantized one. {provenance.sentence()}"
     )

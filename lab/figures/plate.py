@@ -10,6 +10,7 @@ from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Theme = Literal["light", "dark"]
 
@@ -79,7 +80,8 @@ class Plate:
 
     def __post_init__(self) -> None:
         # Each drawing moves a constrained layout a little further; settled once, bytes are equal.
-        self.figure.draw_without_rendering()
+        for _ in range(2):  # long tick labels need more than one pass
+            self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
 
     def png(self, dpi: int = 144) -> bytes:
@@ -120,7 +122,9 @@ def shade(colour: str, theme: Theme) -> str:
 
 def canvas(width: float, height: float, theme: Theme) -> Figure:
     """Return an empty figure, inches, transparent so that it sits on any page of its theme."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    # Outlined text is a little wider than measured on screen; the padding keeps labels inside.
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.05)
+    figure = Figure(figsize=(width, height), layout=layout)
     figure.patch.set_alpha(0)
     return figure
 

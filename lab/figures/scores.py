@@ -100,7 +100,7 @@ def score_chart(rows: Sequence[MetricRow], provenance: Provenance, theme: Theme 
     if not rows:
         raise InputError("no scores to draw; metrics.json holds none of the known names")
     text, quiet, _, _ = ink(theme)
-    figure = canvas(8.6, 2.5, theme)
+    figure = canvas(10.4, 2.6, theme)
     for k, row in enumerate(rows):
         ax = axes(figure, 1, len(rows), k + 1, theme=theme, grid="y")
         for x, (_, arm, plain, marker) in enumerate(ARMS):

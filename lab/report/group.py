@@ -1,0 +1,137 @@
+"""One page over several runs: scores beside each other, a middle picture of each, links to their reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lab.errors import InputError
+from lab.figures import choose, metric_rows, picture_png
+from lab.figures.scores import KNOWN
+from lab.report.block import Block
+from lab.report.document import HTMLDocument
+from lab.report.page import render_block, render_page
+from lab.report.parts import CLAIMS
+from lab.report.reportlets import _words
+from lab.report.rundata import RunData, read_run
+
+_SHOWN = 3  # pictures a run
+
+
+def build_group_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) -> Path:
+    """Write a page that sets runs beside each other and return its path.
+
+    Parameters
+    ----------
+    run_dirs : sequence of path
+        Run folders with a ``metrics.json`` each.
+    out : path, optional
+        The file to write; by default ``group.html`` in the folder that holds all runs.
+
+    Raises
+    ------
+    InputError
+        If no folder is given.
+    MissingDataError
+        If one has no ``metrics.json``.
+    """
+    if not run_dirs:
+        raise InputError("no run folders given; a group page needs at least one")
+    folders = [Path(d).resolve() for d in run_dirs]
+    if out is None:
+        out = Path(os.path.commonpath([f.parent for f in folders])) / "group.html"
+    out = Path(out)
+    return group_document([read_run(f) for f in folders], out.resolve().parent).save_as_html(out)
+
+
+def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
+    """Return the page over `runs`; links to their reports are relative to `base`."""
+    keys = [k for k in KNOWN if any(run.metrics.get(k) is not None for run in runs)]
+    names = [run.name for run in runs]
+    table = {
+        "heads": [f"{KNOWN[k][0]} {'↑' if KNOWN[k][1] else '↓'}" for k in keys],
+        "rows": [_row(run, keys, base) for run in runs],
+    }
+    same = len({(run.metrics.get("dataset"), run.metrics.get("n_test")) for run in runs}) == 1
+    notes = (
+        [CLAIMS]
+        if same
+        else ["These runs have different test pictures; their scores are not a ranking.", CLAIMS]
+    )
+    simulated = sum(run.simulated for run in runs)
+    sections = [
+        _section(
+            "Scores", "Quantized decoder; ridge on the same split below each score.", "group_table", table
+        ),
+        _section(
+            "Pictures",
+            "The middle of each run's ranking by PixCorr: stimulus above, quantized reconstruction below.",
+            "group_pictures",
+            {"runs": [_pictures(run) for run in runs]},
+        ),
+        _section("Claims", "", "notes", {"notes": notes}),
+    ]
+    return render_page(
+        title=f"{len(runs)} runs",
+        eyebrow="Group",
+        heading=f"{len(runs)} runs",
+        summary=[f"{', '.join(dict.fromkeys(names))}."],
+        banner=f"Simulated subjects: {simulated} of {len(runs)} runs; nobody was measured."
+        if simulated
+        else "",
+        sections=sections,
+        problems=[],
+    )
+
+
+def _section(title: str, intro: str, template: str, context: dict[str, object]) -> dict[str, object]:
+    blocks = [render_block(Block(template, context))]
+    return {"id": title.lower(), "title": title, "intro": intro, "blocks": blocks}
+
+
+def _row(run: RunData, keys: Sequence[str], base: Path) -> dict[str, object]:
+    rows = {row.key: row for row in metric_rows(run.metrics)}
+    cells = []
+    for key in keys:
+        row = rows.get(key)
+        if row is None:
+            cells.append({"value": "–", "bounds": "", "ridge": ""})
+            continue
+        ridge = row.cells["ridge"].value
+        cells.append(
+            _words(row.cells["quantized"], row.digits)
+            | {"ridge": "" if ridge is None else f"ridge {ridge:.{row.digits}f}"}
+        )
+    report = run.path / "report.html"
+    return {
+        "name": run.name,
+        "simulated": run.simulated,
+        "recipe": run.metrics.get("recipe", "–"),
+        "seed": run.metrics.get("seed", "–"),
+        "n_test": run.metrics.get("n_test", "–"),
+        "link": Path(os.path.relpath(report, base)).as_posix() if report.is_file() else "",
+        "cells": cells,
+    }
+
+
+def _pictures(run: RunData) -> dict[str, object]:
+    ours, truth = run.arrays.get("quantized"), run.arrays.get("stimulus")
+    if ours is None or truth is None or len(ours) != len(truth):
+        return {"name": run.name, "pairs": []}
+    score = run.arrays.get("score_pixcorr")
+    score = score if score is not None and len(score) == len(ours) else np.zeros(len(ours))
+    groups = dict(choose(score, _SHOWN, run.seed))
+    middle = groups.get("median", groups["best"])
+    pairs = [
+        {
+            "stimulus": picture_png(truth[i]),
+            "ours": picture_png(ours[i]),
+            "score": f"{score[i]:.2f}",
+            "alt": f"test picture {i + 1} of {run.name}",
+        }
+        for i in middle
+    ]
+    return {"name": run.name, "pairs": pairs}

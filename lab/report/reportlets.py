@@ -1,0 +1,231 @@
+"""What a report shows of scores, pictures, leaks and voxels: functions from a run to a block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lab.figures import (
+    ROWS,
+    brain_slices,
+    choose,
+    metric_rows,
+    picture_png,
+    response_profile,
+    score_chart,
+)
+from lab.figures.pictures import RULE
+from lab.figures.scores import ARMS, Cell
+from lab.report.block import Block, figure, sentence, table
+from lab.report.rundata import RunData
+
+_GRID = (*ROWS, ("ridge", "ridge"))
+
+
+def metric_table(run: RunData) -> Block:
+    """Scores with intervals, one column an arm."""
+    rows = metric_rows(run.metrics)
+    if not rows:
+        return sentence("metrics.json holds no score that this report knows.")
+    arms = [label for _, label, _, _ in ARMS if any(r.cells[label].value is not None for r in rows)]
+    lines = []
+    for row in rows:
+        gap = row.against_ridge
+        lines.append(
+            {
+                "label": row.label,
+                "arrow": "↑" if row.larger_is_better else "↓",
+                "better": "higher is better" if row.larger_is_better else "lower is better",
+                "cells": [_words(row.cells[arm], row.digits) for arm in arms],
+                "chance": "–" if row.chance is None else f"{row.chance:.{row.digits}f}",
+                "gap": _words(gap, row.digits, signed=True) if gap.value is not None else None,
+            }
+        )
+    heads = [
+        ("quantized, " + str(run.metrics.get("recipe", ""))).strip(", ") if a == "quantized" else a
+        for a in arms
+    ]
+    return Block("metric_table", {"arms": heads, "rows": lines, "gaps": any(line["gap"] for line in lines)})
+
+
+def score_chart_block(run: RunData) -> Block | None:
+    """Scores as a chart."""
+    rows = metric_rows(run.metrics)[:6]
+    return figure(lambda theme: score_chart(rows, run.provenance(), theme)) if rows else None
+
+
+def score_notes(run: RunData) -> Block | None:
+    """Say what the two measures of difference mean, and what is odd about these scores."""
+    notes = []
+    paired = run.metrics.get("paired_psnr_to_fp")
+    if paired is not None:
+        notes.append(
+            f"Quantized against full precision, same fMRI and same noise: {paired:.1f} dB PSNR. This "
+            "measures the quantizer; the table measures the decoder."
+        )
+    constant = run.metrics.get("constant_images")
+    if constant:
+        notes.append(f"{constant} pictures have one value everywhere; their PixCorr was counted as 0.")
+    count = run.metrics.get("n_test")
+    if isinstance(count, int) and count < 30:
+        notes.append(f"With {count} test pictures the intervals are wide, and still a little too narrow.")
+    if run.metrics.get("ssim") is not None:
+        notes.append(
+            "SSIM rewards blur, and PixCorr more so: read them together with identification and the pictures."
+        )
+    return Block("notes", {"notes": notes}) if notes else None
+
+
+def picture_groups(run: RunData) -> Block:
+    """Stimulus, structural picture and reconstructions: best, median, worst and random ones."""
+    arrays = run.arrays
+    main = arrays.get("quantized", arrays.get("fp"))
+    rows = [(key, label) for key, label in _GRID if _is_pictures(arrays.get(key), main)]
+    if main is None or not rows:
+        return sentence(
+            "No reconstructed pictures are stored in this run folder (arrays.npz), so none are shown."
+        )
+    score = arrays.get("score_pixcorr")
+    if score is None or len(score) != len(main):
+        score, rule = np.zeros(len(main)), "no score a picture is stored, so pictures are in file order"
+    else:
+        rule = RULE
+    recipe = str(run.metrics.get("recipe", "")).replace("-", "\N{NON-BREAKING HYPHEN}")
+    labels = {"quantized": f"quantized {recipe}".strip()}
+    groups = []
+    for name, indices in choose(score, 3, run.seed):
+        columns = [
+            {
+                "number": int(i) + 1,
+                "score": f"{score[i]:.2f}",
+                "pictures": [
+                    {
+                        "src": picture_png(arrays[key][i]),
+                        "alt": f"{labels.get(key, label)}, test picture {i + 1}",
+                    }
+                    for key, label in rows
+                ],
+            }
+            for i in indices
+        ]
+        groups.append({"name": name, "columns": columns})
+    caption = (
+        f"{rule[0].upper()}{rule[1:]}. The number under a picture's number is its PixCorr. "
+        f"{run.provenance(f'{len(main)} test pictures').sentence()}"
+    )
+    return Block(
+        "pictures",
+        {"groups": groups, "labels": [labels.get(k, label) for k, label in rows], "caption": caption},
+    )
+
+
+def leak_check(run: RunData) -> Block:
+    """Show what the leak check found."""
+    found, count = run.subject.get("leak"), run.metrics.get("leak_test_in_train")
+    if count is None and isinstance(found, Mapping):
+        count = found.get("leak_test_in_train")
+    if count is None:
+        return sentence(
+            "No leak check is recorded in this run folder. Treat its scores as unchecked.", quiet=False
+        )
+    n_test, pairs, how = run.metrics.get("n_test", "?"), [], ""
+    if isinstance(found, Mapping):
+        pairs = [[str(a), str(b), f"{float(c):.2f}"] for a, b, c in list(found.get("pairs") or [])[:20]]
+        n_test = found.get("n_test", n_test)
+        closest = found.get("closest")
+        if found.get("checked") == "names":
+            how = "Only the names of stimuli could be compared, no pictures."
+        elif isinstance(closest, int | float) and math.isfinite(closest):
+            how = (
+                f"The closest other pair has similarity {closest:.2f}; from {found.get('threshold', 0):g} "
+                "two pictures count as nearly the same."
+            )
+    elif isinstance(found, list | tuple):
+        how = " ".join(str(f) for f in found)
+    elif found:
+        how = str(found)
+    return Block("leak", {"count": int(count), "n_test": n_test, "how": how, "pairs": pairs})
+
+
+def cluster_map(run: RunData) -> Block | None:
+    """Clusters on the brain, or cluster sizes where places are unknown."""
+    cluster = run.arrays.get("cluster")
+    places = _places(run)
+    if places is None:
+        ceiling = run.arrays.get("noise_ceiling")
+        if cluster is None and ceiling is None:
+            return sentence("Neither places nor clusters of voxels are stored in this run folder.")
+        return figure(lambda theme: response_profile(cluster, ceiling, run.provenance(_voxels(run)), theme))
+    if cluster is None or len(cluster) != len(places):
+        return figure(
+            lambda theme: brain_slices(
+                places, np.zeros(len(places)), "voxel", _where(run), _space(run), theme=theme
+            )
+        )
+    return figure(
+        lambda theme: brain_slices(places, cluster, "cluster", _where(run), _space(run), True, theme=theme)
+    )
+
+
+def ceiling_map(run: RunData) -> Block | None:
+    """Noise ceilings on the brain."""
+    ceiling, places = run.arrays.get("noise_ceiling"), _places(run)
+    if ceiling is None or places is None or len(ceiling) != len(places) or not np.isfinite(ceiling).all():
+        return None
+    return figure(
+        lambda theme: brain_slices(places, ceiling, "noise ceiling", _where(run), _space(run), theme=theme)
+    )
+
+
+def regions(run: RunData) -> Block | None:
+    """Voxels, regions and warnings of the subject."""
+    subject, rows = run.subject, []
+    if subject.get("n_voxels"):
+        rows.append(("voxels", f"{subject['n_voxels']:,}"))
+    roi = subject.get("roi") or []
+    if isinstance(roi, Mapping):
+        rows.append(("regions", ", ".join(f"{name} ({size:,})" for name, size in roi.items())))
+    elif roi:
+        rows.append(("regions", ", ".join(map(str, roi))))
+    rows += [("warning", str(w)) for w in subject.get("warnings") or []]
+    return table(rows) if rows else None
+
+
+def _words(cell: Cell, digits: int, signed: bool = False) -> dict[str, str]:
+    sign = "+" if signed else ""
+    value = "–" if cell.value is None else f"{cell.value:{sign}.{digits}f}"
+    bounds = (
+        "" if cell.low is None or cell.high is None else f"[{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
+    )
+    minus = "\N{MINUS SIGN}"
+    return {"value": value.replace("-", minus), "bounds": bounds.replace("-", minus)}
+
+
+def _is_pictures(stack: Any, like: Any) -> bool:
+    return stack is not None and like is not None and stack.ndim in (3, 4) and len(stack) == len(like)
+
+
+def _places(run: RunData) -> np.ndarray | None:
+    xyz = run.arrays.get("xyz")
+    known = (
+        xyz is not None and xyz.ndim == 2 and xyz.shape[1] == 3 and len(xyz) > 0 and np.isfinite(xyz).all()
+    )
+    return xyz if known else None
+
+
+def _space(run: RunData) -> str:
+    """Space of the coordinates: what the subject says; a simulated one is laid out in MNI space."""
+    info = run.subject.get("info") or {}
+    said = run.subject.get("space") or (info.get("space") if isinstance(info, Mapping) else None)
+    return str(said or ("MNI" if run.simulated else "scanner"))
+
+
+def _voxels(run: RunData) -> str:
+    return f"{run.subject.get('n_voxels', '?')} voxels"
+
+
+def _where(run: RunData) -> Any:
+    return run.provenance(_voxels(run))

@@ -1,0 +1,257 @@
+"""The report: complete, offline, honest about what is missing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lab.config import ReconstructConfig
+from lab.errors import InputError
+from lab.report import HTMLDocument, build_group_report, build_report, report_document
+from lab.report.page import _MAKERS, render_block, summary
+from lab.report.parts import as_command
+from lab.report.rundata import read_run
+from lab.runs import config_hash
+from lab.settings import resolve
+
+
+class Page(HTMLParser):
+    """Collects what a browser would act on."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.loads += [
+            values[k] for k in ("src", "srcset", "href", "poster", "action", "data") if values.get(k)
+        ]
+        if tag == "img":
+            self.images.append(values)
+        if tag not in ("meta", "img", "source", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def simulated(simulated_run) -> str:
+    return build_report(simulated_run).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def measured(measured_run) -> str:
+    return build_report(measured_run).read_text(encoding="utf-8")
+
+
+def test_page_is_self_contained(simulated, measured):
+    for text in (simulated, measured):
+        page = Page(text)
+        assert page.open == []  # every tag closed
+        assert all(load.startswith(("data:image/", "#")) for load in page.loads)
+        assert not re.search(r"https?://|@import|url\(|<link|<iframe", text)
+        assert "default-src 'none'" in text
+        assert len(text) < 3_000_000
+        assert all(image["alt"] and len(image["alt"]) > 8 for image in page.images)
+
+
+def test_what_must_be_said_is_said(simulated, simulated_run):
+    text, metrics = Page(simulated).text, json.loads((simulated_run / "metrics.json").read_text())
+    assert f"{metrics['pixcorr']:.3f}" in text
+    assert f"[{metrics['pixcorr.low']:.3f}, {metrics['pixcorr.high']:.3f}]" in text
+    for words in (
+        "Simulated subject. No brain was measured", "W8A8 (simulated)", "0 of 40 test pictures occur",
+        "median: nearest", "MNI152 template", "photographs from a folder", "Nothing here reads thoughts",
+        "brainlab brain reconstruct --dataset simulated", "All 34 layers", "torch 2.13.0",
+        "first or last layer", "40 test pictures, seed 0, settings",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_measured_subject_without_places(measured):
+    text = Page(measured).text
+    assert "No brain was measured" not in text
+    assert "Measured fMRI" in text
+    assert "places are not in the file" in text
+    assert "With 10 test pictures the intervals are wide" in text
+
+
+def test_same_folder_same_bytes(measured_run, measured):
+    assert build_report(measured_run).read_text(encoding="utf-8") == measured
+
+
+def without(source: Path, folder: Path, *names: str) -> Path:
+    """Copy a run folder less some files; what is slow to draw is left out where it does not matter."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("report.html", *names))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("missing", "reportlet", "says"),
+    [
+        ("arrays.npz", "picture_groups", "No reconstructed pictures are stored"),
+        ("arrays.npz", "cluster_map", "Neither places nor clusters"),
+        ("ledger.json", "bit_summary", "what each layer became is not known"),
+        ("config.yaml", "command_line", "the command that made it cannot be given"),
+        ("versions.json", "versions_table", "No versions.json"),
+        ("log.jsonl", "training_chart", "No training epochs"),
+        ("subject.json", "data_terms", "ask whoever gave you the data"),
+    ],
+)
+def test_a_missing_file_is_a_sentence(measured_run, tmp_path, missing, reportlet, says):
+    run = read_run(without(measured_run, tmp_path / "run", missing))
+    assert says in render_block(_MAKERS[reportlet](run))
+    assert any(p.startswith(f"{missing} is not in this run folder") for p in run.problems)
+
+
+def test_broken_files_are_named(measured_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(measured_run, folder)
+    for name, content in (("arrays.npz", b"PK\x03\x04 cut"), ("ledger.json", b"{"), ("config.yaml", b"a: [")):
+        (folder / name).write_bytes(content)
+    (folder / "subject.json").write_text("[1, 2]")
+    text = Page(build_report(folder).read_text(encoding="utf-8")).text
+    for name in ("arrays.npz", "ledger.json", "config.yaml"):
+        assert f"{name} cannot be read" in text
+    assert "subject.json holds a list" in text
+
+
+def test_only_metrics(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"dataset": "haxby2001", "subject": "sub-01", "n_test": 0}')
+    text = Page(build_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "holds no score" in text and "unchecked" in text
+
+
+def test_no_metrics_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="no metrics yet") as caught:
+        build_report(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_scores_of_a_set_without_pictures(tmp_path):
+    metrics = {"dataset": "haxby2001", "subject": "sub-01", "n_test": 12, "category_accuracy": 0.8,
+               "category_accuracy.low": 0.7, "category_accuracy.high": 0.9, "chance.category_accuracy": 0.125,
+               "ridge.category_accuracy": 0.75}  # fmt: skip
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    run = read_run(tmp_path)
+    assert "category accuracy 0.800 [0.700, 0.900], beside ridge 0.750, chance 0.125." in summary(run)
+
+
+def test_a_leak_is_loud(measured_run, tmp_path):
+    folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
+    for name in ("metrics", "subject"):
+        content = json.loads((folder / f"{name}.json").read_text())
+        leak = content if name == "metrics" else content["leak"]
+        leak["leak_test_in_train"] = 2
+        if name == "subject":
+            leak["pairs"] = [["test-3", "train-8", 1.0], ["test-5", "train-1", 0.9]]
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    text = Page(build_report(folder).read_text(encoding="utf-8")).text
+    assert "Leak: 2 of 10 test pictures occur in training" in text
+    assert "test-3 train-8 1.00" in text
+    assert "recall, not decoding" in text
+
+
+def test_text_from_files_cannot_become_markup(measured_run, tmp_path):
+    folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
+    subject = json.loads((folder / "subject.json").read_text())
+    subject["warnings"] = ["<script>alert(1)</script>"]
+    (folder / "subject.json").write_text(json.dumps(subject))
+    assert "<script>alert" not in build_report(folder).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("subject", [None, "1", "sub-01"])
+def test_command_gives_back_the_settings(subject):
+    settings = ReconstructConfig(
+        dataset="digits69", root="/data/with space", seed=3, subject=subject, noise_seeds=2,
+        options={"zscore": "true", "glm": True},
+    )  # fmt: skip
+    config = settings.model_dump(mode="json")
+    words = shlex.split(as_command(config))
+    assert words[:3] == ["brainlab", "brain", "reconstruct"] and words[-2:] == ["--out", "runs/again"]
+    pairs = list(itertools.pairwise(words[3:-2]))[::2]
+    flags = {k[2:].replace("-", "_"): v for k, v in pairs if k != "--set"}
+    again = resolve(ReconstructConfig, flags=flags, sets=[v for k, v in pairs if k == "--set"])
+    assert config_hash(again) == config_hash(config)
+    assert ("--subject" in words) == (subject is not None)
+
+
+def test_settings_of_another_version_are_written_out():
+    words = as_command({"dataset": "digits69", "preset": "gone", "brain": {"a": 1e-5}, "structure": None})
+    assert "--set brain.a=1e-05 --set structure=null" in words
+
+
+def test_sections_name_only_what_exists():
+    folder = Path(__file__).resolve().parents[3] / "lab" / "report"
+    named = [r for s in yaml.safe_load((folder / "sections.yaml").read_text()) for r in s["reportlets"]]
+    assert set(named) == set(_MAKERS) and len(named) == len(set(named))
+
+
+def test_group_page(simulated_run, measured_run, tmp_path, simulated, measured):
+    out = build_group_report([simulated_run, measured_run], tmp_path / "group.html")
+    page = Page(out.read_text(encoding="utf-8"))
+    assert "Simulated subjects: 1 of 2 runs" in page.text
+    assert "different test pictures" in page.text
+    links = [load for load in page.loads if load.endswith("report.html")]
+    assert len(links) == 2 and all((tmp_path / link).resolve().is_file() for link in links)
+    assert not re.search(r"https?://", out.read_text(encoding="utf-8"))
+    with pytest.raises(InputError, match="no run folders"):
+        build_group_report([])
+
+
+def test_document(tmp_path):
+    document = HTMLDocument('<!doctype html><p title="a">x & y</p>', height=300)
+    frame = document._repr_html_()
+    assert "&lt;p title=&quot;a&quot;&gt;x &amp; y" in frame and 'height="300"' in frame
+    assert document.save_as_html(tmp_path / "a.html").read_text(encoding="utf-8") == str(document)
+
+
+def test_document_of_a_run_writes_nothing(measured_run, tmp_path):
+    folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
+    assert "<h1>" in report_document(folder).html
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.browser
+def test_chromium_shows_it_without_errors(simulated_run, simulated, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    shot = tmp_path / "page.png"
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}", "--window-size=1280,2400",
+        (simulated_run / "report.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr  # a blocked load or a script error would be logged
+    from PIL import Image
+
+    picture = np.asarray(Image.open(shot).convert("RGB"), float)
+    assert picture.shape[:2] == (2400, 1280)
+    assert picture.std() > 20
