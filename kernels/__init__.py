@@ -1,7 +1,7 @@
 """Low-bit arithmetic: one operation a pair of files, packing.
 
-``<op>.py`` holds the wrapper and a plain-torch reference, ``<op>_kernels.py`` the Triton kernels. Every wrapper
-returns which path ran. Importing this package does nothing else.
+``<op>.py`` holds the wrapper and a plain-torch reference, ``<op>_kernels.py`` the Triton kernels. Every
+wrapper returns which path ran. Importing this package does nothing else.
 
 The name is shared with the ``kernels`` distribution of the package index, which diffusers and transformers
 import names from when it is installed. `kernels.neighbour` hands such names on, so both live side by side.

@@ -53,7 +53,7 @@ def _load() -> ModuleType:
     if _PRIVATE in sys.modules:
         return sys.modules[_PRIVATE]
     folder = find()
-    assert folder is not None  # lookup has checked  # noqa: S101
+    assert folder is not None  # lookup has checked
     spec = importlib.util.spec_from_file_location(_PRIVATE, folder / "__init__.py")
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot read {folder / '__init__.py'}")

@@ -44,11 +44,10 @@ def pack(codes: Tensor, bits: int) -> Tensor:
         per_byte = 8 // bits
         fields = _pad_last(raw, per_byte).unflatten(-1, (-1, per_byte))
         return _or_shifted(fields, bits)
-    # 3, 5, 6 and 7 bits do not divide a byte: eight codes fill exactly `bits` bytes, so go through single bits
-    groups = _pad_last(raw, 8).unflatten(-1, (-1, 8))
-    stream = (groups.unsqueeze(-1) >> _shifts(bits, raw.device)) & 1
-    packed = _or_shifted(stream.flatten(-3).unflatten(-1, (-1, 8)), 1)
-    return packed[..., : packed_bytes(n, bits)].contiguous()
+    # 3, 5, 6 and 7 bits do not divide a byte: eight codes fill exactly `bits` bytes of one 64-bit word
+    words = _or_shifted(_pad_last(raw, 8).unflatten(-1, (-1, 8)), bits, torch.int64)
+    packed = torch.stack([(words >> (8 * index)) & 255 for index in range(bits)], dim=-1).to(torch.uint8)
+    return packed.flatten(-2)[..., : packed_bytes(n, bits)].contiguous()
 
 
 def unpack(packed: Tensor, bits: int, n: int, signed: bool) -> Tensor:
@@ -77,20 +76,21 @@ def unpack(packed: Tensor, bits: int, n: int, signed: bool) -> Tensor:
         fields = packed.unsqueeze(-1) >> (_shifts(8 // bits, packed.device) * bits)
         raw = (fields & ((1 << bits) - 1)).flatten(-2)[..., :n]
     else:
-        padded = _pad_last(packed, bits)
-        stream = ((padded.unsqueeze(-1) >> _shifts(8, packed.device)) & 1).flatten(-2)
-        raw = _or_shifted(stream.unflatten(-1, (-1, bits)), 1)[..., :n]
+        words = _or_shifted(_pad_last(packed, bits).unflatten(-1, (-1, bits)), 8, torch.int64)
+        mask = (1 << bits) - 1
+        fields = torch.stack([(words >> (bits * index)) & mask for index in range(8)], dim=-1)
+        raw = fields.to(torch.uint8).flatten(-2)[..., :n]
     if not signed:
         return raw.contiguous()
     lift = 8 - bits  # arithmetic shift right of int8 copies the sign bit
     return (raw << lift).contiguous().view(torch.int8) >> lift
 
 
-def _or_shifted(fields: Tensor, bits: int) -> Tensor:
-    """Combine (..., f) fields of `bits` bits into one byte each; field 0 lowest."""
-    out = fields[..., 0].clone()
+def _or_shifted(fields: Tensor, bits: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    """Combine (..., f) fields of `bits` bits into one word each; field 0 lowest."""
+    out = fields[..., 0].to(dtype, copy=True)
     for index in range(1, fields.shape[-1]):
-        out |= fields[..., index] << (index * bits)
+        out |= fields[..., index].to(dtype) << (index * bits)
     return out
 
 

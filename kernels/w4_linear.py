@@ -36,8 +36,8 @@ def w4_linear(
     groups = -(-x.shape[1] // group_size)
     if packed.shape[1] != packing.packed_bytes(x.shape[1], 4) or scale.shape[1] != groups:
         raise ValueError(
-            f"K = {x.shape[1]} in groups of {group_size} needs {packing.packed_bytes(x.shape[1], 4)} bytes and "
-            f"{groups} scales a row, got {packed.shape[1]} and {scale.shape[1]}"
+            f"K = {x.shape[1]} in groups of {group_size} needs {packing.packed_bytes(x.shape[1], 4)} bytes "
+            f"and {groups} scales a row, got {packed.shape[1]} and {scale.shape[1]}"
         )
     if paths.choose(path, x) == "reference":
         return paths.Result(reference(x, packed, scale, group_size, bias), "reference")

@@ -13,7 +13,7 @@ from quant.schedule import Clock
 
 
 class ExactBuffers(nn.Module):
-    """A module whose buffers follow device moves but never change dtype (`model.half()` must not touch a scale)."""
+    """Buffers that follow device moves but keep their dtype (`model.half()` must not touch a scale)."""
 
     def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
         before = {
@@ -92,5 +92,5 @@ class ActivationQuantizer(ExactBuffers):
         return self.quantizer.encode(x, self.layout, self.params(x))
 
     def extra_repr(self) -> str:
-        """What `print(model)` shows."""
+        """Describe the layer for `print(model)`."""
         return f"{self.quantizer.label}, {self.quantizer.schedule.label}"

@@ -165,8 +165,8 @@ def quantize_(
     _check_weights(model)
     if chosen.info.needs_calibration and trajectories is None:
         raise MissingDataError(
-            f"{planned.recipe} calibrates on recorded trajectories and got none: make them with quant.record, "
-            "then pass trajectories=quant.Trajectories.open(path)"
+            f"{planned.recipe} calibrates on recorded trajectories and got none: make them with "
+            "quant.record, then pass trajectories=quant.Trajectories.open(path)"
         )
     context = registry.Context(
         trajectories=trajectories, seed=seed, device=str(next(model.parameters()).device)

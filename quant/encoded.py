@@ -61,7 +61,7 @@ class EncodedWeight:
         return flat.reshape(self.shape)
 
     def decode(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight that the codes stand for."""
+        """Decode the weight."""
         return self.quantizer.decode(self.codes(), self.params, self.layout, dtype)
 
     def bytes(self) -> dict[str, int]:
@@ -79,11 +79,12 @@ def param_bytes(params: Params) -> dict[str, int]:
 
 
 def planned_bytes(quantizer: Quantizer, shape: tuple[int, ...], layout: Layout) -> dict[str, int]:
-    """Bytes `EncodedWeight` will take, without touching a weight (computed on the meta device)."""
-    blank = torch.empty(shape, device="meta")
-    row = blank[0].numel()
+    """Bytes that an `EncodedWeight` will take, without touching a weight."""
+    row = 1
+    for size in shape[1:]:
+        row *= size
     codes = shape[0] * packing.packed_bytes(row, quantizer.bits)
-    return {"codes": codes, **param_bytes(quantizer.blank_params(blank, layout))}
+    return {"codes": codes, **param_bytes(quantizer.blank_params(shape, layout))}
 
 
 @dataclass

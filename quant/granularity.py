@@ -72,7 +72,7 @@ class Granularity(BaseModel):
         return "free"
 
     def view(self, x: Tensor, layout: Layout) -> View:
-        """Reshape without changing order; an incomplete last group is filled with copies of its last value."""
+        """Reshape without changing order; an incomplete last group is filled with its last value."""
         channel_axis = x.ndim - 1 if layout in ("linear_weight", "linear_input") else 1
         if self.kind == "tensor":
             return View(x, tuple(range(x.ndim)))

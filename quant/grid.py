@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from quant.rounding import as_storage, floor_log2, round_ste
+from quant.rounding import as_storage, floor_log2, round_ste_
 
 Params = dict[str, Tensor]
 
@@ -104,32 +104,34 @@ class IntGrid(Grid):
         return {"scale": scale, "zero_point": zero.to(torch.uint8)}
 
     def _steps(self, x: Tensor, params: Params) -> Tensor:
+        """Codes as a fresh floating-point tensor."""
         qmin, qmax = self.code_range
-        steps = round_ste(x / params["scale"].to(x.dtype))
+        steps = round_ste_(x / params["scale"].to(x.dtype))
         if "zero_point" in params:
-            steps = steps + params["zero_point"].to(x.dtype)
-        return steps.clamp(qmin, qmax)
+            steps += params["zero_point"].to(x.dtype)
+        return steps.clamp_(qmin, qmax)
 
     def encode(self, x: Tensor, params: Params) -> Tensor:
         return self._steps(x, params).to(torch.int8 if self.mode == "symmetric" else torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype) -> Tensor:
-        return self._scaled(codes.to(dtype), params)
+        return self._scale_(codes.to(dtype), params)
 
     def fake(self, x: Tensor, params: Params) -> Tensor:
-        return self._scaled(self._steps(x, params), params)
+        return self._scale_(self._steps(x, params), params)
 
-    def _scaled(self, steps: Tensor, params: Params) -> Tensor:
+    def _scale_(self, steps: Tensor, params: Params) -> Tensor:
+        # in place: on a CPU the pages of a fresh tensor cost more than the arithmetic
         if "zero_point" in params:
-            steps = steps - params["zero_point"].to(steps.dtype)
-        return steps * params["scale"].to(steps.dtype)
+            steps -= params["zero_point"].to(steps.dtype)
+        return steps.mul_(params["scale"].to(steps.dtype))
 
 
 class FloatGrid(Grid):
     """Small floats: sign, E exponent bits, M mantissa bits, subnormals, round to nearest even.
 
-    ``value = (-1)^s 2^(e-B) (1 + f/2^M)`` for e > 0 and ``(-1)^s 2^(1-B) f/2^M`` for e = 0. No code is lost to
-    inf or NaN unless `hardware` names a format that reserves some: e4m3fn stops at 448, e5m2 at 57344, and
+    ``value = (-1)^s 2^(e-B) (1 + f/2^M)`` for e > 0 and ``(-1)^s 2^(1-B) f/2^M`` for e = 0. No code is lost
+    to inf or NaN unless `hardware` names a format that reserves some: e4m3fn stops at 448, e5m2 at 57344, and
     then codes are the bit patterns of the torch dtype of that name. A real-valued bias is the same thing as
     a real scale, so the bias here is an integer (default ``2^(E-1) - 1``) and the scale carries the rest.
     """
@@ -208,8 +210,8 @@ def _float_table(exponent: int, mantissa: int, offset: int) -> tuple[float, ...]
 class LogGrid(Grid):
     """Logarithmic magnitudes, each sign with its own top.
 
-    ``|x| = top * 2^(-q * step)``, q = 0 .. n-1, ``step = octaves / (n - 1)``; signed grids give 2^(b-1) codes to
-    each sign (negative codes follow the positive ones), unsigned ones all 2^b (attention scores). There is
+    ``|x| = top * 2^(-q * step)``, q = 0 .. n-1, ``step = octaves / (n - 1)``; signed grids give 2^(b-1) codes
+    to each sign (negative codes follow the positive ones), unsigned ones all 2^b (attention scores). There is
     no code for zero: zero takes the smallest positive magnitude. Scale-equivariant: Q(cx) = c Q(x).
     """
 

@@ -27,7 +27,7 @@ class QuantState:
 
 
 def state_of(model: nn.Module) -> QuantState | None:
-    """The quantization state of a root module, or None."""
+    """Look up the quantization state of a root module; None if it has none."""
     return model.__dict__.get(_STATE)
 
 

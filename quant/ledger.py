@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ class LayerRecord(LayerPlan):
     notes: dict[str, Any] = Field(default_factory=dict, description="what the method chose for this layer")
 
     def as_plan(self) -> LayerPlan:
-        """The plan's part of this line, for comparing with the plan."""
+        """Cut down to the plan's part of this line, for comparing with the plan."""
         return LayerPlan(**{name: getattr(self, name) for name in LayerPlan.model_fields})
 
 
@@ -71,5 +70,5 @@ class Ledger(Plan):
         target = Path(path)
         temporary = target.with_name(target.name + ".part")
         temporary.write_text(self.to_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, target)
+        temporary.replace(target)
         return target

@@ -15,7 +15,7 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def example_inputs(model: nn.Module, batch: int = 1) -> Example | None:
-    """Inputs of one forward for the diffusers denoisers, from the model's config; None for other models."""
+    """Make inputs of one forward for the diffusers denoisers from their config; None for other models."""
     config = getattr(model, "config", None)
     get = (
         config.get

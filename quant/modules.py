@@ -93,7 +93,7 @@ class QuantLayer(ExactBuffers):
         return out if self.branch is None else out + self.branch(x)
 
     def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's own arithmetic on given values."""
+        """Do the layer's own arithmetic on given values."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
 
@@ -108,7 +108,7 @@ class QuantLinear(QuantLayer, nn.Linear):
         self.adopt(original, result, clock, keep_original)
 
     def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """x W^T + b."""
+        """Multiply by the transposed weight and add the bias."""
         return nn.functional.linear(x, weight, bias)
 
 
@@ -129,12 +129,12 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
         self.adopt(original, result, clock, keep_original)
 
     def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolution with this layer's stride, padding and groups."""
+        """Convolve with this layer's stride, padding and groups."""
         return self._conv_forward(x, weight, bias)
 
 
 def make(original: nn.Module, result: LayerResult, clock: Clock, keep_original: bool = True) -> QuantLayer:
-    """A quantized layer in place of `original`."""
+    """Build the quantized layer that stands for `original`."""
     if isinstance(original, nn.Linear):
         return QuantLinear(original, result, clock, keep_original)
     if isinstance(original, nn.Conv2d):

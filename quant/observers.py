@@ -44,7 +44,7 @@ class MinMax(BaseModel):
         )
 
     def stream(self) -> Stream:
-        """Running minimum and maximum."""
+        """Keep a running minimum and maximum."""
         return _MinMaxStream()
 
 
@@ -66,7 +66,7 @@ class _MinMaxStream(Stream):
 
 
 class Percentile(BaseModel):
-    """Cut the tails: keep the central `percent` of the values (streaming: off a log histogram with 9 % bins)."""
+    """Cut the tails, keep the central `percent` of the values (streaming: off a histogram with 9 % bins)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["percentile"] = "percentile"

@@ -40,7 +40,7 @@ class Smooth(nn.Module):
         return x / self.factor.to(x.dtype).reshape(shape)
 
     def to_weight(self, weight: Tensor) -> Tensor:
-        """The weight to quantize."""
+        """Scale the weight's columns: the weight to quantize."""
         return weight * self._columns(weight)
 
     def from_weight(self, weight: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class LowRank(nn.Module):
         return nn.functional.linear(nn.functional.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
 
     def weight(self) -> Tensor:
-        """The product ``up down``, (out, in), that the branch adds to the layer's weight."""
+        """Multiply ``up down``, (out, in): what the branch adds to the layer's weight."""
         return self.up.float() @ self.down.float()
 
     def spec(self) -> dict[str, Any]:

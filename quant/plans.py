@@ -102,7 +102,7 @@ class Plan(BaseModel):
 
     @property
     def mean_weight_bits(self) -> float:
-        """Bits a weight over *all* Linear and Conv2d weights, scales and side branches counted, skipped ones too."""
+        """Bits a weight over *all* Linear and Conv2d weights: scales, side branches and skipped layers count."""
         weights = sum(layer.n_weights for layer in self.layers)
         return 8 * sum(layer.bytes_after for layer in self.layers) / max(1, weights)
 

@@ -20,7 +20,8 @@ ROLES: tuple[tuple[str, Role], ...] = (
     ("*guidance_embedder.*", "time"), ("*text_embedder.*", "time"), ("class_embedding*", "time"),
     ("*time_emb_proj", "modulation"), ("adaln_single.linear", "modulation"), ("*norm.linear", "modulation"),
     ("*norm1.linear", "modulation"), ("*norm1_context.linear", "modulation"),
-    ("encoder_hid_proj*", "condition"), ("caption_projection.*", "condition"), ("context_embedder", "condition"),
+    ("encoder_hid_proj*", "condition"), ("caption_projection.*", "condition"),
+    ("context_embedder", "condition"),
 )  # fmt: skip
 
 REASONS: dict[str, str] = {
@@ -33,7 +34,7 @@ REASONS: dict[str, str] = {
 
 
 def role_of(name: str) -> Role:
-    """What part of a denoiser a layer is, by its diffusers name; "body" for everything else."""
+    """Tell what part of a denoiser a layer is by its diffusers name; "body" for everything else."""
     return next((role for pattern, role in ROLES if fnmatchcase(name, pattern)), "body")
 
 

@@ -57,12 +57,13 @@ class Quantizer(BaseModel):
             return self.grid.fit_data(view.tensor, view.dims, DTYPES[self.scale_dtype])
         return self._fit(*self.observer.range_of(view, self.grid))
 
-    def blank_params(self, blank: Tensor, layout: Layout) -> Params:
-        """Parameters of the right shapes and types for a tensor on the meta device."""
-        view = self.granularity.view(blank, layout)
+    def blank_params(self, shape: tuple[int, ...], layout: Layout) -> Params:
+        """Parameters of the right shapes and types for a tensor of `shape`, without making one."""
+        view = self.granularity.view(torch.empty(shape, device="meta"), layout)
+        blank = torch.zeros([1 if axis in view.dims else n for axis, n in enumerate(view.tensor.shape)])
         if isinstance(self.grid, BinaryGrid):
-            return self.grid.fit_data(view.tensor, view.dims, DTYPES[self.scale_dtype])
-        return self._fit(*MinMax().range_of(view, self.grid))
+            return self.grid.fit_data(blank, view.dims, DTYPES[self.scale_dtype])
+        return self._fit(blank, blank)
 
     def stream(self) -> Stream:
         """Start streaming statistics for `params_of`."""

@@ -116,12 +116,12 @@ def method(name: str, *, config: type[BaseModel], info: MethodInfo) -> Callable[
 
 
 def list_methods(pattern: str = "*") -> list[str]:
-    """Names of the methods that match a wildcard."""
+    """List the names of the methods that match a wildcard."""
     return [name for name in NAMES if fnmatchcase(name, pattern)]
 
 
 def get_method(name: str) -> Method:
-    """A method by name."""
+    """Look up a method by name."""
     if name not in NAMES:
         raise InputError(f"unknown method {name!r}, known: {', '.join(NAMES)}")
     import_module(f"quant.methods.{name}")
@@ -129,7 +129,7 @@ def get_method(name: str) -> Method:
 
 
 def list_presets(pattern: str = "*") -> list[str]:
-    """Names of the presets that match a wildcard."""
+    """List the names of the presets that match a wildcard."""
     return [name for name in _preset_files() if fnmatchcase(name, pattern)]
 
 
@@ -141,7 +141,7 @@ def _preset_files() -> dict[str, tuple[str, Path]]:
 
 
 def get_preset(name: str) -> Preset:
-    """A preset by name.
+    """Look up a preset by name.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def resolve(recipe: str | BaseModel) -> tuple[str, Method, BaseModel]:
 
 
 def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:
-    """A method's config from plain values, with a one-line error."""
+    """Make a method's config from plain values, with a one-line error."""
     try:
         return chosen.config.model_validate(values)
     except ValidationError as error:
@@ -187,5 +187,5 @@ def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:
 
 
 def list_info(names: Iterable[str] | None = None) -> dict[str, MethodInfo]:
-    """Metadata by method name."""
+    """Collect metadata by method name."""
     return {name: get_method(name).info for name in (names or NAMES)}

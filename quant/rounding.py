@@ -18,11 +18,11 @@ class _RoundSTE(torch.autograd.Function):
         return grad
 
 
-def round_ste(x: Tensor) -> Tensor:
-    """Round half to even; where gradients are recorded, pass them straight through."""
+def round_ste_(x: Tensor) -> Tensor:
+    """Round half to even, in place; where gradients are recorded, pass them straight through."""
     if torch.is_grad_enabled() and x.requires_grad:
         return _RoundSTE.apply(x)
-    return torch.round(x)
+    return x.round_()
 
 
 def safe_scale(scale: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ class Schedule(BaseModel):
         if self.match == "exact" and bool((gap > 1e-3 * (1 + keys.abs())).any()):
             missing = keys[int(gap.argmax())].item()
             raise InputError(
-                f"timestep {missing:g} is not in the calibrated table ({len(table)} values, {table.min():g} to "
-                f"{table.max():g}): sample with the calibrated steps, or use match='nearest'"
+                f"timestep {missing:g} is not in the calibrated table ({len(table)} values, {table.min():g} "
+                f"to {table.max():g}): sample with the calibrated steps, or use match='nearest'"
             )
         return row
 

@@ -12,7 +12,7 @@ HEADINGS = ("layer", "kind", "shape", "weight", "activation", "MACs", "bytes bef
 
 
 def to_html(plan: Plan, limit: int = 400) -> str:
-    """A table with totals in the caption, for notebooks and reports."""
+    """Write a table with totals in the caption, for notebooks and reports."""
     extra = "weight SQNR dB" if _is_ledger(plan) else None
     head = "".join(f"<th>{escape(h)}</th>" for h in (*HEADINGS, *([extra] if extra else [])))
     body = []
@@ -23,7 +23,8 @@ def to_html(plan: Plan, limit: int = 400) -> str:
     if len(plan.layers) > limit:
         body.append(f"<tr><td colspan=10>and {len(plan.layers) - limit} more layers</td></tr>")
     caption = escape(headline(plan))
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    rows = "".join(body)
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def to_text(plan: Plan) -> str:
@@ -52,8 +53,8 @@ def _cells(layer: LayerPlan) -> tuple[str, ...]:
         f"{layer.activation.label} {layer.activation.schedule.label}" if layer.activation else "float"
     )
     return (
-        layer.name, layer.kind, "x".join(map(str, layer.shape)), layer.weight.label if layer.weight else "float",
-        activation, "" if layer.macs is None else f"{layer.macs:,}", f"{layer.bytes_before:,}",
+        layer.name, layer.kind, "x".join(map(str, layer.shape)),
+        layer.weight.label if layer.weight else "float", activation, "" if layer.macs is None else f"{layer.macs:,}", f"{layer.bytes_before:,}",
         f"{layer.bytes_after:,}", layer.reason or "",
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ def _weight(layer: LayerInfo, config: RtnConfig) -> tuple[Quantizer, str | None]
 
 
 def _activation(layer: LayerInfo, config: RtnConfig) -> Quantizer | None:
-    """Per token for linears, per pixel for 1x1 convolutions, per image for larger kernels (all free in a GEMM)."""
+    """Scale per token for linears, per pixel for 1x1 convolutions, per image for larger kernels: all free."""
     if config.activation_bits is None:
         return None
     if config.activation_group is not None:

@@ -1,0 +1,88 @@
+"""Tiny random models that every quant test shares."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+
+class Odd(nn.Module):
+    """Sizes that no group divides, an odd number of inputs, a strided, a grouped and a pointwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(5, 24, 3, padding=1)
+        self.wide = nn.Conv2d(24, 70, 3, padding=1, stride=2, bias=False)
+        self.depthwise = nn.Conv2d(70, 70, 3, padding=1, groups=70)
+        self.pointwise = nn.Conv2d(70, 33, 1)
+        self.linear = nn.Linear(33, 131)
+        self.out = nn.Linear(131, 3, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.nn.functional.silu(self.first(x))
+        hidden = self.pointwise(self.depthwise(torch.nn.functional.silu(self.wide(hidden))))
+        return self.out(torch.nn.functional.silu(self.linear(hidden.flatten(2).transpose(1, 2))))
+
+
+def unet(side: int = 8) -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=side, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
+        norm_num_groups=8, cross_attention_dim=24, attention_head_dim=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+
+
+def pixart(side: int = 8) -> nn.Module:
+    from diffusers import PixArtTransformer2DModel
+
+    return PixArtTransformer2DModel(
+        num_attention_heads=4, attention_head_dim=18, in_channels=4, out_channels=4, num_layers=2, norm_num_groups=4,
+        cross_attention_dim=72, sample_size=side, patch_size=2, caption_channels=24, use_additional_conditions=False,
+    )  # fmt: skip
+
+
+BUILDERS = {"odd": Odd, "unet": unet, "pixart": pixart}
+
+
+def inputs(name: str, batch: int = 2) -> tuple[tuple, dict]:
+    """Arguments of one forward, drawn with a fixed seed."""
+    generator = torch.Generator().manual_seed(1)
+    if name == "odd":
+        return (torch.randn(batch, 5, 9, 9, generator=generator),), {}
+    x = torch.randn(batch, 4, 8, 8, generator=generator)
+    condition = torch.randn(batch, 7, 24, generator=generator)
+    kwargs = {"encoder_hidden_states": condition, "timestep": torch.full((batch,), 500.0)}
+    if name == "pixart":
+        kwargs["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
+    return (x,), kwargs
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return BUILDERS[name]().eval()
+
+
+@torch.no_grad()
+def run(model: nn.Module, name: str) -> torch.Tensor:
+    args, kwargs = inputs(name)
+    dtype = next(p for p in model.parameters() if p.is_floating_point()).dtype
+    args = tuple(a.to(dtype) for a in args)
+    kwargs = {k: v.to(dtype) if k == "encoder_hidden_states" else v for k, v in kwargs.items()}
+    out = model(*args, **kwargs)
+    return out if isinstance(out, torch.Tensor) else out.sample
+
+
+@pytest.fixture(params=list(BUILDERS))
+def model_name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """`build(name, seed)`, `inputs(name)`, `run(model, name)` for the models above."""
+    return SimpleNamespace(build=build, inputs=inputs, run=run, names=tuple(BUILDERS))
