@@ -1,4 +1,4 @@
-"""Make simulated subjects: python data_scripts/simulate.py [--preset large] [--stimuli SOURCE] [--root DIR]."""
+"""Make simulated subjects: python data_scripts/simulate.py [--preset large] [--stimuli FILE] [--root DIR]."""
 
 from __future__ import annotations
 
