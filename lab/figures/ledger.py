@@ -150,7 +150,7 @@ def _row(entry: Mapping[str, Any], formats: Sequence[Any]) -> LayerRow:
         kind=str(entry.get("kind", "")),
         bits=f"W{weight or full}A{activation or full}" if quantized else f"full precision, {full} bits",
         # Only a compiled kernel multiplies codes natively; plain torch computes the same numbers, simulated.
-        how=("native" if "triton" in path else "simulated") if quantized else "",
+        how=("native" if "triton" in path and "simulated" not in path else "simulated") if quantized else "",
         reason=str(entry.get("reason") or ""),
         macs=float(entry.get("macs") or 0),
         bytes_before=before,

@@ -35,9 +35,9 @@ CLAIMS = (
     "A reconstruction shows what a decoder fitted to this one person's recordings of known pictures infers, "
     "together with what it learned from many other pictures: sharp detail may come from the model and not "
     "from the brain. It needs a person who took part willingly and lay still in a scanner for a long time. "
-    "Nothing here reads thoughts, and no score on one person or one set of pictures says how it would be on others. "
-    "Share this page under the terms of the data: it holds stimuli. Compare only runs with the same test "
-    "pictures and scoring."
+    "Nothing here reads thoughts, and no score on one person or one set of pictures says how it would be on "
+    "others. Share this page under the terms of the data: it holds stimuli. Compare only runs with the same "
+    "test pictures and scoring."
 )
 
 

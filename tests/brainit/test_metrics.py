@@ -99,7 +99,7 @@ def test_correlation_block_layout():
 
 
 def _with_correlations(wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features whose correlation block is `wanted`: orthonormal truths, each reconstruction plus a spare axis."""
+    """Features whose correlation block is `wanted`: orthonormal truths, one spare axis a reconstruction."""
     n = len(wanted)
     basis = np.linalg.svd(np.eye(2 * n + 1) - 1 / (2 * n + 1))[0][:, : 2 * n].T  # centred and orthonormal
     truth, spare = basis[:n], basis[n:]
