@@ -40,7 +40,8 @@ LEDGER = {
     "formats": FORMATS,
     "layers": [
         {"name": "a", "kind": "Linear", "shape": [10, 100], "weight": 0, "activation": 0, "reason": None,
-         "macs": 3000, "bytes_before": 4000, "bytes_after": 1040, "path": "simulated (triton); from codes: int8_linear"},
+         "macs": 3000, "bytes_before": 4000, "bytes_after": 1040,
+         "path": "simulated (triton); from codes: int8_linear"},
         {"name": "b", "kind": "Linear", "shape": [10, 100], "weight": 1, "activation": None, "reason": None,
          "macs": 900, "bytes_before": 4000, "bytes_after": 540, "path": "w4: triton"},
         {"name": "out", "kind": "Conv2d", "shape": [1, 10, 1, 1], "weight": None, "activation": None,
