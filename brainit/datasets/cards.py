@@ -21,7 +21,7 @@ CARDS: list[dict[str, Any]] = [
         "title": "simulated subjects: a forward model of visual cortex looking at pictures",
         "simulated": True,
         "terms": "made by this program; the pictures keep the terms of the folder they came from",
-        "size": "small: 4 subjects, 600 voxels, about 6 MB; large: 4 subjects, 4,000 voxels, about 300 MB",
+        "size": "small: 4 subjects, 600 voxels, 14 MB; large: 4 subjects, 4,000 voxels, about 430 MB",
         "source": "brainit.datasets.simulated",
         "how": "made on first use, or by: brainlab data fetch simulated",
         "module": "brainit.datasets.simulated",
