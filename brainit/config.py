@@ -154,10 +154,11 @@ class CareConfig(_Config):
         description="Share of a batch made of external pictures with fMRI predicted by the encoder, where those are given.",
     )
     synthetic_noise: float = Field(
-        1.0,
+        0.7,
         ge=0,
         le=5,
-        description="Noise of synthetic fMRI over the encoder's residual (its covariance is kept).",
+        description="Noise of synthetic fMRI over the encoder's residual (its covariance is kept); below 1 because ridge "
+        "shrinks the signal that the encoder predicts.",
     )
 
     @model_validator(mode="after")
@@ -175,6 +176,12 @@ class BrainITConfig(_Config):
     clusters: ClusterConfig = ClusterConfig()
     train: TrainConfig = TrainConfig()
     care: CareConfig = CareConfig()
+    encoder_components: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Principal components of picture features the encoder sees; 0: a sixth of the trials, 8 to 64.",
+    )
     encoder_rank: int = Field(
         32, ge=2, le=1024, description="Length of the image-to-fMRI encoder's voxel embeddings."
     )
@@ -183,7 +190,17 @@ class BrainITConfig(_Config):
 PRESETS: dict[str, dict[str, Any]] = {
     "nsd": {"care": {"ridge": False}},
     "small": {
-        "model": {"width": 96, "heads": 4, "depth": 2, "mlp_ratio": 2.0, "shared": True, "init_std": 0.1},
+        "model": {
+            "width": 96,
+            "heads": 4,
+            "depth": 2,
+            "mlp_ratio": 2.0,
+            "shared": True,
+            "init_std": 0.1,
+            "voxel_gain": 0.3,
+            "query_std": 1.0,
+            "functional_init": True,
+        },
         "train": {
             "epochs": 30,
             "patience": 4,
@@ -195,7 +212,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "validation": 0.15,
             "structure_loss": "mse",
             "voxel_draws": 0,
-            "positions": [24, 16, 8],
+            "positions": [16, 8, 4],
         },
         "care": {"residual_on_ridge": True, "calibrate": "stack"},
     },

@@ -177,7 +177,9 @@ def _encoder(
     kept = {name: ~np.isin(own.group, list(leave_out or ())) for name, own in trials.items()}
     seen = {name: features[own.rows[kept[name]]] for name, own in trials.items()}
     betas = {name: own.betas[kept[name]] for name, own in trials.items()}
-    return fit_encoder(seen, betas, rank=config.encoder_rank, external=outside)
+    n_trials = sum(len(own) for own in betas.values())
+    components = config.encoder_components or min(max(n_trials // 6, 8), 64)
+    return fit_encoder(seen, betas, rank=config.encoder_rank, n_components=components, external=outside)
 
 
 def _fold_encoder(
