@@ -15,6 +15,7 @@ from quant import registry
 from quant.encoded import LayerResult, param_bytes, planned_bytes
 from quant.errors import InputError, MissingDataError
 from quant.execute import kernel_op
+from quant.granularity import weight_layout
 from quant.install import install_, refuse_quantized
 from quant.layers import LayerInfo, find_layers, model_bytes
 from quant.ledger import LayerRecord, Ledger
@@ -102,7 +103,9 @@ def _line(layer: LayerInfo, answer: Any, macs: int | None, settings: dict[str, A
     common: dict[str, Any] = {"name": layer.name, "kind": layer.kind, "shape": layer.shape, "macs": macs}
     if isinstance(answer, str):
         return LayerPlan(**common, reason=answer, bytes_before=layer.bytes, bytes_after=layer.bytes)
-    size = sum(planned_bytes(answer.weight, layer.shape, layer.weight_layout).values()) + answer.side_bytes
+    size = (
+        sum(planned_bytes(answer.weight, layer.shape, weight_layout(layer.kind)).values()) + answer.side_bytes
+    )
     return LayerPlan(
         **common, weight=answer.weight, activation=answer.activation, reason=answer.reason, settings=settings,
         bytes_before=layer.bytes, bytes_after=size,

@@ -21,6 +21,16 @@ Layout = Literal["linear_weight", "conv_weight", "linear_input", "conv_input"]
 Kind = Literal["tensor", "channel", "token", "sample", "input_channel", "group"]
 
 
+def weight_layout(kind: str) -> Layout:
+    """Layout of the weight of a "Linear" or "Conv2d"."""
+    return "linear_weight" if kind == "Linear" else "conv_weight"
+
+
+def input_layout(kind: str) -> Layout:
+    """Layout of the input of a "Linear" or "Conv2d"."""
+    return "linear_input" if kind == "Linear" else "conv_input"
+
+
 class View(NamedTuple):
     """A reshaped tensor and the axes over which one parameter is shared."""
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from quant.granularity import Layout
-
 
 class LayerInfo(NamedTuple):
     """What a policy may know about a layer before anything is done to it."""
@@ -23,16 +21,6 @@ class LayerInfo(NamedTuple):
     """Of the weight as it is now."""
     plain: bool
     """Exactly nn.Linear or nn.Conv2d, not a subclass that may go another way."""
-
-    @property
-    def weight_layout(self) -> Layout:
-        """Layout of the weight for `Granularity`."""
-        return "linear_weight" if self.kind == "Linear" else "conv_weight"
-
-    @property
-    def input_layout(self) -> Layout:
-        """Layout of the input for `Granularity`."""
-        return "linear_input" if self.kind == "Linear" else "conv_input"
 
     @property
     def n_weights(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from quant.activation import ActivationQuantizer, ExactBuffers
 from quant.encoded import EncodedWeight, LayerResult
 from quant.execute import run_codes
+from quant.granularity import Layout
 from quant.schedule import Clock
 
 
@@ -49,7 +50,7 @@ class QuantLayer(ExactBuffers):
         self.register_buffer("weight", encoded.decode(dtype), persistent=False)
         self.transform, self.branch, self.input_quantizer = result.transform, result.branch, None
         if result.activation is not None:
-            layout = "linear_input" if encoded.layout == "linear_weight" else "conv_input"
+            layout: Layout = "linear_input" if encoded.layout == "linear_weight" else "conv_input"
             self.input_quantizer = ActivationQuantizer(
                 result.activation, layout, result.activation_params, result.timesteps, clock
             )

@@ -75,8 +75,8 @@ class LowRank(nn.Module):
 
     def __init__(self, down: Tensor, up: Tensor) -> None:
         super().__init__()
-        self.register_buffer("down", down)
-        self.register_buffer("up", up)
+        self.register_buffer("down", down.contiguous())  # a file keeps values, not strides
+        self.register_buffer("up", up.contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         """Contribution of the branch."""

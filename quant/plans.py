@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quant.granularity import input_layout, weight_layout
 from quant.quantizer import Quantizer
 
 
@@ -57,15 +58,10 @@ class LayerPlan(BaseModel):
     def cost(self) -> str:
         """Which scales need a rescale inside the sum: "", "weight", "activation" or both."""
         taps = self.n_weights // (self.shape[0] * self.shape[1])
-        linear = self.kind == "Linear"
         parts = []
-        if (
-            self.weight
-            and self.weight.granularity.cost("linear_weight" if linear else "conv_weight") != "free"
-        ):
+        if self.weight and self.weight.granularity.cost(weight_layout(self.kind)) != "free":
             parts.append("weight")
-        layout = "linear_input" if linear else "conv_input"
-        if self.activation and self.activation.granularity.cost(layout, taps) != "free":
+        if self.activation and self.activation.granularity.cost(input_layout(self.kind), taps) != "free":
             parts.append("activation")
         return " + ".join(parts)
 
@@ -102,7 +98,7 @@ class Plan(BaseModel):
 
     @property
     def mean_weight_bits(self) -> float:
-        """Bits a weight over *all* Linear and Conv2d weights: scales, side branches and skipped layers count."""
+        """Bits a weight over *all* Linear and Conv2d weights, with scales, branches and skipped layers."""
         weights = sum(layer.n_weights for layer in self.layers)
         return 8 * sum(layer.bytes_after for layer in self.layers) / max(1, weights)
 

@@ -64,12 +64,12 @@ def selection(
         if include and not any(fnmatchcase(name, pattern) for pattern in include):
             reason = "not included"
         hit = next((pattern for pattern in exclude if fnmatchcase(name, pattern)), None)
-        if hit is not None:
+        if reason is None and hit is not None:
             reason = f"excluded by {hit!r}"
         for pattern, value in overrides.items():
             if fnmatchcase(name, pattern):
                 if value == "skip":
-                    reason = f"skipped by override {pattern!r}"
+                    reason = reason or f"skipped by override {pattern!r}"
                 else:
                     settings = {**settings, **value}
         chosen[name] = (reason, settings)

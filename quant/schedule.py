@@ -49,15 +49,13 @@ class Schedule(BaseModel):
         return row
 
 
-class Clock(nn.Module):
+class Clock:
     """The current timestep of one model, read from its forward call.
 
-    A tiny module without parameters, so that `copy.deepcopy` of a quantized model keeps hook and layers on
-    one and the same clock.
+    `copy.deepcopy` of a quantized model copies hook and layers together, so they stay on one clock.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.timestep: Tensor | None = None
 
     def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -54,7 +54,8 @@ def _cells(layer: LayerPlan) -> tuple[str, ...]:
     )
     return (
         layer.name, layer.kind, "x".join(map(str, layer.shape)),
-        layer.weight.label if layer.weight else "float", activation, "" if layer.macs is None else f"{layer.macs:,}", f"{layer.bytes_before:,}",
+        layer.weight.label if layer.weight else "float", activation,
+        "" if layer.macs is None else f"{layer.macs:,}", f"{layer.bytes_before:,}",
         f"{layer.bytes_after:,}", layer.reason or "",
     )  # fmt: skip
 

@@ -1,9 +1,9 @@
 """Record full-precision sampling once, read it many times: calibration, distillation, evaluation.
 
 A store is a folder: ``manifest.json`` (settings, shard list, hash) and one safetensors file for each batch
-of samples, holding the denoiser's inputs ``x`` (samples, steps, ...), the final samples, and the conditions. Each
-sample has a key; its starting noise depends on the seed and its key only, so batch size and resuming change
-nothing. Keys are split into disjoint subsets once, when the store is made.
+of samples, holding the denoiser's inputs ``x`` (samples, steps, ...), the final samples and the conditions.
+Each sample has a key; its starting noise depends on the seed and its key only, so batch size and resuming
+change nothing. Keys are split into disjoint subsets once, when the store is made.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Trajectories:
         return sorted(order[low:high])
 
     def sample(self, key: int) -> dict[str, Tensor]:
-        """Everything of one sample: `x` (steps, C, H, W), `final`, `timestep`, and `condition` if there is one."""
+        """Read one sample: `x` (steps, C, H, W), `final`, `timestep`, and `condition` if there is one."""
         size = self.settings["batch_size"]
         with _reader(self._shard(key // size * size)) as file:
             row = key % size

@@ -14,6 +14,7 @@ from quant.checkpoint.header import Header, LayerParts, digest
 from quant.checkpoint.writing import dtype_of
 from quant.encoded import EncodedWeight, LayerResult, planned_bytes
 from quant.errors import InputError, MissingDataError
+from quant.granularity import weight_layout
 from quant.install import install_, refuse_quantized
 from quant.layers import find_layers
 from quant.ledger import LayerRecord, Ledger
@@ -137,7 +138,7 @@ def _result(
         used.add(name)
         return tensors[name]
 
-    layout = "linear_weight" if record.kind == "Linear" else "conv_weight"
+    layout = weight_layout(record.kind)
     packed = take("codes")
     row = record.n_weights // record.shape[0]
     expected = (record.shape[0], packing.packed_bytes(row, record.weight.bits))

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Odd(nn.Module):
-    """Sizes that no group divides, an odd number of inputs, a strided, a grouped and a pointwise convolution."""
+    """Sizes that no group divides; strided, depthwise and pointwise convolutions; odd row lengths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,19 +31,35 @@ def unet(side: int = 8) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        sample_size=side, in_channels=4, out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
-        norm_num_groups=8, cross_attention_dim=24, attention_head_dim=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+        sample_size=side,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=24,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
 
 
 def pixart(side: int = 8) -> nn.Module:
     from diffusers import PixArtTransformer2DModel
 
     return PixArtTransformer2DModel(
-        num_attention_heads=4, attention_head_dim=18, in_channels=4, out_channels=4, num_layers=2, norm_num_groups=4,
-        cross_attention_dim=72, sample_size=side, patch_size=2, caption_channels=24, use_additional_conditions=False,
-    )  # fmt: skip
+        num_attention_heads=4,
+        attention_head_dim=18,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        norm_num_groups=4,
+        cross_attention_dim=72,
+        sample_size=side,
+        patch_size=2,
+        caption_channels=24,
+        use_additional_conditions=False,
+    )
 
 
 BUILDERS = {"odd": Odd, "unet": unet, "pixart": pixart}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from quant.encoded import EncodedWeight, LayerResult
+from quant.granularity import weight_layout
 from quant.layers import LayerInfo
 from quant.methods.rtn.config import RtnConfig
 from quant.observers import MinMax, MseSearch
@@ -25,8 +28,8 @@ def formats(layer: LayerInfo, config: RtnConfig) -> LayerFormat | str:
         return LayerFormat(
             int_quantizer(8, "channel", observer=MinMax(), schedule=_STATIC), None, reason=reason
         )
-    weight, reason = _weight(layer, config)
-    return LayerFormat(weight, _activation(layer, config), reason=reason)
+    weight, note = _weight(layer, config)
+    return LayerFormat(weight, _activation(layer, config), reason=note)
 
 
 _STATIC = Schedule(kind="static")
@@ -34,12 +37,12 @@ _STATIC = Schedule(kind="static")
 
 def _weight(layer: LayerInfo, config: RtnConfig) -> tuple[Quantizer, str | None]:
     observer = MseSearch() if config.weight_range == "mse" else MinMax()
-    options = {"observer": observer, "schedule": _STATIC}
+    options: dict[str, Any] = {"observer": observer, "schedule": _STATIC}
     if config.weight_group is None:
         return int_quantizer(config.weight_bits, "channel", **options), None
     if layer.shape[1] < config.weight_group:
-        reason = f"one scale an output channel: {layer.shape[1]} input channels are less than a group"
-        return int_quantizer(config.weight_bits, "channel", **options), reason
+        short = f"one scale an output channel: {layer.shape[1]} input channels are less than a group"
+        return int_quantizer(config.weight_bits, "channel", **options), short
     rest = layer.shape[1] % config.weight_group
     reason = f"last group has {rest} of {config.weight_group} channels" if rest else None
     return int_quantizer(config.weight_bits, "group", config.weight_group, **options), reason
@@ -64,9 +67,8 @@ def handler(model: nn.Module, plan: Plan, config: RtnConfig, context: Context) -
         if layer.weight is None:
             continue
         module = modules[layer.name]
-        layout = "linear_weight" if layer.kind == "Linear" else "conv_weight"
         weight = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
-        encoded = EncodedWeight.from_weight(weight, layer.weight, layout)
+        encoded = EncodedWeight.from_weight(weight, layer.weight, weight_layout(layer.kind))
         results[layer.name] = LayerResult(encoded, layer.activation)
     context.progress(len(results), len(plan.quantized), "done")
     return results

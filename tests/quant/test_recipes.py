@@ -1,0 +1,153 @@
+"""Plans, wildcards, overrides, the registry, and what a person can get wrong."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import quant
+from quant.methods.rtn import RtnConfig
+from quant.registry import list_info
+
+
+def test_listing_does_not_import_torch(repo) -> None:
+    code = (
+        "import sys, quant\nassert quant.list_methods() and quant.list_presets('rtn-*')\n"
+        "quant.get_method('rtn').config.model_json_schema()\nquant.get_preset('rtn-w8a8')\n"
+        "print([m for m in ('torch', 'triton', 'diffusers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_method_has_a_card_and_metadata(repo) -> None:
+    for name, info in list_info().items():
+        folder = repo / "quant" / "methods" / name
+        assert (folder / "CARD.md").stat().st_size > 500 and info.title and info.native
+        assert list((folder / "presets").glob("*.yaml"))
+
+
+def test_default_policy_gives_reasons(tiny) -> None:
+    lines = {line.name: line for line in quant.plan(tiny.build("unet"), "rtn-w4a4").layers}
+    for name in ("conv_in", "conv_out", "time_embedding.linear_1"):
+        assert lines[name].skipped and lines[name].reason
+    modulation = lines["down_blocks.0.resnets.0.time_emb_proj"]
+    assert modulation.bits == "W8A32" and "weight only" in modulation.reason
+    assert lines["mid_block.resnets.0.conv1"].bits == "W4A4"
+    assert lines["mid_block.resnets.0.conv1"].cost == "weight + activation"
+    assert "less than a group" in lines["down_blocks.0.resnets.0.conv1"].reason
+    w8 = {line.name: line for line in quant.plan(tiny.build("unet"), "rtn-w8a8").layers}
+    assert w8["mid_block.resnets.0.conv1"].activation.granularity.kind == "sample"
+    assert all(line.cost == "" for line in w8.values())
+
+
+def test_macs_are_counted_by_hand_where_it_is_easy(tiny) -> None:
+    plan = quant.plan(tiny.build("odd"), "rtn-w8a8", example=tiny.inputs("odd", 1))
+    macs = {line.name: line.macs for line in plan.layers}
+    assert macs == {
+        "first": 81 * 24 * 5 * 9,
+        "wide": 25 * 70 * 24 * 9,
+        "depthwise": 25 * 70 * 9,
+        "pointwise": 25 * 33 * 70,
+        "linear": 25 * 33 * 131,
+        "out": 25 * 131 * 3,
+    }
+    assert plan.mac_rule.startswith("counted") and plan.macs_share() == {"W8A8": 1.0}
+    assert "pass example" in quant.plan(tiny.build("odd"), "rtn-w8a8").mac_rule
+
+
+def test_wildcards_and_overrides(tiny) -> None:
+    model = tiny.build("unet")
+    plan = quant.plan(
+        model,
+        "rtn-w4a8",
+        include=["mid_block.*"],
+        exclude=["*.to_v"],
+        overrides={"*.to_k": {"weight_bits": 8, "weight_group": None}, "*.to_q": "skip"},
+    )
+    for line in plan.layers:
+        if not line.name.startswith("mid_block."):
+            assert line.skipped and line.reason == "not included"
+        elif line.name.endswith(("to_v", "to_q")):
+            assert "excluded by '*.to_v'" in line.reason or "override '*.to_q'" in line.reason
+        elif line.name.endswith("to_k"):
+            assert line.bits == "W8A8" and line.settings == {"weight_bits": 8, "weight_group": None}
+    ledger = quant.quantize_(model, "rtn-w4a8", include=["mid_block.*"], exclude=["*.to_v", "*.to_q"])
+    assert len(ledger.quantized) == len([1 for line in plan.layers if not line.skipped])
+
+
+BAD = {
+    "unknown preset": (lambda m: quant.plan(m, "rtn-w8a9"), "did you mean 'rtn-w8a8'"),
+    "typo in a pattern": (lambda m: quant.plan(m, "rtn-w8a8", exclude=["linaer"]), "closest name: 'linear'"),
+    "override of nothing": (
+        lambda m: quant.plan(m, "rtn-w8a8", overrides={"zzz": "skip"}),
+        "matches none of the 6",
+    ),
+    "unknown setting": (lambda m: quant.plan(m, "rtn-w8a8", overrides={"*": {"bits": 4}}), "rtn: bits = 4"),
+    "bits out of range": (
+        lambda m: quant.plan(m, "rtn-w8a8", overrides={"*": {"weight_bits": 1}}),
+        "greater than or equal to 2",
+    ),
+    "recipe of another kind": (lambda m: quant.plan(m, 8), "a preset name or a method's config, got int"),
+    "no layers": (lambda m: quant.plan(nn.ReLU(), "rtn-w8a8"), "no Linear or Conv2d layer"),
+    "bare layer": (lambda m: quant.plan(m.linear, "rtn-w8a8"), "wrap it"),
+    "restore of nothing": (lambda m: quant.restore_(m), "not quantized"),
+    "unknown method": (lambda m: quant.get_method("magic"), "unknown method 'magic', known: "),
+    "unknown backend": (lambda m: quant.use_backend(m, "fast").__enter__(), "allowed: simulated, kernels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line(case: str, tiny) -> None:
+    call, message = BAD[case]
+    with pytest.raises(quant.InputError, match=message) as caught:
+        call(tiny.build("odd"))
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_layers_that_forward_elsewhere_are_left_alone() -> None:
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    lines = {line.name: line for line in quant.plan(model, "rtn-w8a8").layers}
+    assert lines["self_attn.out_proj"].skipped and "subclass" in lines["self_attn.out_proj"].reason
+    assert not lines["linear1"].skipped
+
+
+def test_a_layer_used_twice_is_one_layer() -> None:
+    shared = nn.Linear(16, 16)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    assert len(quant.quantize_(model, "rtn-w8a8").layers) == 1
+    assert model[0] is model[2] and type(model[0]) is not nn.Linear
+    quant.restore_(model)
+    assert model[0] is shared and model[2] is shared
+
+
+def test_copies_are_independent(tiny) -> None:
+    model = tiny.build("odd")
+    quant.quantize_(model, "rtn-w8a8")
+    out = tiny.run(model, "odd")
+    twin = copy.deepcopy(model)
+    quant.restore_(model)
+    assert torch.equal(tiny.run(twin, "odd"), out) and not torch.equal(tiny.run(model, "odd"), out)
+
+
+def test_originals_can_be_dropped(tiny) -> None:
+    model = tiny.build("odd")
+    quant.quantize_(model, RtnConfig(weight_bits=5), keep_originals=False)
+    with pytest.raises(quant.InputError, match="load the full-precision model"):
+        quant.restore_(model)
+    with pytest.raises(quant.InputError, match="no full-precision model"), quant.enabled(model, False):
+        pass
+
+
+def test_one_images_scale_does_not_depend_on_its_batch(tiny) -> None:
+    model = tiny.build("odd")
+    quant.quantize_(model, "rtn-w8a8")
+    x = tiny.inputs("odd", 3)[0][0]
+    x[1] *= 50
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=1e-5, atol=1e-6)
