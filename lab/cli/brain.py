@@ -143,11 +143,19 @@ def evaluate(
 
 
 @app.command()
-def report(run: RunFolder, as_json: AsJson = False) -> None:
-    """Write a run's report.html again."""
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folder; several give one page that sets them side by side.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file of the page over several runs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html again, or one over several."""
     from lab.jobs.report import report as job
 
-    path = job(run)
+    path = job(runs, out)
     if as_json:
         emit_json({"report": path})
     else:

@@ -159,3 +159,21 @@ def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m lab.cli.main list settings --json | head -c 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert result.stdout == "[" and result.stderr == ""
+
+
+def test_report_of_one_run_and_of_several(tmp_path: Path, capsys: Capture) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(
+            json.dumps({"dataset": "digits69", "pixcorr": 0.8, "n_test": 10})
+        )
+    assert run(["brain", "report", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'a' / 'report.html'}\n"
+    assert (tmp_path / "a" / "report.html").read_text().startswith("<!")
+    assert (
+        run(["brain", "report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "g.html")])
+        == 0
+    )
+    assert (tmp_path / "g.html").is_file()
+    assert run(["brain", "report", str(tmp_path / "a"), "--out", "x.html"]) == 2
+    assert run(["brain", "report", str(tmp_path)]) == 4
