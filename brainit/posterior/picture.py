@@ -30,7 +30,7 @@ from brainit.posterior.risk import least_risk
 from brainit.posterior.select import Choice, choose, weights_of
 from brainit.ridge import Ridge, fit_ridge_loo
 
-_RISK_SAMPLES = 100
+_RISK_SAMPLES = 100  # more changed nothing on held-out trials
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,18 @@ class PicturePosterior:
     Parameters
     ----------
     applies : bool
-        Whether the prior beat ridge on left-out training trials.
-    loo_mse, ridge_mse : float
-        Squared errors of that comparison.
+        Whether the prior beat ridge on held-out training trials.
+    posterior_mse, ridge_mse : float
+        Squared errors of that comparison: posterior mean (cross-validated), ridge (leave-one-out).
     choice : Choice
-        Settings found by leave-one-out, with held-out posterior means of the training trials.
+        Settings found by cross-validation, with the held-out posterior of each training trial.
     prior_name : str
     crisp : float
         Weight of 1 - SSIM in the loss that the shown picture minimises.
     """
 
     applies: bool
-    loo_mse: float
+    posterior_mse: float
     ridge_mse: float
     choice: Choice
     prior_name: str
@@ -83,6 +83,8 @@ class PicturePosterior:
     _coordinates: np.ndarray
     _model: EncodingModel
     _ridge: Ridge
+    _scale: np.ndarray
+    _ridge_held_out: np.ndarray
     _ridge_errors: np.ndarray
 
     def decode(self, betas: np.ndarray) -> Decoded:
@@ -90,11 +92,22 @@ class PicturePosterior:
         betas = self._check(betas)
         shape = (len(betas), *self._candidates.shape[1:])
         if not self.applies:
-            mean = np.clip(self._ridge.predict(betas), 0, 1).astype(np.float32).reshape(shape)
+            mean = np.clip(self._ridge.predict(betas / self._scale), 0, 1).astype(np.float32).reshape(shape)
             std = np.broadcast_to(self._ridge_errors.std(0).reshape(shape[1:]), shape).astype(np.float32)
             return Decoded(mean, mean, std, np.full(len(betas), float(len(self._ridge_errors))))
-        weights = self._weights(betas)
+        return self._summarise(self._weights(betas))
+
+    def held_out(self) -> Decoded:
+        """Decode the training trials, each by a model that has not seen it (settings were chosen on them)."""
+        if not self.applies:
+            mean = np.clip(self._ridge_held_out, 0, 1).reshape(-1, *self._candidates.shape[1:])
+            std = np.broadcast_to(self._ridge_errors.std(0).reshape(mean.shape[1:]), mean.shape)
+            return Decoded(mean, mean, std, np.full(len(mean), float(len(mean))))
+        return self._summarise(self.choice.held_out_weights.astype(np.float64))
+
+    def _summarise(self, weights: np.ndarray) -> Decoded:
         flat = self._candidates.reshape(len(self._candidates), -1)
+        shape = (len(weights), *self._candidates.shape[1:])
         w = weights.astype(np.float32)
         mean = np.clip(w @ flat, 0, 1)
         std = np.sqrt(np.maximum(w @ flat**2 - mean**2, 0)).reshape(shape)
@@ -110,7 +123,7 @@ class PicturePosterior:
         shape = (len(betas), k, *self._candidates.shape[1:])
         if not self.applies:
             errors = self._ridge_errors[rng.integers(len(self._ridge_errors), size=(len(betas), k))]
-            pictures = self._ridge.predict(betas)[:, None] + errors
+            pictures = self._ridge.predict(betas / self._scale)[:, None] + errors
             return np.clip(pictures, 0, 1).astype(np.float32).reshape(shape)
         index = _systematic(self._weights(betas), k, rng.random(len(betas)))
         return self._candidates[rng.permuted(index, axis=1)]
@@ -129,6 +142,12 @@ class PicturePosterior:
                 f"betas hold {int((~np.isfinite(betas)).sum())} values that are not finite; mask them"
             )
         return betas
+
+
+def _scale(betas: np.ndarray) -> np.ndarray:
+    """Return each voxel's standard deviation over training trials, 1 where it does not vary."""
+    spread = betas.std(0)
+    return np.where(spread > 1e-9 * max(float(spread.max()), 1e-30), spread, 1.0)
 
 
 def _systematic(weights: np.ndarray, k: int, offset: np.ndarray) -> np.ndarray:
@@ -151,7 +170,7 @@ def fit_posterior(
     seed: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> PicturePosterior:
-    """Fit on training trials only; every setting is chosen by leave-one-out there.
+    """Fit on training trials only; every setting is chosen by cross-validation there.
 
     Parameters
     ----------
@@ -190,7 +209,9 @@ def fit_posterior(
             f"posterior: betas {betas.shape} and pictures {pictures.shape} must have equal trials"
         )
     if len(betas) < 8:
-        raise InputError(f"posterior: {len(betas)} training trials; at least 8 are needed for leave-one-out")
+        raise InputError(
+            f"posterior: {len(betas)} training trials; at least 8 are needed for cross-validation"
+        )
     if not np.isfinite(betas).all():
         raise InputError(
             f"posterior: {int((~np.isfinite(betas)).sum())} betas are not finite; mask those voxels"
@@ -199,17 +220,18 @@ def fit_posterior(
     candidates = prior.draw(n_candidates, pictures.shape[1], seed)
     if candidates.shape[1:] != pictures.shape[1:]:
         candidates = _match_colour(candidates, pictures)
-    choice = choose(betas, pictures, candidates[:n_select], maps=maps, seed=seed, progress=progress)
+    choice = choose(betas, pictures, candidates, n_select=n_select, maps=maps, seed=seed, progress=progress)
     flat = pictures.reshape(len(pictures), -1)
-    ridge, held_out = fit_ridge_loo(betas, flat)
+    scale = _scale(betas)
+    ridge, held_out = fit_ridge_loo(betas / scale, flat)
     held_out = np.clip(held_out, 0, 1)
-    loo_mse = float(((choice.loo_mean - pictures) ** 2).mean())
+    posterior_mse = choice.errors[choice.temperature]
     ridge_mse = float(((held_out - flat) ** 2).mean())
     features = choice.features(pictures)
     basis = Basis.of(features)
     return PicturePosterior(
-        applies=loo_mse < ridge_mse,
-        loo_mse=loo_mse,
+        applies=posterior_mse < ridge_mse,
+        posterior_mse=posterior_mse,
         ridge_mse=ridge_mse,
         choice=choice,
         prior_name=prior.name,
@@ -219,6 +241,8 @@ def fit_posterior(
         _coordinates=basis.project(choice.features(candidates)),
         _model=fit_encoding(betas, basis.project(features)),
         _ridge=ridge,
+        _scale=scale,
+        _ridge_held_out=held_out,
         _ridge_errors=flat - held_out,
     )
 
