@@ -17,11 +17,11 @@ demo: $(STAMP)-use
 	@$(BIN)/brainlab demo --out $(OUT)
 
 test: $(STAMP)-dev
-	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -q -n 2 --dist worksteal $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal $(TESTS)
 
 test-gpu: $(STAMP)-dev
 	@$(PIP) -c constraints.txt triton
-	@$(BIN)/python -P -m pytest -q -m gpu $(TESTS)
+	@$(BIN)/python -P -m pytest -m gpu $(TESTS)
 
 lint: $(STAMP)-dev
 	@$(BIN)/ruff check .
