@@ -20,7 +20,8 @@ def other(tmp_path: Path) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(
         "import importlib.metadata as m\n__version__ = m.version('kernels')\n"
-        "from kernels.load import get_kernel\nfrom kernels.layer import Mode\n__all__ = ['get_kernel', 'Mode']\n"
+        "from kernels.load import get_kernel\nfrom kernels.layer import Mode\n"
+        "__all__ = ['get_kernel', 'Mode']\n"
     )
     (package / "load.py").write_text(
         "from kernels.layer import Mode\n\ndef get_kernel(name):\n    return Mode, name\n"
