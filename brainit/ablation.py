@@ -55,7 +55,7 @@ def ablation(
     external: Targets | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Fit every variant on part of the training stimuli and score it on the rest; test trials are dropped first.
+    """Fit every variant on part of the training stimuli and score it on the rest; test trials are dropped.
 
     Parameters
     ----------
@@ -73,14 +73,16 @@ def ablation(
     Returns
     -------
     list of dict
-        One row a variant: ``variant``, ``network``, ``calibrated``, ``ridge`` (each the error relative to the mean
-        picture, averaged over parts, subjects and folds), ``by_part`` and ``gain`` (mean over held-out folds and subjects
-        of ridge minus calibrated) with its standard error ``gain_se``.
+        One row a variant: ``variant``, ``network``, ``calibrated``, ``ridge`` (each the error relative to the
+        mean picture, averaged over parts, subjects and folds), ``by_part`` and ``gain`` (mean over held-out
+        folds and subjects of ridge minus calibrated) with its standard error ``gain_se``.
     """
     train = [subject.part("train") for subject in subjects]
     stimuli = np.unique(np.concatenate([subject.stimulus_id for subject in train]))
     if not 2 <= folds <= len(stimuli) // 4:
-        raise InputError(f"folds must be 2..{len(stimuli) // 4} for {len(stimuli)} training stimuli, got {folds}")
+        raise InputError(
+            f"folds must be 2..{len(stimuli) // 4} for {len(stimuli)} training stimuli, got {folds}"
+        )
     order = np.random.default_rng(config.train.seed).permutation(stimuli)
     parts = np.array_split(order, folds)
     rows = []
@@ -96,7 +98,11 @@ def ablation(
 
 
 def _score(
-    train: Sequence[Subject], held: np.ndarray, targets: TargetTable, config: BrainITConfig, external: Targets | None
+    train: Sequence[Subject],
+    held: np.ndarray,
+    targets: TargetTable,
+    config: BrainITConfig,
+    external: Targets | None,
 ) -> list[dict[str, dict[str, float]]]:
     split = [replace(s, split=np.where(np.isin(s.stimulus_id, held), "test", "train")) for s in train]
     decoder = fit(split, targets, config, external=external)
@@ -118,7 +124,8 @@ def _row(name: str, scores: list[dict[str, dict[str, float]]]) -> dict[str, Any]
     for what in scores[0]:
         row[what] = float(np.mean([score[what]["mean"] for score in scores]))
     row["by_part"] = {
-        what: {part: float(np.mean([s[what][part] for s in scores])) for part in scores[0][what]} for what in scores[0]
+        what: {part: float(np.mean([s[what][part] for s in scores])) for part in scores[0][what]}
+        for what in scores[0]
     }
     if "ridge" in scores[0]:
         gains = np.array([score["ridge"]["mean"] - score["calibrated"]["mean"] for score in scores])

@@ -77,6 +77,7 @@ def _join(a: Batch, b: Batch) -> Batch:
 
 
 def augment(batch: Batch, care: CareConfig, generator: torch.Generator) -> Batch:
+    """Blend trials (mixup) and add noise to betas, as configured."""
     betas, target, base = batch.betas, batch.target, batch.base
     n = len(betas)
     if care.mixup:
@@ -93,6 +94,7 @@ def augment(batch: Batch, care: CareConfig, generator: torch.Generator) -> Batch
 def draw_keep(
     batch: Batch, config: TrainConfig, care: CareConfig, generator: torch.Generator
 ) -> torch.Tensor | None:
+    """Draw the voxels each trial keeps, bool (B, n_voxels); None for all."""
     keep = draw_voxels(*batch.betas.shape, config.voxel_draws, generator)
     if care.voxel_dropout:
         seen = torch.rand(batch.betas.shape, generator=generator) >= care.voxel_dropout
@@ -103,6 +105,7 @@ def draw_keep(
 def draw_places(
     shapes: list[tuple[int, ...]], wanted: list[int], generator: torch.Generator
 ) -> list[torch.Tensor | None]:
+    """Draw the positions of each structural scale that a step runs; None for all."""
     out: list[torch.Tensor | None] = []
     for index, (_, h, w) in enumerate(shapes[1:]):
         few = index < len(wanted) and wanted[index] < h * w

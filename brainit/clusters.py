@@ -1,7 +1,8 @@
 """Group the voxels of all subjects into functional clusters, from training trials only.
 
-Published: a Gaussian mixture with 128 components on L2-normalised voxel embeddings, one cluster a voxel, shared by all
-subjects. Small data: k-means on the profile of responses to the training trials, or the data set's own regions.
+Published: a Gaussian mixture with 128 components on L2-normalised voxel embeddings, one cluster a voxel,
+shared by all subjects. Small data: k-means on the profile of responses to the training trials, or the data
+set's own regions.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Clusters:
     method: str
 
     def occupancy(self) -> dict[str, Any]:
-        """Report how full the clusters are: counts over all subjects and how many are empty, for each subject too."""
+        """Report how full the clusters are over all subjects, and how many are empty in each."""
         counts = {name: np.bincount(own, minlength=self.n_clusters) for name, own in self.labels.items()}
         total = np.sum(list(counts.values()), axis=0)
         return {
@@ -121,7 +122,7 @@ def response_profiles(betas: np.ndarray, *, n_components: int = 32) -> np.ndarra
 
 
 def roi_clusters(roi: Mapping[str, Mapping[str, np.ndarray]], n_voxels: Mapping[str, int]) -> Clusters:
-    """Use the data set's regions, one cluster a region name and one for voxels outside all (the first region wins)."""
+    """Use the data set's regions: one cluster a name (the first wins), one for voxels outside all."""
     names = sorted({key for own in roi.values() for key in own})
     if not names:
         raise InputError("clusters 'roi': this data set names no regions; choose profiles, kmeans or gmm")

@@ -26,7 +26,8 @@ class ModelConfig(_Config):
     )
     shared: bool = Field(
         False,
-        description="One network for tokens and structure instead of two (published: two). Halves time and memory.",
+        description="One network for tokens and structure instead of two (published: two). Halves time and "
+        "memory.",
     )
     init_std: float | None = Field(
         None,
@@ -60,8 +61,10 @@ class ClusterConfig(_Config):
 
     method: Literal["auto", "gmm", "gmm-diag", "kmeans", "profiles", "roi", "anatomical", "random"] = Field(
         "auto",
-        description="gmm / gmm-diag / kmeans on encoder embeddings; profiles: k-means on responses to training trials; "
-        "roi: labels of the data set; anatomical and random are controls. auto: profiles for one subject under 5000 "
+        description="gmm / gmm-diag / kmeans on encoder embeddings; profiles: k-means on responses to "
+        "training trials; "
+        "roi: labels of the data set; anatomical and random are controls. auto: profiles for one subject "
+        "under 5000 "
         "voxels, kmeans for several, gmm above.",
     )
     n_clusters: int = Field(
@@ -105,12 +108,14 @@ class TrainConfig(_Config):
     )
     positions: list[int] = Field(
         [512, 512, 128, 64, 16],
-        description="Structural positions drawn a step in each scale; scales beyond the list, or smaller, use all.",
+        description="Structural positions drawn a step in each scale; scales beyond the list, or smaller, "
+        "use all.",
     )
     time_budget_s: float = Field(
         0.0,
         ge=0,
-        description="Stop after this many seconds of training; 0: no limit. The result then depends on the clock.",
+        description="Stop after this many seconds of training; 0: no limit. The result then depends on the "
+        "clock.",
     )
     seed: int = Field(
         0, ge=0, lt=2**31, description="Fixes initial weights, data order, validation split and noise."
@@ -135,7 +140,8 @@ class CareConfig(_Config):
     )
     calibrate: Literal["none", "shrink", "stack"] = Field(
         "none",
-        description="On out-of-fold predictions: shrink the network's output towards the mean picture (or towards ridge), "
+        description="On out-of-fold predictions: shrink the network's output towards the mean picture (or "
+        "towards ridge), "
         "or stack network and ridge with non-negative weights, one pair for each part.",
     )
     beta_noise: float = Field(
@@ -151,13 +157,15 @@ class CareConfig(_Config):
         0.75,
         ge=0,
         le=1,
-        description="Share of a batch made of external pictures with fMRI predicted by the encoder, where those are given.",
+        description="Share of a batch made of external pictures with fMRI predicted by the encoder, where "
+        "those are given.",
     )
     synthetic_noise: float = Field(
         0.7,
         ge=0,
         le=5,
-        description="Noise of synthetic fMRI over the encoder's residual (its covariance is kept); below 1 because ridge "
+        description="Noise of synthetic fMRI over the encoder's residual (its covariance is kept); below 1 "
+        "because ridge "
         "shrinks the signal that the encoder predicts.",
     )
 
@@ -180,43 +188,51 @@ class BrainITConfig(_Config):
         0,
         ge=0,
         le=4096,
-        description="Principal components of picture features the encoder sees; 0: a sixth of the trials, 8 to 64.",
+        description="Principal components of picture features the encoder sees; 0: a sixth of the trials, 8 "
+        "to 64.",
     )
     encoder_rank: int = Field(
         32, ge=2, le=1024, description="Length of the image-to-fMRI encoder's voxel embeddings."
     )
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "nsd": {"care": {"ridge": False}},
-    "small": {
-        "model": {
-            "width": 96,
-            "heads": 4,
-            "depth": 2,
-            "mlp_ratio": 2.0,
-            "shared": True,
-            "init_std": 0.1,
-            "voxel_gain": 0.3,
-            "query_std": 1.0,
-            "functional_init": True,
-        },
-        "train": {
-            "epochs": 30,
-            "patience": 4,
-            "batch": 32,
-            "lr": 2e-3,
-            "weight_decay": 0.05,
-            "warmup_epochs": 1,
-            "plateau": 2,
-            "validation": 0.15,
-            "structure_loss": "mse",
-            "voxel_draws": 0,
-            "positions": [16, 8, 4],
-        },
-        "care": {"residual_on_ridge": True, "calibrate": "stack"},
+_SMALL: dict[str, Any] = {
+    "model": {
+        "width": 96,
+        "heads": 4,
+        "depth": 2,
+        "mlp_ratio": 2.0,
+        "shared": True,
+        "init_std": 0.1,
+        "voxel_gain": 0.3,
+        "query_std": 1.0,
+        "functional_init": True,
     },
+    "train": {
+        "epochs": 15,
+        "patience": 4,
+        "batch": 48,
+        "lr": 3e-3,
+        "weight_decay": 0.05,
+        "warmup_epochs": 1,
+        "plateau": 2,
+        "validation": 0.15,
+        "structure_loss": "mse",
+        "voxel_draws": 0,
+        "positions": [16, 8, 4],
+    },
+    "care": {"calibrate": "stack"},
 }
+
+# Under about 200 trials: a smaller network, trained longer on synthetic fMRI where external pictures are
+# given, and three of them, so that every training trial has an out-of-fold prediction to calibrate on.
+_FEW: dict[str, Any] = {
+    "model": {**_SMALL["model"], "width": 64, "depth": 1},
+    "train": {**_SMALL["train"], "epochs": 10, "batch": 32, "steps_per_epoch": 25, "lr": 4e-3},
+    "care": {"calibrate": "stack", "folds": 3},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {"nsd": {"care": {"ridge": False}}, "small": _SMALL, "few": _FEW}
 
 
 def parse_config(values: Mapping[str, Any] | None = None, *, preset: str = "small") -> BrainITConfig:
@@ -227,7 +243,7 @@ def parse_config(values: Mapping[str, Any] | None = None, *, preset: str = "smal
     values : mapping, optional
         Overrides such as ``{"train": {"epochs": 5}}``.
     preset : str
-        "nsd" (published sizes) or "small" (a few hundred trials, CPU).
+        "nsd" (published sizes), "small" (hundreds of trials, CPU) or "few" (under about 200 trials).
 
     Raises
     ------

@@ -87,7 +87,7 @@ class BrainDecoder:
         return self.target_scaler.invert(combine(self.target_scaler.groups, self.weights, network, ridge))
 
     def predict_network(self, subject: Subject) -> Prediction:
-        """Predict with the networks alone; for ``residual_on_ridge``, ridge plus the uncalibrated residual."""
+        """Predict with the networks alone (``residual_on_ridge``: ridge plus their uncalibrated output)."""
         betas = self._betas(subject)
         flat = self._network(betas, subject.name)
         if self.config.care.residual_on_ridge:

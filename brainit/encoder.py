@@ -1,9 +1,10 @@
-"""A light universal brain encoder: picture features to voxels, with embeddings shared in meaning by all subjects.
+"""A light universal brain encoder: picture features to voxels, one embedding space for all subjects.
 
-After the Universal Brain Encoder (arXiv 2406.12179), whose point is kept: what a voxel does is a short vector in a space
-common to all subjects. Here the map is linear and solved in closed form. With whitened features Φ (principal components
-of unit variance) and one ridge a subject, B_s ≈ Φ W_s; the leading left singular vectors P of [W_1 ... W_S] are the
-shared basis and e_v = Pᵀ w_v the embedding, so that ⟨e_v, e_u⟩ is the covariance of two voxels' predicted responses.
+After the Universal Brain Encoder (arXiv 2406.12179), whose point is kept: what a voxel does is a short vector
+in a space common to all subjects. Here the map is linear and solved in closed form. With whitened features Φ
+(principal components of unit variance) and one ridge a subject, B_s ≈ Φ W_s; the leading left singular
+vectors P of [W_1 ... W_S] are the shared basis and e_v = Pᵀ w_v the embedding, so that ⟨e_v, e_u⟩ is the
+covariance of two voxels' predicted responses.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class VoxelEncoder:
     def noise(self, n: int, subject: str, rng: np.random.Generator, *, correlated: float = 0.8) -> np.ndarray:
         """Draw noise of the residuals' covariance, float32 (n, n_voxels).
 
-        ``correlated`` is the share of variance taken from mixtures of whole residual patterns; the rest is independent
-        between voxels, so that the covariance has full rank.
+        ``correlated`` is the share of variance taken from mixtures of whole residual patterns; the rest is
+        independent between voxels, so that the covariance has full rank.
         """
         residual = self.residuals[subject]
         mix = rng.standard_normal((n, len(residual)), np.float32) * np.float32(

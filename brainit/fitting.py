@@ -53,12 +53,13 @@ def fit(
     config : BrainITConfig, optional
         Default: the "small" preset.
     checkpoint_dir : path, optional
-        Training continues from there after a kill, and ends with the same numbers; a finished decoder is loaded.
+        Training continues from there after a kill, and ends with the same numbers; a finished decoder is
+        loaded.
     progress : callable
         ``progress(done, total, what)``.
     external : Targets, optional
-        Targets of pictures the subjects never saw, used with fMRI that the encoder predicts. They must hold no
-        test stimulus.
+        Targets of pictures the subjects never saw, used with fMRI that the encoder predicts. They must hold
+        no test stimulus.
     features : array of shape (n_targets, n_features), optional
         What the encoder predicts voxels from, a row for every target; default the flattened targets.
     external_features : array of shape (n_external, n_features), optional

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from brainit.tokenizer import BrainTokenizer
+from brainit.tokenizer import BrainTokenizer, parameter_key
 from brainit.transformer import CrossTransformer
 
 Positions = Sequence[torch.Tensor | None]
@@ -32,11 +32,11 @@ class BrainInteractionTransformer(nn.Module):
         return self.transformer(self.tokenizer(betas, subject, keep), list(positions) if positions else None)
 
     def attention_map(self, betas: torch.Tensor, subject: str, group: int, query: int) -> torch.Tensor:
-        """Share of each voxel in one output: cluster weight times the voxel's α within it, (B, n_voxels), sums to 1."""
+        """Share of each voxel in one output, (B, n_voxels): weight of its cluster times its α within it."""
         alpha = self.tokenizer.attention(betas, subject)
         with torch.no_grad():
             clusters = self.transformer.cluster_weights(self.tokenizer(betas, subject), group, query)
-        labels = self.tokenizer.get_buffer("labels_" + subject.replace(".", "_"))
+        labels = self.tokenizer.get_buffer("labels_" + parameter_key(subject))
         share = alpha * clusters[:, labels]
         return share / share.sum(1, keepdim=True)
 
@@ -157,7 +157,7 @@ def brain_it_nsd(
         (512, 7, 7),
     ),
 ) -> BrainIT:
-    """Published sizes: 128 clusters, 512 wide, 5 self and 6 cross blocks, two networks."""
+    """Build the published sizes: 128 clusters, 512 wide, 5 self and 6 cross blocks, two networks."""
     return brain_it(cluster_labels, 128, shapes, width=512, heads=8, depth=5)
 
 
@@ -165,7 +165,17 @@ def brain_it_small(
     cluster_labels: Mapping[str, np.ndarray],
     shapes: Sequence[tuple[int, ...]] = ((17, 192), (16, 16, 16), (32, 8, 8), (64, 4, 4)),
 ) -> BrainIT:
-    """Small enough to train on a laptop's CPU: 32 clusters, 96 wide, 2 self and 3 cross blocks, one network."""
+    """Build one network for a laptop's CPU: 32 clusters, 96 wide, 2 self and 3 cross blocks."""
     return brain_it(
-        cluster_labels, 32, shapes, width=96, heads=4, depth=2, mlp_ratio=2.0, shared=True, init_std=0.1
+        cluster_labels,
+        32,
+        shapes,
+        width=96,
+        heads=4,
+        depth=2,
+        mlp_ratio=2.0,
+        shared=True,
+        init_std=0.1,
+        voxel_gain=0.3,
+        query_std=1.0,
     )

@@ -1,9 +1,10 @@
 """Ridge regression from voxels to anything, the baseline beside every decoder.
 
 With centred data ``X = U diag(s) Vᵀ`` the fit is ``W = V diag(s / (s² + alpha)) Uᵀ Y`` and the leave-one-out
-residual of trial ``i`` is exactly ``(y_i - ŷ_i) / (1 - h_i)``, where ``h_i = 1/n + Σ_r U_ir² s_r² / (s_r² + alpha)``
-is the leverage with the intercept counted (Allen 1974; Golub, Heath & Wahba 1979). One eigendecomposition of the
-smaller Gram matrix serves every alpha, so thousands of voxels with tens of trials cost milliseconds.
+residual of trial ``i`` is exactly ``(y_i - ŷ_i) / (1 - h_i)``, where ``h_i = 1/n + Σ_r U_ir² s_r² / (s_r² +
+alpha)`` is the leverage with the intercept counted (Allen 1974; Golub, Heath & Wahba 1979). One
+eigendecomposition of the smaller Gram matrix serves every alpha, so thousands of voxels with tens of trials
+cost milliseconds.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def _check(betas: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarr
     betas, targets = np.asarray(betas), np.asarray(targets)
     if betas.ndim != 2 or targets.ndim != 2 or len(betas) != len(targets):
         raise InputError(
-            f"ridge needs betas (n, voxels) and targets (n, k) of equal n, got {betas.shape} and {targets.shape}"
+            "ridge needs betas (n, voxels) and targets (n, k) of equal n, "
+            f"got {betas.shape} and {targets.shape}; give one target a trial"
         )
     if len(betas) < 3:
         raise InputError(f"ridge needs at least 3 training trials, got {len(betas)}; give more trials")

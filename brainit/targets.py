@@ -1,7 +1,7 @@
 """What a decoder predicts of a picture: semantic tokens and structural maps.
 
-The model knows nothing of the networks that made them; it sees arrays. Everything is standardised with statistics
-of the *training* targets only, so that a prediction of zero means "the average training picture".
+The model knows nothing of the networks that made them; it sees arrays. Everything is standardised with
+statistics of the *training* targets only, so that a prediction of zero means "the average training picture".
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class TargetTable:
         missing = [str(s) for s in stimulus_id if str(s) not in where]
         if missing:
             raise InputError(
-                f"{len(missing)} of {len(stimulus_id)} trials show a stimulus without a target (first: {missing[0]!r}); "
-                "compute targets for every training stimulus"
+                f"{len(missing)} of {len(stimulus_id)} trials show a stimulus without a target "
+                f"(first: {missing[0]!r}); compute targets for every training stimulus"
             )
         return np.array([where[str(s)] for s in stimulus_id], np.int64)
 
@@ -142,8 +142,8 @@ def as_table(targets: TargetTable | Mapping[str, tuple[torch.Tensor, Sequence[to
 class TargetScaler:
     """Standardisation fitted on training targets.
 
-    The mean is kept for every position and channel (a prediction of zero is then the mean picture); the scale is one
-    number a channel, shared by all tokens or positions, so that positions keep their relative spread.
+    The mean is kept for every position and channel (a prediction of zero is then the mean picture); the scale
+    is one number a channel, shared by all tokens or positions, so that positions keep their relative spread.
 
     Parameters
     ----------
@@ -239,7 +239,8 @@ def nearest_category(prediction: Targets, table: TargetTable) -> tuple[np.ndarra
     -------
     names : str array of shape (n,)
     scores : float64 array of shape (n, n_categories)
-        Correlation of the predicted tokens with each category's tokens, both relative to the categories' mean.
+        Correlation of the predicted tokens with each category's tokens, both relative to the categories'
+        mean.
     """
     reference = table.targets.tokens.flatten(1).double()
     centre = reference.mean(0)

@@ -1,7 +1,7 @@
 """Brain Tokenizer: voxels to one token a functional cluster (Brain-IT, arXiv 2510.25976).
 
-Every voxel v has an embedding z_v, every cluster k an embedding c_k. One attention head runs from a cluster to its own
-voxels: with m_v = x_v z_v (x_v the response),
+Every voxel v has an embedding z_v, every cluster k an embedding c_k. One attention head runs from a cluster
+to its own voxels: with m_v = x_v z_v (x_v the response),
 
     token_k = Σ_v α_v (W_v m_v + b_v) + W_s c_k + b_s,   α = softmax over v in k of  q_k · W_k m_v / √D,
 
@@ -9,8 +9,9 @@ followed by ReLU and LayerNorm. Because m_v is a scalar times z_v, the same numb
 
     a_v = z_v · (W_kᵀ q_k),   α_v ∝ exp(x_v a_v / √D),   Σ_v α_v W_v m_v = W_v Σ_v α_v x_v z_v,
 
-which needs no matrix product a voxel: O(N·D) a trial rather than O(N·D²). A key bias adds the same q_k · b_k to every
-voxel of a cluster and cancels in the softmax, so there is none. A cluster without voxels is W_s c_k + b_s.
+which needs no matrix product a voxel: O(N·D) a trial rather than O(N·D²). A key bias adds the same q_k · b_k
+to every voxel of a cluster and cancels in the softmax, so there is none. A cluster without voxels is W_s c_k
++ b_s.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class BrainTokenizer(nn.Module):
     def voxel_std(self, n_voxels: int) -> float:
         """Spread of a subject's initial voxel embeddings.
 
-        A cluster averages n_voxels / n_clusters voxels, so its pooled response has the embeddings' spread over the root
-        of that count. ``voxel_gain`` sets the pooled spread; 0 takes ``init_std`` as published.
+        A cluster averages n_voxels / n_clusters voxels, so its pooled response has the embeddings' spread
+        over the root of that count. ``voxel_gain`` sets the pooled spread; 0 takes ``init_std`` as published.
         """
         if not self.voxel_gain:
             return self.init_std
@@ -183,7 +184,7 @@ class BrainTokenizer(nn.Module):
 
     @torch.no_grad()
     def attention(self, betas: torch.Tensor, subject: str) -> torch.Tensor:
-        """Weight α of every voxel within its cluster, float (B, n_voxels): a brain map that sums to 1 a cluster."""
+        """Weight α of every voxel within its cluster, (B, n_voxels): a brain map that sums to 1 a cluster."""
         alpha, _, _, _, table = self._weights(betas, subject, None)
         out = betas.new_zeros(betas.shape)
         out[:, table[table >= 0]] = alpha[:, table >= 0]

@@ -1,7 +1,8 @@
 """Train one network: validation split, early stopping, best checkpoint, resumable to the same numbers.
 
-Everything random in an epoch comes from generators seeded by (seed, member, epoch), and checkpoints are written between
-epochs with the optimizer's state; so a run that was killed goes on and ends with the same bits as one that was not.
+Everything random in an epoch comes from generators seeded by (seed, member, epoch), and checkpoints are
+written between epochs with the optimizer's state; so a run that was killed goes on and ends with the same
+bits as one that was not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Cross-transformer: learned queries read the brain tokens (Brain-IT, derived from the CrossMAE decoder).
 
-Cross block 0, then ``depth`` times [self-attention block on the brain tokens; cross block queries <- brain tokens].
+Cross block 0, then ``depth`` times [self-attention block on the brain tokens; cross block queries <- brain
+tokens].
 """
 
 from __future__ import annotations

@@ -95,7 +95,8 @@ def fold_groups(
     groups = np.unique(np.concatenate([own.group for own in trials.values()]))
     if len(groups) < max(2, n_folds):
         raise InputError(
-            f"{len(groups)} different training stimuli are too few for {max(n_folds, 2)} folds; use fewer folds"
+            f"{len(groups)} different training stimuli are too few for {max(n_folds, 2)} folds; "
+            "use fewer folds"
         )
     order = np.random.default_rng(seed).permutation(groups)
     if n_folds == 1:

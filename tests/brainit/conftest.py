@@ -28,7 +28,9 @@ class Sample:
     table: TargetTable
 
 
-def make_sample(n_subjects: int = 1, n_train: int = 24, n_test: int = 5, n_voxels: int = 30, seed: int = 0) -> Sample:
+def make_sample(
+    n_subjects: int = 1, n_train: int = 24, n_test: int = 5, n_voxels: int = 30, seed: int = 0
+) -> Sample:
     """Voxels are noisy linear mixtures of eight latent numbers, from which the targets are made too."""
     rng = np.random.default_rng(seed)
     n = n_train + n_test
@@ -37,13 +39,16 @@ def make_sample(n_subjects: int = 1, n_train: int = 24, n_test: int = 5, n_voxel
     tokens = latent @ rng.standard_normal((8, 3 * 5))
     maps = [latent @ rng.standard_normal((8, c * h * h)) for c, h in ((2, 4), (3, 2))]
     structure = [
-        torch.from_numpy(m.reshape(n, c, h, h)).float() for m, (c, h) in zip(maps, ((2, 4), (3, 2)), strict=True)
+        torch.from_numpy(m.reshape(n, c, h, h)).float()
+        for m, (c, h) in zip(maps, ((2, 4), (3, 2)), strict=True)
     ]
     targets = Targets(torch.from_numpy(tokens.reshape(n, 3, 5)).float(), structure)
     zeros = np.zeros(n, int)
     subjects = []
     for index in range(n_subjects):
-        betas = latent @ rng.standard_normal((8, n_voxels + index)) + 0.5 * rng.standard_normal((n, n_voxels + index))
+        betas = latent @ rng.standard_normal((8, n_voxels + index)) + 0.5 * rng.standard_normal(
+            (n, n_voxels + index)
+        )
         subjects.append(
             Subject(
                 dataset="made-up",

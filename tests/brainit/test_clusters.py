@@ -43,7 +43,9 @@ def test_same_seed_same_labels() -> None:
 def test_profiles_group_voxels_that_respond_alike() -> None:
     rng = np.random.default_rng(0)
     kind = np.arange(40) % 2
-    betas = rng.standard_normal((30, 2))[:, kind] * rng.uniform(1, 5, 40) + 0.3 * rng.standard_normal((30, 40))
+    betas = rng.standard_normal((30, 2))[:, kind] * rng.uniform(1, 5, 40) + 0.3 * rng.standard_normal(
+        (30, 40)
+    )
     labels = clusters.kmeans_clusters({"S1": clusters.response_profiles(betas)}, 2).labels["S1"]
     assert len({*zip(labels.tolist(), kind.tolist(), strict=True)}) == 2
 
@@ -72,7 +74,10 @@ def test_controls() -> None:
 
 def test_nearest_voxels_ignores_length() -> None:
     reference = np.eye(4)
-    assert clusters.nearest_voxels(np.array([[0, 9, 1, 0], [0.1, 0, 0, 0]]), reference, block=1).tolist() == [1, 0]
+    assert clusters.nearest_voxels(np.array([[0, 9, 1, 0], [0.1, 0, 0, 0]]), reference, block=1).tolist() == [
+        1,
+        0,
+    ]
 
 
 def test_default_count() -> None:

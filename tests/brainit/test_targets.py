@@ -59,7 +59,9 @@ def test_groups_cover_everything_once() -> None:
 
 def test_table_from_mapping_finds_rows() -> None:
     targets = _targets(3)
-    table = as_table({name: (targets.tokens[i], [m[i] for m in targets.structure]) for i, name in enumerate("abc")})
+    table = as_table(
+        {name: (targets.tokens[i], [m[i] for m in targets.structure]) for i, name in enumerate("abc")}
+    )
     assert torch.equal(table.take(["c", "a"]).tokens, targets.tokens[[2, 0]])
     with pytest.raises(InputError, match="first: 'z'"):
         table.rows(["a", "z"])

@@ -94,7 +94,9 @@ def test_subjects_share_all_but_their_voxels() -> None:
     assert tokenizer(_betas(voxels=7), "S.2").shape == (4, 6, 8)
 
 
-@pytest.mark.parametrize(("name", "voxels", "words"), [("S9", 11, "unknown subject"), ("S1", 10, "11 voxels")])
+@pytest.mark.parametrize(
+    ("name", "voxels", "words"), [("S9", 11, "unknown subject"), ("S1", 10, "11 voxels")]
+)
 def test_wrong_subject_or_voxels(name: str, voxels: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         _tokenizer()(_betas(voxels=voxels), name)
