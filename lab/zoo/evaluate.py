@@ -159,5 +159,6 @@ def picture_grid(name: str, data: Path, *, n: int = 16, seed: int = 0, device: s
             made = sample(load(name, device), tokens, null_tokens(name), draw_noise(n, seed), SamplerSettings())
             rows.append(_mapped(load("autoencoder-64", device).decode, made.to(device)))
         else:
-            rows.append(_mapped(load(name, device), truth))
+            made = _mapped(load(name, device), truth)
+            rows.append(made if made.ndim == 4 else truth)
     return np.concatenate([np.concatenate(list(_array(r)), axis=1) for r in rows])

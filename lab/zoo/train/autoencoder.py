@@ -43,3 +43,27 @@ def standardise(model: LatentAutoencoder, pictures: Pictures, n: int = 8192) -> 
     raw = torch.cat([model.moments(pictures.batch(i))[0] for i in pick.split(512)])
     model.shift.copy_(raw.mean(dim=(0, 2, 3), keepdim=True))
     model.scale.copy_(raw.std(dim=(0, 2, 3), keepdim=True))
+
+
+def refine_decoder(
+    model: LatentAutoencoder,
+    pictures: Pictures,
+    state_file: Path,
+    recipe: Recipe,
+    seed: int,
+    minutes: float | None,
+    progress: Progress,
+) -> tuple[LatentAutoencoder, Outcome]:
+    """Train the decoder further by squared error, the encoder frozen: denoisers trained on its latents stay valid."""
+    model.encoder.requires_grad_(False)
+    model = model.to(memory_format=torch.channels_last)
+
+    def step_loss(model: LatentAutoencoder, index: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        x = flip(pictures.batch(index)).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            raw = model.moments(x)[0].float()
+        return (2 * (model.reconstruct(raw).float() - x)).square().mean()
+
+    outcome = fit(model, step_loss, len(pictures), recipe, state_file, seed=seed, minutes=minutes, progress=progress)
+    model.encoder.requires_grad_(True)
+    return model, outcome

@@ -13,8 +13,8 @@ from lab.zoo.models.encoder import PatchEncoder
 from lab.zoo.train.loop import Outcome, Progress, Recipe, fit
 
 RECIPES = {
-    "unet-64": Recipe(steps=14_000, batch=1024, lr=8e-4, weight_decay=0.01, warmup=500, ema=0.9995),
-    "dit-64": Recipe(steps=14_000, batch=1024, lr=8e-4, weight_decay=0.01, warmup=500, ema=0.9995),
+    "unet-64": Recipe(steps=14_000, batch=1024, lr=5e-4, weight_decay=0.01, warmup=500, ema=0.9995),
+    "dit-64": Recipe(steps=14_000, batch=1024, lr=5e-4, weight_decay=0.01, warmup=500, ema=0.9995),
 }
 N_TOKENS, WIDTH = 17, 192
 DROP_CONDITION = 0.1
