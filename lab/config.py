@@ -10,7 +10,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from brainit.config import PRESETS, BrainITConfig, parse_config
 
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+#: Where a dataset is best started from. Chosen by cross-validation on training trials (`lab.jobs.tune`), never on test
+#: trials; anything given by hand comes first.
+STARTING_POINTS: dict[str, dict[str, Any]] = {
+    name: {
+        "preset": "few",
+        "structure": "posterior",
+        "tokens": "picture",
+        "strength": 0.3,
+        "steps": 14,
+        "guidance": 1.0,
+        "n_samples": 4,
+    }
+    for name in ("digits69", "mat")
+} | {"haxby2001": {"preset": "few"}}
 
 
 def _absolute(value: Any) -> Any:
@@ -35,7 +50,12 @@ class ReconstructConfig(Settings):
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="the dataset's own options (brainlab data info NAME)"
     )
-    preset: Literal["small", "nsd"] = Field("small", description="starting point of the settings under brain")
+    preset: Literal["small", "few", "nsd"] = Field(
+        "small", description="starting point of the settings under brain: few is for under about 200 trials"
+    )
+    train_on: Literal["all", "one"] = Field(
+        "all", description="train on all subjects of the dataset together, or on this one alone"
+    )
     brain: BrainITConfig = Field(
         default_factory=lambda: parse_config(preset="small"),
         description="Brain-IT: sizes, training, care for small data",
@@ -48,8 +68,14 @@ class ReconstructConfig(Settings):
     )
     seed: Seed = Field(0, description="fixes data order, initial weights and noise")
     noise_seeds: int = Field(5, ge=1, le=100, description="noise seeds over which the scores are averaged")
-    structure: Literal["brainit", "ridge", "none"] = Field(
-        "brainit", description="where the structural picture comes from that diffusion starts at"
+    structure: Literal["brainit", "posterior", "ridge", "none"] = Field(
+        "brainit",
+        description="where the structural picture comes from that diffusion starts at; posterior: a prior over "
+        "pictures weighed by an encoding model (falls back to ridge where the prior does not fit the stimuli)",
+    )
+    tokens: Literal["brainit", "picture"] = Field(
+        "brainit",
+        description="semantic condition: Brain-IT's tokens, or the tokens of the structural picture",
     )
     strength: float = Field(
         0.6, ge=0, le=1, description="share of the noise added to the structural picture; 1 ignores it"
@@ -67,10 +93,12 @@ class ReconstructConfig(Settings):
     def _fill_brain(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("brain", {}), dict):
             return values
+        values = {**STARTING_POINTS.get(str(values.get("dataset")), {}), **values}
         preset = values.get("preset", "small")
         if preset not in PRESETS:
             return values  # the field's own check names what is allowed
-        start = {"preset": preset, **PRESETS[preset]}
+        # One seed for the whole run: data order and initial weights follow it too.
+        start = overlay({"preset": preset, **PRESETS[preset]}, {"train": {"seed": values.get("seed", 0)}})
         return {**values, "brain": overlay(start, values.get("brain", {}))}
 
 

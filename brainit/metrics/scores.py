@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,6 +96,7 @@ def compare(
     reference: str = "fp",
     seed: int = 0,
     n_draws: int = 10_000,
+    networks: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> dict[str, float]:
     """Score several sets of reconstructions of the same stimuli; the picture part of ``metrics.json``.
 
@@ -110,6 +111,8 @@ def compare(
     reference : str
         The arm that `main` is paired with: ``paired_psnr_to_<reference>`` (dB, same fMRI and noise seed),
         absent where there is no such arm.
+    networks : mapping of str to callable, optional
+        ``network(pictures) -> features (n, ...)``; each adds a ``two_way_<name>`` score.
 
     Returns
     -------
@@ -121,7 +124,14 @@ def compare(
     if main not in arms:
         raise InputError(f"no arm {main!r} among {sorted(arms)}; `main` names one of them")
     stacks = {name: _seeds(arm, truth, name) for name, arm in arms.items()}
-    scores = {name: average_scores([score(s, truth) for s in stack]) for name, stack in stacks.items()}
+    known = {name: network(truth) for name, network in (networks or {}).items()}
+
+    def features(pictures: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {name: (network(pictures), known[name]) for name, network in (networks or {}).items()}
+
+    scores = {
+        name: average_scores([score(s, truth, features(s)) for s in stack]) for name, stack in stacks.items()
+    }
     flat: dict[str, float] = {}
     for name, one in scores.items():
         flat.update(one.summary("" if name == main else f"{name}.", seed, n_draws))

@@ -1,0 +1,111 @@
+"""First steps of a reconstruction: subjects, leak check, and what the networks should predict of each stimulus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from brainit import datasets
+from brainit.errors import InputError
+from brainit.leaks import find_leaks
+from brainit.subject import Subject
+from brainit.targets import Targets, TargetTable
+from lab.config import ReconstructConfig
+from lab.progress import Progress
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class BrainData:
+    """Who is decoded, whom the networks learn from, and what a report should know of them."""
+
+    subject: Subject
+    others: list[Subject]
+    about: dict[str, Any]
+
+    @property
+    def learners(self) -> list[Subject]:
+        """Subjects that the networks are trained on, the decoded one first."""
+        return [self.subject, *self.others]
+
+
+def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
+    """Read the subject to decode and, with ``train_on: all``, the dataset's other subjects.
+
+    Trials in which another subject saw a test picture of this one are left out of training.
+    """
+    options: dict[str, Any] = dict(config.options)
+    if config.dataset == "simulated":
+        from lab.jobs.simulate import ensure_simulated
+
+        preset, seed = str(options.get("preset", "small")), int(options.get("seed", 0))
+        stimuli = options.pop("stimuli", None)
+        root = str(ensure_simulated(config.root, preset, seed, stimuli, progress))
+    else:
+        root = config.root
+    names = datasets.subjects(config.dataset, root)
+    subject = datasets.open(config.dataset, root, config.subject, **options)
+    rest = [n for n in names if n != subject.name] if config.train_on == "all" else []
+    others = []
+    if subject.stimuli is not None:
+        tested = set(subject.part("test").stimulus_id.tolist())
+        for index, name in enumerate(rest):
+            progress(index, len(rest), f"reading {name}")
+            other = datasets.open(config.dataset, root, name, **options)
+            clean = ~np.isin(other.stimulus_id, list(tested))
+            others.append(other.select(clean & (other.split == "train")))
+    for split in ("train", "test"):
+        if not (subject.split == split).any():
+            raise InputError(
+                f"subject {subject.name!r} of {subject.dataset} has no {split} trials; nothing to do"
+            )
+    leaks = find_leaks(subject)
+    about = {
+        "dataset": subject.dataset,
+        "subject": subject.name,
+        "simulated": subject.simulated,
+        "n_voxels": subject.n_voxels,
+        "n_trials": subject.n_trials,
+        "roi": {name: int(inside.sum()) for name, inside in subject.roi.items()},
+        "trained_on": [subject.name, *(o.name for o in others)],
+        "leak": asdict(leaks),
+        "leak_line": leaks.line(),
+        "info": {k: v for k, v in subject.info.items() if _plain(v)},
+        "warnings": list(subject.info.get("warnings", [])),
+        "terms": subject.info.get("terms"),
+        "space": subject.info.get("space"),
+    }
+    return BrainData(subject, others, {k: v for k, v in about.items() if v is not None})
+
+
+def zoo_targets(learners: Sequence[Subject], progress: Progress) -> TargetTable:
+    """Encode every training stimulus once: semantic tokens and structural maps of the zoo's encoders."""
+    import torch
+
+    from lab import zoo
+    from lab.images import to_model
+
+    pictures: dict[str, np.ndarray] = {}
+    for subject in learners:
+        train = subject.part("train")
+        for key in train.stimulus_id:
+            if key not in pictures:
+                pictures[str(key)] = train.stimuli[key]  # type: ignore[index]
+    encoder, structure = zoo.load("encoder-64"), zoo.load("structure-64")
+    names, tokens, maps = list(pictures), [], []
+    with torch.no_grad():
+        for start in range(0, len(names), _BATCH):
+            progress(start, len(names), "encoding stimuli")
+            images = to_model(np.stack([pictures[n] for n in names[start : start + _BATCH]]))
+            tokens.append(encoder(images))
+            maps.append(structure.features(images))
+    scales = [torch.cat(parts) for parts in zip(*maps, strict=True)]
+    return TargetTable(names, Targets(torch.cat(tokens), scales))
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | tuple | dict)

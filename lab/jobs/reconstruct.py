@@ -1,0 +1,253 @@
+"""The main job: from a recording to pictures through a quantized diffusion decoder, in one resumable run folder."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainit.fitting import fit
+from brainit.subject import Subject
+from lab.config import ReconstructConfig
+from lab.files import write_json, write_npz
+from lab.jobs.brain_data import BrainData, open_subjects, zoo_targets
+from lab.progress import Progress, silent
+from lab.runs import Run
+
+_PACKAGES = (
+    "brainit-lab",
+    "torch",
+    "diffusers",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "nilearn",
+    "nibabel",
+)
+
+
+def reconstruct(
+    config: ReconstructConfig,
+    out: Path,
+    progress: Progress = silent,
+    *,
+    dry_run: bool = False,
+    until: str | None = None,
+) -> dict[str, Any]:
+    """Decode the test pictures of one subject and write the run folder with metrics and report.
+
+    Parameters
+    ----------
+    config : ReconstructConfig
+    out : Path
+        Run folder. A stopped run goes on in it; a finished one is left as it is.
+    progress : callable
+        ``progress(done, total, what)``.
+    dry_run : bool
+        Check data and settings and say what would be done; write nothing.
+    until : {"prepare", "train"}, optional
+        Stop after that part.
+
+    Returns
+    -------
+    dict
+        The metrics (with ``out`` and ``report``), or what a dry run or a part of the job found.
+    """
+    if dry_run:
+        return _dry(config, out, progress)
+    with Run.open(out, config) as run:
+        if run.finished:
+            return {"done before": True, "report": str(out / "report.html"), **run.metrics}
+        data = open_subjects(config, progress)
+        write_json(out / "subject.json", data.about)
+        write_json(out / "versions.json", versions())
+        run.log("leaks", line=data.about["leak_line"])
+        if until == "prepare":
+            return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
+        if data.subject.stimuli is None:
+            from lab.jobs.categories import run_categories
+
+            metrics = run_categories(run, config, data.subject, progress)
+        else:
+            decoder = fit(
+                data.learners,
+                zoo_targets(data.learners, progress),
+                config.brain,
+                run.checkpoints / "brainit",
+                progress,
+            )
+            for record in decoder.report.get("training", []):
+                run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
+            if until == "train":
+                return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
+            metrics = _pictures(run, config, data, decoder, progress)
+        metrics = run.write_metrics(metrics)
+        from lab.report import build_report
+
+        page = build_report(out)
+        run.finish()
+    return {"report": str(page), **metrics}
+
+
+def _pictures(
+    run: Run, config: ReconstructConfig, data: BrainData, decoder: Any, progress: Progress
+) -> dict[str, Any]:
+    from lab.jobs import brain_draw, brain_scores, brain_structure
+    from lab.jobs.zoo import choose_device
+
+    train, test = (data.subject.part(s).mean_over_repeats() for s in ("train", "test"))
+    truth = test.images()
+    like, device = truth.shape[1:], choose_device(config.device)
+    predicted = run.step("predict", lambda: brain_structure.predictions(decoder, test))
+    simple = run.step("baselines", lambda: brain_structure.baselines(train, test))
+    first = run.step(
+        "structure",
+        lambda: brain_structure.structural(config, train, test, predicted, simple["ridge"], progress),
+    )
+    tokens = predicted["tokens"] if config.tokens == "brainit" else _tokens_of(first["start"])
+    arms: dict[str, Any] = {"quantized": [], "fp": []}
+    about: dict[str, Any] = {}
+    for arm, recipe in (("fp", "none"), ("quantized", config.recipe)):
+        denoiser, facts = brain_draw.open_denoiser(
+            config.model_copy(update={"recipe": recipe}), device, progress
+        )
+        about |= facts
+        for number in range(config.noise_seeds):
+
+            def told(done: int, total: int, what: str, arm: str = arm, number: int = number) -> None:
+                progress(number * total + done, config.noise_seeds * total, f"{what}, {arm}")
+
+            drawn = run.step(
+                f"pictures-{arm}-{number}",
+                lambda: {
+                    "pictures": brain_draw.draw(
+                        config, denoiser, tokens, first["start"], number, like, device, told
+                    )
+                },
+            )
+            arms[arm].append(drawn["pictures"])
+    from lab.images import from_model
+
+    structural = from_model(_tensor(first["start"]), like)
+    arms |= {"ridge": simple["ridge"], "mean_image": simple["mean_image"], "structural": structural}
+    flat = brain_scores.flat_metrics(truth, arms, config.bootstrap, config.seed)
+    for name in ("plan", "ledger"):
+        if name in about:
+            write_json(run.path / f"{name}.json", about.pop(name))
+    _write_pictures(run.path, truth, arms, data.subject, decoder)
+    size = {k: v for k, v in about.items() if k.startswith("decoder")} or _float_size(config)
+    facts = {f"structure.{k}": v for k, v in first.get("posterior", {}).items() if not isinstance(v, list)}
+    return {
+        **_counts(data.subject),
+        "n_train": len(np.unique(train.stimulus_id)),
+        "n_test": len(test.stimulus_id),
+        "seed": config.seed,
+        "noise_seeds": config.noise_seeds,
+        "n_samples": config.n_samples,
+        "recipe": config.recipe,
+        "arithmetic": "full precision" if config.recipe == "none" else "simulated",
+        "structure.made_by": first["made_by"],
+        "leak_test_in_train": data.about["leak"]["leak_test_in_train"],
+        **facts,
+        **size,
+        **flat,
+    }
+
+
+def _counts(subject: Subject) -> dict[str, Any]:
+    return {
+        "dataset": subject.dataset,
+        "subject": subject.name,
+        "simulated": subject.simulated,
+        "n_voxels": subject.n_voxels,
+        "n_train": int((subject.split == "train").sum()),
+        "n_test": int((subject.split == "test").sum()),
+    }
+
+
+def _tensor(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _tokens_of(pictures: np.ndarray) -> np.ndarray:
+    import torch
+
+    from lab import zoo
+
+    with torch.no_grad():
+        return zoo.load("encoder-64")(_tensor(pictures)).numpy()
+
+
+def _float_size(config: ReconstructConfig) -> dict[str, Any]:
+    from lab import zoo
+
+    parameters = sum(p.numel() for p in zoo.load(config.denoiser).parameters())
+    return {
+        "decoder_bytes": 4 * parameters,
+        "decoder_bytes_before": 4 * parameters,
+        "decoder_mean_weight_bits": 32.0,
+    }
+
+
+def _write_pictures(
+    out: Path, truth: np.ndarray, arms: dict[str, Any], subject: Subject, decoder: Any
+) -> None:
+    from PIL import Image
+
+    from brainit.metrics import pixcorr
+    from lab.files import replacing
+
+    shown = {
+        name: np.asarray(arm[0] if isinstance(arm, list) else arm, np.float32) for name, arm in arms.items()
+    }
+    arrays = {"stimulus": truth.astype(np.float32), **shown}
+    arrays["score_pixcorr"] = np.mean([pixcorr(a, truth) for a in arms["quantized"]], 0)
+    if subject.has_places:
+        arrays["xyz"] = subject.xyz
+    arrays["cluster"] = decoder.clusters.labels[subject.name]
+    if subject.noise_ceiling is not None:
+        arrays["noise_ceiling"] = subject.noise_ceiling
+    write_npz(out / "arrays.npz", arrays)
+    folder = out / "images"
+    folder.mkdir(exist_ok=True)
+    for name in ("stimulus", "structural", "fp", "quantized"):
+        for i, picture in enumerate((arrays[name].clip(0, 1) * 255).round().astype(np.uint8)):
+            with replacing(folder / f"{i:04d}_{name}.png") as temporary:
+                Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform, and the packages that numbers depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
+    from brainit import datasets
+    from lab.jobs.brain_draw import settings_of
+
+    if config.dataset == "simulated":
+        counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}
+    else:
+        counts = _counts(datasets.open(config.dataset, config.root, config.subject, **config.options))
+    sampler = settings_of(config)
+    evaluations = sampler.steps * (1 if sampler.guidance == 1 else 2) * config.n_samples * config.noise_seeds
+    return {
+        "would write": str(out),
+        **counts,
+        "recipe": config.recipe,
+        "structure": config.structure,
+        "sampler": f"{sampler.steps} Euler steps from strength {sampler.strength:g}, guidance {sampler.guidance:g}",
+        "denoiser evaluations per picture": evaluations * (1 if config.recipe == "none" else 2),
+    }
