@@ -228,7 +228,7 @@ _SMALL: dict[str, Any] = {
 # given, and three of them, so that every training trial has an out-of-fold prediction to calibrate on.
 _FEW: dict[str, Any] = {
     "model": {**_SMALL["model"], "width": 64, "depth": 1},
-    "train": {**_SMALL["train"], "epochs": 10, "batch": 32, "steps_per_epoch": 20, "lr": 4e-3},
+    "train": {**_SMALL["train"], "epochs": 10, "batch": 32, "steps_per_epoch": 25, "lr": 4e-3},
     "care": {"calibrate": "stack", "folds": 3},
 }
 

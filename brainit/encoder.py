@@ -17,6 +17,8 @@ import numpy as np
 from brainit.errors import InputError
 from brainit.ridge import fit_ridge_loo
 
+_BASIS_ROWS = 500  # external pictures that shape the components; more change little and cost much
+
 
 @dataclass(frozen=True)
 class FeatureBasis:
@@ -123,7 +125,8 @@ def fit_encoder(
             raise InputError(
                 f"subject {name!r}: {len(features[name])} feature rows for {len(betas[name])} trials"
             )
-    pooled = np.concatenate([*features.values(), *([external] if external is not None else [])])
+    outside = [] if external is None else [external[:: max(1, len(external) // _BASIS_ROWS)][:_BASIS_ROWS]]
+    pooled = np.concatenate([*features.values(), *outside])
     basis = FeatureBasis.fit(pooled, n_components)
     weights, residuals = {}, {}
     for name, responses in betas.items():
