@@ -12,13 +12,13 @@ from brainit.config import PRESETS, BrainITConfig, parse_config
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
-#: Where a dataset is best started from. Chosen by cross-validation on training trials (`lab.jobs.tune`), never on test
-#: trials; anything given by hand comes first.
+#: Where a dataset is best started from. Chosen on training trials (``brainlab brain tune``), never on test trials;
+#: anything given by hand comes first.
 STARTING_POINTS: dict[str, dict[str, Any]] = {
     name: {
         "preset": "few",
         "structure": "posterior",
-        "tokens": "picture",
+        "external": 1000,
         "strength": 0.3,
         "steps": 14,
         "guidance": 1.0,
@@ -53,6 +53,12 @@ class ReconstructConfig(Settings):
     preset: Literal["small", "few", "nsd"] = Field(
         "small", description="starting point of the settings under brain: few is for under about 200 trials"
     )
+    external: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="pictures drawn from the glyph prior that Brain-IT also learns from, with synthetic fMRI",
+    )
     train_on: Literal["all", "one"] = Field(
         "all", description="train on all subjects of the dataset together, or on this one alone"
     )
@@ -70,8 +76,8 @@ class ReconstructConfig(Settings):
     noise_seeds: int = Field(5, ge=1, le=100, description="noise seeds over which the scores are averaged")
     structure: Literal["brainit", "posterior", "ridge", "none"] = Field(
         "brainit",
-        description="where the structural picture comes from that diffusion starts at; posterior: a prior over "
-        "pictures weighed by an encoding model (falls back to ridge where the prior does not fit the stimuli)",
+        description="where the structural picture comes from that diffusion starts at; posterior: a prior "
+        "over pictures weighed by an encoding model (ridge where the prior does not fit the stimuli)",
     )
     tokens: Literal["brainit", "picture"] = Field(
         "brainit",

@@ -116,6 +116,32 @@ def reconstruct(
 
 
 @app.command()
+def tune(
+    dataset: Dataset = None,
+    root: Root = None,
+    subject: Subject = None,
+    seed: Seed = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score diffusion strengths on left-out training trials.
+
+    Test trials are not looked at.
+    """
+    from lab.config import ReconstructConfig
+    from lab.jobs.tune import tune as job
+    from lab.progress import reporting
+    from lab.settings import resolve
+
+    flags = {"dataset": dataset, "root": root, "subject": subject, "seed": seed}
+    settings = resolve(ReconstructConfig, config, flags, sets or ())
+    with reporting() as progress:
+        rows = job(settings, progress=progress)
+    emit_rows(rows, as_json)
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     compare: Annotated[

@@ -1,4 +1,4 @@
-"""First steps of a reconstruction: subjects, leak check, and what the networks should predict of each stimulus."""
+"""First steps of a reconstruction: subjects, leak check, and what the networks should predict."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class BrainData:
 
     @property
     def learners(self) -> list[Subject]:
-        """Subjects that the networks are trained on, the decoded one first."""
-        return [self.subject, *self.others]
+        """Subjects that the networks are trained on, by name."""
+        return sorted([self.subject, *self.others], key=lambda s: s.name)
 
 
 def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
@@ -84,27 +84,40 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
 
 def zoo_targets(learners: Sequence[Subject], progress: Progress) -> TargetTable:
     """Encode every training stimulus once: semantic tokens and structural maps of the zoo's encoders."""
-    import torch
-
-    from lab import zoo
-    from lab.images import to_model
-
     pictures: dict[str, np.ndarray] = {}
     for subject in learners:
         train = subject.part("train")
         for key in train.stimulus_id:
             if key not in pictures:
                 pictures[str(key)] = train.stimuli[key]  # type: ignore[index]
+    return TargetTable(list(pictures), _encode(list(pictures.values()), progress))
+
+
+def _encode(pictures: Sequence[np.ndarray], progress: Progress) -> Targets:
+    import torch
+
+    from lab import zoo
+    from lab.images import to_model
+
     encoder, structure = zoo.load("encoder-64"), zoo.load("structure-64")
-    names, tokens, maps = list(pictures), [], []
+    tokens, maps = [], []
     with torch.no_grad():
-        for start in range(0, len(names), _BATCH):
-            progress(start, len(names), "encoding stimuli")
-            images = to_model(np.stack([pictures[n] for n in names[start : start + _BATCH]]))
+        for start in range(0, len(pictures), _BATCH):
+            progress(start, len(pictures), "encoding pictures")
+            images = to_model(np.stack(pictures[start : start + _BATCH]))
             tokens.append(encoder(images))
             maps.append(structure.features(images))
-    scales = [torch.cat(parts) for parts in zip(*maps, strict=True)]
-    return TargetTable(names, Targets(torch.cat(tokens), scales))
+    return Targets(torch.cat(tokens), [torch.cat(parts) for parts in zip(*maps, strict=True)])
+
+
+def prior_targets(n: int, seed: int, progress: Progress) -> Targets | None:
+    """Encode ``n`` pictures drawn from the glyph prior: pictures nobody was shown, for synthetic fMRI."""
+    if n == 0:
+        return None
+    from brainit.posterior import GlyphPrior
+    from lab.jobs.brain_structure import glyph_weights
+
+    return _encode(GlyphPrior(glyph_weights()).draw(n, 28, seed), progress)
 
 
 def _plain(value: Any) -> bool:

@@ -23,7 +23,7 @@ def settings_of(config: ReconstructConfig) -> SamplerSettings:
 def open_denoiser(
     config: ReconstructConfig, device: str, progress: Progress
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the denoiser, quantized by the recipe, with its ``plan`` and ``ledger`` as plain data (empty for none)."""
+    """Return the denoiser, quantized by the recipe, and ``plan`` and ``ledger`` as plain data (none: {})."""
     from lab import zoo
 
     denoiser = zoo.load(config.denoiser)

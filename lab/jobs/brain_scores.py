@@ -30,7 +30,7 @@ def flat_metrics(
 
 
 def _networks(truth: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """The ImageNet network, where its weights are installed and the pictures are large enough to mean anything."""
+    """Return the ImageNet network, where it is installed and pictures are large enough to mean anything."""
     if truth.ndim != 4 or truth.shape[1] < _SMALLEST:
         return {}
     import torch

@@ -1,4 +1,4 @@
-"""The structural picture that diffusion starts at, from Brain-IT's maps, a posterior over pictures, or ridge."""
+"""The structural picture that diffusion starts at: by Brain-IT, a posterior over pictures, or ridge."""
 
 from __future__ import annotations
 
@@ -8,26 +8,37 @@ import numpy as np
 import torch
 
 from brainit.decoder import BrainDecoder
-from brainit.ridge import fit_ridge_loo
+from brainit.ridge import fit_ridge
+from brainit.scaling import VoxelScaler
 from brainit.subject import Subject
 from lab.config import ReconstructConfig
 from lab.progress import Progress
 
-GLYPHS = "glyph-prior.safetensors"
+
+def glyph_weights() -> str:
+    """Where the prior over handwritten glyphs lies."""
+    from lab.zoo import HOME
+
+    return str(HOME / "weights" / "glyph-prior.safetensors")
 
 
 def predictions(decoder: BrainDecoder, test: Subject) -> dict[str, np.ndarray]:
-    """Return Brain-IT's ``tokens`` (n, 17, 192) and structural maps ``map0`` ... for the test trials."""
+    """Return Brain-IT's ``tokens`` (n, 17, 192) and structural maps ``map0`` ... for the test trials.
+
+    The encoder's tokens have mean 0 and variance 1; predicted ones are shrunk and are brought back to that.
+    """
     found = decoder.predict(test)
-    return {"tokens": found.tokens.numpy()} | {f"map{i}": m.numpy() for i, m in enumerate(found.structure)}
+    tokens = torch.nn.functional.layer_norm(found.tokens, found.tokens.shape[-1:])
+    return {"tokens": tokens.numpy()} | {f"map{i}": m.numpy() for i, m in enumerate(found.structure)}
 
 
 def baselines(train: Subject, test: Subject) -> dict[str, np.ndarray]:
-    """Return what ridge from voxels to pixels sees, and the mean training picture: float32 (n, H, W[, 3]) in 0..1."""
+    """Return what ridge from voxels to pixels sees and the mean training picture: float32 (n, H, W[, 3])."""
     pictures = train.images()
     shape = pictures.shape[1:]
-    ridge, _ = fit_ridge_loo(train.betas, pictures.reshape(len(pictures), -1))
-    seen = np.clip(ridge.predict(test.betas), 0, 1).reshape(-1, *shape)
+    scaler = VoxelScaler.fit(train.betas)
+    ridge = fit_ridge(scaler.apply(train.betas), pictures.reshape(len(pictures), -1))
+    seen = np.clip(ridge.predict(scaler.apply(test.betas)), 0, 1).reshape(-1, *shape)
     mean = np.broadcast_to(pictures.mean(0), seen.shape)
     return {"ridge": seen.astype(np.float32), "mean_image": mean.astype(np.float32)}
 
@@ -55,10 +66,8 @@ def structural(
     if config.structure == "ridge":
         return {"start": to_model(ridge).numpy(), "made_by": "ridge from voxels to pixels"}
     from brainit.posterior import fit_posterior
-    from lab.zoo import HOME
 
-    prior = str(HOME / "weights" / GLYPHS)
-    fitted = fit_posterior(train.betas, train.images(), prior, seed=config.seed, progress=progress)
+    fitted = fit_posterior(train.betas, train.images(), glyph_weights(), seed=config.seed, progress=progress)
     decoded = fitted.decode(test.betas)
     made = "posterior under the glyph prior" if fitted.applies else "ridge (the glyph prior does not fit)"
     return {

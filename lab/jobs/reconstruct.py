@@ -1,8 +1,10 @@
-"""The main job: from a recording to pictures through a quantized diffusion decoder, in one resumable run folder."""
+"""The main job: from a recording to pictures through a quantized diffusion decoder, in one run folder."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from brainit.fitting import fit
 from brainit.subject import Subject
 from lab.config import ReconstructConfig
 from lab.files import write_json, write_npz
-from lab.jobs.brain_data import BrainData, open_subjects, zoo_targets
+from lab.jobs.brain_data import BrainData, open_subjects, prior_targets, zoo_targets
 from lab.progress import Progress, silent
 from lab.runs import Run
 
@@ -37,6 +39,7 @@ def reconstruct(
     *,
     dry_run: bool = False,
     until: str | None = None,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Decode the test pictures of one subject and write the run folder with metrics and report.
 
@@ -51,6 +54,8 @@ def reconstruct(
         Check data and settings and say what would be done; write nothing.
     until : {"prepare", "train"}, optional
         Stop after that part.
+    checkpoints : Path, optional
+        Folder of the network's training; default the run's own. Runs on the same training data can share it.
 
     Returns
     -------
@@ -77,8 +82,9 @@ def reconstruct(
                 data.learners,
                 zoo_targets(data.learners, progress),
                 config.brain,
-                run.checkpoints / "brainit",
+                checkpoints or run.checkpoints / "brainit",
                 progress,
+                external=prior_targets(config.external, config.seed, progress),
             )
             for record in decoder.report.get("training", []):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
@@ -108,28 +114,19 @@ def _pictures(
         "structure",
         lambda: brain_structure.structural(config, train, test, predicted, simple["ridge"], progress),
     )
-    tokens = predicted["tokens"] if config.tokens == "brainit" else _tokens_of(first["start"])
-    arms: dict[str, Any] = {"quantized": [], "fp": []}
+    tokens = predicted["tokens"] if config.tokens == "brainit" else tokens_of(first["start"])
+    arms: dict[str, Any] = {}
     about: dict[str, Any] = {}
     for arm, recipe in (("fp", "none"), ("quantized", config.recipe)):
         denoiser, facts = brain_draw.open_denoiser(
             config.model_copy(update={"recipe": recipe}), device, progress
         )
         about |= facts
-        for number in range(config.noise_seeds):
-
-            def told(done: int, total: int, what: str, arm: str = arm, number: int = number) -> None:
-                progress(number * total + done, config.noise_seeds * total, f"{what}, {arm}")
-
-            drawn = run.step(
-                f"pictures-{arm}-{number}",
-                lambda: {
-                    "pictures": brain_draw.draw(
-                        config, denoiser, tokens, first["start"], number, like, device, told
-                    )
-                },
-            )
-            arms[arm].append(drawn["pictures"])
+        ask = partial(brain_draw.draw, config, denoiser, tokens, first["start"], like=like, device=device)
+        arms[arm] = [
+            _drawn(run, arm, number, config.noise_seeds, ask, progress)
+            for number in range(config.noise_seeds)
+        ]
     from lab.images import from_model
 
     structural = from_model(_tensor(first["start"]), like)
@@ -158,6 +155,18 @@ def _pictures(
     }
 
 
+def _drawn(
+    run: Run, arm: str, number: int, of: int, ask: Callable[..., np.ndarray], progress: Progress
+) -> np.ndarray:
+    """Draw one noise seed's pictures, or read them where the run has them already."""
+
+    def told(done: int, total: int, what: str) -> None:
+        progress(number * total + done, of * total, f"{what}, {arm}")
+
+    name = f"pictures-{arm}-{number}"
+    return run.step(name, lambda: {"pictures": ask(number=number, progress=told)})["pictures"]
+
+
 def _counts(subject: Subject) -> dict[str, Any]:
     return {
         "dataset": subject.dataset,
@@ -175,7 +184,8 @@ def _tensor(array: np.ndarray) -> Any:
     return torch.from_numpy(array)
 
 
-def _tokens_of(pictures: np.ndarray) -> np.ndarray:
+def tokens_of(pictures: np.ndarray) -> np.ndarray:
+    """Return the zoo encoder's tokens (n, 17, 192) of pictures (n, 3, 64, 64)."""
     import torch
 
     from lab import zoo
@@ -248,6 +258,7 @@ def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, 
         **counts,
         "recipe": config.recipe,
         "structure": config.structure,
-        "sampler": f"{sampler.steps} Euler steps from strength {sampler.strength:g}, guidance {sampler.guidance:g}",
+        "sampler": f"{sampler.steps} Euler steps from strength {sampler.strength:g}",
+        "guidance": sampler.guidance,
         "denoiser evaluations per picture": evaluations * (1 if config.recipe == "none" else 2),
     }
