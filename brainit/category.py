@@ -114,7 +114,6 @@ def decode_category(
     hats = [_hat(flat, runs == run, ridge) for run in held]
     onehot = np.eye(len(classes))
     predicted = _predict(hats, onehot[codes])
-    right = predicted == codes
     rng = np.random.default_rng(seed)
     within = [np.flatnonzero(runs == run) for run in held]
     null = np.empty(n_permutations)
@@ -124,21 +123,78 @@ def decode_category(
             shuffled[trials] = rng.permutation(codes[trials])
         null[k] = (_predict(hats, onehot[shuffled]) == shuffled).mean()
         progress(k + 1, n_permutations, "permutations")
+    return _summary(classes, codes, predicted, runs, null)
+
+
+def score_predictions(
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    runs: np.ndarray,
+    *,
+    n_permutations: int = 2000,
+    seed: int = 0,
+) -> CategoryScore:
+    """Score out-of-fold predictions of any decoder, and test them by permuting labels within runs.
+
+    The predictions stay as they are: nothing is trained again. The test therefore asks whether labels and
+    predictions of held-out runs go together more often than if each run's labels had been dealt at random,
+    which is exact where trials of a run are exchangeable. It says nothing of how the training would have
+    fared on permuted labels, as `decode_category`'s own test does.
+
+    Parameters
+    ----------
+    predicted, labels : str array of shape (n_trials,)
+        What was predicted for each trial by a decoder that never saw its run, and what it was.
+    runs : array of shape (n_trials,)
+    n_permutations, seed : int
+
+    Returns
+    -------
+    CategoryScore
+
+    Raises
+    ------
+    InputError
+        Lengths differ, or a prediction is none of the categories.
+    """
+    labels, predicted = np.asarray(labels).astype(str), np.asarray(predicted).astype(str)
+    runs = np.asarray(runs)
+    if not len(predicted) == len(labels) == len(runs):
+        raise InputError(
+            f"{len(predicted)} predictions, {len(labels)} labels and {len(runs)} runs; they must be equal"
+        )
+    classes, codes = np.unique(labels, return_inverse=True)
+    strange = sorted(set(predicted.tolist()) - set(classes.tolist()))
+    if strange:
+        raise InputError(f"predicted category {strange[0]!r} is none of {', '.join(classes)}")
+    named = np.searchsorted(classes, predicted)
+    rng = np.random.default_rng(seed)
+    within = [np.flatnonzero(runs == run) for run in np.unique(runs)]
+    null = np.empty(n_permutations)
+    for k in range(n_permutations):
+        null[k] = sum((rng.permutation(codes[trials]) == named[trials]).sum() for trials in within)
+    return _summary(classes, codes, named, runs, null / len(codes))
+
+
+def _summary(
+    classes: np.ndarray, codes: np.ndarray, predicted: np.ndarray, runs: np.ndarray, null: np.ndarray
+) -> CategoryScore:
+    """Put accuracy, interval, permutation p and confusions together; all arrays hold class numbers."""
+    right = predicted == codes
     accuracy = float(right.mean())
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (codes, predicted), 1)
+    n = len(null)
     return CategoryScore(
         accuracy=accuracy,
         interval=_wilson(int(right.sum()), len(right)),
         # the tiny slack keeps equal accuracies equal in floating point
-        p=float((1 + (null >= accuracy - 1e-12).sum()) / (1 + n_permutations))
-        if n_permutations
-        else float("nan"),
+        p=float((1 + (null >= accuracy - 1e-12).sum()) / (1 + n)) if n else float("nan"),
         chance=float(np.bincount(codes).max() / len(codes)),
-        null_mean=float(null.mean()) if n_permutations else float("nan"),
+        null_mean=float(null.mean()) if n else float("nan"),
         n_trials=len(codes),
-        n_permutations=n_permutations,
-        per_run={str(run): float(right[runs == run].mean()) for run in held},
+        n_permutations=n,
+        per_run={str(run): float(right[runs == run].mean()) for run in np.unique(runs)},
         per_category={str(c): float(right[codes == i].mean()) for i, c in enumerate(classes)},
         predicted=classes[predicted],
         confusion=confusion,

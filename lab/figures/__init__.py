@@ -6,6 +6,7 @@ caption ends with where its numbers come from (`Provenance`). Nothing touches py
 """
 
 from lab.figures.brain import brain_slices, response_profile
+from lab.figures.categories import category_accuracies, confusion_matrices
 from lab.figures.channels import channel_histogram
 from lab.figures.curves import training_curve
 from lab.figures.ledger import LayerRow, layer_bytes, layer_rows, mac_shares, share_of_macs
@@ -20,8 +21,10 @@ __all__ = [
     "Plate",
     "Provenance",
     "brain_slices",
+    "category_accuracies",
     "channel_histogram",
     "choose",
+    "confusion_matrices",
     "layer_bytes",
     "layer_rows",
     "mac_shares",

@@ -12,7 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from lab.figures import metric_rows
-from lab.report import parts, reportlets
+from lab.report import categories, parts, reportlets
 from lab.report.block import Block
 from lab.report.document import HTMLDocument
 from lab.report.rundata import RunData, read_run
@@ -24,6 +24,7 @@ _MAKERS: dict[str, Callable[[RunData], Block | None]] = {
         (reportlets, "metric_table score_notes picture_groups leak_check cluster_map ceiling_map regions"),
         (parts, "bit_summary mac_bar byte_chart layer_table training_chart command_line settings_table"),
         (parts, "versions_table data_terms claims"),
+        (categories, "category_table category_notes category_chart confusion_chart"),
     )
     for name in names.split()
 } | {"score_chart": reportlets.score_chart_block}
@@ -49,9 +50,10 @@ def report_document(run_dir: Path | str) -> HTMLDocument:
     for section in yaml.safe_load((_HERE / "sections.yaml").read_text(encoding="utf-8")):
         made = [_MAKERS[name](run) for name in section["reportlets"]]
         blocks = [render_block(block) for block in made if block is not None]
-        sections.append({"intro": "", **section, "blocks": blocks})
+        if blocks:
+            sections.append({"intro": "", **section, "blocks": blocks})
     return render_page(
-        title=f"{run.name}: fMRI to pictures",
+        title=f"{run.name}: fMRI to {'categories' if run.categories else 'pictures'}",
         eyebrow="Simulated subject" if run.simulated else "Measured fMRI",
         heading=run.name,
         summary=summary(run),
@@ -63,6 +65,8 @@ def report_document(run_dir: Path | str) -> HTMLDocument:
 
 def summary(run: RunData) -> list[str]:
     """Say the result in two or three sentences."""
+    if run.categories:
+        return categories.category_summary(run)
     m = run.metrics
     who = "a simulated subject" if run.simulated else "measured fMRI"
     bits = m.get("decoder_mean_weight_bits")

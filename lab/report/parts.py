@@ -39,14 +39,21 @@ CLAIMS = (
     "others. Share this page under the terms of the data: it holds stimuli. Compare only runs with the same "
     "test pictures and scoring."
 )
+CATEGORY_CLAIMS = (
+    "A decoded category is a guess among a few known ones, made by a decoder fitted to this one person's "
+    "recordings of them. It needs a person who took part willingly and lay still in a scanner for a long "
+    "time. Nothing here reads thoughts, and no score on one person says how it would be on others."
+)
 
 
 def _layers(run: RunData) -> list[LayerRow]:
     return layer_rows(run.ledger or run.plan)
 
 
-def bit_summary(run: RunData) -> Block:
+def bit_summary(run: RunData) -> Block | None:
     """Say what was quantized to which bits and what it weighs."""
+    if run.categories:
+        return None  # no picture was drawn, so there is no denoiser to speak of
     rows, metrics = _layers(run), run.metrics
     if not rows:
         return sentence(
@@ -107,8 +114,10 @@ def layer_table(run: RunData) -> Block | None:
     return Block("layers", {"rows": lines}) if lines else None
 
 
-def training_chart(run: RunData) -> Block:
+def training_chart(run: RunData) -> Block | None:
     """Losses over epochs, from the log."""
+    if run.categories:
+        return None  # dozens of short trainings, two or three a fold
     events = [e for e in run.log if "epoch" in e and any(k in e for k in _TRAIN + _VALID)]
     if not events:
         return sentence("No training epochs are recorded in log.jsonl.")
@@ -187,7 +196,7 @@ def data_terms(run: RunData) -> Block:
 
 def claims(run: RunData) -> Block:
     """Say what this report does not show."""
-    return sentence(CLAIMS, quiet=False)
+    return sentence(CATEGORY_CLAIMS if run.categories else CLAIMS, quiet=False)
 
 
 _TRAIN = ("train_loss", "training_loss", "train", "loss")

@@ -25,8 +25,10 @@ from lab.report.rundata import RunData
 _GRID = (*ROWS, ("ridge", "ridge"))
 
 
-def metric_table(run: RunData) -> Block:
+def metric_table(run: RunData) -> Block | None:
     """Scores with intervals, one column an arm."""
+    if run.categories:
+        return None
     rows = metric_rows(run.metrics)
     if not rows:
         return sentence("metrics.json holds no score that this report knows.")
@@ -53,12 +55,14 @@ def metric_table(run: RunData) -> Block:
 
 def score_chart_block(run: RunData) -> Block | None:
     """Scores as a chart."""
-    rows = metric_rows(run.metrics)[:6]
+    rows = [] if run.categories else metric_rows(run.metrics)[:6]
     return figure(lambda theme: score_chart(rows, run.provenance(), theme)) if rows else None
 
 
 def score_notes(run: RunData) -> Block | None:
     """Say what the two measures of difference mean, and what is odd about these scores."""
+    if run.categories:
+        return None
     notes = []
     paired = run.metrics.get("paired_psnr_to_fp")
     if paired is not None:
@@ -79,8 +83,10 @@ def score_notes(run: RunData) -> Block | None:
     return Block("notes", {"notes": notes}) if notes else None
 
 
-def picture_groups(run: RunData) -> Block:
+def picture_groups(run: RunData) -> Block | None:
     """Stimulus, structural picture and reconstructions: best, median, worst and random ones."""
+    if run.categories:
+        return None
     arrays = run.arrays
     main = arrays.get("quantized", arrays.get("fp"))
     rows = [(key, label) for key, label in _GRID if _is_pictures(arrays.get(key), main)]
@@ -122,8 +128,10 @@ def picture_groups(run: RunData) -> Block:
     )
 
 
-def leak_check(run: RunData) -> Block:
+def leak_check(run: RunData) -> Block | None:
     """Show what the leak check found."""
+    if run.categories:
+        return None  # no pictures to compare; the notes on categories say what kept the runs apart
     found, count = run.subject.get("leak"), run.metrics.get("leak_test_in_train")
     if count is None and isinstance(found, Mapping):
         count = found.get("leak_test_in_train")

@@ -70,6 +70,11 @@ class RunData:
         return bool(self.metrics.get("simulated"))
 
     @property
+    def categories(self) -> bool:
+        """Whether only categories were decoded, for want of pictures."""
+        return self.metrics.get("pictures") == "none"
+
+    @property
     def seed(self) -> int:
         """Seed of the run, 0 where none is recorded."""
         return int(self.metrics.get("seed") or 0)
@@ -82,7 +87,8 @@ class RunData:
     def provenance(self, samples: str | None = None) -> Provenance:
         """Where this run's numbers come from."""
         if samples is None:
-            samples = f"{self.metrics.get('n_test', '?')} test pictures"
+            what = "trials" if self.categories else "test pictures"
+            samples = f"{self.metrics.get('n_test', '?')} {what}"
         return Provenance(self.name, samples, self.seed, self.hash, self.simulated)
 
 
@@ -99,7 +105,8 @@ def read_run(path: Path | str) -> RunData:
     path = Path(path)
     metrics = read_metrics(path)
     problems: list[str] = []
-    found = {name: _read(path / name, problems) for name in _OPTIONAL}
+    nothing_drawn = ("plan.json", "ledger.json") if metrics.get("pictures") == "none" else ()
+    found = {name: None if name in nothing_drawn else _read(path / name, problems) for name in _OPTIONAL}
 
     def mapping(name: str) -> Mapping[str, Any]:
         if found[name] is not None and not isinstance(found[name], Mapping):
