@@ -13,7 +13,10 @@ from quant.layers import tensor_bytes
 from quant.lowbit import packing
 from quant.quantizer import Quantizer
 
-CATEGORIES = {"scale": "scales", "scale_negative": "scales", "bases": "scales", "zero_point": "zero_points"}
+CATEGORIES = {
+    "scale": "scales", "scale_fine": "scales", "scale_negative": "scales", "bases": "scales",
+    "zero_point": "zero_points",
+}  # fmt: skip
 
 
 @dataclass

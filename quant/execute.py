@@ -34,7 +34,8 @@ def kernel_op(kind: str, weight: Quantizer, activation: Quantizer | None) -> str
 
 
 def _plain_int(quantizer: Quantizer) -> bool:
-    return isinstance(quantizer.grid, IntGrid) and quantizer.grid.mode == "symmetric"
+    grid = quantizer.grid
+    return isinstance(grid, IntGrid) and grid.mode == "symmetric" and quantizer.fine is None
 
 
 def run_codes(layer: QuantLayer, x: Tensor) -> tuple[Tensor, str]:

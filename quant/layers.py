@@ -21,6 +21,8 @@ class LayerInfo(NamedTuple):
     """Of the weight as it is now."""
     plain: bool
     """Exactly nn.Linear or nn.Conv2d, not a subclass that may go another way."""
+    after_gelu: bool = False
+    """Follows a plain GELU in its container (and has a bias): its input is never below -0.17."""
 
     @property
     def n_weights(self) -> int:
@@ -39,6 +41,7 @@ class LayerInfo(NamedTuple):
 def find_layers(model: nn.Module) -> list[LayerInfo]:
     """Every Linear and Conv2d of `model` in module order; a module used under two names appears once."""
     found = []
+    gelu = _after_gelu(model)
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             weight = module.weight
@@ -46,7 +49,24 @@ def find_layers(model: nn.Module) -> list[LayerInfo]:
             groups = getattr(module, "groups", 1)
             size = weight.numel() * weight.element_size()
             plain = type(module) in (nn.Linear, nn.Conv2d)
-            found.append(LayerInfo(name, kind, tuple(weight.shape), groups, size, plain))
+            found.append(LayerInfo(name, kind, tuple(weight.shape), groups, size, plain, id(module) in gelu))
+    return found
+
+
+def _after_gelu(model: nn.Module) -> set[int]:
+    """Find linears whose input is a GELU's output: the next linear of a Sequential or a FeedForward's list.
+
+    Gated units (GEGLU) multiply the GELU by something signed and do not count.
+    """
+    found = set()
+    for container in model.modules():
+        if isinstance(container, (nn.Sequential, nn.ModuleList)):
+            before = ""
+            for child in container:
+                if isinstance(child, nn.Linear) and before == "GELU" and child.bias is not None:
+                    found.add(id(child))
+                if not isinstance(child, nn.Dropout):
+                    before = type(child).__name__
     return found
 
 

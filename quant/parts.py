@@ -18,7 +18,7 @@ from quant.layers import tensor_bytes
 
 
 class Smooth(nn.Module):
-    """Divide each input channel by a factor, multiply the weight's column by it: ``(x / f) (f W)``.
+    """Divide each input channel by a factor, multiply the weight's column by it: ``((x + c) / f) (f W)``.
 
     Parameters
     ----------
@@ -26,18 +26,21 @@ class Smooth(nn.Module):
         Positive; input channels are the last axis of a linear's input, axis 1 of a convolution's.
     channel_axis : int
         -1 or 1.
+    shift : float
+        c, added first so that an input with a lower bound fits an unsigned grid; the bias takes it back.
     """
 
-    def __init__(self, factor: Tensor, channel_axis: int = -1) -> None:
+    def __init__(self, factor: Tensor, channel_axis: int = -1, shift: float = 0.0) -> None:
         super().__init__()
-        self.channel_axis = channel_axis
+        self.channel_axis, self.shift = channel_axis, shift
         self.register_buffer("factor", factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """Smooth an input."""
         shape = [1] * x.ndim
         shape[self.channel_axis] = -1
-        return x / self.factor.to(x.dtype).reshape(shape)
+        shifted = x + self.shift if self.shift else x
+        return shifted / self.factor.to(x.dtype).reshape(shape)
 
     def to_weight(self, weight: Tensor) -> Tensor:
         """Scale the weight's columns: the weight to quantize."""
@@ -52,16 +55,18 @@ class Smooth(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """JSON description for `build`."""
+        shift = {"shift": self.shift} if self.shift else {}
         return {
             "kind": "smooth",
             "channel_axis": self.channel_axis,
+            **shift,
             "shapes": {"factor": list(self.factor.shape)},
         }
 
     @classmethod
     def blank(cls, spec: dict[str, Any]) -> Smooth:
         """Rebuild without values."""
-        return cls(torch.empty(spec["shapes"]["factor"]), spec["channel_axis"])
+        return cls(torch.empty(spec["shapes"]["factor"]), spec["channel_axis"], spec.get("shift", 0.0))
 
 
 class LowRank(nn.Module):

@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from quant.granularity import Granularity, Layout
 from quant.grid import AnyGrid, BinaryGrid, IntGrid, Params
 from quant.observers import AnyObserver, MinMax, Stream
+from quant.scales import effective, split
 from quant.schedule import Schedule
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+}  # fmt: skip
 
 
 class Quantizer(BaseModel):
@@ -34,9 +38,19 @@ class Quantizer(BaseModel):
     schedule: Schedule = Schedule()
     observer: AnyObserver = MinMax()
     scale: Literal["real", "power_of_two"] = Field(default="real", description="which scales exist")
-    scale_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    scale_dtype: Literal["float32", "bfloat16", "float16", "float8_e4m3fn"] = Field(
         default="float32", description="how scales are stored; codes are computed with the stored value"
     )
+    fine: Literal["pow2", "int", "e4m3"] | None = Field(
+        default=None,
+        description="group scales of two levels (quant.scales): a coarse one times a small exact number",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Quantizer:
+        if self.fine and (self.granularity.kind != "group" or self.scale != "real"):
+            raise ValueError(f"fine scales belong to groups with real scales, got {self.granularity.kind}")
+        return self
 
     @property
     def bits(self) -> int:
@@ -46,16 +60,15 @@ class Quantizer(BaseModel):
     @property
     def label(self) -> str:
         """Short name for tables, as `int4/g64`."""
-        return f"{self.grid.label}/{self.granularity.label}" + (
-            "/pow2" if self.scale == "power_of_two" else ""
-        )
+        kind = "/pow2" if self.scale == "power_of_two" else ""
+        return f"{self.grid.label}/{self.granularity.label}{kind}" + (f"x{self.fine}" if self.fine else "")
 
     def params(self, x: Tensor, layout: Layout) -> Params:
         """Parameters from the data of `x` alone."""
         view = self.granularity.view(_wide(x).detach(), layout)
         if isinstance(self.grid, BinaryGrid):
             return self.grid.fit_data(view.tensor, view.dims, DTYPES[self.scale_dtype])
-        return self._fit(*self.observer.range_of(view, self.grid))
+        return self._fit(*self.observer.range_of(view, self.grid), layout)
 
     def blank_params(self, shape: tuple[int, ...], layout: Layout) -> Params:
         """Parameters of the right shapes and types for a tensor of `shape`, without making one."""
@@ -63,7 +76,7 @@ class Quantizer(BaseModel):
         blank = torch.zeros([1 if axis in view.dims else n for axis, n in enumerate(view.tensor.shape)])
         if isinstance(self.grid, BinaryGrid):
             return self.grid.fit_data(blank, view.dims, DTYPES[self.scale_dtype])
-        return self._fit(blank, blank)
+        return self._fit(blank, blank, layout)
 
     def stream(self) -> Stream:
         """Start streaming statistics for `params_of`."""
@@ -73,32 +86,38 @@ class Quantizer(BaseModel):
         """Add a batch to a stream."""
         stream.update(self.granularity.view(_wide(x).detach(), layout))
 
-    def params_of(self, stream: Stream) -> Params:
-        """Parameters from everything a stream has seen."""
-        return self._fit(*stream.range(self.grid))
+    def params_of(self, stream: Stream, layout: Layout = "linear_input") -> Params:
+        """Parameters from everything a stream has seen; `layout` matters to scales of two levels."""
+        return self._fit(*stream.range(self.grid), layout)
 
-    def _fit(self, low: Tensor, high: Tensor) -> Params:
+    def _fit(self, low: Tensor, high: Tensor, layout: Layout) -> Params:
+        if self.fine is not None:
+            real = self.grid.fit_range(low, high, False, torch.float32)
+            return {**real, **split(real["scale"], layout, self.fine)}
         return self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
 
     def encode(self, x: Tensor, layout: Layout, params: Params | None = None) -> tuple[Tensor, Params]:
         """Codes in the shape of `x`, and the parameters (found from `x` unless given)."""
         params = self.params(x, layout) if params is None else params
         view = self.granularity.view(_wide(x), layout)
-        return self.granularity.unview(self.grid.encode(view.tensor, params), x.shape, layout), params
+        codes = self.grid.encode(view.tensor, effective(params, view.tensor.dtype))
+        return self.granularity.unview(codes, x.shape, layout), params
 
     def decode(
         self, codes: Tensor, params: Params, layout: Layout, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Values that codes stand for, computed in at least float32 and returned as `dtype`."""
         view = self.granularity.view(codes, layout)
-        values = self.grid.decode(view.tensor, params, torch.promote_types(dtype, torch.float32))
+        wide = torch.promote_types(dtype, torch.float32)
+        values = self.grid.decode(view.tensor, effective(params, wide), wide)
         return self.granularity.unview(values, codes.shape, layout).to(dtype)
 
     def fake(self, x: Tensor, layout: Layout, params: Params | None = None) -> Tensor:
         """Quantize and come back: bit for bit `decode(encode(x))`."""
         params = self.params(x, layout) if params is None else params
         view = self.granularity.view(_wide(x), layout)
-        return self.granularity.unview(self.grid.fake(view.tensor, params), x.shape, layout).to(x.dtype)
+        values = self.grid.fake(view.tensor, effective(params, view.tensor.dtype))
+        return self.granularity.unview(values, x.shape, layout).to(x.dtype)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -40,6 +40,8 @@ def as_storage(scale: Tensor, power_of_two: bool, dtype: torch.dtype) -> Tensor:
         mantissa, exponent = torch.frexp(scale)
         exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)  # next power of two at or above
         scale = torch.where(scale > 0, torch.ldexp(torch.ones_like(scale), exponent), torch.zeros_like(scale))
+    if dtype == torch.float8_e4m3fn:  # its comparisons do not exist, and a value above 448 becomes NaN
+        return torch.where(scale > 0, scale.clamp(2.0**-9, 448.0), torch.ones_like(scale)).to(dtype)
     return safe_scale(scale.to(dtype))
 
 

@@ -1,0 +1,136 @@
+"""Group scales of two levels: exact in 8 bits, close to plain group scales, stored as counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from quant.encoded import EncodedWeight, planned_bytes
+from quant.granularity import Granularity
+from quant.grid import FloatGrid, IntGrid
+from quant.quantizer import Quantizer
+from quant.scales import effective, fine_values, split
+
+G64 = Granularity(kind="group", group_size=64)
+
+
+def quantizer(fine: str | None) -> Quantizer:
+    if fine == "e4m3":
+        group = Granularity(kind="group", group_size=16)
+        return Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=group, fine="e4m3")
+    return Quantizer(grid=IntGrid(bits=4), granularity=G64, fine=fine)
+
+
+def weights() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.exp(0.7 * torch.randn(512, generator=generator))
+    return torch.randn(64, 512, generator=generator) * spread
+
+
+def sqnr(reference: torch.Tensor, value: torch.Tensor) -> float:
+    noise = (reference - value).square().sum() / reference.square().sum()
+    return -10 * float(torch.log10(noise))
+
+
+@pytest.mark.parametrize("layout", ["linear_weight", "linear_input"])
+def test_codes_times_powers_of_two_are_exact_in_e4m3(layout) -> None:
+    q, x = quantizer("pow2"), weights()
+    codes, params = q.encode(x, layout)
+    assert params["scale"].shape == (64, 1, 1) and params["scale_fine"].dtype == torch.int8
+    assert int(params["scale_fine"].max()) == 6 and int(params["scale_fine"].min()) >= -9
+    operand = codes.unflatten(-1, (-1, 64)).double() * fine_values(params["scale_fine"], torch.float64)
+    assert torch.equal(operand.to(torch.float8_e4m3fn).double(), operand)
+    # the GEMM of e4m3 operands with row scales in the epilogue is the simulated product
+    decoded = q.decode(codes, params, layout, torch.float64)
+    other = torch.randn(8, 512, dtype=torch.float64)
+    epilogue = (operand.flatten(1) @ other.T) * params["scale"].flatten().double()[:, None]
+    torch.testing.assert_close(decoded @ other.T, epilogue, rtol=1e-12, atol=1e-12)
+
+
+def test_every_power_of_two_and_code_is_an_e4m3_number() -> None:
+    grid = torch.arange(-7, 16).double()[:, None] * 2.0 ** torch.arange(-9, 5).double()
+    assert torch.equal(grid.to(torch.float8_e4m3fn).double(), grid)
+    signed = torch.arange(-7, 8).double()[:, None] * 2.0 ** torch.arange(-9, 7).double()
+    assert torch.equal(signed.to(torch.float8_e4m3fn).double(), signed)
+
+
+def test_codes_times_integers_fit_int8() -> None:
+    q, x = quantizer("int"), weights()
+    codes, params = q.encode(x, "linear_weight")
+    operand = codes.unflatten(-1, (-1, 64)).int() * params["scale_fine"].int()
+    assert int(operand.abs().max()) <= 105 and int(params["scale_fine"].max()) == 15
+    decoded = operand.flatten(1).double() * params["scale"].flatten().double()[:, None]
+    torch.testing.assert_close(q.decode(codes, params, "linear_weight").double(), decoded, rtol=1e-6, atol=0)
+
+
+def test_fine_scales_are_the_nearest() -> None:
+    real = Quantizer(grid=IntGrid(bits=4), granularity=G64).params(weights(), "linear_weight")["scale"]
+    largest = real.amax(1, keepdim=True)
+    two = effective(split(real, "linear_weight", "pow2"), torch.float32)["scale"]
+    assert bool(((two / real).log2().abs() <= 0.5 + 1e-5).all())
+    integer = effective(split(real, "linear_weight", "int"), torch.float32)["scale"]
+    assert bool(((integer - real).abs() <= largest / 30 * (1 + 1e-5)).all())
+    for kind in (two, integer):
+        torch.testing.assert_close(kind.amax(1, keepdim=True), largest, rtol=2e-6, atol=0)
+
+
+def test_cost_of_two_levels_is_small() -> None:
+    x = weights()
+    plain = sqnr(x, quantizer(None).fake(x, "linear_weight"))
+    assert plain - sqnr(x, quantizer("int").fake(x, "linear_weight")) < 0.3
+    assert plain - sqnr(x, quantizer("pow2").fake(x, "linear_weight")) < 1.2
+    channel = Quantizer(grid=IntGrid(bits=4), granularity=Granularity(kind="channel"))
+    assert sqnr(x, quantizer("pow2").fake(x, "linear_weight")) - sqnr(x, channel.fake(x, "linear_weight")) > 3
+
+
+def test_nvfp4_scales_are_e4m3_times_one_number() -> None:
+    q, x = quantizer("e4m3"), weights()
+    codes, params = q.encode(x, "linear_weight")
+    assert params["scale"].numel() == 1 and params["scale_fine"].dtype == torch.float8_e4m3fn
+    assert float(params["scale_fine"].float().max()) == 448.0
+    unit = {**params, "scale": torch.ones(1, 1, 1)}
+    value = q.decode(codes, unit, "linear_weight")
+    assert torch.equal(value.bfloat16().float(), value)  # <= 6 significant bits: exact in bfloat16
+
+
+@pytest.mark.parametrize("fine", ["pow2", "int", "e4m3"])
+@pytest.mark.parametrize("shape", [(24, 96), (10, 40), (6, 20, 3, 3)])
+def test_stored_as_planned_and_fake_is_decode(fine, shape) -> None:
+    q = quantizer(fine)
+    layout = "linear_weight" if len(shape) == 2 else "conv_weight"
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    encoded = EncodedWeight.from_weight(x, q, layout)
+    assert encoded.bytes() == planned_bytes(q, shape, layout)
+    assert torch.equal(encoded.decode(), q.fake(x, layout))
+    again, _ = q.encode(encoded.decode(), layout, encoded.params)
+    assert torch.equal(again, encoded.codes())
+    zero = EncodedWeight.from_weight(torch.zeros(shape), q, layout)
+    assert torch.equal(zero.decode(), torch.zeros(shape))
+
+
+def test_one_level_e4m3_scales() -> None:
+    q = Quantizer(
+        grid=FloatGrid(exponent=2, mantissa=1), granularity=Granularity(kind="group", group_size=16),
+        scale_dtype="float8_e4m3fn",
+    )  # fmt: skip
+    x = torch.randn(4, 64) * torch.tensor([1e-6, 1.0, 50.0, 1e6])[:, None]
+    x[1, :16] = 0
+    out = q.fake(x, "linear_input")
+    assert bool(torch.isfinite(out).all()) and torch.equal(out[1, :16], torch.zeros(16))
+    assert float(out[3].abs().max()) == 448 * 6
+    assert sqnr(x[1:3], out[1:3]) > 18
+
+
+def test_inputs_do_not_depend_on_their_batch() -> None:
+    q, x = quantizer("pow2"), weights()[:4]
+    torch.testing.assert_close(q.fake(x, "linear_input")[:1], q.fake(x[:1], "linear_input"))
+    image = torch.randn(3, 128, 5, 5)
+    image[1] *= 40
+    both, one = q.fake(image, "conv_input"), q.fake(image[:1], "conv_input")
+    assert torch.equal(both[:1], one)
+
+
+def test_fine_scales_need_groups() -> None:
+    with pytest.raises(ValidationError, match="fine scales belong to groups"):
+        Quantizer(grid=IntGrid(bits=4), granularity=Granularity(kind="token"), fine="int")
