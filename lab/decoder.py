@@ -1,15 +1,17 @@
-"""The diffusion decoder: tokens and a structural picture in, pictures out, by any denoiser, quantized or not."""
+"""The diffusion decoder: tokens and a structural picture in, pictures out; any denoiser, quantized or not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-Progress = Callable[[int, int, str], None]
+from lab.errors import InputError
+from lab.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class SamplerSettings:
     guidance : float
         Classifier-free guidance scale (Ho and Salimans 2022); 1 switches it off.
     strength : float
-        Where the way starts: 1 is pure noise, smaller keeps more of the structural picture (SDEdit, Meng et al. 2022).
+        Where the way starts: 1 is pure noise, smaller keeps more of the structural picture (SDEdit, Meng et
+        al. 2022).
     batch : int
         Pictures at once; does not change the result beyond rounding.
     """
@@ -33,9 +36,18 @@ class SamplerSettings:
     strength: float = 1.0
     batch: int = 64
 
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("batch", self.batch)):
+            if value < 1:
+                raise InputError(f"sampler: {name} is {value}; it must be at least 1")
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"sampler: strength is {self.strength}; allowed: 0 to 1")
+        if self.guidance < 0:
+            raise InputError(f"sampler: guidance is {self.guidance}; allowed: 0 and more (1 is none)")
+
 
 def draw_noise(n: int, seed: int, shape: tuple[int, ...] = (8, 16, 16)) -> torch.Tensor:
-    """Draw the start noise (n, *shape) on the CPU in float32, so that every device and bit-width sees the same."""
+    """Draw the start noise (n, *shape) on the CPU in float32: every device and bit-width sees the same."""
     return torch.randn((n, *shape), generator=torch.Generator().manual_seed(seed))
 
 
@@ -47,7 +59,7 @@ def sample(
     noise: torch.Tensor,
     settings: SamplerSettings,
     start: torch.Tensor | None = None,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
     on_step: Callable[[dict], None] | None = None,
 ) -> torch.Tensor:
     """Follow the rectified flow dx/ds = v(x, s, c) from s = strength to 0 in Euler steps (Liu et al. 2023).
@@ -71,7 +83,19 @@ def sample(
     -------
     float32 tensor of shape (n, 8, 16, 16)
         Latents, on the CPU.
+
+    Raises
+    ------
+    InputError
+        ``strength`` is below 1 and there is no ``start``, or the numbers of pictures differ.
     """
+    lengths = {len(part) for part in (tokens, noise, start) if part is not None}
+    if len(lengths) > 1:
+        raise InputError(f"tokens, noise and start are for {sorted(lengths)} pictures; they must agree")
+    if start is None and settings.strength < 1:
+        raise InputError(f"strength {settings.strength} needs a picture to start from; 1 starts from noise")
+    if start is not None and settings.strength == 0:
+        return start.float().cpu()
     device = next(denoiser.parameters()).device
     batches = torch.arange(len(noise)).split(settings.batch)
     done, out = 0, []
@@ -92,7 +116,12 @@ def sample(
 
 
 def guided(
-    denoiser: nn.Module, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, null: torch.Tensor, guidance: float
+    denoiser: nn.Module,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    c: torch.Tensor,
+    null: torch.Tensor,
+    guidance: float,
 ) -> torch.Tensor:
     """Return v(x, null) + guidance * (v(x, c) - v(x, null)); one evaluation where guidance is 1."""
     if guidance == 1:
@@ -106,7 +135,7 @@ def _velocity(denoiser: nn.Module, x: torch.Tensor, t: torch.Tensor, c: torch.Te
     return denoiser(x, timestep=t.expand(len(x)), encoder_hidden_states=c, return_dict=False)[0]
 
 
-def _scheduler(settings: SamplerSettings):
+def _scheduler(settings: SamplerSettings) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)

@@ -32,22 +32,54 @@ def train(
     *,
     device: str = "auto",
     dry_run: bool = False,
+    decoder_only: bool = False,
     progress: Progress = silent,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train a shipped model; return the training part of its card (with ``dry_run``, what would be done)."""
+    """Train a shipped model; return the training part of its card (with ``dry_run``, what would be done).
+
+    ``decoder_only`` trains the autoencoder's decoder further instead, its encoder frozen.
+    """
     from lab import zoo
 
     zoo.summary(name)
-    if not data.is_dir():
-        raise InputError(f"{data}: no such folder; --data wants the folder with the training pictures")
+    _folder(data)
     device = choose_device(device)
     if dry_run:
-        target = {"weights": str(zoo.weight_file(name)), "state": str(out / f"{name}.state.safetensors")}
-        return {"would train": name, "data": str(data), "device": device, **target, **options}
-    from lab.zoo.train import run
+        target = {"weights": str(zoo.weight_file(name)), "state": str(out)}
+        what = "would refine" if decoder_only else "would train"
+        return {what: name, "data": str(data), "device": device, **target, **options}
+    from lab.zoo.train import refine, run
 
-    return run(name, data, out, device=device, progress=progress, **options)
+    job = refine if decoder_only else run
+    return job(name, data, out, device=device, progress=progress, **options)
+
+
+def evaluate(
+    name: str, data: Path, *, device: str = "auto", progress: Progress = silent, **options: Any
+) -> dict[str, Any]:
+    """Measure a shipped model on held-out pictures and write the result into its card; return that part."""
+    from lab import zoo
+
+    zoo.summary(name)
+    _folder(data)
+    device = choose_device(device)
+    from lab.zoo.evaluate import evaluate_into_card
+
+    return evaluate_into_card(name, data, device=device, progress=progress, **options)
+
+
+def stimuli(
+    data: Path, out: Path, *, device: str = "auto", progress: Progress = silent, **options: Any
+) -> dict[str, Any]:
+    """Draw the pictures that ship for simulated subjects; return what was written."""
+    _folder(data)
+    device = choose_device(device)
+    from lab.zoo import stimuli as made
+
+    card = made.make(data, out, device=device, progress=progress, **options)
+    size = round(made.SHEET.stat().st_size / 1e6, 2)
+    return {"file": str(made.SHEET), "megabytes": size, **{k: v for k, v in card.items() if k != "labels"}}
 
 
 def sample(
@@ -60,28 +92,25 @@ def sample(
     device: str = "auto",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Draw pictures under the learned null condition and write them as one PNG grid.
-
-    Euler steps of the rectified flow from noise (s = 1) to the latent (s = 0), as the denoisers were trained.
-    """
+    """Draw pictures under the learned null condition and write them as one PNG or WebP sheet."""
     from lab import zoo
 
     if name not in zoo.DENOISERS:
         raise InputError(f"model {name!r} draws no pictures; denoisers are {', '.join(zoo.DENOISERS)}")
+    import numpy as np
     import torch
 
+    from lab import decoder
+    from lab.images import sheet, write_picture
+
     device = choose_device(device)
-    denoiser, decoder = zoo.load(name, device), zoo.load("autoencoder-64", device)
-    x = torch.randn(n, 8, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device)
-    condition = zoo.null_tokens(name).to(device).expand(n, -1, -1)
+    settings = decoder.SamplerSettings(steps=steps, guidance=1.0)
+    denoiser, autoencoder = zoo.load(name, device), zoo.load("autoencoder-64", device)
+    null, noise = zoo.null_tokens(name), decoder.draw_noise(n, seed)
+    latents = decoder.sample(denoiser, null.expand(n, -1, -1), null, noise, settings, progress=progress)
     with torch.inference_mode():
-        for step in range(steps):
-            progress(step, steps, "sampling")
-            time = torch.full((n,), 1000.0 * (1 - step / steps), device=device)
-            x = x - denoiser(x, time, encoder_hidden_states=condition).sample / steps
-        pictures = decoder.decode(x).clamp(0, 1).cpu()
-    progress(steps, steps, "sampling")
-    _write_grid(pictures.permute(0, 2, 3, 1).numpy(), out)
+        pictures = autoencoder.decode(latents.to(device)).cpu().permute(0, 2, 3, 1).numpy()
+    write_picture(sheet(pictures, int(np.ceil(np.sqrt(n))), gap=2), out)
     return {"model": name, "pictures": n, "steps": steps, "seed": seed, "device": device, "file": str(out)}
 
 
@@ -106,18 +135,6 @@ def choose_device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _write_grid(pictures: Any, out: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from lab.files import replacing
-
-    columns = int(np.ceil(np.sqrt(len(pictures))))
-    rows = -(-len(pictures) // columns)
-    side = pictures.shape[1]
-    sheet = np.ones((rows * (side + 2), columns * (side + 2), 3), np.float32)
-    for i, picture in enumerate(pictures):
-        y, x = divmod(i, columns)
-        sheet[y * (side + 2) : y * (side + 2) + side, x * (side + 2) : x * (side + 2) + side] = picture
-    with replacing(out) as temporary:
-        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(temporary, format="PNG")
+def _folder(data: Path) -> None:
+    if not data.is_dir():
+        raise InputError(f"{data}: no such folder; --data wants the folder with the training pictures")

@@ -1,4 +1,4 @@
-"""The small models that ship with the project: names, loading, cards. Importing this does not import torch."""
+"""The small models that ship with the project: names, loading, cards. Importing this imports no torch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SUMMARY = {
     "autoencoder-64": "KL autoencoder, 64x64 picture <-> 8x16x16 latent",
     "encoder-64": "patch encoder, 64x64 picture -> a global token and 16 patch tokens of width 192",
     "structure-64": "structural feature maps at 16x16, 8x8, 4x4 and their feed-forward inverse",
-    "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on the tokens",
-    "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on the tokens",
+    "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on tokens",
+    "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on tokens",
 }
 DENOISERS = ("unet-64", "dit-64")
 
@@ -37,7 +37,7 @@ def weight_file(name: str) -> Path:
 
 
 def info(name: str) -> dict[str, Any]:
-    """Return the numbers of a model's card (``cards/NAME.json``): data, steps, seed, device, measured quality."""
+    """Return a model's card (``cards/NAME.json``): data, steps, seed, device, measured quality."""
     import json
 
     card = HOME / "cards" / f"{_known(name)}.json"
@@ -83,5 +83,7 @@ def _known(name: str) -> str:
     from brainit.errors import InputError
 
     if name not in _SUMMARY:
-        raise InputError(f"unknown zoo model {name!r}; allowed: {', '.join(_SUMMARY)}; see: brainlab zoo list")
+        raise InputError(
+            f"unknown zoo model {name!r}; allowed: {', '.join(_SUMMARY)}; see: brainlab zoo list"
+        )
     return name

@@ -26,7 +26,7 @@ N_HELD_OUT_DIGITS = 500
 
 @dataclass(frozen=True)
 class Pictures:
-    """uint8 pictures (n, 3, 64, 64), int64 labels (n,): 0..199 natural, 200..209 digits, 210.. kinds of pattern."""
+    """uint8 pictures (n, 3, 64, 64), int64 labels (n,): 0..199 natural, 200..209 digits, 210.. patterns."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -46,7 +46,9 @@ def training(root: Path, n_patterns: int = 6000, limit: int | None = None) -> Pi
     """Read everything that models are trained on; ``limit`` keeps only the first of each kind."""
     files = sorted((root / "tiny-imagenet-64").glob("train-*.parquet"))
     if not files:
-        raise MissingDataError(f"no tiny-imagenet-64/train-*.parquet below {root}; give the folder with --data")
+        raise MissingDataError(
+            f"no tiny-imagenet-64/train-*.parquet below {root}; give the folder with --data"
+        )
     natural = _natural(files, limit)
     digits, labels = _digits(root)
     keep = ~_shown_in_digits69(digits, root)
@@ -57,9 +59,12 @@ def training(root: Path, n_patterns: int = 6000, limit: int | None = None) -> Pi
 
 
 def held_out(root: Path, which: str = "natural") -> Pictures:
-    """Read pictures that no model was trained on: ``"natural"`` (2,000), ``"digits"`` (<= 500) or ``"patterns"`` (300)."""
+    """Read pictures that no model was trained on.
+
+    ``"natural"`` (2,000), ``"digits"`` (at most 500) or ``"patterns"`` (300).
+    """
     if which == "natural":
-        return Pictures(*_natural([root / "tiny-imagenet-64" / "validation.parquet"], None))
+        return Pictures(*_natural([_validation(root)], None))
     if which == "digits":
         digits, labels = _digits(root)
         keep = ~_shown_in_digits69(digits, root)
@@ -69,6 +74,19 @@ def held_out(root: Path, which: str = "natural") -> Pictures:
     return Pictures(shapes, kinds + 210)
 
 
+def class_names(root: Path) -> list[str]:
+    """Return the words for the natural labels, in the order of their numbers."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(_validation(root), columns=["label", "label_name"])
+    names = dict(zip(table["label"].to_pylist(), table["label_name"].to_pylist(), strict=True))
+    return [names[k] for k in sorted(names)]
+
+
+def _validation(root: Path) -> Path:
+    return root / "tiny-imagenet-64" / "validation.parquet"
+
+
 def _natural(files: list[Path], limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     import pyarrow.parquet as pq
 
@@ -76,7 +94,9 @@ def _natural(files: list[Path], limit: int | None) -> tuple[torch.Tensor, torch.
     labels: list[int] = []
     for file in files:
         if not file.is_file():
-            raise MissingDataError(f"{file} is not there; give the folder that holds tiny-imagenet-64 with --data")
+            raise MissingDataError(
+                f"{file} is not there; give the folder that holds tiny-imagenet-64 with --data"
+            )
         table = pq.read_table(file, columns=["image", "label"])
         encoded += table["image"].to_pylist()
         labels += table["label"].to_pylist()
@@ -100,18 +120,22 @@ def _digits(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
         images = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
         labels = gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())
     except FileNotFoundError as error:
-        raise MissingDataError(f"{error.filename} is not there; give the folder that holds mnist10k with --data") from None
+        raise MissingDataError(
+            f"{error.filename} is not there; give the folder that holds mnist10k with --data"
+        ) from None
     pixels = torch.from_numpy(np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28).copy())
     return pixels, torch.from_numpy(np.frombuffer(labels, np.uint8, offset=8).astype(np.int64))
 
 
 def _shown_in_digits69(digits: torch.Tensor, root: Path) -> torch.Tensor:
-    """Mark digits that are (nearly) a stimulus of digits69, so that none of them is ever trained on: bool (n,)."""
+    """Mark digits that are (nearly) a stimulus of digits69, so that none is ever trained on: bool (n,)."""
     from scipy.io import loadmat
 
     file = root / "digits69" / "digit69_28x28.mat"
     if not file.is_file():
-        raise MissingDataError(f"{file} is not there; it is needed to keep its stimuli out of the training digits")
+        raise MissingDataError(
+            f"{file} is not there; it is needed to keep its stimuli out of the training digits"
+        )
     mat = loadmat(file, variable_names=["stimTrn", "stimTest"])
     shown = np.concatenate([mat["stimTrn"], mat["stimTest"]]).reshape(-1, 28, 28).transpose(0, 2, 1)
     r = _standardise(digits.float()) @ _standardise(torch.from_numpy(shown.astype(np.float32))).T

@@ -1,22 +1,47 @@
-"""Measure a zoo model on held-out pictures and write the numbers into its card."""
+"""Measure a zoo model on held-out pictures; write the numbers and a sheet of pictures beside its card."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from brainit import metrics
-from lab.decoder import Progress, SamplerSettings, draw_noise, sample
+from brainit.errors import InputError
+from lab.decoder import SamplerSettings, draw_noise, sample
+from lab.images import sheet, write_picture
 from lab.metrics.distances import pooled_features, set_distance
+from lab.metrics.efficientnet import NAME as NETWORK
 from lab.metrics.efficientnet import load_efficientnet
-from lab.zoo import DENOISERS, load, null_tokens
+from lab.progress import Progress, silent
+from lab.zoo import DENOISERS, HOME, load, null_tokens, summary
 from lab.zoo.data import Pictures, held_out
 
 KINDS = ("natural", "digits", "patterns")
+PSNR_CAP = 60.0
+COLUMNS = 12
+SAMPLER = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=32)
+TWO_WAY = f"two_way({NETWORK}, head)"
+TARGETS = {
+    "autoencoder-64": {"natural.psnr_db": 28.0},
+    "unet-64": {f"natural.{TWO_WAY}": 0.999, "natural.pixcorr": 0.70},
+    "dit-64": {f"natural.{TWO_WAY}": 0.999, "natural.pixcorr": 0.70},
+}
+"""What the project asks of a model, at least; a card says what is reached."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Measured qualities and the rows of pictures to show: float arrays (k, 64, 64, 3), rows in pairs."""
+
+    quality: dict[str, Any]
+    rows: list[np.ndarray]
 
 
 def evaluate(
@@ -24,28 +49,63 @@ def evaluate(
     data: Path,
     *,
     n: int = 1000,
+    n_simple: int | None = None,
     device: str = "cpu",
     seed: int = 0,
-    progress: Progress = lambda done, total, what: None,
-) -> dict[str, Any]:
-    """Return measured qualities of a model, flat, each for up to ``n`` held-out pictures a kind."""
-    sets = {kind: _first(held_out(data, kind), n, device) for kind in KINDS}
-    if name == "autoencoder-64":
-        return _round_trip(load(name, device), sets)
+    progress: Progress = silent,
+) -> Found:
+    """Measure a model.
+
+    Parameters
+    ----------
+    n : int
+        Natural pictures: the first of those held out (2,000 at most).
+    n_simple : int, optional
+        Digits and patterns, each; default as many as natural ones. A kind with fewer gives all it has.
+    seed : int
+        Of the sampler's noise.
+
+    Returns
+    -------
+    Found
+        ``quality`` is flat: ``KIND.NAME``, with ``KIND.n``.
+    """
+    summary(name)
+    few = n if n_simple is None else n_simple
+    if n < 2 or few < 2:
+        raise InputError(f"{min(n, few)} pictures are too few to measure a model; allowed: 2 and more")
+    spare = 2 * n if name in DENOISERS else n
+    sets = {kind: _first(held_out(data, kind), spare if kind == "natural" else few, device) for kind in KINDS}
+    if name in DENOISERS:
+        return _denoiser(name, sets, n, device, seed, progress)
+    model = load(name, device)
     if name == "encoder-64":
-        return _encoder(load(name, device), sets)
+        return _encoder(model, sets, progress)
+    found = _round_trip(model, sets, progress)
     if name == "structure-64":
-        return _round_trip(load(name, device), sets) | _structure_noise(load(name, device), sets["natural"])
-    return _denoiser(name, sets, device, seed, progress)
+        found.quality.update(_structure_noise(model, sets["natural"], seed, progress))
+    return found
 
 
 def evaluate_into_card(name: str, data: Path, **options: Any) -> dict[str, Any]:
-    """Measure a model and keep the result in ``cards/NAME.json``."""
+    """Measure a model; keep the numbers in ``cards/NAME.json`` and pictures in ``cards/NAME.webp``."""
     from lab.zoo.train import merge_card
 
-    quality = evaluate(name, data, **options)
-    merge_card(name, {"quality": quality, "measured_by": f"brainlab zoo evaluate {name}"})
-    return quality
+    found = evaluate(name, data, **options)
+    write_picture(
+        sheet(np.concatenate(found.rows), len(found.rows[0]), gap=2), HOME / "cards" / f"{name}.webp"
+    )
+    said = {k: v for k, v in options.items() if k in ("n", "n_simple", "seed") and v is not None}
+    flags = "".join(f" --{k.replace('_', '-')} {v}" for k, v in said.items())
+    card = {"quality": found.quality, "measured_by": f"brainlab zoo evaluate {name}{flags}"}
+    targets = TARGETS.get(name, {})
+    if targets:
+        card["targets"] = {
+            k: {"target": t, "reached": found.quality[k], "met": found.quality[k] >= t}
+            for k, t in targets.items()
+        }
+    merge_card(name, card)
+    return card
 
 
 def _first(pictures: Pictures, n: int, device: str) -> Pictures:
@@ -56,109 +116,155 @@ def _array(images: torch.Tensor) -> np.ndarray:
     return images.float().cpu().permute(0, 2, 3, 1).numpy()
 
 
-def _mapped(function, images: torch.Tensor, batch: int = 256) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.cat([function(x) for x in images.split(batch)])
-
-
 def _floats(pictures: Pictures) -> torch.Tensor:
     return pictures.images.float() / 255
 
 
-def _round_trip(model: torch.nn.Module, sets: dict[str, Pictures]) -> dict[str, float]:
-    out = {}
+@torch.no_grad()
+def _mapped(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    progress: Progress = silent,
+    what: str = "",
+    batch: int = 64,
+) -> torch.Tensor:
+    out, done = [], 0
+    for x in images.split(batch):
+        progress(done, len(images), what)
+        out.append(function(x))
+        done += len(x)
+    progress(done, len(images), what)
+    return torch.cat(out)
+
+
+def _shown(*pictures: np.ndarray) -> list[np.ndarray]:
+    """Pick the pictures to show by rule: evenly spaced over all that were measured."""
+    pick = np.linspace(0, len(pictures[0]) - 1, COLUMNS).round().astype(int)
+    return [p[pick] for p in pictures]
+
+
+def _mean(values: np.ndarray, digits: int = 4) -> float:
+    return round(float(values.mean()), digits)
+
+
+def _round_trip(model: nn.Module, sets: dict[str, Pictures], progress: Progress) -> Found:
+    out: dict[str, Any] = {}
+    rows = []
     for kind, pictures in sets.items():
-        truth = _floats(pictures)
-        made = _array(_mapped(model, truth).mul(255).round() / 255)
-        out[f"{kind}.psnr_db"] = round(float(metrics.psnr(made, _array(truth), cap=60).mean()), 2)
-        out[f"{kind}.pixcorr"] = round(float(metrics.pixcorr(made, _array(truth)).mean()), 4)
-    return out
+        images = _floats(pictures)
+        made = _array(_mapped(model, images, progress, kind).mul(255).round() / 255)
+        truth = _array(images)
+        out[f"{kind}.n"] = len(truth)
+        out[f"{kind}.psnr_db"] = _mean(metrics.psnr(made, truth, cap=PSNR_CAP), 2)
+        out[f"{kind}.pixcorr"] = _mean(metrics.pixcorr(made, truth))
+        out[f"{kind}.ssim"] = _mean(metrics.ssim(made, truth))
+        rows += _shown(truth, made)
+    return Found(out, rows)
 
 
-def _structure_noise(model: torch.nn.Module, pictures: Pictures) -> dict[str, float]:
+def _structure_noise(model: nn.Module, pictures: Pictures, seed: int, progress: Progress) -> dict[str, float]:
     """PixCorr of the inverse when noise as large as the features' own spread is added."""
-    truth = _floats(pictures)
-    g = torch.Generator(device=truth.device).manual_seed(0)
+    images = _floats(pictures)
+    g = torch.Generator(device=images.device).manual_seed(seed)
 
     def noisy(x: torch.Tensor) -> torch.Tensor:
-        return model.invert([m + torch.randn(m.shape, generator=g, device=m.device) for m in model.features(x)])
+        maps = model.features(x)
+        return model.invert([m + torch.randn(m.shape, generator=g, device=m.device) for m in maps])
 
-    return {"natural.pixcorr_at_noise_1": round(float(metrics.pixcorr(_array(_mapped(noisy, truth)), _array(truth)).mean()), 4)}
+    made = _array(_mapped(noisy, images, progress, "natural, with noise"))
+    return {"natural.pixcorr_at_noise_1": _mean(metrics.pixcorr(made, _array(images)))}
 
 
-def _encoder(model: torch.nn.Module, sets: dict[str, Pictures]) -> dict[str, float]:
-    out = {}
+def _encoder(model: nn.Module, sets: dict[str, Pictures], progress: Progress) -> Found:
+    """Labels, and whether the nearest global token is the mirrored picture's or one of the same class."""
+    out: dict[str, Any] = {}
+    rows = []
     for kind, pictures in sets.items():
-        tokens = _mapped(model, _floats(pictures))
-        guess = model.classify(tokens).argmax(1)
-        out[f"{kind}.top1"] = round(float((guess == pictures.labels).float().mean()), 4)
+        images = _floats(pictures)
+        tokens = _mapped(model, images, progress, kind)
+        with torch.no_grad():
+            ranked = model.classify(tokens).topk(5).indices == pictures.labels[:, None]
+        unit = F.normalize(tokens[:, 0], dim=1)
+        likeness = unit @ unit.T
+        nearest = likeness.fill_diagonal_(-2).argmax(1)
+        out[f"{kind}.n"] = len(pictures)
+        out[f"{kind}.top1"] = round(float(ranked[:, 0].float().mean()), 4)
         if kind == "natural":
-            mirrored = _mapped(model, _floats(pictures).flip(-1))
-            a, b = (F.normalize(t.flatten(1), dim=1) for t in (tokens[:, 0], mirrored[:, 0]))
-            hit = ((a @ b.T).argmax(1) == torch.arange(len(a), device=a.device)).float().mean()
-            out["natural.mirror_retrieval_top1"] = round(float(hit), 4)
-            out["natural.n"] = len(pictures)
-    return out
+            out["natural.top5"] = round(float(ranked.any(1).float().mean()), 4)
+            mirrored = _mapped(model, images.flip(-1), progress, "natural, mirrored")[:, 0]
+            found = (unit @ F.normalize(mirrored, dim=1).T).argmax(1)
+            hit = found == torch.arange(len(unit), device=unit.device)
+            out["natural.mirror_retrieval_top1"] = round(float(hit.float().mean()), 4)
+        same = (pictures.labels[nearest] == pictures.labels).float().mean()
+        out[f"{kind}.nearest_has_same_class"] = round(float(same), 4)
+        rows += _shown(_array(images), _array(images[nearest]))
+    return Found(out, rows)
 
 
-def _denoiser(name: str, sets: dict[str, Pictures], device: str, seed: int, progress: Progress) -> dict[str, Any]:
-    autoencoder, encoder, denoiser = load("autoencoder-64", device), load("encoder-64", device), load(name, device)
+def _denoiser(
+    name: str, sets: dict[str, Pictures], n: int, device: str, seed: int, progress: Progress
+) -> Found:
+    """Compare samples from tokens alone with the pictures that the tokens are of.
+
+    The null of a set distance is what the same number of other held-out pictures is from them.
+    """
+    autoencoder, encoder, denoiser = (
+        load("autoencoder-64", device),
+        load("encoder-64", device),
+        load(name, device),
+    )
     network, null = load_efficientnet(device), null_tokens(name)
-    settings = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=256)
-    out: dict[str, Any] = {"sampler": "Euler, 20 steps, guidance 2, tokens alone"}
+    out: dict[str, Any] = {
+        "sampler": f"Euler, {SAMPLER.steps} steps, guidance {SAMPLER.guidance:g}, from tokens alone"
+    }
+    rows = []
     for kind, pictures in sets.items():
-        truth = _floats(pictures)
-        tokens, latents = _mapped(encoder, truth), _mapped(autoencoder.encode, truth)
+        every = _floats(pictures)
+        images = every[:n] if kind == "natural" else every
+        tokens, latents = _mapped(encoder, images), _mapped(autoencoder.encode, images)
+        out[f"{kind}.n"] = len(images)
         out[f"{kind}.velocity_mse"] = round(_velocity_loss(denoiser, latents, tokens, seed), 4)
+        noise = draw_noise(len(tokens), seed)
 
-        def draw(key: int, tokens: torch.Tensor = tokens) -> torch.Tensor:
-            noise = draw_noise(len(tokens), key)
-            made = sample(denoiser, tokens, null, noise, settings, progress=progress).to(device)
-            return _mapped(autoencoder.decode, made)
+        def named(done: int, total: int, what: str, kind: str = kind) -> None:
+            progress(done, total, f"{kind}, {what}")
 
-        made = draw(seed)
-        out[f"{kind}.n"] = len(made)
-        out[f"{kind}.pixcorr"] = round(float(metrics.pixcorr(_array(made), _array(truth)).mean()), 4)
-        head = [pooled_features(network, x, "head") for x in (made, truth)]
-        out[f"{kind}.two_way(EfficientNet-Lite0, head)"] = round(float(metrics.two_way(*head).mean()), 5)
+        drawn = sample(denoiser, tokens, null, noise, SAMPLER, progress=named).to(device)
+        made = _mapped(autoencoder.decode, drawn)
+        out[f"{kind}.pixcorr"] = _mean(metrics.pixcorr(_array(made), _array(images)))
+        heads = [pooled_features(network, x, "head") for x in (made, images)]
+        out[f"{kind}.{TWO_WAY}"] = _mean(metrics.two_way(*heads), 5)
+        rows += _shown(_array(images), _array(made))
         if kind == "natural":
-            other = draw(seed + 1)
-            maps = [pooled_features(network, x, "112") for x in (made, truth, other)]
-            for distance in ("FD", "KID"):
-                found = set_distance(maps[0], maps[1], kind=distance, layer="112", seed=seed)
-                null_between = set_distance(maps[0], maps[2], kind=distance, layer="112", seed=seed)
-                out[f"natural.{found.name} to data"] = float(f"{found.value:.4g}")
-                out[f"natural.{found.name} to own other seed"] = float(f"{null_between.value:.4g}")
+            out |= _distances(network, made, images, every[n : 2 * n])
+    return Found(out, rows)
+
+
+def _distances(
+    network: Any, made: torch.Tensor, images: torch.Tensor, others: torch.Tensor
+) -> dict[str, float]:
+    out: dict[str, float] = {}
+    if len(others) != len(images):
+        raise InputError(
+            f"{len(images)} natural pictures leave {len(others)} for the null; measure at most half of them"
+        )
+    maps = [pooled_features(network, x, "112") for x in (made, images, others)]
+    for kind in ("FD", "KID"):
+        found = set_distance(maps[0], maps[1], kind=kind, other_seeds=maps[2], layer="112")  # type: ignore[arg-type]
+        out[f"natural.{found.name}"] = float(f"{found.value:.4g}")
+        out[f"natural.{found.name}, null: other held-out pictures"] = float(f"{found.null:.4g}")
     return out
 
 
 @torch.no_grad()
-def _velocity_loss(denoiser: torch.nn.Module, latents: torch.Tensor, tokens: torch.Tensor, seed: int) -> float:
+def _velocity_loss(denoiser: nn.Module, latents: torch.Tensor, tokens: torch.Tensor, seed: int) -> float:
     """Mean squared velocity error on a fixed ladder of times (0.05 ... 0.95) with fixed noise."""
     g = torch.Generator().manual_seed(seed)
     total = []
     for s in np.linspace(0.05, 0.95, 10):
         noise = torch.randn(latents.shape, generator=g).to(latents.device)
-        for x0, c, n in zip(latents.split(256), tokens.split(256), noise.split(256), strict=True):
+        for x0, c, n in zip(latents.split(64), tokens.split(64), noise.split(64), strict=True):
             t = torch.full((len(x0),), 1000 * s, device=x0.device)
             v = denoiser((1 - s) * x0 + s * n, timestep=t, encoder_hidden_states=c, return_dict=False)[0]
             total.append((v - (n - x0)).square().mean(dim=(1, 2, 3)))
     return float(torch.cat(total).mean())
-
-
-def picture_grid(name: str, data: Path, *, n: int = 16, seed: int = 0, device: str = "cpu") -> np.ndarray:
-    """Return rows of held-out pictures over what the model makes of them: float32 (rows * 64, n * 64, 3)."""
-    rows = []
-    for kind in KINDS:
-        pictures = held_out(data, kind)
-        pick = torch.linspace(0, len(pictures) - 1, n).long()
-        truth = pictures.batch(pick).to(device)
-        rows.append(truth)
-        if name in DENOISERS:
-            tokens = load("encoder-64", device)(truth).detach()
-            made = sample(load(name, device), tokens, null_tokens(name), draw_noise(n, seed), SamplerSettings())
-            rows.append(_mapped(load("autoencoder-64", device).decode, made.to(device)))
-        else:
-            made = _mapped(load(name, device), truth)
-            rows.append(made if made.ndim == 4 else truth)
-    return np.concatenate([np.concatenate(list(_array(r)), axis=1) for r in rows])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -11,26 +10,31 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from lab.files import replacing
+
 
 def save_weights(module: nn.Module, path: Path, extra: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a module's state in float16 with its class name and config; ``extra`` tensors go under ``extra.``."""
+    """Write a module's state in float16 with its class name and config; ``extra`` goes under ``extra.``."""
     state = {k: _half(v) for k, v in module.state_dict().items()}
     state |= {f"extra.{k}": _half(v) for k, v in (extra or {}).items()}
     config = {k: v for k, v in dict(module.config).items() if not k.startswith("_")}
     meta = {"format": "pt", "class": type(module).__name__, "config": json.dumps(config, default=list)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata=meta)
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata=meta)
 
 
 def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """Build the module that a weight file describes (class looked up in ``classes`` only) in float32, and its extras."""
+    """Build the module that a weight file describes, in float32; return it and the file's extras.
+
+    Its class is looked up in ``classes`` only.
+    """
     with safe_open(path, framework="pt") as f:
         meta = f.metadata()
-        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open has no __iter__
+        tensors = {k: f.get_tensor(k) for k in f.keys()}
     extra = {k.removeprefix("extra."): v.float() for k, v in tensors.items() if k.startswith("extra.")}
-    state = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if not k.startswith("extra.")}
+    state = {
+        k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if not k.startswith("extra.")
+    }
     module = classes[meta["class"]](**json.loads(meta["config"]))
     module.load_state_dict(state)
     return module.eval(), extra

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(silu(x)))), the last convolution starting at zero so that the block starts as identity."""
+    """x + conv(silu(conv(silu(x)))); the last convolution starts at zero, so the block as identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,9 +28,10 @@ def _blocks(channels: int, count: int) -> list[nn.Module]:
 
 
 class LatentAutoencoder(ModelMixin, ConfigMixin):
-    """Convolutional autoencoder with a Gaussian latent (Kingma and Welling 2014; the role it has in Rombach et al. 2022).
+    """Convolutional autoencoder with a Gaussian latent (Kingma and Welling 2014).
 
-    The stem folds 2x2 pixels into channels, so that every convolution runs at 32x32 or 16x16.
+    It has the role it has in latent diffusion (Rombach et al. 2022). The stem folds 2x2 pixels into
+    channels, so that every convolution runs at 32x32 or 16x16.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
             nn.Conv2d(half, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
-        # Measured on the training pictures at the end of training; brings every latent channel to mean 0, variance 1.
+        # Measured on training pictures when training ends: every latent channel gets mean 0, variance 1.
         self.register_buffer("shift", torch.zeros(1, latent_channels, 1, 1))
         self.register_buffer("scale", torch.ones(1, latent_channels, 1, 1))
 

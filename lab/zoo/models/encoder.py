@@ -29,10 +29,10 @@ class TransformerBlock(nn.Module):
 
 
 class PatchEncoder(ModelMixin, ConfigMixin):
-    """Small convolution-transformer hybrid that speaks in 17 tokens: a leading global one, then 4x4 patches row by row.
+    """Small convolution-transformer hybrid that speaks in 17 tokens: a global one, then 4x4 patches.
 
-    Trained to hold what an ImageNet network sees (distillation, Hinton et al. 2015) and where the colours are; the
-    heads used for that are kept, so that the tokens can be asked for class labels.
+    Trained to hold what an ImageNet network sees (distillation, Hinton et al. 2015) and where the colours
+    are; the heads used for that are kept, so that the tokens can be asked for class labels.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class PatchEncoder(ModelMixin, ConfigMixin):
         self.to_colour = nn.Linear(width, 48)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return tokens (n, 17, width), each of mean 0 and variance 1, of ``images`` (n, 3, 64, 64) in 0..1."""
+        """Return tokens (n, 17, width), each of mean 0, variance 1, of ``images`` (n, 3, 64, 64) in 0..1."""
         grid = self.stem(images * 2 - 1)
         n, d = grid.shape[:2]
         x = torch.cat([self.cls.expand(n, -1, -1), grid.flatten(2).transpose(1, 2)], dim=1) + self.position

@@ -1,4 +1,4 @@
-"""Structural features: local maps at three scales, and a feed-forward net that turns them back into a picture."""
+"""Structural features: local maps at three scales, and a feed-forward net back to a picture."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def _up(inner: int, outer: int) -> nn.Sequential:
 
 
 class StructureNet(ModelMixin, ConfigMixin):
-    """Low-level feature maps and their fast inverse, in the place that VGG features and a deep image prior have in Brain-IT.
+    """Low-level feature maps and their fast inverse.
 
-    The feature maps are standardised per channel with running statistics (a BatchNorm without affine part), so that
-    a decoder of brain data can predict them on one scale. The inverse is trained on features with noise added, as
-    predicted ones are never exact.
+    They have the place that VGG features and a deep image prior have in Brain-IT. The maps are standardised
+    per channel with running statistics (a BatchNorm without affine part), so that a decoder of brain data
+    can predict them on one scale. The inverse is trained on features with noise added, as predicted ones are
+    never exact.
 
     Parameters
     ----------
@@ -43,13 +44,17 @@ class StructureNet(ModelMixin, ConfigMixin):
         self.down = nn.ModuleList([_down(w1, w1), _down(w1, w2), _down(w2, w3)])
         self.taps = nn.ModuleList(nn.Conv2d(w, c, 1) for w, c in zip((w1, w2, w3), channels, strict=True))
         self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False, momentum=0.02) for c in channels)
-        self.lift = nn.ModuleList(nn.Conv2d(c, w, 3, padding=1) for w, c in zip((w1, w2, w3), channels, strict=True))
+        self.lift = nn.ModuleList(
+            nn.Conv2d(c, w, 3, padding=1) for w, c in zip((w1, w2, w3), channels, strict=True)
+        )
         self.up = nn.ModuleList([_up(w3, w2), _up(w2, w1), _up(w1, w1)])
         self.refine = nn.ModuleList([ResidualBlock(w2), ResidualBlock(w1)])
-        self.head = nn.Sequential(ResidualBlock(w1), nn.SiLU(), nn.Conv2d(w1, 12, 3, padding=1), nn.PixelShuffle(2))
+        self.head = nn.Sequential(
+            ResidualBlock(w1), nn.SiLU(), nn.Conv2d(w1, 12, 3, padding=1), nn.PixelShuffle(2)
+        )
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return maps [(n, 16, 16, 16), (n, 32, 8, 8), (n, 64, 4, 4)] of ``images`` (n, 3, 64, 64) in 0..1."""
+        """Return maps [(n, 16, 16, 16), (n, 32, 8, 8), (n, 64, 4, 4)] of ``images`` (n, 3, 64, 64)."""
         x = self.stem(images * 2 - 1)
         maps = []
         for down, tap, norm in zip(self.down, self.taps, self.norms, strict=True):

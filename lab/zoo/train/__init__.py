@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from brainit.errors import InputError
-from lab.zoo import DENOISERS, load, weight_file
-from lab.zoo.train.loop import Progress
+from lab.progress import Progress, silent
+from lab.zoo import DENOISERS, HOME, info, load, summary, weight_file
+from lab.zoo.train.loop import Outcome, Recipe
+
+DATA = "tiny-imagenet-64 train, MNIST test digits without digits69's stimuli, procedural patterns"
+STATES = Path("runs/zoo")
+REFINED = "autoencoder-64"
 
 
 def run(
@@ -24,7 +27,7 @@ def run(
     device: str = "cpu",
     minutes: float | None = None,
     limit: int | None = None,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train the zoo model ``name`` on the pictures below ``data``.
 
@@ -46,68 +49,110 @@ def run(
     dict
         The training part of the card.
     """
-    from lab.zoo import summary
     from lab.zoo.data import training
     from lab.zoo.io import save_weights
 
-    summary(name)  # refuses an unknown name before any work
-    state = (out or Path("runs/zoo")) / f"{name}.state.safetensors"
+    recipe = _changed(_recipe(name), steps, batch)
+    state = (out or STATES) / f"{name}.state.safetensors"
     pictures = training(data, limit=limit).to(device)
     options: dict[str, Any] = {"seed": seed, "minutes": minutes, "progress": progress}
     extra = {}
     if name in DENOISERS:
-        from lab.zoo.train import denoiser as module
+        from lab.zoo.train import denoiser
 
-        recipe = _changed(module.RECIPES[name], steps, batch)
-        latents, tokens = module.encode_all(pictures, load("autoencoder-64", device), load("encoder-64", device))
-        model, outcome = module.train(name, latents, tokens, state, recipe, **options)
-        extra, model = {"null": model.null}, model.denoiser
+        latents, tokens = denoiser.encode_all(
+            pictures, load("autoencoder-64", device), load("encoder-64", device)
+        )
+        conditioned, outcome = denoiser.train(name, latents, tokens, state, recipe, **options)
+        extra, model = {"null": conditioned.null}, conditioned.denoiser
     else:
-        module = _module(name)
-        recipe = _changed(module.RECIPE, steps, batch)
-        model, outcome = module.train(pictures, state, recipe, **options)
+        model, outcome = _trainer(name).train(pictures, state, recipe, **options)
     save_weights(model, weight_file(name), extra)
     card = {
         "name": name,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "training": {
-            "pictures": len(pictures),
-            "data": "tiny-imagenet-64 train, MNIST test digits without digits69's stimuli, procedural patterns",
-            "seed": seed,
-            "recipe": asdict(recipe),
-            **asdict(outcome),
-            "seconds": round(outcome.seconds, 1),
-            "command": f"brainlab zoo train {name}",
-        },
+        "training": _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}"),
     }
     merge_card(name, card)
     return card
 
 
-def _changed(recipe, steps, batch):
-    changes = {k: v for k, v in (("steps", steps), ("batch", batch)) if v is not None}
+def refine(
+    name: str,
+    data: Path,
+    out: Path | None = None,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    minutes: float | None = None,
+    limit: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train the autoencoder's decoder further with its encoder frozen; arguments as for ``run``.
+
+    Denoisers that were trained on the encoder's latents stay valid.
+    """
+    from lab.zoo.data import training
+    from lab.zoo.io import save_weights
+    from lab.zoo.train import autoencoder
+
+    summary(name)
+    if name != REFINED:
+        raise InputError(f"model {name!r} cannot be refined; allowed: {REFINED}")
+    recipe = _changed(autoencoder.REFINE_RECIPE, steps, batch)
+    pictures = training(data, limit=limit).to(device)
+    state = (out or STATES) / f"{name}-decoder.state.safetensors"
+    model, outcome = autoencoder.refine_decoder(
+        load(name, device), pictures, state, recipe, seed=seed, minutes=minutes, progress=progress
+    )
+    save_weights(model, weight_file(name))
+    record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo refine {name}")
+    merge_card(name, {"decoder_training": record})
+    return {"name": name, "decoder_training": record}
+
+
+def merge_card(name: str, part: dict[str, Any]) -> None:
+    """Write ``part`` over what a model's card (``cards/NAME.json``) says."""
+    import json
+
+    from lab.files import write_text
+
+    write_text(HOME / "cards" / f"{name}.json", json.dumps(info(name) | part, indent=1) + "\n")
+
+
+def _record(pictures: int, seed: int, recipe: Recipe, outcome: Outcome, command: str) -> dict[str, Any]:
+    return {
+        "pictures": pictures,
+        "data": DATA,
+        "seed": seed,
+        "recipe": asdict(recipe),
+        **asdict(outcome),
+        "seconds": round(outcome.seconds, 1),
+        "command": command,
+    }
+
+
+def _changed(recipe: Recipe, steps: int | None, batch: int | None) -> Recipe:
+    changes: dict[str, Any] = {k: v for k, v in (("steps", steps), ("batch", batch)) if v is not None}
     for key, value in changes.items():
         if value < 1:
             raise InputError(f"{key} is {value}; it must be at least 1")
     return replace(recipe, **changes)
 
 
-def _module(name: str):
-    if name == "autoencoder-64":
-        from lab.zoo.train import autoencoder as module
-    elif name == "encoder-64":
-        from lab.zoo.train import encoder as module
-    else:
-        from lab.zoo.train import structure as module
-    return module
+def _recipe(name: str) -> Recipe:
+    summary(name)  # refuses an unknown name before any work
+    if name in DENOISERS:
+        from lab.zoo.train import denoiser
+
+        return denoiser.RECIPES[name]
+    return _trainer(name).RECIPE
 
 
-def merge_card(name: str, part: dict[str, Any]) -> None:
-    """Write ``part`` over what a model's card (``cards/NAME.json``) says."""
-    from lab.zoo import HOME, info
+def _trainer(name: str) -> Any:
+    from importlib import import_module
 
-    path = HOME / "cards" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(info(name) | part, indent=1) + "\n")
-    os.replace(partial, path)
+    modules = {"autoencoder-64": "autoencoder", "encoder-64": "encoder", "structure-64": "structure"}
+    return import_module(f"lab.zoo.train.{modules[name]}")

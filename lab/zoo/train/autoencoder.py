@@ -1,4 +1,4 @@
-"""Training the autoencoder: squared error of the picture and a small pull of the latent to a unit Gaussian."""
+"""Training the autoencoder: squared error of the picture, a small pull of the latent to a Gaussian."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from pathlib import Path
 
 import torch
 
+from lab.progress import Progress
 from lab.zoo.data import Pictures
 from lab.zoo.models.autoencoder import LatentAutoencoder
 from lab.zoo.train.augment import flip
-from lab.zoo.train.loop import Outcome, Progress, Recipe, fit
+from lab.zoo.train.loop import Outcome, Recipe, fit
 
 RECIPE = Recipe(steps=24_000, batch=256, lr=1e-3, ema=0.999)
+REFINE_RECIPE = Recipe(steps=24_000, batch=256, lr=6e-4, ema=0.999)
 KL_WEIGHT = 1e-5
 
 
 def train(
     pictures: Pictures, state_file: Path, recipe: Recipe, seed: int, minutes: float | None, progress: Progress
 ) -> tuple[LatentAutoencoder, Outcome]:
-    """Minimise |x - D(z)|^2 + KL_WEIGHT * KL(q(z|x) || N(0, 1)), z ~ q, on pictures in -1..1, mean over elements."""
+    """Minimise |x - D(z)|^2 + KL_WEIGHT * KL(q(z|x) || N(0, 1)), z ~ q, on pictures in -1..1."""
     device = pictures.images.device
     torch.manual_seed(seed)
     model = LatentAutoencoder().to(device, memory_format=torch.channels_last)
@@ -31,14 +33,16 @@ def train(
         error = (2 * (model.reconstruct(z).float() - x)).square().mean()
         return error + KL_WEIGHT * 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
-    outcome = fit(model, step_loss, len(pictures), recipe, state_file, seed=seed, minutes=minutes, progress=progress)
+    outcome = fit(
+        model, step_loss, len(pictures), recipe, state_file, seed=seed, minutes=minutes, progress=progress
+    )
     standardise(model, pictures)
     return model, outcome
 
 
 @torch.no_grad()
 def standardise(model: LatentAutoencoder, pictures: Pictures, n: int = 8192) -> None:
-    """Set ``shift`` and ``scale`` so that latents of training pictures have mean 0 and variance 1 per channel."""
+    """Set ``shift`` and ``scale``: latents of training pictures get mean 0, variance 1 per channel."""
     pick = torch.linspace(0, len(pictures) - 1, min(n, len(pictures)), device=pictures.images.device).long()
     raw = torch.cat([model.moments(pictures.batch(i))[0] for i in pick.split(512)])
     model.shift.copy_(raw.mean(dim=(0, 2, 3), keepdim=True))
@@ -54,7 +58,7 @@ def refine_decoder(
     minutes: float | None,
     progress: Progress,
 ) -> tuple[LatentAutoencoder, Outcome]:
-    """Train the decoder further by squared error, the encoder frozen: denoisers trained on its latents stay valid."""
+    """Train the decoder alone by squared error: denoisers trained on the frozen encoder stay valid."""
     model.encoder.requires_grad_(False)
     model = model.to(memory_format=torch.channels_last)
 
@@ -64,6 +68,8 @@ def refine_decoder(
             raw = model.moments(x)[0].float()
         return (2 * (model.reconstruct(raw).float() - x)).square().mean()
 
-    outcome = fit(model, step_loss, len(pictures), recipe, state_file, seed=seed, minutes=minutes, progress=progress)
+    outcome = fit(
+        model, step_loss, len(pictures), recipe, state_file, seed=seed, minutes=minutes, progress=progress
+    )
     model.encoder.requires_grad_(True)
     return model, outcome

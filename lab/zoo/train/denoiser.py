@@ -1,4 +1,4 @@
-"""Training a conditional latent denoiser by rectified flow (Liu et al. 2023; logit-normal times, Esser et al. 2024)."""
+"""Training a conditional latent denoiser by rectified flow (Liu et al. 2023; times as Esser et al. 2024)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lab.progress import Progress
 from lab.zoo.data import Pictures
 from lab.zoo.models.autoencoder import LatentAutoencoder
 from lab.zoo.models.encoder import PatchEncoder
-from lab.zoo.train.loop import Outcome, Progress, Recipe, fit
+from lab.zoo.train.loop import Outcome, Recipe, fit
 
 RECIPES = {
     "unet-64": Recipe(steps=14_000, batch=1024, lr=5e-4, weight_decay=0.01, warmup=500, ema=0.9995),
@@ -69,7 +70,7 @@ class Conditioned(nn.Module):
 def encode_all(
     pictures: Pictures, autoencoder: LatentAutoencoder, encoder: PatchEncoder, batch: int = 1024
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return half-precision latents (2n, 8, 16, 16) and tokens (2n, 17, 192) of all pictures and their mirror images."""
+    """Encode all pictures and their mirror images: float16 latents (2n, 8, 16, 16), tokens (2n, 17, 192)."""
     device = pictures.images.device
     latents, tokens = [], []
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -94,7 +95,8 @@ def train(
 ) -> tuple[Conditioned, Outcome]:
     """Minimise |v(x_s, s, c) - (n - x_0)|^2 with x_s = (1 - s) x_0 + s n, s = sigmoid(N(0, 1)), n ~ N(0, 1).
 
-    The condition c is the tokens, or the learned null in ``DROP_CONDITION`` of the cases (Ho and Salimans 2022).
+    The condition c is the tokens, or the learned null in ``DROP_CONDITION`` of the cases (Ho and Salimans
+    2022).
     """
     device = latents.device
     torch.manual_seed(seed)
@@ -112,5 +114,7 @@ def train(
         v = model((1 - at) * x0 + at * noise, 1000 * s, c)
         return (v.float() - (noise - x0)).square().mean()
 
-    outcome = fit(model, step_loss, len(latents), recipe, state_file, seed=seed, minutes=minutes, progress=progress)
+    outcome = fit(
+        model, step_loss, len(latents), recipe, state_file, seed=seed, minutes=minutes, progress=progress
+    )
     return model, outcome

@@ -1,11 +1,10 @@
-"""One training loop for every model of the zoo: compiled whole, averaged weights, resumable to the same result."""
+"""One training loop for every model of the zoo: compiled whole, averaged weights, resumable."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-Progress = Callable[[int, int, str], None]
+from lab.files import replacing
+from lab.progress import Progress, silent
+
 StepLoss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 _LOG = logging.getLogger(__name__)
 
@@ -68,18 +69,20 @@ def fit(
     seed: int = 0,
     minutes: float | None = None,
     save_every: float = 120.0,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Train ``model`` in place and leave its averaged (EMA) weights in it.
 
     Parameters
     ----------
     step_loss : callable
-        ``step_loss(model, index, noise_key) -> scalar``; ``index`` (batch,) says which examples, ``noise_key`` is an
-        int64 tensor that changes each step. On CUDA it is compiled together with the model and runs in bfloat16.
+        ``step_loss(model, index, noise_key) -> scalar``; ``index`` (batch,) says which examples,
+        ``noise_key`` is an int64 tensor that changes each step. On CUDA it is compiled together with the
+        model and runs in bfloat16.
     state_file : Path
-        Weights, averages, optimiser moments and the step, written every ``save_every`` seconds. If it is there, the
-        run goes on from it; data order depends on seed and step alone, so the result is the same.
+        Weights, averages, optimiser moments and the step, written every ``save_every`` seconds. If it is
+        there, the run goes on from it; data order depends on seed and step alone, so the result is the same
+        (with ``minutes``, the pace of the machine decides too).
     minutes : float, optional
         Time budget: the learning rate then falls with the share of time used if that is ahead of the steps.
     """
@@ -90,10 +93,10 @@ def fit(
         parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=cuda
     )
     average = [p.detach().clone() for p in parameters]
-    start, spent = _restore(state_file, model, average, optimiser)
+    start, spent, last = _restore(state_file, model, average, optimiser)
     step_fn = torch.compile(step_loss) if cuda else step_loss
     generator = torch.Generator(device=device)
-    began, saved, loss, step = time.monotonic(), time.monotonic(), torch.zeros((), device=device), start
+    began, saved, loss, step = time.monotonic(), time.monotonic(), torch.tensor(last, device=device), start
     model.train()
     for step in range(start, recipe.steps):
         elapsed = spent + time.monotonic() - began
@@ -112,49 +115,57 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimiser.step()
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(recipe.ema, (step + 1) / (step + 10)))
+        torch._foreach_lerp_(
+            average, [p.detach() for p in parameters], 1 - min(recipe.ema, (step + 1) / (step + 10))
+        )
         if step % 50 == 0:
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise RuntimeError(f"the loss became {value} at step {step}; train with a lower learning rate")
+                raise RuntimeError(
+                    f"the loss became {value} at step {step}; train with a lower learning rate"
+                )
             progress(step, recipe.steps, f"loss {value:.4f}")
         if time.monotonic() - saved > save_every:
-            _save(state_file, model, average, optimiser, step + 1, spent + time.monotonic() - began)
+            note = {"step": step + 1, "spent": spent + time.monotonic() - began, "loss": float(loss.detach())}
+            _save(state_file, model, average, optimiser, note)
             saved = time.monotonic()
     else:
         step = recipe.steps
-    seconds = spent + time.monotonic() - began
-    _save(state_file, model, average, optimiser, step, seconds)
+    seconds, last = spent + time.monotonic() - began, float(loss.detach())
+    _save(state_file, model, average, optimiser, {"step": step, "spent": seconds, "loss": last})
     with torch.no_grad():
         for p, a in zip(parameters, average, strict=True):
             p.copy_(a)
     model.eval()
     name = torch.cuda.get_device_name(device) if cuda else "CPU"
-    return Outcome(step, recipe.batch, seconds, float(loss.detach()), name)
+    return Outcome(step, recipe.batch, seconds, last, name)
 
 
 def _save(
-    path: Path, model: nn.Module, average: list[torch.Tensor], optimiser: torch.optim.Optimizer, step: int, spent: float
+    path: Path,
+    model: nn.Module,
+    average: list[torch.Tensor],
+    optimiser: torch.optim.Optimizer,
+    note: dict[str, float],
 ) -> None:
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
     state |= {f"average.{i}": a for i, a in enumerate(average)}
     for i, p in enumerate(optimiser.param_groups[0]["params"]):
         state |= {f"optimiser.{i}.{k}": torch.as_tensor(v) for k, v in optimiser.state.get(p, {}).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-    save_file(plain, partial, metadata={"state": json.dumps({"step": step, "spent": spent})})
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        save_file(plain, temporary, metadata={"state": json.dumps(note)})
 
 
 def _restore(
     path: Path, model: nn.Module, average: list[torch.Tensor], optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
+) -> tuple[int, float, float]:
+    """Read a training state into its parts; return the step, the seconds spent and the last loss."""
     if not path.is_file():
-        return 0, 0.0
+        return 0, 0.0, 0.0
     with safe_open(path, framework="pt") as f:
         note = json.loads(f.metadata()["state"])
-        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - safe_open has no __iter__
+        tensors = {k: f.get_tensor(k) for k in f.keys()}
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     for i, a in enumerate(average):
         a.copy_(tensors[f"average.{i}"])
@@ -164,4 +175,4 @@ def _restore(
         if moments:
             optimiser.state[p] = moments
     _LOG.info("going on from step %d", note["step"])
-    return int(note["step"]), float(note["spent"])
+    return int(note["step"]), float(note["spent"]), float(note.get("loss", 0.0))
