@@ -1,0 +1,145 @@
+"""The main job on a tiny planted recording: outputs, kill and resume, what a finished run does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from lab.runs import equal_metrics
+
+SETS = """structure=brainit external=0 noise_seeds=2 n_samples=1 steps=2 strength=0.5 bootstrap=100
+brain.train.epochs=1 brain.train.steps_per_epoch=2 brain.care.folds=1 brain.model.width=16""".split()
+NEEDED = """dataset subject simulated n_train n_test seed recipe pixcorr ssim ssim_gauss mse two_way_pix
+leak_test_in_train decoder_bytes decoder_mean_weight_bits ridge.pixcorr ridge.ssim ridge.mse ridge.two_way_pix
+mean_image.pixcorr fp.pixcorr fp.ssim paired_psnr_to_fp seconds_total""".split()
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .mat recording whose voxels are linear in the pictures: 24 training and 4 test trials."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:12, :12]
+    centres = rng.uniform(2, 10, (28, 2))
+    pictures = np.exp(-((y - centres[:, :1, None]) ** 2 + (x - centres[:, 1:, None]) ** 2) / 6)
+    stimuli = (pictures.transpose(0, 2, 1).reshape(28, -1) * 255).round().astype(np.uint8)
+    voxels = stimuli / 255 @ rng.normal(size=(144, 60)) + 0.1 * rng.normal(size=(28, 60))
+    labels = np.arange(28)[:, None] % 2 + 1
+    path = tmp_path_factory.mktemp("mat") / "planted.mat"
+    parts = {"fmri": voxels, "stim": stimuli, "label": labels}
+    savemat(
+        path,
+        {
+            f"{k}{s}": v[cut]
+            for k, v in parts.items()
+            for s, cut in (("Trn", slice(24)), ("Test", slice(24, 28)))
+        },
+    )
+    return path
+
+
+def command(recording: Path, out: Path, recipe: str = "rtn-w8a8") -> list[str]:
+    base = [
+        sys.executable,
+        "-m",
+        "lab.cli.main",
+        "brain",
+        "reconstruct",
+        "--dataset",
+        "mat",
+        "--root",
+        str(recording),
+    ]
+    return [
+        *base,
+        "--recipe",
+        recipe,
+        "--seed",
+        "3",
+        "--out",
+        str(out),
+        *(a for s in SETS for a in ("--set", s)),
+    ]
+
+
+def run(recording: Path, out: Path, recipe: str = "rtn-w8a8") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(recording, out, recipe), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = run(recording, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_folder_and_metrics(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert not [key for key in NEEDED if key not in metrics]
+    assert metrics["dataset"] == "mat" and metrics["recipe"] == "rtn-w8a8" and metrics["n_test"] == 4
+    assert metrics["ridge.pixcorr"] > 0.8  # the planted voxels are linear in the pixels
+    assert 8 <= metrics["decoder_mean_weight_bits"] < 10
+    assert metrics["paired_psnr_to_fp"] > 25
+    for name in (
+        "config.yaml",
+        "plan.json",
+        "ledger.json",
+        "subject.json",
+        "report.html",
+        "log.jsonl",
+        "arrays.npz",
+    ):
+        assert (finished / name).is_file(), name
+    assert len(list((finished / "images").glob("*_quantized.png"))) == 4
+    assert not list(finished.rglob("*.part*"))
+
+
+def test_finished_run_does_nothing(recording: Path, finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != "log.jsonl"}
+    again = run(recording, finished)
+    assert again.returncode == 0 and "done before" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(recording, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 240
+    while not (out / "steps" / "pictures-fp-0.json").is_file():
+        assert process.poll() is None and time.monotonic() < deadline, (
+            "the run ended before it could be killed"
+        )
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists()
+    done = run(recording, out)
+    assert done.returncode == 0, done.stderr
+    assert equal_metrics(finished, out) == []
+    events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert any(e.get("name") == "pictures-fp-0" and e.get("cached") for e in events)
+
+
+def test_other_settings_are_refused(recording: Path, finished: Path) -> None:
+    other = run(recording, finished, "rtn-w4a4")
+    assert other.returncode == 2 and len(other.stderr.strip().splitlines()) == 1
+    assert "rtn-w4a4" in other.stderr and "--out" in other.stderr
+
+
+def test_dry_run_writes_nothing(recording: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dry"
+    done = subprocess.run(
+        [*command(recording, out), "--dry-run"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "would write" in done.stdout and not out.exists()
