@@ -48,10 +48,11 @@ def brain_slices(
     shades = _by_depth(values, xyz) if categorical else values
     low, high = float(np.nanmin(shades)), float(np.nanmax(shades))
     text, quiet, _, _ = ink(theme)
-    figure = canvas(10.4, 3.3, theme)
+    planes = _planes(xyz)
+    figure = canvas(10.4 if len(planes) > 1 else 5.2, 3.3, theme)
     said = []
-    for k, (axis, name, letter, (across, up)) in enumerate(_PLANES):
-        ax = figure.add_subplot(1, 3, k + 1)
+    for k, (axis, name, letter, (across, up)) in enumerate(planes):
+        ax = figure.add_subplot(1, len(planes), k + 1)
         cut = _busiest(xyz[:, axis])
         if template is not None:
             _anatomy(ax, template, axis, cut, theme)
@@ -63,7 +64,7 @@ def brain_slices(
             cmap="viridis" if categorical else "cividis",
             vmin=low,
             vmax=high if high > low else low + 1,
-            s=5,
+            s=5 if len(planes) > 1 else 14,
             marker="s",
             linewidths=0,
             rasterized=True,
@@ -83,8 +84,12 @@ def brain_slices(
     caption = (
         f"{what.capitalize()} of {len(xyz)} voxels within {_SLAB:g} mm of three cuts, on {ground}; each cut "
         f"goes where most voxels are. {provenance.sentence()}"
+        if len(planes) > 1
+        else f"{what.capitalize()} of {len(xyz)} voxels, all in one slice, on {ground}. "
+        f"{provenance.sentence()}"
     )
-    return Plate(figure, caption, f"Three brain slices with {len(xyz)} voxels: {', '.join(said)}.")
+    slices = "Three brain slices" if len(planes) > 1 else "One brain slice"
+    return Plate(figure, caption, f"{slices} with {len(xyz)} voxels: {', '.join(said)}.")
 
 
 def response_profile(
@@ -117,6 +122,12 @@ def response_profile(
         f"The voxels' places are not in the file, so no brain is drawn: {said_all}. {provenance.sentence()}"
     )
     return Plate(figure, caption, f"Bar charts: {said_all}.")
+
+
+def _planes(xyz: np.ndarray) -> tuple[tuple[int, str, str, tuple[int, int]], ...]:
+    """Return the planes to draw: of a single measured slice only that one, since the others are lines."""
+    flat = np.ptp(xyz, axis=0) <= _SLAB
+    return tuple(plane for plane in _PLANES if flat[plane[0]]) if flat.sum() == 1 else _PLANES
 
 
 def _busiest(coordinate: np.ndarray) -> float:

@@ -66,8 +66,8 @@ def category_notes(run: RunData) -> Block | None:
         return None
     notes = [str(run.subject["pictures"])] if run.subject.get("pictures") else []
     notes.append(
-        "Without pictures there is no leak check by pictures: what keeps training and test apart is that every "
-        "run was predicted by decoders that saw no trial of it."
+        "Without pictures there is no leak check by pictures: what keeps training and test apart is "
+        "that every run was predicted by decoders that saw no trial of it."
     )
     info = run.subject.get("info")
     if isinstance(info, Mapping) and info.get("units") == "z-scored within run":

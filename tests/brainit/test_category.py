@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from brainit.category import decode_category
+from brainit.category import decode_category, score_predictions
 from brainit.errors import InputError
 
 
@@ -79,6 +79,37 @@ def test_constant_features_score_without_failing():
     features, labels, runs = toy(1)
     score = decode_category(np.ones_like(features), labels, runs, n_permutations=50)
     assert score.accuracy <= 0.5
+
+
+def test_fixed_predictions_are_scored_and_tested_within_runs():
+    _, labels, runs = toy(0, n_runs=10)
+    rng = np.random.default_rng(0)
+    predicted = np.where(rng.random(labels.size) < 0.5, labels, rng.permutation(labels))
+    score = score_predictions(predicted, labels, runs, n_permutations=999)
+    assert score.accuracy == (predicted == labels).mean() and score.p < 0.01
+    assert abs(score.null_mean - 0.25) < 0.02 and score.interval[0] < score.accuracy < score.interval[1]
+    assert score.predicted.tolist() == predicted.tolist()
+    # naming one category for a whole run says nothing: every permutation of the run scores the same
+    constant = np.array(["0", "1"])[runs % 2]
+    assert score_predictions(constant, labels, runs, n_permutations=99).p == 1.0
+
+
+def test_p_of_random_predictions_is_uniform():
+    _, labels, runs = toy(0, n_runs=8)
+    rng = np.random.default_rng(1)
+    p = [
+        score_predictions(rng.permutation(labels), labels, runs, n_permutations=199, seed=s).p
+        for s in range(60)
+    ]
+    assert 0.35 < np.mean(p) < 0.75 and np.mean(np.array(p) < 0.1) < 0.25
+
+
+def test_bad_predictions():
+    _, labels, runs = toy(0)
+    with pytest.raises(InputError, match="they must be equal"):
+        score_predictions(labels[:-1], labels, runs)
+    with pytest.raises(InputError, match="'giraffe' is none of 0, 1, 2, 3"):
+        score_predictions(np.where(runs == 0, "giraffe", labels), labels, runs)
 
 
 @pytest.mark.shared_data

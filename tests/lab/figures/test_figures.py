@@ -13,8 +13,10 @@ from lab.errors import InputError
 from lab.figures import (
     Provenance,
     brain_slices,
+    category_accuracies,
     channel_histogram,
     choose,
+    confusion_matrices,
     layer_bytes,
     layer_rows,
     mac_shares,
@@ -122,6 +124,9 @@ def plates():
     yield mac_shares(layer_rows(LEDGER), SOURCE)
     yield layer_bytes(layer_rows(LEDGER), SOURCE)
     yield channel_histogram(np.ones((4, 6)), np.linspace(-2, 2, 5), SOURCE, clip=(-1, 1))
+    counts = {"Brain-IT": np.arange(9).reshape(3, 3), "ridge": np.eye(3, dtype=int)}
+    yield confusion_matrices(counts, ["cat", "face", "house"], SOURCE, theme="dark")
+    yield category_accuracies({"ridge": {"cat": 0.5, "face": 0.2}}, ["cat", "face"], 0.5, SOURCE)
 
 
 def test_every_plate_says_where_it_comes_from_and_draws():
@@ -142,6 +147,23 @@ def test_template_only_in_its_own_space():
     assert "no template" in brain_slices(xyz, values, "beta", SOURCE, space="scanner").caption
 
 
+def test_a_single_slice_is_drawn_alone():
+    xyz = np.stack([GENERATOR.normal(0, 20, 50), GENERATOR.normal(0, 20, 50), np.zeros(50)], 1)
+    plate = brain_slices(xyz, np.ones(50), "beta", SOURCE, space="scanner")
+    assert "all in one slice" in plate.caption and "50 on the axial cut" in plate.alt
+    assert "sagittal" not in plate.alt
+
+
+def test_confusions_and_category_accuracies():
+    classes = ["cat", "face", "house"]
+    counts = {"Brain-IT": np.diag([4, 3, 2]) + np.eye(3, k=2, dtype=int) * 2, "ridge": np.eye(3, dtype=int)}
+    plate = confusion_matrices(counts, classes, SOURCE)
+    assert "Brain-IT: 9 of 11 on the diagonal, most often cat taken for house (2)" in plate.alt
+    shares = {"Brain-IT": {"cat": 0.7, "face": 1.0, "house": 0.0}}
+    plate = category_accuracies(shares, classes, 1 / 3, SOURCE)
+    assert "best face, worst house" in plate.alt
+
+
 def test_clip_share_is_counted():
     plate = channel_histogram(np.ones((4, 6)), np.linspace(-2, 2, 5), SOURCE, clip=(-1, 1))
     assert "50.00% of the values lie outside" in plate.caption
@@ -159,6 +181,9 @@ def test_clip_share_is_counted():
         lambda: layer_bytes([], SOURCE),
         lambda: channel_histogram(np.ones((4, 6)), np.zeros(5), SOURCE),
         lambda: picture_grid({}, [], np.ones(3), SOURCE),
+        lambda: confusion_matrices({}, ["cat"], SOURCE),
+        lambda: confusion_matrices({"ridge": np.ones((2, 3))}, ["cat", "face"], SOURCE),
+        lambda: category_accuracies({}, ["cat"], 0.5, SOURCE),
     ],
 )
 def test_nothing_to_draw_is_refused(call):
