@@ -43,8 +43,9 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
         from lab.jobs.simulate import ensure_simulated
 
         preset, seed = str(options.get("preset", "small")), int(options.get("seed", 0))
+        made = {name: options.pop(name) for name in ("test_stimuli", "features") if name in options}
         stimuli = options.pop("stimuli", None)
-        root = str(ensure_simulated(config.root, preset, seed, stimuli, progress))
+        root = str(ensure_simulated(config.root, preset, seed, stimuli, progress, **made))
     else:
         root = config.root
     names = datasets.subjects(config.dataset, root)
