@@ -18,6 +18,7 @@ STARTING_POINTS: dict[str, dict[str, Any]] = {
     name: {
         "preset": "few",
         "structure": "posterior",
+        "tokens": "picture",
         "external": 1000,
         "strength": 0.3,
         "steps": 14,

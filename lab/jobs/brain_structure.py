@@ -43,6 +43,15 @@ def baselines(train: Subject, test: Subject) -> dict[str, np.ndarray]:
     return {"ridge": seen.astype(np.float32), "mean_image": mean.astype(np.float32)}
 
 
+def inverted(predicted: dict[str, np.ndarray]) -> torch.Tensor:
+    """Return the picture (n, 3, 64, 64) that Brain-IT's structural maps describe, by the zoo's inverter."""
+    from lab import zoo
+
+    maps = [torch.from_numpy(predicted[k]) for k in sorted(k for k in predicted if k.startswith("map"))]
+    with torch.no_grad():
+        return zoo.load("structure-64").invert(maps)
+
+
 def structural(
     config: ReconstructConfig,
     train: Subject,
@@ -55,14 +64,7 @@ def structural(
     from lab.images import to_model
 
     if config.structure in ("brainit", "none"):
-        from lab import zoo
-
-        maps = [torch.from_numpy(predicted[k]) for k in sorted(k for k in predicted if k.startswith("map"))]
-        with torch.no_grad():
-            return {
-                "start": zoo.load("structure-64").invert(maps).numpy(),
-                "made_by": "Brain-IT's structural branch",
-            }
+        return {"start": inverted(predicted).numpy(), "made_by": "Brain-IT's structural branch"}
     if config.structure == "ridge":
         return {"start": to_model(ridge).numpy(), "made_by": "ridge from voxels to pixels"}
     from brainit.posterior import fit_posterior

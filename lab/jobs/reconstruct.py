@@ -131,6 +131,8 @@ def _pictures(
 
     structural = from_model(_tensor(first["start"]), like)
     arms |= {"ridge": simple["ridge"], "mean_image": simple["mean_image"], "structural": structural}
+    if config.structure != "brainit":
+        arms["brainit_structural"] = from_model(brain_structure.inverted(predicted), like)
     flat = brain_scores.flat_metrics(truth, arms, config.bootstrap, config.seed)
     for name in ("plan", "ledger"):
         if name in about:
