@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,7 +32,21 @@ def info(name: Name, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def fetch(name: Name, root: Root = None, as_json: AsJson = False) -> None:
+def fetch(
+    name: Name,
+    root: Root = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Simulated: small or large.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Simulated: seed of the subjects.")
+    ] = None,
+    stimuli: Annotated[
+        Path | None, typer.Option("--stimuli", help="Simulated: folder or parquet file of pictures to show.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option("--features", help="Simulated: high-level tuning, random or encoder-64.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Download or make a dataset.
 
     What is already there is kept.
@@ -39,8 +54,9 @@ def fetch(name: Name, root: Root = None, as_json: AsJson = False) -> None:
     from lab.jobs.data import fetch as job
     from lab.progress import reporting
 
+    options = {"preset": preset, "seed": seed, "stimuli": stimuli, "features": features}
     with reporting() as progress:
-        result = job(name, root, progress)
+        result = job(name, root, progress, **options)
     emit_record(result, as_json)
 
 

@@ -32,7 +32,7 @@ def list_models(as_json: AsJson = False) -> None:
 
 @app.command()
 def info(name: Name, as_json: AsJson = False) -> None:
-    """Show a model's card: data, steps, seed, device, measured quality."""
+    """Show a model's card: data, training, quality."""
     from lab.jobs.zoo import info as job
 
     emit_record(job(name), as_json)
@@ -113,6 +113,9 @@ def _train(
 def evaluate(
     name: Name,
     data: Data,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the sheet that shows the held-out pictures too.")
+    ] = Path("runs/zoo"),
     n: Annotated[int, typer.Option("--n", min=2, help="Natural pictures to measure on.")] = 1000,
     n_simple: Annotated[
         int | None, typer.Option("--n-simple", min=2, help="Digits and patterns, each; default as --n.")
@@ -123,13 +126,16 @@ def evaluate(
 ) -> None:
     """Measure a shipped model on held-out pictures.
 
-    The numbers go into the model's card, with a sheet of pictures beside it.
+    The numbers go into the model's card, with a sheet of pictures beside it that shows only what was
+    made here.
     """
     from lab.jobs.zoo import evaluate as job
     from lab.progress import reporting
 
     with reporting() as progress:
-        card = job(name, data, n=n, n_simple=n_simple, seed=seed, device=device or "auto", progress=progress)
+        card = job(
+            name, data, out, n=n, n_simple=n_simple, seed=seed, device=device or "auto", progress=progress
+        )
     emit_record(card, as_json)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lab.errors import InputError
 from lab.progress import Progress, silent
 
 
@@ -23,10 +24,21 @@ def info(name: str) -> dict[str, Any]:
     return {**datasets.describe(name), "default_root": str(datasets.default_root(name))}
 
 
-def fetch(name: str, root: Path | None = None, progress: Progress = silent) -> dict[str, Any]:
-    """Download or make a dataset; return its name and folder."""
+def fetch(name: str, root: Path | None = None, progress: Progress = silent, **options: Any) -> dict[str, Any]:
+    """Download or make a dataset; return its name and folder.
+
+    ``options`` (preset, seed, stimuli, test_stimuli, features) are for datasets that are made here.
+    """
     from brainit import datasets
 
+    given = {key: value for key, value in options.items() if value is not None}
+    if name == "simulated":
+        from lab.jobs.simulate import ensure_simulated
+
+        return {"dataset": name, "root": str(ensure_simulated(root, progress=progress, **given))}
+    datasets.describe(name)
+    if given:
+        raise InputError(f"dataset {name!r} is not made here; --{next(iter(given))} is only for simulated")
     return {"dataset": name, "root": str(datasets.fetch(name, root, progress))}
 
 

@@ -56,7 +56,13 @@ def train(
 
 
 def evaluate(
-    name: str, data: Path, *, device: str = "auto", progress: Progress = silent, **options: Any
+    name: str,
+    data: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    progress: Progress = silent,
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure a shipped model on held-out pictures and write the result into its card; return that part."""
     from lab import zoo
@@ -66,7 +72,7 @@ def evaluate(
     device = choose_device(device)
     from lab.zoo.evaluate import evaluate_into_card
 
-    return evaluate_into_card(name, data, device=device, progress=progress, **options)
+    return evaluate_into_card(name, data, out, device=device, progress=progress, **options)
 
 
 def stimuli(

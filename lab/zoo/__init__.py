@@ -67,7 +67,7 @@ def _classes() -> dict[str, type]:
 
 
 def _read(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    from brainit.errors import MissingDataError
+    from lab.errors import MissingDataError
     from lab.zoo.io import load_weights
 
     path = weight_file(name)
@@ -80,7 +80,7 @@ def _read(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 
 def _known(name: str) -> str:
-    from brainit.errors import InputError
+    from lab.errors import InputError
 
     if name not in _SUMMARY:
         raise InputError(

@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from brainit.errors import MissingDataError
+from lab.errors import MissingDataError
 from lab.images import resize
 from lab.zoo import patterns
 
 N_NATURAL_CLASSES = 200
 N_HELD_OUT_DIGITS = 500
+N_PATTERNS = 6000
+_PATTERN_SEEDS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Pictures:
         return self.images[index].float() / 255
 
 
-def training(root: Path, n_patterns: int = 6000, limit: int | None = None) -> Pictures:
+def training(root: Path, n_patterns: int = N_PATTERNS, limit: int | None = None) -> Pictures:
     """Read everything that models are trained on; ``limit`` keeps only the first of each kind."""
     files = sorted((root / "tiny-imagenet-64").glob("train-*.parquet"))
     if not files:
@@ -54,14 +56,15 @@ def training(root: Path, n_patterns: int = 6000, limit: int | None = None) -> Pi
     keep = ~_shown_in_digits69(digits, root)
     keep[-N_HELD_OUT_DIGITS:] = False
     digits, labels = digits[keep][:limit], labels[keep][:limit]
-    shapes, kinds = patterns.draw(min(n_patterns, limit or n_patterns), seed=1)
+    shapes, kinds = patterns.draw(min(n_patterns, limit or n_patterns), seed=_PATTERN_SEEDS[0])
     return _join(natural, (_upscale(digits), labels + N_NATURAL_CLASSES), (shapes, kinds + 210))
 
 
 def held_out(root: Path, which: str = "natural") -> Pictures:
     """Read pictures that no model was trained on.
 
-    ``"natural"`` (2,000), ``"digits"`` (at most 500) or ``"patterns"`` (300).
+    ``"natural"`` (2,000), ``"digits"`` (at most 500) or ``"patterns"`` (at most 300:
+    the simplest checkerboards recur, and what was trained on is left out).
     """
     if which == "natural":
         return Pictures(*_natural([_validation(root)], None))
@@ -70,8 +73,10 @@ def held_out(root: Path, which: str = "natural") -> Pictures:
         keep = ~_shown_in_digits69(digits, root)
         keep[:-N_HELD_OUT_DIGITS] = False
         return Pictures(_upscale(digits[keep]), labels[keep] + N_NATURAL_CLASSES)
-    shapes, kinds = patterns.draw(300, seed=2)
-    return Pictures(shapes, kinds + 210)
+    trained = {x.numpy().tobytes() for x in patterns.draw(N_PATTERNS, seed=_PATTERN_SEEDS[0])[0]}
+    shapes, kinds = patterns.draw(300, seed=_PATTERN_SEEDS[1])
+    fresh = torch.tensor([x.numpy().tobytes() not in trained for x in shapes])
+    return Pictures(shapes[fresh], kinds[fresh] + 210)
 
 
 def class_names(root: Path) -> list[str]:
@@ -127,8 +132,8 @@ def _digits(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return pixels, torch.from_numpy(np.frombuffer(labels, np.uint8, offset=8).astype(np.int64))
 
 
-def _shown_in_digits69(digits: torch.Tensor, root: Path) -> torch.Tensor:
-    """Mark digits that are (nearly) a stimulus of digits69, so that none is ever trained on: bool (n,)."""
+def likeness_to_digits69(digits: torch.Tensor, root: Path) -> torch.Tensor:
+    """Return each digit's highest correlation with any stimulus of digits69: float32 (n,)."""
     from scipy.io import loadmat
 
     file = root / "digits69" / "digit69_28x28.mat"
@@ -139,7 +144,12 @@ def _shown_in_digits69(digits: torch.Tensor, root: Path) -> torch.Tensor:
     mat = loadmat(file, variable_names=["stimTrn", "stimTest"])
     shown = np.concatenate([mat["stimTrn"], mat["stimTest"]]).reshape(-1, 28, 28).transpose(0, 2, 1)
     r = _standardise(digits.float()) @ _standardise(torch.from_numpy(shown.astype(np.float32))).T
-    return r.amax(dim=1) > 0.95
+    return r.amax(dim=1)
+
+
+def _shown_in_digits69(digits: torch.Tensor, root: Path) -> torch.Tensor:
+    """Mark digits that are (nearly) a stimulus of digits69, so that none is ever trained on: bool (n,)."""
+    return likeness_to_digits69(digits, root) > 0.95
 
 
 def _standardise(x: torch.Tensor) -> torch.Tensor:

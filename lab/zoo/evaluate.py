@@ -1,4 +1,8 @@
-"""Measure a zoo model on held-out pictures; write the numbers and a sheet of pictures beside its card."""
+"""Measure a zoo model on held-out pictures; write the numbers and a sheet of pictures beside its card.
+
+The sheet that ships shows only what this project made: samples, procedural patterns, and what models make of
+these two. The whole sheet, with the held-out pictures themselves, is written to a folder of the user's.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from brainit import metrics
-from brainit.errors import InputError
 from lab.decoder import SamplerSettings, draw_noise, sample
+from lab.errors import InputError
 from lab.images import sheet, write_picture
 from lab.metrics.distances import pooled_features, set_distance
 from lab.metrics.efficientnet import NAME as NETWORK
@@ -24,9 +28,11 @@ from lab.zoo import DENOISERS, HOME, load, null_tokens, summary
 from lab.zoo.data import Pictures, held_out
 
 KINDS = ("natural", "digits", "patterns")
+OURS = ("samples", "patterns")
+"""Kinds of picture that were made by this project, so that a sheet that ships may show them."""
 PSNR_CAP = 60.0
 COLUMNS = 12
-SAMPLER = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=32)
+SAMPLER = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=8)  # small: caches
 TWO_WAY = f"two_way({NETWORK}, head)"
 TARGETS = {
     "autoencoder-64": {"natural.psnr_db": 28.0},
@@ -38,10 +44,14 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Found:
-    """Measured qualities and the rows of pictures to show: float arrays (k, 64, 64, 3), rows in pairs."""
+    """Measured qualities, and rows of pictures to show: float arrays (k, 64, 64, 3) in 0..1.
+
+    ``rows`` are pairs of what went in and what came out; ``ours`` are those that may ship.
+    """
 
     quality: dict[str, Any]
     rows: list[np.ndarray]
+    ours: list[np.ndarray]
 
 
 def evaluate(
@@ -78,6 +88,7 @@ def evaluate(
     sets = {kind: _first(held_out(data, kind), spare if kind == "natural" else few, device) for kind in KINDS}
     if name in DENOISERS:
         return _denoiser(name, sets, n, device, seed, progress)
+    sets |= _shipped_samples(device)
     model = load(name, device)
     if name == "encoder-64":
         return _encoder(model, sets, progress)
@@ -87,14 +98,16 @@ def evaluate(
     return found
 
 
-def evaluate_into_card(name: str, data: Path, **options: Any) -> dict[str, Any]:
-    """Measure a model; keep the numbers in ``cards/NAME.json`` and pictures in ``cards/NAME.webp``."""
+def evaluate_into_card(name: str, data: Path, out: Path, **options: Any) -> dict[str, Any]:
+    """Measure a model; keep the numbers in ``cards/NAME.json`` and pictures in ``cards/NAME.webp``.
+
+    The sheet with the held-out pictures goes to ``out/NAME.webp``.
+    """
     from lab.zoo.train import merge_card
 
     found = evaluate(name, data, **options)
-    write_picture(
-        sheet(np.concatenate(found.rows), len(found.rows[0]), gap=2), HOME / "cards" / f"{name}.webp"
-    )
+    for rows, file in ((found.rows, out / f"{name}.webp"), (found.ours, HOME / "cards" / f"{name}.webp")):
+        write_picture(sheet(np.concatenate(rows), COLUMNS, gap=2), file)
     said = {k: v for k, v in options.items() if k in ("n", "n_simple", "seed") and v is not None}
     flags = "".join(f" --{k.replace('_', '-')} {v}" for k, v in said.items())
     card = {"quality": found.quality, "measured_by": f"brainlab zoo evaluate {name}{flags}"}
@@ -110,6 +123,17 @@ def evaluate_into_card(name: str, data: Path, **options: Any) -> dict[str, Any]:
 
 def _first(pictures: Pictures, n: int, device: str) -> Pictures:
     return Pictures(pictures.images[:n], pictures.labels[:n]).to(device)
+
+
+def _shipped_samples(device: str) -> dict[str, Pictures]:
+    """Pictures to show, not to measure on: evenly spaced samples of those that ship."""
+    from lab.zoo import stimuli
+
+    if not stimuli.SHEET.is_file():
+        return {}
+    images, _ = stimuli.load()
+    kept = torch.from_numpy(images[:: max(1, len(images) // 100)]).permute(0, 3, 1, 2)
+    return {"samples": Pictures(kept.contiguous(), torch.zeros(len(kept), dtype=torch.long)).to(device)}
 
 
 def _array(images: torch.Tensor) -> np.ndarray:
@@ -143,23 +167,30 @@ def _shown(*pictures: np.ndarray) -> list[np.ndarray]:
     return [p[pick] for p in pictures]
 
 
+def _found(quality: dict[str, Any], rows: dict[str, list[np.ndarray]]) -> Found:
+    whole = [row for pair in rows.values() for row in pair]
+    return Found(quality, whole, [row for kind in OURS for row in rows.get(kind, [])])
+
+
 def _mean(values: np.ndarray, digits: int = 4) -> float:
     return round(float(values.mean()), digits)
 
 
 def _round_trip(model: nn.Module, sets: dict[str, Pictures], progress: Progress) -> Found:
     out: dict[str, Any] = {}
-    rows = []
+    rows: dict[str, list[np.ndarray]] = {}
     for kind, pictures in sets.items():
         images = _floats(pictures)
         made = _array(_mapped(model, images, progress, kind).mul(255).round() / 255)
         truth = _array(images)
+        rows[kind] = _shown(truth, made)
+        if kind not in KINDS:
+            continue
         out[f"{kind}.n"] = len(truth)
         out[f"{kind}.psnr_db"] = _mean(metrics.psnr(made, truth, cap=PSNR_CAP), 2)
         out[f"{kind}.pixcorr"] = _mean(metrics.pixcorr(made, truth))
         out[f"{kind}.ssim"] = _mean(metrics.ssim(made, truth))
-        rows += _shown(truth, made)
-    return Found(out, rows)
+    return _found(out, rows)
 
 
 def _structure_noise(model: nn.Module, pictures: Pictures, seed: int, progress: Progress) -> dict[str, float]:
@@ -178,7 +209,7 @@ def _structure_noise(model: nn.Module, pictures: Pictures, seed: int, progress: 
 def _encoder(model: nn.Module, sets: dict[str, Pictures], progress: Progress) -> Found:
     """Labels, and whether the nearest global token is the mirrored picture's or one of the same class."""
     out: dict[str, Any] = {}
-    rows = []
+    rows: dict[str, list[np.ndarray]] = {}
     for kind, pictures in sets.items():
         images = _floats(pictures)
         tokens = _mapped(model, images, progress, kind)
@@ -187,6 +218,9 @@ def _encoder(model: nn.Module, sets: dict[str, Pictures], progress: Progress) ->
         unit = F.normalize(tokens[:, 0], dim=1)
         likeness = unit @ unit.T
         nearest = likeness.fill_diagonal_(-2).argmax(1)
+        rows[kind] = _shown(_array(images), _array(images[nearest]))
+        if kind not in KINDS:
+            continue
         out[f"{kind}.n"] = len(pictures)
         out[f"{kind}.top1"] = round(float(ranked[:, 0].float().mean()), 4)
         if kind == "natural":
@@ -197,8 +231,7 @@ def _encoder(model: nn.Module, sets: dict[str, Pictures], progress: Progress) ->
             out["natural.mirror_retrieval_top1"] = round(float(hit.float().mean()), 4)
         same = (pictures.labels[nearest] == pictures.labels).float().mean()
         out[f"{kind}.nearest_has_same_class"] = round(float(same), 4)
-        rows += _shown(_array(images), _array(images[nearest]))
-    return Found(out, rows)
+    return _found(out, rows)
 
 
 def _denoiser(
@@ -213,11 +246,12 @@ def _denoiser(
         load("encoder-64", device),
         load(name, device),
     )
+    denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network, null = load_efficientnet(device), null_tokens(name)
     out: dict[str, Any] = {
         "sampler": f"Euler, {SAMPLER.steps} steps, guidance {SAMPLER.guidance:g}, from tokens alone"
     }
-    rows = []
+    rows: dict[str, list[np.ndarray]] = {}
     for kind, pictures in sets.items():
         every = _floats(pictures)
         images = every[:n] if kind == "natural" else every
@@ -234,10 +268,13 @@ def _denoiser(
         out[f"{kind}.pixcorr"] = _mean(metrics.pixcorr(_array(made), _array(images)))
         heads = [pooled_features(network, x, "head") for x in (made, images)]
         out[f"{kind}.{TWO_WAY}"] = _mean(metrics.two_way(*heads), 5)
-        rows += _shown(_array(images), _array(made))
+        rows[kind] = _shown(_array(images), _array(made))
         if kind == "natural":
             out |= _distances(network, made, images, every[n : 2 * n])
-    return Found(out, rows)
+            rows["natural, more"] = _shown(_array(images[1:]), _array(made[1:]))
+    whole = [row for pair in rows.values() for row in pair]
+    ours = [pair[1] for pair in rows.values()]  # samples are ours, the pictures behind their tokens are not
+    return Found(out, whole, ours)
 
 
 def _distances(

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainit.errors import InputError, MissingDataError
 from lab import zoo
 from lab.decoder import SamplerSettings, draw_noise, sample
+from lab.errors import InputError, MissingDataError
 from lab.files import read_npz, write_json, write_npz
 from lab.images import sheet, write_picture
 from lab.progress import Progress, silent
@@ -67,12 +67,12 @@ def make(
     dict
         The card: command, seed, steps, labels of the conditions.
     """
+    settings = SamplerSettings(steps=steps, guidance=guidance, strength=1.0, batch=CHUNK)
     pictures = held_out(data, "natural")
     if not 1 <= n <= len(pictures) - FIRST:
         raise InputError(f"n is {n}; there are conditions for 1 to {len(pictures) - FIRST} pictures")
     about = {"n": n, "steps": steps, "guidance": guidance, "seed": seed, "chunk": CHUNK}
     _claim(out, about)
-    settings = SamplerSettings(steps=steps, guidance=guidance, strength=1.0, batch=CHUNK)
     autoencoder, encoder, denoiser = (
         zoo.load(m, device) for m in ("autoencoder-64", "encoder-64", "unet-64")
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from brainit.errors import InputError
+from lab.errors import InputError
 from lab.progress import Progress, silent
 from lab.zoo import DENOISERS, HOME, info, load, summary, weight_file
 from lab.zoo.train.loop import Outcome, Recipe
@@ -68,10 +68,11 @@ def run(
     else:
         model, outcome = _trainer(name).train(pictures, state, recipe, **options)
     save_weights(model, weight_file(name), extra)
+    flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit)
     card = {
         "name": name,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "training": _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}"),
+        "training": _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}{flags}"),
     }
     merge_card(name, card)
     return card
@@ -108,7 +109,8 @@ def refine(
         load(name, device), pictures, state, recipe, seed=seed, minutes=minutes, progress=progress
     )
     save_weights(model, weight_file(name))
-    record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo refine {name}")
+    flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit)
+    record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo refine {name}{flags}")
     merge_card(name, {"decoder_training": record})
     return {"name": name, "decoder_training": record}
 
@@ -127,11 +129,16 @@ def _record(pictures: int, seed: int, recipe: Recipe, outcome: Outcome, command:
         "pictures": pictures,
         "data": DATA,
         "seed": seed,
-        "recipe": asdict(recipe),
+        "recipe": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()},
         **asdict(outcome),
         "seconds": round(outcome.seconds, 1),
         "command": command,
     }
+
+
+def _flags(**options: float | None) -> str:
+    """Write the options that were given as they stand on the command line."""
+    return "".join(f" --{name} {value:g}" for name, value in options.items() if value is not None)
 
 
 def _changed(recipe: Recipe, steps: int | None, batch: int | None) -> Recipe:

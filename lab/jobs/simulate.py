@@ -1,0 +1,126 @@
+"""Making simulated subjects: which pictures they see, and what their high-level voxels are tuned to.
+
+``brainit`` knows nothing of the shipped models, so they are handed to it from here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import InputError
+from lab.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: High-level tuning of simulated voxels, and what reports say of it.
+FEATURES = {
+    "random": None,
+    "encoder-64": "encoder-64's tokens, which the decoder also predicts: favourable to it, circular",
+}
+
+
+def ensure_simulated(
+    root: Path | str | None = None,
+    preset: str = "small",
+    seed: int = 0,
+    stimuli: Path | str | None = None,
+    progress: Progress = silent,
+    *,
+    test_stimuli: Path | str | None = None,
+    features: str = "random",
+) -> Path:
+    """Make simulated subjects where ``root`` holds none yet, or go on making them after a stop.
+
+    Parameters
+    ----------
+    root : path, optional
+        Folder of the subjects; default its place in the user's cache.
+    preset : str
+        ``"small"`` or ``"large"``.
+    seed : int
+        Decides tuning, layout, noise and which pictures are drawn.
+    stimuli : path, optional
+        Folder, parquet file or ``.npz`` of pictures. Default for the small preset: the shipped samples of the
+        zoo's own decoder; for others, or where they are missing, procedural pictures.
+    test_stimuli : path, optional
+        Another source for the test pictures.
+    features : str
+        Tuning of ventral voxels. ``"random"`` (default): fixed random convolutions, nothing that any decoder
+        was trained on. ``"encoder-64"``: the zoo encoder's tokens; a decoder that predicts the same tokens
+        has it too easy then, and reports say so.
+
+    Returns
+    -------
+    Path
+        Folder of the subjects.
+
+    Raises
+    ------
+    InputError
+        A name is not known, or ``root`` holds subjects of other pictures or features.
+    """
+    from brainit import datasets
+    from brainit.datasets import simulated
+    from brainit.datasets.simulated import config
+    from brainit.datasets.simulated.write import DESCRIPTION
+
+    if features not in FEATURES:
+        raise InputError(f"simulated features {features!r} are not known; allowed: {', '.join(FEATURES)}")
+    wanted = config.preset(preset, seed=seed)
+    folder = datasets.default_root("simulated") if root is None else Path(root).expanduser()
+    if (folder / DESCRIPTION).is_file():
+        _check_same(folder, json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")), stimuli, features)
+        return folder
+    pictures, name = _pictures(stimuli, wanted.n_pictures)
+    return simulated.generate(
+        folder,
+        wanted,
+        stimuli=pictures,
+        test_stimuli=test_stimuli,
+        stimuli_name=name,
+        features=_encoder_features() if features == "encoder-64" else None,
+        features_name=FEATURES[features],
+        progress=progress,
+    )
+
+
+def _pictures(stimuli: Path | str | None, needed: int) -> tuple[Any, str | None]:
+    """Return the pictures to show and what reports call them (None: as the simulation itself names them)."""
+    if stimuli is not None:
+        return stimuli, None
+    from lab.zoo import stimuli as shipped
+
+    if not shipped.SHEET.is_file():
+        return None, None
+    images, _ = shipped.load()
+    return (images, shipped.NAME) if len(images) >= needed else (None, None)
+
+
+def _check_same(folder: Path, there: dict[str, Any], stimuli: Path | str | None, features: str) -> None:
+    """Refuse a folder whose subjects saw other pictures or were tuned to something else."""
+    differ = []
+    if stimuli is not None and there.get("stimuli") != Path(stimuli).name:
+        differ.append(f"pictures are {there.get('stimuli')!r}")
+    if features != "random" and there.get("features") != FEATURES[features]:
+        differ.append(f"features are {there.get('features')!r}")
+    if differ:
+        raise InputError(f"{folder} holds subjects whose {' and '.join(differ)}; give another --root")
+
+
+def _encoder_features() -> Callable[[np.ndarray], np.ndarray]:
+    import torch
+
+    from lab import zoo
+    from lab.images import to_model
+
+    encoder = zoo.load("encoder-64")
+
+    def tokens(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return encoder(to_model(images)).flatten(1).numpy()
+
+    return tokens

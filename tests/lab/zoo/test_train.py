@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lab import zoo
+from lab.errors import InputError
+from lab.zoo import train
+from lab.zoo.data import training
+from lab.zoo.train import autoencoder
+from lab.zoo.train.loop import Outcome, Recipe, fit
+
+DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+GOAL = DATA @ torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
+RECIPE = Recipe(steps=60, batch=8, lr=1e-2, warmup=5, ema=0.9)
+
+
+def tiny() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 2))
+
+
+def loss(model: nn.Module, index: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    noise = 0.05 * torch.randn(len(index), 6)  # random numbers of the step must not depend on the past
+    return (model(DATA[index] + noise) - GOAL[index]).square().mean()
+
+
+def trained(state: Path, **options) -> tuple[nn.Module, Outcome]:
+    model = tiny()
+    return model, fit(model, loss, len(DATA), RECIPE, state, **options)
+
+
+class Stopped(Exception):
+    """Stands for Ctrl-C."""
+
+
+def stop_at(step: int):
+    def progress(done: int, total: int, what: str) -> None:
+        if done >= step:
+            raise Stopped
+
+    return progress
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    model, outcome = trained(tmp_path / "a.safetensors")
+    with torch.no_grad():
+        before, after = ((m(DATA) - GOAL).square().mean() for m in (tiny().eval(), model))
+    assert after < 0.5 * before
+    assert outcome.steps == 60 and outcome.batch == 8 and outcome.device == "CPU"
+    assert not model.training
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    whole, _ = trained(tmp_path / "whole.safetensors")
+    state = tmp_path / "parts.safetensors"
+    with pytest.raises(Stopped):
+        trained(state, save_every=0.0, progress=stop_at(50))
+    assert state.is_file()
+    model, outcome = trained(state)
+    assert outcome.steps == 60
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
+
+
+def test_the_seed_matters(tmp_path: Path) -> None:
+    one, _ = trained(tmp_path / "a.safetensors", seed=0)
+    two, _ = trained(tmp_path / "b.safetensors", seed=1)
+    assert not torch.equal(one[0].weight, two[0].weight)
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
+    model, first = trained(tmp_path / "a.safetensors")
+    again, second = trained(tmp_path / "a.safetensors")
+    assert torch.equal(model[0].weight, again[0].weight)
+    assert (
+        second.steps == 60 and second.final_loss == pytest.approx(first.final_loss) and first.final_loss > 0
+    )
+
+
+def test_the_averaged_weights_are_kept(tmp_path: Path) -> None:
+    model = tiny()
+    recipe = Recipe(steps=60, batch=8, lr=1e-2, warmup=5, ema=0.0)
+    fit(model, loss, len(DATA), recipe, tmp_path / "a.safetensors")
+    averaged, _ = trained(tmp_path / "b.safetensors")
+    assert not torch.equal(model[0].weight, averaged[0].weight)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    model = tiny()
+    with pytest.raises(RuntimeError, match="loss became nan at step 0; train with a lower learning rate"):
+        fit(model, lambda m, i, k: loss(m, i, k) * torch.nan, 64, RECIPE, tmp_path / "a.safetensors")
+
+
+@pytest.fixture
+def own_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the zoo's folder that training may write to."""
+    home = tmp_path / "zoo"
+    for part in ("weights", "cards"):
+        shutil.copytree(zoo.HOME / part, home / part)
+    monkeypatch.setattr(zoo, "HOME", home)
+    monkeypatch.setattr(train, "HOME", home)
+    return home
+
+
+def test_refining_changes_the_decoder_and_never_the_encoder(
+    own_zoo: Path, data: Path, tmp_path: Path
+) -> None:
+    before, card = zoo.load("autoencoder-64"), zoo.info("autoencoder-64")
+    train.refine("autoencoder-64", data, tmp_path / "state", steps=2, batch=2, limit=4)
+    after = zoo.load("autoencoder-64")
+    same = {k: torch.equal(v, after.state_dict()[k]) for k, v in before.state_dict().items()}
+    assert all(kept for k, kept in same.items() if not k.startswith("decoder."))
+    assert not all(kept for k, kept in same.items() if k.startswith("decoder."))
+    record = zoo.info("autoencoder-64")["decoder_training"]
+    assert record["steps"] == 2 and record["device"] == "CPU" and record["recipe"]["lr"] == 6e-4
+    assert zoo.info("autoencoder-64")["training"] == card["training"]
+
+
+def test_training_writes_weights_and_card(own_zoo: Path, data: Path, tmp_path: Path) -> None:
+    card = train.run("autoencoder-64", data, tmp_path / "state", steps=2, batch=2, limit=4, seed=3)
+    assert card["training"]["steps"] == 2 and card["training"]["seed"] == 3
+    pictures = training(data, limit=4)
+    assert card["training"]["pictures"] == len(pictures) == 12
+    with torch.no_grad():
+        latents = zoo.load("autoencoder-64").encode(pictures.batch(torch.arange(12)))
+    # shift and scale were measured on these very pictures, and are stored in half precision
+    assert latents.mean((0, 2, 3)).abs().max() < 0.05
+    assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.05
+    assert zoo.info("autoencoder-64")["training"] == card["training"]
+
+
+def test_bad_input_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown zoo model"):
+        train.run("autoencoder-65", data, tmp_path)
+    with pytest.raises(InputError, match="steps is 0; it must be at least 1"):
+        train.run("autoencoder-64", data, tmp_path, steps=0)
+    with pytest.raises(InputError, match="batch is 0"):
+        train.run("unet-64", data, tmp_path, batch=0)
+    with pytest.raises(InputError, match="'encoder-64' cannot be refined; allowed: autoencoder-64"):
+        train.refine("encoder-64", data, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_recipes_are_known_for_every_model() -> None:
+    for name in ("autoencoder-64", "encoder-64", "structure-64", "unet-64", "dit-64"):
+        assert train._recipe(name).steps > 1000
+    assert autoencoder.REFINE_RECIPE.batch == 256
