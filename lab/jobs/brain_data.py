@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainit import datasets
+from brainit.checkpoint import fingerprint
 from brainit.errors import InputError
 from brainit.leaks import find_leaks
 from brainit.subject import Subject
@@ -17,6 +18,7 @@ from lab.config import ReconstructConfig
 from lab.progress import Progress
 
 _BATCH = 64
+_ENCODED: dict[str, TargetTable] = {}  # the last set encoded; the demo's subjects share it
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
             raise InputError(
                 f"subject {subject.name!r} of {subject.dataset} has no {split} trials; nothing to do"
             )
+    tested_pictures = len(np.unique(subject.stimulus_id[subject.split == "test"]))
+    if subject.stimuli is not None and tested_pictures < 2:
+        raise InputError(
+            f"subject {subject.name!r} of {subject.dataset} has {tested_pictures} test picture; scores need "
+            "at least 2 to tell it from another, so move some training trials to the test split"
+        )
     leaks = find_leaks(subject)
     about = {
         "dataset": subject.dataset,
@@ -73,7 +81,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
         "n_trials": subject.n_trials,
         "roi": {name: int(inside.sum()) for name, inside in subject.roi.items()},
         "trained_on": [subject.name, *(o.name for o in others)],
-        "leak": asdict(leaks),
+        "leak": {k: None if v != v else v for k, v in asdict(leaks).items()},  # NaN: nothing to compare
         "leak_line": leaks.line(),
         "info": {k: v for k, v in subject.info.items() if _plain(v)},
         "warnings": list(subject.info.get("warnings", [])),
@@ -91,7 +99,11 @@ def zoo_targets(learners: Sequence[Subject], progress: Progress) -> TargetTable:
         for key in train.stimulus_id:
             if key not in pictures:
                 pictures[str(key)] = train.stimuli[key]  # type: ignore[index]
-    return TargetTable(list(pictures), _encode(list(pictures.values()), progress))
+    key = fingerprint(list(pictures), list(pictures.values()))
+    if key not in _ENCODED:
+        _ENCODED.clear()
+        _ENCODED[key] = TargetTable(list(pictures), _encode(list(pictures.values()), progress))
+    return _ENCODED[key]
 
 
 def _encode(pictures: Sequence[np.ndarray], progress: Progress) -> Targets:

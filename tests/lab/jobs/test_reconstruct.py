@@ -104,7 +104,11 @@ def test_folder_and_metrics(finished: Path) -> None:
 
 
 def test_finished_run_does_nothing(recording: Path, finished: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != "log.jsonl"}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in finished.rglob("*")
+        if p.is_file() and p.name not in ("log.jsonl", ".lock")
+    }
     again = run(recording, finished)
     assert again.returncode == 0 and "done before" in again.stdout
     assert before == {p: p.stat().st_mtime_ns for p in before}
