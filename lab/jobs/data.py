@@ -57,6 +57,8 @@ def check(name: str, root: Path | None = None) -> dict[str, Any]:
     """
     from brainit import datasets
 
+    if name == "simulated":
+        root = Path(fetch(name, root)["root"])
     datasets.subjects(name, root)
     findings = [asdict(finding) for finding in datasets.check(name, root)]
     count = {kind: sum(f["severity"] == kind for f in findings) for kind in ("error", "warning")}

@@ -16,6 +16,9 @@ from lab.progress import Progress, silent
 if TYPE_CHECKING:
     import numpy as np
 
+#: Present once all subjects are there.
+DESCRIPTION = "dataset_description.json"
+
 #: High-level tuning of simulated voxels, and what reports say of it.
 FEATURES = {
     "random": None,
@@ -61,19 +64,24 @@ def ensure_simulated(
     Raises
     ------
     InputError
-        A name is not known, or ``root`` holds subjects of other pictures or features.
+        A name is not known, or ``root`` holds other subjects than were asked for.
     """
     from brainit import datasets
     from brainit.datasets import simulated
     from brainit.datasets.simulated import config
-    from brainit.datasets.simulated.write import DESCRIPTION
 
     if features not in FEATURES:
         raise InputError(f"simulated features {features!r} are not known; allowed: {', '.join(FEATURES)}")
     wanted = config.preset(preset, seed=seed)
     folder = datasets.default_root("simulated") if root is None else Path(root).expanduser()
     if (folder / DESCRIPTION).is_file():
-        _check_same(folder, json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")), stimuli, features)
+        asked = {
+            "preset": None if preset == "small" else preset,
+            "seed": seed or None,
+            "stimuli": None if stimuli is None else Path(stimuli).name,
+            "features": FEATURES[features],
+        }
+        _check_same(folder, {k: v for k, v in asked.items() if v is not None})
         return folder
     pictures, name = _pictures(stimuli, wanted.n_pictures)
     return simulated.generate(
@@ -100,15 +108,13 @@ def _pictures(stimuli: Path | str | None, needed: int) -> tuple[Any, str | None]
     return (images, shipped.NAME) if len(images) >= needed else (None, None)
 
 
-def _check_same(folder: Path, there: dict[str, Any], stimuli: Path | str | None, features: str) -> None:
-    """Refuse a folder whose subjects saw other pictures or were tuned to something else."""
-    differ = []
-    if stimuli is not None and there.get("stimuli") != Path(stimuli).name:
-        differ.append(f"pictures are {there.get('stimuli')!r}")
-    if features != "random" and there.get("features") != FEATURES[features]:
-        differ.append(f"features are {there.get('features')!r}")
+def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuse a folder whose subjects are others than were asked for; a default asks for nothing."""
+    there = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    there |= there.get("config", {})
+    differ = [f"{k} {there.get(k)!r}, not {v!r}" for k, v in wanted.items() if there.get(k) != v]
     if differ:
-        raise InputError(f"{folder} holds subjects whose {' and '.join(differ)}; give another --root")
+        raise InputError(f"{folder} holds subjects of {' and '.join(differ)}; give another --root")
 
 
 def _encoder_features() -> Callable[[np.ndarray], np.ndarray]:

@@ -10,7 +10,7 @@ from brainit import datasets
 from brainit.datasets.simulated import config
 from lab.errors import explain
 from lab.jobs.data import fetch
-from lab.jobs.simulate import FEATURES, ensure_simulated
+from lab.jobs.simulate import DESCRIPTION, FEATURES, ensure_simulated
 from lab.zoo import stimuli
 
 TINY = {
@@ -57,9 +57,11 @@ def test_given_pictures_are_shown_and_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", images=rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8))
     made = fetch("simulated", tmp_path / "a", stimuli=tmp_path / "mine.npz", seed=None)
-    about = json.loads((Path(made["root"]) / "dataset_description.json").read_text())
+    about = json.loads((Path(made["root"]) / DESCRIPTION).read_text())
     assert about["stimuli"] == "mine.npz"
-    assert explain(caught(fetch, "simulated", tmp_path / "a", stimuli="other.npz")).code == 2
+    for other in ({"stimuli": "other.npz"}, {"preset": "large"}, {"seed": 3}, {"features": "encoder-64"}):
+        error = caught(fetch, "simulated", tmp_path / "a", **other)
+        assert explain(error).code == 2 and next(iter(other)) in str(error)
 
 
 @pytest.mark.usefixtures("tiny")
