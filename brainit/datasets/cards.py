@@ -32,7 +32,7 @@ CARDS: list[dict[str, Any]] = [
             "seed": "seed of the subjects when they have to be made (default 0)",
             "stimuli": "folder, parquet file or array of pictures to show (default: procedural pictures)",
             "test_stimuli": "another source for the test pictures (default: the same)",
-            "features": "tuning of ventral voxels: 'random' (default) or 'encoder-64' (circular, see reports)",
+            "features": "tuning of ventral voxels: 'random' (default) or 'encoder-64' (circular: see report)",
         },
     },
     {
