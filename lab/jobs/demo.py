@@ -31,7 +31,7 @@ def demo_config(subject: str, out: Path) -> ReconstructConfig:
             "noise_seeds": 1,
             "steps": 8,
             "strength": 0.6,
-            "guidance": 1.5,
+            "guidance": 1.0,
             "bootstrap": 1000,
         }
     )

@@ -87,7 +87,8 @@ class SimulationConfig:
 
 
 PRESETS = {
-    "small": SimulationConfig(),
+    # Enough signal and trials for a picture to be seen in what is decoded, few enough for a laptop.
+    "small": SimulationConfig(n_voxels=800, n_train=450, n_shared=450, ceiling=0.5),
     "large": SimulationConfig(
         preset="large",
         n_voxels=4000,

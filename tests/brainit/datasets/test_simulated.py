@@ -148,7 +148,7 @@ def test_trials_cover_the_design():
     config = simulated.preset("small")
     trials = design.trials_of(config, 2, np.random.default_rng(0))
     train, test = design.pictures_of(config, 2)
-    assert trials.picture.size == config.n_trials == 390
+    assert trials.picture.size == config.n_trials == 540
     assert sorted(trials.picture[~trials.test].tolist()) == sorted(train.tolist())
     for picture in test:
         assert sorted(trials.session[trials.picture == picture].tolist()) == [1, 2, 3]
