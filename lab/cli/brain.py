@@ -188,6 +188,18 @@ def report(
         emit_line(f"report: {path}")
 
 
+@app.command()
+def grid(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", help="PNG file.")] = Path("grid.png"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's pictures as one PNG: best, median, worst and random ones."""
+    from lab.jobs.report import grid as job
+
+    emit_record({"picture": str(job(run, out))}, as_json)
+
+
 def _go(
     until: str | None,
     out: Path,

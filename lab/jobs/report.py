@@ -32,3 +32,29 @@ def report(runs: Sequence[Path], out: Path | None = None) -> Path:
             )
         return build_report(runs[0])
     return build_group_report(runs, out)
+
+
+def grid(run: Path, out: Path, n_each: int = 3) -> Path:
+    """Write one picture of a run: stimulus over reconstructions; best, median, worst and random ones by rule.
+
+    Parameters
+    ----------
+    run : Path
+        Finished run folder.
+    out : Path
+        PNG file.
+    n_each : int
+        Pictures of each group.
+    """
+    from lab.figures import choose, picture_grid
+    from lab.files import replacing
+    from lab.report.rundata import read_run
+
+    data = read_run(run)
+    if "quantized" not in data.arrays:
+        raise InputError(f"{run} holds no reconstructed pictures (arrays.npz); finish the run first")
+    score = data.arrays["score_pixcorr"]
+    plate = picture_grid(data.arrays, choose(score, n_each, data.seed), score, data.provenance())
+    with replacing(out) as temporary:
+        temporary.write_bytes(plate.png())
+    return out
