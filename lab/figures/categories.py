@@ -125,5 +125,5 @@ def _worst(table: np.ndarray, classes: Sequence[str]) -> str:
     off = table - np.diag(np.diag(table))
     if not off.any():
         return ""
-    row, column = np.unravel_index(int(off.argmax()), off.shape)
+    row, column = divmod(int(off.argmax()), len(classes))
     return f", most often {classes[row]} taken for {classes[column]} ({off[row, column]})"

@@ -74,18 +74,16 @@ def run_categories(
             f"dataset {subject.dataset!r}, subject {subject.name!r}: neither pictures nor category labels, "
             "so there is nothing to decode; choose another dataset (brainlab data list)"
         )
-    brain, names = brain_settings(config), run_names(subject)
-    ridge = _ridge(run, config, subject, names, progress)
-    folds = _folds(run, brain, subject, names, progress)
-    labels = subject.labels.astype(str)
-    scores = {"ridge": ridge}
+    brain, names, labels = brain_settings(config), run_names(subject), subject.labels.astype(str)
+    scores = {"ridge": _ridge(run, config, subject, labels, names, progress)}
+    folds = _folds(run, brain, subject, names, len(scores["ridge"].classes), progress)
     for arm in ("brainit", "network"):
         scores[arm] = score_predictions(
             folds[arm], labels, names, n_permutations=N_PERMUTATIONS, seed=config.seed
         )
-    write_npz(run.path / "arrays.npz", _arrays(subject, names, scores, folds))
+    write_npz(run.path / "arrays.npz", _arrays(subject, labels, names, scores, folds))
     write_json(run.path / "subject.json", _about(run, subject, brain, scores, folds))
-    return run.write_metrics(_metrics(config, subject, names, scores, folds))
+    return run.write_metrics(_metrics(config, subject, labels, names, scores, folds))
 
 
 def brain_settings(config: ReconstructConfig) -> BrainITConfig:
@@ -107,12 +105,17 @@ def brain_settings(config: ReconstructConfig) -> BrainITConfig:
 
 
 def _ridge(
-    run: Run, config: ReconstructConfig, subject: Subject, names: np.ndarray, progress: Progress
+    run: Run,
+    config: ReconstructConfig,
+    subject: Subject,
+    labels: np.ndarray,
+    names: np.ndarray,
+    progress: Progress,
 ) -> CategoryScore:
     def compute() -> dict[str, Any]:
         score = decode_category(
             subject.betas,
-            subject.labels,
+            labels,
             names,
             n_permutations=N_PERMUTATIONS,
             seed=config.seed,
@@ -127,11 +130,15 @@ def _ridge(
 
 
 def _folds(
-    run: Run, brain: BrainITConfig, subject: Subject, names: np.ndarray, progress: Progress
+    run: Run,
+    brain: BrainITConfig,
+    subject: Subject,
+    names: np.ndarray,
+    n_classes: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Run every fold and put its predictions back at their trials."""
     held = list(dict.fromkeys(names.tolist()))
-    n_classes = len(np.unique(subject.labels.astype(str)))
     category, network = np.empty((2, len(names)), object)
     scores = np.empty((len(names), n_classes))
     out: dict[str, Any] = {"weights": [], "n_train": []}
@@ -140,9 +147,10 @@ def _folds(
         def told(done: int, total: int, what: str, index: int = index, name: str = name) -> None:
             progress(index * total + done, len(held) * total, f"{name} held out, {what}")
 
-        stored = run.step(
-            f"fold.{name}", lambda name=name, told=told: vars(predict_held_out(subject, name, brain, told))
-        )
+        def compute(name: str = name, told: Progress = told) -> dict[str, Any]:
+            return vars(predict_held_out(subject, name, brain, told))
+
+        stored = run.step(f"fold.{name}", compute)
         trials = stored["trials"]
         category[trials], network[trials], scores[trials] = (
             stored["category"],
@@ -164,6 +172,7 @@ def _folds(
 def _metrics(
     config: ReconstructConfig,
     subject: Subject,
+    labels: np.ndarray,
     names: np.ndarray,
     scores: Mapping[str, CategoryScore],
     folds: Mapping[str, Any],
@@ -187,7 +196,6 @@ def _metrics(
         name, score = f"{prefix}category.accuracy", scores[arm]
         low, high = score.interval
         metrics |= {name: score.accuracy, f"{name}.low": low, f"{name}.high": high, f"{name}.p": score.p}
-    labels = subject.labels.astype(str)  # type: ignore[union-attr]
     right = {arm: (scores[arm].predicted == labels).astype(float) for arm in scores}
     gap = paired_interval(right["brainit"], right["ridge"], n_draws=config.bootstrap, seed=config.seed)
     name = "minus_ridge.category.accuracy"
@@ -195,10 +203,14 @@ def _metrics(
 
 
 def _arrays(
-    subject: Subject, names: np.ndarray, scores: Mapping[str, CategoryScore], folds: Mapping[str, Any]
+    subject: Subject,
+    labels: np.ndarray,
+    names: np.ndarray,
+    scores: Mapping[str, CategoryScore],
+    folds: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
     arrays = {
-        "label": subject.labels.astype(str),  # type: ignore[union-attr]
+        "label": labels,
         "run": names,
         "category_names": np.array(scores["ridge"].classes),
         "category_scores": folds["scores"],

@@ -106,7 +106,9 @@ def read_run(path: Path | str) -> RunData:
     metrics = read_metrics(path)
     problems: list[str] = []
     nothing_drawn = ("plan.json", "ledger.json") if metrics.get("pictures") == "none" else ()
-    found = {name: None if name in nothing_drawn else _read(path / name, problems) for name in _OPTIONAL}
+    found: dict[str, Any] = {
+        name: None if name in nothing_drawn else _read(path / name, problems) for name in _OPTIONAL
+    }
 
     def mapping(name: str) -> Mapping[str, Any]:
         if found[name] is not None and not isinstance(found[name], Mapping):
