@@ -110,5 +110,5 @@ def coarse_candidates(scale: Tensor, layout: Layout, fine: Fine, count: int) -> 
     """
     top = torch.amax(scale.float(), coarse_dims(scale, layout, fine), keepdim=True)
     if fine == "pow2":
-        return [top / 2.0**POW2_HIGH * 2.0 ** (-step / count) for step in range(count)]
+        return [top / 2.0**POW2_HIGH * 2.0 ** (step / count) for step in range(count)]
     return [top / INT_MAX * math.pow(2 / 3, step / count) for step in range(count)]

@@ -65,7 +65,7 @@ def record(
     Parameters
     ----------
     denoiser : torch.nn.Module
-        Called as ``denoiser(x, timestep, encoder_hidden_states=c).sample``, without the keyword if there are
+        Called as ``denoiser(x, timestep=t, encoder_hidden_states=c).sample``, without the keyword if there are
         no conditions.
     scheduler : diffusers scheduler
         Its timesteps are reset for every batch.
@@ -149,12 +149,12 @@ def _sample(
         inputs.append(model_input.float().cpu())
         times = timestep.to(x.device).expand(len(x))
         if conditions is None:
-            output = denoiser(model_input, times).sample
+            output = denoiser(model_input, timestep=times).sample
         else:
-            output = denoiser(model_input, times, encoder_hidden_states=conditions).sample
+            output = denoiser(model_input, timestep=times, encoder_hidden_states=conditions).sample
             if guidance != 1.0 and null is not None:
                 nothing = null.to(conditions).expand_as(conditions)
-                base = denoiser(model_input, times, encoder_hidden_states=nothing).sample
+                base = denoiser(model_input, timestep=times, encoder_hidden_states=nothing).sample
                 output = base + guidance * (output - base)
         x = scheduler.step(output, timestep, x, **options).prev_sample
     tensors = {

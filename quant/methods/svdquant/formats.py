@@ -1,0 +1,117 @@
+"""Formats by layer: which layers get a branch, which are only grouped, which stay."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from quant.granularity import Granularity
+from quant.grid import FloatGrid, IntGrid
+from quant.layers import LayerInfo
+from quant.methods.svdquant.config import SvdQuantConfig
+from quant.policy import REASONS, role_of
+from quant.quantizer import Quantizer, int_quantizer
+from quant.registry import LayerFormat
+from quant.schedule import Schedule
+
+# diffusers names, beyond the roles that every method knows
+PARTS: tuple[tuple[str, str], ...] = (
+    ("*attn2.to_k", "cross_kv"), ("*attn2.to_v", "cross_kv"), ("*attn2.add_?_proj", "cross_kv"),
+    ("*attentions.*.proj_in", "projections"), ("*attentions.*.proj_out", "projections"),
+    ("*conv_shortcut", "shortcuts"), ("*downsamplers.*", "samplers"), ("*upsamplers.*", "samplers"),
+)  # fmt: skip
+
+KEPT = {
+    "cross_kv": "keys and values of the condition: a few tokens, under 5 % of the time",
+    "projections": "projection into or out of a transformer: 16 bit in the paper's policy",
+    "shortcuts": "residual shortcut: 16 bit in the paper's policy",
+    "samplers": "up or down sampling: 16 bit in the paper's policy",
+}
+
+_STATIC = Schedule(kind="static")
+
+
+def part_of(name: str) -> str:
+    """Role of a layer, with SVDQuant's own parts."""
+    return next((part for pattern, part in PARTS if fnmatchcase(name, pattern)), role_of(name))
+
+
+def kind_of(layer: LayerInfo) -> Literal["branch", "grouped", "weight only"]:
+    """How a quantized layer is treated: with smoothing and branch, in plain groups, 8-bit weights."""
+    if role_of(layer.name) == "modulation":
+        return "weight only"
+    return "branch" if layer.kind == "Linear" else "grouped"
+
+
+def formats(layer: LayerInfo, config: SvdQuantConfig) -> LayerFormat | str:
+    """Format of one layer, or the reason why it stays as it is."""
+    part = part_of(layer.name)
+    if part in config.keep:
+        return KEPT.get(part) or REASONS[part]
+    kind = kind_of(layer)
+    if kind == "weight only":
+        reason = "weight only: " + REASONS["modulation"]
+        return LayerFormat(int_quantizer(8, "channel", schedule=_STATIC), None, reason=reason)
+    if kind == "grouped" and config.convolutions == "float":
+        return "convolution: 16 bit, as the published engine runs it"
+    rows, columns = layer.shape[0], layer.shape[1]
+    weight = weight_quantizer(config, columns)
+    activation = activation_quantizer(config, layer)
+    note = None
+    if weight.granularity.kind == "group" and columns % config.group_size:
+        note = f"last group has {columns % config.group_size} of {config.group_size} channels"
+    if kind == "grouped":
+        return LayerFormat(weight, activation, reason="convolution: plain groups, no branch")
+    rank = rank_of(config, rows, columns)
+    transformed = config.smooth == "search" or shifted(layer, config)
+    side = 2 * rank * (rows + columns) + (2 * columns if transformed else 0)
+    return LayerFormat(weight, activation, side_bytes=side, reason=note)
+
+
+def rank_of(config: SvdQuantConfig, rows: int, columns: int) -> int:
+    """Rank of the branch: a branch of more than a quarter of the layer would be the layer."""
+    return min(config.rank, max(1, min(rows, columns) // 4)) if config.rank else 0
+
+
+def shifted(layer: LayerInfo, config: SvdQuantConfig) -> bool:
+    """Whether the input is moved above zero and coded unsigned."""
+    return config.shift and config.numbers == "int4" and config.activation_bits == 4 and layer.after_gelu
+
+
+def weight_quantizer(config: SvdQuantConfig, columns: int) -> Quantizer:
+    """Format of a weight; rows shorter than a group have one plain scale."""
+    if config.numbers == "int8":
+        return int_quantizer(8, "channel", schedule=_STATIC)
+    if config.numbers == "nvfp4":
+        return Quantizer(
+            grid=FloatGrid(exponent=2, mantissa=1), granularity=_group(config), schedule=_STATIC, fine="e4m3"
+        )
+    if columns < config.group_size:
+        return int_quantizer(4, "channel", schedule=_STATIC)
+    fine: Any = None if config.scales == "real" else config.scales
+    return Quantizer(
+        grid=IntGrid(bits=4), granularity=_group(config), schedule=_STATIC, fine=fine,
+        scale_dtype="float32" if fine else "bfloat16",
+    )  # fmt: skip
+
+
+def activation_quantizer(config: SvdQuantConfig, layer: LayerInfo) -> Quantizer | None:
+    """Format of an input: dynamic, by token and group (by pixel and group for convolutions)."""
+    if config.activation_bits is None:
+        return None
+    if config.numbers == "int8" or config.activation_bits == 8:
+        free = layer.kind == "Linear" or layer.kernel_size == 1
+        return int_quantizer(8, "token" if free else "sample")
+    if config.numbers == "nvfp4":
+        grid = FloatGrid(exponent=2, mantissa=1)
+        return Quantizer(grid=grid, granularity=_group(config), scale_dtype="float8_e4m3fn")
+    fine: Any = None if config.scales == "real" else config.scales
+    mode: Any = "unsigned" if shifted(layer, config) else "symmetric"
+    return Quantizer(
+        grid=IntGrid(bits=4, mode=mode), granularity=_group(config), fine=fine,
+        scale_dtype="float32" if fine else "bfloat16",
+    )  # fmt: skip
+
+
+def _group(config: SvdQuantConfig) -> Granularity:
+    return Granularity(kind="group", group_size=config.group_size)

@@ -1,0 +1,236 @@
+"""One weight (or a stack of weights that read one input): smoothing, branch, residual codes.
+
+Everything is scored by the same number: the squared error of the layer's output on calibration rows, with
+inputs quantized as they will be, ``|| X W^T - (Q(X/f) Q(R)^T + X down^T up^T) ||^2``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quant.grid import Params
+from quant.methods.svdquant.config import SvdQuantConfig
+from quant.methods.svdquant.gptq import gptq_codes
+from quant.methods.svdquant.lowrank import branch_weight, stored_branch
+from quant.quantizer import DTYPES, Quantizer
+from quant.scales import coarse_candidates, effective, neighbours, split
+
+SHIFT = 0.171875
+"""Added to the output of GELU, whose minimum is -0.16997; exact in 16 bit."""
+
+STORED = torch.bfloat16
+
+
+@dataclass
+class Problem:
+    """What stays fixed while one stack is solved.
+
+    Attributes
+    ----------
+    weight : tensor of shape (N, K), float32
+    rows : tensor of shape (n, K), float32
+    absmax : tensor of shape (K,)
+        Of the inputs, over all calibration data.
+    rank : int
+    quantizer, activation : Quantizer
+    config : SvdQuantConfig
+    shift : float
+    """
+
+    weight: Tensor
+    rows: Tensor
+    absmax: Tensor
+    rank: int
+    quantizer: Quantizer
+    activation: Quantizer | None
+    config: SvdQuantConfig
+    shift: float = 0.0
+    target: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.target = self.rows @ self.weight.T
+
+    def quantized_rows(self, factor: Tensor | None) -> Tensor:
+        """Return the inputs as the residual's product will see them."""
+        x = self.smoothed_rows(factor)
+        return x if self.activation is None else self.activation.fake(x, "linear_input")
+
+    def smoothed_rows(self, factor: Tensor | None) -> Tensor:
+        """Shifted and smoothed inputs, not quantized."""
+        x = self.rows + self.shift if self.shift else self.rows
+        return x if factor is None else x / factor.float()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to write the weight, and its error."""
+
+    factor: Tensor | None
+    down: Tensor | None
+    up: Tensor | None
+    codes: Tensor
+    params: Params
+    error: float
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def solve(problem: Problem) -> Candidate:
+    """Search the smoothing, then alternate branch and residual, then round the residual for good."""
+    factor, notes = search_smoothing(problem)
+    best = iterate(problem, factor)
+    if problem.config.residual == "gptq":
+        best = _gptq(problem, best)
+    total = float(problem.target.double().square().sum())
+    relative = (best.error / total) ** 0.5 if total > 0 else 0.0
+    return replace(best, notes={**notes, **best.notes, "relative_output_error": round(relative, 6)})
+
+
+def smoothing_factor(absmax: Tensor, weight: Tensor, alpha: float, beta: float) -> Tensor:
+    """``f_j = max|X_j|^alpha / max|W_j|^beta`` as stored; 1 where that is 0, all 1 if any is not finite."""
+    factor = absmax.float() ** alpha / weight.abs().amax(0).float() ** beta
+    factor = factor.to(STORED)
+    if not bool(torch.isfinite(factor[(absmax > 0) & (weight.abs().amax(0) > 0)]).all()):
+        return torch.ones_like(factor)
+    usable = torch.isfinite(factor) & (factor > 0)
+    return torch.where(usable, factor, torch.ones_like(factor))
+
+
+def smoothing_grid(points: int) -> list[tuple[float, float]]:
+    """Identity, then (alpha, 0) and (alpha, 1 - alpha) for every inner multiple of 1 / points."""
+    inner = [index / points for index in range(1, points)]
+    return [(0.0, 0.0), *[(a, 0.0) for a in inner], *[(a, 1.0 - a) for a in inner]]
+
+
+def search_smoothing(problem: Problem) -> tuple[Tensor | None, dict[str, Any]]:
+    """Best of the grid by output error with a one-shot branch and rounded residual."""
+    width = problem.weight.shape[1]
+    ones = torch.ones(width, dtype=STORED, device=problem.weight.device)
+    if problem.config.smooth == "none":
+        return (ones if problem.shift else None), {}
+    best, least, chosen = ones, float("inf"), (0.0, 0.0)
+    for alpha, beta in smoothing_grid(problem.config.smooth_points):
+        plain = alpha == 0.0 and beta == 0.0
+        factor = ones if plain else smoothing_factor(problem.absmax, problem.weight, alpha, beta)
+        error = attempt(problem, factor, problem.quantized_rows(factor), None, refine=False).error
+        if error < least:
+            best, least, chosen = factor, error, (alpha, beta)
+    return best, {"alpha": round(chosen[0], 4), "beta": round(chosen[1], 4)}
+
+
+def attempt(
+    problem: Problem, factor: Tensor | None, x: Tensor, previous: Tensor | None, refine: bool = True
+) -> Candidate:
+    """Branch of what the previous residual codes leave over, residual by rounding, and the error of both.
+
+    Parameters
+    ----------
+    problem : Problem
+    factor : tensor of shape (K,) or None
+    x : tensor of shape (n, K)
+        ``problem.quantized_rows(factor)``.
+    previous : tensor of shape (N, K) or None
+        Decoded residual of the round before; None at the start.
+    refine : bool
+        Search coarse scales (`weight_params`); False takes those of the largest group.
+    """
+    smoothed = problem.weight if factor is None else problem.weight * factor.float()
+    down = up = None
+    residual = smoothed
+    if problem.rank:
+        source = smoothed if previous is None else smoothed - previous
+        dtype = DTYPES[problem.config.branch_dtype]
+        down, up, low = stored_branch(source, factor, problem.rank, problem.config.svd, dtype)
+        residual = smoothed - low
+    plain = problem.quantizer.params(residual, "linear_weight") if not refine else None
+    params = plain or weight_params(residual, problem.quantizer)
+    codes, _ = problem.quantizer.encode(residual, "linear_weight", params)
+    return _scored(problem, Candidate(factor, down, up, codes, params, 0.0), x)
+
+
+def iterate(problem: Problem, factor: Tensor | None) -> Candidate:
+    """Alternate ``L = SVD(W - Q)`` and ``Q = Q(W - L)``; keep the best, stop at the first that is worse."""
+    x = problem.quantized_rows(factor)
+    best = attempt(problem, factor, x, None)
+    rounds = 1
+    if problem.rank:
+        current = best
+        for _ in range(problem.config.iterations - 1):
+            current = attempt(problem, factor, x, _residual(problem, current))
+            rounds += 1
+            if current.error >= best.error:
+                break
+            best = current
+    return replace(best, notes={"rounds": rounds})
+
+
+def weight_params(weight: Tensor, quantizer: Quantizer) -> Params:
+    """Scales of a weight; where they have two levels, the coarse one is searched for each row.
+
+    For every row the coarse scale is the one of 16 over an octave (pow2) or a third (int) with the least
+    squared error, every group with the best of three neighbouring fine scales.
+    """
+    if quantizer.fine not in ("pow2", "int"):
+        return quantizer.params(weight, "linear_weight")
+    plain = quantizer.model_copy(update={"fine": None, "scale_dtype": "float32"})
+    view = quantizer.granularity.view(weight, "linear_weight").tensor
+    real = plain.params(weight, "linear_weight")["scale"]
+    best: Params = {}
+    least = torch.full((len(weight), 1, 1), torch.inf, device=weight.device)
+    for coarse in coarse_candidates(real, "linear_weight", quantizer.fine, 16):
+        params, errors = _best_fine(view, split(real, "linear_weight", quantizer.fine, coarse), quantizer)
+        error = errors.sum(1, keepdim=True)
+        better = error < least
+        least = torch.minimum(error, least)
+        best = {key: torch.where(better, value, best.get(key, value)) for key, value in params.items()}
+    return best
+
+
+def _best_fine(view: Tensor, params: Params, quantizer: Quantizer) -> tuple[Params, Tensor]:
+    """Fine scale of each group with the least squared error, and that error."""
+    fine, least = params["scale_fine"], torch.full_like(params["scale_fine"], torch.inf, dtype=torch.float32)
+    for option in neighbours(params):
+        fake = quantizer.grid.fake(view, effective(option, torch.float32))
+        error = (view - fake).square().sum(2, keepdim=True)
+        fine = torch.where(error < least, option["scale_fine"], fine)
+        least = torch.minimum(error, least)
+    return {**params, "scale_fine": fine}, least
+
+
+def _residual(problem: Problem, found: Candidate) -> Tensor:
+    return problem.quantizer.decode(found.codes, found.params, "linear_weight")
+
+
+def _scored(problem: Problem, found: Candidate, x: Tensor) -> Candidate:
+    """Squared output error over the calibration rows; the shift is taken back as the bias will do it."""
+    decoded = _residual(problem, found)
+    out = x @ decoded.T
+    if problem.shift:
+        out = out - shift_bias(decoded, found.factor, problem.shift)
+    if found.down is not None and found.up is not None:
+        out = out + (problem.rows @ found.down.float().T) @ found.up.float().T
+    return replace(found, error=float((out - problem.target).double().square().sum()))
+
+
+def shift_bias(decoded: Tensor, factor: Tensor | None, shift: float) -> Tensor:
+    """Return what the shift adds to the output through the quantized residual, (N,)."""
+    unsmoothed = decoded if factor is None else decoded / factor.float()
+    return shift * unsmoothed.sum(1)
+
+
+def _gptq(problem: Problem, best: Candidate) -> Candidate:
+    """Codes with error feedback on the chosen branch; rounding stays where it measures better."""
+    smoothed = problem.weight if best.factor is None else problem.weight * best.factor.float()
+    residual = smoothed
+    if best.down is not None and best.up is not None:
+        residual = smoothed - branch_weight(best.down, best.up, best.factor)
+    inputs = problem.smoothed_rows(best.factor)
+    codes = gptq_codes(
+        residual, inputs, problem.quantizer, best.params, problem.config.damp, problem.config.block
+    )
+    fed = _scored(problem, replace(best, codes=codes), problem.quantized_rows(best.factor))
+    chosen = fed if fed.error < best.error else best
+    return replace(chosen, notes={**best.notes, "gptq": chosen is fed})
