@@ -15,6 +15,7 @@ from quant.quantizer import Quantizer
 
 CATEGORIES = {
     "scale": "scales", "scale_fine": "scales", "scale_negative": "scales", "bases": "scales",
+    "step": "scales", "step_negative": "scales", "offset": "scales",
     "zero_point": "zero_points",
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from quant.errors import InputError
 from quant.layers import tensor_bytes
+from quant.rotations import Rotate
 
 
 class Smooth(nn.Module):
@@ -101,7 +102,7 @@ class LowRank(nn.Module):
         return cls(torch.empty(spec["shapes"]["down"]), torch.empty(spec["shapes"]["up"]))
 
 
-PARTS: dict[str, Any] = {"smooth": Smooth, "low_rank": LowRank}
+PARTS: dict[str, Any] = {"smooth": Smooth, "low_rank": LowRank, "rotate": Rotate}
 
 
 def build(spec: dict[str, Any] | None, tensors: dict[str, Tensor]) -> nn.Module | None:

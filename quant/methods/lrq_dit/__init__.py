@@ -1,0 +1,30 @@
+"""LRQ-DiT: twin-log weights and adaptive rotation for 3 and 4 bits."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from quant.methods.lrq_dit.config import LrqDitConfig
+from quant.registry import MethodInfo, method
+
+INFO = MethodInfo(
+    title="LRQ-DiT (twin-log weights, adaptive rotation)",
+    paper="Yang et al., LRQ-DiT, arXiv 2508.03485",
+    year=2025,
+    bits="W4A4, W3A4",
+    needs_calibration=True,
+    needs_gradients=False,
+    native=("none: codes are decoded, then multiplied in floating point",),
+    seconds_per_million_weights=1.0,
+)
+
+
+@method("lrq_dit", config=LrqDitConfig, info=INFO)
+def load() -> ModuleType:
+    """Import the maths."""
+    from quant.methods.lrq_dit import core
+
+    return core
+
+
+__all__ = ["INFO", "LrqDitConfig", "load"]

@@ -1,0 +1,150 @@
+"""LRQ-DiT: measure inputs, smooth, rotate by J, quantize weights on the twin-log grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant.calibration import watch
+from quant.encoded import EncodedWeight, LayerResult
+from quant.granularity import Granularity, weight_layout
+from quant.grid import IntGrid, LogGrid
+from quant.layers import LayerInfo, find_layers
+from quant.methods.lrq_dit.config import LrqDitConfig
+from quant.methods.lrq_dit.rotation import (
+    InputStats,
+    can_rotate,
+    kind_of,
+    outlier_rotation,
+    smoothing_factor,
+)
+from quant.methods.lrq_dit.twin_log import fit, fit_as_released
+from quant.observers import MinMax, MseSearch
+from quant.parts import Smooth
+from quant.plans import LayerPlan, Plan
+from quant.policy import REASONS, role_of
+from quant.quantizer import Quantizer, int_quantizer
+from quant.registry import Context, LayerFormat
+from quant.rotations import Rotate
+from quant.schedule import Schedule
+
+_STATIC = Schedule(kind="static")
+
+
+def formats(layer: LayerInfo, config: LrqDitConfig) -> LayerFormat | str:
+    """Format of one layer, or the reason why it stays as it is."""
+    role = role_of(layer.name)
+    if role in config.skip or (role == "modulation" and config.modulation == "skip"):
+        return REASONS[role]
+    if role == "modulation":
+        weight = int_quantizer(8, "channel", observer=MinMax(), schedule=_STATIC)
+        return LayerFormat(weight, None, reason="weight only: " + REASONS[role])
+    side, reason = 0, None
+    if layer.groups > 1:
+        reason = "grouped convolution: channels can be neither smoothed nor rotated together"
+    else:
+        side = 4 * layer.shape[1] * (config.smoothing is not None)
+        if config.rotation != "none" and not can_rotate(layer):
+            reason = f"not rotated: no product of small factors has {layer.shape[1]} points"
+        elif config.rotation in ("adaptive", "outlier"):
+            side += 2 * layer.shape[1]  # the permutation; kept (as identity) where J says Hadamard
+    return LayerFormat(_weight(config), _activation(layer, config), side, reason)
+
+
+def _weight(config: LrqDitConfig) -> Quantizer:
+    rows = Granularity(kind="channel")
+    if config.weight_grid == "twin-log":
+        grid = LogGrid(bits=config.weight_bits, octaves=None, offset=config.as_released)
+        return Quantizer(grid=grid, granularity=rows, schedule=_STATIC, scale_dtype="bfloat16")
+    observer = MinMax() if config.weight_grid == "uniform" else MseSearch()
+    uniform = IntGrid(bits=config.weight_bits, mode="asymmetric")
+    return Quantizer(grid=uniform, granularity=rows, schedule=_STATIC, observer=observer)
+
+
+def _activation(layer: LayerInfo, config: LrqDitConfig) -> Quantizer | None:
+    if config.activation_bits is None:
+        return None
+    free = layer.kind == "Linear" or layer.kernel_size == 1
+    return int_quantizer(config.activation_bits, "token" if free else "sample")
+
+
+def handler(model: nn.Module, plan: Plan, config: LrqDitConfig, context: Context) -> dict[str, LayerResult]:
+    """Measure, choose, quantize; the weights one layer at a time."""
+    infos = {info.name: info for info in find_layers(model)}
+    settings = {
+        line.name: LrqDitConfig.model_validate({**plan.config, **line.settings}) for line in plan.quantized
+    }
+    stats = {
+        line.name: InputStats(_axis(infos[line.name]))
+        for line in plan.quantized
+        if role_of(line.name) != "modulation" and infos[line.name].groups == 1
+    }
+    watch(
+        model, context.trajectories, stats, lambda name, x, _: stats[name].update(x), samples=config.samples
+    )
+    salient = [n for n in stats if _kind(infos[n], settings[n], stats[n]) == "outlier" and stats[n].count]
+    if salient:
+        watch(model, context.trajectories, salient, lambda n, x, _: stats[n].keep(x), samples=config.samples)
+    modules, results = dict(model.named_modules()), {}
+    for index, line in enumerate(plan.quantized):
+        context.progress(index, len(plan.quantized), line.name)
+        weight = getattr(modules[line.name], "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
+        found = stats.get(line.name)
+        results[line.name] = _layer(
+            weight, line, infos[line.name], settings[line.name], found, context.seed + index
+        )
+        stats.pop(line.name, None)
+    context.progress(len(results), len(plan.quantized), "done")
+    return results
+
+
+def _layer(
+    weight: Tensor,
+    line: LayerPlan,
+    info: LayerInfo,
+    config: LrqDitConfig,
+    stats: InputStats | None,
+    seed: int,
+) -> LayerResult:
+    assert line.weight is not None  # only planned layers come here
+    transform, notes = (None, {}) if stats is None else _transform(weight, info, config, stats, seed)
+    turned = weight.detach() if transform is None else transform.to_weight(weight.detach())
+    params = None
+    if isinstance(line.weight.grid, LogGrid):
+        params = (fit_as_released if line.weight.grid.offset else fit)(turned, line.weight)
+    encoded = EncodedWeight.from_weight(turned, line.weight, weight_layout(line.kind), params)
+    return LayerResult(encoded, line.activation, transform=transform, notes=notes)
+
+
+def _transform(
+    weight: Tensor, info: LayerInfo, config: LrqDitConfig, stats: InputStats, seed: int
+) -> tuple[Smooth | Rotate | None, dict]:
+    """Smoothing and rotation of one layer, and what the ledger says about them."""
+    count, axis = info.shape[1], _axis(info)
+    kind = _kind(info, config, stats)
+    notes: dict = {"j": round(stats.j, 6), "rotation": kind}
+    factor = None
+    if config.smoothing is not None:
+        absmax = torch.zeros(count) if stats.absmax is None else stats.absmax
+        factor = smoothing_factor(absmax, weight, config.smoothing)
+    if kind == "none":
+        return (None if factor is None else Smooth(factor, axis)), notes
+    order = None
+    if config.rotation in ("adaptive", "outlier"):
+        order = torch.arange(count, dtype=torch.int16, device=weight.device)
+    if kind == "outlier" and stats.rows is not None:
+        rows = stats.rows if factor is None else stats.rows / factor
+        part = outlier_rotation(rows, config, axis, factor, seed)
+        notes["greedy_steps"] = [len(moves) for moves in part.moves or ()]
+        return part, notes
+    return Rotate(count, axis, factor, order), notes
+
+
+def _kind(info: LayerInfo, config: LrqDitConfig, stats: InputStats) -> str:
+    if config.rotation == "none" or not can_rotate(info):
+        return "none"
+    return kind_of(stats.j, info.shape[1], config)
+
+
+def _axis(info: LayerInfo) -> int:
+    return -1 if info.kind == "Linear" else 1
