@@ -271,7 +271,9 @@ def _denoiser(
         rows[kind] = _shown(_array(images), _array(made))
         if kind == "natural":
             out |= _distances(network, made, images, every[n : 2 * n])
-            rows["natural, more"] = _shown(_array(images[1:]), _array(made[1:]))
+            half = len(images) // (2 * COLUMNS)  # those half-way between the ones shown
+            between = slice(half, len(images) - half)
+            rows["natural, more"] = _shown(_array(images[between]), _array(made[between]))
     whole = [row for pair in rows.values() for row in pair]
     ours = [pair[1] for pair in rows.values()]  # samples are ours, the pictures behind their tokens are not
     return Found(out, whole, ours)
