@@ -194,7 +194,10 @@ def grid(
     out: Annotated[Path, typer.Option("--out", help="PNG file.")] = Path("grid.png"),
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's pictures as one PNG: best, median, worst and random ones."""
+    """Write a run's pictures as one PNG.
+
+    Best, median, worst and random ones, chosen by rule.
+    """
     from lab.jobs.report import grid as job
 
     emit_record({"picture": str(job(run, out))}, as_json)

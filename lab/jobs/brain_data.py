@@ -47,7 +47,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
         preset, seed = str(options.get("preset", "small")), int(options.get("seed", 0))
         made = {name: options.pop(name) for name in ("test_stimuli", "features") if name in options}
         stimuli = options.pop("stimuli", None)
-        root = str(ensure_simulated(config.root, preset, seed, stimuli, progress, **made))
+        root: str | None = str(ensure_simulated(config.root, preset, seed, stimuli, progress, **made))
     else:
         root = config.root
     names = datasets.subjects(config.dataset, root)
