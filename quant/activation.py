@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from quant.clusters import expand
 from quant.granularity import Layout
 from quant.grid import Params
 from quant.quantizer import Quantizer
@@ -77,6 +78,9 @@ class ActivationQuantizer(ExactBuffers):
                 "a per-timestep schedule needs a clock; install the layer through quantize_ or load"
             )
         rows = self.quantizer.schedule.rows(self.clock.now(), self.timesteps)
+        if self.quantizer.granularity.kind == "cluster":
+            rows = rows[:1] if bool((rows == rows[0]).all()) else rows.repeat(x.shape[0] // len(rows))
+            return expand(stored, rows, self.layout, x.shape)
         if len(rows) == 1 or bool((rows == rows[0]).all()):
             return {name: table[rows[0]] for name, table in stored.items()}
         # a batch of mixed timesteps: one row of the table for each sample (guidance stacks whole batches)

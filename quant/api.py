@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from quant import registry
+from quant.attention import install_attention_
 from quant.encoded import LayerResult, param_bytes, planned_bytes
 from quant.errors import InputError, MissingDataError
 from quant.execute import kernel_op
@@ -189,8 +190,10 @@ def quantize_(
     ledger = Ledger(
         **{**planned.model_dump(exclude={"layers"}), "layers": records}, seed=seed, versions=versions(),
         trajectories=getattr(trajectories, "hash", None), seconds_taken=round(time.perf_counter() - start, 3),
+        attention=context.attention,
     )  # fmt: skip
     install_(model, results, keep_originals).ledger = ledger
+    install_attention_(model, ledger.attention)
     return ledger
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 Layout = Literal["linear_weight", "conv_weight", "linear_input", "conv_input"]
-Kind = Literal["tensor", "channel", "token", "sample", "input_channel", "group"]
+Kind = Literal["tensor", "channel", "token", "sample", "input_channel", "group", "cluster"]
 
 
 def weight_layout(kind: str) -> Layout:
@@ -50,6 +50,8 @@ class Granularity(BaseModel):
     group                     `group_size` neighbouring channels of the reduction axis, for every output
                               channel (weights) or token/pixel (inputs); convolution weights group input
                               channels separately at each kernel position
+    cluster                   channels or positions of an input, whichever calibration chose, in clusters
+                              (`quant.clusters`); always with stored tables
     ========================  ==========================================================================
     """
 
@@ -75,7 +77,7 @@ class Granularity(BaseModel):
 
         A pixel's scale is free for 1x1 convolutions only: a larger kernel sums over several pixels.
         """
-        if self.kind in ("input_channel", "group"):
+        if self.kind in ("input_channel", "group", "cluster"):  # clusters may be of channels
             return "reduction"
         if self.kind == "token" and layout == "conv_input" and kernel_size > 1:
             return "reduction"
@@ -84,7 +86,7 @@ class Granularity(BaseModel):
     def view(self, x: Tensor, layout: Layout) -> View:
         """Reshape without changing order; an incomplete last group is filled with its last value."""
         channel_axis = x.ndim - 1 if layout in ("linear_weight", "linear_input") else 1
-        if self.kind == "tensor":
+        if self.kind in ("tensor", "cluster"):
             return View(x, tuple(range(x.ndim)))
         if self.kind in ("channel", "sample"):
             return View(x, tuple(range(1, x.ndim)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from quant.attention import attention_watchers, remove_attention_
 from quant.encoded import LayerResult
 from quant.errors import InputError
 from quant.modules import QuantLayer, make
@@ -89,6 +90,7 @@ def restore_(model: nn.Module) -> nn.Module:
             f"layer {bare[0]!r} was loaded from codes: load the full-precision model to get it back"
         )
     _swap(model, {id(layer): layer.original for layer in layers.values()})
+    remove_attention_(model)
     state = model.__dict__.pop(_STATE, None)
     if state is not None and state.hook is not None:
         state.hook.remove()
@@ -101,14 +103,15 @@ def enabled(model: nn.Module, on: bool = True) -> Iterator[nn.Module]:
     layers = list(quant_layers(model).values())
     if not on and any(layer.original is None for layer in layers):
         raise InputError("the model was loaded from codes: there is no full-precision model to switch to")
-    before = [layer.active for layer in layers]
+    switches: list[Any] = [*layers, *attention_watchers(model).values()]
+    before = [switch.active for switch in switches]
     try:
-        for layer in layers:
-            layer.active = on
+        for switch in switches:
+            switch.active = on
         yield model
     finally:
-        for layer, value in zip(layers, before, strict=True):
-            layer.active = value
+        for switch, value in zip(switches, before, strict=True):
+            switch.active = value
 
 
 @contextmanager

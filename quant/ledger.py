@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from quant.attention import AttentionFormat
 from quant.plans import LayerPlan, Plan
 
 
@@ -36,6 +37,9 @@ class Ledger(Plan):
     versions: dict[str, str] = Field(default_factory=dict, description="of the libraries that took part")
     trajectories: str | None = Field(default=None, description="hash of the calibration trajectories")
     seconds_taken: float = Field(default=0.0, description="wall-clock time of quantize_")
+    attention: dict[str, AttentionFormat] = Field(
+        default_factory=dict, description="what is rounded inside attention modules, by their names"
+    )
     bytes_header: int = Field(default=0, description="file overhead; set by export")
 
     def by_category(self) -> dict[str, int]:

@@ -101,6 +101,8 @@ class Context:
     device: str = "cpu"
     progress: Callable[[int, int, str], None] = _no_progress
     extra: dict[str, Any] = field(default_factory=dict)
+    attention: dict[str, Any] = field(default_factory=dict)
+    """Formats (`quant.attention.AttentionFormat`) by attention module, left here by the handler."""
 
 
 def method(name: str, *, config: type[BaseModel], info: MethodInfo) -> Callable[[Callable[[], Any]], Method]:

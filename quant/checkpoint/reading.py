@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from quant.attention import install_attention_
 from quant.checkpoint.header import Header, LayerParts, digest
 from quant.checkpoint.writing import dtype_of
 from quant.encoded import EncodedWeight, LayerResult, planned_bytes
@@ -86,6 +87,7 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
         t.numel() * t.element_size() for t in tensors.values()
     )
     install_(model, results, keep_originals=False).ledger = ledger
+    install_attention_(model, ledger.attention)
     return ledger
 
 

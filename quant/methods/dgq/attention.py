@@ -1,0 +1,84 @@
+"""Attention probabilities on a logarithmic grid, with the sink column found by measurement."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from quant.attention import AttentionFormat, Watcher, find_attention
+from quant.calibration import replay
+from quant.granularity import Granularity
+from quant.grid import IntGrid, LogGrid
+from quant.methods.dgq.config import DgqConfig
+from quant.quantizer import Quantizer, int_quantizer
+from quant.registry import Context
+from quant.schedule import Schedule
+
+_TIMES_UNIFORM = 3.0
+"""A sink also has so many times the mean probability: with few keys a large share alone says nothing."""
+
+
+class Mass:
+    """Mean probability of every key over queries, heads, samples and timesteps, and the largest one."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.count, self.largest = 0, 0.0
+        self.fixed = True  # every call had the same number of keys
+
+    def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at probabilities (batch, heads, q, k) and leave them as they are."""
+        mass = scores.detach().double().sum((0, 1, 2))
+        if self.total is not None and len(self.total) != len(mass):
+            self.fixed = False
+        elif self.fixed:
+            self.total = mass if self.total is None else self.total + mass
+            self.count += scores.shape[:3].numel()
+        self.largest = max(self.largest, float(scores.max()))
+        return scores, values
+
+    def sink(self, share: float) -> int | None:
+        """Key with at least `share` of the mass and three times its fair part; None without one."""
+        if self.total is None or not self.fixed or share >= 1 or len(self.total) < 2:
+            return None
+        mean = self.total / self.count
+        column = int(mean.argmax())
+        return column if mean[column] >= max(share, _TIMES_UNIFORM / len(mean)) else None
+
+
+def measure(model: nn.Module, config: DgqConfig, context: Context) -> dict[str, Mass]:
+    """Watch every attention module over the calibration samples."""
+    modules = dict(model.named_modules())
+    found = {name: Mass() for name in find_attention(model)}
+    watchers = [Watcher(mass).attach(modules[name]) for name, mass in found.items()]
+    try:
+        replay(model, context.trajectories, samples=config.samples)
+    finally:
+        for watcher in watchers:
+            watcher.remove()
+    return {name: mass for name, mass in found.items() if mass.total is not None}
+
+
+def attention_formats(model: nn.Module, config: DgqConfig, context: Context) -> dict[str, AttentionFormat]:
+    """Format of every attention module that calibration reached."""
+    bits = config.attention_bits or config.activation_bits
+    values = None if config.value_bits is None else int_quantizer(config.value_bits, "token")
+    out = {}
+    for name, mass in measure(model, config, context).items():
+        static = config.attention == "static-log"
+        out[name] = AttentionFormat(
+            scores=score_quantizer(config.attention, bits),
+            values=values,
+            sink=mass.sink(config.sink_share),
+            scale=mass.largest if static else None,
+        )
+    return out
+
+
+def score_quantizer(kind: str, bits: int) -> Quantizer:
+    """``s 2^-q``, q = 0 .. 2^b - 1, or uniform; s belongs to one image, never to a batch."""
+    whole = Granularity(kind="sample")
+    if kind == "uniform":
+        return Quantizer(grid=IntGrid(bits=bits, mode="unsigned"), granularity=whole)
+    grid = LogGrid(bits=bits, octaves=float(2**bits - 1), signed=False)
+    schedule = Schedule(kind="static" if kind == "static-log" else "dynamic")
+    return Quantizer(grid=grid, granularity=whole, schedule=schedule)
