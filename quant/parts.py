@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from quant.errors import InputError
 from quant.layers import tensor_bytes
 from quant.rotations import Rotate
+from quant.sinks import SinkDrop, SinkRow
 
 
 class Smooth(nn.Module):
@@ -103,6 +104,7 @@ class LowRank(nn.Module):
 
 
 PARTS: dict[str, Any] = {"smooth": Smooth, "low_rank": LowRank, "rotate": Rotate}
+PARTS.update({"sink_drop": SinkDrop, "sink_row": SinkRow})
 
 
 def build(spec: dict[str, Any] | None, tensors: dict[str, Tensor]) -> nn.Module | None:

@@ -30,7 +30,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from quant.errors import InputError
+from quant.errors import InputError, MissingDataError
 from quant.methods import NAMES
 
 _REGISTERED: dict[str, Method] = {}
@@ -143,15 +143,19 @@ def _preset_files() -> dict[str, tuple[str, Path]]:
 
 
 def get_preset(name: str) -> Preset:
-    """Look up a preset by name.
+    """Look up a preset by name, or read one from a file (``.yaml`` with a line ``method:``).
 
     Raises
     ------
     InputError
-        There is none of that name; the message has the closest ones.
+        There is none of that name, and the message has the closest ones; or the file is not a preset.
+    MissingDataError
+        There is no such file.
     """
     import yaml
 
+    if name.endswith((".yaml", ".yml")):
+        return _preset_from(Path(name))
     files = _preset_files()
     if name not in files:
         close = difflib.get_close_matches(name, files, 1)
@@ -162,12 +166,27 @@ def get_preset(name: str) -> Preset:
     return Preset(name, owner, data["title"], data["policy"], data.get("config", {}))
 
 
+def _preset_from(path: Path) -> Preset:
+    import yaml
+
+    if not path.is_file():
+        raise MissingDataError(f"no preset file {path}: give a file that a method saved, or a preset's name")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Preset(path.stem, data["method"], data["title"], data["policy"], data.get("config", {}))
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} is not a preset ({reason}): it needs title, policy, method, config"
+        ) from None
+
+
 def resolve(recipe: str | BaseModel) -> tuple[str, Method, BaseModel]:
     """Recipe name, method and validated config of a preset name or a config object."""
     if isinstance(recipe, str):
         preset = get_preset(recipe)
         chosen = get_method(preset.method)
-        return recipe, chosen, validate(chosen, preset.config)
+        return preset.name, chosen, validate(chosen, preset.config)
     for name in NAMES:
         chosen = get_method(name)
         if type(recipe) is chosen.config:

@@ -65,8 +65,8 @@ def record(
     Parameters
     ----------
     denoiser : torch.nn.Module
-        Called as ``denoiser(x, timestep=t, encoder_hidden_states=c).sample``, without the keyword if there are
-        no conditions.
+        Called as ``denoiser(x, timestep=t, encoder_hidden_states=c).sample``, without the keyword where there
+        are no conditions.
     scheduler : diffusers scheduler
         Its timesteps are reset for every batch.
     conditions : tensor of shape (n, ...) or None

@@ -1,0 +1,108 @@
+"""EDA-DM: formats, then unit after unit behind the quantized prefix."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from quant.encoded import EncodedWeight, LayerResult, param_bytes
+from quant.errors import MissingDataError
+from quant.granularity import Granularity, input_layout, weight_layout
+from quant.grid import IntGrid
+from quant.install import installed
+from quant.layers import LayerInfo
+from quant.methods.eda_dm.config import EdaDmConfig
+from quant.methods.eda_dm.reconstruct import reconstruct
+from quant.methods.eda_dm.sampling import calibration
+from quant.methods.eda_dm.units import find_units, inputs_of
+from quant.observers import MinMax, MseSearch
+from quant.plans import LayerPlan, Plan
+from quant.policy import REASONS, role_of
+from quant.quantizer import Quantizer
+from quant.registry import Context, LayerFormat
+from quant.schedule import Schedule
+from quant.skips import is_shortcut, split_points, two_ranges
+
+_STATIC = Schedule(kind="static")
+_SEARCH = MseSearch(norm=2.4, candidates=40)
+
+
+def formats(layer: LayerInfo, config: EdaDmConfig) -> LayerFormat | str:
+    """Format of one layer, or the reason why it stays as it is."""
+    role = role_of(layer.name)
+    edge = role in ("first", "last")
+    if role in config.skip or (edge and config.edges == "skip"):
+        return REASONS[role]
+    light = role == "modulation" and config.modulation == "weight-only"
+    reason = None
+    if edge:
+        reason = f"{role} layer: 8-bit weights" + (", float inputs" if role == "last" else "")
+    elif light:
+        reason = "weight only: " + REASONS[role]
+    weight = Quantizer(
+        grid=IntGrid(bits=8 if edge or light else config.weight_bits, mode="asymmetric"),
+        granularity=Granularity(kind="channel"),
+        schedule=_STATIC,
+        observer=_SEARCH,
+    )
+    if config.activation_bits is None or role == "last" or light:
+        return LayerFormat(weight, None, reason=reason)
+    activation = Quantizer(
+        grid=IntGrid(bits=config.activation_bits, mode="asymmetric"),
+        granularity=Granularity(kind="tensor"),
+        schedule=_STATIC,
+        observer=_SEARCH,
+    )
+    if config.split_shortcuts and is_shortcut(layer.name):
+        # the extremes of a half are those of its channels; a search a channel would not be the half's
+        activation = two_ranges(activation).model_copy(update={"observer": MinMax()})
+    shape = (1, layer.shape[1] * layer.groups, 1, 1) if layer.kind == "Conv2d" else (1, layer.shape[1])
+    side = sum(param_bytes(activation.blank_params(shape, input_layout(layer.kind))).values())
+    return LayerFormat(weight, activation, side, reason)
+
+
+def handler(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context) -> dict[str, LayerResult]:
+    """Draw calibration points, then reconstruct every unit in execution order."""
+    if context.trajectories is None:
+        raise MissingDataError(
+            "eda_dm calibrates on recorded trajectories and got none: make them with quant.record"
+        )
+    lines = {line.name: line for line in plan.quantized}
+    batch, drawn = calibration(model, context.trajectories, config, context.seed)
+    generator = torch.Generator().manual_seed(context.seed)
+    blocks = config.reconstruction in ("fine", "block")
+    units = find_units(model, list(lines), batch, blocks)
+    splits = split_points(model) if config.split_shortcuts else {}
+    results: dict[str, LayerResult] = {}
+    for index, unit in enumerate(units):
+        context.progress(index, len(units), unit.name)
+        full = inputs_of(model, unit.name, batch, config.batch_size)
+        if results:
+            with installed(model, results):
+                inputs = inputs_of(model, unit.name, batch, config.batch_size)
+        else:
+            inputs = full
+        results |= reconstruct(model, unit, lines, full, inputs, splits, config, generator)
+    for name, line in lines.items():
+        if name not in results:
+            results[name] = _nearest(model.get_submodule(name), line)
+    first = results[units[0].layers[0]] if units else None
+    if first is not None:
+        first.notes = {**first.notes, **drawn}
+    context.progress(len(units), len(units), "done")
+    return results
+
+
+def _nearest(module: nn.Module, line: LayerPlan) -> LayerResult:
+    """Encode a layer that no forward reaches: nearest rounding, an input range of zero."""
+    if line.weight is None:
+        raise RuntimeError(f"{line.name!r} has no format in the plan")
+    weight = getattr(module, "weight").detach()  # noqa: B009 - a Tensor attribute mypy cannot see
+    result = LayerResult(
+        EncodedWeight.from_weight(weight, line.weight, weight_layout(line.kind)), line.activation
+    )
+    if line.activation is not None:
+        shape = (1, line.shape[1], 1, 1) if line.kind == "Conv2d" else (1, line.shape[1])
+        result.activation_params = line.activation.blank_params(shape, input_layout(line.kind))
+    result.notes = {"unit": "never reached by a forward"}
+    return result

@@ -1,0 +1,161 @@
+"""What is reconstructed together: residual and transformer blocks as they run, single layers between."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from quant.denoiser import predict
+from quant.trajectories import Batch
+
+BLOCK = re.compile(r"ResnetBlock2D|\w*TransformerBlock")
+"""Classes of diffusers that are one block."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A module and the layers in it that get codes, in execution order."""
+
+    name: str
+    layers: tuple[str, ...]
+
+
+def find_units(model: nn.Module, names: Sequence[str], batch: Batch, blocks: bool) -> list[Unit]:
+    """Group layers by block, in the order a forward reaches them; layers it never reaches are left out.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    names : sequence of str
+        Layers to quantize.
+    batch : Batch
+        Its first point is run.
+    blocks : bool
+        False makes every layer a unit of its own.
+    """
+    modules = dict(model.named_modules())
+    order: list[str] = []
+    handles = [modules[n].register_forward_pre_hook(lambda m, a, n=n: order.append(n)) for n in names]
+    try:
+        with torch.no_grad():
+            predict(model, *_rows(batch, slice(0, 1)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(order):
+        groups.setdefault(_owner(modules, name) if blocks else name, []).append(name)
+    return [Unit(owner, tuple(layers)) for owner, layers in groups.items()]
+
+
+def _owner(modules: dict[str, nn.Module], layer: str) -> str:
+    """Name of the innermost block around a layer, or the layer's own."""
+    parent = layer
+    while "." in parent:
+        parent = parent.rpartition(".")[0]
+        if BLOCK.fullmatch(type(modules[parent]).__name__):
+            return parent
+    return layer
+
+
+def _rows(batch: Batch, rows: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+    return batch.x[rows], batch.timestep[rows], None if batch.condition is None else batch.condition[rows]
+
+
+class Inputs:
+    """Arguments of a module for all calibration points, cut by point.
+
+    Tensors with one row a point are cut, everything else is passed on as it was.
+    """
+
+    def __init__(self, calls: list[tuple[Any, int]]) -> None:
+        flat = [tree_flatten(call)[0] for call, _ in calls]
+        self.spec = tree_flatten(calls[0][0])[1]
+        self.count = sum(size for _, size in calls)
+        self.leaves: list[Any] = []
+        self.cut: list[bool] = []
+        for column in zip(*flat, strict=True):
+            rowwise = all(
+                isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size
+                for leaf, (_, size) in zip(column, calls, strict=True)
+            )
+            self.cut.append(rowwise)
+            self.leaves.append(torch.cat(column) if rowwise else column[0])
+
+    def rows(self, index: Tensor) -> list[Any]:
+        """Leaves for some points."""
+        return [leaf[index] if cut else leaf for leaf, cut in zip(self.leaves, self.cut, strict=True)]
+
+    def call(self, module: nn.Module, leaves: list[Any]) -> Tensor:
+        """Run a module on leaves; the first tensor of what it returns."""
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        out = module(*args, **kwargs)
+        return out if isinstance(out, Tensor) else out[0]
+
+
+class _Reached(Exception):
+    """The module that was waited for has its input: the rest of the forward is not needed."""
+
+
+@torch.no_grad()
+def inputs_of(model: nn.Module, name: str, batch: Batch, size: int) -> Inputs:
+    """Run the model as it is now up to a module and keep what it is called with."""
+    calls: list[tuple[Any, int]] = []
+    now = [0]
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append(((args, kwargs), now[0]))
+        raise _Reached
+
+    handle = model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        for start in range(0, len(batch.key), size):
+            rows = slice(start, start + size)
+            now[0] = len(batch.key[rows])
+            try:
+                predict(model, *_rows(batch, rows))
+            except _Reached:
+                continue
+    finally:
+        handle.remove()
+    return Inputs(calls)
+
+
+@contextmanager
+def swapped(root: nn.Module, children: dict[str, nn.Module]) -> Iterator[None]:
+    """Put other modules in the places of some, for a while; names are relative to `root`."""
+    before = {name: root.get_submodule(name) for name in children}
+
+    def put(which: dict[str, nn.Module]) -> None:
+        for name, module in which.items():
+            parent, _, leaf = name.rpartition(".")
+            root.get_submodule(parent)._modules[leaf] = module
+
+    try:
+        put(children)
+        yield
+    finally:
+        put(before)
+
+
+@contextmanager
+def outputs_of(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Keep the last output of some modules."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable:
+        return lambda module, args, out: seen.__setitem__(name, out)
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

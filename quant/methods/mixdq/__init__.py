@@ -1,0 +1,30 @@
+"""MixDQ: sink tokens kept apart, bits allocated by an integer program (Zhao et al., ECCV 2024)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from quant.methods.mixdq.config import LayerBits, MixdqConfig
+from quant.registry import MethodInfo, method
+
+INFO = MethodInfo(
+    title="MixDQ: metric-decoupled mixed precision",
+    paper="Zhao et al., MixDQ, ECCV 2024, arXiv 2405.17873",
+    year=2024,
+    bits="W8A8, W4A8 on average",
+    needs_calibration=True,
+    needs_gradients=False,
+    native=("int8 tensor cores (W8A8)",),
+    seconds_per_million_weights=0.3,
+)
+
+
+@method("mixdq", config=MixdqConfig, info=INFO)
+def load() -> ModuleType:
+    """Import the maths."""
+    from quant.methods.mixdq import core
+
+    return core
+
+
+__all__ = ["INFO", "LayerBits", "MixdqConfig", "load"]

@@ -1,0 +1,139 @@
+"""Find sink tokens by measurement: which position is huge, and is it the same for every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.denoiser import predict
+from quant.methods.mixdq.config import MixdqConfig
+from quant.sinks import CLOSE, SinkDrop, SinkRow
+from quant.trajectories import Trajectories
+
+CONDITION = ("*attn2.to_k", "*attn2.to_v")
+LOOKED_AT = 64
+"""Conditions that are enough to tell a sink."""
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A token that stands out at one layer.
+
+    Attributes
+    ----------
+    position : int
+    ratio : float
+        Its largest feature over the median of the other tokens' largest.
+    constant : bool
+        The same for every condition seen; only then a stored row can stand for it.
+    token : tensor of shape (in,)
+    row : tensor of shape (out,)
+        The layer's output for it.
+    """
+
+    position: int
+    ratio: float
+    constant: bool
+    token: Tensor
+    row: Tensor
+
+    def notes(self) -> dict[str, Any]:
+        """JSON types, for the ledger."""
+        what = "stored row" if self.constant else "moves with the condition: stays in the input range"
+        return {"sink": what, "position": self.position, "ratio": round(self.ratio, 3)}
+
+
+def is_condition(name: str) -> bool:
+    """Whether a layer's input is the condition: keys and values of cross-attention."""
+    return any(fnmatchcase(name, pattern) for pattern in CONDITION)
+
+
+@torch.no_grad()
+def find_sinks(
+    model: nn.Module, trajectories: Trajectories, names: Sequence[str], config: MixdqConfig
+) -> dict[str, Sink]:
+    """Look at the inputs of `names` for different conditions at one timestep.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    trajectories : Trajectories
+    names : sequence of str
+        Linears whose input is (n, tokens, in).
+    config : MixdqConfig
+
+    Returns
+    -------
+    dict
+        By layer name; layers without a sink are left out.
+    """
+    if not names:
+        return {}
+    inputs: dict[str, list[Tensor]] = {name: [] for name in names}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+    modules = dict(model.named_modules())
+    handles = [modules[name].register_forward_hook(_keep(inputs[name], outputs[name])) for name in names]
+    try:
+        first, size = trajectories.timesteps[:1], config.batch_size
+        for index, batch in enumerate(trajectories.batches("calibrate", timesteps=first, batch_size=size)):
+            if index * config.batch_size >= LOOKED_AT:
+                break
+            predict(model, batch.x, batch.timestep, batch.condition)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    for name in names:
+        sink = _judge(inputs[name], outputs[name], config.sink_ratio)
+        if sink is not None:
+            found[name] = sink
+    return found
+
+
+def _keep(inputs: list[Tensor], outputs: list[Tensor]) -> Callable:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        inputs.append(args[0].detach())
+        outputs.append(output.detach())
+
+    return hook
+
+
+def _judge(inputs: list[Tensor], outputs: list[Tensor], ratio: float) -> Sink | None:
+    if not inputs or inputs[0].ndim != 3 or inputs[0].shape[1] < 2:
+        return None
+    x, y = torch.cat(inputs), torch.cat(outputs)
+    height = x.abs().amax(-1).float()  # (samples, tokens)
+    largest = height.median(0).values
+    position = int(largest.argmax())
+    others = torch.cat([largest[:position], largest[position + 1 :]])
+    found = float(largest[position] / others.median().clamp(min=1e-12))
+    if found < ratio:
+        return None
+    token = x[:, position]
+    spread = float((token - token[0]).abs().amax() / token[0].abs().amax())
+    # one condition alone is constant by definition and proves nothing
+    constant = len(x) > 1 and spread <= CLOSE
+    return Sink(position, found, constant, token[0].clone(), y[0, position].clone())
+
+
+def slot(layer: nn.Linear, sink: Sink | None) -> tuple[SinkDrop, SinkRow]:
+    """Transform and branch of a layer; an empty slot of the same size if there is no constant sink."""
+    weight = layer.weight.detach()
+    if sink is None or not sink.constant:
+        token, row, position = weight.new_zeros(weight.shape[1]), weight.new_zeros(weight.shape[0]), -1
+        bias = torch.zeros_like(row)
+    else:
+        token, row, position = sink.token, sink.row, sink.position
+        bias = torch.zeros_like(row) if layer.bias is None else layer.bias.detach().clone()
+    where = torch.tensor([position], device=weight.device)
+    return SinkDrop(token.clone(), where.clone()), SinkRow(token.clone(), where, row, bias)
+
+
+def slot_bytes(shape: tuple[int, ...]) -> int:
+    """Bytes that `slot` takes: the token and its position twice, row and bias."""
+    return 2 * (4 * shape[1] + 8) + 2 * 4 * shape[0]
