@@ -73,7 +73,7 @@ def test_loaded_and_kernels_equal_simulated(done, tiny, tmp_path, request: pytes
     assert torch.equal(tiny.run(bare, "unet"), simulated)
     assert file.stat().st_size == ledger.bytes_file
     assert quant.export(bare, tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
-    # In float32 a code close to a tie flips and the difference grows downstream; in float64 none is that close.
+    # In float32 a code close to a tie flips and the difference grows; in float64 none is that close.
     # DGQ's tables of ranges stay float32, so there the float32 model is the one to compare.
     single = request.node.callspec.params["done"].startswith("dgq-")
     exact, near = (bare, 1e-3) if single else (bare.double(), 1e-6)
