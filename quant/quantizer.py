@@ -13,6 +13,7 @@ from quant.grid import AnyGrid, BinaryGrid, IntGrid, Params
 from quant.observers import AnyObserver, MinMax, Stream
 from quant.scales import effective, split
 from quant.schedule import Schedule
+from quant.searched import SearchedFloatGrid
 
 DTYPES = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
@@ -33,7 +34,7 @@ class Quantizer(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    grid: AnyGrid
+    grid: AnyGrid | SearchedFloatGrid = Field(discriminator="kind")
     granularity: Granularity
     schedule: Schedule = Schedule()
     observer: AnyObserver = MinMax()

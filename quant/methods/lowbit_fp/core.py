@@ -1,0 +1,104 @@
+"""Low-bit floating point over a model: weights and inputs searched by tensor, then rounded or learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant.encoded import EncodedWeight, LayerResult
+from quant.granularity import Granularity, weight_layout
+from quant.grid import FloatGrid, Params
+from quant.layer_rows import LayerRows, layer_rows, spread_batches
+from quant.layers import LayerInfo
+from quant.methods.lowbit_fp.config import LowbitFpConfig
+from quant.methods.lowbit_fp.rounding import learn
+from quant.methods.lowbit_fp.search import sample, search
+from quant.plans import LayerPlan, Plan
+from quant.policy import REASONS, role_of
+from quant.quantizer import Quantizer
+from quant.registry import Context, LayerFormat
+from quant.schedule import Schedule
+from quant.searched import SearchedFloatGrid
+
+__all__ = ["formats", "handler"]
+
+EIGHT = ((2, 5), (3, 4), (4, 3), (5, 2))
+FOUR = ((1, 2), (2, 1), (3, 0))
+
+
+def formats(layer: LayerInfo, config: LowbitFpConfig) -> LayerFormat | str:
+    """Format of one layer, or the reason why it stays as it is."""
+    role = role_of(layer.name)
+    if config.policy == "common":
+        if role in ("first", "last", "time", "condition"):
+            return REASONS[role]
+        if role == "modulation":
+            return LayerFormat(_quantizer(8, config), None, reason="weight only: " + REASONS[role])
+    bits: int = 8 if role in ("first", "last") else config.weight_bits
+    note = "first and last layer: 8-bit weights" if bits != config.weight_bits else None
+    activation = None if config.activation_bits is None else _quantizer(config.activation_bits, config)
+    side = 0 if activation is None else (5 if isinstance(activation.grid, SearchedFloatGrid) else 4)
+    return LayerFormat(_quantizer(bits, config), activation, side_bytes=side, reason=note)
+
+
+def _quantizer(bits: int, config: LowbitFpConfig) -> Quantizer:
+    shared, once = Granularity(kind="tensor"), Schedule(kind="static")
+    if bits == 4:
+        return Quantizer(grid=SearchedFloatGrid(formats=FOUR, default=1), granularity=shared, schedule=once)
+    if config.formats == "hardware":
+        return Quantizer(grid=FloatGrid(hardware="e4m3fn"), granularity=shared, schedule=once)
+    return Quantizer(grid=SearchedFloatGrid(formats=EIGHT, default=2), granularity=shared, schedule=once)
+
+
+@torch.no_grad()
+def handler(model: nn.Module, plan: Plan, config: LowbitFpConfig, context: Context) -> dict[str, LayerResult]:
+    """Search and round every planned layer; the model is only read."""
+    modules = dict(model.named_modules())
+    lines = {line.name: line for line in plan.quantized}
+    batches = spread_batches(context.trajectories, config.samples, config.steps)
+    results: dict[str, LayerResult] = {}
+    stream = layer_rows(model, list(lines), batches, lambda width: config.rows, seed=context.seed)
+    for index, (name, seen) in enumerate(stream):
+        context.progress(index, len(lines), name)
+        line = lines[name]
+        own = LowbitFpConfig.model_validate({**config.model_dump(), **line.settings})
+        results[name] = _layer(modules[name], line, seen, own, context.seed)
+    context.progress(len(results), len(lines), "done")
+    return results
+
+
+def _layer(
+    module: nn.Module, line: LayerPlan, seen: LayerRows, config: LowbitFpConfig, seed: int
+) -> LayerResult:
+    assert line.weight is not None  # planned layers have a format
+    weight = module.get_parameter("weight").detach().float()
+    generator = torch.Generator().manual_seed(seed)
+    params, chosen = search(sample(weight, config.values, generator), line.weight, config.clips)
+    notes = {f"weight_{key}": value for key, value in chosen.items()}
+    if config.rounding == "learned" and line.weight.bits == 4 and getattr(module, "groups", 1) == 1:
+        flat = learn(weight.flatten(1), seen.rows, _grid(line.weight, params), params["scale"], config, seed)
+        weight = flat.reshape(weight.shape)
+        notes["rounding"] = "learned"
+    layout = weight_layout(line.kind)
+    shaped = {key: value.reshape([1] * weight.ndim) for key, value in params.items()}
+    encoded = EncodedWeight.from_weight(weight, line.weight, layout, shaped)
+    if line.activation is None:
+        return LayerResult(encoded, None, notes=notes)
+    values, largest = _inputs(seen, config, generator)
+    found, chosen = search(values, line.activation, config.clips, largest)
+    notes.update({f"input_{key}": value for key, value in chosen.items()})
+    return LayerResult(encoded, line.activation, found, notes=notes)
+
+
+def _inputs(seen: LayerRows, config: LowbitFpConfig, generator: torch.Generator) -> tuple[Tensor, float]:
+    """Values of the inputs, and the largest magnitude of all of them."""
+    return sample(seen.rows, config.values, generator), float(torch.maximum(-seen.low, seen.high).max())
+
+
+def _grid(quantizer: Quantizer, params: Params) -> FloatGrid:
+    """Look up the format that was chosen."""
+    grid = quantizer.grid
+    if isinstance(grid, SearchedFloatGrid):
+        return grid.format(int(params["format"]))
+    assert isinstance(grid, FloatGrid)
+    return grid
