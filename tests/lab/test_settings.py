@@ -14,7 +14,7 @@ from lab.settings import describe_settings, resolve
 
 BAD_SETS = {
     "seed=-1": "seed: -1 is not allowed; must be a whole number at least 0",
-    "seed=99999999999": "at most 4294967295",
+    "seed=99999999999": "at most 2147483647",
     "seed=1.5": "seed: 1.5 is not allowed; must be a whole number",
     "strength=1.7": "must be a number at least 0 and at most 1",
     "strength=.nan": "strength: nan is not allowed",
