@@ -105,9 +105,9 @@ class ReconstructConfig(Settings):
         if preset not in PRESETS:
             return values  # the field's own check names what is allowed
         # One seed for the whole run: data order and initial weights follow it too.
-        seed = values.get("seed", 0)
-        valid = isinstance(seed, int) and 0 <= seed < 2**31  # else the field's own check says what is allowed
-        start = overlay({"preset": preset, **PRESETS[preset]}, {"train": {"seed": seed if valid else 0}})
+        seed = str(values.get("seed", 0))  # a flag's text or a number
+        valid = seed.isdigit() and int(seed) < 2**31  # else the field's own check says what is allowed
+        start = overlay({"preset": preset, **PRESETS[preset]}, {"train": {"seed": int(seed) if valid else 0}})
         return {**values, "brain": overlay(start, values.get("brain", {}))}
 
 
