@@ -12,7 +12,7 @@ from brainit.config import PRESETS, BrainITConfig, parse_config
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
-#: Where a dataset is best started from, chosen on training trials alone (``brainlab brain tune``);
+#: Where a dataset is best started from, compared on training trials (``brainlab brain tune``);
 #: anything given by hand comes first.
 STARTING_POINTS: dict[str, dict[str, Any]] = {
     name: {
