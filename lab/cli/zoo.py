@@ -48,6 +48,7 @@ def train(
     minutes: Minutes = None,
     limit: Limit = None,
     seed: Seed = 0,
+    further: Annotated[bool, typer.Option("--further", help="Start from the weights that are there.")] = False,
     device: Device = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -56,7 +57,8 @@ def train(
 
     The same command goes on after a stop.
     """
-    options = {"steps": steps, "batch": batch, "minutes": minutes, "limit": limit, "seed": seed}
+    options: dict[str, Any] = {"steps": steps, "batch": batch, "minutes": minutes, "limit": limit}
+    options |= {"seed": seed, "further": further}
     _train(name, data, out, False, device, dry_run, as_json, options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
-from lab.zoo import DENOISERS, HOME, info, load, summary, weight_file
+from lab.zoo import DENOISERS, HOME, info, load, null_tokens, summary, weight_file
 from lab.zoo.train.loop import Outcome, Recipe
 
 DATA = "tiny-imagenet-64 train, MNIST test digits without digits69's stimuli, procedural patterns"
@@ -27,6 +27,7 @@ def run(
     device: str = "cpu",
     minutes: float | None = None,
     limit: int | None = None,
+    further: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train the zoo model ``name`` on the pictures below ``data``.
@@ -43,17 +44,27 @@ def run(
         Time budget; training ends when it is used up.
     limit : int, optional
         Use only the first natural pictures (for a trial).
+    further : bool
+        Start from the weights that are there; the card keeps what it said of them under ``earlier``.
 
     Returns
     -------
     dict
         The training part of the card.
+
+    Raises
+    ------
+    MissingDataError
+        No pictures below ``data``, or no weights to train further.
     """
     from lab.zoo.data import training
     from lab.zoo.io import save_weights
 
     recipe = _changed(_recipe(name), steps, batch)
-    state = (out or STATES) / f"{name}.state.safetensors"
+    earlier = _history(name) if further else []
+    start = _weights(name, device) if further else None
+    stage = f"{name}-{len(earlier)}" if further else name
+    state = (out or STATES) / f"{stage}.state.safetensors"
     pictures = training(data, limit=limit).to(device)
     options: dict[str, Any] = {"seed": seed, "minutes": minutes, "progress": progress}
     extra = {}
@@ -63,18 +74,21 @@ def run(
         latents, tokens = denoiser.encode_all(
             pictures, load("autoencoder-64", device), load("encoder-64", device)
         )
-        conditioned, outcome = denoiser.train(name, latents, tokens, state, recipe, **options)
+        conditioned, outcome = denoiser.train(name, latents, tokens, state, recipe, start=start, **options)
         extra, model = {"null": conditioned.null}, conditioned.denoiser
     else:
-        model, outcome = _trainer(name).train(pictures, state, recipe, **options)
+        model, outcome = _trainer(name).train(pictures, state, recipe, start=start, **options)
+    flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit) + " --further" * further
+    training = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}{flags}")
+    if earlier:
+        training["earlier"] = earlier
     save_weights(model, weight_file(name), extra)
-    flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit)
     card = {
         "name": name,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "training": _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}{flags}"),
+        "training": training,
     }
-    merge_card(name, card)
+    merge_card(name, card, drop=("decoder_training",))
     return card
 
 
@@ -115,13 +129,28 @@ def refine(
     return {"name": name, "decoder_training": record}
 
 
-def merge_card(name: str, part: dict[str, Any]) -> None:
-    """Write ``part`` over what a model's card (``cards/NAME.json``) says."""
+def merge_card(name: str, part: dict[str, Any], drop: tuple[str, ...] = ()) -> None:
+    """Write ``part`` over what a model's card (``cards/NAME.json``) says, and ``drop`` what no longer holds."""
     import json
 
     from lab.files import write_text
 
-    write_text(HOME / "cards" / f"{name}.json", json.dumps(info(name) | part, indent=1) + "\n")
+    card = {k: v for k, v in (info(name) | part).items() if k not in drop}
+    write_text(HOME / "cards" / f"{name}.json", json.dumps(card, indent=1) + "\n")
+
+
+def _weights(name: str, device: str) -> Any:
+    """What training goes on from: a model, or a denoiser with its null condition."""
+    model = load(name, device)
+    return (model, null_tokens(name)) if name in DENOISERS else model
+
+
+def _history(name: str) -> list[dict[str, Any]]:
+    """What the card says of all earlier training, oldest first."""
+    card = info(name)
+    known = [card[key] for key in ("training", "decoder_training") if key in card]
+    before = [stage for part in known for stage in part.pop("earlier", [])]
+    return before + known
 
 
 def _record(pictures: int, seed: int, recipe: Recipe, outcome: Outcome, command: str) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def build(name: str) -> nn.Module:
 class Conditioned(nn.Module):
     """A denoiser with its learned null condition (17, 192): what guidance pushes away from."""
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    def __init__(self, denoiser: nn.Module, null: torch.Tensor | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.null = nn.Parameter(torch.randn(N_TOKENS, WIDTH) * 0.02)
+        self.null = nn.Parameter(torch.randn(N_TOKENS, WIDTH) * 0.02 if null is None else null.float())
 
     def forward(self, x: torch.Tensor, timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         return self.denoiser(x, timestep=timestep, encoder_hidden_states=tokens, return_dict=False)[0]
@@ -92,15 +92,16 @@ def train(
     seed: int,
     minutes: float | None,
     progress: Progress,
+    start: tuple[nn.Module, torch.Tensor] | None = None,
 ) -> tuple[Conditioned, Outcome]:
     """Minimise |v(x_s, s, c) - (n - x_0)|^2 with x_s = (1 - s) x_0 + s n, s = sigmoid(N(0, 1)), n ~ N(0, 1).
 
     The condition c is the tokens, or the learned null in ``DROP_CONDITION`` of the cases (Ho and Salimans
-    2022).
+    2022). ``start`` is a denoiser with its null condition (17, 192) to train further.
     """
     device = latents.device
     torch.manual_seed(seed)
-    model = Conditioned(build(name)).to(device)
+    model = Conditioned(*(start or (build(name),))).to(device)
     if name == "unet-64":
         model = model.to(memory_format=torch.channels_last)
 

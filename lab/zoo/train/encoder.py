@@ -31,7 +31,13 @@ def colour_targets(images: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    pictures: Pictures, state_file: Path, recipe: Recipe, seed: int, minutes: float | None, progress: Progress
+    pictures: Pictures,
+    state_file: Path,
+    recipe: Recipe,
+    seed: int,
+    minutes: float | None,
+    progress: Progress,
+    start: PatchEncoder | None = None,
 ) -> tuple[PatchEncoder, Outcome]:
     """Distil the teacher's standardised features, labels (cross-entropy) and colours (squared error)."""
     device = pictures.images.device
@@ -44,7 +50,7 @@ def train(
         (t.mean(dim=(0, 1)[: t.ndim - 1]), t.std(dim=(0, 1)[: t.ndim - 1]) + 1e-3) for t in (whole, patch)
     ]
     torch.manual_seed(seed)
-    model = PatchEncoder().to(device)
+    model = (start or PatchEncoder()).to(device)
 
     def step_loss(model: PatchEncoder, index: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         x, labels = pictures.batch(index), pictures.labels[index]

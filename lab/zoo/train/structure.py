@@ -20,13 +20,19 @@ FEATURE_WEIGHT = 0.02
 
 
 def train(
-    pictures: Pictures, state_file: Path, recipe: Recipe, seed: int, minutes: float | None, progress: Progress
+    pictures: Pictures,
+    state_file: Path,
+    recipe: Recipe,
+    seed: int,
+    minutes: float | None,
+    progress: Progress,
+    start: StructureNet | None = None,
 ) -> tuple[StructureNet, Outcome]:
     """Minimise the picture's error, in pixels and early ImageNet features, from noisy structural maps."""
     device = pictures.images.device
     teacher = load_efficientnet(device)
     torch.manual_seed(seed)
-    model = StructureNet().to(device, memory_format=torch.channels_last)
+    model = (start or StructureNet()).to(device, memory_format=torch.channels_last)
 
     def step_loss(model: StructureNet, index: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         x = flip(pictures.batch(index)).contiguous(memory_format=torch.channels_last)
