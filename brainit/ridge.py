@@ -5,6 +5,13 @@ residual of trial ``i`` is exactly ``(y_i - ŷ_i) / (1 - h_i)``, where ``h_i = 1
 alpha)`` is the leverage with the intercept counted (Allen 1974; Golub, Heath & Wahba 1979). One
 eigendecomposition of the smaller Gram matrix serves every alpha, so thousands of voxels with tens of trials
 cost milliseconds.
+
+With thousands of trials and targets the products cost, not the decomposition. Beyond `SMALL` multiply-adds
+they are done in float32 (centring and decomposition stay in float64), targets in blocks, and the one alpha
+for all targets is searched for rather than tried everywhere: generalised cross-validation, which costs
+nothing once ``Uᵀ Y`` is known, says where to start, and the leave-one-out error is followed downhill from
+there to its nearest minimum over the candidates. At 4,000 trials, 4,000 voxels and 12,288 targets this is
+half a minute on one core.
 """
 
 from __future__ import annotations
@@ -13,11 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from brainit.errors import InputError
 
 RELATIVE_ALPHAS = np.logspace(-3, 3, 25)
-_BLOCK = 4096  # targets scored at once, bounds memory
+SMALL = 2 * 10**11
+"""Multiply-adds of the whole grid up to which everything is float64 and every candidate is tried."""
+_BLOCK = 2048  # targets at once, bounds memory
 
 
 @dataclass(frozen=True)
@@ -63,33 +73,41 @@ class Ridge:
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """Centred betas as ``u diag(sqrt(power)) basisᵀ``."""
+    """Centred betas as ``u diag(sqrt(power)) basisᵀ``; ``u`` and ``power`` in the type of the products."""
 
     x_mean: np.ndarray
-    u: np.ndarray
-    power: np.ndarray
-    basis: np.ndarray
+    u: torch.Tensor
+    power: torch.Tensor
+    basis: torch.Tensor
+
+    def leverage(self, alpha: float) -> torch.Tensor:
+        """Leverage of every trial, intercept included, (n,)."""
+        return 1 / len(self.u) + (self.u**2) @ (self.power / (self.power + alpha))
+
+    def loo_errors(self, y: torch.Tensor, z: torch.Tensor, alpha: float) -> torch.Tensor:
+        """Leave-one-out errors (n, k) of centred targets ``y``, given ``z = uᵀ y``."""
+        shrink = self.power / (self.power + alpha)
+        rest = (1 - self.leverage(alpha)).clamp(min=1e-12 if self.u.dtype == torch.float64 else 1e-6)
+        return (y - self.u @ (shrink[:, None] * z)) / rest[:, None]
+
+    def gcv(self, total: float, power: torch.Tensor, alpha: float) -> float:
+        """Generalised cross-validation error from ``total = Σ y²`` and ``power = Σ_k z²`` (rank,)."""
+        shrink = self.power.double() / (self.power.double() + alpha)
+        residual = total - float(((1 - (1 - shrink) ** 2) * power).sum())
+        return max(residual, 0.0) / max(1 - (1 + float(shrink.sum())) / len(self.u), 1e-9) ** 2
 
 
-def _spectrum(betas: np.ndarray) -> _Spectrum:
-    x = np.asarray(betas, np.float64)
+def _spectrum(betas: np.ndarray, dtype: torch.dtype, device: str | torch.device) -> _Spectrum:
+    x = torch.from_numpy(np.asarray(betas, np.float64)).to(device)
     x_mean = x.mean(0)
     x = x - x_mean
-    n, p = x.shape
-    dual = n <= p
-    power, vectors = np.linalg.eigh(x @ x.T if dual else x.T @ x)
-    keep = power > max(power[-1], 0.0) * 1e-12
+    dual = x.shape[0] <= x.shape[1]
+    power, vectors = torch.linalg.eigh(x @ x.T if dual else x.T @ x)
+    keep = power > max(float(power[-1]), 0.0) * 1e-12
     power, vectors = power[keep], vectors[:, keep]
-    root = np.sqrt(power)
+    root = power.sqrt()
     u, basis = (vectors, x.T @ (vectors / root)) if dual else (x @ (vectors / root), vectors)
-    return _Spectrum(x_mean, u, power, basis)
-
-
-def _loo_errors(spec: _Spectrum, y: np.ndarray, alpha: float) -> np.ndarray:
-    """Leave-one-out errors of shape (n, n_targets) for centred targets ``y``."""
-    shrink = spec.power / (spec.power + alpha)
-    leverage = 1 / len(y) + (spec.u**2) @ shrink
-    return (y - (spec.u * shrink) @ (spec.u.T @ y)) / np.maximum(1 - leverage, 1e-12)[:, None]
+    return _Spectrum(x_mean.cpu().numpy(), u.to(dtype), power.to(dtype), basis)
 
 
 def _check(betas: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +141,7 @@ def fit_ridge(
     *,
     alphas: Sequence[float] | np.ndarray | None = None,
     per_target: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Ridge:
     """Fit ridge with the penalty of least leave-one-out error on the given (training) trials.
 
@@ -134,6 +153,8 @@ def fit_ridge(
         Candidate penalties; default :func:`default_alphas`.
     per_target : bool
         Choose one alpha for every target rather than one for all.
+    device : str
+        Where the products are done.
 
     Returns
     -------
@@ -144,7 +165,7 @@ def fit_ridge(
     InputError
         Unequal lengths, fewer than 3 trials, NaN or a negative alpha.
     """
-    return fit_ridge_loo(betas, targets, alphas=alphas, per_target=per_target)[0]
+    return _fit(betas, targets, alphas, per_target, device, with_loo=False)[0]
 
 
 def fit_ridge_loo(
@@ -153,6 +174,7 @@ def fit_ridge_loo(
     *,
     alphas: Sequence[float] | np.ndarray | None = None,
     per_target: bool = False,
+    device: str | torch.device = "cpu",
 ) -> tuple[Ridge, np.ndarray]:
     """Fit as :func:`fit_ridge` and return the leave-one-out predictions too.
 
@@ -162,35 +184,113 @@ def fit_ridge_loo(
     predictions : float32 array of shape (n_trials, n_targets)
         What the ridge says of each trial when that trial is left out (at the chosen alpha).
     """
+    return _fit(betas, targets, alphas, per_target, device, with_loo=True)
+
+
+def _fit(
+    betas: np.ndarray,
+    targets: np.ndarray,
+    alphas: Sequence[float] | np.ndarray | None,
+    per_target: bool,
+    device: str | torch.device,
+    *,
+    with_loo: bool,
+) -> tuple[Ridge, np.ndarray]:
     betas, targets = _check(betas, targets)
     candidates = np.asarray(default_alphas(betas) if alphas is None else alphas, np.float64)
     if candidates.size == 0 or (candidates <= 0).any():
         raise InputError(f"ridge alphas must be positive and at least one, got {candidates.tolist()}")
-    spec = _spectrum(betas)
-    y_mean = targets.mean(0, dtype=np.float64)
-    scores = np.empty((candidates.size, targets.shape[1]))
-    for start in range(0, targets.shape[1], _BLOCK):
-        cut = slice(start, start + _BLOCK)
-        y = targets[:, cut] - y_mean[cut]
+    (n, k), small = targets.shape, _is_small(betas, targets, candidates)
+    spec = _spectrum(betas, torch.float64 if small else torch.float32, device)
+    work = _Targets(spec, targets)
+    scores = np.full((candidates.size, k), np.inf)
+    if small or per_target:
         for row, alpha in enumerate(candidates):
-            scores[row, cut] = (_loo_errors(spec, y, alpha) ** 2).mean(0)
-    best = scores.argmin(0) if per_target else np.full(targets.shape[1], scores.mean(1).argmin())
-    weights = np.empty((spec.power.size, targets.shape[1]), np.float32)
-    loo = np.empty(targets.shape, np.float32)
+            scores[row] = work.loo_scores(alpha)
+    else:
+        _descend(work, candidates, scores)
+    best = scores.argmin(0) if per_target else np.full(k, scores.mean(1).argmin())
+    weights, loo = np.empty((len(spec.power), k), np.float32), np.empty((n, k) if with_loo else 0, np.float32)
     for row in np.unique(best):
-        cut, alpha = np.flatnonzero(best == row), candidates[row]
-        y = targets[:, cut] - y_mean[cut]
-        weights[:, cut] = (np.sqrt(spec.power) / (spec.power + alpha))[:, None] * (spec.u.T @ y)
-        loo[:, cut] = targets[:, cut] - _loo_errors(spec, y, alpha)
-    columns = np.arange(targets.shape[1])
-    alpha = candidates[best] if per_target else candidates[best[0]]
-    loo_mse = scores[best, columns] if per_target else scores[best[0]].mean()
+        work.solve(candidates[row], np.flatnonzero(best == row), weights, loo if with_loo else None)
+    columns = np.arange(k)
     ridge = Ridge(
         spec.x_mean.astype(np.float32),
-        y_mean.astype(np.float32),
-        spec.basis.astype(np.float32),
+        work.mean.astype(np.float32),
+        spec.basis.float().cpu().numpy(),
         weights,
-        np.asarray(alpha),
-        np.asarray(loo_mse),
+        np.asarray(candidates[best] if per_target else candidates[best[0]]),
+        np.asarray(scores[best, columns] if per_target else scores[best[0]].mean()),
     )
     return ridge, loo
+
+
+def _is_small(betas: np.ndarray, targets: np.ndarray, candidates: np.ndarray) -> bool:
+    return 2 * len(betas) * min(betas.shape) * targets.shape[1] * len(candidates) <= SMALL
+
+
+class _Targets:
+    """Centred targets in blocks of columns, and their coordinates ``z = uᵀ y`` (all of them, rank x k)."""
+
+    def __init__(self, spec: _Spectrum, targets: np.ndarray) -> None:
+        self.spec, self.targets = spec, targets
+        self.mean = targets.mean(0, dtype=np.float64)
+        self.cuts = [np.arange(i, min(i + _BLOCK, len(self.mean))) for i in range(0, len(self.mean), _BLOCK)]
+        self.z = torch.empty(len(spec.power), len(self.mean), dtype=spec.u.dtype)
+        self.total, self.power = 0.0, torch.zeros(len(spec.power), dtype=torch.float64)
+        for cut in self.cuts:
+            y = self.centred(cut)
+            z = (spec.u.T @ y).cpu()
+            self.z[:, cut[0] : cut[-1] + 1] = z
+            self.total += float((y.double() ** 2).sum())
+            self.power += (z.double() ** 2).sum(1)
+
+    def centred(self, columns: np.ndarray) -> torch.Tensor:
+        """Columns of the centred targets, (n, len(columns)), in the type and place of the products."""
+        values = torch.from_numpy(np.ascontiguousarray(self.targets[:, columns] - self.mean[columns]))
+        return values.to(self.spec.u)
+
+    def gcv(self, alpha: float) -> float:
+        """Generalised cross-validation error of all targets together."""
+        return self.spec.gcv(self.total, self.power.to(self.spec.power.device), alpha)
+
+    def loo_scores(self, alpha: float) -> np.ndarray:
+        """Leave-one-out mean squared error of every target, float64 (k,)."""
+        out = np.empty(len(self.mean))
+        for cut in self.cuts:
+            errors = self.spec.loo_errors(self.centred(cut), self._z(cut), alpha)
+            out[cut] = (errors**2).mean(0).double().cpu().numpy()
+        return out
+
+    def solve(self, alpha: float, columns: np.ndarray, weights: np.ndarray, loo: np.ndarray | None) -> None:
+        """Fill the columns of ``weights`` (rank, k) and of the leave-one-out predictions (n, k)."""
+        power = self.spec.power.cpu()
+        factor = (power.sqrt() / (power + alpha))[:, None]
+        for start in range(0, len(columns), _BLOCK):
+            cut = columns[start : start + _BLOCK]
+            weights[:, cut] = (factor * self.z[:, cut]).float().numpy()
+            if loo is not None:
+                errors = self.spec.loo_errors(self.centred(cut), self._z(cut), alpha).double().cpu().numpy()
+                loo[:, cut] = self.targets[:, cut] - errors
+
+    def _z(self, columns: np.ndarray) -> torch.Tensor:
+        return self.z[:, columns].to(self.spec.u.device)
+
+
+def _descend(work: _Targets, candidates: np.ndarray, scores: np.ndarray) -> None:
+    """Fill the rows of ``scores`` from the best by generalised cross-validation down to a minimum."""
+    order = np.argsort(candidates, kind="stable")
+    here = int(np.argmin([work.gcv(candidates[row]) for row in order]))
+
+    def error(place: int) -> float:
+        row = order[place]
+        if np.isinf(scores[row, 0]):
+            scores[row] = work.loo_scores(candidates[row])
+        return float(scores[row].mean())
+
+    while True:
+        near = [p for p in (here - 1, here, here + 1) if 0 <= p < len(order)]
+        best = min(near, key=error)
+        if best == here:
+            return
+        here = best

@@ -9,6 +9,7 @@ from skimage.metrics import structural_similarity
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.linear_model import RidgeCV
 
+from brainit import ridge as ridges
 from brainit.errors import InputError
 from brainit.ridge import fit_ridge, fit_ridge_loo
 from brainit.scaling import VoxelScaler
@@ -85,3 +86,42 @@ def test_reaches_the_known_numbers_on_digits69(shared_data) -> None:
     assert correlation == pytest.approx(0.790, abs=0.002)
     assert ((predicted - shown) ** 2).mean() == pytest.approx(0.0381, abs=0.0004)
     assert ssim == pytest.approx(0.504, abs=0.004)
+
+
+@pytest.mark.parametrize("shape", [(120, 200), (300, 40)])
+@pytest.mark.parametrize("per_target", [False, True])
+def test_the_fast_way_equals_the_plain_form_in_float64(
+    monkeypatch, shape: tuple[int, int], per_target: bool
+) -> None:
+    """Single precision, blocks and the search for alpha, against the text-book form over the whole grid."""
+    x, y = _data(*shape, k=37)
+    monkeypatch.setattr(ridges, "SMALL", 0)
+    monkeypatch.setattr(ridges, "_BLOCK", 16)
+    own, loo = fit_ridge_loo(x, y, per_target=per_target)
+    alphas = ridges.default_alphas(x)
+    xc, yc, n = x - x.mean(0), y - y.mean(0), len(x)
+    errors = []
+    for alpha in alphas:
+        hat = xc @ np.linalg.solve(xc.T @ xc + alpha * np.eye(x.shape[1]), xc.T)
+        errors.append((yc - hat @ yc) / (1 - 1 / n - np.diag(hat))[:, None])
+    mse = (np.stack(errors) ** 2).mean(1)
+    best = mse.argmin(0) if per_target else np.full(y.shape[1], mse.mean(1).argmin())
+    np.testing.assert_allclose(np.broadcast_to(own.alpha, best.shape), alphas[best])
+    plain = y - np.stack(errors)[best, :, np.arange(y.shape[1])].T
+    np.testing.assert_allclose(loo, plain, atol=2e-4)
+    expected = mse[best, np.arange(y.shape[1])] if per_target else mse[best[0]].mean()
+    np.testing.assert_allclose(own.loo_mse, expected, rtol=1e-4)
+    coef = np.stack([np.linalg.solve(xc.T @ xc + a * np.eye(x.shape[1]), xc.T @ yc) for a in alphas])
+    np.testing.assert_allclose(own.coef, coef[best, :, np.arange(y.shape[1])].T, atol=1e-4)
+
+
+def test_the_search_for_alpha_tries_few(monkeypatch) -> None:
+    x, y = _data(300, 40, k=37)
+    monkeypatch.setattr(ridges, "SMALL", 0)
+    tried = []
+    score = ridges._Targets.loo_scores
+    monkeypatch.setattr(
+        ridges._Targets, "loo_scores", lambda self, alpha: (tried.append(alpha), score(self, alpha))[1]
+    )
+    fit_ridge(x, y)
+    assert len(tried) == len(set(tried)) <= 5
