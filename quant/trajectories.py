@@ -1,7 +1,8 @@
 """Record full-precision sampling once, read it many times: calibration, distillation, evaluation.
 
 A store is a folder: ``manifest.json`` (settings, shard list, hash) and one safetensors file for each batch
-of samples, holding the denoiser's inputs ``x`` (samples, steps, ...), the final samples and the conditions.
+of samples, holding the denoiser's inputs ``x`` (samples, steps, ...), the final samples and the conditions;
+``null.safetensors`` has guidance's null condition.
 Each sample has a key; its starting noise depends on the seed and its key only, so batch size and resuming
 change nothing. Keys are split into disjoint subsets once, when the store is made.
 """
@@ -21,10 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from quant import families
 from quant.errors import InputError, MissingDataError
 
 SUBSETS = {"calibrate": 0.5, "distill": 0.3, "evaluate": 0.2}
 Progress = Callable[[int, int, str], None]
+_NULL = "null.safetensors"
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,11 @@ def record(
     Parameters
     ----------
     denoiser : torch.nn.Module
-        Called as ``denoiser(x, timestep=t, encoder_hidden_states=c).sample``, without the keyword where there
-        are no conditions.
+        Of any family that `quant.families` knows.
     scheduler : diffusers scheduler
         Its timesteps are reset for every batch.
-    conditions : tensor of shape (n, ...) or None
-        One sample for each row.
+    conditions : tensor of shape (n, T, D), (n,) for class labels, or None
+        One sample for each row; more than tokens is packed by `quant.families.pack`.
     path : folder
         Started again with the same settings, recording goes on where it stopped.
     n_steps : int
@@ -112,6 +114,8 @@ def record(
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     _begin(folder, json.loads(json.dumps(settings)))
+    if null_condition is not None:
+        _write(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
     device = next(denoiser.parameters()).device
     digests = []
     for start in range(0, count, batch_size):
@@ -148,14 +152,11 @@ def _sample(
         )
         inputs.append(model_input.float().cpu())
         times = timestep.to(x.device).expand(len(x))
-        if conditions is None:
-            output = denoiser(model_input, timestep=times).sample
-        else:
-            output = denoiser(model_input, timestep=times, encoder_hidden_states=conditions).sample
-            if guidance != 1.0 and null is not None:
-                nothing = null.to(conditions).expand_as(conditions)
-                base = denoiser(model_input, timestep=times, encoder_hidden_states=nothing).sample
-                output = base + guidance * (output - base)
+        output = families.call(denoiser, model_input, times, conditions)
+        if conditions is not None and guidance != 1.0 and null is not None:
+            nothing = null.to(conditions).expand_as(conditions)
+            base = families.call(denoiser, model_input, times, nothing)
+            output = base + guidance * (output - base)
         x = scheduler.step(output, timestep, x, **options).prev_sample
     tensors = {
         "x": torch.stack(inputs, dim=1), "final": x.float().cpu(), "key": torch.tensor(keys),
@@ -205,6 +206,14 @@ class Trajectories:
 
     def __len__(self) -> int:
         return int(self.settings["n_samples"])
+
+    @property
+    def null_condition(self) -> Tensor | None:
+        """Null condition (T, D) that guidance pushed away from; None without guidance."""
+        if not (self.path / _NULL).is_file():
+            return None
+        with _reader(self.path / _NULL) as file:
+            return file.get_tensor("null_condition")
 
     def keys(self, subset: str | None = None) -> list[int]:
         """Sample keys of a subset ("calibrate", "distill", "evaluate"), or all."""
@@ -300,11 +309,10 @@ def _derived(seed: int, key: int, purpose: str) -> int:
 
 
 def _shape_of(denoiser: nn.Module) -> tuple[int, ...]:
-    config = getattr(denoiser, "config", None)
-    channels, side = getattr(config, "in_channels", None), getattr(config, "sample_size", None)
-    if channels is None or side is None:
+    shape = families.sample_shape(denoiser)
+    if shape is None:
         raise InputError(f"{type(denoiser).__name__} does not say its sample size: pass shape=(C, H, W)")
-    return (channels, side, side) if isinstance(side, int) else (channels, *side)
+    return shape
 
 
 def _plain(value: Any) -> bool:

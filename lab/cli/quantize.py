@@ -36,6 +36,13 @@ def quantize(
         "runs/quantized"
     ),
     part: Only = None,
+    recording: Annotated[
+        Path | None,
+        typer.Option(
+            "--recording",
+            help="Folder of recorded sampling to calibrate on; shipped denoisers make their own.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
     layers: bool = False,
     as_json: AsJson = False,
@@ -52,7 +59,7 @@ def quantize(
         _show(planned(model, recipe, part=part), as_json, True)
         return
     with reporting() as progress:
-        result = job(model, recipe, out, part=part, progress=progress)
+        result = job(model, recipe, out, part=part, recording=recording, progress=progress)
     _show(result, as_json, layers)
 
 
