@@ -8,17 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import MissingDataError
+from quant.families import call
 from quant.trajectories import Trajectories
 
 Progress = Callable[[int, int, str], None]
 See = Callable[[str, Tensor, float], None]
-
-
-def call(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> object:
-    """One forward of a diffusers denoiser; everything by keyword, since positions differ between families."""
-    if condition is None:
-        return model(x, timestep=timestep)
-    return model(x, timestep=timestep, encoder_hidden_states=condition)
 
 
 @torch.no_grad()
@@ -60,16 +54,15 @@ def replay(
             f"the recording at {trajectories.path} has {len(trajectories)} samples and none in {subset!r}: "
             "record more with quant.record"
         )
-    weight = next(model.parameters())
     for start in range(0, len(keys), batch_size):
         part = [trajectories.sample(key) for key in keys[start : start + batch_size]]
-        inputs = torch.stack([sample["x"] for sample in part], dim=1).to(weight)
+        inputs = torch.stack([sample["x"] for sample in part], dim=1)
         rows = [sample["condition"] for sample in part if "condition" in sample]
-        condition = torch.stack(rows).to(weight) if rows else None
+        condition = torch.stack(rows) if rows else None
         for index, timestep in enumerate(trajectories.timesteps):
             if step is not None:
                 step(timestep)
-            times = torch.full((len(part),), timestep, device=weight.device)
+            times = torch.full((len(part),), timestep)
             call(model, inputs[index], times, condition)
         if progress is not None:
             progress(start + len(part), len(keys), "calibrating")

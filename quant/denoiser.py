@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import InputError
+from quant.families import call
 from quant.trajectories import Trajectories, _derived, _hash
 
 
 def predict(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
-    """Prediction of a denoiser.
+    """Prediction of a denoiser of any family (`quant.families`).
 
     Parameters
     ----------
@@ -21,21 +22,16 @@ def predict(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | N
         Takes ``timestep`` by keyword and returns ``.sample`` or a tensor, as diffusers denoisers do.
     x : tensor of shape (n, C, H, W)
     timestep : tensor of shape (n,) or (1,)
+        As the scheduler counts, whatever the model's own unit is.
     condition : tensor of shape (n, T, D), (n,) for class labels, or None
+        More than tokens is packed by `quant.families.pack`.
 
     Returns
     -------
-    tensor of shape (n, C', H, W)
-        In the model's dtype.
+    tensor of shape (n, C, H, W)
+        In the model's dtype; where the model predicts mean and variance, the mean.
     """
-    first = next(p for p in model.parameters() if p.is_floating_point())
-    options: dict[str, Any] = {"timestep": timestep.to(first.device).expand(len(x))}
-    if condition is not None and condition.ndim == 1:
-        options["class_labels"] = condition.long().to(first.device)
-    elif condition is not None:
-        options["encoder_hidden_states"] = condition.to(first)
-    out = model(x.to(first), **options)
-    return out if isinstance(out, Tensor) else out.sample
+    return call(model, x, timestep, condition)
 
 
 class Sampler:

@@ -12,6 +12,7 @@ from torch import nn
 from quant.attention import attention_watchers, remove_attention_
 from quant.encoded import LayerResult
 from quant.errors import InputError
+from quant.families import family_of
 from quant.modules import QuantLayer, make
 from quant.schedule import Clock
 
@@ -49,7 +50,7 @@ def refuse_quantized(model: nn.Module) -> None:
 
 def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: bool = True) -> QuantState:
     """Replace layers by quantized ones; everything is built before the first one is swapped."""
-    clock = Clock()
+    clock = Clock(family_of(model).timestep_unit)
     modules = dict(model.named_modules())
     made = {
         id(modules[name]): make(modules[name], result, clock, keep_originals)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import MissingDataError
+from quant.families import call
 from quant.trajectories import Batch, Trajectories
 
 
@@ -72,14 +73,8 @@ def spread_batches(trajectories: Trajectories, samples: int, steps: int, batch_s
 
 @torch.no_grad()
 def run_batch(model: nn.Module, batch: Batch) -> Any:
-    """Call a denoiser on a recorded batch; by keyword, since positions differ between families."""
-    like = next(p for p in model.parameters() if p.is_floating_point())
-    options: dict[str, Any] = {"timestep": batch.timestep.to(like.device)}
-    if batch.condition is not None and batch.condition.ndim == 1:
-        options["class_labels"] = batch.condition.long().to(like.device)
-    elif batch.condition is not None:
-        options["encoder_hidden_states"] = batch.condition.to(like)
-    return model(batch.x.to(like), **options)
+    """Call a denoiser on a recorded batch."""
+    return call(model, batch.x, batch.timestep, batch.condition)
 
 
 def layer_rows(

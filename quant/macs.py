@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from quant import families
 
 log = logging.getLogger(__name__)
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def example_inputs(model: nn.Module, batch: int = 1) -> Example | None:
-    """Make inputs of one forward for the diffusers denoisers from their config; None for other models."""
-    config = getattr(model, "config", None)
-    get = (
-        config.get
-        if isinstance(config, Mapping)
-        else (lambda key, default=None: getattr(config, key, default))
-    )
-    channels, side = get("in_channels"), get("sample_size")
-    if not isinstance(channels, int) or side is None:
-        return None
-    height, width = (side, side) if isinstance(side, int) else tuple(side)
-    args: tuple[Any, ...] = (torch.zeros(batch, channels, height, width), torch.zeros(batch))
-    name = type(model).__name__
-    if name == "UNet2DModel":
-        return args, {}
-    if name == "DiTTransformer2DModel":
-        labels = torch.zeros(batch, dtype=torch.long)
-        return (args[0],), {"timestep": torch.zeros(batch, dtype=torch.long), "class_labels": labels}
-    if name == "PixArtTransformer2DModel":
-        width = get("caption_channels") or get("cross_attention_dim")
-        added = {"resolution": None, "aspect_ratio": None}
-        condition = torch.zeros(batch, 17, width)
-        return (args[0],), {
-            "encoder_hidden_states": condition,
-            "timestep": args[1],
-            "added_cond_kwargs": added,
-        }
-    width = get("encoder_hid_dim") or get("cross_attention_dim")
-    if name == "UNet2DConditionModel" and isinstance(width, int) and not get("addition_embed_type"):
-        return args, {"encoder_hidden_states": torch.zeros(batch, 17, width)}
-    return None
 
 
 def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int], str]:
@@ -54,7 +22,7 @@ def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int
     Layers that the forward does not reach count 0. Without an example, or where the model cannot run on
     the meta device, the dictionary is empty and the rule says so.
     """
-    example = example_inputs(model) if example is None else example
+    example = families.example(model) if example is None else example
     if example is None:
         return {}, "not measured: pass example=((args...), {kwargs}) to count multiply-accumulates"
     macs: dict[str, int] = {}
@@ -64,8 +32,7 @@ def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int
             macs[name] = 0
             handles.append(module.register_forward_hook(_counter(macs, name)))
     tensors = {n: t.detach().to("meta") for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    args = tuple(_to_meta(a) for a in example[0])
-    kwargs = {key: _to_meta(value) for key, value in example[1].items()}
+    args, kwargs = tree_map(_to_meta, example)
     try:
         with torch.no_grad():
             torch.func.functional_call(model, tensors, args, kwargs)

@@ -53,16 +53,22 @@ class Clock:
     """The current timestep of one model, read from its forward call.
 
     `copy.deepcopy` of a quantized model copies hook and layers together, so they stay on one clock.
+
+    Parameters
+    ----------
+    unit : float
+        Scheduler timesteps in one unit of the model's argument (`quant.families`): 1000 for Flux.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: float = 1.0) -> None:
+        self.unit = unit
         self.timestep: Tensor | None = None
 
     def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the root module: the second argument or the keyword `timestep`."""
         value = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         if value is not None:
-            self.timestep = torch.as_tensor(value).detach().reshape(-1).float()
+            self.timestep = torch.as_tensor(value).detach().reshape(-1).float() * self.unit
 
     def now(self) -> Tensor:
         """Timesteps of this call, (1,) or (batch,)."""

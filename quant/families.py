@@ -1,0 +1,314 @@
+"""How each family of diffusers denoisers is called, and what its condition consists of.
+
+Everywhere else a sample is (C, H, W), a timestep is the scheduler's, and a condition is one tensor: tokens
+(T, D), a class label, or nothing. A family says how these become its model's own arguments. Where a model wants
+more than tokens (pooled text, guidance as an input, picture sizes), the extras travel as additional rows of the
+same tensor: `pack` puts them there, `unpack` takes them out, so recordings, null conditions and guidance need no
+second kind of condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.errors import InputError
+
+
+class Family:
+    """A denoiser that takes tokens as ``encoder_hidden_states`` or labels as ``class_labels``; the base.
+
+    Attributes
+    ----------
+    timestep_unit : float
+        Scheduler timesteps in one unit of the model's own ``timestep`` argument.
+    """
+
+    timestep_unit = 1.0
+
+    def extras(self, get: Any) -> dict[str, int]:
+        """Inputs beside the tokens, with the numbers each has, by config."""
+        return {}
+
+    def width(self, get: Any) -> int | None:
+        """Features of a token; None without tokens."""
+        width = get("encoder_hid_dim") or get("cross_attention_dim")
+        return width if isinstance(width, int) else None
+
+    def shape(self, get: Any) -> tuple[int, int, int] | None:
+        """(C, H, W) of a sample; None if the config does not say."""
+        channels, side = get("in_channels"), get("sample_size")
+        if not isinstance(channels, int) or side is None:
+            return None
+        height, width = (side, side) if isinstance(side, int) else tuple(side)
+        return channels, height, width
+
+    def enter(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) as the model takes it."""
+        return x
+
+    def leave(self, out: Tensor, x: Tensor) -> Tensor:
+        """Turn the model's output into (n, C, H, W); of mean and variance (2 C channels) the mean."""
+        return out[:, : x.shape[1]] if out.ndim == 4 and out.shape[1] == 2 * x.shape[1] else out
+
+    def keywords(self, x: Tensor, tokens: Tensor | None, extras: dict[str, Tensor]) -> dict[str, Any]:
+        """Keyword arguments beside the sample and the timestep."""
+        return {} if tokens is None else {"encoder_hidden_states": tokens}
+
+
+class Labelled(Family):
+    """UNet2DModel and DiT: class labels, or nothing."""
+
+    def width(self, get: Any) -> int | None:
+        """No tokens."""
+        return None
+
+
+class TextUNet(Family):
+    """UNet2DConditionModel; SDXL's pooled text and picture sizes are extras."""
+
+    def extras(self, get: Any) -> dict[str, int]:
+        """``text_embeds`` and ``time_ids`` of SDXL: 6 numbers, 5 in the refiner."""
+        if get("addition_embed_type") != "text_time":
+            return {}
+        total, each = int(get("projection_class_embeddings_input_dim")), int(get("addition_time_embed_dim"))
+        count = 5 if total - 5 * each == 1280 else 6
+        return {"text_embeds": total - count * each, "time_ids": count}
+
+    def keywords(self, x: Tensor, tokens: Tensor | None, extras: dict[str, Tensor]) -> dict[str, Any]:
+        """Extras go into ``added_cond_kwargs``."""
+        return {**super().keywords(x, tokens, extras), **({"added_cond_kwargs": extras} if extras else {})}
+
+
+class PixArt(Family):
+    """PixArt alpha and sigma; the resolution and aspect ratio of alpha at 1024 are extras."""
+
+    def extras(self, get: Any) -> dict[str, int]:
+        """``resolution`` (height, width) and ``aspect_ratio``."""
+        use = get("use_additional_conditions")
+        # diffusers turns them on by itself at a sample size of 128
+        use = get("sample_size") == 128 if use is None else use
+        return {"resolution": 2, "aspect_ratio": 1} if use else {}
+
+    def width(self, get: Any) -> int | None:
+        """Of the caption encoder."""
+        return get("caption_channels") or get("cross_attention_dim")
+
+    def keywords(self, x: Tensor, tokens: Tensor | None, extras: dict[str, Tensor]) -> dict[str, Any]:
+        """Without extras both entries are None."""
+        added = extras or {"resolution": None, "aspect_ratio": None}
+        return {"encoder_hidden_states": tokens, "added_cond_kwargs": added}
+
+
+class Joint(Family):
+    """Stable Diffusion 3: tokens and pooled text side by side."""
+
+    def extras(self, get: Any) -> dict[str, int]:
+        """``pooled_projections``."""
+        return {"pooled_projections": int(get("pooled_projection_dim"))}
+
+    def width(self, get: Any) -> int | None:
+        """Of the joint attention's text."""
+        return int(get("joint_attention_dim"))
+
+    def keywords(self, x: Tensor, tokens: Tensor | None, extras: dict[str, Tensor]) -> dict[str, Any]:
+        """Straight through."""
+        return {"encoder_hidden_states": tokens, **extras}
+
+
+class Flux(Joint):
+    """FLUX.1: 2x2 patches of the latent are the tokens, timesteps run from 0 to 1, guidance is an input."""
+
+    timestep_unit = 1000.0
+
+    def extras(self, get: Any) -> dict[str, int]:
+        """``pooled_projections``, and ``guidance`` where the model was distilled with it."""
+        return {**super().extras(get), **({"guidance": 1} if get("guidance_embeds") else {})}
+
+    def shape(self, get: Any) -> tuple[int, int, int] | None:
+        """Channels are a quarter of the model's; the config has no size."""
+        return None
+
+    def enter(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) to (n, H/2 W/2, 4 C): channel first within a patch, then its rows and columns."""
+        n, c, h, w = x.shape
+        if h % 2 or w % 2:
+            raise InputError(f"Flux takes latents of even height and width, got {h} x {w}: pad by one")
+        return x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
+
+    def leave(self, out: Tensor, x: Tensor) -> Tensor:
+        """Undo `enter`."""
+        n, _, h, w = x.shape
+        return out.view(n, h // 2, w // 2, -1, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, -1, h, w)
+
+    def keywords(self, x: Tensor, tokens: Tensor | None, extras: dict[str, Tensor]) -> dict[str, Any]:
+        """Position ids: zeros for text, (0, row, column) for patches."""
+        h, w = x.shape[2] // 2, x.shape[3] // 2
+        ids = x.new_zeros(h, w, 3)
+        ids[..., 1] += torch.arange(h, device=x.device)[:, None]
+        ids[..., 2] += torch.arange(w, device=x.device)
+        count = 0 if tokens is None else tokens.shape[1]
+        more = {**super().keywords(x, tokens, extras), "txt_ids": x.new_zeros(count, 3)}
+        if "guidance" in extras:
+            more["guidance"] = extras["guidance"][:, 0]
+        return {**more, "img_ids": ids.flatten(0, 1)}
+
+
+FAMILIES: dict[str, Family] = {
+    "UNet2DConditionModel": TextUNet(), "UNet2DModel": Labelled(), "DiTTransformer2DModel": Labelled(),
+    "PixArtTransformer2DModel": PixArt(), "SD3Transformer2DModel": Joint(), "FluxTransformer2DModel": Flux(),
+}  # fmt: skip
+_BASE = Family()
+
+
+def family_of(model: nn.Module) -> Family:
+    """Find the family by class (or a parent class); modules of no known family are called the base way."""
+    return next((FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in FAMILIES), _BASE)
+
+
+def call(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
+    """Predict with a denoiser of any family.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    x : tensor of shape (n, C, H, W)
+    timestep : tensor of shape (n,), (1,) or ()
+        As the scheduler counts.
+    condition : tensor of shape (n, T, D), (n,) for class labels, or None
+        See `pack` for models that take more than tokens.
+
+    Returns
+    -------
+    tensor of shape (n, C', H, W)
+        In the model's dtype, on its device.
+    """
+    family = family_of(model)
+    first = next(p for p in model.parameters() if p.is_floating_point())
+    x = x.to(first)
+    options = arguments(model, x, timestep, None if condition is None else condition.to(first.device))
+    out = model(family.enter(x), **options)
+    return family.leave(out if isinstance(out, Tensor) else out.sample, x)
+
+
+def arguments(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> dict[str, Any]:
+    """Keyword arguments of one forward beside the sample."""
+    family = family_of(model)
+    times = timestep.to(x.device).reshape(-1).expand(len(x))
+    options: dict[str, Any] = {
+        "timestep": times if family.timestep_unit == 1.0 else times.float() / family.timestep_unit
+    }
+    if condition is not None and condition.ndim == 1:
+        return {**options, "class_labels": condition.long()}
+    tokens, extras = (None, {}) if condition is None else unpack(model, condition.to(x.dtype))
+    return {**options, **family.keywords(x, tokens, extras)}
+
+
+def pack(model: nn.Module, tokens: Tensor, **extras: Tensor | float) -> Tensor:
+    """Put tokens and a model's extra inputs into one condition.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    tokens : tensor of shape (n, T, D)
+    **extras : tensor of shape (n, size) or number
+        By the model's own argument names, as ``pooled_projections``, ``guidance``, ``text_embeds``.
+
+    Returns
+    -------
+    tensor of shape (n, T + R, D)
+        R rows hold the extras, one after the other, padded with zeros.
+
+    Raises
+    ------
+    InputError
+        An extra is missing, unknown or of another size.
+    """
+    sizes = _extras(model)
+    if set(extras) != set(sizes):
+        wanted = ", ".join(f"{name} ({size} numbers)" for name, size in sizes.items()) or "none"
+        raise InputError(
+            f"{type(model).__name__} takes these inputs beside tokens: {wanted}; got {sorted(extras) or 'none'}"
+        )
+    parts = []
+    for name, size in sizes.items():
+        value = torch.as_tensor(extras[name]).to(tokens)
+        try:
+            parts.append(value.reshape(-1, size).expand(len(tokens), size))
+        except RuntimeError:
+            raise InputError(
+                f"{name} of {type(model).__name__} must have shape ({len(tokens)}, {size}), got "
+                f"{tuple(value.shape)}"
+            ) from None
+    if not parts:
+        return tokens
+    flat = torch.cat(parts, 1)
+    rows = -(-flat.shape[1] // tokens.shape[2])
+    padded = nn.functional.pad(flat, (0, rows * tokens.shape[2] - flat.shape[1]))
+    return torch.cat([tokens, padded.view(len(tokens), rows, tokens.shape[2])], 1)
+
+
+def unpack(model: nn.Module, condition: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Undo `pack`: tokens (n, T, D) and extras (n, size) by name.
+
+    Raises
+    ------
+    InputError
+        The condition has no rows beside those that the extras need.
+    """
+    sizes = _extras(model)
+    if not sizes:
+        return condition, {}
+    rows = -(-sum(sizes.values()) // condition.shape[-1])
+    if condition.ndim != 3 or condition.shape[1] <= rows:
+        raise InputError(
+            f"a condition of {type(model).__name__} holds tokens and {', '.join(sizes)}; got shape "
+            f"{tuple(condition.shape)}: make it with quant.families.pack"
+        )
+    flat = condition[:, -rows:].flatten(1)
+    extras, start = {}, 0
+    for name, size in sizes.items():
+        extras[name] = flat[:, start : start + size]
+        start += size
+    return condition[:, :-rows], extras
+
+
+def sample_shape(model: nn.Module) -> tuple[int, int, int] | None:
+    """(C, H, W) of one sample by the model's config; None if it does not say."""
+    return family_of(model).shape(_getter(model))
+
+
+def example(
+    model: nn.Module, batch: int = 1, tokens: int = 17
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Arguments of one forward, all zeros, from the config; None for modules that are no diffusers denoiser."""
+    if not any(c.__name__ in FAMILIES for c in type(model).__mro__):
+        return None
+    family, get = family_of(model), _getter(model)
+    shape = family.shape(get)
+    if shape is None and isinstance(family, Flux):
+        shape = (int(get("in_channels")) // 4, 128, 128)  # a picture of 1024 pixels
+    if shape is None:
+        return None
+    x, condition = torch.zeros(batch, *shape), None
+    width = family.width(get)
+    if width is not None:
+        blank = {name: torch.zeros(batch, size) for name, size in family.extras(get).items()}
+        condition = pack(model, torch.zeros(batch, tokens, width), **blank)
+    elif get("num_class_embeds") or get("num_embeds_ada_norm"):
+        condition = torch.zeros(batch)
+    return (family.enter(x),), arguments(model, x, torch.zeros(batch), condition)
+
+
+def _extras(model: nn.Module) -> dict[str, int]:
+    return family_of(model).extras(_getter(model))
+
+
+def _getter(model: nn.Module) -> Any:
+    config = getattr(model, "config", None)
+    if isinstance(config, Mapping):
+        return config.get
+    return lambda key, default=None: getattr(config, key, default)
