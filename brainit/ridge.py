@@ -11,7 +11,7 @@ they are done in float32 (centring and decomposition stay in float64), targets i
 for all targets is searched for rather than tried everywhere: generalised cross-validation, which costs
 nothing once ``Uᵀ Y`` is known, says where to start, and the leave-one-out error is followed downhill from
 there to its nearest minimum over the candidates. At 4,000 trials, 4,000 voxels and 12,288 targets this is
-half a minute on one core.
+a minute on one core.
 """
 
 from __future__ import annotations
