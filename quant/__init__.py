@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quant.checkpoint import export, load, read_header
     from quant.install import enabled, restore_, use_backend
     from quant.ledger import Ledger
+    from quant.observation import Observation, observe
     from quant.plans import Plan
     from quant.quantizer import Quantizer
     from quant.trajectories import Trajectories, record
@@ -28,6 +29,7 @@ _LAZY = {
     "plan": "quant.api", "quantize_": "quant.api",
     "export": "quant.checkpoint", "load": "quant.checkpoint", "read_header": "quant.checkpoint",
     "enabled": "quant.install", "restore_": "quant.install", "use_backend": "quant.install",
+    "Observation": "quant.observation", "observe": "quant.observation",
     "Ledger": "quant.ledger", "Plan": "quant.plans", "Quantizer": "quant.quantizer",
     "Trajectories": "quant.trajectories", "record": "quant.trajectories",
 }  # fmt: skip
@@ -35,8 +37,9 @@ _LAZY = {
 __all__ = [
     # verbs
     "plan", "quantize_", "restore_", "enabled", "use_backend", "export", "load", "read_header", "record",
+    "observe",
     # what they speak about
-    "Ledger", "Plan", "Quantizer", "Trajectories",
+    "Ledger", "Observation", "Plan", "Quantizer", "Trajectories",
     # what exists
     "get_method", "get_preset", "list_methods", "list_presets",
     # errors

@@ -1,0 +1,273 @@
+"""One pass of the full-precision model over a recording, with every wanted layer looked at."""
+
+from __future__ import annotations
+
+import difflib
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.attention import Watcher, find_attention
+from quant.denoiser import predict
+from quant.errors import InputError, MissingDataError
+from quant.install import refuse_quantized
+from quant.layers import find_layers
+from quant.observation.attention import AttentionObserver
+from quant.observation.inputs import InputObserver
+from quant.observation.result import Observation
+from quant.observation.stats import OUTLIER_RULE
+from quant.observation.weights import weight_stats
+from quant.skips import split_points
+from quant.trajectories import Trajectories
+
+Progress = Callable[[int, int, str], None]
+Transform = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def observe(
+    model: nn.Module,
+    trajectories: Trajectories,
+    *,
+    layers: str | Iterable[str] = "*",
+    transforms: Mapping[str, Transform] | None = None,
+    samples: int | None = None,
+    timesteps: Sequence[float] | None = None,
+    subset: str = "calibrate",
+    batch_size: int = 8,
+    attention: bool = True,
+    null_half: bool = False,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> Observation:
+    """Look at every layer's input, weight and attention in one pass over recorded trajectories.
+
+    The tensor looked at is the one that is quantized: the input of a Linear or Conv2d. Raw activations are
+    never kept; memory does not grow with the number of samples (`InputObserver` says what is kept).
+    Timesteps are taken one after the other, in sampling order, so that a channel's quantiles at one timestep
+    need a histogram of that timestep only.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A diffusers denoiser in full precision.
+    trajectories : Trajectories
+        Recorded with it.
+    layers : wildcard or several
+        Over names of Linear and Conv2d layers, and of attention modules.
+    transforms : mapping of wildcard to callable
+        Tensor to tensor of the same layout, for example `quant.rotations.Rotate`: such a layer's input is
+        looked at twice, before and after. The attribute ``label`` names what it does; if it has
+        ``to_weight``, the weight after it is looked at too.
+    samples : int, optional
+        The first so many of the subset; all by default.
+    timesteps : sequence of float, optional
+        Recorded values to look at; all by default.
+    subset : str or None
+        Of the recording; None for all of it.
+    batch_size : int
+        Samples in memory at a time.
+    attention : bool
+        Whether probabilities are looked at; attention is then computed by its plain formula.
+    null_half : bool
+        Look at guidance's other half too, the forward under the recorded null condition.
+    device : str or device, optional
+        The model is moved there for the pass.
+    progress : callable
+        ``progress(done, total, what)`` in samples times timesteps.
+
+    Returns
+    -------
+    Observation
+
+    Raises
+    ------
+    InputError
+        A wildcard matches nothing; a timestep was not recorded; the model is quantized, or does not take the
+        recorded inputs; NaN or infinity in an input or a weight.
+    MissingDataError
+        The subset is empty, or no layer ran.
+
+    Notes
+    -----
+    A convolution's channels are its input channels; DGQ's released code counts every tap of the kernel as a
+    channel of its own.
+    """
+    refuse_quantized(model)
+    patterns = (layers,) if isinstance(layers, str) else tuple(layers)
+    names = _select(model, patterns, transforms or {})
+    keys = trajectories.keys(subset)[:samples]
+    if not keys:
+        raise MissingDataError(
+            f"the recording at {trajectories.path} has {len(trajectories)} samples and none in {subset!r}: "
+            "record more with quant.record"
+        )
+    chosen = tuple(t for t in trajectories.timesteps if _wanted(t, timesteps, trajectories))
+    null = trajectories.null_condition if null_half else None
+    if null_half and null is None:
+        raise InputError(
+            f"null_half: the recording at {trajectories.path} has no null condition; leave it out"
+        )
+    home = next(model.parameters()).device
+    if device is not None:
+        model.to(device)
+    try:
+        inputs = _input_observers(model, names, transforms or {})
+        attended = {
+            name: AttentionObserver(name, model.get_submodule(name))
+            for name in find_attention(model) if attention and _matches(name, patterns)
+        }  # fmt: skip
+        clock = [0.0]
+        with _looking(model, inputs, attended, clock):
+            done, total = 0, len(keys) * len(chosen)
+            for clock[0] in chosen:
+                for x, condition in _batches(trajectories, subset, clock[0], batch_size, len(keys)):
+                    times = torch.full((len(x),), clock[0])
+                    _forward(model, x, times, condition)
+                    if null is not None:
+                        _forward(model, x, times, null.expand(len(x), *null.shape))
+                    done += len(x)
+                    if progress is not None:
+                        progress(done, total, "observing")
+                for watcher in (*(o for group in inputs.values() for o, _ in group), *attended.values()):
+                    watcher.close(clock[0])
+        modules = dict(model.named_modules())
+        weights = {name: weight_stats(name, modules[name].weight) for name in names}
+        for name in names:
+            for observer, transform in inputs[name]:
+                if hasattr(transform, "to_weight"):
+                    key = f"{name} [{observer.tensor}]"
+                    weights[key] = weight_stats(key, transform.to_weight(modules[name].weight))
+    finally:
+        if device is not None:
+            model.to(home)
+    seen = [o.result() for group in inputs.values() for o, _ in group]
+    found = {stats.key: stats for stats in seen if stats is not None}
+    if not found:
+        raise MissingDataError(
+            f"none of the {len(names)} layers that match {', '.join(patterns)} ran on the recording"
+        )
+    settings = {
+        "model": type(model).__name__, "layers": list(patterns), "samples": len(keys), "subset": subset,
+        "timesteps": list(chosen), "batch_size": batch_size, "attention": attention, "null_half": null_half,
+        "transforms": {p: label_of(t) for p, t in (transforms or {}).items()},
+        "never_ran": [name for name in names if name not in found],
+        "trajectories": trajectories.hash, "recording": trajectories.settings,
+        "outlier_rule": OUTLIER_RULE, "versions": versions(),
+    }  # fmt: skip
+    heads = {name: stats for name, o in attended.items() if (stats := o.result()) is not None}
+    return Observation(settings, found, weights, heads)
+
+
+def label_of(transform: Transform) -> str:
+    """Return what a transform does, for titles."""
+    return str(getattr(transform, "label", None) or type(transform).__name__.lower())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that took part."""
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in ("torch", "brainit-lab")}}
+
+
+def _select(model: nn.Module, patterns: tuple[str, ...], transforms: Mapping[str, Transform]) -> list[str]:
+    known = [layer.name for layer in find_layers(model)]
+    if not known:
+        raise InputError(f"{type(model).__name__} has no Linear or Conv2d layer: there is nothing to look at")
+    chosen = [name for name in known if _matches(name, patterns)]
+    for pattern, among in [(p, known) for p in patterns] + [(p, chosen) for p in transforms]:
+        if not any(fnmatchcase(name, pattern) for name in among):
+            close = difflib.get_close_matches(pattern.strip("*"), among, 3, 0.3) or among[:3]
+            raise InputError(
+                f"pattern {pattern!r} matches none of the {len(among)} Linear and Conv2d layers; nearest "
+                f"names: {', '.join(close)}"
+            )
+    return chosen
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _wanted(timestep: float, wanted: Sequence[float] | None, trajectories: Trajectories) -> bool:
+    if wanted is None:
+        return True
+    missing = [t for t in wanted if all(abs(t - known) > 1e-3 for known in trajectories.timesteps)]
+    if missing:
+        recorded = ", ".join(f"{t:g}" for t in trajectories.timesteps)
+        raise InputError(f"timestep {missing[0]:g} was not recorded; recorded: {recorded}")
+    return any(abs(t - timestep) <= 1e-3 for t in wanted)
+
+
+def _input_observers(
+    model: nn.Module, names: list[str], transforms: Mapping[str, Transform]
+) -> dict[str, list[tuple[InputObserver, Transform | None]]]:
+    kinds = {layer.name: layer.kind for layer in find_layers(model)}
+    splits = split_points(model)
+    found: dict[str, list[tuple[InputObserver, Transform | None]]] = {}
+    for name in names:
+        found[name] = [(InputObserver(name, kinds[name], split=splits.get(name)), None)]
+        for pattern, transform in transforms.items():
+            if fnmatchcase(name, pattern):
+                title = f"input after {label_of(transform)}"
+                found[name].append((InputObserver(name, kinds[name], title), transform))
+    return found
+
+
+@contextmanager
+def _looking(
+    model: nn.Module, inputs: Mapping[str, list[tuple[InputObserver, Transform | None]]],
+    attended: Mapping[str, AttentionObserver], clock: list[float],
+) -> Iterator[None]:  # fmt: skip
+    """Put hooks everywhere, and take them away whatever happens."""
+    modules = dict(model.named_modules())
+
+    def hook(name: str) -> Callable:
+        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = (args[0] if args else kwargs["input"]).detach()
+            for observer, transform in inputs[name]:
+                observer.update(x if transform is None else transform(x.float()), clock[0])
+
+        return look
+
+    handles: list[Any] = []
+    try:
+        for name in inputs:
+            handles.append(modules[name].register_forward_pre_hook(hook(name), with_kwargs=True))
+        handles += [Watcher(observer).attach(modules[name]) for name, observer in attended.items()]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _batches(
+    trajectories: Trajectories, subset: str | None, timestep: float, size: int, samples: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    left = samples
+    for batch in trajectories.batches(subset, timesteps=[timestep], batch_size=size):
+        if left <= 0:
+            return
+        yield batch.x[:left], None if batch.condition is None else batch.condition[:left]
+        left -= len(batch.x)
+
+
+def _forward(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> None:
+    try:
+        predict(model, x, timestep, condition)
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        if "out of memory" in str(error):
+            raise
+        shown = " x ".join(map(str, x.shape[1:]))
+        text = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"{type(model).__name__} does not take the recorded inputs ({shown}): the recording is of "
+            f"another model, record it with this one ({text})"
+        ) from error
