@@ -20,7 +20,7 @@ from quant.granularity import weight_layout
 from quant.install import install_, refuse_quantized
 from quant.layers import LayerInfo, find_layers, model_bytes
 from quant.ledger import LayerRecord, Ledger
-from quant.macs import Example, count_macs
+from quant.macs import Example, count_macs, input_sizes
 from quant.modules import weight_sqnr_db
 from quant.parts import part_bytes
 from quant.plans import LayerPlan, Plan
@@ -38,6 +38,7 @@ def plan(
     exclude: Iterable[str] = (),
     overrides: dict[str, Any] | None = None,
     example: Example | None = None,
+    trajectories: Any = None,
 ) -> Plan:
     """Say what `quantize_` would do, without doing it.
 
@@ -53,6 +54,9 @@ def plan(
         Wildcard to settings of the method's config for those layers, or to "skip".
     example : (args, kwargs), optional
         Inputs for counting multiply-accumulates; made up from the config for diffusers denoisers.
+    trajectories : quant.Trajectories, optional
+        What `quantize_` will calibrate on: tables that are as long as the recording are counted by it, and
+        by an assumed one (which their lines say) without.
 
     Returns
     -------
@@ -77,8 +81,10 @@ def plan(
         )
     selected = selection(layers, include, exclude, overrides or {})
     macs, rule = count_macs(model, example)
+    sizes = (input_sizes(model, trajectories) if chosen.info.sized_by_recording else None) or {}
     lines = []
-    for layer in layers:
+    for found in layers:
+        layer = found._replace(seen=sizes.get(found.name))
         reason, settings = selected[layer.name]
         answer: Any = reason
         if reason is None and not layer.plain:
@@ -164,7 +170,10 @@ def quantize_(
     2
     """
     start = time.perf_counter()
-    planned = plan(model, recipe, include=include, exclude=exclude, overrides=overrides, example=example)
+    planned = plan(
+        model, recipe, include=include, exclude=exclude, overrides=overrides, example=example,
+        trajectories=trajectories,
+    )  # fmt: skip
     _, chosen, config = registry.resolve(recipe)
     _check_weights(model)
     if chosen.info.needs_calibration and trajectories is None:

@@ -1,10 +1,10 @@
 """How each family of diffusers denoisers is called, and what its condition consists of.
 
 Everywhere else a sample is (C, H, W), a timestep is the scheduler's, and a condition is one tensor: tokens
-(T, D), a class label, or nothing. A family says how these become its model's own arguments. Where a model wants
-more than tokens (pooled text, guidance as an input, picture sizes), the extras travel as additional rows of the
-same tensor: `pack` puts them there, `unpack` takes them out, so recordings, null conditions and guidance need no
-second kind of condition.
+(T, D), a class label, or nothing. A family says how these become its model's own arguments. Where a model
+wants more than tokens (pooled text, guidance as an input, picture sizes), the extras travel as additional
+rows of the same tensor: `pack` puts them there, `unpack` takes them out, so recordings, null conditions and
+guidance need no second kind of condition.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import InputError
+
+Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Family:
@@ -30,7 +32,7 @@ class Family:
     timestep_unit = 1.0
 
     def extras(self, get: Any) -> dict[str, int]:
-        """Inputs beside the tokens, with the numbers each has, by config."""
+        """Name the inputs beside the tokens, with the numbers each has, by config."""
         return {}
 
     def width(self, get: Any) -> int | None:
@@ -231,7 +233,8 @@ def pack(model: nn.Module, tokens: Tensor, **extras: Tensor | float) -> Tensor:
     if set(extras) != set(sizes):
         wanted = ", ".join(f"{name} ({size} numbers)" for name, size in sizes.items()) or "none"
         raise InputError(
-            f"{type(model).__name__} takes these inputs beside tokens: {wanted}; got {sorted(extras) or 'none'}"
+            f"{type(model).__name__} takes these inputs beside tokens: {wanted}; "
+            f"got {', '.join(sorted(extras)) or 'none'}"
         )
     parts = []
     for name, size in sizes.items():
@@ -300,7 +303,12 @@ def example(
         condition = pack(model, torch.zeros(batch, tokens, width), **blank)
     elif get("num_class_embeds") or get("num_embeds_ada_norm"):
         condition = torch.zeros(batch)
-    return (family.enter(x),), arguments(model, x, torch.zeros(batch), condition)
+    return forward_arguments(model, x, torch.zeros(batch), condition)
+
+
+def forward_arguments(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Example:
+    """Positional and keyword arguments of one forward."""
+    return (family_of(model).enter(x),), arguments(model, x, timestep, condition)
 
 
 def _extras(model: nn.Module) -> dict[str, int]:

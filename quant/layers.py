@@ -8,6 +8,20 @@ import torch
 from torch import nn
 
 
+class InputSize(NamedTuple):
+    """What is known beforehand about the tables that calibration fills for a layer's input."""
+
+    positions: int | None
+    """Tokens or pixels of one sample's input; None: the forward does not reach the layer."""
+    timesteps: int
+    assumed: bool
+    """There is no recording to look at: the config's sample size, and `ASSUMED_TIMESTEPS`."""
+
+
+ASSUMED_TIMESTEPS = 20
+"""Steps of a recording that does not exist yet; those of the shipped denoisers have so many."""
+
+
 class LayerInfo(NamedTuple):
     """What a policy may know about a layer before anything is done to it."""
 
@@ -23,6 +37,8 @@ class LayerInfo(NamedTuple):
     """Exactly nn.Linear or nn.Conv2d, not a subclass that may go another way."""
     after_gelu: bool = False
     """Follows a plain GELU in its container (and has a bias): its input is never below -0.17."""
+    seen: InputSize | None = None
+    """For methods that are `sized_by_recording`; None where it could not be found out."""
 
     @property
     def n_weights(self) -> int:

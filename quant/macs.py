@@ -1,8 +1,11 @@
-"""Multiply-accumulates of each layer in one forward, counted on the meta device (no arithmetic is done)."""
+"""Multiply-accumulates and input sizes of each layer, found on the meta device (no arithmetic is done)."""
 
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from quant import families
+from quant.families import Example
+from quant.layers import ASSUMED_TIMESTEPS, InputSize
 
 log = logging.getLogger(__name__)
-
-Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int], str]:
@@ -26,33 +29,65 @@ def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int
     if example is None:
         return {}, "not measured: pass example=((args...), {kwargs}) to count multiply-accumulates"
     macs: dict[str, int] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            macs[name] = 0
-            handles.append(module.register_forward_hook(_counter(macs, name)))
+
+    def count(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
+        # every output element is a dot product over one output channel's weights
+        macs[name] = macs.get(name, 0) + output.numel() * (weight.numel() // weight.shape[0])
+
+    try:
+        names = _watch(model, example, count)
+    except Exception as error:  # a model that looks at values cannot run without any: the rule says so
+        log.info("multiply-accumulates not counted: %s", error)
+        return {}, f"not measured: the model does not run on the meta device ({type(error).__name__})"
+    first = next((a for a in (*example[0], *example[1].values()) if isinstance(a, Tensor)), None)
+    size = tuple(first.shape) if first is not None else "()"
+    return {name: macs.get(name, 0) for name in names}, f"counted over one forward, first input {size}"
+
+
+def input_sizes(model: nn.Module, trajectories: Any) -> dict[str, InputSize] | None:
+    """Find the tokens or pixels that each layer will see, without running it; None where that cannot be known.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    trajectories : quant.Trajectories or None
+        Sizes of its samples and conditions count; without one, those of the model's config.
+    """
+    timesteps, example = ASSUMED_TIMESTEPS, families.example(model)
+    if trajectories is not None:
+        timesteps, sample = len(set(trajectories.timesteps)), trajectories.sample(0)
+        condition = sample["condition"][None] if "condition" in sample else None
+        example = families.forward_arguments(model, sample["x"][:1], torch.zeros(1), condition)
+    if example is None:
+        return None
+    positions: dict[str, int] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shape = inputs[0].shape
+        positions[name] = math.prod(shape[2:] if isinstance(module, nn.Conv2d) else shape[1:-1])
+
+    try:
+        names = _watch(model, example, look)
+    except Exception as error:
+        log.info("input sizes not found: %s", error)
+        return None
+    return {name: InputSize(positions.get(name), timesteps, trajectories is None) for name in names}
+
+
+def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list[str]:
+    """Run on the meta device with ``see(name, module, inputs, output)`` after every Linear and Conv2d."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    handles = [module.register_forward_hook(partial(see, name)) for name, module in layers.items()]
     tensors = {n: t.detach().to("meta") for n, t in [*model.named_parameters(), *model.named_buffers()]}
     args, kwargs = tree_map(_to_meta, example)
     try:
         with torch.no_grad():
             torch.func.functional_call(model, tensors, args, kwargs)
-    except Exception as error:  # a model that looks at values cannot run without any: the rule says so
-        log.info("multiply-accumulates not counted: %s", error)
-        return {}, f"not measured: the model does not run on the meta device ({type(error).__name__})"
     finally:
         for handle in handles:
             handle.remove()
-    first = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-    return macs, f"counted over one forward, first input {tuple(first.shape) if first is not None else '()'}"
-
-
-def _counter(macs: dict[str, int], name: str) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
-        # every output element is a dot product over one output channel's weights
-        macs[name] += output.numel() * (weight.numel() // weight.shape[0])
-
-    return hook
+    return list(layers)
 
 
 def _to_meta(value: Any) -> Any:

@@ -46,6 +46,9 @@ class MethodInfo(BaseModel):
     bits: str = Field(description="weights and activations it is meant for, as 'W4A4'")
     needs_calibration: bool = Field(description="needs recorded trajectories")
     needs_gradients: bool = Field(description="trains something")
+    sized_by_recording: bool = Field(
+        default=False, description="stores tables as long as the recording: plans look at `LayerInfo.seen`"
+    )
     native: tuple[str, ...] = Field(description="hardware that runs it natively; simulated elsewhere")
     seconds_per_million_weights: float = Field(
         default=0.05, description="for the plan's estimate, one CPU core"

@@ -14,6 +14,7 @@ INFO = MethodInfo(
     bits="W8A8, W4A8, W4A6",
     needs_calibration=True,
     needs_gradients=False,
+    sized_by_recording=True,
     native=("none: codes are decoded, then multiplied in floating point",),
     seconds_per_million_weights=1.0,
 )

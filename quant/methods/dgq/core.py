@@ -11,7 +11,7 @@ from quant.grid import IntGrid
 from quant.layers import LayerInfo
 from quant.methods.dgq.attention import attention_formats
 from quant.methods.dgq.config import DgqConfig
-from quant.methods.dgq.ranges import AxisRanges, table
+from quant.methods.dgq.ranges import AxisRanges, table, table_bytes
 from quant.observers import MinMax, MseSearch
 from quant.plans import Plan
 from quant.policy import REASONS, role_of
@@ -42,9 +42,17 @@ def formats(layer: LayerInfo, config: DgqConfig) -> LayerFormat | str:
         granularity=Granularity(kind="cluster"),
         schedule=Schedule(kind="timestep", match=config.match),
     )
-    return LayerFormat(
-        weight, activation, reason="input ranges come on top: a row for each timestep of the recording"
-    )
+    if layer.seen is None:
+        reason = (
+            "input ranges come on top: their size is not known, the model does not run on the meta device"
+        )
+        return LayerFormat(weight, activation, reason=reason)
+    channels = layer.shape[1] * layer.groups
+    size = table_bytes(channels, layer.seen, activation, config.groups, config.axis)
+    steps = f"{layer.seen.timesteps} timesteps"
+    if layer.seen.assumed:
+        steps += " (assumed: there is no recording to count)"
+    return LayerFormat(weight, activation, side_bytes=size, reason=f"input ranges for {steps}")
 
 
 def handler(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -> dict[str, LayerResult]:
@@ -69,7 +77,12 @@ def handler(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -
             continue
         own = DgqConfig.model_validate({**plan.config, **line.settings})
         stored, timesteps, notes = table(
-            ranges.pop(line.name), line.activation, own.groups, own.axis, context.seed, line.shape[1]
+            ranges.pop(line.name),
+            line.activation,
+            own.groups,
+            own.axis,
+            context.seed,
+            line.shape[1] * getattr(modules[line.name], "groups", 1),
         )
         results[line.name] = LayerResult(encoded, line.activation, stored, timesteps, notes=notes)
     context.progress(len(results), len(plan.quantized), "done")

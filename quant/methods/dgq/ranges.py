@@ -10,6 +10,7 @@ from torch import Tensor
 from quant.clusters import CHANNEL, POSITION, as_matrix
 from quant.granularity import Layout
 from quant.grid import Params
+from quant.layers import InputSize, tensor_bytes
 from quant.quantizer import Quantizer
 
 PADDING = 255
@@ -104,9 +105,12 @@ def table(
         scales.append(params["scale"])
         zeros.append(params["zero_point"])
         spreads.append([spread(*found[CHANNEL]), spread(*found[POSITION])])
+    # as wide as either axis may need, so that the size does not depend on which one was chosen
+    sizes = {len(low) for low, _ in next(iter(tables.values()))} if axis == "auto" else set(map(len, labels))
+    padded = [torch.nn.functional.pad(x, (0, max(sizes) - len(x)), value=PADDING) for x in labels]
     stored = {
         "axis": torch.tensor(chosen, dtype=torch.uint8, device=scales[0].device),
-        "labels": torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=PADDING),
+        "labels": torch.stack(padded),
         "scale": torch.stack(scales),
         "zero_point": torch.stack(zeros),
     }
@@ -117,3 +121,25 @@ def table(
         "spread_position": round(mean[1], 5),
     }
     return stored, torch.tensor(sorted(tables), dtype=torch.float32, device=scales[0].device), notes
+
+
+def table_bytes(channels: int, seen: InputSize, quantizer: Quantizer, groups: int, axis: str) -> int:
+    """Bytes of what `table` stores, timesteps included.
+
+    Parameters
+    ----------
+    channels : int
+        Of the layer's input.
+    seen : InputSize
+    quantizer : Quantizer
+        Of the inputs.
+    groups : int
+    axis : {"auto", "channel", "position"}
+    """
+    if seen.positions is None:  # never reached: one row that stands for nothing, along the channels
+        rows, width = 1, channels
+    else:
+        rows = seen.timesteps
+        width = {"channel": channels, "position": seen.positions}.get(axis, max(channels, seen.positions))
+    blank = quantizer.grid.fit_range(torch.zeros(groups), torch.zeros(groups), False, torch.float32)
+    return rows * (1 + width + sum(tensor_bytes(t) for t in blank.values()) + 4)

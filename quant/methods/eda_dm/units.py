@@ -94,10 +94,13 @@ class Inputs:
         return [leaf[index] if cut else leaf for leaf, cut in zip(self.leaves, self.cut, strict=True)]
 
     def call(self, module: nn.Module, leaves: list[Any]) -> Tensor:
-        """Run a module on leaves; the first tensor of what it returns."""
+        """Run a module on leaves; blocks of joint attention return text and image tokens: one sequence."""
         args, kwargs = tree_unflatten(leaves, self.spec)
         out = module(*args, **kwargs)
-        return out if isinstance(out, Tensor) else out[0]
+        if isinstance(out, Tensor):
+            return out
+        streams = [part for part in out if isinstance(part, Tensor)]
+        return streams[0] if len(streams) == 1 else torch.cat(streams, 1)
 
 
 class _Reached(Exception):

@@ -1,4 +1,4 @@
-"""How each family is called: the adapter gives what diffusers' own call gives, and what it takes is checked."""
+"""How each family is called: the adapter gives what diffusers' own call gives, and checks what it takes."""
 
 from __future__ import annotations
 
