@@ -69,7 +69,7 @@ def handler(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context)
         )
     lines = {line.name: line for line in plan.quantized}
     batch, drawn = calibration(model, context.trajectories, config, context.seed)
-    generator = torch.Generator().manual_seed(context.seed)
+    generator = torch.Generator(context.device).manual_seed(context.seed)
     blocks = config.reconstruction in ("fine", "block")
     units = find_units(model, list(lines), batch, blocks)
     splits = split_points(model) if config.split_shortcuts else {}

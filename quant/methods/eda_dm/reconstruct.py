@@ -151,7 +151,7 @@ def _train(
         groups.append({"params": scales, "lr": config.rate_scale})
     adam = torch.optim.Adam(groups)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.iterations)
-    losses: list[float] = []
+    losses: list[Tensor] = []
     size = min(config.batch_size, inputs.count)
     with (
         swapped(block, {} if single else dict(soft)),
@@ -160,7 +160,7 @@ def _train(
     ):
         power = 0.0
         for step in range(config.iterations):
-            index = torch.randperm(inputs.count, generator=generator)[:size]
+            index = torch.randperm(inputs.count, generator=generator, device=generator.device)[:size]
             clean, noisy = full.rows(index), inputs.rows(index)
             with torch.no_grad():
                 target = full.call(exact, clean)
@@ -180,8 +180,8 @@ def _train(
                 parameter.grad = gradient
             adam.step()
             cosine.step()
-            losses.append(float(loss.detach()) / power)
-    return losses
+            losses.append(loss.detach() / power)
+    return torch.stack(losses).tolist()  # read once: a GPU would wait at every step
 
 
 def mixed(noisy: list[Any], clean: list[Any], drop: float, generator: torch.Generator) -> list[Any]:
@@ -189,7 +189,7 @@ def mixed(noisy: list[Any], clean: list[Any], drop: float, generator: torch.Gene
     out = []
     for a, b in zip(noisy, clean, strict=True):
         if drop and isinstance(a, Tensor) and a.is_floating_point() and a.ndim > 2:
-            keep = torch.rand(a.shape, generator=generator).to(a.device) < drop
+            keep = torch.rand(a.shape, generator=generator, device=generator.device).to(a.device) < drop
             a = torch.where(keep, b, a)
         out.append(a)
     return out

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.calibration import calibration_keys, null_of
 from quant.denoiser import predict
-from quant.errors import MissingDataError
 from quant.methods.eda_dm.config import EdaDmConfig
 from quant.trajectories import Batch, Trajectories
 
@@ -131,12 +131,7 @@ def calibration(
     MissingDataError
         The recording has no samples for calibration.
     """
-    keys = trajectories.keys("calibrate")
-    if not keys:
-        raise MissingDataError(
-            f"the recording at {trajectories.path} has no samples for calibration: make a longer one with "
-            "quant.record"
-        )
+    keys = calibration_keys(trajectories)
     total = len(trajectories.timesteps)
     if config.calibration == "random":
         generator = torch.Generator().manual_seed(seed)
@@ -153,6 +148,11 @@ def calibration(
     pairs_drawn = draw(keys, steps, seed)
     rows = [(trajectories.sample(key), step, key) for key, step in pairs_drawn]
     condition = [row["condition"] for row, _, _ in rows] if "condition" in rows[0][0] else None
+    null = null_of(trajectories)
+    if (
+        condition is not None and null is not None
+    ):  # sampling runs both, so every second point has no condition
+        condition[1::2] = [null.to(condition[0])] * len(condition[1::2])
     batch = Batch(
         torch.stack([row["x"][step] for row, step, _ in rows]),
         torch.tensor([trajectories.timesteps[step] for _, step, _ in rows], dtype=torch.float32),

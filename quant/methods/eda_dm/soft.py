@@ -78,8 +78,8 @@ class SoftLayer(nn.Module):
         rounded = ((round_ste_(x / scale) + zero).clamp(qmin, qmax) - zero) * scale
         if not self.drop:
             return rounded
-        keep = torch.rand(x.shape, generator=self.generator).to(x.device) < self.drop
-        return torch.where(keep, x, rounded)
+        keep = torch.rand(x.shape, generator=self.generator, device=self.generator.device).to(x.device)
+        return torch.where(keep < self.drop, x, rounded)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the layer on soft values."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quant.calibration import LayerRows, layer_rows, spread_batches
 from quant.encoded import EncodedWeight, LayerResult
 from quant.granularity import Granularity, weight_layout
 from quant.grid import FloatGrid, Params
-from quant.layer_rows import LayerRows, layer_rows, spread_batches
 from quant.layers import LayerInfo
 from quant.methods.lowbit_fp.config import LowbitFpConfig
 from quant.methods.lowbit_fp.rounding import learn

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.calibration import null_of
 from quant.denoiser import predict
 from quant.methods.mixdq.config import MixdqConfig
 from quant.methods.mixdq.sinks import Sink
@@ -64,7 +65,8 @@ def input_ranges(
     """Run the full-precision model over recorded points and follow the inputs of `lines`.
 
     Timesteps come in random order: a running average would otherwise remember the last ones only. Constant
-    sinks take no part. A layer that is never reached keeps a range of one zero.
+    sinks take no part. With guidance every point is seen under the null condition too. A layer that is never
+    reached keeps a range of one zero.
     """
     if not lines:
         return {}
@@ -75,7 +77,7 @@ def input_ranges(
         )
         for line in lines
     }
-    modules = dict(model.named_modules())
+    modules, null = dict(model.named_modules()), null_of(trajectories)
     handles = [
         modules[name].register_forward_pre_hook(_look(range_, sinks.get(name)))
         for name, range_ in ranges.items()
@@ -88,6 +90,8 @@ def input_ranges(
                 break
             context.progress(seen, points, "calibrating inputs")
             predict(model, batch.x, batch.timestep, batch.condition)
+            if null is not None and batch.condition is not None:
+                predict(model, batch.x, batch.timestep, null.to(batch.condition).expand_as(batch.condition))
             seen += len(batch.key)
     finally:
         for handle in handles:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.calibration import LayerRows, layer_rows, spread_batches
 from quant.encoded import EncodedWeight, LayerResult
 from quant.granularity import weight_layout
-from quant.layer_rows import LayerRows, layer_rows, spread_batches
 from quant.layers import LayerInfo, find_layers
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.formats import formats, kind_of, rank_of, shifted
@@ -18,10 +18,14 @@ from quant.methods.svdquant.solve import SHIFT, Candidate, Problem, shift_bias, 
 from quant.parts import LowRank, Smooth
 from quant.plans import LayerPlan, Plan
 from quant.registry import Context
+from quant.streaming import to_device
 
 __all__ = ["formats", "handler"]
 
 Member = tuple[LayerPlan, LayerRows]
+
+_ROWS_ON_CPU, _ROWS_ON_GPU = 1 << 30, 8 << 30
+"""Bytes of calibration rows held at a time; the model runs once for each such chunk of layers."""
 
 
 @torch.no_grad()
@@ -40,7 +44,8 @@ def handler(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Conte
     for name, line in lines.items():
         if name not in branched and line.weight is not None:
             done([name])
-            results[name] = _grouped(_weight_of(modules[name]), line)
+            weight = _weight_of(modules[name])
+            results[name] = to_device(_grouped(weight.to(context.device), line), weight.device)
     if not branched:
         return results
     batches = spread_batches(context.trajectories, config.samples, config.steps)
@@ -49,11 +54,12 @@ def handler(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Conte
         # a Hessian of fewer rows than columns says nothing about most directions
         return max(config.rows, 2 * width) if config.residual == "gptq" else config.rows
 
-    stream = layer_rows(model, branched, batches, wanted, seed=context.seed)
+    budget = _ROWS_ON_GPU if context.device.startswith("cuda") else _ROWS_ON_CPU
+    stream = layer_rows(model, branched, batches, wanted, seed=context.seed, budget=budget)
     for stack in _stacks(stream, lines, settings, config.share):
         names = [line.name for line, _ in stack]
         done(names)
-        results.update(_solve_stack(stack, modules, infos[names[0]], settings[names[0]]))
+        results.update(solve_stack(stack, modules, infos[names[0]], settings[names[0]]))
     context.progress(len(results), len(lines), "done")
     return {name: results[name] for name in lines}
 
@@ -108,15 +114,20 @@ def _rank(line: LayerPlan, settings: dict[str, SvdQuantConfig]) -> int:
     return rank_of(settings[line.name], line.shape[0], line.shape[1])
 
 
-def _solve_stack(
+@torch.no_grad()
+def solve_stack(
     stack: list[Member], modules: dict[str, nn.Module], info: LayerInfo, config: SvdQuantConfig
 ) -> dict[str, LayerResult]:
-    """One problem for the stacked weight, cut apart again by rows."""
+    """One problem for the stacked weight, cut apart again by rows.
+
+    It is solved where the rows are; weights come from and results go to where each layer is.
+    """
     line, seen = stack[0]
     assert line.weight is not None  # planned layers have a format
     shift = SHIFT if shifted(info, config) else 0.0
     low = seen.low + shift
-    weight = torch.cat([_weight_of(modules[x.name]).float() for x, _ in stack])
+    # moved in the model's own type, widened there: half the bytes
+    weight = torch.cat([_weight_of(modules[x.name]).to(seen.rows.device).float() for x, _ in stack])
     problem = Problem(
         weight=weight, rows=seen.rows, absmax=torch.maximum(low.abs(), (seen.high + shift).abs()),
         rank=rank_of(config, line.shape[0], line.shape[1]), quantizer=line.weight,
@@ -126,7 +137,9 @@ def _solve_stack(
     results, start = {}, 0
     for member, _ in stack:
         stop = start + member.shape[0]
-        results[member.name] = _cut(found, start, stop, member, modules[member.name], problem)
+        module = modules[member.name]
+        result = _cut(found, start, stop, member, module, problem)
+        results[member.name] = to_device(result, _weight_of(module).device)
         start = stop
     return results
 
@@ -144,7 +157,7 @@ def _cut(
     bias: Any = getattr(module, "bias", None)
     if problem.shift and bias is not None:
         correction = shift_bias(encoded.decode(), found.factor, problem.shift)
-        bias = (bias.detach().float() - correction).to(bias.dtype)
+        bias = (bias.detach().to(correction) - correction).to(bias.dtype)
     else:
         bias = None
     return LayerResult(

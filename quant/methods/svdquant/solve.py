@@ -76,6 +76,8 @@ class Candidate:
     params: Params
     error: float
     notes: dict[str, Any] = field(default_factory=dict)
+    basis: Tensor | None = None
+    """Subspace of the branch, where the search for a similar one can start."""
 
 
 def solve(problem: Problem) -> Candidate:
@@ -111,19 +113,21 @@ def search_smoothing(problem: Problem) -> tuple[Tensor | None, dict[str, Any]]:
     ones = torch.ones(width, dtype=STORED, device=problem.weight.device)
     if problem.config.smooth == "none":
         return (ones if problem.shift else None), {}
-    best, least, chosen = ones, float("inf"), (0.0, 0.0)
+    best, least, chosen, basis = ones, float("inf"), (0.0, 0.0), None
     for alpha, beta in smoothing_grid(problem.config.smooth_points):
         plain = alpha == 0.0 and beta == 0.0
         factor = ones if plain else smoothing_factor(problem.absmax, problem.weight, alpha, beta)
-        error = attempt(problem, factor, problem.quantized_rows(factor), None, refine=False).error
-        if error < least:
-            best, least, chosen = factor, error, (alpha, beta)
+        found = attempt(problem, factor, problem.quantized_rows(factor), None, refine=False, start=basis)
+        basis = found.basis
+        if found.error < least:
+            best, least, chosen = factor, found.error, (alpha, beta)
     return best, {"alpha": round(chosen[0], 4), "beta": round(chosen[1], 4)}
 
 
 def attempt(
-    problem: Problem, factor: Tensor | None, x: Tensor, previous: Tensor | None, refine: bool = True
-) -> Candidate:
+    problem: Problem, factor: Tensor | None, x: Tensor, previous: Tensor | None, refine: bool = True,
+    start: Tensor | None = None,
+) -> Candidate:  # fmt: skip
     """Branch of what the previous residual codes leave over, residual by rounding, and the error of both.
 
     Parameters
@@ -136,19 +140,21 @@ def attempt(
         Decoded residual of the round before; None at the start.
     refine : bool
         Search coarse scales (`weight_params`); False takes those of the largest group.
+    start : tensor of shape (K, q), optional
+        Subspace of a similar problem's branch.
     """
     smoothed = problem.weight if factor is None else problem.weight * factor.float()
-    down = up = None
+    down = up = basis = None
     residual = smoothed
     if problem.rank:
         source = smoothed if previous is None else smoothed - previous
         dtype = DTYPES[problem.config.branch_dtype]
-        down, up, low = stored_branch(source, factor, problem.rank, problem.config.svd, dtype)
+        down, up, low, basis = stored_branch(source, factor, problem.rank, problem.config.svd, dtype, start)
         residual = smoothed - low
     plain = problem.quantizer.params(residual, "linear_weight") if not refine else None
     params = plain or weight_params(residual, problem.quantizer)
     codes, _ = problem.quantizer.encode(residual, "linear_weight", params)
-    return _scored(problem, Candidate(factor, down, up, codes, params, 0.0), x)
+    return _scored(problem, Candidate(factor, down, up, codes, params, 0.0, basis=basis), x)
 
 
 def iterate(problem: Problem, factor: Tensor | None) -> Candidate:
@@ -159,7 +165,7 @@ def iterate(problem: Problem, factor: Tensor | None) -> Candidate:
     if problem.rank:
         current = best
         for _ in range(problem.config.iterations - 1):
-            current = attempt(problem, factor, x, _residual(problem, current))
+            current = attempt(problem, factor, x, _residual(problem, current), start=current.basis)
             rounds += 1
             if current.error >= best.error:
                 break

@@ -8,7 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 import quant
-from quant.layer_rows import im2col, layer_rows, run_batch, spread_batches
+from quant.calibration import im2col, layer_rows, run_batch, spread_batches
 from quant.layers import find_layers
 
 
