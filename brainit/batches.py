@@ -23,6 +23,11 @@ class Batch:
     target: torch.Tensor
     base: torch.Tensor | None = None
 
+    def to(self, device: str | torch.device) -> Batch:
+        """Return the same batch on a device."""
+        base = None if self.base is None else self.base.to(device)
+        return Batch(self.subject, self.betas.to(device), self.target.to(device), base)
+
 
 @dataclass(frozen=True)
 class LearningData:
@@ -66,8 +71,8 @@ def batches(
             continue
         betas, target = data.synthetic.draw(config.batch - n_real, name, rng)
         ridge = data.ridges.get(name)
-        base = None if ridge is None else torch.from_numpy(ridge.predict(betas.numpy()))
-        made = Batch(name, betas, target, base)
+        base = None if ridge is None else torch.from_numpy(ridge.predict(betas.cpu().numpy()))
+        made = Batch(name, betas.cpu(), target, base)
         yield made if n_real == 0 else _join(real, made)
 
 

@@ -117,8 +117,11 @@ def response_profiles(betas: np.ndarray, *, n_components: int = 32) -> np.ndarra
     x = np.asarray(betas, np.float64).T
     x = x - x.mean(1, keepdims=True)
     x = normalise(x)
-    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-    return u[:, :n_components] * s[:n_components]
+    x = x - x.mean(0)
+    if x.shape[1] <= n_components:
+        return x
+    axes = np.linalg.eigh(x.T @ x)[1]
+    return x @ axes[:, ::-1][:, :n_components]
 
 
 def roi_clusters(roi: Mapping[str, Mapping[str, np.ndarray]], n_voxels: Mapping[str, int]) -> Clusters:

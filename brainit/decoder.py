@@ -45,6 +45,9 @@ class BrainDecoder:
         Weight of ridge and of the network in each part.
     report : mapping
         Losses, out-of-fold errors, cluster occupancy, seconds.
+    held : mapping of str to (str array (n,), float16 tensor (n, n_values))
+        Training stimuli of each subject that were held out, and the standardised prediction for each by
+        networks and ridge that had not seen it; see :meth:`held_out`.
     """
 
     config: BrainITConfig
@@ -55,6 +58,7 @@ class BrainDecoder:
     target_scaler: TargetScaler
     weights: Weights
     report: Mapping[str, Any] = field(default_factory=dict)
+    held: Mapping[str, tuple[np.ndarray, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def subjects(self) -> list[str]:
@@ -104,6 +108,16 @@ class BrainDecoder:
         """Say "the mean training picture" for every trial."""
         return self.target_scaler.invert(torch.zeros(n_trials, len(self.target_scaler.mean)))
 
+    def held_out(self, subject: str) -> tuple[np.ndarray, Prediction]:
+        """Return the training stimuli that were held out and what was predicted of them, calibrated.
+
+        For settings that are chosen without test trials. Single trials where a stimulus was shown once.
+        """
+        if subject not in self.held:
+            raise InputError(f"no held-out trials of subject {subject!r}; known: {sorted(self.held)}")
+        stimuli, flat = self.held[subject]
+        return stimuli, self.target_scaler.invert(flat.float())
+
     def attention_map(self, subject: Subject, token: int = 0, scale: int | None = None) -> np.ndarray:
         """Share of every voxel in one output, averaged over the networks.
 
@@ -147,7 +161,10 @@ class BrainDecoder:
         for name, ridge in self.ridges.items():
             arrays = {key: torch.from_numpy(np.asarray(value)) for key, value in vars(ridge).items()}
             tensors |= {f"ridge/{name}/{key}": value for key, value in arrays.items()}
+        for name, (_, flat) in self.held.items():
+            tensors[f"held/{name}"] = flat
         header = {
+            "held": {name: [str(key) for key in stimuli] for name, (stimuli, _) in self.held.items()},
             "format": FORMAT,
             "config": self.config.model_dump(),
             "shapes": [list(shape) for shape in self.target_scaler.shapes],
@@ -199,6 +216,7 @@ class BrainDecoder:
             TargetScaler(tensors["target/mean"], tensors["target/scale"], shapes),
             {key: (value[0], value[1]) for key, value in header["weights"].items()},
             header["report"],
+            {n: (np.array(ids, str), tensors[f"held/{n}"]) for n, ids in header.get("held", {}).items()},
         )
 
 

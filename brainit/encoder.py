@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from brainit.errors import InputError
 from brainit.ridge import fit_ridge_loo
 
 _BASIS_ROWS = 500  # external pictures that shape the components; more change little and cost much
+_MOST_ROWS = 3000  # pictures that shape the components at most
+_BLOCK = 1024  # pictures at once
 
 
 @dataclass(frozen=True)
@@ -70,27 +73,39 @@ class VoxelEncoder:
     embeddings: Mapping[str, np.ndarray]
     residuals: Mapping[str, np.ndarray]
 
+    def coordinates(self, features: np.ndarray) -> np.ndarray:
+        """Return pictures in the space of the voxels' embeddings, float32 (n_pictures, rank)."""
+        rows = [self.basis.apply(features[i : i + _BLOCK]) for i in range(0, len(features), _BLOCK)]
+        return np.concatenate(rows) @ self.shared
+
     def predict(self, features: np.ndarray, subject: str) -> np.ndarray:
         """Predict z-scored responses, float32 (n_pictures, n_voxels)."""
-        return self.basis.apply(features) @ self.shared @ self.embeddings[subject].T
+        return self.coordinates(features) @ self.embeddings[subject].T
 
     def noise(self, n: int, subject: str, rng: np.random.Generator, *, correlated: float = 0.8) -> np.ndarray:
-        """Draw noise of the residuals' covariance, float32 (n, n_voxels).
-
-        ``correlated`` is the share of variance taken from mixtures of whole residual patterns; the rest is
-        independent between voxels, so that the covariance has full rank.
-        """
-        residual = self.residuals[subject]
-        mix = rng.standard_normal((n, len(residual)), np.float32) * np.float32(
-            (correlated / len(residual)) ** 0.5
-        )
-        own = rng.standard_normal((n, residual.shape[1]), np.float32) * residual.std(0)
-        return mix @ residual + np.float32((1 - correlated) ** 0.5) * own
+        """Draw noise as :func:`residual_noise` does, float32 (n, n_voxels)."""
+        residual = torch.from_numpy(self.residuals[subject])
+        return residual_noise(residual, n, rng, correlated=correlated).numpy()
 
     def embed(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         """Embed the voxels of a new subject in the same space: float32 (n_voxels, rank)."""
         ridge, _ = fit_ridge_loo(self.basis.apply(features) @ self.shared, betas)
         return ridge.coef.T.astype(np.float32)
+
+
+def residual_noise(
+    residual: torch.Tensor, n: int, rng: np.random.Generator, *, correlated: float = 0.8
+) -> torch.Tensor:
+    """Draw noise of the covariance of ``residual`` (n_trials, n_voxels): (n, n_voxels) on its device.
+
+    ``correlated`` is the share of variance taken from mixtures of whole residual patterns; the rest is
+    independent between voxels, so that the covariance has full rank.
+    """
+    trials, voxels = residual.shape
+    mix, own = (rng.standard_normal((n, k), np.float32) for k in (trials, voxels))
+    mix, own = (torch.from_numpy(part).to(residual) for part in (mix, own))
+    share = float(np.sqrt(correlated / trials))
+    return share * (mix @ residual) + (1 - correlated) ** 0.5 * own * residual.std(0, correction=0)
 
 
 def fit_encoder(
@@ -127,13 +142,16 @@ def fit_encoder(
             )
     outside = [] if external is None else [external[:: max(1, len(external) // _BASIS_ROWS)][:_BASIS_ROWS]]
     pooled = np.concatenate([*features.values(), *outside])
+    if len(pooled) > _MOST_ROWS:
+        pooled = pooled[np.linspace(0, len(pooled) - 1, _MOST_ROWS).astype(int)]
     basis = FeatureBasis.fit(pooled, n_components)
     weights, residuals = {}, {}
     for name, responses in betas.items():
         ridge, loo = fit_ridge_loo(basis.apply(features[name]), responses)
         weights[name] = ridge.coef
         residuals[name] = (responses - loo).astype(np.float32)
-    left = np.linalg.svd(np.concatenate(list(weights.values()), 1), full_matrices=False)[0]
+    every = np.concatenate(list(weights.values()), 1).astype(np.float64)
+    left = np.linalg.eigh(every @ every.T)[1][:, ::-1]  # singular vectors, of any number of voxels
     shared = left[:, :rank].astype(np.float32)
     embeddings = {name: (shared.T @ w).T.astype(np.float32) for name, w in weights.items()}
     return VoxelEncoder(basis, shared, embeddings, residuals)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from brainit import clusters as clustering
 from brainit.batches import Batch, LearningData
 from brainit.calibrate import combine, fit_weights, fixed_weights
 from brainit.checkpoint import fingerprint
 from brainit.clusters import Clusters
 from brainit.config import BrainITConfig, parse_config
 from brainit.decoder import BrainDecoder, build_network
-from brainit.encoder import VoxelEncoder, fit_encoder
+from brainit.encoder import VoxelEncoder
 from brainit.errors import InputError
+from brainit.grouping import fold_encoder, group_voxels
 from brainit.model import BrainIT
 from brainit.ridge import Ridge, fit_ridge, fit_ridge_loo
 from brainit.subject import Subject
@@ -41,6 +41,7 @@ def fit(
     features: np.ndarray | None = None,
     external_features: np.ndarray | None = None,
     key: str = "stimulus_id",
+    device: str = "cpu",
 ) -> BrainDecoder:
     """Train a decoder on the training trials of one or several subjects.
 
@@ -66,6 +67,8 @@ def fit(
         Needed with ``external`` where ``features`` is given.
     key : {"stimulus_id", "labels"}
         What the targets are keyed by; "labels" for category decoding.
+    device : str
+        Where ridge and networks are trained; the decoder that comes back is on the CPU.
 
     Returns
     -------
@@ -98,17 +101,23 @@ def fit(
     outside_rows = (
         external_features if external_features is not None else (None if outside is None else outside.numpy())
     )
-    groups = _clusters(config, subjects, trials, feature_rows, outside_rows)
+    groups = group_voxels(config, subjects, trials, feature_rows, outside_rows)
     ridges = {}
     if config.care.ridge:
-        ridges = {name: fit_ridge(own.betas, flat[own.rows].numpy()) for name, own in trials.items()}
+        parts = _ridge_groups(scaler)
+        ridges = {
+            name: fit_ridge(own.betas, flat[own.rows].numpy(), groups=parts, device=device)
+            for name, own in trials.items()
+        }
     folds = fold_groups(trials, config.care.folds, config.train.validation, config.train.seed)
-    networks, held, histories = [], [], []
+    networks, histories = [], []
+    held: list[HeldOut] = []
     for member, valid_groups in enumerate(folds):
-        data, oof_ridge = _learning_data(trials, flat, valid_groups, config)
-        own_encoder = _fold_encoder(config, trials, valid_groups, feature_rows, outside_rows)
+        data, oof_ridge = _learning_data(trials, flat, valid_groups, config, scaler, device)
+        own_encoder = fold_encoder(config, trials, valid_groups, feature_rows, outside_rows)
         if outside is not None and own_encoder is not None and config.care.synthetic_share > 0:
-            made = SyntheticTrials(own_encoder, outside_rows, outside, config.care.synthetic_noise)
+            places = own_encoder.coordinates(outside_rows)
+            made = SyntheticTrials(own_encoder, places, outside, config.care.synthetic_noise, device)
             data = replace(data, synthetic=made)
         net = _start(config, groups, scaler.shapes, member, own_encoder)
 
@@ -127,10 +136,12 @@ def fit(
             folder=None if folder is None else folder / f"network_{member}",
             key=mark,
             progress=told,
+            device=device,
         )
         networks.append(net)
         histories.append({**vars(history), "seconds": round(history.seconds, 2)})
-        held += _out_of_fold(net, data.valid, oof_ridge)
+        stimuli = {n: own.group[np.isin(own.group, list(valid_groups))] for n, own in trials.items()}
+        held += _out_of_fold(net.to("cpu"), data.valid, oof_ridge, stimuli)
     weights, scores = _calibrate(held, scaler, config)
     report = {
         "fingerprint": mark,
@@ -151,6 +162,7 @@ def fit(
         scaler,
         weights,
         report,
+        _held_out(held, weights, scaler),
     )
     if folder is not None:
         decoder.save(folder)
@@ -166,72 +178,6 @@ def _finished(folder: Path | None, mark: str) -> BrainDecoder | None:
             f"{folder} holds a decoder of other data or settings; choose another folder or delete it"
         )
     return decoder
-
-
-def _encoder(
-    config: BrainITConfig,
-    trials: Mapping[str, TrainingTrials],
-    features: np.ndarray,
-    outside: np.ndarray | None,
-    leave_out: set[str] | None = None,
-) -> VoxelEncoder:
-    kept = {name: ~np.isin(own.group, list(leave_out or ())) for name, own in trials.items()}
-    seen = {name: features[own.rows[kept[name]]] for name, own in trials.items()}
-    betas = {name: own.betas[kept[name]] for name, own in trials.items()}
-    n_trials = sum(len(own) for own in betas.values())
-    components = config.encoder_components or min(max(n_trials // 6, 8), 64)
-    return fit_encoder(seen, betas, rank=config.encoder_rank, n_components=components, external=outside)
-
-
-def _fold_encoder(
-    config: BrainITConfig,
-    trials: Mapping[str, TrainingTrials],
-    valid_groups: set[str],
-    features: np.ndarray,
-    outside: np.ndarray | None,
-) -> VoxelEncoder | None:
-    """Fit the encoder without a fold's held-out trials, where the network learns from it."""
-    if config.model.functional_init or (outside is not None and config.care.synthetic_share > 0):
-        return _encoder(config, trials, features, outside, valid_groups)
-    return None
-
-
-def _cluster_method(config: BrainITConfig, subjects: Sequence[Subject]) -> str:
-    if config.clusters.method != "auto":
-        return config.clusters.method
-    if max(s.n_voxels for s in subjects) >= clustering.SMALL:
-        return "gmm"
-    return "profiles" if len(subjects) == 1 else "kmeans"
-
-
-def _clusters(
-    config: BrainITConfig,
-    subjects: Sequence[Subject],
-    trials: Mapping[str, TrainingTrials],
-    features: np.ndarray,
-    outside: np.ndarray | None,
-) -> Clusters:
-    method, seed = _cluster_method(config, subjects), config.train.seed
-    k = config.clusters.n_clusters or clustering.default_n_clusters(max(s.n_voxels for s in subjects))
-    counts = {s.name: s.n_voxels for s in subjects}
-    if method == "roi":
-        return clustering.roi_clusters({s.name: s.roi for s in subjects}, counts)
-    if method == "anatomical":
-        return clustering.anatomical_clusters({s.name: s.xyz for s in subjects}, k, seed=seed)
-    if method == "random":
-        return clustering.random_clusters(counts, k, seed=seed)
-    if method == "profiles":
-        if len(subjects) > 1:
-            raise InputError(
-                "clusters 'profiles' compare voxels of one subject only; use kmeans or gmm for several"
-            )
-        profiles = {name: clustering.response_profiles(own.betas) for name, own in trials.items()}
-        return clustering.kmeans_clusters(profiles, k, seed=seed, method="profiles")
-    encoder = _encoder(config, trials, features, outside)
-    if method == "kmeans":
-        return clustering.kmeans_clusters(encoder.embeddings, k, seed=seed)
-    covariance = "diag" if method == "gmm-diag" else "full"
-    return clustering.mixture_clusters(encoder.embeddings, k, covariance=covariance, seed=seed)
 
 
 def _start(
@@ -261,6 +207,8 @@ def _learning_data(
     flat: torch.Tensor,
     valid_groups: set[str],
     config: BrainITConfig,
+    scaler: TargetScaler,
+    device: str,
 ) -> tuple[LearningData, dict[str, torch.Tensor]]:
     """Cut one fold; ridge is fitted on its training part alone."""
     train, valid, oof = {}, {}, {}
@@ -275,9 +223,13 @@ def _learning_data(
         inside, held = torch.from_numpy(own.rows[~out]), torch.from_numpy(own.rows[out])
         base = held_base = None
         if config.care.ridge:
-            ridge, loo = fit_ridge_loo(own.betas[~out], flat[inside].numpy())
-            oof[name] = torch.from_numpy(ridge.predict(own.betas[out])) if out.any() else flat[:0]
+            parts, seen = _ridge_groups(scaler), flat[inside].numpy()
             if residual:
+                ridge, loo = fit_ridge_loo(own.betas[~out], seen, groups=parts, device=device)
+            else:
+                ridge, loo = fit_ridge(own.betas[~out], seen, groups=parts, device=device), None
+            oof[name] = torch.from_numpy(ridge.predict(own.betas[out])) if out.any() else flat[:0]
+            if loo is not None:
                 ridges[name], base, held_base = ridge, torch.from_numpy(loo), oof[name]
         train[name] = Batch(name, torch.from_numpy(own.betas[~out]), flat[inside], base)
         if out.any():
@@ -285,25 +237,55 @@ def _learning_data(
     return LearningData(train, valid, ridges), oof
 
 
+def _ridge_groups(scaler: TargetScaler) -> list[np.ndarray]:
+    """Columns that share a penalty: fine structure is harder to read from the brain than the gist."""
+    return [index.numpy() for index in scaler.groups.values()]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One subject's trials of one fold: what was to be predicted, and by whom what."""
+
+    subject: str
+    stimuli: np.ndarray
+    target: torch.Tensor
+    network: torch.Tensor
+    ridge: torch.Tensor | None
+
+
 @torch.no_grad()
 def _out_of_fold(
-    net: BrainIT, valid: Mapping[str, Batch], ridge: Mapping[str, torch.Tensor]
-) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-    """Target, network and ridge on the held-out trials of one fold."""
+    net: BrainIT,
+    valid: Mapping[str, Batch],
+    ridge: Mapping[str, torch.Tensor],
+    stimuli: Mapping[str, np.ndarray],
+) -> list[HeldOut]:
     out = []
     for name, own in valid.items():
-        parts = [net.forward_flat(x, name) for x in own.betas.split(_GROUP_BATCH)]
-        out.append((own.target, torch.cat(parts), ridge.get(name)))
+        parts = torch.cat([net.forward_flat(x, name) for x in own.betas.split(_GROUP_BATCH)])
+        out.append(HeldOut(name, stimuli[name], own.target, parts, ridge.get(name)))
     return out
 
 
+def _held_out(
+    held: Sequence[HeldOut], weights: dict[str, tuple[float, float]], scaler: TargetScaler
+) -> dict[str, tuple[np.ndarray, torch.Tensor]]:
+    """Put the folds of each subject together, calibrated as at test."""
+    found: dict[str, list[tuple[np.ndarray, torch.Tensor]]] = {}
+    for one in held:
+        flat = combine(scaler.groups, weights, one.network, one.ridge).half()
+        found.setdefault(one.subject, []).append((one.stimuli, flat))
+    return {
+        name: (np.concatenate([s for s, _ in folds]), torch.cat([f for _, f in folds]))
+        for name, folds in found.items()
+    }
+
+
 def _calibrate(
-    held: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
-    scaler: TargetScaler,
-    config: BrainITConfig,
+    held: Sequence[HeldOut], scaler: TargetScaler, config: BrainITConfig
 ) -> tuple[dict[str, tuple[float, float]], dict[str, Any]]:
-    target, network = (torch.cat([row[i] for row in held]) for i in (0, 1))
-    ridge = None if any(row[2] is None for row in held) else torch.cat([row[2] for row in held])
+    target, network = (torch.cat([getattr(row, what) for row in held]) for what in ("target", "network"))
+    ridge = None if any(row.ridge is None for row in held) else torch.cat([row.ridge for row in held])
     residual, groups = config.care.residual_on_ridge, scaler.groups
     weights = fit_weights(groups, target, network, ridge, residual=residual, how=config.care.calibrate)
     plain = combine(groups, fixed_weights(groups, residual=residual), network, ridge)

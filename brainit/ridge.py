@@ -7,8 +7,8 @@ eigendecomposition of the smaller Gram matrix serves every alpha, so thousands o
 cost milliseconds.
 
 With thousands of trials and targets the products cost, not the decomposition. Beyond `SMALL` multiply-adds
-they are done in float32 (centring and decomposition stay in float64), targets in blocks, and the one alpha
-for all targets is searched for rather than tried everywhere: generalised cross-validation, which costs
+they are done in float32 (centring and decomposition stay in float64), targets in blocks, and an alpha
+shared by targets is searched for rather than tried everywhere: generalised cross-validation, which costs
 nothing once ``Uᵀ Y`` is known, says where to start, and the leave-one-out error is followed downhill from
 there to its nearest minimum over the candidates. At 4,000 trials, 4,000 voxels and 12,288 targets this is
 a minute on one core.
@@ -92,7 +92,8 @@ class _Spectrum:
 
     def gcv(self, total: float, power: torch.Tensor, alpha: float) -> float:
         """Generalised cross-validation error from ``total = Σ y²`` and ``power = Σ_k z²`` (rank,)."""
-        shrink = self.power.double() / (self.power.double() + alpha)
+        own = self.power.double().cpu()
+        shrink = own / (own + alpha)
         residual = total - float(((1 - (1 - shrink) ** 2) * power).sum())
         return max(residual, 0.0) / max(1 - (1 + float(shrink.sum())) / len(self.u), 1e-9) ** 2
 
@@ -141,6 +142,7 @@ def fit_ridge(
     *,
     alphas: Sequence[float] | np.ndarray | None = None,
     per_target: bool = False,
+    groups: Sequence[np.ndarray] | None = None,
     device: str | torch.device = "cpu",
 ) -> Ridge:
     """Fit ridge with the penalty of least leave-one-out error on the given (training) trials.
@@ -153,6 +155,8 @@ def fit_ridge(
         Candidate penalties; default :func:`default_alphas`.
     per_target : bool
         Choose one alpha for every target rather than one for all.
+    groups : sequence of int arrays, optional
+        Columns of ``targets`` that share an alpha; default all together. Every column is in one group.
     device : str
         Where the products are done.
 
@@ -165,7 +169,7 @@ def fit_ridge(
     InputError
         Unequal lengths, fewer than 3 trials, NaN or a negative alpha.
     """
-    return _fit(betas, targets, alphas, per_target, device, with_loo=False)[0]
+    return _fit(betas, targets, alphas, per_target, groups, device, with_loo=False)[0]
 
 
 def fit_ridge_loo(
@@ -174,6 +178,7 @@ def fit_ridge_loo(
     *,
     alphas: Sequence[float] | np.ndarray | None = None,
     per_target: bool = False,
+    groups: Sequence[np.ndarray] | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[Ridge, np.ndarray]:
     """Fit as :func:`fit_ridge` and return the leave-one-out predictions too.
@@ -184,7 +189,7 @@ def fit_ridge_loo(
     predictions : float32 array of shape (n_trials, n_targets)
         What the ridge says of each trial when that trial is left out (at the chosen alpha).
     """
-    return _fit(betas, targets, alphas, per_target, device, with_loo=True)
+    return _fit(betas, targets, alphas, per_target, groups, device, with_loo=True)
 
 
 def _fit(
@@ -192,6 +197,7 @@ def _fit(
     targets: np.ndarray,
     alphas: Sequence[float] | np.ndarray | None,
     per_target: bool,
+    groups: Sequence[np.ndarray] | None,
     device: str | torch.device,
     *,
     with_loo: bool,
@@ -203,24 +209,32 @@ def _fit(
     (n, k), small = targets.shape, _is_small(betas, targets, candidates)
     spec = _spectrum(betas, torch.float64 if small else torch.float32, device)
     work = _Targets(spec, targets)
+    groups = [np.arange(k)] if groups is None else [np.asarray(g) for g in groups]
+    if not np.array_equal(np.sort(np.concatenate(groups)), np.arange(k)):
+        raise InputError(f"ridge groups must hold each of the {k} targets once")
     scores = np.full((candidates.size, k), np.inf)
     if small or per_target:
         for row, alpha in enumerate(candidates):
-            scores[row] = work.loo_scores(alpha)
+            scores[row] = work.loo_scores(alpha, np.arange(k))
     else:
-        _descend(work, candidates, scores)
-    best = scores.argmin(0) if per_target else np.full(k, scores.mean(1).argmin())
+        for group in groups:
+            _descend(work, candidates, scores, group)
+    best = scores.argmin(0)
+    if not per_target:
+        for group in groups:
+            best[group] = scores[:, group].mean(1).argmin()
     weights, loo = np.empty((len(spec.power), k), np.float32), np.empty((n, k) if with_loo else 0, np.float32)
     for row in np.unique(best):
         work.solve(candidates[row], np.flatnonzero(best == row), weights, loo if with_loo else None)
-    columns = np.arange(k)
+    own = scores[best, np.arange(k)]
+    one = not per_target and len(groups) == 1
     ridge = Ridge(
         spec.x_mean.astype(np.float32),
         work.mean.astype(np.float32),
         spec.basis.float().cpu().numpy(),
         weights,
-        np.asarray(candidates[best] if per_target else candidates[best[0]]),
-        np.asarray(scores[best, columns] if per_target else scores[best[0]].mean()),
+        np.asarray(candidates[best[0]] if one else candidates[best]),
+        np.asarray(own.mean() if one else own),
     )
     return ridge, loo
 
@@ -235,39 +249,33 @@ class _Targets:
     def __init__(self, spec: _Spectrum, targets: np.ndarray) -> None:
         self.spec, self.targets = spec, targets
         self.mean = targets.mean(0, dtype=np.float64)
-        self.cuts = [np.arange(i, min(i + _BLOCK, len(self.mean))) for i in range(0, len(self.mean), _BLOCK)]
         self.z = torch.empty(len(spec.power), len(self.mean), dtype=spec.u.dtype)
-        self.total, self.power = 0.0, torch.zeros(len(spec.power), dtype=torch.float64)
-        for cut in self.cuts:
-            y = self.centred(cut)
-            z = (spec.u.T @ y).cpu()
-            self.z[:, cut[0] : cut[-1] + 1] = z
-            self.total += float((y.double() ** 2).sum())
-            self.power += (z.double() ** 2).sum(1)
+        for cut in _blocks(np.arange(len(self.mean))):
+            self.z[:, cut[0] : cut[-1] + 1] = (spec.u.T @ self.centred(cut)).cpu()
 
     def centred(self, columns: np.ndarray) -> torch.Tensor:
         """Columns of the centred targets, (n, len(columns)), in the type and place of the products."""
         values = torch.from_numpy(np.ascontiguousarray(self.targets[:, columns] - self.mean[columns]))
         return values.to(self.spec.u)
 
-    def gcv(self, alpha: float) -> float:
-        """Generalised cross-validation error of all targets together."""
-        return self.spec.gcv(self.total, self.power.to(self.spec.power.device), alpha)
+    def power(self, columns: np.ndarray) -> tuple[float, torch.Tensor]:
+        """Sum of squares of these targets, and of their coordinates along each direction, (rank,)."""
+        total = sum(float((self.centred(cut).double() ** 2).sum()) for cut in _blocks(columns))
+        return total, sum((self.z[:, cut].double() ** 2).sum(1) for cut in _blocks(columns))
 
-    def loo_scores(self, alpha: float) -> np.ndarray:
-        """Leave-one-out mean squared error of every target, float64 (k,)."""
-        out = np.empty(len(self.mean))
-        for cut in self.cuts:
+    def loo_scores(self, alpha: float, columns: np.ndarray) -> np.ndarray:
+        """Leave-one-out mean squared error of these targets, float64 (len(columns),)."""
+        out = []
+        for cut in _blocks(columns):
             errors = self.spec.loo_errors(self.centred(cut), self._z(cut), alpha)
-            out[cut] = (errors**2).mean(0).double().cpu().numpy()
-        return out
+            out.append((errors**2).mean(0).double().cpu().numpy())
+        return np.concatenate(out)
 
     def solve(self, alpha: float, columns: np.ndarray, weights: np.ndarray, loo: np.ndarray | None) -> None:
         """Fill the columns of ``weights`` (rank, k) and of the leave-one-out predictions (n, k)."""
         power = self.spec.power.cpu()
         factor = (power.sqrt() / (power + alpha))[:, None]
-        for start in range(0, len(columns), _BLOCK):
-            cut = columns[start : start + _BLOCK]
+        for cut in _blocks(columns):
             weights[:, cut] = (factor * self.z[:, cut]).float().numpy()
             if loo is not None:
                 errors = self.spec.loo_errors(self.centred(cut), self._z(cut), alpha).double().cpu().numpy()
@@ -277,16 +285,21 @@ class _Targets:
         return self.z[:, columns].to(self.spec.u.device)
 
 
-def _descend(work: _Targets, candidates: np.ndarray, scores: np.ndarray) -> None:
-    """Fill the rows of ``scores`` from the best by generalised cross-validation down to a minimum."""
+def _blocks(columns: np.ndarray) -> list[np.ndarray]:
+    return [columns[i : i + _BLOCK] for i in range(0, len(columns), _BLOCK)]
+
+
+def _descend(work: _Targets, candidates: np.ndarray, scores: np.ndarray, group: np.ndarray) -> None:
+    """Fill ``scores[:, group]`` from the best by generalised cross-validation down to a minimum."""
     order = np.argsort(candidates, kind="stable")
-    here = int(np.argmin([work.gcv(candidates[row]) for row in order]))
+    total, power = work.power(group)
+    here = int(np.argmin([work.spec.gcv(total, power, candidates[row]) for row in order]))
 
     def error(place: int) -> float:
         row = order[place]
-        if np.isinf(scores[row, 0]):
-            scores[row] = work.loo_scores(candidates[row])
-        return float(scores[row].mean())
+        if np.isinf(scores[row, group[0]]):
+            scores[row, group] = work.loo_scores(candidates[row], group)
+        return float(scores[row, group].mean())
 
     while True:
         near = [p for p in (here - 1, here, here + 1) if 0 <= p < len(order)]

@@ -69,6 +69,7 @@ def train_network(
     folder: Path | None = None,
     key: str = "",
     progress: Progress = silent,
+    device: str = "cpu",
 ) -> History:
     """Train ``net`` in place and leave it at its best validation loss.
 
@@ -84,11 +85,14 @@ def train_network(
     key : str
         Fingerprint of settings and data; a checkpoint with another is refused.
     progress : callable
+    device : str
+        Where the network runs; batches are drawn on the CPU, so that every device sees the same.
 
     Returns
     -------
     History
     """
+    net.to(device)
     decay = [p for p in net.parameters() if p.ndim > 1]
     other = [p for p in net.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -105,7 +109,7 @@ def train_network(
             )
         history = History(**header["history"])
         net.load_state_dict(_part(tensors, "model/"))
-        best = _part(tensors, "best/")
+        best = {name: value.to(device) for name, value in _part(tensors, "best/").items()}
         restore_optimizer(optimizer, tensors)
     places = _validation_places(net, config)
     while not history.stopped:
@@ -159,7 +163,7 @@ def _one_epoch(
 ) -> float:
     rng = np.random.default_rng([config.seed, member, epoch])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    losses = []
+    losses, device = [], net.log_temperature.device
     net.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
@@ -167,14 +171,15 @@ def _one_epoch(
             batch = augment(batch, care, generator)
             places = draw_places(net.shapes, config.positions, generator)
             keep = draw_keep(batch, config, care, generator)
-            loss = batch_loss(net, batch, config, places, keep)
+            batch = batch.to(device)
+            loss = batch_loss(net, batch, config, places, None if keep is None else keep.to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if config.clip:
                 torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip)
             optimizer.step()
-            losses.append(float(loss.detach()))
-    return float(np.mean(losses))
+            losses.append(loss.detach())
+    return float(torch.stack(losses).double().mean())
 
 
 def _validation_places(net: BrainIT, config: TrainConfig) -> list[torch.Tensor | None]:
@@ -210,12 +215,12 @@ def validation_loss(
 ) -> float:
     """Mean loss over all validation trials, in chunks of fixed size."""
     net.eval()
-    total, count = 0.0, 0
+    total, count, device = 0.0, 0, net.log_temperature.device
     for name, own in valid.items():
         for i in range(0, len(own.betas), _VALIDATION_CHUNK):
             cut = slice(i, i + _VALIDATION_CHUNK)
             part = Batch(name, own.betas[cut], own.target[cut], None if own.base is None else own.base[cut])
             n = len(part.betas)
-            total += float(batch_loss(net, part, config, places)) * n
+            total += float(batch_loss(net, part.to(device), config, places)) * n
             count += n
     return total / max(count, 1)

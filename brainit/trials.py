@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from brainit.encoder import VoxelEncoder
+from brainit.encoder import VoxelEncoder, residual_noise
 from brainit.errors import InputError
 from brainit.scaling import VoxelScaler
 from brainit.subject import Subject
@@ -111,21 +111,30 @@ class SyntheticTrials:
     Parameters
     ----------
     encoder : VoxelEncoder
-    features : float32 array of shape (n_pictures, n_features)
+    coordinates : float32 array of shape (n_pictures, rank)
+        Pictures in the encoder's space (``encoder.coordinates``).
     targets : float32 tensor of shape (n_pictures, n_values)
         Standardised, flat.
     noise : float
         Multiplies the encoder's residual noise.
+    device : str
+        Where responses are computed; random numbers are drawn on the CPU.
     """
 
     encoder: VoxelEncoder
-    features: np.ndarray
+    coordinates: np.ndarray
     targets: torch.Tensor
     noise: float = 1.0
+    device: str = "cpu"
+    _there: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def draw(self, n: int, subject: str, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw n trials: betas (n, n_voxels) and targets (n, n_values)."""
-        rows = rng.integers(len(self.features), size=n)
-        betas = self.encoder.predict(self.features[rows], subject)
-        betas = betas + np.float32(self.noise) * self.encoder.noise(n, subject, rng)
-        return torch.from_numpy(betas), self.targets[torch.from_numpy(rows)]
+        """Draw n trials: betas (n, n_voxels) on the device and targets (n, n_values) on the CPU."""
+        if subject not in self._there:
+            own = (self.encoder.embeddings[subject], self.encoder.residuals[subject])
+            self._there[subject] = tuple(torch.from_numpy(a).to(self.device) for a in own)
+        embeddings, residual = self._there[subject]
+        rows = rng.integers(len(self.coordinates), size=n)
+        betas = torch.from_numpy(self.coordinates[rows]).to(self.device) @ embeddings.T
+        betas = betas + self.noise * residual_noise(residual, n, rng)
+        return betas, self.targets[torch.from_numpy(rows)]

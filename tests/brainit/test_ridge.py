@@ -121,7 +121,25 @@ def test_the_search_for_alpha_tries_few(monkeypatch) -> None:
     tried = []
     score = ridges._Targets.loo_scores
     monkeypatch.setattr(
-        ridges._Targets, "loo_scores", lambda self, alpha: (tried.append(alpha), score(self, alpha))[1]
+        ridges._Targets,
+        "loo_scores",
+        lambda self, alpha, columns: (tried.append(alpha), score(self, alpha, columns))[1],
     )
     fit_ridge(x, y)
     assert len(tried) == len(set(tried)) <= 5
+
+
+@pytest.mark.parametrize("small", [0, 10**12])
+def test_a_group_of_targets_has_its_own_alpha(monkeypatch, small: int) -> None:
+    x, y = _data(80, 30, k=6)
+    y[:, 4:] = np.random.default_rng(2).standard_normal((80, 2))  # nothing to be learned here
+    monkeypatch.setattr(ridges, "SMALL", small)
+    groups = [np.array([0, 2, 1, 3]), np.array([5, 4])]
+    own = fit_ridge(x, y, groups=groups)
+    for group in groups:
+        alone = fit_ridge(x, y[:, group])
+        np.testing.assert_allclose(own.alpha[group], alone.alpha)
+        np.testing.assert_allclose(own.predict(x)[:, group], alone.predict(x), atol=1e-5)
+    assert own.alpha[4] > own.alpha[0]
+    with pytest.raises(InputError, match="each of the 6"):
+        fit_ridge(x, y, groups=groups[:1])

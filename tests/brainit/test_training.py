@@ -163,3 +163,23 @@ def test_stacking_finds_the_weights() -> None:
     assert shrunk["a"] == (1.0, pytest.approx(0.3, abs=1e-6))
     none = fit_weights(groups, torch.zeros(200, 4), torch.zeros(200, 4), ridge, residual=False, how="stack")
     assert none == {"a": (0.0, 0.0), "b": (0.0, 0.0)}
+
+
+def test_held_out_predictions_are_kept_and_come_back_from_disk(pair, tiny_config, tmp_path: Path) -> None:
+    config = override(tiny_config, {"care": {"calibrate": "stack", "folds": 2}})
+    decoder = fit(pair.subjects, pair.table, config, tmp_path)
+    again = fit(pair.subjects, pair.table, config, tmp_path)
+    for subject in pair.subjects:
+        stimuli, predicted = decoder.held_out(subject.name)
+        assert sorted(stimuli) == sorted(subject.part("train").stimulus_id)  # two folds cover all
+        same, from_disk = again.held_out(subject.name)
+        assert list(same) == list(stimuli)
+        assert torch.equal(predicted.flat(), from_disk.flat())
+        truth = decoder.target_scaler.apply(pair.table.take(stimuli))
+        error = ((decoder.target_scaler.apply(predicted) - truth) ** 2).mean()
+        seen = decoder.predict(subject.part("train"))
+        order = {key: row for row, key in enumerate(subject.part("train").stimulus_id)}
+        inside = decoder.target_scaler.apply(seen)[[order[key] for key in stimuli]]
+        assert error > ((inside - truth) ** 2).mean()  # left out is harder than seen
+    with pytest.raises(InputError, match="S9"):
+        decoder.held_out("S9")
