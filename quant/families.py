@@ -284,10 +284,8 @@ def sample_shape(model: nn.Module) -> tuple[int, int, int] | None:
     return family_of(model).shape(_getter(model))
 
 
-def example(
-    model: nn.Module, batch: int = 1, tokens: int = 17
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Arguments of one forward, all zeros, from the config; None for modules that are no diffusers denoiser."""
+def example(model: nn.Module, batch: int = 1, tokens: int = 17) -> Example | None:
+    """Arguments of one forward, all zeros, from the config; None for modules that are no known denoiser."""
     if not any(c.__name__ in FAMILIES for c in type(model).__mro__):
         return None
     family, get = family_of(model), _getter(model)

@@ -46,7 +46,7 @@ def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int
 
 
 def input_sizes(model: nn.Module, trajectories: Any) -> dict[str, InputSize] | None:
-    """Find the tokens or pixels that each layer will see, without running it; None where that cannot be known.
+    """Find the tokens or pixels that each layer will see, on the meta device; None where that cannot be.
 
     Parameters
     ----------

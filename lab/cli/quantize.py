@@ -11,14 +11,27 @@ from lab.cli.options import AsJson, DryRun
 from lab.cli.output import emit_json, emit_line, emit_rows
 
 Model = Annotated[
-    str, typer.Argument(help="Shipped model, folder of a diffusers model or pipeline, or a hub name.")
+    str,
+    typer.Argument(
+        help="Shipped model, folder of a diffusers model or pipeline, safetensors file, or a hub name."
+    ),
 ]
 Recipe = Annotated[str, typer.Option("--recipe", help="Preset (brainlab list presets).")]
 Only = Annotated[str | None, typer.Option("--part", help="Part of a pipeline, such as unet or transformer.")]
 
+Architecture = Annotated[
+    Path | None,
+    typer.Option("--config", help="config.json of a single file whose header does not say its architecture."),
+]
+
 
 def plan(
-    model: Model, recipe: Recipe = "rtn-w8a8", part: Only = None, layers: bool = True, as_json: AsJson = False
+    model: Model,
+    recipe: Recipe = "rtn-w8a8",
+    part: Only = None,
+    config: Architecture = None,
+    layers: bool = True,
+    as_json: AsJson = False,
 ) -> None:
     """Show what quantizing would do to a model.
 
@@ -26,7 +39,7 @@ def plan(
     """
     from lab.jobs.quantize import plan as job
 
-    _show(job(model, recipe, part=part), as_json, layers)
+    _show(job(model, recipe, part=part, config=config), as_json, layers)
 
 
 def quantize(
@@ -36,6 +49,7 @@ def quantize(
         "runs/quantized"
     ),
     part: Only = None,
+    config: Architecture = None,
     recording: Annotated[
         Path | None,
         typer.Option(
@@ -56,10 +70,10 @@ def quantize(
     from lab.progress import reporting
 
     if dry_run:
-        _show(planned(model, recipe, part=part), as_json, True)
+        _show(planned(model, recipe, part=part, config=config), as_json, True)
         return
     with reporting() as progress:
-        result = job(model, recipe, out, part=part, recording=recording, progress=progress)
+        result = job(model, recipe, out, part=part, recording=recording, config=config, progress=progress)
     _show(result, as_json, layers)
 
 

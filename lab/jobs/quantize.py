@@ -9,17 +9,19 @@ from typing import Any
 from lab.progress import Progress, silent
 
 
-def plan(model: str, recipe: str, part: str | None = None) -> dict[str, Any]:
+def plan(model: str, recipe: str, part: str | None = None, config: Path | None = None) -> dict[str, Any]:
     """Say what a recipe would do to a model, changing nothing.
 
     Parameters
     ----------
     model : str
-        Shipped model, diffusers folder, or hub name.
+        Shipped model, diffusers folder, single safetensors file, or hub name.
     recipe : str
         Name of a preset.
     part : str, optional
         Part of a pipeline.
+    config : Path, optional
+        Architecture of a single file.
 
     Returns
     -------
@@ -30,7 +32,7 @@ def plan(model: str, recipe: str, part: str | None = None) -> dict[str, Any]:
     from lab.jobs.models import open_model
 
     quant.get_preset(recipe)  # refuse a bad name before a model is read
-    planned = quant.plan(open_model(model, part), recipe)
+    planned = quant.plan(open_model(model, part, config), recipe)
     return {"model": model, **_tables(planned), "plan": planned.to_dict()}
 
 
@@ -41,6 +43,7 @@ def quantize(
     part: str | None = None,
     seed: int = 0,
     recording: Path | None = None,
+    config: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Quantize a model and write ``model.safetensors`` (packed codes), ``plan.json`` and ``ledger.json``.
@@ -51,6 +54,8 @@ def quantize(
     ----------
     recording : Path, optional
         Folder that `quant.record` wrote, for methods that calibrate; shipped denoisers record themselves.
+    config : Path, optional
+        Architecture of a single file.
 
     Raises
     ------
@@ -67,15 +72,17 @@ def quantize(
     settings = {"model": model, "part": part, "recipe": recipe, "seed": seed}
     if recording is not None:
         settings["recording"] = str(recording)
+    if config is not None:
+        settings["config"] = str(config)
     needed = _needs_recording(model, recipe, recording)
     with Run.open(out, settings) as run:
         if run.finished:
             ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
             return {"model": model, **_tables(ledger), "out": str(out), "done before": True}
         progress(0, 3, "opening the model")
-        module = open_model(model, part)
-        write_json(out / "plan.json", quant.plan(module, recipe).to_dict())
+        module = open_model(model, part, config)
         store = open_recording(model, recording, progress=progress) if needed else None
+        write_json(out / "plan.json", quant.plan(module, recipe, trajectories=store).to_dict())
         progress(1, 3, "quantizing")
         ledger = quant.quantize_(
             module, recipe, trajectories=store, seed=seed, keep_originals=False, progress=progress
