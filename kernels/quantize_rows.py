@@ -54,6 +54,7 @@ def reference(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Plain torch, any device."""
     q = 2 ** (bits - 1) - 1
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    scale = wide.abs().amax(1) / q
+    peak = wide.abs().amax(1)
+    scale = peak / torch.full_like(peak, q)  # by a plain number CUDA would multiply with its rounded inverse
     scale = torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
     return torch.round(wide / scale[:, None]).clamp(-q, q).to(torch.int8), scale
