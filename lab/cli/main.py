@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli import brain, data, demo, doctor, listing, quantize, zoo
+from lab.cli import brain, compare, data, demo, doctor, inspect, listing, quantize, zoo
 from lab.cli.options import new_app
 from lab.errors import explain, show
 
@@ -17,8 +17,10 @@ app = new_app("Look at low-bit diffusion models, and decode fMRI through them.")
 app.command("doctor")(doctor.doctor)
 app.command("list")(listing.list_things)
 app.command("demo")(demo.demo)
+app.command("inspect")(inspect.inspect)
 app.command("plan")(quantize.plan)
 app.command("quantize")(quantize.quantize)
+app.command("compare")(compare.compare)
 app.add_typer(data.app, name="data")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(brain.app, name="brain")

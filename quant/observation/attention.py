@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class AttentionObserver:
         self.kind = ""
         self.mass = self.head_mass = self.leading = self.rest = torch.empty(0)
         self.calls = 0
-        self.steps: list[tuple[np.ndarray, ...]] = []
+        self.steps: list[tuple[Any, ...]] = []
 
     def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Take in probabilities (batch, heads, queries, keys)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,7 +41,7 @@ class InputObserver:
         self.low = self.high = self.counts = self.channel_counts = self.surface = torch.empty(0)
         self.position_low: Tensor | None = None
         self.position_high: Tensor | None = None
-        self.steps: list[dict[str, np.ndarray]] = []
+        self.steps: list[dict[str, Any]] = []
         self.ragged, self.seen = False, 0
 
     def update(self, x: Tensor, timestep: float) -> None:
@@ -116,7 +118,7 @@ class InputObserver:
         }  # fmt: skip
         columns = bins.quantiles(self.counts, tuple(SHARES.values()), self.low, self.high)
         found.update(zip(SHARES, columns.T, strict=True))
-        step = {name: as_array(found[name], name) for name in CHANNEL_FIELDS}
+        step: dict[str, Any] = {name: as_array(found[name], name) for name in CHANNEL_FIELDS}
         step["timestep"] = np.float64(timestep)
         step["histogram"] = self.counts.sum(0, dtype=torch.int64).cpu().numpy()
         step["threshold"] = np.float32(bins.magnitudes()[edge])

@@ -58,6 +58,10 @@ class Observation:
         """One row a tensor and timestep."""
         return [row for stats in self.inputs.values() for row in step_rows(stats)]
 
+    def steps_of(self, key: str) -> list[dict[str, Any]]:
+        """One row a timestep of one tensor."""
+        return step_rows(self.inputs[key])
+
     def attention_table(self) -> list[dict[str, Any]]:
         """One row an attention module, over all timesteps."""
         return [stats.row() for stats in self.attention.values()]

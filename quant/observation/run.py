@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.attention import Watcher, find_attention
+from quant.calibration import null_of
 from quant.denoiser import predict
 from quant.errors import InputError, MissingDataError
 from quant.install import refuse_quantized
@@ -28,6 +29,7 @@ from quant.trajectories import Trajectories
 
 Progress = Callable[[int, int, str], None]
 Transform = Callable[[Tensor], Tensor]
+Transforms = Mapping[str, Transform | Sequence[Transform]]
 
 
 @torch.no_grad()
@@ -36,13 +38,13 @@ def observe(
     trajectories: Trajectories,
     *,
     layers: str | Iterable[str] = "*",
-    transforms: Mapping[str, Transform] | None = None,
+    transforms: Transforms | None = None,
     samples: int | None = None,
     timesteps: Sequence[float] | None = None,
     subset: str = "calibrate",
     batch_size: int = 8,
     attention: bool = True,
-    null_half: bool = False,
+    null_half: bool | None = None,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> Observation:
@@ -61,9 +63,9 @@ def observe(
         Recorded with it.
     layers : wildcard or several
         Over names of Linear and Conv2d layers, and of attention modules.
-    transforms : mapping of wildcard to callable
+    transforms : mapping of wildcard to callable or several
         Tensor to tensor of the same layout, for example `quant.rotations.Rotate`: such a layer's input is
-        looked at twice, before and after. The attribute ``label`` names what it does; if it has
+        looked at before and after each. The attribute ``label`` names what it does; if it has
         ``to_weight``, the weight after it is looked at too.
     samples : int, optional
         The first so many of the subset; all by default.
@@ -75,8 +77,9 @@ def observe(
         Samples in memory at a time.
     attention : bool
         Whether probabilities are looked at; attention is then computed by its plain formula.
-    null_half : bool
-        Look at guidance's other half too, the forward under the recorded null condition.
+    null_half : bool, optional
+        Look at guidance's other half too, the forward under the recorded null condition. By default as
+        calibration does: where the recording has guidance, since sampling runs both.
     device : str or device, optional
         The model is moved there for the pass.
     progress : callable
@@ -101,7 +104,7 @@ def observe(
     """
     refuse_quantized(model)
     patterns = (layers,) if isinstance(layers, str) else tuple(layers)
-    names = _select(model, patterns, transforms or {})
+    names = select_layers(model, patterns, transforms or {})
     keys = trajectories.keys(subset)[:samples]
     if not keys:
         raise MissingDataError(
@@ -109,7 +112,7 @@ def observe(
             "record more with quant.record"
         )
     chosen = tuple(t for t in trajectories.timesteps if _wanted(t, timesteps, trajectories))
-    null = trajectories.null_condition if null_half else None
+    null = null_of(trajectories) if null_half is None or null_half else None
     if null_half and null is None:
         raise InputError(
             f"null_half: the recording at {trajectories.path} has no null condition; leave it out"
@@ -135,15 +138,19 @@ def observe(
                     done += len(x)
                     if progress is not None:
                         progress(done, total, "observing")
-                for watcher in (*(o for group in inputs.values() for o, _ in group), *attended.values()):
-                    watcher.close(clock[0])
+                for group in inputs.values():
+                    for observer, _ in group:
+                        observer.close(clock[0])
+                for look in attended.values():
+                    look.close(clock[0])
         modules = dict(model.named_modules())
         weights = {name: weight_stats(name, modules[name].weight) for name in names}
         for name in names:
             for observer, transform in inputs[name]:
-                if hasattr(transform, "to_weight"):
+                counter: Any = getattr(transform, "to_weight", None)
+                if counter is not None:
                     key = f"{name} [{observer.tensor}]"
-                    weights[key] = weight_stats(key, transform.to_weight(modules[name].weight))
+                    weights[key] = weight_stats(key, counter(modules[name].weight))
     finally:
         if device is not None:
             model.to(home)
@@ -155,14 +162,19 @@ def observe(
         )
     settings = {
         "model": type(model).__name__, "layers": list(patterns), "samples": len(keys), "subset": subset,
-        "timesteps": list(chosen), "batch_size": batch_size, "attention": attention, "null_half": null_half,
-        "transforms": {p: label_of(t) for p, t in (transforms or {}).items()},
+        "timesteps": list(chosen), "batch_size": batch_size, "attention": attention, "null_half": null is not None,
+        "transforms": {p: [label_of(t) for t in each(given)] for p, given in (transforms or {}).items()},
         "never_ran": [name for name in names if name not in found],
         "trajectories": trajectories.hash, "recording": trajectories.settings,
         "outlier_rule": OUTLIER_RULE, "versions": versions(),
     }  # fmt: skip
     heads = {name: stats for name, o in attended.items() if (stats := o.result()) is not None}
     return Observation(settings, found, weights, heads)
+
+
+def each(given: Transform | Sequence[Transform]) -> tuple[Transform, ...]:
+    """Return one or several transforms as several."""
+    return tuple(given) if isinstance(given, list | tuple) else (given,)  # type: ignore[return-value]
 
 
 def label_of(transform: Transform) -> str:
@@ -175,7 +187,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: metadata.version(p) for p in ("torch", "brainit-lab")}}
 
 
-def _select(model: nn.Module, patterns: tuple[str, ...], transforms: Mapping[str, Transform]) -> list[str]:
+def select_layers(
+    model: nn.Module, patterns: Iterable[str], transforms: Transforms | None = None
+) -> list[str]:
+    """Return the layers that wildcards choose.
+
+    Raises
+    ------
+    InputError
+        A wildcard matches none; the message has the nearest names.
+    """
+    patterns, transforms = tuple(patterns), transforms or {}
     known = [layer.name for layer in find_layers(model)]
     if not known:
         raise InputError(f"{type(model).__name__} has no Linear or Conv2d layer: there is nothing to look at")
@@ -205,15 +227,15 @@ def _wanted(timestep: float, wanted: Sequence[float] | None, trajectories: Traje
 
 
 def _input_observers(
-    model: nn.Module, names: list[str], transforms: Mapping[str, Transform]
+    model: nn.Module, names: list[str], transforms: Transforms
 ) -> dict[str, list[tuple[InputObserver, Transform | None]]]:
     kinds = {layer.name: layer.kind for layer in find_layers(model)}
     splits = split_points(model)
     found: dict[str, list[tuple[InputObserver, Transform | None]]] = {}
     for name in names:
         found[name] = [(InputObserver(name, kinds[name], split=splits.get(name)), None)]
-        for pattern, transform in transforms.items():
-            if fnmatchcase(name, pattern):
+        for pattern, given in transforms.items():
+            for transform in each(given) if fnmatchcase(name, pattern) else ():
                 title = f"input after {label_of(transform)}"
                 found[name].append((InputObserver(name, kinds[name], title), transform))
     return found

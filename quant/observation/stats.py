@@ -18,8 +18,9 @@ OUTLIER_RULE = (
     "of the channel's rms (of the rms of everything where that median is 0), at the same timestep, rounded "
     "to the nearest histogram edge; the threshold is stored and the count is exact for it. A channel is an "
     f"outlier channel if its largest magnitude is at least {OUTLIER_FACTOR:g} times the median channel's, "
-    "and salient if the median magnitude of its values passes the value threshold at half of the timesteps or "
-    "more, that is, if it is large for all tokens and samples; outliers in other channels are mild ones."
+    "and salient if the median magnitude of its values passes the value threshold at half of the "
+    "timesteps or more, that is, if it is large for all tokens and samples; outliers in other channels are "
+    "mild ones."
 )
 
 CHANNEL_FIELDS = (

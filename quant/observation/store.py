@@ -104,7 +104,7 @@ def _rebuild(described: dict[str, Any], arrays: dict[str, np.ndarray], folder: P
     }
     inputs, start = {}, 0
     for i, entry in enumerate(described["inputs"]):
-        mine = {name: arrays[f"input.{i}.{name}"] for name in _ARRAYS}
+        mine: dict[str, Any] = {name: arrays[f"input.{i}.{name}"] for name in _ARRAYS}
         shape = (len(entry["timesteps"]), len(mine["channel_histogram"]))
         stop = start + shape[0] * shape[1]
         channel = {name: table[name][start:stop].reshape(shape) for name in CHANNEL_FIELDS}
@@ -116,7 +116,8 @@ def _rebuild(described: dict[str, Any], arrays: dict[str, np.ndarray], folder: P
     }
     weights, start = {}, 0
     for i, entry in enumerate(described["weights"]):
-        shape, parts = tuple(entry.pop("shape")), {}
+        shape = tuple(entry.pop("shape"))
+        parts: dict[str, Any] = {}
         for axis, size in (("output", shape[0]), ("input", shape[1])):
             parts[axis] = {name: table[name][start : start + size] for name in CHANNEL_FIELDS}
             start += size

@@ -100,10 +100,9 @@ def grid_levels(grid: Grid, low: float, high: float, points: int = 20_000) -> np
 
     A dense ramp (linear and logarithmic) is rounded, so this works for every grid, searched ones too.
     """
-    inner = np.linspace(low, high, points)
     top = max(abs(low), abs(high))
     logs = top * np.exp2(np.linspace(-24, 0, points))
-    ramp = np.concatenate([inner, [low, high, 0.0], logs[logs <= high], -logs[-logs >= low]])
+    ramp = np.concatenate([np.linspace(-top, top, points), [low, high, 0.0], logs, -logs])
     x = torch.from_numpy(np.sort(ramp)).double()
     params = grid.fit_range(torch.tensor([float(low)]), torch.tensor([float(high)]), False, torch.float32)
     return np.unique(grid.fake(x, params).numpy())
