@@ -58,7 +58,13 @@ class ReconstructConfig(Settings):
         0,
         ge=0,
         le=100_000,
-        description="pictures drawn from the glyph prior that Brain-IT also learns from, with synthetic fMRI",
+        description="pictures nobody saw that Brain-IT also learns from, with synthetic fMRI: drawn from "
+        "the glyph prior, or from external_stimuli",
+    )
+    external_stimuli: Annotated[str | None, BeforeValidator(_absolute)] = Field(
+        None,
+        description="folder, parquet file or .npz of the external pictures; those like a test picture "
+        "are left out",
     )
     train_on: Literal["all", "one"] = Field(
         "all", description="train on all subjects of the dataset together, or on this one alone"
@@ -75,9 +81,10 @@ class ReconstructConfig(Settings):
     )
     seed: Seed = Field(0, description="fixes data order, initial weights and noise")
     noise_seeds: int = Field(5, ge=1, le=100, description="noise seeds over which the scores are averaged")
-    structure: Literal["brainit", "posterior", "ridge", "none"] = Field(
+    structure: Literal["brainit", "blend", "posterior", "ridge", "none"] = Field(
         "brainit",
-        description="where the structural picture comes from that diffusion starts at; posterior: a prior "
+        description="where the structural picture comes from that diffusion starts at; blend: Brain-IT's and "
+        "ridge's pictures, weighed by spatial frequency on left-out training trials; posterior: a prior "
         "over pictures weighed by an encoding model (ridge where the prior does not fit the stimuli)",
     )
     tokens: Literal["brainit", "picture"] = Field(

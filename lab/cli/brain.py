@@ -120,9 +120,15 @@ def tune(
     dataset: Dataset = None,
     root: Root = None,
     subject: Subject = None,
+    preset: Preset = None,
     seed: Seed = None,
+    device: Device = None,
     config: ConfigFile = None,
     sets: Sets = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option("--checkpoints", help="Training of a run (RUN/checkpoints/brainit), not done again."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score diffusion strengths on left-out training trials.
@@ -134,10 +140,17 @@ def tune(
     from lab.progress import reporting
     from lab.settings import resolve
 
-    flags = {"dataset": dataset, "root": root, "subject": subject, "seed": seed}
+    flags = {
+        "dataset": dataset,
+        "root": root,
+        "subject": subject,
+        "preset": preset,
+        "seed": seed,
+        "device": device,
+    }
     settings = resolve(ReconstructConfig, config, flags, sets or ())
     with reporting() as progress:
-        rows = job(settings, progress=progress)
+        rows = job(settings, progress=progress, checkpoints=checkpoints)
     emit_rows(rows, as_json)
 
 

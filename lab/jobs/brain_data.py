@@ -15,9 +15,12 @@ from brainit.leaks import find_leaks
 from brainit.subject import Subject
 from brainit.targets import Targets, TargetTable
 from lab.config import ReconstructConfig
+from lab.images import SIDE
 from lab.progress import Progress
 
 _BATCH = 64
+_SCREENED = 2000  # external pictures compared with the test pictures at once
+_LIKE = 0.85  # from this similarity on, a picture is taken for a test picture (as in the leak check)
 _ENCODED: dict[str, TargetTable] = {}  # the last set encoded; the demo's subjects share it
 
 
@@ -91,7 +94,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
     return BrainData(subject, others, {k: v for k, v in about.items() if v is not None})
 
 
-def zoo_targets(learners: Sequence[Subject], progress: Progress) -> TargetTable:
+def zoo_targets(learners: Sequence[Subject], progress: Progress, device: str = "cpu") -> TargetTable:
     """Encode every training stimulus once: semantic tokens and structural maps of the zoo's encoders."""
     pictures: dict[str, np.ndarray] = {}
     for subject in learners:
@@ -102,35 +105,53 @@ def zoo_targets(learners: Sequence[Subject], progress: Progress) -> TargetTable:
     key = fingerprint(list(pictures), list(pictures.values()))
     if key not in _ENCODED:
         _ENCODED.clear()
-        _ENCODED[key] = TargetTable(list(pictures), _encode(list(pictures.values()), progress))
+        _ENCODED[key] = TargetTable(list(pictures), _encode(list(pictures.values()), progress, device))
     return _ENCODED[key]
 
 
-def _encode(pictures: Sequence[np.ndarray], progress: Progress) -> Targets:
+def _encode(pictures: Sequence[np.ndarray], progress: Progress, device: str = "cpu") -> Targets:
     import torch
 
     from lab import zoo
     from lab.images import to_model
 
-    encoder, structure = zoo.load("encoder-64"), zoo.load("structure-64")
+    encoder, structure = zoo.load("encoder-64", device), zoo.load("structure-64", device)
     tokens, maps = [], []
     with torch.no_grad():
         for start in range(0, len(pictures), _BATCH):
             progress(start, len(pictures), "encoding pictures")
-            images = to_model(np.stack(pictures[start : start + _BATCH]))
-            tokens.append(encoder(images))
-            maps.append(structure.features(images))
+            images = to_model(np.stack(pictures[start : start + _BATCH])).to(device)
+            tokens.append(encoder(images).cpu())
+            maps.append([scale.cpu() for scale in structure.features(images)])
     return Targets(torch.cat(tokens), [torch.cat(parts) for parts in zip(*maps, strict=True)])
 
 
-def prior_targets(n: int, seed: int, progress: Progress) -> Targets | None:
-    """Encode ``n`` pictures drawn from the glyph prior: pictures nobody was shown, for synthetic fMRI."""
-    if n == 0:
-        return None
-    from brainit.posterior import GlyphPrior
-    from lab.jobs.brain_structure import glyph_weights
+def external_targets(
+    config: ReconstructConfig, subject: Subject, progress: Progress, device: str = "cpu"
+) -> Targets | None:
+    """Encode ``config.external`` pictures that nobody was shown, for synthetic fMRI (0: None).
 
-    return _encode(GlyphPrior(glyph_weights()).draw(n, 28, seed), progress)
+    From the glyph prior, or from ``external_stimuli`` less what resembles one of the subject's test pictures.
+    """
+    if config.external == 0:
+        return None
+    if config.external_stimuli is None:
+        from brainit.posterior import GlyphPrior
+        from lab.jobs.brain_structure import glyph_weights
+
+        return _encode(GlyphPrior(glyph_weights()).draw(config.external, 28, config.seed), progress, device)
+    from brainit.datasets import pictures
+    from brainit.leaks import similarity
+
+    found, _ = pictures.draw(config.external_stimuli, config.external, config.seed, SIDE)
+    tested = subject.part("test")
+    shown = [np.asarray(tested.stimuli[k]) for k in np.unique(tested.stimulus_id)]  # type: ignore[index]
+    fresh: list[np.ndarray] = []
+    for start in range(0, len(found), _SCREENED):
+        some = list(found[start : start + _SCREENED].astype(np.float32) / 255)
+        near = similarity(shown, some).max(0) >= _LIKE
+        fresh += [picture for picture, same in zip(some, near, strict=True) if not same]
+    return _encode(fresh, progress, device)
 
 
 def _plain(value: Any) -> bool:

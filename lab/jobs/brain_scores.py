@@ -18,7 +18,7 @@ def flat_metrics(
     truth: np.ndarray, arms: Mapping[str, np.ndarray | Sequence[np.ndarray]], n_draws: int, seed: int
 ) -> dict[str, Any]:
     """Score all arms against the stimuli (n, H, W[, 3]); the arm ``quantized`` carries no prefix."""
-    networks = _networks(truth)
+    networks = networks_for(truth)
     flat: dict[str, Any] = dict(
         metrics.compare(
             truth, arms, main="quantized", reference="fp", seed=seed, n_draws=n_draws, networks=networks
@@ -29,7 +29,7 @@ def flat_metrics(
     return flat
 
 
-def _networks(truth: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def networks_for(truth: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Return the ImageNet network, where it is installed and pictures are large enough to mean anything."""
     if truth.ndim != 4 or truth.shape[1] < _SMALLEST:
         return {}

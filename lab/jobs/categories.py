@@ -41,6 +41,36 @@ HOW = {
 _PREFIX = {"brainit": "", "network": "network.", "ridge": "ridge."}
 
 
+def train_folds(
+    run: Run, config: ReconstructConfig, subject: Subject, progress: Progress = silent
+) -> dict[str, Any]:
+    """Train the networks of every held-out run and stop there; `run_categories` goes on from them.
+
+    Returns
+    -------
+    dict
+        ``n_folds`` and ``n_train``, the fewest trials a fold was trained on.
+
+    Raises
+    ------
+    InputError
+        No labels, or fewer than two runs or categories.
+    """
+    names = run_names(_labelled(subject))
+    brain, classes = brain_settings(config), len(np.unique(subject.labels))  # type: ignore[arg-type]
+    folds = _folds(run, brain, subject, names, classes, progress)
+    return {"n_folds": len(folds["held"]), "n_train": min(folds["n_train"])}
+
+
+def _labelled(subject: Subject) -> Subject:
+    if subject.labels is None:
+        raise InputError(
+            f"dataset {subject.dataset!r}, subject {subject.name!r}: neither pictures nor category labels, "
+            "so there is nothing to decode; choose another dataset (brainlab data list)"
+        )
+    return subject
+
+
 def run_categories(
     run: Run, config: ReconstructConfig, subject: Subject, progress: Progress = silent
 ) -> dict[str, Any]:
@@ -69,12 +99,8 @@ def run_categories(
     InputError
         No labels, or fewer than two runs or categories.
     """
-    if subject.labels is None:
-        raise InputError(
-            f"dataset {subject.dataset!r}, subject {subject.name!r}: neither pictures nor category labels, "
-            "so there is nothing to decode; choose another dataset (brainlab data list)"
-        )
-    brain, names, labels = brain_settings(config), run_names(subject), subject.labels.astype(str)
+    labels = np.asarray(_labelled(subject).labels).astype(str)
+    brain, names = brain_settings(config), run_names(subject)
     scores = {"ridge": _ridge(run, config, subject, labels, names, progress)}
     folds = _folds(run, brain, subject, names, len(scores["ridge"].classes), progress)
     for arm in ("brainit", "network"):

@@ -15,7 +15,7 @@ from brainit.fitting import fit
 from brainit.subject import Subject
 from lab.config import ReconstructConfig
 from lab.files import write_json, write_npz
-from lab.jobs.brain_data import BrainData, open_subjects, prior_targets, zoo_targets
+from lab.jobs.brain_data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.progress import Progress, silent
 from lab.runs import Run
 
@@ -74,18 +74,14 @@ def reconstruct(
         if until == "prepare":
             return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
         if data.subject.stimuli is None:
-            from lab.jobs.categories import run_categories
+            from lab.jobs.categories import run_categories, train_folds
 
+            if until == "train":
+                trained = train_folds(run, config, data.subject, progress)
+                return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject), **trained}
             metrics = run_categories(run, config, data.subject, progress)
         else:
-            decoder = fit(
-                data.learners,
-                zoo_targets(data.learners, progress),
-                config.brain,
-                checkpoints or run.checkpoints / "brainit",
-                progress,
-                external=prior_targets(config.external, config.seed, progress),
-            )
+            decoder = train(config, data, checkpoints or run.checkpoints / "brainit", progress)
             for record in decoder.report.get("training", []):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
             if until == "train":
@@ -99,6 +95,22 @@ def reconstruct(
     return {"report": str(page), **metrics}
 
 
+def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progress: Progress) -> Any:
+    """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
+    from lab.jobs.zoo import choose_device
+
+    device = choose_device(config.device)
+    return fit(
+        data.learners,
+        zoo_targets(data.learners, progress, device),
+        config.brain,
+        folder,
+        progress,
+        external=external_targets(config, data.subject, progress, device),
+        device=device,
+    )
+
+
 def _pictures(
     run: Run, config: ReconstructConfig, data: BrainData, decoder: Any, progress: Progress
 ) -> dict[str, Any]:
@@ -109,10 +121,11 @@ def _pictures(
     truth = test.images()
     like, device = truth.shape[1:], choose_device(config.device)
     predicted = run.step("predict", lambda: brain_structure.predictions(decoder, test))
-    simple = run.step("baselines", lambda: brain_structure.baselines(train, test))
+    left_out = decoder.held_out(train.name)[0] if config.structure == "blend" else ()
+    simple = run.step("baselines", lambda: brain_structure.baselines(train, test, left_out, device))
     first = run.step(
         "structure",
-        lambda: brain_structure.structural(config, train, test, predicted, simple["ridge"], progress),
+        lambda: brain_structure.structural(config, train, test, predicted, simple, decoder, progress),
     )
     tokens = predicted["tokens"] if config.tokens == "brainit" else tokens_of(first["start"])
     arms: dict[str, Any] = {}

@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainit import datasets, metrics
+from brainit import datasets
+from brainit.metrics import score
 from brainit.subject import Subject
 from lab.config import ReconstructConfig
 from lab.errors import InputError
 from lab.jobs.brain_draw import draw
-from lab.jobs.brain_structure import glyph_weights
 from lab.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Left-out training pictures and what decoders that had not seen them make of them.
+
+    Parameters
+    ----------
+    truth, seen : float32 arrays of shape (n, H, W[, 3])
+        Pictures shown, and their structural pictures.
+    conditions : dict of str to float32 array of shape (n, 17, 192)
+        Tokens by source: ``brainit``, ``picture``.
+    ridge : float32 array like ``truth``, optional
+        Ridge from voxels to pixels, for comparison.
+    """
+
+    truth: np.ndarray
+    seen: np.ndarray
+    conditions: dict[str, np.ndarray]
+    ridge: np.ndarray | None = None
+
+    def every(self, step: int) -> LeftOut:
+        """Return each ``step``-th picture."""
+        tokens = {name: own[::step] for name, own in self.conditions.items()}
+        ridge = None if self.ridge is None else self.ridge[::step]
+        return LeftOut(self.truth[::step], self.seen[::step], tokens, ridge)
 
 
 def tune(
@@ -24,51 +51,101 @@ def tune(
     n_samples: Sequence[int] = (1, 4),
     every: int = 2,
     progress: Progress = silent,
+    checkpoints: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Score strengths and numbers of averaged samples on held-out training trials, full precision.
 
     Parameters
     ----------
     config : ReconstructConfig
-        With ``structure: posterior``, whose held-out pictures of training trials are what is decoded.
+        With ``structure`` posterior, brainit or blend.
     every : int
-        Take every so many training trials.
+        Take every so many left-out trials.
+    checkpoints : Path, optional
+        Folder of the network's training: read where it is finished, else written.
 
     Returns
     -------
     list of dict
-        First the structural picture itself, then a row for each setting: tokens, strength, n_samples and mean
-        scores. Brain-IT's tokens of a training trial come from a fit to the other two thirds.
+        First ridge where it is known and the structural picture itself, then a row for each setting: tokens,
+        strength, n_samples and mean scores. What is scored comes from decoders that had not seen the trial.
     """
-    if config.structure != "posterior":
+    if config.structure not in ("posterior", "brainit", "blend"):
         raise InputError(
             f"tuning needs structural pictures of left-out training trials, which "
-            f"structure={config.structure!r} does not give; allowed: posterior"
+            f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
         )
-    from brainit.posterior import fit_posterior
     from lab import zoo
     from lab.images import to_model
+    from lab.jobs.brain_scores import networks_for
+    from lab.jobs.zoo import choose_device
+
+    make = _of_posterior if config.structure == "posterior" else _of_brainit
+    held, device = make(config, progress, checkpoints).every(every), choose_device(config.device)
+    networks = networks_for(held.truth)
+    known = {name: network(held.truth) for name, network in networks.items()}
+
+    def means(pictures: np.ndarray) -> dict[str, float]:
+        features = {name: (network(pictures), known[name]) for name, network in networks.items()}
+        return {k: round(v, 4) for k, v in score(pictures, held.truth, features).means().items()}
+
+    plain = {"structure": held.seen} if held.ridge is None else {"ridge": held.ridge, "structure": held.seen}
+    rows = [{"tokens": name, "strength": 0.0, "n_samples": 0, **means(own)} for name, own in plain.items()]
+    denoiser, start = zoo.load(config.denoiser, device), to_model(held.seen).numpy()
+    for name, strength in product(held.conditions, strengths):
+        one = config.model_copy(update={"strength": strength, "n_samples": 1})
+        drawn = [
+            draw(one, denoiser, held.conditions[name], start, number, held.truth.shape[1:], device, progress)
+            for number in range(max(n_samples))
+        ]
+        for k in n_samples:
+            rows.append(
+                {"tokens": name, "strength": strength, "n_samples": k, **means(np.mean(drawn[:k], 0))}
+            )
+    return rows
+
+
+def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+    """Take the trials that Brain-IT's training held out."""
+    from lab.images import from_model
+    from lab.jobs.brain_data import open_subjects
+    from lab.jobs.brain_structure import baselines, blended, inverted, maps_of, unit_tokens
+    from lab.jobs.reconstruct import train
+
+    data = open_subjects(config, progress)
+    decoder = train(config, data, checkpoints, progress)
+    own = data.subject.part("train").mean_over_repeats()
+    stimuli, held = decoder.held_out(own.name)
+    # the blend's weights are two for each of five bands, found on these very trials
+    simple = baselines(own, own.select(np.arange(2)), stimuli)
+    row = {str(key): i for i, key in enumerate(own.stimulus_id)}
+    truth = own.images()[[row[str(key)] for key in stimuli]]
+    maps = maps_of(held)
+    if config.structure == "blend":
+        few = {name: part[:2] for name, part in maps.items()}
+        seen = blended(decoder, own, few, simple).left_out
+    else:
+        seen = from_model(inverted(maps), truth.shape[1:])
+    return LeftOut(truth, seen, {"brainit": unit_tokens(held)}, simple["ridge_left_out"].astype(np.float32))
+
+
+def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+    """Take every training trial; Brain-IT's tokens come from a fit to the other two thirds."""
+    from brainit.posterior import fit_posterior
+    from lab.images import to_model
+    from lab.jobs.brain_structure import glyph_weights
     from lab.jobs.reconstruct import tokens_of
 
-    train = datasets.open(config.dataset, config.root, config.subject, **config.options).part("train")
-    train = train.mean_over_repeats()
-    pictures = train.images()
-    fitted = fit_posterior(train.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
-    chosen = np.arange(0, len(pictures), every)
-    truth, seen = pictures[chosen], fitted.held_out().picture[chosen]
-    start = to_model(seen).numpy()
-    denoiser = zoo.load(config.denoiser)
-    conditions = {"picture": tokens_of(start), "brainit": _left_out_tokens(config, train, progress)[chosen]}
-    rows = [{"tokens": "none", "strength": 0.0, "n_samples": 0, **_means(seen, truth)}]
-    for name, strength in product(conditions, strengths):
-        one = config.model_copy(update={"strength": strength, "n_samples": 1})
-        shape, drawn = truth.shape[1:], []
-        for number in range(max(n_samples)):
-            drawn.append(draw(one, denoiser, conditions[name], start, number, shape, "cpu", progress))
-        for k in n_samples:
-            scores = _means(np.mean(drawn[:k], 0), truth)
-            rows.append({"tokens": name, "strength": strength, "n_samples": k, **scores})
-    return rows
+    own = datasets.open(config.dataset, config.root, config.subject, **config.options).part("train")
+    own = own.mean_over_repeats()
+    pictures = own.images()
+    fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
+    seen = fitted.held_out().picture
+    tokens = {
+        "picture": tokens_of(to_model(seen).numpy()),
+        "brainit": _left_out_tokens(config, own, progress),
+    }
+    return LeftOut(pictures, seen, tokens)
 
 
 def _left_out_tokens(
@@ -76,10 +153,10 @@ def _left_out_tokens(
 ) -> np.ndarray:
     """Return Brain-IT's tokens (n, 17, 192) of every training trial, by networks that have not seen it."""
     from brainit.fitting import fit
-    from lab.jobs.brain_data import prior_targets, zoo_targets
+    from lab.jobs.brain_data import external_targets, zoo_targets
     from lab.jobs.brain_structure import predictions
 
-    external = prior_targets(config.external, config.seed, progress)
+    external = external_targets(config, train, progress)
     fold = np.random.default_rng(config.seed).permutation(train.n_trials) % folds
     out: dict[int, np.ndarray] = {}
     for k in range(folds):
@@ -90,7 +167,3 @@ def _left_out_tokens(
             zip(np.flatnonzero(fold == k), predictions(decoder, part.part("test"))["tokens"], strict=True)
         )
     return np.stack([out[i] for i in range(train.n_trials)])
-
-
-def _means(pictures: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    return {k: round(v, 4) for k, v in metrics.score(pictures, truth).means().items()}

@@ -17,6 +17,7 @@ from lab.errors import InputError
 from lab.files import read_npz
 from lab.jobs import categories
 from lab.jobs.categories import brain_settings, run_categories
+from lab.jobs.reconstruct import reconstruct
 from lab.report import build_report
 from lab.runs import Run
 from tests.brainit.datasets.conftest import write_haxby
@@ -94,6 +95,22 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_metrics(
     go(settings, tmp_path / "r")
     assert seen == ["run-1", "run-2", "run-3", "run-3", "run-4"]
     assert equal_metrics(tmp_path / "r", finished) == []
+
+
+def test_training_stops_after_training_and_the_whole_job_goes_on_from_it(
+    settings: ReconstructConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "r"
+    found = reconstruct(settings, out, until="train")
+    assert (found["n_folds"], found["n_train"]) == (4, 9)
+    assert not any((out / name).exists() for name in ("metrics.json", "report.html", "done.json"))
+
+    def never(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(categories, "predict_held_out", never)
+    reconstruct(settings, out)
+    assert equal_metrics(out, finished) == []
 
 
 def test_report_says_why_there_are_no_pictures_and_shows_no_empty_sections(finished: Path) -> None:

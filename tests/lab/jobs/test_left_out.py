@@ -1,0 +1,75 @@
+"""External pictures, blending and tuning: nothing of a test picture gets in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lab.config import ReconstructConfig
+from lab.errors import InputError
+from lab.files import read_npz
+from lab.jobs import brain_data
+from lab.jobs.reconstruct import reconstruct
+from lab.jobs.tune import tune
+
+BRAIN: dict[str, Any] = {
+    "model": {"width": 16, "heads": 2, "depth": 0},
+    "clusters": {"n_clusters": 4},
+    "train": {"epochs": 2, "steps_per_epoch": 4},
+    "encoder_rank": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> ReconstructConfig:
+    from brainit.datasets import simulated
+
+    root = tmp_path_factory.mktemp("simulated") / "data"
+    sizes = {"n_subjects": 1, "n_voxels": 60, "n_train": 40, "n_shared": 40, "n_test": 4, "n_repeats": 2}
+    simulated.generate(root, simulated.preset("small", **sizes, n_sessions=1))
+    return ReconstructConfig(
+        dataset="simulated", root=str(root), structure="blend", steps=2, noise_seeds=1, guidance=1.0,
+        bootstrap=100, train_on="one", brain=BRAIN,
+    )  # fmt: skip
+
+
+def test_external_pictures_like_a_test_picture_are_left_out(
+    settings: ReconstructConfig, tmp_path: Path
+) -> None:
+    data = brain_data.open_subjects(settings, lambda *_: None)
+    tested = data.subject.part("test")
+    shown = np.stack([tested.stimuli[k] for k in np.unique(tested.stimulus_id)])  # type: ignore[index]
+    other = np.random.default_rng(0).random((5, 64, 64, 3)).astype(np.float32)
+    file = tmp_path / "pictures.npz"
+    np.savez(file, images=(np.concatenate([shown, other]) * 255).round().astype(np.uint8))
+    config = settings.model_copy(update={"external": 9, "external_stimuli": str(file)})
+    found = brain_data.external_targets(config, data.subject, lambda *_: None)
+    assert found is not None and len(found) == 5  # of 4 test pictures and 5 others
+    assert brain_data.external_targets(settings, data.subject, lambda *_: None) is None
+
+
+def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, tmp_path: Path) -> None:
+    metrics = reconstruct(settings, tmp_path / "run")
+    assert "ridge" in metrics["structure.made_by"] and "brainit_structural.pixcorr" in metrics
+    assert all(metrics[f"structure.brainit_weight.from_{low}"] >= 0 for low in (0, 3, 6, 12, 24))
+    for score in ("pixcorr", "ssim", "two_way_feature"):
+        if score in metrics:  # the ImageNet network is optional
+            gap = metrics[f"minus_ridge.{score}"]
+            assert metrics[f"minus_ridge.{score}.low"] <= gap <= metrics[f"minus_ridge.{score}.high"]
+            assert gap == pytest.approx(metrics[score] - metrics[f"ridge.{score}"], abs=1e-5)
+    arrays = read_npz(tmp_path / "run" / "arrays.npz")
+    assert not np.allclose(arrays["structural"], arrays["brainit_structural"])
+
+    checkpoints = tmp_path / "run" / "checkpoints" / "brainit"
+    before = (checkpoints / "decoder.safetensors").stat().st_mtime_ns
+    rows = tune(settings, strengths=(0.5,), n_samples=(1, 2), every=1, checkpoints=checkpoints)
+    assert (checkpoints / "decoder.safetensors").stat().st_mtime_ns == before  # not trained again
+    assert [(r["tokens"], r["strength"], r["n_samples"]) for r in rows] == [
+        ("ridge", 0.0, 0), ("structure", 0.0, 0), ("brainit", 0.5, 1), ("brainit", 0.5, 2),
+    ]  # fmt: skip
+    assert all(-1 <= row["pixcorr"] <= 1 for row in rows)
+    with pytest.raises(InputError, match="posterior, brainit, blend"):
+        tune(settings.model_copy(update={"structure": "ridge"}))
