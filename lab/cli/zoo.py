@@ -48,7 +48,7 @@ def train(
     minutes: Minutes = None,
     limit: Limit = None,
     seed: Seed = 0,
-    further: Annotated[bool, typer.Option("--further", help="Start from the weights that are there.")] = False,
+    further: Annotated[bool, typer.Option("--further", help="Start from the weights there.")] = False,
     device: Device = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,

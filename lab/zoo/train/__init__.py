@@ -130,7 +130,7 @@ def refine(
 
 
 def merge_card(name: str, part: dict[str, Any], drop: tuple[str, ...] = ()) -> None:
-    """Write ``part`` over what a model's card (``cards/NAME.json``) says, and ``drop`` what no longer holds."""
+    """Write ``part`` over what a model's card (``cards/NAME.json``) says; ``drop`` what no longer holds."""
     import json
 
     from lab.files import write_text
@@ -140,13 +140,13 @@ def merge_card(name: str, part: dict[str, Any], drop: tuple[str, ...] = ()) -> N
 
 
 def _weights(name: str, device: str) -> Any:
-    """What training goes on from: a model, or a denoiser with its null condition."""
+    """Return what training goes on from: a model, or a denoiser with its null condition."""
     model = load(name, device)
     return (model, null_tokens(name)) if name in DENOISERS else model
 
 
 def _history(name: str) -> list[dict[str, Any]]:
-    """What the card says of all earlier training, oldest first."""
+    """Return what the card says of all earlier training, oldest first."""
     card = info(name)
     known = [card[key] for key in ("training", "decoder_training") if key in card]
     before = [stage for part in known for stage in part.pop("earlier", [])]

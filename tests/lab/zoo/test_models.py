@@ -26,7 +26,7 @@ def images() -> torch.Tensor:
     return drawn.float() / 255
 
 
-@pytest.mark.parametrize("name", ["autoencoder-64", "encoder-64", "structure-64", "unet-64"])
+@pytest.mark.parametrize("name", ["autoencoder-64", "encoder-64", "structure-64", "unet-64", "dit-64"])
 def test_first_set_is_here_and_loads(name: str) -> None:
     assert name in zoo.names()
     assert not model(name).training
@@ -87,15 +87,16 @@ def test_structure(images: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def test_denoiser_has_learned(images: torch.Tensor) -> None:
-    unet, null = model("unet-64"), zoo.null_tokens("unet-64")
+@pytest.mark.parametrize("name", zoo.DENOISERS)
+def test_denoiser_has_learned(images: torch.Tensor, name: str) -> None:
+    denoiser, null = model(name), zoo.null_tokens(name)
     assert null.shape == (17, 192)
     x0, c = model("autoencoder-64").encode(images), model("encoder-64")(images)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     t = torch.full((6,), 500.0)
 
     def error(condition: torch.Tensor) -> float:
-        v = unet(0.5 * x0 + 0.5 * noise, timestep=t, encoder_hidden_states=condition).sample
+        v = denoiser(0.5 * x0 + 0.5 * noise, timestep=t, encoder_hidden_states=condition).sample
         return float((v - (noise - x0)).square().mean())
 
     told, untold, wrong = error(c), error(null.expand_as(c)), error(c.roll(1, 0))
