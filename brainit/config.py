@@ -232,7 +232,21 @@ _FEW: dict[str, Any] = {
     "care": {"calibrate": "stack", "folds": 3},
 }
 
-PRESETS: dict[str, dict[str, Any]] = {"nsd": {"care": {"ridge": False}}, "small": _SMALL, "few": _FEW}
+# Thousands of trials: more clusters, more positions a step, and training until it stops helping. Sized by
+# left-out training trials of a simulated subject; about ten minutes on one core.
+_LARGE: dict[str, Any] = {
+    "model": _SMALL["model"],
+    "clusters": {"method": "kmeans", "n_clusters": 64},
+    "train": {**_SMALL["train"], "epochs": 20, "positions": [32, 16, 16]},
+    "care": {"calibrate": "stack"},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "nsd": {"care": {"ridge": False}},
+    "small": _SMALL,
+    "few": _FEW,
+    "large": _LARGE,
+}
 
 
 def parse_config(values: Mapping[str, Any] | None = None, *, preset: str = "small") -> BrainITConfig:
@@ -243,7 +257,8 @@ def parse_config(values: Mapping[str, Any] | None = None, *, preset: str = "smal
     values : mapping, optional
         Overrides such as ``{"train": {"epochs": 5}}``.
     preset : str
-        "nsd" (published sizes), "small" (hundreds of trials, CPU) or "few" (under about 200 trials).
+        "nsd" (published sizes), "large" (thousands of trials), "small" (hundreds of trials, CPU) or "few"
+        (under about 200 trials).
 
     Raises
     ------

@@ -51,8 +51,10 @@ class ReconstructConfig(Settings):
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="the dataset's own options (brainlab data info NAME)"
     )
-    preset: Literal["small", "few", "nsd"] = Field(
-        "small", description="starting point of the settings under brain: few is for under about 200 trials"
+    preset: Literal["small", "few", "large", "nsd"] = Field(
+        "small",
+        description="starting point of the settings under brain: few is for under about 200 trials, large "
+        "for thousands",
     )
     external: int = Field(
         0,

@@ -21,7 +21,7 @@ Recipe = Annotated[
     typer.Option("--recipe", help="How the decoder is quantized (brainlab list presets), or none."),
 ]
 Preset = Annotated[
-    str | None, typer.Option("--preset", help="Brain-IT settings to start from: small or nsd.")
+    str | None, typer.Option("--preset", help="Brain-IT settings to start from: few, small, large or nsd.")
 ]
 Strength = Annotated[
     float | None, typer.Option("--strength", help="Noise added to the structural picture, 0 to 1.")
@@ -29,6 +29,11 @@ Strength = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", help="Sampling steps.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Classifier-free guidance; 1 is none.")]
 Samples = Annotated[int | None, typer.Option("--n-samples", help="Samples averaged into one reconstruction.")]
+
+Checkpoints = Annotated[
+    Path | None,
+    typer.Option("--checkpoints", help="Training of another run (RUN/checkpoints/brainit), not done again."),
+]
 
 DEFAULT_OUT = Path("runs/brain")
 
@@ -92,6 +97,7 @@ def reconstruct(
     device: Device = None,
     config: ConfigFile = None,
     sets: Sets = None,
+    checkpoints: Checkpoints = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -112,7 +118,7 @@ def reconstruct(
         "seed": seed,
         "device": device,
     }
-    _go(None, out, flags, config, sets, dry_run, as_json)
+    _go(None, out, flags, config, sets, dry_run, as_json, checkpoints)
 
 
 @app.command()
@@ -125,10 +131,7 @@ def tune(
     device: Device = None,
     config: ConfigFile = None,
     sets: Sets = None,
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option("--checkpoints", help="Training of a run (RUN/checkpoints/brainit), not done again."),
-    ] = None,
+    checkpoints: Checkpoints = None,
     as_json: AsJson = False,
 ) -> None:
     """Score diffusion strengths on left-out training trials.
@@ -224,6 +227,7 @@ def _go(
     sets: list[str] | None,
     dry_run: bool,
     as_json: bool,
+    checkpoints: Path | None = None,
 ) -> None:
     from lab.config import ReconstructConfig
     from lab.jobs.checks import check_names
@@ -235,7 +239,7 @@ def _go(
     from lab.progress import reporting
 
     with reporting() as progress:
-        result = job(settings, out, progress, dry_run=dry_run, until=until)
+        result = job(settings, out, progress, dry_run=dry_run, until=until, checkpoints=checkpoints)
     if as_json:
         emit_json(result)
         return

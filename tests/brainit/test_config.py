@@ -32,7 +32,7 @@ def test_bad_values_give_one_line(values: dict[str, Any], words: str) -> None:
 
 
 def test_unknown_preset_names_the_known() -> None:
-    with pytest.raises(InputError, match=r"\['few', 'nsd', 'small'\]"):
+    with pytest.raises(InputError, match=r"\['few', 'large', 'nsd', 'small'\]"):
         parse_config(preset="huge")
 
 
