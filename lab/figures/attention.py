@@ -32,7 +32,7 @@ def sink_mass(
     text, quiet, *_ = ink(theme)
     figure = canvas(9.6, 0.3 * len(names) + 1.3, theme)
     grid = figure.add_gridspec(1, 2, width_ratios=(3, 2))
-    ax = axes(figure, grid[0], theme=theme)
+    ax = axes(figure, grid[0], theme=theme)  # type: ignore[arg-type]
     mesh = ax.pcolormesh(
         np.arange(keys + 1) - 0.5, np.arange(len(names) + 1), mass, cmap="viridis", vmin=0,
         vmax=max(mass.max(), 2 / keys), rasterized=True,
@@ -46,7 +46,7 @@ def sink_mass(
     bar.ax.tick_params(colors=quiet, labelcolor=text, labelsize=8)
     bar.outline.set_visible(False)
     bar.set_label("mean probability", color=text, fontsize=9)
-    side = axes(figure, grid[1], theme=theme, grid="x")
+    side = axes(figure, grid[1], theme=theme, grid="x")  # type: ignore[arg-type]
     for row, name in zip(rows, names, strict=True):
         leading = np.asarray(modules[name])[:, 0]
         side.plot(

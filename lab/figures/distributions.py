@@ -52,7 +52,8 @@ def level_histogram(
     text = ink(theme)[0]
     figure = canvas(7.4, 2.5 + 0.24 * len(grids), theme)
     parts = figure.add_gridspec(2, 1, height_ratios=(2.2, 0.28 * len(grids) + 0.1), hspace=0.02)
-    ax, rug = axes(figure, parts[0], theme=theme), axes(figure, parts[1], theme=theme)
+    ax = axes(figure, parts[0], theme=theme)  # type: ignore[arg-type]
+    rug = axes(figure, parts[1], theme=theme)  # type: ignore[arg-type]
     density = counts / counts.sum() / np.diff(edges)
     floor = density[used].min() / 2
     ax.stairs(

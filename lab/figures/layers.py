@@ -39,7 +39,8 @@ def statistic_bars(
     Parameters
     ----------
     rows : sequence of mapping
-        With ``layer``, ``tensor``, ``kind`` and the statistic.
+        With ``layer``, ``kind`` and the statistic; ``also``, if there, is the number of further layers that
+        read the same tensor.
     statistic : str
     meaning : str
         What it is, in words.
@@ -71,13 +72,18 @@ def statistic_bars(
                 label=label,
             )
     ax.set_yticks(y, [shorten(row["layer"], 44) for row in shown], fontsize=7.5)
+    more = [int(row.get("also") or 0) for row in shown]
+    for at, value, count in zip(y, values, more, strict=True):
+        if count:
+            ax.text(value, at, f" +{count}", va="center", fontsize=7.5, color=text)
     middle = float(np.median([float(row[statistic]) for row in ranked]))
     ax.axvline(middle, color=quiet, linestyle="--", linewidth=1, label=f"median layer, {middle:.3g}")
     ax.set(xlabel=statistic, ylim=(-0.7, len(shown) - 0.3))
     ax.legend(frameon=False, fontsize=9, labelcolor=text, loc="lower right")
     said = f"{ranked[0]['layer']} has the largest, {values[0]:.4g}; the median layer {middle:.3g}"
+    joined = " A number beside a bar: further layers that read the same tensor." if any(more) else ""
     caption = (
-        f"{statistic}: {meaning}. The {len(shown)} largest of {len(ranked)} layers; {said}. "
+        f"{statistic}: {meaning}. The {len(shown)} largest of {len(ranked)} tensors; {said}.{joined} "
         f"{provenance.sentence()}"
     )
     return Plate(figure, caption, f"Bar chart of {len(shown)} layers by {statistic}: {said}.")

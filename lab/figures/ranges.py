@@ -47,6 +47,7 @@ def skip_ranges(
             f"{name}: below {tops['hidden']:.3g}, skip {tops['skip']:.3g} ({wide / max(narrow, 1e-12):.2f}x)"
         )
     ax.axvline(0, color=quiet, linewidth=0.8)
+    ax.use_sticky_edges = False
     ax.margins(x=0.04)
     ax.set_yticks(range(len(layers))[::-1], [shorten(n, 40) for n in layers], fontsize=8)
     ax.set(xlabel="value of the input", ylim=(-0.6, len(layers) - 0.4))
@@ -89,8 +90,8 @@ def axis_ranges(
     ):
         ax = axes(figure, 1, 2, k + 1, theme=theme, grid="y")
         order = np.argsort(-(high - low), kind="stable")
-        x = np.arange(len(low))
-        ax.fill_between(x, low[order], high[order], step="mid", color=colour, linewidth=0, alpha=0.9)
+        sides = [np.append(side[order], side[order][-1]) for side in (low, high)]
+        ax.fill_between(np.arange(len(low) + 1), *sides, step="post", color=colour, linewidth=0, alpha=0.9)
         ax.set(xlabel=f"{name}, widest first", xlim=(-0.02 * len(low), 1.02 * len(low)))
         ax.set_ylim(limits[0] - margin, limits[1] + margin)
         ax.set_title(f"D = {spread:.3g} over {name}s", fontsize=10, color=text)

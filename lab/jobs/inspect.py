@@ -174,9 +174,11 @@ def _draw(
     looked = f"{s['samples']} samples at {len(s['timesteps'])} timesteps"
     source = Provenance(s["name"], looked, s["recording"]["seed"], config)
     shown = {"": overview(seen, source, sort)}
-    for index, name in enumerate(close_ups(seen, sort, _CLOSE_UPS)):
+    why = close_ups(seen, sort, _CLOSE_UPS)
+    for name, reason in why.items():
         shown[name] = of_layer(seen, name, source)
-        again = _before_after(module, store, seen, name, device) if not index else None
+        wanted = name == next(iter(why)) or "salient" in reason
+        again = _before_after(module, store, seen, name, device) if wanted else None
         if again is not None:
             few = f"{again.settings['samples']} samples at {len(again.settings['timesteps'])} timesteps"
             shown[name] |= surfaces(again, name, Provenance(s["name"], few, source.seed, config))
@@ -188,7 +190,7 @@ def _draw(
                 temporary.write_bytes(draw("light").png())
             done += 1
             progress(done, total, "drawing")
-    page(seen, shown, sort, source).save_as_html(out / "index.html")
+    page(seen, shown, why, sort, source).save_as_html(out / "index.html")
     progress(total, total, "drawing")
 
 

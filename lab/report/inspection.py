@@ -30,12 +30,12 @@ def overview(seen: Observation, source: Provenance, sort: str) -> dict[str, Draw
     rows = seen.layer_table(sort)
     shown: dict[str, Draw] = {}
     if any(row[sort] is not None for row in rows):
+        weights = sort.startswith("weight_")  # those differ between layers that read the same tensor
+        once = rows if weights else _once(seen, rows)
         shown[f"layers-{sort}"] = lambda theme: layers.statistic_bars(
-            rows, sort, STATISTICS[sort], source, theme=theme
+            once, sort, STATISTICS[sort], source, theme=theme
         )
-    moving = _distinct(seen, [row["layer"] for row in seen.layer_table("drift") if row["tensor"] == "input"])[
-        :6
-    ]
+    moving = [row["layer"] for row in _once(seen, seen.layer_table("drift"))][:6]
     times = list(seen.inputs[moving[0]].timesteps)
     if len(times) > 1:
         bands = {
@@ -67,7 +67,7 @@ def of_layer(seen: Observation, name: str, source: Provenance) -> dict[str, Draw
     shown: dict[str, Draw] = {
         "heat": lambda theme: activations.channel_timestep_map(
             stats.absmax, list(stats.timesteps), source, tensor=stats.tensor,
-            marked=marked if len(marked) <= 32 else (), theme=theme,
+            marked=marked.tolist() if len(marked) <= 32 else [], theme=theme,
         ),
     }  # fmt: skip
     if stats.position_low.shape[1] > 1:
@@ -75,7 +75,7 @@ def of_layer(seen: Observation, name: str, source: Provenance) -> dict[str, Draw
         pairs.append((stats.position_low.min(0), stats.position_high.max(0)))
         spread = tuple(stats.spreads().mean(0).tolist())
         shown["axes"] = lambda theme: ranges.axis_ranges(
-            *pairs, spread, source, stats.tensor, _position(stats), theme  # type: ignore[arg-type]
+            pairs[0], pairs[1], spread, source, stats.tensor, _position(stats), theme  # type: ignore[arg-type]
         )  # fmt: skip
     borders = edges().numpy()
     tensors = {"input": (stats.histogram.sum(0), stats.channel["min"].min(), stats.channel["max"].max())}
@@ -139,12 +139,15 @@ def _bands(seen: Observation, name: str) -> Mapping[str, np.ndarray]:
     return {key: np.array([row[key] for row in rows]) for key in ("min", "max", "p1", "p99", "p50")}
 
 
-def _distinct(seen: Observation, names: list[str]) -> list[str]:
-    """Leave out layers that read the same tensor as one before them."""
-    kept: dict[bytes, str] = {}
-    for name in names:
-        channel = seen.inputs[name].channel
-        kept.setdefault(channel["mean"].tobytes() + channel["max"].tobytes(), name)
+def _once(seen: Observation, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of plain inputs, those that read the same tensor joined into their first: ``also`` counts them."""
+    kept: dict[bytes, dict[str, Any]] = {}
+    for row in rows:
+        if row["tensor"] == "input":
+            channel = seen.inputs[row["layer"]].channel
+            tensor = channel["mean"].tobytes() + channel["max"].tobytes()
+            first = kept.setdefault(tensor, {**row, "also": -1})
+            first["also"] += 1
     return list(kept.values())
 
 
@@ -160,13 +163,28 @@ def _grid(described: dict[str, Any]) -> Any:
     return TypeAdapter(AnyGrid).validate_python(described)
 
 
-def close_ups(seen: Observation, sort: str, most: int) -> list[str]:
-    """Layers to look at closely: the first by a statistic that read different tensors."""
-    ranked = [row["layer"] for row in seen.layer_table(sort) if row["tensor"] == "input"]
-    return _distinct(seen, ranked)[:most]
+def close_ups(seen: Observation, sort: str, most: int) -> dict[str, str]:
+    """Name layers to look at closely, with the reason.
+
+    The first ones by a statistic that read different tensors, the one with most salient channels, and the one
+    whose positions spread most beyond its channels.
+    """
+    rows = _once(seen, seen.layer_table(sort))
+    found = {row["layer"]: f"Number {i + 1} by {sort}." for i, row in enumerate(rows[:most])}
+    salient = max(rows, key=lambda row: row["salient_channels"])
+    if salient["salient_channels"]:
+        found.setdefault(salient["layer"], f"Most salient channels: {salient['salient_channels']}.")
+    wide = [row for row in rows if (row["spread_position"] or 0) > row["spread_channel"] > 0]
+    if wide:
+        row = max(wide, key=lambda row: row["spread_position"] / row["spread_channel"])
+        found.setdefault(row["layer"], "Outliers by position: its spread over positions is the larger one.")
+    return found
 
 
-def page(seen: Observation, shown: Mapping[str, Mapping[str, Draw]], sort: str, source: Provenance) -> Any:
+def page(
+    seen: Observation, shown: Mapping[str, Mapping[str, Draw]], why: Mapping[str, str], sort: str,
+    source: Provenance,
+) -> Any:  # fmt: skip
     """Render one self-contained page: what was looked at, the table, all layers' figures, single layers."""
     from lab.report.block import figure, table
     from lab.report.page import render_block, render_page
@@ -183,7 +201,7 @@ def page(seen: Observation, shown: Mapping[str, Mapping[str, Draw]], sort: str, 
     sections = []
     for number, (name, figures) in enumerate(shown.items()):
         blocks = [render_block(figure(draw)) for draw in figures.values()]
-        title, intro = ("All layers", "") if not number else (name, f"Number {number} by {sort}.")
+        title, intro = (name, why[name]) if name else ("All layers", "")
         sections.append({"id": f"part{number}", "title": title, "intro": intro, "blocks": blocks})
     settings = [(k, v) for k, v in seen.settings.items() if not isinstance(v, dict | list)]
     extra = [("timesteps", ", ".join(f"{t:g}" for t in seen.settings["timesteps"]))]

@@ -112,8 +112,8 @@ class InputObserver:
         found = {
             "count": now.n, "min": self.low, "max": self.high, "mean": now.mean, "var": now.var,
             "skewness": now.skewness, "kurtosis": now.kurtosis, "outliers": bins.beyond(self.counts, edge),
-            "median_abs": bins.magnitude_quantiles(
-                self.counts, (0.5,), torch.maximum(-self.low, self.high)
+            "p75_abs": bins.magnitude_quantiles(
+                self.counts, (0.75,), torch.maximum(-self.low, self.high)
             )[:, 0],
         }  # fmt: skip
         columns = bins.quantiles(self.counts, tuple(SHARES.values()), self.low, self.high)

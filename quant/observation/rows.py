@@ -18,7 +18,7 @@ STATISTICS = {
     "outliers": "number of outlier values (see the rule)",
     "outlier_share": "share of outlier values",
     "outlier_channels": "number of outlier channels (see the rule)",
-    "salient_channels": "number of salient channels: large for all tokens and samples",
+    "salient_channels": "number of salient channels: large for most tokens and samples (see the rule)",
     "mild_max": "largest magnitude outside the salient channels",
     "channel_ratio": "largest over median channel, of the largest magnitudes",
     "position_ratio": "largest over median token or pixel, of the largest magnitudes",

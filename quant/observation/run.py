@@ -162,8 +162,9 @@ def observe(
         )
     settings = {
         "model": type(model).__name__, "layers": list(patterns), "samples": len(keys), "subset": subset,
-        "timesteps": list(chosen), "batch_size": batch_size, "attention": attention, "null_half": null is not None,
-        "transforms": {p: [label_of(t) for t in each(given)] for p, given in (transforms or {}).items()},
+        "timesteps": list(chosen), "batch_size": batch_size, "attention": attention,
+        "null_half": null is not None,
+        "transforms": {p: [label_of(t) for t in each(g)] for p, g in (transforms or {}).items()},
         "never_ran": [name for name in names if name not in found],
         "trajectories": trajectories.hash, "recording": trajectories.settings,
         "outlier_rule": OUTLIER_RULE, "versions": versions(),

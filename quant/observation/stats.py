@@ -18,13 +18,12 @@ OUTLIER_RULE = (
     "of the channel's rms (of the rms of everything where that median is 0), at the same timestep, rounded "
     "to the nearest histogram edge; the threshold is stored and the count is exact for it. A channel is an "
     f"outlier channel if its largest magnitude is at least {OUTLIER_FACTOR:g} times the median channel's, "
-    "and salient if the median magnitude of its values passes the value threshold at half of the "
-    "timesteps or more, that is, if it is large for all tokens and samples; outliers in other channels are "
-    "mild ones."
+    "and salient if a quarter or more of its values pass the value threshold at half of the timesteps or "
+    "more, that is, if it is large for most tokens and samples; outliers in other channels are mild ones."
 )
 
 CHANNEL_FIELDS = (
-    "count", "min", "max", "mean", "var", "skewness", "kurtosis", "median_abs", "outliers", *SHARES,
+    "count", "min", "max", "mean", "var", "skewness", "kurtosis", "p75_abs", "outliers", *SHARES,
 )  # fmt: skip
 """Columns of the channel table; each an array of shape (timesteps, channels) of `TensorStats.channel`."""
 
@@ -89,7 +88,7 @@ class TensorStats:
 
     def salient(self) -> np.ndarray:
         """Return indices of the salient channels (see `OUTLIER_RULE`)."""
-        high = self.channel["median_abs"] >= self.threshold[:, None]
+        high = self.channel["p75_abs"] >= self.threshold[:, None]
         return np.flatnonzero(high.mean(0) >= 0.5)
 
     def outlier_channels(self) -> np.ndarray:

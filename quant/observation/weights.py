@@ -52,7 +52,7 @@ def _block(rows: Tensor, threshold: float) -> dict[str, np.ndarray]:
     found = {
         "count": moments.n, "min": ordered[:, 0], "max": ordered[:, -1], "mean": moments.mean,
         "var": moments.var, "skewness": moments.skewness, "kurtosis": moments.kurtosis,
-        "median_abs": magnitude.median(1).values,
+        "p75_abs": magnitude.sort(1).values[:, min(size - 1, int(0.75 * size))],
         "outliers": (magnitude >= threshold).sum(1),
     }  # fmt: skip
     for name, share in SHARES.items():
