@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quant.checkpoint import export, load, read_header
     from quant.install import enabled, restore_, use_backend
     from quant.ledger import Ledger
+    from quant.lora import attach_lora, attached_loras, detach_lora
     from quant.observation import Observation, observe
     from quant.plans import Plan
     from quant.quantizer import Quantizer
@@ -30,6 +31,7 @@ _LAZY = {
     "export": "quant.checkpoint", "load": "quant.checkpoint", "read_header": "quant.checkpoint",
     "enabled": "quant.install", "restore_": "quant.install", "use_backend": "quant.install",
     "Observation": "quant.observation", "observe": "quant.observation",
+    "attach_lora": "quant.lora", "attached_loras": "quant.lora", "detach_lora": "quant.lora",
     "Ledger": "quant.ledger", "Plan": "quant.plans", "Quantizer": "quant.quantizer",
     "Trajectories": "quant.trajectories", "record": "quant.trajectories",
 }  # fmt: skip
@@ -37,6 +39,7 @@ _LAZY = {
 __all__ = [
     # verbs
     "plan", "quantize_", "restore_", "enabled", "use_backend", "export", "load", "read_header", "record",
+    "attach_lora", "attached_loras", "detach_lora",
     "observe",
     # what they speak about
     "Ledger", "Observation", "Plan", "Quantizer", "Trajectories",

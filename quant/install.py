@@ -39,12 +39,22 @@ def quant_layers(model: nn.Module) -> dict[str, QuantLayer]:
 
 
 def refuse_quantized(model: nn.Module) -> None:
-    """Raise if `model` or a part of it is quantized already."""
+    """Raise if `model` or a part of it is quantized already, or has a LoRA on the layers to be replaced."""
+    _refuse_loras(model)
     layers = quant_layers(model)
     if layers:
         raise InputError(
             f"the model is already quantized ({len(layers)} layers, the first is {next(iter(layers))!r}): "
             "call quant.restore_(model) first"
+        )
+
+
+def _refuse_loras(model: nn.Module) -> None:
+    attached = model.__dict__.get("_quant_loras")
+    if attached:
+        raise InputError(
+            f"LoRA {next(iter(attached))!r} is attached to layers that would be replaced: call "
+            "quant.detach_lora(model) first, and attach it again afterwards"
         )
 
 
@@ -85,6 +95,7 @@ def restore_(model: nn.Module) -> nn.Module:
     layers = quant_layers(model)
     if not layers:
         raise InputError("the model is not quantized: there is nothing to restore")
+    _refuse_loras(model)
     bare = [name for name, layer in layers.items() if layer.original is None]
     if bare:
         raise InputError(
