@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from lab.cli import brain, compare, data, demo, doctor, inspect, listing, quantize, zoo
+from lab.cli import (
+    bench,
+    brain,
+    compare,
+    data,
+    demo,
+    doctor,
+    inspect,
+    listing,
+    quantize,
+    sensitivity,
+    zoo,
+)
 from lab.cli.options import new_app
 from lab.errors import explain, show
 
@@ -21,6 +33,8 @@ app.command("inspect")(inspect.inspect)
 app.command("plan")(quantize.plan)
 app.command("quantize")(quantize.quantize)
 app.command("compare")(compare.compare)
+app.command("sensitivity")(sensitivity.sensitivity)
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(brain.app, name="brain")

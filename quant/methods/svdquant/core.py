@@ -45,7 +45,7 @@ def handler(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Conte
         if name not in branched and line.weight is not None:
             done([name])
             weight = _weight_of(modules[name])
-            results[name] = to_device(_grouped(weight.to(context.device), line), weight.device)
+            results[name] = to_device(grouped(weight.to(context.device), line), weight.device)
     if not branched:
         return results
     batches = spread_batches(context.trajectories, config.samples, config.steps)
@@ -74,7 +74,7 @@ def _weight_of(module: nn.Module) -> Tensor:
     return module.get_parameter("weight").detach()
 
 
-def _grouped(weight: Tensor, line: LayerPlan) -> LayerResult:
+def grouped(weight: Tensor, line: LayerPlan) -> LayerResult:
     """Plain groups for convolutions, 8-bit channels for modulation."""
     assert line.weight is not None  # planned layers have a format
     layout = weight_layout(line.kind)
