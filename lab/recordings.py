@@ -72,7 +72,9 @@ def zoo_recording(
     null = _null(model)
     if folder is None:
         settings = {"n": n, "steps": steps, "guidance": guidance, "seed": seed}
-        folder = HOME / f"{model}-{_fingerprint(model, settings)}"
+        folder = HOME / f"{model}-{fingerprint(model, settings)}"
+        if (done := _finished(folder)) is not None:  # tokens made on another device differ in the last digit
+            return done
     rows = order(stop=n)
     if len(rows) < n or n < 4:
         raise InputError(f"a recording of {n} samples: there are stimuli for 4 to {len(order())}")
@@ -121,7 +123,7 @@ def _null(model: str) -> torch.Tensor:
     return zoo.null_tokens(model)
 
 
-def _fingerprint(model: str, settings: dict[str, Any]) -> str:
+def fingerprint(model: str, settings: dict[str, Any]) -> str:
     """Short hash over settings, weights and stimuli: another of these is another recording."""
     from lab.zoo import stimuli
 
@@ -129,3 +131,33 @@ def _fingerprint(model: str, settings: dict[str, Any]) -> str:
     for file in (zoo.weight_file(model), zoo.weight_file("encoder-64"), stimuli.SHEET):
         digest.update(file.read_bytes() if file.is_file() else b"-")
     return digest.hexdigest()[:12]
+
+
+def _finished(folder: Path) -> quant.Trajectories | None:
+    import quant
+
+    try:
+        return quant.Trajectories.open(folder)
+    except quant.MissingDataError:
+        return None
+
+
+def recorded_scheduler(store: quant.Trajectories) -> Any:
+    """Return the scheduler that a recording was made with, from its class name and config.
+
+    Raises
+    ------
+    InputError
+        Diffusers has no scheduler of that name.
+    """
+    import diffusers
+
+    from lab.scheduler import RectifiedFlowScheduler
+
+    name, config = store.settings["scheduler"], store.settings["scheduler_config"]
+    if name == RectifiedFlowScheduler.__name__:
+        return RectifiedFlowScheduler.from_config(config)
+    found = getattr(diffusers, name, None)
+    if found is None or not issubclass(found, diffusers.SchedulerMixin):
+        raise InputError(f"the recording at {store.path} used {name}, which is no scheduler of diffusers")
+    return found.from_config(config)

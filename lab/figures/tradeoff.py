@@ -1,0 +1,174 @@
+"""Quality against size, and errors over timesteps, for many recipes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lab.errors import InputError
+from lab.figures.plate import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Plate,
+    Provenance,
+    Theme,
+    axes,
+    canvas,
+    ink,
+    legend,
+    shade,
+)
+
+#: Colour, marker and line of a method, in order of appearance: told apart without colour as well.
+STYLES = (
+    (BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "^", "-."), (ORANGE, "D", ":"),
+    (PURPLE, "v", (0, (5, 1, 1, 1, 1, 1))), (SKY, "P", (0, (3, 1))), ("#777777", "X", (0, (1, 1))),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """One recipe in the plane of size and quality."""
+
+    label: str
+    method: str
+    megabytes: float
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def quality_against_bytes(
+    points: Sequence[Point],
+    quality: str,
+    full_megabytes: float,
+    provenance: Provenance,
+    theme: Theme = "light",
+) -> Plate:
+    """Draw quality over size, with the front that no recipe beats in both.
+
+    Parameters
+    ----------
+    points : sequence of Point
+        With 95 % intervals.
+    quality : str
+        Label of the vertical axis; larger is better.
+    full_megabytes : float
+        Size of the full-precision model.
+    """
+    if not points:
+        raise InputError("no recipes to draw")
+    text, quiet, _, _ = ink(theme)
+    figure = canvas(8.6, 4.6, theme)
+    ax = axes(figure, theme=theme, grid="y")
+    for method, (colour, marker, _) in _styles([p.method for p in points]).items():
+        mine = [p for p in points if p.method == method]
+        tone = shade(colour, theme)
+        for p in mine:
+            if p.low is not None and p.high is not None:
+                ax.plot([p.megabytes] * 2, [p.low, p.high], color=tone, linewidth=1.4)
+        x, y = [p.megabytes for p in mine], [p.value for p in mine]
+        ax.plot(x, y, marker, color=tone, markersize=6.5, linestyle="none", label=method.replace("_", "-"))
+    front = pareto(points)
+    ax.plot([p.megabytes for p in front], [p.value for p in front], color=quiet, linewidth=1, zorder=0)
+    spread = max(p.value for p in points) - min(p.value for p in points)
+    last = -np.inf
+    for p in front:
+        if p.value - last > 0.045 * spread or last == -np.inf:  # labels of near neighbours would overlap
+            ax.annotate(
+                p.label, (p.megabytes, p.value), xytext=(-7, 3), textcoords="offset points", fontsize=8,
+                color=text, ha="right",
+            )  # fmt: skip
+            last = p.value
+    ax.set(xlabel="size of all tensors, MB", ylabel=quality)
+    ax.margins(x=0.22, y=0.08)
+    legend(ax, theme, loc="lower right", ncols=2)
+    caption = (
+        f"{quality} over stored size; bars are 95 % intervals over pictures, the line joins recipes that no "
+        f"other beats in both. Full precision takes {full_megabytes:.1f} MB. {provenance.sentence()}"
+    )
+    alt = "; ".join(f"{p.label}: {p.megabytes:.2f} MB, {p.value:.2f}" for p in points)
+    return Plate(figure, caption, f"Scatter chart of {quality} over megabytes. {alt}.")
+
+
+def pareto(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats in size and quality, by size.
+
+    Examples
+    --------
+    >>> made = [Point("a", "", 1, 5), Point("b", "", 2, 4), Point("c", "", 3, 9)]
+    >>> [p.label for p in pareto(made)]
+    ['a', 'c']
+    """
+    found: list[Point] = []
+    for p in sorted(points, key=lambda p: (p.megabytes, -p.value)):
+        if not found or p.value > found[-1].value:
+            found.append(p)
+    return found
+
+
+def errors_over_time(
+    curves: Mapping[str, tuple[str, Sequence[float], Sequence[float]]],
+    what: str,
+    provenance: Provenance,
+    named: Sequence[str] = (),
+    theme: Theme = "light",
+) -> Plate:
+    """Draw one line a recipe over timesteps, noise on the left as sampling goes.
+
+    Parameters
+    ----------
+    curves : mapping of label to (method, timesteps, errors)
+        Errors are relative powers, drawn on a logarithmic axis; zeros are left out.
+    what : str
+        Label of the vertical axis and first words of the caption.
+    named : sequence of str
+        Labels written at the end of their line.
+    """
+    if not curves:
+        raise InputError("no curves to draw")
+    text = ink(theme)[0]
+    figure = canvas(8.6, 4.2, theme)
+    ax = axes(figure, theme=theme, grid="y")
+    styles = _styles([method for method, _, _ in curves.values()])
+    seen: set[str] = set()
+    heights: list[float] = []
+    for label, (method, times, errors) in curves.items():
+        colour, _, line = styles[method]
+        x, y = np.asarray(times, float), np.asarray(errors, float)
+        keep = np.isfinite(y) & (y > 0)
+        if not keep.any():
+            continue
+        strong = label in named
+        ax.plot(
+            x[keep], y[keep], linestyle=line, color=shade(colour, theme), linewidth=2 if strong else 0.9,
+            alpha=1 if strong else 0.6, label=None if method in seen else method.replace("_", "-"),
+            marker="." if keep.sum() == 1 else "",
+        )  # fmt: skip
+        seen.add(method)
+        at = float(np.log10(y[keep][-1]))
+        if strong and all(abs(at - h) > 0.12 for h in heights):
+            ax.annotate(
+                label, (x[keep][-1], y[keep][-1]), xytext=(5, 0), textcoords="offset points", fontsize=8,
+                color=text, va="center", annotation_clip=False,
+            )  # fmt: skip
+            heights.append(at)
+    ax.set(yscale="log", xlabel="timestep (sampling goes from left to right)", ylabel=what)
+    ax.invert_xaxis()
+    ax.margins(x=0.02)
+    low, high = ax.get_xlim()
+    ax.set_xlim(low, high - 0.3 * abs(low - high) if named else high)
+    legend(ax, theme, loc="upper left", ncols=4)
+    ends = "; ".join(f"{k}: {np.asarray(v[2], float)[-1]:.2e} at the end" for k, v in curves.items())
+    return Plate(figure, f"{what}. {provenance.sentence()}", f"Line chart over timesteps. {ends}.")
+
+
+def _styles(methods: Sequence[str]) -> dict[str, tuple]:
+    names = list(dict.fromkeys(methods))
+    return {name: STYLES[i % len(STYLES)] for i, name in enumerate(names)}

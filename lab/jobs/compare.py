@@ -1,0 +1,142 @@
+"""Job behind ``brainlab compare``: recipes side by side on one model, with gates that prove the meter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError
+from lab.progress import Progress, silent
+
+FAILED = 1
+"""Exit code of a comparison in which a recipe could not be measured."""
+
+
+def compare(
+    model: str,
+    recipes: str,
+    out: Path,
+    settings: Any = None,
+    *,
+    device: str = "auto",
+    recording: Path | None = None,
+    part: str | None = None,
+    share: str | None = None,
+    gates: bool = True,
+    command: str = "",
+    publish: Path | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Quantize copies of a model by recipes and measure them at the same seeds and conditions.
+
+    Finished (recipe, seed) parts lie in ``out/steps`` and are used again, also by a call with more recipes.
+
+    Parameters
+    ----------
+    model : str
+        Shipped denoiser, or any model with a ``recording`` of it.
+    recipes : str
+        ``A,B,…``, wildcards, groups (`lab.panel.recipes.groups`).
+    settings : lab.panel.bench.PanelSettings
+    share : str, optional
+        ``i/k``: only every k-th recipe; `merge` puts the folders of all shares together.
+    gates : bool
+        Run the gates (at seed 0).
+    publish : Path, optional
+        Folder for ``MODEL-ptq.md`` and ``.json``, as committed.
+
+    Returns
+    -------
+    dict
+        ``about``, ``rows``, ``by_seed``, ``gates``, ``orderings``, ``neighbours``, ``curves``, ``failed``.
+
+    Raises
+    ------
+    InputError
+        Unknown recipe, more pictures than conditions, a folder with other settings.
+    MissingDataError
+        No recording of a model that is not shipped.
+    """
+    from lab.jobs.zoo import choose_device
+    from lab.panel import recipes as names
+    from lab.panel.about import about, exact_arithmetic
+    from lab.panel.bench import PanelSettings, open_bench
+    from lab.panel.finish import finish
+    from lab.panel.work import Work
+    from lab.runs import Run
+
+    settings = settings or PanelSettings()
+    chosen = names.share(names.expand(recipes), share)
+    where = choose_device(device)
+    exact_arithmetic(where)
+    bench = open_bench(model, settings, where, recording, part, progress)
+    config = {"model": model, "part": part, "recording": bench.recording.hash, "scored_by": bench.fingerprint}
+    config |= settings.to_dict()
+    with Run.open(out, config) as run:
+        work = Work(bench, run, len(chosen), gates, progress)
+        failed = work.all(chosen)
+        made = about(bench, command, where)
+        return finish(run.path, made, work.parts, work.gates, failed, publish)
+
+
+def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> dict[str, Any]:
+    """Put the parts of several comparisons with equal settings together and write the report again.
+
+    Raises
+    ------
+    InputError
+        The folders' settings differ.
+    MissingDataError
+        A folder is no finished comparison.
+    """
+    from lab.panel.finish import collect, finish
+
+    about, parts, gates, failed = collect(folders)
+    out.mkdir(parents=True, exist_ok=True)
+    return finish(out, about, parts, gates, failed, publish)
+
+
+def in_shares(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
+    """Run ``brainlab compare`` in several processes, each with its share of the recipes.
+
+    Parameters
+    ----------
+    jobs : int
+        Processes; they share one device.
+    arguments : sequence of str
+        What follows ``brainlab compare``, without ``--out``, ``--jobs`` and ``--share``.
+
+    Returns
+    -------
+    list of Path
+        Their folders, ``out/share-i``.
+
+    Raises
+    ------
+    InputError
+        A process ended with an error; its own lines say which.
+    """
+    import subprocess
+    import sys
+
+    if jobs < 1:
+        raise InputError(f"--jobs is {jobs}; it must be at least 1")
+    folders = [out / f"share-{i}" for i in range(1, jobs + 1)]
+    running = []
+    for i, folder in enumerate(folders, 1):
+        words = [*arguments, "--out", str(folder), "--share", f"{i}/{jobs}"]
+        words += ["--no-gates"] if i > 1 and "--no-gates" not in arguments else []
+        # results of the shares are not shown: the merged ones are
+        command = [sys.executable, "-m", "lab.cli.main", "compare", *words]
+        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+    try:
+        codes = [process.wait() for process in running]
+    except BaseException:
+        for process in running:
+            process.terminate()
+        raise
+    bad = [f"share {i}: exit code {code}" for i, code in enumerate(codes, 1) if code not in (0, FAILED)]
+    if bad:
+        raise InputError(f"{'; '.join(bad)}; the same command goes on with what is missing")
+    return folders

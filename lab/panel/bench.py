@@ -1,0 +1,232 @@
+"""What all recipes of a comparison share: model, conditions, noise, decoder, networks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab.errors import InputError, MissingDataError
+from lab.panel.networks import Networks
+from lab.panel.sampling import draw
+from lab.progress import Progress, silent
+
+NULL_OFFSET = 1000
+"""Noise seeds of the null are this far from the others."""
+
+
+@dataclass(frozen=True)
+class PanelSettings:
+    """What decides the numbers.
+
+    Parameters
+    ----------
+    n : int
+        Pictures a seed.
+    seeds : int
+        Noise and calibration seeds 0, 1, ...
+    steps, guidance
+        Of the sampler.
+    calibrate : int
+        Samples of a shipped denoiser's recording (half of them calibrate).
+    forced : int
+        Pictures whose full-precision states are predicted from, for the error at each timestep.
+    batch : int
+        Pictures at a time (twice as many with guidance).
+    """
+
+    n: int = 256
+    seeds: int = 3
+    steps: int = 20
+    guidance: float = 2.0
+    calibrate: int = 64
+    forced: int = 32
+    batch: int = 256
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 4), ("seeds", 1), ("steps", 1), ("calibrate", 4), ("forced", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.batch < 1 or self.guidance < 0:
+            raise InputError(
+                f"batch {self.batch} and guidance {self.guidance:g}; allowed: 1 and more, 0 and more"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain settings."""
+        return asdict(self)
+
+
+@dataclass
+class Bench:
+    """One model and everything that its quantized copies are measured with.
+
+    Parameters
+    ----------
+    name : str
+        As the user gave it.
+    model : module
+        Full precision, in evaluation mode, on ``device``.
+    recording : quant.Trajectories
+    conditions : tensor of shape (n, ...) or None
+        Not among those that the recording calibrates on.
+    null : tensor or None
+    sources : float32 tensor of shape (n, 3, H, W) or None
+        The pictures that the conditions were made from.
+    decode : callable or None
+        Latents to pictures in 0..1; None where only latents can be compared.
+    """
+
+    name: str
+    settings: PanelSettings
+    device: torch.device
+    model: nn.Module
+    recording: Any
+    scheduler: Any
+    shape: tuple[int, ...]
+    conditions: Tensor | None
+    null: Tensor | None
+    sources: Tensor | None
+    decode: Callable[[Tensor], Tensor] | None
+    networks: Networks
+    conditions_are: str
+    fingerprint: str = ""
+    """Of the weights that decode and score."""
+
+    def fresh(self) -> nn.Module:
+        """Return a full-precision copy of the model."""
+        return copy.deepcopy(self.model)
+
+    def noise(self, seed: int, n: int | None = None) -> Tensor:
+        """Start noise of a seed, drawn on the CPU in float32: (n, C, H, W)."""
+        shape = (self.settings.n, *self.shape)
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return drawn[:n].to(self.device)
+
+    def draw(self, model: nn.Module, seed: int, n: int | None = None, see: Callable | None = None) -> Tensor:
+        """Sample the first ``n`` pictures of a seed (all by default): latents on the device."""
+        s = self.settings
+        held = None if self.conditions is None else self.conditions[:n]
+        return draw(
+            model, self.scheduler, self.noise(seed, n), held, self.null,
+            steps=s.steps, guidance=s.guidance, batch=s.batch, seed=seed, see=see,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def pictures(self, latents: Tensor, batch: int = 256) -> Tensor | None:
+        """Decode latents into the 8-bit pictures that are scored: (n, 3, H, W) in 0..1, or None."""
+        from lab.panel.measures import eight_bit
+
+        if self.decode is None:
+            return None
+        return torch.cat([eight_bit(self.decode(z).float()) for z in latents.split(batch)])
+
+
+def open_bench(
+    name: str,
+    settings: PanelSettings,
+    device: str = "cpu",
+    recording: Path | None = None,
+    part: str | None = None,
+    progress: Progress = silent,
+) -> Bench:
+    """Prepare a comparison.
+
+    Parameters
+    ----------
+    name : str
+        A shipped denoiser, or a model as `lab.jobs.models.open_model` takes it, with a recording of it.
+    recording : Path, optional
+        Folder that `quant.record` wrote; shipped denoisers record themselves.
+
+    Raises
+    ------
+    MissingDataError
+        Another model without a recording, or a recording with guidance that lacks its null condition.
+    InputError
+        More pictures than there are conditions.
+    """
+    from lab import zoo
+
+    where = torch.device(device)
+    if name in zoo.DENOISERS:
+        return _zoo_bench(name, settings, where, recording, progress)
+    if recording is None:
+        raise MissingDataError(
+            f"{name!r} is no shipped denoiser, so there is nothing to calibrate and compare on: make a "
+            "recording with quant.record, then give --recording FOLDER"
+        )
+    return _recorded_bench(name, settings, where, recording, part)
+
+
+def _zoo_bench(
+    name: str, settings: PanelSettings, device: torch.device, recording: Path | None, progress: Progress
+) -> Bench:
+    import quant
+    from lab import recordings, zoo
+
+    made = settings.calibrate
+    if recording is None:
+        store = recordings.zoo_recording(
+            name, n=made, steps=settings.steps, guidance=settings.guidance, device=str(device),
+            progress=progress,
+        )  # fmt: skip
+    else:
+        store = quant.Trajectories.open(recording)
+        made = len(store)
+    free = recordings.order(made)
+    if len(free) < settings.n:
+        raise InputError(
+            f"--n {settings.n}: {len(free)} shipped pictures are left besides the {made} of the recording; "
+            f"give at most {len(free)}"
+        )
+    rows = free[: settings.n]
+    autoencoder = zoo.load("autoencoder-64", str(device))
+    return Bench(
+        name, settings, device, zoo.load(name, str(device)), store, recordings.zoo_scheduler(),
+        tuple(store.settings["shape"]), recordings.stimulus_tokens(rows, device).to(device),
+        zoo.null_tokens(name).to(device), recordings.stimulus_pictures(rows), autoencoder.decode,
+        Networks.load(device),
+        f"encoder-64 tokens of {settings.n} shipped pictures that no recording of {made} samples holds",
+        recordings.fingerprint("autoencoder-64", {}),
+    )  # fmt: skip
+
+
+def _recorded_bench(
+    name: str, settings: PanelSettings, device: torch.device, recording: Path, part: str | None
+) -> Bench:
+    import quant
+    from lab.jobs.models import open_model
+    from lab.recordings import recorded_scheduler
+
+    store = quant.Trajectories.open(recording)
+    if settings.steps != store.settings["n_steps"] or settings.guidance != store.settings["guidance"]:
+        raise InputError(
+            f"the recording at {recording} has {store.settings['n_steps']} steps and guidance "
+            f"{store.settings['guidance']:g}; give --steps and --guidance the same"
+        )
+    null = store.null_condition
+    if settings.guidance != 1.0 and null is None:
+        raise MissingDataError(f"the recording at {recording} lacks its null condition: record it again")
+    samples = [store.sample(key) for key in store.keys("evaluate")]
+    conditions = None
+    said = "the model takes no condition"
+    if samples and "condition" in samples[0]:
+        conditions = torch.stack([s["condition"] for s in samples])
+        said = f"{len(samples)} conditions of the recording's evaluation subset"
+        if len(conditions) < settings.n:
+            raise InputError(
+                f"--n {settings.n}: the recording's evaluation subset has {len(conditions)} conditions; give "
+                f"--n {len(conditions)} or record more"
+            )
+        conditions = conditions[: settings.n].to(device)
+    model = open_model(name, part).to(device)
+    return Bench(
+        name, settings, device, model, store, recorded_scheduler(store), tuple(store.settings["shape"]),
+        conditions, None if null is None else null.to(device), None, None, Networks(), said,
+    )  # fmt: skip

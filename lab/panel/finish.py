@@ -1,0 +1,113 @@
+"""From parts to files: results.json, .csv, .md, the picture grid and the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.compare import differences
+from lab.errors import InputError, MissingDataError
+from lab.files import write_json, write_text
+from lab.panel import summary, tables
+from lab.panel.arm import Part
+from lab.panel.orderings import judge
+from lab.panel.recipes import FULL, OTHER_SEED
+from lab.panel.statistics import Scores
+from lab.settings import read_settings
+from lab.steps import StepCache
+
+
+def finish(
+    out: Path, about: dict[str, Any], parts: Sequence[Any], gates: list[dict[str, Any]],
+    failed: list[dict[str, Any]], publish: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compute tables and verdicts from parts, write every file into ``out``, return the result."""
+    from lab.report.compare import write_report
+
+    scores = Scores(parts)
+    rows = summary.rows(scores)
+    key = next((k for k in summary.RANKED_BY if any(k in row for row in rows)), summary.RANKED_BY[-1])
+    ranked = [row["recipe"] for row in rows if row["recipe"] not in (FULL, OTHER_SEED)]
+    result = {
+        "about": about,
+        "rows": rows,
+        "by_seed": summary.seed_rows(scores),
+        "gates": gates,
+        "orderings": judge(scores, about["model"]),
+        "neighbours": summary.neighbours(scores, ranked, key),
+        "curves": {recipe: summary.curves(scores, recipe) for recipe in scores.parts},
+        "failed": failed,
+    }
+    result = _rounded(result)
+    pictures = {p.recipe: p.pictures for p in parts if p.seed == 0 and p.pictures is not None}
+    write_text(out / "results.csv", tables.to_csv(rows))
+    write_text(out / "results.md", tables.to_markdown(result))
+    write_report(result, pictures, out)
+    write_json(out / "results.json", result)
+    if publish is not None:
+        name = f"{Path(about['model']).name}-ptq"
+        write_text(publish / f"{name}.md", tables.to_markdown(result))
+        write_json(publish / f"{name}.json", {k: v for k, v in result.items() if k != "curves"})
+    return result
+
+
+def _stored_parts(folder: Path, stored: dict[str, Any]) -> list[Any]:
+    cache = StepCache(folder / "steps")
+    wanted = {(row["recipe"], row["seed"]) for row in stored["by_seed"]}
+    found = []
+    for file in sorted((folder / "steps").glob("*.json")):
+        output = cache.load(file.stem)
+        if output is not None and "recipe" in output:
+            part = Part.from_step(output)
+            if (part.recipe, part.seed) in wanted:
+                found.append(part)
+    return found
+
+
+def _rounded(value: Any, digits: int = 6) -> Any:
+    """Round floats to significant digits and turn what is not finite into None, for JSON."""
+    if isinstance(value, dict):
+        return {k: _rounded(v, digits) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v, digits) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return value
+
+
+def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[dict[str, Any]], list[Any]]:
+    """Read the parts of several comparisons with equal settings: about, parts, gates, failed.
+
+    Raises
+    ------
+    InputError
+        The folders' settings differ, or there are none.
+    MissingDataError
+        A folder is no finished comparison.
+    """
+    if not folders:
+        raise InputError("--merge got no folders; give those that the shares wrote")
+    parts: dict[tuple[str, int], Part] = {}
+    gates: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    first: dict[str, Any] | None = None
+    about: dict[str, Any] = {}
+    for folder in folders:
+        results = folder / "results.json"
+        if not results.is_file():
+            raise MissingDataError(
+                f"{folder} holds no finished comparison (results.json); run it again first"
+            )
+        settings = read_settings(folder / "config.yaml")
+        changed = differences(first, settings) if first is not None else []
+        if changed:
+            raise InputError(f"{folder} was made with other settings than {folders[0]}: {changed[0]}")
+        stored = json.loads(results.read_text(encoding="utf-8"))
+        first, about, gates = first or settings, about or stored["about"], gates or stored["gates"]
+        failed += [f for f in stored["failed"] if f not in failed]
+        for made in _stored_parts(folder, stored):
+            parts.setdefault((made.recipe, made.seed), made)
+    return about, list(parts.values()), gates, failed

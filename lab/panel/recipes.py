@@ -1,0 +1,173 @@
+"""Names of recipes: presets, presets with changes, wildcards, groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError
+
+FULL = "full-precision"
+OTHER_SEED = "full-precision, other seeds"
+ALL = "all-ptq"
+CLAIMS = "claims"
+CHANGE = "+"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A preset, or one with changed settings.
+
+    Parameters
+    ----------
+    name : str
+        ``PRESET`` or ``PRESET+field=value+...``; PRESET may be a preset's file.
+    preset : str
+    changes : mapping
+        Settings that differ from the preset.
+    """
+
+    name: str
+    preset: str
+    changes: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        import quant
+
+        return quant.get_preset(self.preset).method
+
+    def config(self) -> Any:
+        """Return the validated config of the method.
+
+        Raises
+        ------
+        InputError
+            Unknown preset or setting, or a value out of bounds.
+        """
+        from quant import registry
+
+        _, chosen, config = registry.resolve(self.preset)
+        return registry.validate(chosen, {**config.model_dump(), **self.changes}) if self.changes else config
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the method needs recorded sampling."""
+        import quant
+
+        return quant.get_method(self.method).info.needs_calibration
+
+
+def parse(name: str) -> Recipe:
+    """Read one recipe name; checks preset, settings and values.
+
+    Examples
+    --------
+    >>> parse("rtn-w8a8+weight_bits=3").changes
+    {'weight_bits': 3}
+    """
+    import yaml
+
+    preset, *words = name.split(CHANGE)
+    changes: dict[str, Any] = {}
+    for word in words:
+        field, equals, value = word.partition("=")
+        if not equals or not field:
+            raise InputError(f"recipe {name!r}: {word!r} is no change; write PRESET+field=value")
+        changes[field] = yaml.safe_load(value)
+    if preset.endswith((".yaml", ".yml")):  # a preset that a method saved is known by its file's name
+        name = CHANGE.join([Path(preset).stem, *words])
+    recipe = Recipe(name, preset, changes)
+    recipe.config()
+    return recipe
+
+
+def groups() -> dict[str, list[str]]:
+    """Names of groups and their recipes.
+
+    ``all-ptq`` is every preset, ``claims`` whatever the orderings name, ``chain:ID`` one ordering's; the
+    others are methods.
+    """
+    import quant
+    from lab.panel.orderings import load_orderings
+
+    presets = quant.list_presets()
+    found = {ALL: presets}
+    for method in quant.list_methods():
+        found[method.replace("_", "-")] = [p for p in presets if quant.get_preset(p).method == method]
+    chains = {o.id: [r for r in o.every if parse_known(r)] for o in load_orderings()}
+    found[CLAIMS] = list(dict.fromkeys(r for chain in chains.values() for r in chain))
+    return found | {f"chain:{name}": chain for name, chain in chains.items()}
+
+
+def parse_known(name: str) -> bool:
+    """Whether a recipe exists in this version."""
+    from quant.errors import InputError as QuantInputError
+
+    try:
+        parse(name)
+    except (InputError, QuantInputError):
+        return False
+    return True
+
+
+def expand(words: str) -> list[Recipe]:
+    """Turn ``A,B,…`` with groups and wildcards into recipes, each once, in that order.
+
+    Raises
+    ------
+    InputError
+        A word is neither a preset nor a group, or matches nothing.
+    """
+    import quant
+
+    known = groups()
+    names: list[str] = []
+    for word in (w.strip() for w in words.split(",")):
+        if not word:
+            continue
+        if word in known:
+            names += known[word]
+        elif "*" in word or "?" in word:
+            matches = quant.list_presets(word)
+            if not matches:
+                raise InputError(f"no preset matches {word!r}; see: brainlab list presets")
+            names += matches
+        else:
+            names.append(_known_word(word, known))
+    if not names:
+        raise InputError(f"no recipes in {words!r}; give presets, wildcards or groups: {', '.join(known)}")
+    return [parse(name) for name in dict.fromkeys(names)]
+
+
+def _known_word(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    from quant.errors import InputError as QuantInputError
+
+    try:
+        parse(word)
+    except QuantInputError as error:
+        if CHANGE in word:
+            raise
+        short = [group for group in known if not group.startswith("chain:")]
+        raise InputError(f"{error}; groups: {', '.join(short)}") from None
+    return word
+
+
+def share(recipes: Sequence[Recipe], part: str | None) -> list[Recipe]:
+    """Return part ``i/k`` of the recipes (every k-th), or all.
+
+    Raises
+    ------
+    InputError
+        The text is not ``i/k`` with 1 <= i <= k.
+    """
+    if part is None:
+        return list(recipes)
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise InputError(f"--share {part}: write i/k with 1 <= i <= k, as 2/4")
+    return list(recipes)[int(match[1]) - 1 :: int(match[2])]

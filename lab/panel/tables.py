@@ -1,0 +1,138 @@
+"""A comparison as files for reading: CSV with every column, Markdown with the main ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lab.panel.networks import DOMAIN, LITE0
+from lab.panel.recipes import FULL, OTHER_SEED
+
+COLUMNS = (
+    ("psnr_db", "PSNR, dB ↑", "{:.2f}", 1.0),
+    ("ssim", "SSIM ↑", "{:.3f}", 1.0),
+    ("st_lpips", "ST-LPIPS ↓", "{:.4f}", 1.0),
+    ("latent_sqnr_db", "latent SQNR, dB ↑", "{:.2f}", 1.0),
+    ("noise_nmse", "prediction error ↓", "{:.2e}", 1.0),
+    (f"KID({LITE0})", "KID ×1000 ↓", "{:.2f}", 1e3),
+    (f"FD({DOMAIN})", "FD ↓", "{:.3f}", 1.0),
+    ("two_way", "two-way ↑", "{:.3f}", 1.0),
+    ("weight_bits", "bits a weight", "{:.2f}", 1.0),
+    ("bytes", "MB", "{:.2f}", 1e-6),
+    ("bit_ops_share", "bit-ops", "{:.1%}", 1.0),
+    ("calibrate_seconds", "calibrated in, s", "{:.1f}", 1.0),
+    ("calibrate_peak_bytes", "peak, MB", "{:.0f}", 1e-6),
+)
+"""Name, heading, form, factor."""
+NOTES = (
+    "Mean over pictures and seeds, 95 % bootstrap interval over pictures in brackets; everything is "
+    "*simulated* low-bit arithmetic on decoded codes. Paired measures and set distances are to the "
+    f"full-precision model's own pictures at the same seeds. KID is KID({LITE0}), FD is FD({DOMAIN}): "
+    "neither is comparable with numbers from other networks. Prediction error: of the denoiser at the full-precision "
+    "model's states, relative to its power, mean over timesteps. Two-way: how often a picture is nearer (by "
+    "correlation of EfficientNet-Lite0 head features) to the picture its condition was made from than to "
+    "another one; chance 0.5. Bit-ops: share of 16x16-bit operations."
+)
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every column of every row, in the order of first appearance."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def cell(row: Mapping[str, Any], name: str, form: str, factor: float, bounds: bool = True) -> str:
+    """One number for a person, with its interval where there is one."""
+    value = row.get(name)
+    if not isinstance(value, int | float):
+        return "–"
+    said = form.format(value * factor)
+    low, high = row.get(f"{name}.low"), row.get(f"{name}.high")
+    if bounds and name == "psnr_db" and low is not None and high is not None and row["recipe"] != FULL:
+        said += f" [{form.format(low * factor)}, {form.format(high * factor)}]"
+    return said
+
+
+def shown_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, float]]:
+    """Columns that at least one row has."""
+    return [c for c in COLUMNS if any(isinstance(row.get(c[0]), int | float) for row in rows)]
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Write the main columns, gates and orderings, for a repository."""
+    about, rows = result["about"], result["rows"]
+    columns = shown_columns(rows)
+    lines = [f"# Post-training quantization of {about['model']}", "", _made_by(about), "", NOTES, ""]
+    lines += _table(
+        ["recipe", *(c[1] for c in columns)],
+        [[_name(row), *(cell(row, c[0], c[2], c[3]) for c in columns)] for row in rows],
+    )
+    null = next((row for row in rows if row["recipe"] == OTHER_SEED), {})
+    highs = [f"{k[:-10]} {v:.3g}" for k, v in null.items() if k.endswith(".null_high")]
+    if highs:
+        lines += [
+            "",
+            f"Null (full precision with other seeds), largest of re-dealt sets: {'; '.join(highs)}.",
+        ]
+    failed = [g for g in result["gates"] if not g["passed"]]
+    passed = len(result["gates"]) - len(failed)
+    lines += ["", "## Gates", "", f"{passed} of {len(result['gates'])} passed.", ""]
+    lines += _table(
+        ["gate", "expected", "found", ""],
+        [[g["name"], g["expected"], g["found"], "passed" if g["passed"] else "**failed**"]
+         for g in result["gates"]],
+    )  # fmt: skip
+    lines += ["", "## Orderings", "", "Better minus worse, 95 % interval over pictures.", ""]
+    lines += _table(["claim", "worse", "better", "difference", "verdict", "source"], [
+        [o["says"], _code(o["worse"]), _code(o["better"]), span(o), o["verdict"] + (f" ({o['note']})" if
+         o["note"] and o["kind"] != "null" else ""), o["source"]]
+        for o in result["orderings"]
+    ])  # fmt: skip
+    if result["failed"]:
+        lines += ["", "## Not measured", ""]
+        lines += [f"- `{f['recipe']}` (seed {f['seed']}): {f['reason']}" for f in result["failed"]]
+    return "\n".join(lines) + "\n"
+
+
+def span(row: Mapping[str, Any]) -> str:
+    """Difference with its interval, and what was claimed of it."""
+    if row["difference"] is None:
+        return "–"
+    if row["low"] is None:
+        return row["note"] or "–"
+    claim = f"; claimed {'at least ' if row['kind'] == 'increasing' else 'no less than -'}{row['gap']:g}"
+    unit = " dB" if row["metric"].endswith("_db") else f" {row['metric']}"
+    said = f"{row['difference']:+.3g}{unit} [{row['low']:+.3g}, {row['high']:+.3g}]"
+    return said + (claim if row["gap"] else "")
+
+
+def _made_by(about: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(about["versions"].items()))
+    missing = f" Not measured: {'; '.join(about['missing'])}." if about.get("missing") else ""
+    return (
+        f"`{about['command']}` on {about['hardware']}, {about['date']}, commit {about['commit']} "
+        f"({versions}). {about['n']} pictures, seeds {about['seeds']}, {about['steps']} steps, guidance "
+        f"{about['guidance']:g}; conditions: {about['conditions']}. Recording {about['recording'][:12]}."
+        f"{missing}"
+    )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return row["recipe"] if row["recipe"] in (FULL, OTHER_SEED) else _code(row["recipe"])
+
+
+def _code(text: str) -> str:
+    return text if text == OTHER_SEED else f"`{text}`"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+    return [line(head), line(["---"] * len(head)), *map(line, rows)]
