@@ -5,13 +5,18 @@ readers (Okabe-Ito for kinds, cividis and viridis for amounts), nothing is told 
 caption ends with where its numbers come from (`Provenance`). Nothing touches pyplot's global state.
 """
 
+from lab.figures.activations import activation_surfaces, channel_timestep_map
+from lab.figures.attention import score_histogram, sink_mass
 from lab.figures.brain import brain_slices, response_profile
 from lab.figures.categories import category_accuracies, confusion_matrices
 from lab.figures.channels import channel_histogram
 from lab.figures.curves import training_curve
+from lab.figures.distributions import drift_bands, level_histogram
+from lab.figures.layers import sorted_layers, statistic_bars
 from lab.figures.ledger import LayerRow, layer_bytes, layer_rows, mac_shares, share_of_macs
 from lab.figures.pictures import ROWS, choose, picture_grid, picture_png
 from lab.figures.plate import Plate, Provenance
+from lab.figures.ranges import axis_ranges, skip_ranges
 from lab.figures.scores import MetricRow, metric_rows, score_chart
 
 __all__ = [
@@ -20,19 +25,29 @@ __all__ = [
     "MetricRow",
     "Plate",
     "Provenance",
+    "activation_surfaces",
+    "axis_ranges",
     "brain_slices",
     "category_accuracies",
     "channel_histogram",
+    "channel_timestep_map",
     "choose",
     "confusion_matrices",
+    "drift_bands",
     "layer_bytes",
     "layer_rows",
+    "level_histogram",
     "mac_shares",
     "metric_rows",
     "picture_grid",
     "picture_png",
     "response_profile",
     "score_chart",
+    "score_histogram",
     "share_of_macs",
+    "sink_mass",
+    "skip_ranges",
+    "sorted_layers",
+    "statistic_bars",
     "training_curve",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +183,8 @@ def _draw(
         if again is not None:
             few = f"{again.settings['samples']} samples at {len(again.settings['timesteps'])} timesteps"
             shown[name] |= surfaces(again, name, Provenance(s["name"], few, source.seed, config))
+    # each figure is drawn for the file and for the page: once is enough
+    shown = {part: {name: cache(draw) for name, draw in figures.items()} for part, figures in shown.items()}
     total, done = sum(len(figures) for figures in shown.values()) + 1, 0
     for index, figures in enumerate(shown.values()):
         for name, draw in figures.items():

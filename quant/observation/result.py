@@ -77,11 +77,12 @@ class Observation:
         InputError
             The layer was not looked at, or its channels are not its weight's (grouped convolutions).
         """
+        from quant.observation.run import nearest
         from quant.observation.transforms import smooth
 
         if layer not in self.inputs or layer not in self.weights:
-            close = difflib.get_close_matches(layer, self.inputs, 1, 0.3) or list(self.inputs)[:1]
-            raise InputError(f"layer {layer!r} was not looked at; nearest name: {close[0]!r}")
+            close = nearest(layer, list(self.inputs), 1)[0]
+            raise InputError(f"layer {layer!r} was not looked at; nearest name: {close!r}")
         return smooth(self.inputs[layer], self.weights[layer], alpha)
 
     def save(self, folder: str | Path) -> Path:

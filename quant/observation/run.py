@@ -205,12 +205,25 @@ def select_layers(
     chosen = [name for name in known if _matches(name, patterns)]
     for pattern, among in [(p, known) for p in patterns] + [(p, chosen) for p in transforms]:
         if not any(fnmatchcase(name, pattern) for name in among):
-            close = difflib.get_close_matches(pattern.strip("*"), among, 3, 0.3) or among[:3]
+            close = nearest(pattern, among, 3)
             raise InputError(
                 f"pattern {pattern!r} matches none of the {len(among)} Linear and Conv2d layers; nearest "
                 f"names: {', '.join(close)}"
             )
     return chosen
+
+
+def nearest(pattern: str, names: Sequence[str], most: int) -> list[str]:
+    """Return names with a part (as many components as the pattern has) that is most like a pattern."""
+    core = pattern.replace("*", "").strip(".")
+    size = core.count(".") + 1
+
+    def likeness(name: str) -> float:
+        parts = name.split(".")
+        windows = {".".join(parts[i : i + size]) for i in range(max(1, len(parts) - size + 1))}
+        return max(difflib.SequenceMatcher(None, core, window).ratio() for window in windows)
+
+    return sorted(names, key=likeness, reverse=True)[:most]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

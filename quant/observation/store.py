@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -90,7 +91,7 @@ def load(folder: str | Path) -> Observation:
         with np.load(folder / "histograms.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _rebuild(described, arrays, folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise MissingDataError(
             f"the observation at {folder} is damaged ({' '.join(str(error).split())[:120]}): observe again"
         ) from None

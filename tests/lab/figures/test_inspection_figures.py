@@ -1,0 +1,136 @@
+"""Figures of the inspector: what they count, what they say, and that both themes draw."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lab.errors import InputError
+from lab.figures.activations import activation_surfaces, channel_timestep_map
+from lab.figures.attention import score_histogram, sink_mass
+from lab.figures.distributions import drift_bands, level_histogram, shorten
+from lab.figures.layers import sorted_layers, statistic_bars
+from lab.figures.plate import Plate, Provenance, Theme
+from lab.figures.ranges import axis_ranges, skip_ranges
+
+SOURCE = Provenance("unet-64", "8 samples at 5 timesteps", 0, "abc123")
+R = np.random.default_rng(0)
+TIMES = [1000.0, 700.0, 400.0, 100.0]
+ROWS = [
+    {"layer": "a", "kind": "Linear", "absmax": 3.0, "skip_ratio": None},
+    {"layer": "b", "kind": "Conv2d", "absmax": 9.0, "skip_ratio": 2.0, "also": 2},
+    {"layer": "c", "kind": "Linear", "absmax": 1.0, "skip_ratio": None},
+]
+HALVES = {
+    "up.shortcut": {
+        "hidden": {"min": np.full(4, -2.0), "max": np.full(4, 1.0), "rms": np.full(4, 0.5)},
+        "skip": {"min": np.full(4, -8.0), "max": np.full(4, 6.0), "rms": np.full(4, 2.0)},
+    }
+}
+
+
+def bands() -> dict[str, np.ndarray]:
+    steps, signs = np.array([1.0, 2, 3, 4]), {"min": -2, "p1": -1, "p50": 0, "p99": 1, "max": 2}
+    return {name: steps * sign for name, sign in signs.items()}
+
+
+def plates(theme: Theme) -> Iterator[Plate]:
+    heat = R.random((4, 60))
+    heat[:, 7] = 40
+    yield channel_timestep_map(heat, TIMES, SOURCE, marked=[7], theme=theme)
+    surface = R.random((130, 200))
+    yield activation_surfaces({"input": surface, "input after rotation": surface / 2}, SOURCE, theme=theme)
+    yield activation_surfaces({"input": surface}, SOURCE, units={"input": 0.5}, theme=theme)
+    edges = np.linspace(-1, 1, 41)
+    yield level_histogram(R.integers(1, 99, 40), edges, {"int4": np.linspace(-1, 1, 15)}, SOURCE, theme=theme)
+    grids = {"int8": np.linspace(-1, 1, 255), "one": np.array([0.5])}
+    yield level_histogram(R.integers(1, 99, 40), edges, grids, SOURCE, "weight", theme)
+    yield drift_bands(TIMES, {f"layer{i}": bands() for i in range(4)}, SOURCE, theme=theme)
+    yield sink_mass({"m1": np.full((4, 9), 1 / 9), "m2": np.eye(4, 9)}, SOURCE, theme)
+    positive = np.exp2(np.linspace(-10, 0, 41))
+    yield score_histogram(positive, R.integers(1, 9, 40), R.integers(1, 99, 40), SOURCE, theme=theme)
+    yield score_histogram(positive, np.zeros(40), R.integers(1, 99, 40), SOURCE, theme=theme)
+    yield statistic_bars(ROWS, "absmax", "largest magnitude", SOURCE, theme=theme)
+    yield skip_ranges(HALVES, SOURCE, theme)
+    low, high = -R.random(30), R.random(30)
+    yield axis_ranges((low, high), (low[:9], high[:9]), (4.0, 1.0), SOURCE, theme=theme)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_plate_says_where_it_comes_from_and_draws(theme: Theme) -> None:
+    for plate in plates(theme):
+        assert plate.caption.endswith(SOURCE.sentence()) and len(plate.alt) > 20
+        if theme == "light":
+            assert plate.svg() == plate.svg()
+        assert np.asarray(Image.open(io.BytesIO(plate.png(40)))).std() > 1
+
+
+def test_titles_name_the_tensor_and_captions_count() -> None:
+    heat = np.ones((4, 60))
+    heat[2, 7] = 50
+    plate = channel_timestep_map(heat, TIMES, SOURCE, tensor="input after smoothing", marked=[7])
+    assert "input after smoothing" in plate.figure.axes[0].get_title(loc="left")
+    assert "in channel 7 at timestep 400" in plate.alt and "mark 1 salient" in plate.caption
+    surfaces = {"input": np.ones((5, 6)), "input after smoothing": np.full((5, 6), 0.25)}
+    plain, relative = activation_surfaces(surfaces, SOURCE), activation_surfaces(
+        surfaces, SOURCE, units={"input": 0.5, "input after smoothing": 0.25}
+    )  # fmt: skip
+    assert len({ax.get_zlim() for ax in plain.figure.axes}) == 1 and "0.25" in plain.caption
+    assert {ax.get_zlim() for ax in relative.figure.axes} == {(0.0, 2.0)}
+    assert "units of each tensor's rms" in relative.caption
+
+
+def test_levels_say_what_becomes_zero() -> None:
+    edges = np.array([-4.0, -2.0, -0.5, 0.5, 2.0, 4.0])
+    counts = np.array([1, 2, 4, 2, 1])
+    plate = level_histogram(counts, edges, {"three": np.array([-2.0, 0.0, 2.0])}, SOURCE)
+    assert "three: 3 levels, 40.0% of the values round to 0, 20.00% lie outside" in plate.caption
+
+
+def test_drift_skip_and_axis_are_said() -> None:
+    assert "layer 4.00x" in drift_bands(TIMES, {"layer": bands()}, SOURCE).alt
+    assert "below 2, skip 8 (4.00x)" in skip_ranges(HALVES, SOURCE).caption
+    side = (np.array([-1.0]), np.array([1.0]))
+    assert "groups pay along pixels" in axis_ranges(side, side, (1.0, 3.0), SOURCE, position="pixel").caption
+    said = sink_mass({"m1": np.full((4, 9), 1 / 9), "m2": np.eye(1, 9)}, SOURCE).alt
+    assert "the leading token gets 0.111 to 1 (most in m2)" in said
+
+
+def test_layers_sort_with_the_missing_last() -> None:
+    assert [r["layer"] for r in sorted_layers(ROWS, "absmax")] == ["b", "a", "c"]
+    assert [r["layer"] for r in sorted_layers(ROWS, "skip_ratio")] == ["b", "a", "c"]
+    assert "b has the largest, 9; the median layer 3" in statistic_bars(ROWS, "absmax", "m", SOURCE).caption
+    with pytest.raises(InputError, match="no column 'absmin' to sort by; there are absmax"):
+        sorted_layers(ROWS, "absmin")
+
+
+def test_long_names_keep_their_end() -> None:
+    assert (
+        shorten("up_blocks.1.attentions.0.transformer_blocks.1.ff.net.2", 99) == "up.1.attn.0.tb.1.ff.net.2"
+    )
+    assert shorten("x" * 50 + "end", 10) == "…" + "x" * 6 + "end"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: channel_timestep_map(np.ones((3, 5)), TIMES, SOURCE),
+        lambda: channel_timestep_map(np.full((4, 5), np.nan), TIMES, SOURCE),
+        lambda: activation_surfaces({"a": np.ones((3, 4)), "b": np.ones((4, 4))}, SOURCE),
+        lambda: level_histogram(np.zeros(3), np.arange(4), {"int4": np.ones(1)}, SOURCE),
+        lambda: level_histogram(np.ones(3), np.arange(3), {"int4": np.ones(1)}, SOURCE),
+        lambda: drift_bands(TIMES, {}, SOURCE),
+        lambda: sink_mass({"a": np.ones((2, 3)), "b": np.ones((2, 4))}, SOURCE),
+        lambda: score_histogram(np.arange(4), np.ones(3), np.ones(3), SOURCE),
+        lambda: skip_ranges({}, SOURCE),
+        lambda: statistic_bars([{"layer": "a", "skip_ratio": None}], "skip_ratio", "m", SOURCE),
+    ],
+)
+def test_figures_refuse_what_they_cannot_draw(draw) -> None:
+    with pytest.raises(InputError) as caught:
+        draw()
+    assert "\n" not in str(caught.value)
