@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lab.cli import (
+    allocate,
     bench,
     brain,
     compare,
@@ -33,6 +34,7 @@ app.command("inspect")(inspect.inspect)
 app.command("plan")(quantize.plan)
 app.command("quantize")(quantize.quantize)
 app.command("compare")(compare.compare)
+app.command("allocate")(allocate.allocate)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
