@@ -77,7 +77,7 @@ def compare(
         work = Work(bench, run, len(chosen), gates, progress)
         failed = work.all(chosen)
         made = about(bench, command, where)
-        return finish(run.path, made, work.parts, work.gates, failed, publish)
+        return finish(run.path, made, work.parts, work.gates, failed, publish, report=share is None)
 
 
 def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> dict[str, Any]:

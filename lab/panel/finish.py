@@ -22,7 +22,7 @@ from lab.steps import StepCache
 
 def finish(
     out: Path, about: dict[str, Any], parts: Sequence[Any], gates: list[dict[str, Any]],
-    failed: list[dict[str, Any]], publish: Path | None,
+    failed: list[dict[str, Any]], publish: Path | None, report: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Compute tables and verdicts from parts, write every file into ``out``, return the result."""
     from lab.report.compare import write_report
@@ -45,7 +45,8 @@ def finish(
     pictures = {p.recipe: p.pictures for p in parts if p.seed == 0 and p.pictures is not None}
     write_text(out / "results.csv", tables.to_csv(rows))
     write_text(out / "results.md", tables.to_markdown(result))
-    write_report(result, pictures, out)
+    if report:
+        write_report(result, pictures, out)
     write_json(out / "results.json", result)
     if publish is not None:
         name = f"{Path(about['model']).name}-ptq"

@@ -16,8 +16,8 @@ from lab.panel.statistics import Scores
 SETS = tuple(f"{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID", "FD"))
 PER_SEED = ("noise_nmse", *SETS, "calibrate_seconds", "calibrate_peak_bytes")
 COSTS = (
-    "bytes", "bytes_before", "bytes_quantized", "weight_bits", "tera_bit_ops", "bit_ops_share", "layers_quantized", "layers",
-    "execution", "from_codes",
+    "bytes", "bytes_before", "bytes_quantized", "weight_bits", "tera_bit_ops", "bit_ops_share",
+    "layers_quantized", "layers", "execution", "from_codes",
 )  # fmt: skip
 RANKED_BY = ("psnr_db", "latent_sqnr_db")
 

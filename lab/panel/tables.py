@@ -16,7 +16,7 @@ COLUMNS = (
     ("st_lpips", "ST-LPIPS ↓", "{:.4f}", 1.0),
     ("latent_sqnr_db", "latent SQNR, dB ↑", "{:.2f}", 1.0),
     ("noise_nmse", "prediction error ↓", "{:.2e}", 1.0),
-    (f"KID({LITE0})", "KID ×1000 ↓", "{:.2f}", 1e3),
+    (f"KID({LITE0})", "KID ↓", "{:.3g}", 1.0),
     (f"FD({DOMAIN})", "FD ↓", "{:.3f}", 1.0),
     ("two_way", "two-way ↑", "{:.3f}", 1.0),
     ("weight_bits", "bits a weight", "{:.2f}", 1.0),
@@ -30,10 +30,11 @@ NOTES = (
     "Mean over pictures and seeds, 95 % bootstrap interval over pictures in brackets; everything is "
     "*simulated* low-bit arithmetic on decoded codes. Paired measures and set distances are to the "
     f"full-precision model's own pictures at the same seeds. KID is KID({LITE0}), FD is FD({DOMAIN}): "
-    "neither is comparable with numbers from other networks. Prediction error: of the denoiser at the full-precision "
-    "model's states, relative to its power, mean over timesteps. Two-way: how often a picture is nearer (by "
-    "correlation of EfficientNet-Lite0 head features) to the picture its condition was made from than to "
-    "another one; chance 0.5. Bit-ops: share of 16x16-bit operations."
+    "neither is comparable with numbers from other networks; KID is unbiased, so it falls below 0 for sets "
+    "that share their noise. Prediction error: of the denoiser at the full-precision model's states, "
+    "relative to its power, mean over timesteps. Two-way: how often a picture is nearer (by correlation of "
+    "EfficientNet-Lite0 head features) to the picture its condition was made from than to another one; "
+    "chance 0.5. Bit-ops: share of 16x16-bit operations."
 )
 
 
@@ -89,11 +90,16 @@ def to_markdown(result: Mapping[str, Any]) -> str:
          for g in result["gates"]],
     )  # fmt: skip
     lines += ["", "## Orderings", "", "Better minus worse, 95 % interval over pictures.", ""]
+    judged = [o for o in result["orderings"] if o["verdict"] != "not run"]
+    absent = [o for o in result["orderings"] if o["verdict"] == "not run"]
     lines += _table(["claim", "worse", "better", "difference", "verdict", "source"], [
         [o["says"], _code(o["worse"]), _code(o["better"]), span(o), o["verdict"] + (f" ({o['note']})" if
          o["note"] and o["kind"] != "null" else ""), o["source"]]
-        for o in result["orderings"]
+        for o in judged
     ])  # fmt: skip
+    if absent:
+        said = dict.fromkeys(f"{o['id']} ({o['note']})" for o in absent)
+        lines += ["", f"Not run: {'; '.join(said)}."]
     if result["failed"]:
         lines += ["", "## Not measured", ""]
         lines += [f"- `{f['recipe']}` (seed {f['seed']}): {f['reason']}" for f in result["failed"]]
@@ -117,9 +123,9 @@ def _made_by(about: Mapping[str, Any]) -> str:
     missing = f" Not measured: {'; '.join(about['missing'])}." if about.get("missing") else ""
     return (
         f"`{about['command']}` on {about['hardware']}, {about['date']}, commit {about['commit']} "
-        f"({versions}). {about['n']} pictures, seeds {about['seeds']}, {about['steps']} steps, guidance "
-        f"{about['guidance']:g}; conditions: {about['conditions']}. Recording {about['recording'][:12]}."
-        f"{missing}"
+        f"({versions}). {about['n']} pictures at {about['seeds']} seeds each, {about['steps']} steps, "
+        f"guidance {about['guidance']:g}; conditions: {about['conditions']}. Recording "
+        f"{about['recording'][:12]}.{missing}"
     )
 
 

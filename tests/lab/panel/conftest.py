@@ -51,13 +51,14 @@ def tiny_unet() -> nn.Module:
         sample_size=4,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(32, 32),
+        block_out_channels=(32,),
         layers_per_block=1,
         norm_num_groups=8,
         cross_attention_dim=24,
         attention_head_dim=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D",),
     ).eval()
 
 
