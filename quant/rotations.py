@@ -114,9 +114,10 @@ def kronecker(x: Tensor, factors: tuple[tuple[str, int], ...], inverse: bool = F
 class Rotate(nn.Module):
     """Divide channels by a factor, flip signs, rotate: the part methods hang on a layer.
 
-    Without `moves` the rotation is one Kronecker product. With `moves` it is R2 P R1 on blocks of `block`
-    channels (DuQuant's form): R1 and R2 are chains of steps "bring channel i of every block to the front,
-    flip signs, Hadamard", which spread that channel evenly over its block, and P is a permutation.
+    Without `moves` the rotation is one Kronecker product, behind random signs if `signed`. With `moves` it is
+    R2 P R1 on blocks of `block` channels (DuQuant's form): R1 and R2 are chains of steps "bring channel i of
+    every block to the front, flip signs, Hadamard", which spread that channel evenly over its block, and P is
+    a permutation.
 
     Parameters
     ----------
@@ -133,15 +134,18 @@ class Rotate(nn.Module):
     moves : two lists of int, optional
         Front channel of each step of R1 and R2; seeds of the signs follow from `seed`.
     seed : int
+    signed : bool
+        Flip the sign of channels, drawn from `seed`, before the Kronecker product. Without, the constant
+        first row of a Hadamard matrix collects the mean of all channels into one outlier, sqrt(K) times it.
     """
 
     def __init__(
         self, count: int, channel_axis: int = -1, factor: Tensor | None = None, order: Tensor | None = None,
-        block: int = 0, moves: tuple[list[int], list[int]] | None = None, seed: int = 0,
+        block: int = 0, moves: tuple[list[int], list[int]] | None = None, seed: int = 0, signed: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.count, self.channel_axis, self.block, self.moves, self.seed = (
-            count, channel_axis, block, moves, seed,
+        self.count, self.channel_axis, self.block, self.moves, self.seed, self.signed = (
+            count, channel_axis, block, moves, seed, signed,
         )  # fmt: skip
         factors = factors_of(count)
         if moves is None and factors is None:
@@ -175,7 +179,10 @@ class Rotate(nn.Module):
     def rotate(self, x: Tensor, inverse: bool = False) -> Tensor:
         """Multiply the last axis by R (by its transpose: `inverse`)."""
         if self.moves is None:
-            return kronecker(x, self.factors, inverse)
+            if not self.signed:
+                return kronecker(x, self.factors, inverse)
+            signs = random_signs(self.seed, self.count, x.dtype, x.device)
+            return kronecker(x, self.factors, True) * signs if inverse else kronecker(x * signs, self.factors)
         first, second = (
             chain_matrix(tuple(moves), self.block, self.seed + i, x.dtype, x.device)
             for i, moves in enumerate(self.moves)
@@ -196,7 +203,7 @@ class Rotate(nn.Module):
         """JSON description for `quant.parts.build`."""
         return {
             "kind": "rotate", "count": self.count, "channel_axis": self.channel_axis, "block": self.block,
-            "moves": self.moves, "seed": self.seed,
+            "moves": self.moves, "seed": self.seed, "signed": self.signed,
             "shapes": {name: list(tensor.shape) for name, tensor in self._buffers.items()},
         }  # fmt: skip
 
@@ -206,7 +213,7 @@ class Rotate(nn.Module):
         tensors = {name: torch.empty(shape) for name, shape in spec["shapes"].items()}
         return cls(
             spec["count"], spec["channel_axis"], block=spec["block"], moves=spec["moves"], seed=spec["seed"],
-            **tensors,
+            signed=spec.get("signed", False), **tensors,
         )  # fmt: skip
 
 
@@ -237,6 +244,12 @@ def chain_signs(seed: int, steps: int, block: int) -> Tensor:
     rows = [torch.Generator().manual_seed(seed * 65537 + step) for step in range(steps)]
     drawn = [torch.randint(0, 2, (block,), generator=generator) for generator in rows]
     return torch.stack(drawn).double() * 2 - 1 if drawn else torch.empty(0, block, dtype=torch.float64)
+
+
+@lru_cache(maxsize=512)
+def random_signs(seed: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Signs (count,) from a seeded integer generator, the same on every machine."""
+    return chain_signs(seed, 1, count)[0].to(dtype).to(device)
 
 
 def step_matrix(base: Tensor, signs: Tensor, move: int) -> Tensor:

@@ -53,7 +53,7 @@ def sensitivity(
 
     with reporting() as progress:
         result = job(
-            model, recipe, out, mode=mode, metric=metric, bits=_numbers(bits), side=side, layers=layers,
+            model, recipe, out, mode=mode, metric=metric, bits=numbers(bits), side=side, layers=layers,
             samples=samples, timesteps=timesteps, growth=growth, recording=recording, part=part,
             device=device, seed=seed, progress=progress,
         )  # fmt: skip
@@ -66,7 +66,8 @@ def sensitivity(
     emit_line((f"and {left} more rows; " if left > 0 else "") + f"table: {result['out']}")
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """Read whole numbers with commas between."""
     from lab.errors import InputError
 
     try:

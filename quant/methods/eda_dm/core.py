@@ -103,6 +103,7 @@ def _nearest(module: nn.Module, line: LayerPlan) -> LayerResult:
     )
     if line.activation is not None:
         shape = (1, line.shape[1], 1, 1) if line.kind == "Conv2d" else (1, line.shape[1])
-        result.activation_params = line.activation.blank_params(shape, input_layout(line.kind))
+        blank = line.activation.blank_params(shape, input_layout(line.kind))
+        result.activation_params = {key: value.to(weight.device) for key, value in blank.items()}
     result.notes = {"unit": "never reached by a forward"}
     return result

@@ -15,10 +15,11 @@ class LowbitFpConfig(BaseModel):
     activation_bits: Literal[8] | None = Field(
         default=8, description="bits of an input code; none leaves inputs in floating point"
     )
-    formats: Literal["searched", "hardware"] = Field(
+    formats: Literal["searched", "hardware", "integer"] = Field(
         default="searched",
         description="8-bit formats: E2M5, E3M4, E4M3, E5M2, whichever fits a tensor best; or e4m3fn (to "
-        "448), which tensor cores know. 4-bit weights choose among E1M2, E2M1, E3M0: all are exact in e4m3fn",
+        "448), which tensor cores know. 4-bit weights choose among E1M2, E2M1, E3M0: all are exact in "
+        "e4m3fn. integer: the baseline, symmetric integers with a searched clip",
     )
     clips: int = Field(default=111, ge=2, le=1000, description="clip values tried, 0.1 to 1.2 times absmax")
     rounding: Literal["nearest", "learned"] = Field(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from quant.calibration import LayerRows, layer_rows, spread_batches
 from quant.encoded import EncodedWeight, LayerResult
 from quant.granularity import Granularity, weight_layout
-from quant.grid import FloatGrid, Params
+from quant.grid import FloatGrid, IntGrid, Params
 from quant.layers import LayerInfo
 from quant.methods.lowbit_fp.config import LowbitFpConfig
 from quant.methods.lowbit_fp.rounding import learn
@@ -43,6 +43,8 @@ def formats(layer: LayerInfo, config: LowbitFpConfig) -> LayerFormat | str:
 
 def _quantizer(bits: int, config: LowbitFpConfig) -> Quantizer:
     shared, once = Granularity(kind="tensor"), Schedule(kind="static")
+    if config.formats == "integer":
+        return Quantizer(grid=IntGrid(bits=bits), granularity=shared, schedule=once)
     if bits == 4:
         return Quantizer(grid=SearchedFloatGrid(formats=FOUR, default=1), granularity=shared, schedule=once)
     if config.formats == "hardware":
@@ -95,10 +97,10 @@ def _inputs(seen: LayerRows, config: LowbitFpConfig, generator: torch.Generator)
     return sample(seen.rows, config.values, generator), float(torch.maximum(-seen.low, seen.high).max())
 
 
-def _grid(quantizer: Quantizer, params: Params) -> FloatGrid:
+def _grid(quantizer: Quantizer, params: Params) -> FloatGrid | IntGrid:
     """Look up the format that was chosen."""
     grid = quantizer.grid
     if isinstance(grid, SearchedFloatGrid):
         return grid.format(int(params["format"]))
-    assert isinstance(grid, FloatGrid)
+    assert isinstance(grid, (FloatGrid, IntGrid))
     return grid

@@ -5,23 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.grid import FloatGrid
+from quant.grid import FloatGrid, IntGrid
 from quant.methods.lowbit_fp.config import LowbitFpConfig
 from quant.rounding import floor_log2
 
 ZETA, GAMMA = 1.1, -0.1
 
 
-def step_of(weight: Tensor, grid: FloatGrid, scale: Tensor) -> Tensor:
+def step_of(weight: Tensor, grid: FloatGrid | IntGrid, scale: Tensor) -> Tensor:
     """Distance between grid neighbours around each weight.
 
     Parameters
     ----------
     weight : tensor
         Inside the clip value.
-    grid : FloatGrid
+    grid : FloatGrid or IntGrid
     scale : tensor of shape (1,)
     """
+    if isinstance(grid, IntGrid):
+        return torch.ones_like(weight) * scale
     lowest = 1 - grid.offset
     power = floor_log2((weight / scale).abs()).clamp(min=lowest)
     return torch.ldexp(torch.ones_like(weight), power - grid.mantissa) * scale
@@ -39,7 +41,7 @@ def start(fraction: Tensor) -> Tensor:
 
 
 def learn(
-    weight: Tensor, rows: Tensor, grid: FloatGrid, scale: Tensor, config: LowbitFpConfig, seed: int
+    weight: Tensor, rows: Tensor, grid: FloatGrid | IntGrid, scale: Tensor, config: LowbitFpConfig, seed: int
 ) -> Tensor:
     """Weights on the grid, each rounded up or down so that the layer's output stays closest.
 
@@ -52,7 +54,7 @@ def learn(
     weight : tensor of shape (N, K)
     rows : tensor of shape (n, K)
         Layer inputs.
-    grid : FloatGrid
+    grid : FloatGrid or IntGrid
     scale : tensor of shape (1,)
     config : LowbitFpConfig
     seed : int
@@ -62,7 +64,7 @@ def learn(
     tensor of shape (N, K)
         Values on the grid.
     """
-    edge = grid.largest * scale
+    edge = scale * (grid.code_range[1] if isinstance(grid, IntGrid) else grid.largest)
     clipped = weight.clamp(-edge, edge)
     step = step_of(clipped, grid, scale)
     floor = torch.floor(clipped / step)
@@ -75,10 +77,11 @@ def learn(
     with torch.enable_grad():
         optimizer = torch.optim.Adam([hidden], lr=config.learning_rate)
         size = (rows.square().mean() * weight.square().mean() * weight.shape[1]).clamp(min=1e-30)
-        for iteration in range(config.iterations):
+        drawn = (config.iterations, min(128, len(rows)))
+        batches = torch.randint(len(rows), drawn, generator=generator).to(rows.device)
+        for iteration, index in enumerate(batches):
             h = soft(hidden * gain)
             delta = (step * (floor + h)).clamp(-edge, edge) - weight
-            index = torch.randint(len(rows), (min(128, len(rows)),), generator=generator).to(rows.device)
             loss = (rows[index] @ delta.T).square().mean() / size
             if iteration >= 0.2 * config.iterations:
                 beta = 20 - 18 * (iteration / config.iterations - 0.2) / 0.8

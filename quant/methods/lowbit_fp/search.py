@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.grid import FloatGrid, Params
+from quant.grid import Params
 from quant.quantizer import Quantizer
 from quant.searched import SearchedFloatGrid
 
@@ -28,7 +28,8 @@ def search(
     ----------
     values : tensor of shape (n,)
     quantizer : Quantizer
-        Its grid is a `SearchedFloatGrid` or a `FloatGrid`; one set of parameters for the whole tensor.
+        Its grid is a `SearchedFloatGrid`, a `FloatGrid` or an `IntGrid`; one set of parameters for the whole
+        tensor.
     clips : int
         Clip values tried, evenly from 0.1 to 1.2 times absmax.
     absmax : float, optional
@@ -49,7 +50,6 @@ def search(
     shares = torch.linspace(0.1, 1.2, clips, device=values.device)
     best: tuple[float, int, float] = (float("inf"), 0, 1.0)
     for index, option in enumerate(options):
-        assert isinstance(option, FloatGrid)
         for part in shares.split(16):
             edge = part[:, None] * top
             params = option.fit_range(-edge, edge, False, torch.float32)

@@ -137,7 +137,7 @@ def _transform(
         part = outlier_rotation(rows, config, axis, factor, seed)
         notes["greedy_steps"] = [len(moves) for moves in part.moves or ()]
         return part, notes
-    return Rotate(count, axis, factor, order), notes
+    return Rotate(count, axis, factor, order, seed=seed, signed=True), notes
 
 
 def _kind(info: LayerInfo, config: LrqDitConfig, stats: InputStats) -> str:

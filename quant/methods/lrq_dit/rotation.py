@@ -25,7 +25,8 @@ class InputStats:
     def __init__(self, channel_axis: int) -> None:
         self.channel_axis = channel_axis
         self.absmax: Tensor | None = None
-        self.squares, self.count = 0.0, 0
+        self.squares: Tensor | float = 0.0  # on the inputs' device: reading it makes a GPU wait
+        self.count = 0
         self.rows: Tensor | None = None
 
     def update(self, x: Tensor) -> None:
@@ -33,7 +34,7 @@ class InputStats:
         rows = x.movedim(self.channel_axis, -1).flatten(0, -2)
         peak = rows.abs().amax(0).float()
         self.absmax = peak if self.absmax is None else torch.maximum(self.absmax, peak)
-        self.squares += rows.double().square().sum().item()
+        self.squares = self.squares + rows.square().sum(dtype=torch.float64)
         self.count += rows.numel()
 
     def keep(self, x: Tensor) -> None:
@@ -46,7 +47,7 @@ class InputStats:
     @property
     def j(self) -> float:
         """The decision metric J = ||X||_F / sqrt(B N C): the root mean square of the inputs."""
-        return (self.squares / self.count) ** 0.5 if self.count else 0.0
+        return (float(self.squares) / self.count) ** 0.5 if self.count else 0.0
 
 
 def smoothing_factor(absmax: Tensor, weight: Tensor, strength: float) -> Tensor:

@@ -95,7 +95,7 @@ def fit_as_released(weight: Tensor, quantizer: Quantizer) -> Params:
     dtype = DTYPES[quantizer.scale_dtype]
     best, found = torch.inf, {}
     for eta in ETAS:
-        total, params = 0.0, {"offset": torch.full((rows.shape[0], 1), eta).to(dtype)}
+        total, params = 0.0, {"offset": torch.full((rows.shape[0], 1), eta, device=rows.device).to(dtype)}
         for suffix, mine in (("", rows > 0), ("_negative", rows < 0)):
             octave = torch.where(mine, torch.log2(rows.abs() + params["offset"].float()), 0.0)
             low = octave.amin(1, keepdim=True)

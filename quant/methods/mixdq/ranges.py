@@ -99,7 +99,8 @@ def input_ranges(
     for line in lines:
         if ranges[line.name].low is None:
             blank = (1, line.shape[1], 1, 1) if line.kind == "Conv2d" else (1, 1)
-            ranges[line.name].update(torch.zeros(blank))
+            device = modules[line.name].get_parameter("weight").device
+            ranges[line.name].update(torch.zeros(blank, device=device))
     return ranges
 
 

@@ -175,7 +175,9 @@ def made(tiny, recorded):
     return get
 
 
-CASES = [(p, "pixart") for p in quant.list_presets("fp[48]-fp8*")] + [("fp4-fp8", "unet")]
+CASES = [(p, "pixart") for p in [*quant.list_presets("fp[48]-fp8*"), "int4-int8-tensor"]] + [
+    ("fp4-fp8", "unet")
+]
 
 
 @pytest.mark.parametrize(("preset", "name"), CASES)
@@ -220,3 +222,19 @@ def test_missing_trajectories(tiny) -> None:
     with pytest.raises(quant.MissingDataError, match="got none"):
         quant.quantize_(tiny.build("unet"), "fp4-fp8")
     assert not quant_layers(tiny.build("unet"))
+
+
+def test_integers_in_place_of_floats_are_the_same_method_on_another_grid() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, rows = torch.randn(24, 32, generator=generator), torch.randn(128, 32, generator=generator)
+    config = LowbitFpConfig(weight_bits=4, formats="integer", rounding="learned", iterations=60)
+    quantizer = _quantizer(4, config)
+    assert quantizer.grid == IntGrid(bits=4) and _quantizer(8, config).grid == IntGrid(bits=8)
+    params, notes = search(weight.flatten(), quantizer, 40)
+    assert notes["format"] == "int4" and 0.1 <= notes["clip"] <= 1.2
+    learned = learn(weight, rows, quantizer.grid, params["scale"], config, 0)
+    steps = learned / params["scale"]
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+    assert float(steps.abs().max()) <= 7.001
+    nearest = quantizer.fake(weight, "linear_weight", {"scale": params["scale"].reshape(1, 1)})
+    assert ((learned - weight) @ rows.T).norm() < ((nearest - weight) @ rows.T).norm()

@@ -107,6 +107,7 @@ def parts(count: int, axis: int = -1) -> dict[str, Rotate]:
     return {
         "hadamard": Rotate(count, axis),
         "smooth hadamard": Rotate(count, axis, factor),
+        "signed hadamard": Rotate(count, axis, factor, seed=3, signed=True),
         "outlier": outlier_rotation(rows, config, axis, None, 0),
         "smooth outlier": outlier_rotation(rows, config, axis, factor, 0),
     }
@@ -371,12 +372,28 @@ def test_zero_and_constant_weights(value: float, dit, tiny) -> None:
     for layer in quant.layers.find_layers(model):
         nn.init.constant_(model.get_submodule(layer.name).weight, value)
     before = tiny.run(model, name)
-    config = LrqDitConfig(weight_bits=3, activation_bits=None, smoothing=None, rotation="hadamard")
+    config = LrqDitConfig(weight_bits=3, activation_bits=None, smoothing=None, rotation="none")
     ledger = quant.quantize_(model, config, trajectories=store)
     torch.testing.assert_close(tiny.run(model, name), before, rtol=2e-2, atol=1e-6)
     assert all(record.weight_sqnr_db is None or record.weight_sqnr_db > 30 for record in ledger.quantized)
+    # signs and a Hadamard matrix make any row bell-shaped: 3 bits then cost what they cost on Gaussian rows
+    quant.restore_(model)
+    turned = quant.quantize_(
+        model, config.model_copy(update={"rotation": "hadamard"}), trajectories=store
+    ).quantized
+    assert all(record.weight_sqnr_db is None or record.weight_sqnr_db > 8 for record in turned)
 
 
 def test_grid_label_and_json() -> None:
     grid = LogGrid(bits=3, octaves=None, offset=True)
     assert LogGrid.model_validate_json(grid.model_dump_json()) == grid and grid.label == "log3"
+
+
+def test_signs_keep_a_common_mean_from_becoming_an_outlier() -> None:
+    """The first row of a Hadamard matrix is constant: without signs it adds up what all channels share."""
+    x = torch.randn(256, 192, generator=torch.Generator().manual_seed(0)).abs()
+    plain, signed = Rotate(192), Rotate(192, seed=1, signed=True)
+    assert float(plain(x).abs().amax()) > 2 * float(signed(x).abs().amax())
+    again = Rotate.blank(signed.spec())
+    assert torch.equal(again(x), signed(x))
+    assert torch.equal(Rotate.blank({k: v for k, v in plain.spec().items() if k != "signed"})(x), plain(x))
