@@ -90,8 +90,9 @@ def quality_against_bytes(
     ax.margins(x=0.22, y=0.08)
     legend(ax, theme, loc="lower right", ncols=2)
     caption = (
-        f"{quality} over stored size; bars are 95 % intervals over pictures, the line joins recipes that no "
-        f"other beats in both. Full precision takes {full_megabytes:.1f} MB. {provenance.sentence()}"
+        f"{quality[0].upper()}{quality[1:]} over stored size; bars are 95 % intervals over pictures, the "
+        "line joins recipes that no other beats in both. Full precision takes "
+        f"{full_megabytes:.1f} MB. {provenance.sentence()}"
     )
     alt = "; ".join(f"{p.label}: {p.megabytes:.2f} MB, {p.value:.2f}" for p in points)
     return Plate(figure, caption, f"Scatter chart of {quality} over megabytes. {alt}.")
@@ -164,6 +165,7 @@ def errors_over_time(
     ax.margins(x=0.02)
     low, high = ax.get_xlim()
     ax.set_xlim(low, high - 0.3 * abs(low - high) if named else high)
+    ax.set_xticks([t for t in ax.get_xticks() if min(low, high) <= t <= max(low, high) and t >= 0])
     legend(ax, theme, loc="upper left", ncols=4)
     ends = "; ".join(f"{k}: {np.asarray(v[2], float)[-1]:.2e} at the end" for k, v in curves.items())
     return Plate(figure, f"{what}. {provenance.sentence()}", f"Line chart over timesteps. {ends}.")

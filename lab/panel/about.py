@@ -42,7 +42,8 @@ def hardware(device: str) -> str:
     """Name of the device."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
-    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"CPU ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"
 
 
 def commit() -> str:

@@ -168,6 +168,7 @@ def null_part(bench: Bench, name: str, ref: Reference) -> Part:
     The set distances' range under random re-dealing of the two sets is added as ``NAME.high``.
     """
     part, features = _measure(bench, bench.model, name, ref, {}, ref.seed + NULL_OFFSET)
+    del part.numbers["noise_nmse"]  # the same model: its prediction has no error
     for layer in (LITE0, DOMAIN):
         if layer in features:
             a, b = features[layer].numpy(), ref.features[layer].numpy()

@@ -123,7 +123,7 @@ def _made_by(about: Mapping[str, Any]) -> str:
     missing = f" Not measured: {'; '.join(about['missing'])}." if about.get("missing") else ""
     return (
         f"`{about['command']}` on {about['hardware']}, {about['date']}, commit {about['commit']} "
-        f"({versions}). {about['n']} pictures at {about['seeds']} seeds each, {about['steps']} steps, "
+        f"({versions}). {about['n']} pictures at each of {about['seeds']} seeds, {about['steps']} steps, "
         f"guidance {about['guidance']:g}; conditions: {about['conditions']}. Recording "
         f"{about['recording'][:12]}.{missing}"
     )

@@ -91,7 +91,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, Any]:
     key = next((k for k in QUALITY if any(k in r for r in rows)), None)
     if key is None or not rows:
         return {}
-    source = Provenance(about["model"], f"{about['n']} pictures, {about['seeds']} seeds", None, "")
+    source = Provenance(about["model"], f"{about['n']} pictures at {_seeds(about)}")
     points = [
         Point(r["recipe"], r["method"], r["bytes"] / 1e6, r[key], r[f"{key}.low"], r[f"{key}.high"])
         for r in rows
@@ -136,7 +136,7 @@ def grid(rows: Mapping[str, np.ndarray], label_width: int = 300) -> np.ndarray:
 def _summary(result: Mapping[str, Any]) -> list[str]:
     about, rows = result["about"], _measured(result)
     lines = [
-        f"{about['n']} pictures at {about['seeds']} seed{'s' if about['seeds'] != 1 else ''} each, "
+        f"{about['n']} pictures at {_seeds(about)}, "
         f"{about['steps']} steps, guidance {about['guidance']:g}, on {about['hardware']}. Every recipe at "
         "the same noise and conditions."
     ]
@@ -148,7 +148,7 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
         best = rows[0]
         key = next((k for k in QUALITY if k in best), None)
         said = f"{best['recipe']} is nearest to full precision" + (
-            f" ({QUALITY[key]} {best[key]:.2f})" if key else ""
+            f" ({QUALITY[key].removesuffix(', dB')} {best[key]:.2f} dB)" if key else ""
         )
         lines.append(
             f"{said}; {gates}; of {judged} claimed orderings {counts['held']} held, {counts['reversed']} "
@@ -184,12 +184,15 @@ def _gates(result: Mapping[str, Any]) -> list[Block]:
 def _orderings(result: Mapping[str, Any]) -> Block:
     order = list(MARKS)
     rows = []
-    for o in sorted(result["orderings"], key=lambda o: o["verdict"] == "not run"):
+    absent = [o for o in result["orderings"] if o["verdict"] == "not run"]
+    for o in result["orderings"]:
+        if o["verdict"] == "not run":
+            continue
         mark, kind = MARKS[o["verdict"]]
-        note = o["note"] if o["kind"] != "null" or o["verdict"] == "not run" else ""
+        note = o["note"] if o["kind"] != "null" else ""
         rows.append({**o, "mark": mark, "class": kind, "span": span(o), "note": note})
     counts = [f"{MARKS[k][0]}: {sum(o['verdict'] == k for o in result['orderings'])}" for k in order]
-    return Block("compare_orderings", {"rows": rows, "counts": counts})
+    return Block("compare_orderings", {"rows": rows, "counts": counts, "absent": absent})
 
 
 def _neighbours(result: Mapping[str, Any]) -> Block:
@@ -259,6 +262,10 @@ def _strip(pictures: np.ndarray) -> str:
 def _section(title: str, intro: str, blocks: list[Block]) -> dict[str, Any]:
     name = title.lower().replace(" ", "-")
     return {"id": name, "title": title, "intro": intro, "blocks": [render_block(b) for b in blocks]}
+
+
+def _seeds(about: Mapping[str, Any]) -> str:
+    return "one seed" if about["seeds"] == 1 else f"each of {about['seeds']} seeds"
 
 
 def _short(name: str, most: int) -> str:
