@@ -35,7 +35,10 @@ def compare(
     ] = None,
     part: Annotated[str | None, typer.Option("--part", help="Part of a pipeline, such as unet.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes that share the recipes and the device.")] = 1,
-    share: Annotated[str | None, typer.Option("--share", help="i/k: only every k-th recipe.")] = None,
+    share: Annotated[str | None, typer.Option("--share", help="i/k: the i-th of k shares.")] = None,
+    calibrate_on: Annotated[
+        str | None, typer.Option("--calibrate-on", help="Device that quantizes, if not --device: cpu.")
+    ] = None,
     merge: Annotated[
         list[Path] | None, typer.Option("--merge", help="Put folders of shares together; may be repeated.")
     ] = None,
@@ -67,7 +70,9 @@ def compare(
     )
     words = [model, "--recipes", recipes, "--n", n, "--seeds", seeds, "--steps", steps]
     words += ["--guidance", f"{guidance:g}", "--calibrate", calibrate, "--batch", batch]
-    for name, value in (("recording", recording), ("part", part), ("device", device)):
+    for name, value in (
+        ("recording", recording), ("part", part), ("device", device), ("calibrate-on", calibrate_on),
+    ):  # fmt: skip
         words += [f"--{name}", value] if value is not None else []
     words += [] if gates else ["--no-gates"]
     arguments = [str(word) for word in words]
@@ -78,8 +83,8 @@ def compare(
     with reporting() as progress:
         result = job.compare(
             model, recipes, out, settings, device=device or "auto", recording=recording, part=part,
-            share=share, gates=gates, command=shlex.join(["brainlab", "compare", *arguments]),
-            publish=publish, progress=progress,
+            share=share, calibrate_on=calibrate_on, gates=gates,
+            command=shlex.join(["brainlab", "compare", *arguments]), publish=publish, progress=progress,
         )  # fmt: skip
     _show(result, out, as_json)
 

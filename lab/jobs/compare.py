@@ -23,6 +23,7 @@ def compare(
     recording: Path | None = None,
     part: str | None = None,
     share: str | None = None,
+    calibrate_on: str | None = None,
     gates: bool = True,
     command: str = "",
     publish: Path | None = None,
@@ -40,7 +41,9 @@ def compare(
         ``A,B,…``, wildcards, groups (`lab.panel.recipes.groups`).
     settings : lab.panel.bench.PanelSettings
     share : str, optional
-        ``i/k``: only every k-th recipe; `merge` puts the folders of all shares together.
+        ``i/k``: the i-th of k parts of the work; `merge` puts the folders of all shares together.
+    calibrate_on : str, optional
+        Device that quantizes; where many processes share a GPU, ``cpu`` is quicker.
     gates : bool
         Run the gates (at seed 0).
     publish : Path, optional
@@ -58,24 +61,28 @@ def compare(
     MissingDataError
         No recording of a model that is not shipped.
     """
+    import torch
+
     from lab.jobs.zoo import choose_device
     from lab.panel import recipes as names
     from lab.panel.about import about, exact_arithmetic
     from lab.panel.bench import PanelSettings, open_bench
     from lab.panel.finish import finish
+    from lab.panel.shares import duties
     from lab.panel.work import Work
     from lab.runs import Run
 
     settings = settings or PanelSettings()
-    chosen = names.share(names.expand(recipes), share)
+    work_to_do = duties(names.expand(recipes), settings.seeds, share)
     where = choose_device(device)
     exact_arithmetic(where)
     bench = open_bench(model, settings, where, recording, part, progress)
     config = {"model": model, "part": part, "recording": bench.recording.hash, "scored_by": bench.fingerprint}
     config |= settings.to_dict()
     with Run.open(out, config) as run:
-        work = Work(bench, run, len(chosen), gates, progress)
-        failed = work.all(chosen)
+        calibrator = None if calibrate_on is None else torch.device(choose_device(calibrate_on))
+        work = Work(bench, run, work_to_do, gates, progress, calibrator)
+        failed = work.all()
         made = about(bench, command, where)
         return finish(run.path, made, work.parts, work.gates, failed, publish, report=share is None)
 
@@ -98,7 +105,7 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
 
 
 def in_shares(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
-    """Run ``brainlab compare`` in several processes, each with its share of the recipes.
+    """Run ``brainlab compare`` in several processes, each with its share of the work.
 
     Parameters
     ----------
@@ -126,7 +133,6 @@ def in_shares(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
     running = []
     for i, folder in enumerate(folders, 1):
         words = [*arguments, "--out", str(folder), "--share", f"{i}/{jobs}"]
-        words += ["--no-gates"] if i > 1 and "--no-gates" not in arguments else []
         # results of the shares are not shown: the merged ones are
         command = [sys.executable, "-m", "lab.cli.main", "compare", *words]
         running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))

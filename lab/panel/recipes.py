@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,19 +154,3 @@ def _known_word(word: str, known: Sequence[str] | dict[str, Any]) -> str:
         short = [group for group in known if not group.startswith("chain:")]
         raise InputError(f"{error}; groups: {', '.join(short)}") from None
     return word
-
-
-def share(recipes: Sequence[Recipe], part: str | None) -> list[Recipe]:
-    """Return part ``i/k`` of the recipes (every k-th), or all.
-
-    Raises
-    ------
-    InputError
-        The text is not ``i/k`` with 1 <= i <= k.
-    """
-    if part is None:
-        return list(recipes)
-    match = re.fullmatch(r"(\d+)/(\d+)", part)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise InputError(f"--share {part}: write i/k with 1 <= i <= k, as 2/4")
-    return list(recipes)[int(match[1]) - 1 :: int(match[2])]

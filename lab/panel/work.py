@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 import quant
 from lab.errors import one_line
 from lab.panel import gates
@@ -16,6 +18,7 @@ from lab.panel.bench import Bench
 from lab.panel.cost import costs, full_costs
 from lab.panel.memory import PeakMemory
 from lab.panel.recipes import FULL, OTHER_SEED, Recipe
+from lab.panel.shares import Duty
 from lab.progress import Progress
 from lab.runs import Run, config_hash
 
@@ -30,27 +33,30 @@ class Work:
 
     bench: Bench
     run: Run
-    count: int
+    duties: Sequence[Duty]
     with_gates: bool
     progress: Progress
+    calibrate_on: torch.device | None = None
 
     def __post_init__(self) -> None:
         self.parts: list[Part] = []
         self.gates: list[dict[str, Any]] = []
         self.done = 0
-        self.total = self.bench.settings.seeds * (self.count + 2) + (GATE_TICKS if self.with_gates else 0)
+        self.with_gates &= any(duty.leads and duty.seed == 0 for duty in self.duties)
+        self.total = sum(duty.size for duty in self.duties) + (GATE_TICKS if self.with_gates else 0)
 
-    def all(self, chosen: Sequence[Recipe]) -> list[dict[str, Any]]:
+    def all(self) -> list[dict[str, Any]]:
         """Measure everything that is not on disk yet; return what could not be."""
         failed = []
-        for seed in range(self.bench.settings.seeds):
+        for duty in self.duties:
             self.reference: Reference | None = None
-            self.full(seed)
-            for recipe in chosen:
-                self.tick(f"{recipe.name}, seed {seed}")
-                reason = self.recipe(recipe, seed)
+            if duty.leads:
+                self.full(duty.seed)
+            for recipe in duty.recipes:
+                self.tick(f"{recipe.name}, seed {duty.seed}")
+                reason = self.recipe(recipe, duty.seed)
                 if reason:
-                    failed.append({"recipe": recipe.name, "seed": seed, "reason": reason})
+                    failed.append({"recipe": recipe.name, "seed": duty.seed, "reason": reason})
         self.progress(self.total * FINE, self.total * FINE, "compared")
         return failed
 
@@ -77,11 +83,33 @@ class Work:
         """Measure one recipe at one seed; return why it could not be, or nothing."""
         name = f"{_slug(recipe)}.seed-{seed}"
         try:
-            self.step(name, lambda: _quantized_part(self.bench, recipe, self.ref(seed), seed, self.inner))
+            self.step(name, lambda: self.quantized(recipe, seed))
         except Exception as error:  # one recipe must not end the others; it is listed as failed
             self.run.log("failed", recipe=recipe.name, seed=seed, error=repr(error)[:500])
             return f"{type(error).__name__}: {one_line(error)[:300]}"
         return ""
+
+    def quantized(self, recipe: Recipe, seed: int) -> Part:
+        """Calibrate a copy by a recipe and measure it."""
+        where = self.calibrate_on or self.bench.device
+        model = self.bench.fresh().to(where)
+        store = self.bench.recording if recipe.calibrates else None
+        began = time.perf_counter()
+        with PeakMemory(where) as memory:
+            ledger = quant.quantize_(
+                model, recipe.config(), trajectories=store, seed=seed, keep_originals=False,
+                progress=self.inner,
+            )  # fmt: skip
+        taken = {
+            "method": recipe.method,
+            "policy": quant.get_preset(recipe.preset).policy,
+            "calibrate_seconds": time.perf_counter() - began,
+            "calibrate_peak_bytes": memory.bytes,
+            "calibrate_peak_how": memory.how,
+            "calibrate_on": str(where),
+        }
+        model.to(self.bench.device)
+        return measure(self.bench, model, recipe.name, self.ref(seed), {**costs(ledger), **taken})
 
     def step(self, name: str, make: Callable[[], Part]) -> Part:
         """Return a part, from disk or made now."""
@@ -105,24 +133,6 @@ class Work:
         """Progress inside one calibration, whatever it counts: never more than one part."""
         share = min(1.0, done / total) if total else 0.0
         self.progress((self.done - 1) * FINE + int(share * FINE * 0.9), self.total * FINE, self.what)
-
-
-def _quantized_part(bench: Bench, recipe: Recipe, ref: Reference, seed: int, progress: Progress) -> Part:
-    model = bench.fresh()
-    store = bench.recording if recipe.calibrates else None
-    began = time.perf_counter()
-    with PeakMemory(bench.device) as memory:
-        ledger = quant.quantize_(
-            model, recipe.config(), trajectories=store, seed=seed, keep_originals=False, progress=progress
-        )
-    taken = {
-        "method": recipe.method,
-        "policy": quant.get_preset(recipe.preset).policy,
-        "calibrate_seconds": time.perf_counter() - began,
-        "calibrate_peak_bytes": memory.bytes,
-        "calibrate_peak_how": memory.how,
-    }
-    return measure(bench, model, recipe.name, ref, {**costs(ledger), **taken})
 
 
 def _slug(recipe: Recipe) -> str:

@@ -16,8 +16,14 @@ from lab.panel import work
 from lab.panel.bench import Bench
 from lab.panel.finish import finish
 from lab.panel.recipes import FULL, OTHER_SEED, expand
+from lab.panel.shares import Duty, duties
 from lab.progress import silent
 from lab.runs import Run
+
+
+def everything(bench: Bench, recipes: str) -> list[Duty]:
+    return duties(expand(recipes), bench.settings.seeds, None)
+
 
 Capture = pytest.CaptureFixture[str]
 
@@ -67,9 +73,8 @@ def test_finished_parts_are_used_again_and_more_recipes_are_added(
 
     def go(recipes: str) -> list:
         with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-            chosen = expand(recipes)
-            made = work.Work(bench, opened, len(chosen), False, silent)
-            assert made.all(chosen) == []
+            made = work.Work(bench, opened, everything(bench, recipes), False, silent)
+            assert made.all() == []
             return made.parts
 
     first = go("rtn-w8a8")
@@ -83,9 +88,8 @@ def test_finished_parts_are_used_again_and_more_recipes_are_added(
 
 def test_report_with_pictures_shows_a_failed_gate(bench: Bench, tmp_path: Path) -> None:
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        chosen = expand("rtn-w8a8,rtn-w4a4")
-        made = work.Work(bench, opened, len(chosen), False, silent)
-        made.all(chosen)
+        made = work.Work(bench, opened, everything(bench, "rtn-w8a8,rtn-w4a4"), False, silent)
+        made.all()
     gate = {"name": "planted", "expected": "nothing", "found": "something", "passed": False}
     about = {
         "model": "unet-64", "command": "brainlab compare", "n": 12, "seeds": 2, "steps": 2, "guidance": 2.0,
@@ -119,11 +123,26 @@ def test_a_recipe_that_fails_is_listed_and_the_others_go_on(
 
     monkeypatch.setattr(quant, "quantize_", broken)
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        made = work.Work(bench, opened, 2, False, silent)
-        failed = made.all(expand("rtn-w6a6,rtn-w8a8"))
+        made = work.Work(bench, opened, everything(bench, "rtn-w6a6,rtn-w8a8"), False, silent)
+        failed = made.all()
     assert [(f["recipe"], f["seed"]) for f in failed] == [("rtn-w6a6", 0), ("rtn-w6a6", 1)]
     assert "planted" in failed[0]["reason"]
     assert {p.recipe for p in made.parts} == {FULL, OTHER_SEED, "rtn-w8a8"}
+
+
+@pytest.mark.parametrize(
+    ("recipes", "seeds", "k"), [(7, 3, 4), (2, 1, 2), (5, 2, 16), (64, 3, 16), (3, 3, 1)]
+)
+def test_shares_are_the_whole_work_once(recipes: int, seeds: int, k: int) -> None:
+    names = [f"r{i}" for i in range(recipes)]
+    shares = [duties(names, seeds, f"{i}/{k}") for i in range(1, k + 1)]  # type: ignore[arg-type]
+    found = [(d.seed, r) for share in shares for d in share for r in d.recipes]
+    assert sorted(found) == sorted((s, r) for s in range(seeds) for r in names)
+    assert sorted(d.seed for share in shares for d in share if d.leads) == list(range(seeds))
+    sizes = [sum(len(d.recipes) for d in share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+    if k >= seeds:
+        assert max(len(share) for share in shares) <= 2
 
 
 def test_shares_merge_into_what_one_run_gives(command: list[str], tmp_path: Path, capsys: Capture) -> None:
@@ -131,7 +150,7 @@ def test_shares_merge_into_what_one_run_gives(command: list[str], tmp_path: Path
     whole = json.loads(capsys.readouterr().out)
     for i in (1, 2):
         assert run([*command, "--seeds", "1", "--out", str(tmp_path / f"s{i}"), "--share", f"{i}/2"]) == 0
-        assert len(json.loads(capsys.readouterr().out)["rows"]) == 3
+        assert len(json.loads(capsys.readouterr().out)["rows"]) == (3 if i == 1 else 1)
     merged = ["compare", "--merge", str(tmp_path / "s1"), "--merge", str(tmp_path / "s2"), "--json"]
     assert run([*merged, "--out", str(tmp_path / "m")]) == 0
     together = json.loads(capsys.readouterr().out)
@@ -166,9 +185,9 @@ def test_bad_input_is_one_line(
 def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        chosen = expand("rtn-w8a8")
-        made = work.Work(bench, opened, 1, True, lambda done, total, what: seen.append((done, total)))
-        made.all(chosen)
+        todo = everything(bench, "rtn-w8a8")
+        made = work.Work(bench, opened, todo, True, lambda done, total, what: seen.append((done, total)))
+        made.all()
     assert len({total for _, total in seen}) == 1
     done = [d for d, _ in seen]
     assert done == sorted(done) and done[-1] == seen[-1][1]
