@@ -11,8 +11,6 @@ from lab.cli.options import AsJson
 from lab.cli.output import emit_json, emit_line, emit_rows
 from lab.cli.quantize import Model, Only
 
-_SHOWN = 12
-
 
 def inspect(
     model: Model,
@@ -47,7 +45,7 @@ def inspect(
         return
     columns = ["layer", "kind", "channels", sort]
     more = ("absmax", "rms", "kurtosis", "outlier_share", "salient_channels", "axis", "drift")
-    emit_rows(result["layers"][:_SHOWN], False, [*columns, *(c for c in more if c != sort)])
-    left = len(result["layers"]) - _SHOWN
+    top = [{**row, "same input": f"+{row['also']}" if row["also"] else ""} for row in result["top"]]
+    emit_rows(top, False, [*columns, *(c for c in more if c != sort), "same input"])
     emit_line("")
-    emit_line((f"and {left} more layers; " if left > 0 else "") + f"page: {result['page']}")
+    emit_line(f"{len(top)} tensors of {len(result['layers'])} layers; page: {result['page']}")

@@ -15,6 +15,7 @@ DEFAULT_STEPS = 20
 SHARED_SAMPLES = 32
 """Calibration samples of the recording that other commands use as well."""
 _CLOSE_UPS = 2  # layers with figures of their own
+_TOP = 12
 _SURFACE_SAMPLES, _SURFACE_STEPS = 4, 5
 
 
@@ -57,8 +58,9 @@ def inspect(
     Returns
     -------
     dict
-        ``model``, ``sort``, ``layers`` (rows, sorted), ``attention`` (rows), ``rule``, ``figures`` (paths),
-        ``page``, ``out``.
+        ``model``, ``sort``, ``layers`` (rows, sorted), ``top`` (the first ones that read different tensors,
+        ``also`` counting further readers), ``attention`` (rows), ``rule``, ``figures`` (paths), ``page``,
+        ``out``.
 
     Raises
     ------
@@ -101,6 +103,7 @@ def inspect(
         found = Observation.load(out / "observation")
         return {
             "model": model, "sort": sort, "layers": found.layer_table(sort),
+            "top": found.distinct(found.layer_table(sort))[:_TOP],
             "attention": found.attention_table(), "rule": found.settings["outlier_rule"],
             "figures": sorted(str(p) for p in (out / "figures").glob("*.png")),
             "page": str(out / "index.html"), "out": str(out),

@@ -31,11 +31,11 @@ def overview(seen: Observation, source: Provenance, sort: str) -> dict[str, Draw
     shown: dict[str, Draw] = {}
     if any(row[sort] is not None for row in rows):
         weights = sort.startswith("weight_")  # those differ between layers that read the same tensor
-        once = rows if weights else _once(seen, rows)
+        once = rows if weights else seen.distinct(rows)
         shown[f"layers-{sort}"] = lambda theme: layers.statistic_bars(
             once, sort, STATISTICS[sort], source, theme=theme
         )
-    moving = [row["layer"] for row in _once(seen, seen.layer_table("drift"))][:6]
+    moving = [row["layer"] for row in seen.distinct(seen.layer_table("drift"))][:6]
     times = list(seen.inputs[moving[0]].timesteps)
     if len(times) > 1:
         bands = {
@@ -139,18 +139,6 @@ def _bands(seen: Observation, name: str) -> Mapping[str, np.ndarray]:
     return {key: np.array([row[key] for row in rows]) for key in ("min", "max", "p1", "p99", "p50")}
 
 
-def _once(seen: Observation, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of plain inputs, those that read the same tensor joined into their first: ``also`` counts them."""
-    kept: dict[bytes, dict[str, Any]] = {}
-    for row in rows:
-        if row["tensor"] == "input":
-            channel = seen.inputs[row["layer"]].channel
-            tensor = channel["mean"].tobytes() + channel["max"].tobytes()
-            first = kept.setdefault(tensor, {**row, "also": -1})
-            first["also"] += 1
-    return list(kept.values())
-
-
 def _position(stats: TensorStats) -> str:
     return "pixel" if stats.kind == "Conv2d" else "token"
 
@@ -169,7 +157,7 @@ def close_ups(seen: Observation, sort: str, most: int) -> dict[str, str]:
     The first ones by a statistic that read different tensors, the one with most salient channels, and the one
     whose positions spread most beyond its channels.
     """
-    rows = _once(seen, seen.layer_table(sort))
+    rows = seen.distinct(seen.layer_table(sort))
     found = {row["layer"]: f"Number {i + 1} by {sort}." for i, row in enumerate(rows[:most])}
     salient = max(rows, key=lambda row: row["salient_channels"])
     if salient["salient_channels"]:

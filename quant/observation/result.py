@@ -54,6 +54,29 @@ class Observation:
             return rows
         return sorted(rows, key=lambda row: (row[sort] is None, -(row[sort] or 0.0)))
 
+    def distinct(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Join rows of layers that read the same tensor, as queries, keys and values do.
+
+        Parameters
+        ----------
+        rows : list of dict
+            Of `layer_table`; those of transformed inputs are left out.
+
+        Returns
+        -------
+        list of dict
+            The first row of each tensor; ``also`` counts the further layers that read it.
+        """
+        kept: dict[bytes, dict[str, Any]] = {}
+        for row in rows:
+            if row["tensor"] == "input":
+                channel = self.inputs[row["layer"]].channel
+                first = kept.setdefault(
+                    channel["mean"].tobytes() + channel["max"].tobytes(), {**row, "also": -1}
+                )
+                first["also"] += 1
+        return list(kept.values())
+
     def step_table(self) -> list[dict[str, Any]]:
         """One row a tensor and timestep."""
         return [row for stats in self.inputs.values() for row in step_rows(stats)]

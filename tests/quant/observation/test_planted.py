@@ -32,6 +32,13 @@ def test_salient_channels_and_mild_outliers_are_told_apart(
     assert plain.threshold == pytest.approx([6.0] * 4, rel=0.07)
 
 
+def test_layers_that_read_one_tensor_are_joined(seen: quant.Observation) -> None:
+    rows = seen.distinct(seen.layer_table())
+    also = {row["layer"]: row["also"] for row in rows}
+    assert also["attn.to_k"] == 1 and "attn.to_v" not in also and also["salient"] == 0
+    assert len(rows) + sum(also.values()) == len(seen.inputs)
+
+
 def test_outliers_by_pixel_and_by_channel(seen: quant.Observation, planted: SimpleNamespace) -> None:
     rows = {row["layer"]: row for row in seen.layer_table()}
     assert rows["by_channel"]["axis"] == "channel" and rows["by_pixel"]["axis"] == "position"
