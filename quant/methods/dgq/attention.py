@@ -66,7 +66,7 @@ def attention_formats(model: nn.Module, config: DgqConfig, context: Context) -> 
     for name, mass in measure(model, config, context).items():
         static = config.attention == "static-log"
         out[name] = AttentionFormat(
-            scores=score_quantizer(config.attention, bits),
+            scores=score_quantizer(config.attention, bits, config.attention_octaves),
             values=values,
             sink=mass.sink(config.sink_share),
             scale=mass.largest if static else None,
@@ -74,11 +74,14 @@ def attention_formats(model: nn.Module, config: DgqConfig, context: Context) -> 
     return out
 
 
-def score_quantizer(kind: str, bits: int) -> Quantizer:
-    """``s 2^-q``, q = 0 .. 2^b - 1, or uniform; s belongs to one image, never to a batch."""
+def score_quantizer(kind: str, bits: int, octaves: float | None = None) -> Quantizer:
+    """``s 2^(-q step)``, q = 0 .. 2^b - 1, or uniform; s belongs to one image, never to a batch.
+
+    The step is one octave, or `octaves` spread evenly over the codes.
+    """
     whole = Granularity(kind="sample")
     if kind == "uniform":
         return Quantizer(grid=IntGrid(bits=bits, mode="unsigned"), granularity=whole)
-    grid = LogGrid(bits=bits, octaves=float(2**bits - 1), signed=False)
+    grid = LogGrid(bits=bits, octaves=octaves or float(2**bits - 1), signed=False)
     schedule = Schedule(kind="static" if kind == "static-log" else "dynamic")
     return Quantizer(grid=grid, granularity=whole, schedule=schedule)

@@ -30,6 +30,11 @@ class DgqConfig(BaseModel):
     attention_bits: int | None = Field(
         default=None, ge=2, le=8, description="bits of a probability; none: those of an input"
     )
+    attention_octaves: float | None = Field(
+        default=None, gt=0, le=64,
+        description="powers of two over which codes of a logarithmic probability spread; none: one a code, "
+        "as published, which more bits do not make finer",
+    )  # fmt: skip
     value_bits: int | None = Field(
         default=8,
         ge=2,

@@ -169,3 +169,14 @@ def test_method_round_trip(tiny, tmp_path) -> None:
     assert torch.equal(tiny.run(model, "unet"), before)
     quant.quantize_(model, config.model_copy(update={"attention": "none"}), trajectories=store)
     assert not torch.equal(tiny.run(model, "unet"), after)
+
+
+def test_finer_steps_help_where_there_are_bits_for_them() -> None:
+    """One octave a code is as coarse at 8 bits as at 4; 12 octaves over all codes are not."""
+    scores = torch.randn(2, 3, 40, 64, generator=torch.Generator().manual_seed(0)).mul(2).softmax(-1)
+
+    def error(bits: int, octaves: float | None) -> float:
+        return float((score_quantizer("log", bits, octaves).fake(scores, "linear_input") - scores).norm())
+
+    assert error(8, None) > 0.9 * error(5, None)
+    assert error(8, 12.0) < error(6, 12.0) / 2 < error(6, None) / 4
