@@ -63,11 +63,12 @@ def compare(
     """
     import torch
 
+    from lab.files import write_json
     from lab.jobs.zoo import choose_device
     from lab.panel import recipes as names
     from lab.panel.about import about, exact_arithmetic
     from lab.panel.bench import PanelSettings, open_bench
-    from lab.panel.finish import finish
+    from lab.panel.finish import ABOUT, finish
     from lab.panel.shares import duties
     from lab.panel.work import Work
     from lab.runs import Run
@@ -82,8 +83,9 @@ def compare(
     with Run.open(out, config) as run:
         calibrator = None if calibrate_on is None else torch.device(choose_device(calibrate_on))
         work = Work(bench, run, work_to_do, gates, progress, calibrator)
-        failed = work.all()
         made = about(bench, command, where)
+        write_json(run.path / ABOUT, made)
+        failed = work.all()
         return finish(run.path, made, work.parts, work.gates, failed, publish, report=share is None)
 
 
@@ -95,7 +97,7 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
     InputError
         The folders' settings differ.
     MissingDataError
-        A folder is no finished comparison.
+        A folder is no comparison. One that was stopped gives the parts that it finished.
     """
     from lab.panel.finish import collect, finish
 

@@ -19,6 +19,9 @@ from lab.panel.statistics import Scores
 from lab.settings import read_settings
 from lab.steps import StepCache
 
+ABOUT = "about.json"
+"""Written when a comparison begins, so that a stopped one can be merged."""
+
 
 def finish(
     out: Path, about: dict[str, Any], parts: Sequence[Any], gates: list[dict[str, Any]],
@@ -55,17 +58,21 @@ def finish(
     return result
 
 
-def _stored_parts(folder: Path, stored: dict[str, Any]) -> list[Any]:
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _stored_parts(folder: Path) -> list[Part]:
+    """All finished parts; of two with one name (a preset that changed) the newer one."""
     cache = StepCache(folder / "steps")
-    wanted = {(row["recipe"], row["seed"]) for row in stored["by_seed"]}
-    found = []
-    for file in sorted((folder / "steps").glob("*.json")):
+    files = sorted((folder / "steps").glob("*.json"), key=lambda f: (f.stat().st_mtime_ns, f.name))
+    found: dict[tuple[str, int], Part] = {}
+    for file in files:
         output = cache.load(file.stem)
         if output is not None and "recipe" in output:
             part = Part.from_step(output)
-            if (part.recipe, part.seed) in wanted:
-                found.append(part)
-    return found
+            found[part.recipe, part.seed] = part
+    return list(found.values())
 
 
 def _rounded(value: Any, digits: int = 6) -> Any:
@@ -87,7 +94,7 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
     InputError
         The folders' settings differ, or there are none.
     MissingDataError
-        A folder is no finished comparison.
+        A folder is no comparison.
     """
     if not folders:
         raise InputError("--merge got no folders; give those that the shares wrote")
@@ -97,18 +104,18 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
     first: dict[str, Any] | None = None
     about: dict[str, Any] = {}
     for folder in folders:
-        results = folder / "results.json"
-        if not results.is_file():
-            raise MissingDataError(
-                f"{folder} holds no finished comparison (results.json); run it again first"
-            )
+        stored, began = _read(folder / "results.json"), _read(folder / ABOUT)
+        if not stored and not began:
+            raise MissingDataError(f"{folder} holds no comparison ({ABOUT}); give folders that compare wrote")
         settings = read_settings(folder / "config.yaml")
         changed = differences(first, settings) if first is not None else []
         if changed:
             raise InputError(f"{folder} was made with other settings than {folders[0]}: {changed[0]}")
-        stored = json.loads(results.read_text(encoding="utf-8"))
-        first, about, gates = first or settings, about or stored["about"], gates or stored["gates"]
-        failed += [f for f in stored["failed"] if f not in failed]
-        for made in _stored_parts(folder, stored):
+        first = first or settings
+        about = about or began or stored["about"]
+        gates = gates or (StepCache(folder / "steps").load("gates") or {}).get("gates", [])
+        failed += [f for f in stored.get("failed", []) if f not in failed]
+        for made in _stored_parts(folder):
             parts.setdefault((made.recipe, made.seed), made)
+    failed = [f for f in failed if (f["recipe"], f["seed"]) not in parts]
     return about, list(parts.values()), gates, failed

@@ -159,6 +159,9 @@ def test_shares_merge_into_what_one_run_gives(command: list[str], tmp_path: Path
         return [{k: v for k, v in row.items() if not k.startswith("calibrate")} for row in result["rows"]]
 
     assert scores(together) == scores(whole)
+    (tmp_path / "s2" / "results.json").unlink()  # as if it had been stopped before the end
+    assert run([*merged, "--out", str(tmp_path / "again")]) == 0
+    assert scores(json.loads(capsys.readouterr().out)) == scores(whole)
     assert run(["compare", "--merge", str(tmp_path), "--out", str(tmp_path / "n")]) == 4
     capsys.readouterr()
 
