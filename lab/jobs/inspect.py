@@ -87,17 +87,14 @@ def inspect(
     with Run.open(out, settings) as run:
         if not run.finished:
             store, times = _recording(model, recording, samples, steps, device, progress)
-            seen = observe(
-                module,
-                store,
-                layers=layers,
-                samples=samples,
-                timesteps=times,
-                device=device,
-                progress=progress,
-            )
-            seen.settings["name"] = model
-            seen.save(out / "observation")
+            seen = _seen_before(out / "observation", store)
+            if seen is None:
+                seen = observe(
+                    module, store, layers=layers, samples=samples, timesteps=times, device=device,
+                    progress=progress,
+                )  # fmt: skip
+                seen.settings["name"] = model
+                seen.save(out / "observation")
             _draw(module, store, seen, out, sort, run.hash, device, progress)
             run.finish()
         found = Observation.load(out / "observation")
@@ -108,6 +105,18 @@ def inspect(
             "figures": sorted(str(p) for p in (out / "figures").glob("*.png")),
             "page": str(out / "index.html"), "out": str(out),
         }  # fmt: skip
+
+
+def _seen_before(folder: Path, store: Any) -> Any:
+    """Return an observation of the same recording that a stopped run left; None if there is no whole one."""
+    from quant.errors import MissingDataError
+    from quant.observation import Observation
+
+    try:
+        seen = Observation.load(folder)
+    except MissingDataError:
+        return None
+    return seen if seen.settings["trajectories"] == store.hash else None
 
 
 def _check_numbers(samples: int, steps: int) -> None:

@@ -30,8 +30,9 @@ def command(store: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_writes_tables_figures_and_one_page(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lab.jobs.inspect._CLOSE_UPS", 1)  # drawing is what takes the time
     out = tmp_path / "o"
     asked = command(store, out, "--layers", LAYERS, "--sort", "kurtosis", "--steps", "2")
     assert run([*asked, "--json"]) == 0
@@ -53,6 +54,11 @@ def test_writes_tables_figures_and_one_page(
     assert text.splitlines()[0].split()[:4] == ["layer", "kind", "channels", "kurtosis"]
     assert "index.html" in text.splitlines()[-1] and result["layers"][0]["layer"] in text.splitlines()[1]
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.p*") if p.is_file()}
+    # stopped while drawing: what was seen is not looked at again
+    (out / "done.json").unlink()
+    monkeypatch.setattr("lab.jobs.inspect._draw", lambda *a: None)
+    monkeypatch.setattr("quant.observation.observe", lambda *a, **k: pytest.fail("observed again"))
+    assert run(asked) == 0
 
 
 def _other(store: Path, tmp: Path) -> list[str]:
