@@ -74,9 +74,8 @@ class Kind:
         )}  # fmt: skip
         line, info = self.lines[0], self.infos[0]
         if self.treated == "branch":
-            rows = random_rows(
-                _rows(config, line.shape[1]), line.shape[1], device, 0 if info.after_gelu else None
-            )
+            width = line.shape[1]
+            rows = random_rows(_rows(config, width), width, device, info.after_gelu)
             seen = LayerRows(rows, rows.amin(0), rows.amax(0))
             start = wait(device)
             results = core.solve_stack([(x, seen) for x in self.lines], modules, info, config)
