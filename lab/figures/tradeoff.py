@@ -166,6 +166,8 @@ def errors_over_time(
     low, high = ax.get_xlim()
     ax.set_xlim(low, high - 0.3 * abs(low - high) if named else high)
     ax.set_xticks([t for t in ax.get_xticks() if min(low, high) <= t <= max(low, high) and t >= 0])
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top * (top / bottom) ** 0.15)  # room for the legend
     legend(ax, theme, loc="upper left", ncols=4)
     ends = "; ".join(f"{k}: {np.asarray(v[2], float)[-1]:.2e} at the end" for k, v in curves.items())
     return Plate(figure, f"{what}. {provenance.sentence()}", f"Line chart over timesteps. {ends}.")

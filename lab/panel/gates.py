@@ -173,7 +173,9 @@ def _picture_scores(bench: Bench, images: Tensor, ref: Reference) -> dict[str, f
 
 
 def _model_scores(part: Part) -> dict[str, float]:
-    out = {k: float(part.arrays[k].mean()) for k in ("latent_rel_l2", "psnr_db") if k in part.arrays}
+    out: dict[str, float] = {
+        k: float(part.arrays[k].mean()) for k in ("latent_rel_l2", "psnr_db") if k in part.arrays
+    }
     return {"noise_nmse": float(np.mean(part.curves["noise_nmse"])), **out}
 
 

@@ -73,7 +73,7 @@ def load_orderings() -> tuple[Ordering, ...]:
     entries = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     made = []
     for entry in entries:
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
         ordering = Ordering(**plain)
         if ordering.kind not in KINDS or ordering.metric not in LARGER_IS_BETTER:
             raise ValueError(f"{FILE.name}: {ordering.id} has kind {ordering.kind}, metric {ordering.metric}")

@@ -74,7 +74,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         ["recipe", *(c[1] for c in columns)],
         [[_name(row), *(cell(row, c[0], c[2], c[3]) for c in columns)] for row in rows],
     )
-    null = next((row for row in rows if row["recipe"] == OTHER_SEED), {})
+    null: Mapping[str, Any] = next((row for row in rows if row["recipe"] == OTHER_SEED), {})
     highs = [f"{k[:-10]} {v:.3g}" for k, v in null.items() if k.endswith(".null_high")]
     if highs:
         lines += [

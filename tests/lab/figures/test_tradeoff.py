@@ -1,0 +1,46 @@
+"""Trade-off and error figures: what is drawn, the front, bad input."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.errors import InputError
+from lab.figures.plate import Provenance
+from lab.figures.tradeoff import Point, errors_over_time, pareto, quality_against_bytes
+
+SOURCE = Provenance("tiny", "8 pictures")
+
+
+def test_front_has_only_what_nothing_beats() -> None:
+    points = [Point(n, "m", x, y) for n, x, y in (("a", 1, 5), ("b", 1, 6), ("c", 2, 6), ("d", 3, 7))]
+    assert [p.label for p in pareto(points)] == ["b", "d"]
+
+
+def test_every_recipe_is_in_the_picture_and_its_words() -> None:
+    points = [Point(f"r{i}", f"m{i % 9}", 1 + i, 20 + i, 19 + i, 21 + i) for i in range(20)]
+    plate = quality_against_bytes(points, "paired PSNR, dB", 30.0, SOURCE)
+    drawn = sum(len(line.get_xdata()) for line in plate.figure.axes[0].lines if line.get_marker() != "None")
+    assert drawn == len(points)
+    assert all(p.label in plate.alt for p in points) and "30.0 MB" in plate.caption
+    markers = {line.get_marker() for line in plate.figure.axes[0].lines} - {"None"}
+    assert len(markers) == 7  # methods are told apart without colour
+
+
+def test_errors_run_from_noise_to_picture_and_zeros_are_gaps() -> None:
+    curves = {
+        "exact": ("a", [1000.0, 500.0], [0.0, 0.0]),
+        "rough": ("b", [1000.0, 500.0], [0.1, 0.2]),
+        "start": ("b", [1000.0, 500.0], [0.0, 0.3]),
+    }
+    plate = errors_over_time(curves, "Error", SOURCE, ["rough"])
+    ax = plate.figure.axes[0]
+    assert ax.get_xlim()[0] > ax.get_xlim()[1] and ax.get_yscale() == "log"
+    assert [len(line.get_xdata()) for line in ax.lines] == [2, 1]
+    assert "rough" in [text.get_text() for text in ax.texts]
+
+
+def test_nothing_to_draw_is_said() -> None:
+    with pytest.raises(InputError):
+        quality_against_bytes([], "PSNR", 1.0, SOURCE)
+    with pytest.raises(InputError):
+        errors_over_time({}, "Error", SOURCE)
