@@ -60,6 +60,26 @@ def test_plan_is_what_is_done(done) -> None:
         assert record.reason if record.skipped else record.bytes_by["codes"] > 0
 
 
+def test_all_of_it_moves_with_the_model(done) -> None:
+    moved = copy.deepcopy(done[0]).to("meta")
+    stayed, seen, todo = [], set(), [("model", moved)]
+    while todo:
+        path, thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, str | bytes | type | torch.dtype | torch.device):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, torch.Tensor):
+            stayed += [path] if thing.device.type != "meta" else []
+        elif isinstance(thing, dict):
+            todo += [(f"{path}[{k}]", v) for k, v in thing.items()]
+        elif isinstance(thing, list | tuple | set):
+            todo += [(f"{path}[]", v) for v in thing]
+        elif hasattr(thing, "__dict__"):
+            todo += [(f"{path}.{k}", v) for k, v in vars(thing).items()]
+    # the floating point originals, kept for restore_, are no part of the model
+    assert [path for path in stayed if "originals" not in path] == []
+
+
 def test_loaded_and_kernels_equal_simulated(done, tiny, tmp_path, request: pytest.FixtureRequest) -> None:
     model = done[0]
     simulated = tiny.run(model, "unet")
