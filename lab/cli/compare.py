@@ -49,9 +49,9 @@ def compare(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare recipes on a model: same noise, same conditions, intervals, gates, one report.
+    """Compare recipes on one model, in one report.
 
-    The same command goes on after a stop, and with more recipes it adds them.
+    Same noise and conditions for all, intervals, gates that prove the meter. The same command goes on after a stop, and with more recipes it adds them.
     """
     from lab.errors import InputError
     from lab.jobs import compare as job
