@@ -51,7 +51,8 @@ def compare(
 ) -> None:
     """Compare recipes on one model, in one report.
 
-    Same noise and conditions for all, intervals, gates that prove the meter. The same command goes on after a stop, and with more recipes it adds them.
+    Same noise and conditions for all, intervals, gates that prove the meter. The same command goes on after
+    a stop, and with more recipes it adds them.
     """
     from lab.errors import InputError
     from lab.jobs import compare as job
