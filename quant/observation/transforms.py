@@ -28,7 +28,7 @@ class Labelled:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Transform an input."""
-        return self.transform(x)
+        return self.transform.to(x.device)(x)
 
     def to_weight(self, weight: Tensor) -> Tensor:
         """Transform the weight the other way round."""

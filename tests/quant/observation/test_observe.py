@@ -186,3 +186,19 @@ def test_bad_input(store: quant.Trajectories, planted: SimpleNamespace, tiny: Si
     quant.quantize_(quantized, "rtn-w8a8")
     with pytest.raises(InputError, match="already quantized"):
         quant.observe(quantized, store)
+
+
+@pytest.mark.gpu
+def test_a_gpu_sees_what_the_cpu_sees(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    model, name = tiny.build("unet"), "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2"
+    tokens = torch.randn(6, 7, 24, generator=torch.Generator().manual_seed(0))
+    store = quant.record(model, FlowMatchEulerDiscreteScheduler(), tokens, tmp_path / "r", n_steps=2)
+    first = quant.observe(model, store)
+    transforms = {name: [first.smoothing(name), hadamard(first.inputs[name], first.weights[name])]}
+    here, there = (quant.observe(model, store, transforms=transforms, device=d) for d in ("cpu", "cuda"))
+    assert next(model.parameters()).device.type == "cpu" and list(here.inputs) == list(there.inputs)
+    for ours, theirs in zip(here.layer_table(), there.layer_table(), strict=True):
+        for field in ("absmax", "rms", "weight_absmax"):
+            assert ours[field] == pytest.approx(theirs[field], rel=1e-2), (ours["layer"], field)
