@@ -144,7 +144,10 @@ def in_shares(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
         for process in running:
             process.terminate()
         raise
-    bad = [f"share {i}: exit code {code}" for i, code in enumerate(codes, 1) if code not in (0, FAILED)]
+    # an internal error exits with the code of a recipe that failed, but leaves no results
+    ended = zip(codes, folders, strict=True)
+    complete = [code in (0, FAILED) and (folder / "results.json").is_file() for code, folder in ended]
+    bad = [f"share {i}: exit code {codes[i - 1]}" for i, fine in enumerate(complete, 1) if not fine]
     if bad:
         raise InputError(f"{'; '.join(bad)}; the same command goes on with what is missing")
     return folders
