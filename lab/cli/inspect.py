@@ -20,7 +20,9 @@ def inspect(
         typer.Option("--recording", help="Folder of recorded sampling; shipped denoisers make their own."),
     ] = None,
     layers: Annotated[str, typer.Option("--layers", help="Wildcard over layer names, as '*attn2*'.")] = "*",
-    sort: Annotated[str, typer.Option("--sort", help="Statistic that layers are sorted by.")] = "absmax",
+    sort: Annotated[
+        str, typer.Option("--sort", help="Statistic to sort by; an unknown one lists all.")
+    ] = "absmax",
     samples: Annotated[int, typer.Option("--samples", help="Recorded samples to look at.")] = 8,
     steps: Annotated[int, typer.Option("--steps", help="Timesteps to look at, evenly spread.")] = 20,
     part: Only = None,

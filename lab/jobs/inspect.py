@@ -134,7 +134,7 @@ def _check_recording(model: str, folder: Path | None) -> None:
     from lab.errors import InputError, MissingDataError
 
     if folder is None:
-        if Path(model).is_dir() or "/" in model:
+        if Path(model).exists() or "/" in model:
             raise MissingDataError(
                 f"{model!r} is no shipped denoiser: record it with quant.record, then give --recording FOLDER"
             )
