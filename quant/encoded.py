@@ -114,6 +114,9 @@ class LayerResult:
         Replaces the bias, for methods that fold a correction into it.
     notes : dict
         Anything the ledger should carry, JSON types only (chosen alpha, iterations, ...).
+    sqnr_db : float, optional
+        Of the effective weight, if the method measured it where the layer was at work (a GPU); else it is
+        measured where the layer lives.
     """
 
     weight: EncodedWeight
@@ -124,3 +127,4 @@ class LayerResult:
     branch: nn.Module | None = None
     bias: Tensor | None = None
     notes: dict = field(default_factory=dict)
+    sqnr_db: float | None = None

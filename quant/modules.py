@@ -145,6 +145,8 @@ def make(original: nn.Module, result: LayerResult, clock: Clock, keep_original: 
 
 def weight_sqnr_db(original: Tensor, result: LayerResult) -> float | None:
     """Signal to quantization noise of the effective weight in dB; None where it is exact (no noise)."""
+    if result.sqnr_db is not None:
+        return result.sqnr_db
     effective = result.weight.decode(torch.float32)
     branch, transform = result.branch, result.transform
     if transform is not None and hasattr(transform, "from_weight"):

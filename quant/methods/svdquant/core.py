@@ -15,6 +15,7 @@ from quant.layers import LayerInfo, find_layers
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.formats import formats, kind_of, rank_of, shifted
 from quant.methods.svdquant.solve import SHIFT, Candidate, Problem, shift_bias, solve
+from quant.modules import weight_sqnr_db
 from quant.parts import LowRank, Smooth
 from quant.plans import LayerPlan, Plan
 from quant.registry import Context
@@ -139,6 +140,7 @@ def solve_stack(
         stop = start + member.shape[0]
         module = modules[member.name]
         result = _cut(found, start, stop, member, module, problem)
+        result.sqnr_db = weight_sqnr_db(weight[start:stop], result)
         results[member.name] = to_device(result, _weight_of(module).device)
         start = stop
     return results

@@ -184,10 +184,10 @@ def test_overrides_reach_single_layers(tiny, recorded) -> None:
     assert block.attn1.to_q.input_quantizer is None and block.attn1.to_k.input_quantizer is not None
 
 
-def test_other_recordings_are_refused_clearly(tiny) -> None:
+def test_other_recordings_are_refused_clearly(tiny, recorded) -> None:
     with pytest.raises(quant.MissingDataError, match="got list"):
         quant.quantize_(tiny.build("unet"), quick("svdquant-w4a4"), trajectories=[1])
     model = tiny.build("unet")
     model.mid_block.attentions[0].proj_in.weight.data[0, 0] = torch.nan
     with pytest.raises(quant.InputError, match="NaN"):
-        quant.quantize_(model, quick("svdquant-w4a4"), trajectories=[1])
+        quant.quantize_(model, quick("svdquant-w4a4"), trajectories=recorded("unet"))
