@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -47,15 +48,19 @@ def hardware(device: str) -> str:
 
 
 def commit() -> str:
-    """Return the checkout's commit, marked where it was changed; "unknown" outside one."""
+    """Return the checkout's commit, marked where it was changed.
+
+    Outside a checkout the environment variable BRAINLAB_COMMIT says it, or it is "unknown".
+    """
+    stated = os.environ.get("BRAINLAB_COMMIT", "unknown")
     here = Path(__file__).parent
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
+        return stated
+    return found.stdout.strip() or stated
 
 
 def exact_arithmetic(device: str) -> None:
