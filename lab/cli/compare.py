@@ -111,7 +111,8 @@ def _show(result: dict, out: Path, as_json: bool) -> None:
         )  # fmt: skip
         verdicts = [o["verdict"] for o in result["orderings"]]
         counts = {word: verdicts.count(word) for word in dict.fromkeys(verdicts)}
-        emit_line(f"\norderings: {', '.join(f'{k} {v}' for k, v in counts.items())}")
+        said = ", ".join(f"{k} {v}" for k, v in counts.items()) or "none are claimed for this model"
+        emit_line(f"\norderings: {said}")
         for failed in result["failed"]:
             emit_line(f"not measured: {failed['recipe']}, seed {failed['seed']}: {failed['reason']}")
         emit_line(f"report: {out / 'report.html'}")
