@@ -16,6 +16,7 @@ from quant.attention import install_attention_
 from quant.encoded import LayerResult, param_bytes, planned_bytes
 from quant.errors import InputError, MissingDataError
 from quant.execute import kernel_op
+from quant.families import misfit
 from quant.granularity import weight_layout
 from quant.install import install_, refuse_quantized
 from quant.layers import LayerInfo, find_layers, model_bytes
@@ -25,6 +26,7 @@ from quant.modules import weight_sqnr_db
 from quant.parts import part_bytes
 from quant.plans import LayerPlan, Plan
 from quant.policy import selection
+from quant.trajectories import Trajectories
 
 Recipe = str | BaseModel
 Progress = Callable[[int, int, str], None]
@@ -114,9 +116,19 @@ def _line(layer: LayerInfo, answer: Any, macs: int | None, settings: dict[str, A
         sum(planned_bytes(answer.weight, layer.shape, weight_layout(layer.kind)).values()) + answer.side_bytes
     )
     return LayerPlan(
-        **common, weight=answer.weight, activation=answer.activation, reason=answer.reason, settings=settings,
-        bytes_before=layer.bytes, bytes_after=size,
+        **common, weight=answer.weight, activation=answer.activation, reason=_with_rest(layer, answer),
+        settings=settings, bytes_before=layer.bytes, bytes_after=size,
     )  # fmt: skip
+
+
+def _with_rest(layer: LayerInfo, answer: Any) -> str | None:
+    """Add to a line's reason that a group is incomplete, if the method did not say so itself."""
+    size = answer.weight.granularity.group_size
+    rest = layer.shape[1] % size if size else 0
+    if not rest or "last group" in (answer.reason or ""):
+        return answer.reason
+    note = f"last group has {rest} of {size} channels"
+    return f"{answer.reason}; {note}" if answer.reason else note
 
 
 def quantize_(
@@ -160,6 +172,8 @@ def quantize_(
         As for `plan`; a weight is not finite; the model is on the meta device.
     MissingDataError
         The method needs trajectories and got none.
+    InputError
+        The trajectories are of another model.
 
     Examples
     --------
@@ -170,6 +184,7 @@ def quantize_(
     2
     """
     start = time.perf_counter()
+    _check_recording(model, trajectories)
     planned = plan(
         model, recipe, include=include, exclude=exclude, overrides=overrides, example=example,
         trajectories=trajectories,
@@ -226,6 +241,24 @@ def _record(line: LayerPlan, result: LayerResult | None, module: nn.Module) -> L
         **values, bytes_by=sizes, weight_sqnr_db=weight_sqnr_db(original, result), notes=result.notes,
         path=f"simulated (reference); from codes: {op}",
     )  # fmt: skip
+
+
+def _check_recording(model: nn.Module, trajectories: Any) -> None:
+    """Refuse what is no recording, or one of another model."""
+    if trajectories is None:
+        return
+    if not isinstance(trajectories, Trajectories):
+        raise MissingDataError(
+            f"trajectories must be quant.Trajectories, got {type(trajectories).__name__}: open a recording "
+            "with quant.Trajectories.open(path)"
+        )
+    condition = trajectories.sample(0).get("condition")
+    reason = misfit(model, trajectories.settings["shape"], condition)
+    if reason:
+        raise InputError(
+            f"the recording at {trajectories.path} is of another model: {reason}; record this one with "
+            "quant.record"
+        )
 
 
 def _check_weights(model: nn.Module) -> None:

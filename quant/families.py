@@ -9,7 +9,7 @@ guidance need no second kind of condition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -307,6 +307,31 @@ def example(model: nn.Module, batch: int = 1, tokens: int = 17) -> Example | Non
 def forward_arguments(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Example:
     """Positional and keyword arguments of one forward."""
     return (family_of(model).enter(x),), arguments(model, x, timestep, condition)
+
+
+def misfit(model: nn.Module, shape: Sequence[int], condition: Tensor | None) -> str | None:
+    """Tell why recorded samples of `shape` and one of their conditions are not this model's; or None.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    shape : (C, H, W)
+    condition : tensor of shape (T, D), () or None
+    """
+    if not any(c.__name__ in FAMILIES for c in type(model).__mro__):
+        return None
+    family, get, kind = family_of(model), _getter(model), type(model).__name__
+    channels = int(get("in_channels")) // (4 if isinstance(family, Flux) else 1)
+    if shape[0] != channels:
+        return f"its samples have {shape[0]} channels, {kind} takes {channels}"
+    width = family.width(get)
+    found = None if condition is None else (condition.shape[-1] if condition.ndim else 0)
+    if width is not None and found != width:
+        what = {None: "no condition", 0: "class labels"}.get(found, f"conditions of width {found}")
+        return f"it has {what}, {kind} takes tokens of width {width}"
+    if width is None and found:
+        return f"it has conditions of width {found}, {kind} takes class labels or nothing"
+    return None
 
 
 def _extras(model: nn.Module) -> dict[str, int]:

@@ -64,7 +64,8 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
     refuse_quantized(model)
     with _opened(path) as file:
         header = Header.from_metadata(file.metadata(), path)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        # copied, since in the file they lie at any byte: products of unaligned weights differ in the last bit
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     if verify and digest(tensors) != header.digest:
         raise InputError(
             f"{path}: the tensors do not match the digest in the header: damaged or edited, export again"

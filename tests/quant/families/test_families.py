@@ -26,7 +26,7 @@ FIRST = [next(p for p in CALIBRATED if get_preset(p).method == m) for m in
 COMBINATIONS = [(name, preset) for name in NAMES for preset in (*CHEAP, *FIRST)]
 SHORT = {
     "iterations": 2, "samples": 2, "points": 6, "calibration_points": 6, "batch_size": 2, "steps": 2,
-    "rows": 32, "smooth_points": 3, "feature_samples": 2,
+    "rows": 32, "smooth_points": 3, "feature_samples": 2, "clips": 8, "values": 512,
 }  # fmt: skip
 
 
