@@ -61,7 +61,8 @@ def demo(out: Path, progress: Progress = silent) -> dict[str, Any]:
     from lab.files import write_json
     from lab.report import build_group_report
 
-    rows, pages, scores, began = [], [], {}, time.monotonic()
+    rows, pages, began = [], [], time.monotonic()
+    scores: dict[str, Any] = {}
     for subject in SUBJECTS:
         found = reconstruct(
             demo_config(subject, out), out / subject, progress, checkpoints=out / "checkpoints"
