@@ -21,7 +21,7 @@ def svdquant(
     ] = 0.05,
     recipe: Annotated[str, typer.Option("--recipe", help="Preset of svdquant.")] = "svdquant-w4a4",
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")] = "cpu",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of a calibration forward.")] = 4,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of a calibration forward.")] = 16,
     out: Annotated[Path, typer.Option("--out", help="JSON file of the result.")] = Path("svdquant.json"),
     seed: Annotated[int, typer.Option("--seed", help="Fixes weights and inputs.")] = 0,
     as_json: AsJson = False,

@@ -66,7 +66,7 @@ def bench_svdquant(
     fraction: float = 0.05,
     recipe: str = "svdquant-w4a4",
     device: str = "cpu",
-    batch: int = 4,
+    batch: int = 16,
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
