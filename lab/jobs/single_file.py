@@ -53,15 +53,15 @@ def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> 
     """Class name and settings."""
     from lab.jobs.models import read_json
 
+    if "brainit_lab_quant" in metadata:
+        raise InputError(
+            f"{path} holds a quantized model already: load it with quant.load into its bare architecture"
+        )
     if config is not None:
         source = config / "config.json" if config.is_dir() else config
         if not source.is_file():
             raise MissingDataError(f"no config at {source}: give a diffusers config.json")
         settings, where = read_json(source), str(source)
-    elif "brainit_lab_quant" in metadata:
-        raise InputError(
-            f"{path} holds a quantized model already: load it with quant.load into its bare architecture"
-        )
     elif "config" in metadata:
         where = f"the header of {path}"
         try:
