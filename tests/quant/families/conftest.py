@@ -51,11 +51,11 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 SHAPES = {"unconditional": (3, 8, 8)}
 
 
-def build(name: str, seed: int = 0) -> torch.nn.Module:
+def build(name: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
     """Random weights that differ from each other and from nothing: adaLN-zero starts as the identity."""
     kind, config = CONFIGS[name]
     torch.manual_seed(seed)
-    model = getattr(diffusers, kind)(**config).eval()
+    model = getattr(diffusers, kind)(**{**config, **changes}).eval()
     for parameter in model.parameters():
         if not parameter.is_meta and parameter.ndim > 1 and not bool(parameter.any()):
             torch.nn.init.normal_(parameter, std=0.02)
@@ -96,5 +96,5 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], quant.Tra
 
 @pytest.fixture(scope="session")
 def family() -> SimpleNamespace:
-    """`build(name, seed)`, `conditions(name, model)`, `names`."""
+    """`build(name, seed, **changes)`, `conditions(name, model)`, `names`."""
     return SimpleNamespace(build=build, conditions=conditions, names=tuple(CONFIGS), shapes=SHAPES)

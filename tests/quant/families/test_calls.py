@@ -91,3 +91,24 @@ def test_sizes_of_sdxl_and_pixart_alpha() -> None:
     assert unet.extras(refiner.get) == {"text_embeds": 1280, "time_ids": 5}
     assert pixart.extras({"sample_size": 128}.get) == {"resolution": 2, "aspect_ratio": 1}
     assert pixart.extras({"sample_size": 64}.get) == {}
+
+
+def test_extras_reach_sdxl_and_pixart_alpha(family) -> None:
+    """Pooled text and picture sizes arrive under the model's own names."""
+    x, tokens, time = torch.randn(2, 4, 8, 8), torch.randn(2, 7, 24), torch.tensor([250.0])
+    sizes = torch.tensor([8.0, 8, 0, 0, 8, 8]).expand(2, 6)
+    added = {"text_embeds": torch.randn(2, 20), "time_ids": sizes}
+    more = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    unet = family.build("unet", projection_class_embeddings_input_dim=20 + 6 * 8, **more)
+    condition = families.pack(unet, tokens, **added)
+    with torch.no_grad():
+        expected = unet(x, time.expand(2), tokens, added_cond_kwargs=added).sample
+        assert torch.equal(predict(unet, x, time, condition), expected)
+    pixart = family.build("pixart", use_additional_conditions=True)
+    added = {"resolution": torch.full((2, 2), 64.0), "aspect_ratio": torch.ones(2, 1)}
+    condition = families.pack(pixart, tokens, **added)
+    with torch.no_grad():
+        expected = pixart(x, tokens, time.expand(2), added_cond_kwargs=added).sample[:, :4]
+        assert torch.equal(predict(pixart, x, time, condition), expected)
+    for model in (unet, pixart):
+        assert "counted over one forward" in count_macs(model, None)[1]
