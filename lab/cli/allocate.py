@@ -30,9 +30,10 @@ def allocate(
     seed: Annotated[int, typer.Option("--seed", help="Fixes everything random.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Give weight bits to layers by an integer program (MixDQ), at the bytes of uniform bits.
+    """Give weight bits to layers by an integer program (MixDQ).
 
-    Writes one preset a budget; compare them with: brainlab compare MODEL --recipes FILE.yaml,...
+    Keeps the bytes of uniform bits. Writes one preset a budget; compare them with:
+    brainlab compare MODEL --recipes FILE.yaml,...
     """
     from lab.cli.sensitivity import numbers
     from lab.jobs.allocate import allocate as job

@@ -43,7 +43,7 @@ def sensitivity(
     top: Annotated[int, typer.Option("--top", min=1, help="Rows to print.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Quantize one layer at a time (or all but one) and measure what the denoiser does.
+    """Quantize one layer, or all but one, and measure.
 
     Writes the sorted table as JSON, figures beside it, and the error of the whole quantized model along the
     sampler's steps.

@@ -79,14 +79,14 @@ def run(
     else:
         model, outcome = _trainer(name).train(pictures, state, recipe, start=start, **options)
     flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit) + " --further" * further
-    training = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}{flags}")
+    record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}{flags}")
     if earlier:
-        training["earlier"] = earlier
+        record["earlier"] = earlier
     save_weights(model, weight_file(name), extra)
     card = {
         "name": name,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "training": training,
+        "training": record,
     }
     merge_card(name, card, drop=("decoder_training",))
     return card
