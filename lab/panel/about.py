@@ -50,17 +50,18 @@ def hardware(device: str) -> str:
 def commit() -> str:
     """Return the checkout's commit, marked where it was changed.
 
-    Outside a checkout the environment variable BRAINLAB_COMMIT says it, or it is "unknown".
+    The environment variable BRAINLAB_COMMIT says it for a copy without history; else it is "unknown".
     """
-    stated = os.environ.get("BRAINLAB_COMMIT", "unknown")
+    if stated := os.environ.get("BRAINLAB_COMMIT"):
+        return stated
     here = Path(__file__).parent
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
-        return stated
-    return found.stdout.strip() or stated
+        return "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 def exact_arithmetic(device: str) -> None:

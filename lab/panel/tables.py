@@ -11,6 +11,7 @@ from lab.panel.networks import DOMAIN, LITE0
 from lab.panel.recipes import FULL, OTHER_SEED
 
 COLUMNS = (
+    ("seeds", "seeds", "{:.0f}", 1.0),
     ("psnr_db", "PSNR, dB ↑", "{:.2f}", 1.0),
     ("ssim", "SSIM ↑", "{:.3f}", 1.0),
     ("st_lpips", "ST-LPIPS ↓", "{:.4f}", 1.0),
@@ -74,6 +75,11 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         ["recipe", *(c[1] for c in columns)],
         [[_name(row), *(cell(row, c[0], c[2], c[3]) for c in columns)] for row in rows],
     )
+    if len({row["seeds"] for row in rows}) > 1:
+        lines += [
+            "",
+            "Not every recipe was measured at every seed; differences are over seeds that both have.",
+        ]
     null: Mapping[str, Any] = next((row for row in rows if row["recipe"] == OTHER_SEED), {})
     highs = [f"{k[:-10]} {v:.3g}" for k, v in null.items() if k.endswith(".null_high")]
     if highs:
