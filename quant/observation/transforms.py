@@ -91,7 +91,7 @@ def hadamard(stats: TensorStats, weight: WeightStats | None = None, alpha: float
     if factors_of(stats.channels) is None:
         raise InputError(f"{stats.layer!r} has {stats.channels} channels: no rotation by factors exists")
     factor = None if weight is None else smoothing_factors(stats, weight, alpha)
-    rotate = Rotate(stats.channels, _axis(stats.kind), factor)
+    rotate = Rotate(stats.channels, _axis(stats.kind), factor, signed=True)  # as LRQ-DiT rotates
     return Labelled(rotate, "rotation" if weight is None else "smoothing and rotation")
 
 
