@@ -103,6 +103,7 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
     failed: list[dict[str, Any]] = []
     first: dict[str, Any] | None = None
     about: dict[str, Any] = {}
+    machines: list[str] = []
     for folder in folders:
         stored, began = _read(folder / "results.json"), _read(folder / ABOUT)
         if not stored and not began:
@@ -112,10 +113,13 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
         if changed:
             raise InputError(f"{folder} was made with other settings than {folders[0]}: {changed[0]}")
         first = first or settings
-        about = about or began or stored["about"]
+        mine = began or stored["about"]
+        about = about or mine
+        machines.append(mine["hardware"])
         gates = gates or (StepCache(folder / "steps").load("gates") or {}).get("gates", [])
         failed += [f for f in stored.get("failed", []) if f not in failed]
         for made in _stored_parts(folder):
             parts.setdefault((made.recipe, made.seed), made)
     failed = [f for f in failed if (f["recipe"], f["seed"]) not in parts]
+    about = {**about, "hardware": " and ".join(dict.fromkeys(machines))}
     return about, list(parts.values()), gates, failed
