@@ -211,7 +211,7 @@ TABLE: dict[str, Row] = {
     "unknown option of a dataset": Row(option("--set", "options.colour=red"), ("'colour'", "data info mat")),
     "option of a dataset out of range": Row(option("--set", "options.nan=ignore"), ("'ignore'", "allowed: ")),
     "unknown Brain-IT preset": Row(
-        reconstruct("--preset", "huge"), ("preset: 'huge'", "one of small, few, nsd")
+        reconstruct("--preset", "huge"), ("preset: 'huge'", "one of small, few, large, nsd")
     ),
     "unknown recipe": Row(reconstruct("--recipe", "rtn-w8a9"), ("'rtn-w8a9'", "did you mean 'rtn-w")),
     "unknown denoiser": Row(reconstruct("--set", "denoiser=unet-46"), ("did you mean 'unet-64'?",)),
