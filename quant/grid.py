@@ -18,6 +18,8 @@ from torch import Tensor
 from quant.rounding import as_storage, floor_log2, round_ste_
 
 Params = dict[str, Tensor]
+_EXPONENT_BITS = 0x7F800000
+"""Of a float32."""
 
 
 class Grid(BaseModel):
@@ -190,6 +192,16 @@ class FloatGrid(Grid):
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype) -> Tensor:
         table = torch.tensor(self.table(), dtype=dtype, device=codes.device)
         return table[codes.long()] * params["scale"].to(dtype)
+
+    def fake(self, x: Tensor, params: Params) -> Tensor:
+        if x.dtype != torch.float32:
+            return super().fake(x, params)
+        scale = params["scale"].to(x.dtype)
+        y = (x / scale).clamp_(-self.largest, self.largest)
+        # the exponent bits alone are 2^floor(log2 |y|); every step below is exact in float32
+        power = (y.view(torch.int32) & _EXPONENT_BITS).view(torch.float32)
+        step = power.clamp_(min=2.0 ** (1 - self.offset)).mul_(2.0**-self.mantissa)
+        return y.div_(step).round_().mul_(step).mul_(scale)
 
     def table(self) -> tuple[float, ...]:
         """Value of every code before scaling, codes 0 to 2^b - 1 (two of them are zero)."""

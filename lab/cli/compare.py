@@ -35,12 +35,12 @@ def compare(
     ] = None,
     part: Annotated[str | None, typer.Option("--part", help="Part of a pipeline, such as unet.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes that share the recipes and the device.")] = 1,
-    share: Annotated[str | None, typer.Option("--share", help="i/k: the i-th of k shares.")] = None,
+    claims: Annotated[Path | None, typer.Option("--claims", hidden=True)] = None,
     calibrate_on: Annotated[
         str | None, typer.Option("--calibrate-on", help="Device that quantizes, if not --device: cpu.")
     ] = None,
     merge: Annotated[
-        list[Path] | None, typer.Option("--merge", help="Put folders of shares together; may be repeated.")
+        list[Path] | None, typer.Option("--merge", help="Put comparisons together; may be repeated.")
     ] = None,
     publish: Annotated[
         Path | None, typer.Option("--publish", help="Folder for MODEL-ptq.md and .json, as committed.")
@@ -64,7 +64,7 @@ def compare(
         return
     if model is None:
         raise InputError(
-            "compare needs a model (unet-64, dit-64, a folder), or --merge with folders of shares"
+            "compare needs a model (unet-64, dit-64, a folder), or --merge with folders of comparisons"
         )
     settings = PanelSettings(
         n=n, seeds=seeds, steps=steps, guidance=guidance, calibrate=calibrate, batch=batch
@@ -78,13 +78,13 @@ def compare(
     words += [] if gates else ["--no-gates"]
     arguments = [str(word) for word in words]
     if jobs != 1:
-        folders = job.in_shares(jobs, arguments, out)
+        folders = job.in_processes(jobs, arguments, out)
         _show(job.merge(folders, out, publish), out, as_json)
         return
     with reporting() as progress:
         result = job.compare(
             model, recipes, out, settings, device=device or "auto", recording=recording, part=part,
-            share=share, calibrate_on=calibrate_on, gates=gates,
+            claims=claims, calibrate_on=calibrate_on, gates=gates,
             command=shlex.join(["brainlab", "compare", *arguments]), publish=publish, progress=progress,
         )  # fmt: skip
     _show(result, out, as_json)

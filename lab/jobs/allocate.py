@@ -95,6 +95,7 @@ def allocate(
             out / f"{name}.yaml",
             search.with_weights(config, found.choices),
             f"weight bits allocated to {model}'s layers at the bytes of uniform {bits}-bit weights",
+            quant.get_preset(recipe).policy,
         )
         rows.append({
             "preset": name, "budget_bytes": budget, "bytes": found.cost,

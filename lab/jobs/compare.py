@@ -22,7 +22,7 @@ def compare(
     device: str = "auto",
     recording: Path | None = None,
     part: str | None = None,
-    share: str | None = None,
+    claims: Path | None = None,
     calibrate_on: str | None = None,
     gates: bool = True,
     command: str = "",
@@ -40,8 +40,8 @@ def compare(
     recipes : str
         ``A,B,…``, wildcards, groups (`lab.panel.recipes.groups`).
     settings : lab.panel.bench.PanelSettings
-    share : str, optional
-        ``i/k``: the i-th of k parts of the work; `merge` puts the folders of all shares together.
+    claims : Path, optional
+        Where several processes say which part is whose (`in_processes`); the report is then left to `merge`.
     calibrate_on : str, optional
         Device that quantizes; where many processes share a GPU, ``cpu`` is quicker.
     gates : bool
@@ -68,13 +68,13 @@ def compare(
     from lab.panel import recipes as names
     from lab.panel.about import about, exact_arithmetic
     from lab.panel.bench import PanelSettings, open_bench
+    from lab.panel.claims import Claims
     from lab.panel.finish import ABOUT, finish
-    from lab.panel.shares import duties
     from lab.panel.work import Work
     from lab.runs import Run
 
     settings = settings or PanelSettings()
-    work_to_do = duties(names.expand(recipes), settings.seeds, share)
+    chosen = names.expand(recipes)
     where = choose_device(device)
     exact_arithmetic(where)
     bench = open_bench(model, settings, where, recording, part, progress)
@@ -82,11 +82,11 @@ def compare(
     config |= settings.to_dict()
     with Run.open(out, config) as run:
         calibrator = None if calibrate_on is None else torch.device(choose_device(calibrate_on))
-        work = Work(bench, run, work_to_do, gates, progress, calibrator)
+        work = Work(bench, run, chosen, gates, progress, calibrator, Claims(claims))
         made = about(bench, command, where)
         write_json(run.path / ABOUT, made)
         failed = work.all()
-        return finish(run.path, made, work.parts, work.gates, failed, publish, report=share is None)
+        return finish(run.path, made, work.parts, work.gates, failed, publish, report=claims is None)
 
 
 def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> dict[str, Any]:
@@ -106,20 +106,20 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
     return finish(out, about, parts, gates, failed, publish)
 
 
-def in_shares(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
-    """Run ``brainlab compare`` in several processes, each with its share of the work.
+def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
+    """Run ``brainlab compare`` in several processes; each takes the next part that nobody has.
 
     Parameters
     ----------
     jobs : int
         Processes; they share one device.
     arguments : sequence of str
-        What follows ``brainlab compare``, without ``--out``, ``--jobs`` and ``--share``.
+        What follows ``brainlab compare``, without ``--out`` and ``--jobs``.
 
     Returns
     -------
     list of Path
-        Their folders, ``out/share-i``.
+        Their folders, ``out/process-i``; of an earlier call with more processes, these too.
 
     Raises
     ------
@@ -129,25 +129,32 @@ def in_shares(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
     import subprocess
     import sys
 
+    from lab.lock import FolderLock
+    from lab.panel.claims import Claims, finished
+
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
-    folders = [out / f"share-{i}" for i in range(1, jobs + 1)]
-    running = []
-    for i, folder in enumerate(folders, 1):
-        words = [*arguments, "--out", str(folder), "--share", f"{i}/{jobs}"]
-        # results of the shares are not shown: the merged ones are
-        command = [sys.executable, "-m", "lab.cli.main", "compare", *words]
-        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-    try:
-        codes = [process.wait() for process in running]
-    except BaseException:
-        for process in running:
-            process.terminate()
-        raise
+    out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(out):
+        folders = [out / f"process-{i}" for i in range(1, jobs + 1)]
+        earlier = [f for f in sorted(out.glob("process-*")) if f not in folders]
+        Claims(out / "claims").begin(finished([*folders, *earlier]))
+        running = []
+        for folder in folders:
+            words = [*arguments, "--out", str(folder), "--claims", str(out / "claims")]
+            # results of one process are not shown: the merged ones are
+            command = [sys.executable, "-m", "lab.cli.main", "compare", *words]
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        try:
+            codes = [process.wait() for process in running]
+        except BaseException:
+            for process in running:
+                process.terminate()
+            raise
     # an internal error exits with the code of a recipe that failed, but leaves no results
     ended = zip(codes, folders, strict=True)
     complete = [code in (0, FAILED) and (folder / "results.json").is_file() for code, folder in ended]
-    bad = [f"share {i}: exit code {codes[i - 1]}" for i, fine in enumerate(complete, 1) if not fine]
+    bad = [f"process {i}: exit code {codes[i - 1]}" for i, fine in enumerate(complete, 1) if not fine]
     if bad:
         raise InputError(f"{'; '.join(bad)}; the same command goes on with what is missing")
-    return folders
+    return [*folders, *earlier]

@@ -97,13 +97,14 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
         A folder is no comparison.
     """
     if not folders:
-        raise InputError("--merge got no folders; give those that the shares wrote")
+        raise InputError("--merge got no folders; give those that compare wrote")
     parts: dict[tuple[str, int], Part] = {}
     gates: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     first: dict[str, Any] | None = None
     about: dict[str, Any] = {}
     machines: list[str] = []
+    commands: list[str] = []
     for folder in folders:
         stored, began = _read(folder / "results.json"), _read(folder / ABOUT)
         if not stored and not began:
@@ -116,10 +117,15 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
         mine = began or stored["about"]
         about = about or mine
         machines.append(mine["hardware"])
+        commands.append(mine["command"])
         gates = gates or (StepCache(folder / "steps").load("gates") or {}).get("gates", [])
         failed += [f for f in stored.get("failed", []) if f not in failed]
         for made in _stored_parts(folder):
             parts.setdefault((made.recipe, made.seed), made)
     failed = [f for f in failed if (f["recipe"], f["seed"]) not in parts]
-    about = {**about, "hardware": " and ".join(dict.fromkeys(machines))}
+    about = {
+        **about,
+        "hardware": " and ".join(dict.fromkeys(machines)),
+        "command": "; ".join(dict.fromkeys(commands)),
+    }
     return about, list(parts.values()), gates, failed

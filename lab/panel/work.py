@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from lab.errors import one_line
 from lab.panel import gates
 from lab.panel.arm import Part, Reference, measure, null_part, reference
 from lab.panel.bench import Bench
+from lab.panel.claims import Claims
 from lab.panel.cost import costs, full_costs
 from lab.panel.memory import PeakMemory
 from lab.panel.recipes import FULL, OTHER_SEED, Recipe
-from lab.panel.shares import Duty
 from lab.progress import Progress
 from lab.runs import Run, config_hash
 
@@ -33,30 +33,35 @@ class Work:
 
     bench: Bench
     run: Run
-    duties: Sequence[Duty]
+    recipes: Sequence[Recipe]
     with_gates: bool
     progress: Progress
     calibrate_on: torch.device | None = None
+    claims: Claims = field(default_factory=Claims)
 
     def __post_init__(self) -> None:
         self.parts: list[Part] = []
         self.gates: list[dict[str, Any]] = []
         self.done = 0
-        self.with_gates &= any(duty.leads and duty.seed == 0 for duty in self.duties)
-        self.total = sum(duty.size for duty in self.duties) + (GATE_TICKS if self.with_gates else 0)
+        seeds = self.bench.settings.seeds
+        self.total = seeds * (len(self.recipes) + 2) + (GATE_TICKS if self.with_gates else 0)
 
     def all(self) -> list[dict[str, Any]]:
-        """Measure everything that is not on disk yet; return what could not be."""
+        """Measure everything that is not on disk yet and not another process's; return what could not be."""
         failed = []
-        for duty in self.duties:
+        for seed in range(self.bench.settings.seeds):
             self.reference: Reference | None = None
-            if duty.leads:
-                self.full(duty.seed)
-            for recipe in duty.recipes:
-                self.tick(f"{recipe.name}, seed {duty.seed}")
-                reason = self.recipe(recipe, duty.seed)
+            if self.claims.take(f"full.seed-{seed}"):
+                self.full(seed)
+            else:
+                self.done += 2 + (GATE_TICKS if self.with_gates and seed == 0 else 0)
+            for recipe in self.recipes:
+                self.tick(f"{recipe.name}, seed {seed}")
+                if not self.claims.take(part_name(recipe, seed)):
+                    continue
+                reason = self.recipe(recipe, seed)
                 if reason:
-                    failed.append({"recipe": recipe.name, "seed": duty.seed, "reason": reason})
+                    failed.append({"recipe": recipe.name, "seed": seed, "reason": reason})
         self.progress(self.total * FINE, self.total * FINE, "compared")
         return failed
 
@@ -81,9 +86,8 @@ class Work:
 
     def recipe(self, recipe: Recipe, seed: int) -> str:
         """Measure one recipe at one seed; return why it could not be, or nothing."""
-        name = f"{_slug(recipe)}.seed-{seed}"
         try:
-            self.step(name, lambda: self.quantized(recipe, seed))
+            self.step(part_name(recipe, seed), lambda: self.quantized(recipe, seed))
         except Exception as error:  # one recipe must not end the others; it is listed as failed
             self.run.log("failed", recipe=recipe.name, seed=seed, error=repr(error)[:500])
             return f"{type(error).__name__}: {one_line(error)[:300]}"
@@ -135,6 +139,7 @@ class Work:
         self.progress((self.done - 1) * FINE + int(share * FINE * 0.9), self.total * FINE, self.what)
 
 
-def _slug(recipe: Recipe) -> str:
-    """File name of a recipe's parts; another config under the same name is another part."""
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', recipe.name)[:80]}.{config_hash(recipe.config())[:8]}"
+def part_name(recipe: Recipe, seed: int) -> str:
+    """File name of a recipe's part; another config under the same name is another part."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe.name)[:80]
+    return f"{slug}.{config_hash(recipe.config())[:8]}.seed-{seed}"

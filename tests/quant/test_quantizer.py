@@ -126,6 +126,17 @@ def test_floats_go_to_the_nearest_value(grid: FloatGrid) -> None:
     )
 
 
+@pytest.mark.parametrize("grid", [g for g in GRIDS if isinstance(g, FloatGrid)], ids=lambda g: g.label)
+@pytest.mark.parametrize("scale", [1.0, 0.3, 1e-4])
+def test_float_fake_needs_no_codes(grid: FloatGrid, scale: float) -> None:
+    values = torch.tensor(sorted(set(grid.table())))
+    ties, edges = (values[1:] + values[:-1]) / 2, torch.tensor([0.0, -0.0, 1e-40, -1e-45, 1e30, -1e30])
+    x = torch.cat([values, ties, edges, drawn(4000) * grid.largest / 3, drawn(4000) * 1e-3]) * scale
+    params = {"scale": torch.full((1,), scale)}
+    quick, coded = grid.fake(x, params), grid.decode(grid.encode(x, params), params, x.dtype)
+    assert torch.equal(quick.view(torch.int32), coded.view(torch.int32))  # the sign of zero as well
+
+
 def test_log_grid_is_scale_equivariant_and_keeps_signs() -> None:
     q = Quantizer(grid=LogGrid(bits=4), granularity=Granularity(kind="channel"))
     x = drawn(8, 64)

@@ -241,13 +241,13 @@ def pick(
     return configs[min(range(len(configs)), key=errors.__getitem__)], errors
 
 
-def save_preset(path: str | Path, config: MixdqConfig, title: str) -> Path:
+def save_preset(path: str | Path, config: MixdqConfig, title: str, policy: str = "paper") -> Path:
     """Write a config as a preset file, which `quant.quantize_` takes in place of a preset's name."""
     import yaml
 
     target = Path(path)
     data = {
-        "title": title, "policy": "paper", "method": "mixdq",
+        "title": title, "policy": policy, "method": "mixdq",
         "config": config.model_dump(mode="json", exclude_defaults=True),
     }  # fmt: skip
     temporary = target.with_name(f".{target.name}.part")

@@ -1,4 +1,4 @@
-"""The command on a tiny model: files, resume, shares and merging, failures, bad input."""
+"""The command on a tiny model: files, resume, several processes and merging, failures, bad input."""
 
 from __future__ import annotations
 
@@ -14,16 +14,11 @@ from lab.cli.main import run
 from lab.jobs import compare as job
 from lab.panel import work
 from lab.panel.bench import Bench
+from lab.panel.claims import Claims, finished
 from lab.panel.finish import finish
 from lab.panel.recipes import FULL, OTHER_SEED, expand
-from lab.panel.shares import Duty, duties
 from lab.progress import silent
 from lab.runs import Run
-
-
-def everything(bench: Bench, recipes: str) -> list[Duty]:
-    return duties(expand(recipes), bench.settings.seeds, None)
-
 
 Capture = pytest.CaptureFixture[str]
 
@@ -73,7 +68,7 @@ def test_finished_parts_are_used_again_and_more_recipes_are_added(
 
     def go(recipes: str) -> list:
         with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-            made = work.Work(bench, opened, everything(bench, recipes), False, silent)
+            made = work.Work(bench, opened, expand(recipes), False, silent)
             assert made.all() == []
             return made.parts
 
@@ -88,7 +83,7 @@ def test_finished_parts_are_used_again_and_more_recipes_are_added(
 
 def test_report_with_pictures_shows_a_failed_gate(bench: Bench, tmp_path: Path) -> None:
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        made = work.Work(bench, opened, everything(bench, "rtn-w8a8,rtn-w4a4"), False, silent)
+        made = work.Work(bench, opened, expand("rtn-w8a8,rtn-w4a4"), False, silent)
         made.all()
     gate = {"name": "planted", "expected": "nothing", "found": "something", "passed": False}
     about = {
@@ -123,45 +118,65 @@ def test_a_recipe_that_fails_is_listed_and_the_others_go_on(
 
     monkeypatch.setattr(quant, "quantize_", broken)
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        made = work.Work(bench, opened, everything(bench, "rtn-w6a6,rtn-w8a8"), False, silent)
+        made = work.Work(bench, opened, expand("rtn-w6a6,rtn-w8a8"), False, silent)
         failed = made.all()
     assert [(f["recipe"], f["seed"]) for f in failed] == [("rtn-w6a6", 0), ("rtn-w6a6", 1)]
     assert "planted" in failed[0]["reason"]
     assert {p.recipe for p in made.parts} == {FULL, OTHER_SEED, "rtn-w8a8"}
 
 
-@pytest.mark.parametrize(
-    ("recipes", "seeds", "k"), [(7, 3, 4), (2, 1, 2), (5, 2, 16), (64, 3, 16), (3, 3, 1)]
-)
-def test_shares_are_the_whole_work_once(recipes: int, seeds: int, k: int) -> None:
-    names = [f"r{i}" for i in range(recipes)]
-    shares = [duties(names, seeds, f"{i}/{k}") for i in range(1, k + 1)]  # type: ignore[arg-type]
-    found = [(d.seed, r) for share in shares for d in share for r in d.recipes]
-    assert sorted(found) == sorted((s, r) for s in range(seeds) for r in names)
-    assert sorted(d.seed for share in shares for d in share if d.leads) == list(range(seeds))
-    sizes = [sum(len(d.recipes) for d in share) for share in shares]
-    assert max(sizes) - min(sizes) <= 1
-    if k >= seeds:
-        assert max(len(share) for share in shares) <= 2
+def test_a_part_is_claimed_once_and_what_is_done_stays_claimed(tmp_path: Path) -> None:
+    claims, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    claims.begin(["a"])
+    assert not other.take("a") and other.take("b") and not claims.take("b")
+    claims.begin([])
+    assert claims.take("a") and Claims().take("a") and Claims().take("a")
 
 
-def test_shares_merge_into_what_one_run_gives(command: list[str], tmp_path: Path, capsys: Capture) -> None:
-    assert run([*command, "--seeds", "1", "--out", str(tmp_path / "whole")]) == 0
-    whole = json.loads(capsys.readouterr().out)
-    for i in (1, 2):
-        assert run([*command, "--seeds", "1", "--out", str(tmp_path / f"s{i}"), "--share", f"{i}/2"]) == 0
-        assert len(json.loads(capsys.readouterr().out)["rows"]) == (3 if i == 1 else 1)
-    merged = ["compare", "--merge", str(tmp_path / "s1"), "--merge", str(tmp_path / "s2"), "--json"]
+def test_full_precision_is_done_only_with_what_belongs_to_it(tmp_path: Path) -> None:
+    steps = tmp_path / "process-1" / "steps"
+    steps.mkdir(parents=True)
+    for name in ("full.seed-0", "null.seed-0", "full.seed-1", "rtn.1.seed-0"):
+        (steps / f"{name}.json").touch()
+    found = finished([tmp_path / "process-1", tmp_path / "none"])
+    assert found == {"null.seed-0", "rtn.1.seed-0"}  # no gates, no null at seed 1
+    (steps / "gates.json").touch()
+    assert "full.seed-0" in finished([tmp_path / "process-1"])
+
+
+def test_processes_and_merged_folders_give_what_one_run_gives(
+    command: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    def scores() -> list[dict]:
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        return [{k: v for k, v in row.items() if not k.startswith("calibrate")} for row in rows]
+
+    one = [*command, "--seeds", "1"]
+    assert run([*one, "--out", str(tmp_path / "whole")]) == 0
+    whole = scores()
+    jobs = [*one, "--out", str(tmp_path / "jobs"), "--jobs", "2"]
+    assert run(jobs) == 0
+    assert scores() == whole
+    parts = sorted((tmp_path / "jobs").glob("process-*/steps/*.json"))
+    assert len(parts) == len({part.name for part in parts}) == 4  # nothing was measured twice
+    next(part for part in parts if part.name.startswith("rtn-w4a4")).unlink()  # as if it had been stopped
+    kept = {part: part.stat().st_mtime_ns for part in parts if part.exists()}
+    assert run(jobs) == 0
+    assert scores() == whole
+    assert {part: part.stat().st_mtime_ns for part in kept} == kept
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run([*one, "--recipes", "rtn-w8a8", "--out", str(first)]) == 0
+    assert run([*one, "--recipes", "rtn-w4a4", "--out", str(second)]) == 0
+    capsys.readouterr()
+    merged = ["compare", "--merge", str(first), "--merge", str(second), "--json"]
     assert run([*merged, "--out", str(tmp_path / "m")]) == 0
-    together = json.loads(capsys.readouterr().out)
-
-    def scores(result: dict) -> list[dict]:
-        return [{k: v for k, v in row.items() if not k.startswith("calibrate")} for row in result["rows"]]
-
-    assert scores(together) == scores(whole)
-    (tmp_path / "s2" / "results.json").unlink()  # as if it had been stopped before the end
+    assert scores() == whole
+    made = json.loads((tmp_path / "m" / "results.json").read_text())["about"]["command"]
+    assert made.count("brainlab compare") == 2 and "--recipes rtn-w4a4" in made
+    (second / "results.json").unlink()  # as if it had been stopped before the end
     assert run([*merged, "--out", str(tmp_path / "again")]) == 0
-    assert scores(json.loads(capsys.readouterr().out)) == scores(whole)
+    assert scores() == whole
     assert run(["compare", "--merge", str(tmp_path), "--out", str(tmp_path / "n")]) == 4
     capsys.readouterr()
 
@@ -175,7 +190,6 @@ def test_bad_input_is_one_line(
         (["compare", *out], 2, "needs a model"),
         (["compare", "unet-64", "--recipes", "rtn-w8a9", *out], 2, "did you mean"),
         (["compare", "unet-64", "--n", "1", *out], 2, "at least"),
-        (["compare", "unet-64", "--recipes", "rtn", "--share", "3/2", *out], 2, "1 <= i <= k"),
         ([*command, "--n", "200", *out], 2, "evaluation subset has"),
         ([*command, "--steps", "7", *out], 2, "give --steps and --guidance the same"),
     )
@@ -188,7 +202,7 @@ def test_bad_input_is_one_line(
 def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        todo = everything(bench, "rtn-w8a8")
+        todo = expand("rtn-w8a8")
         made = work.Work(bench, opened, todo, True, lambda done, total, what: seen.append((done, total)))
         made.all()
     assert len({total for _, total in seen}) == 1

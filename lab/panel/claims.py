@@ -1,0 +1,60 @@
+"""Who measures what, where several processes work on one comparison: whoever claims a part first.
+
+Parts differ in length by a factor of a hundred, so a fixed division would leave most processes idle.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class Claims:
+    """Names of parts, each given once.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Holds an empty file for each part that is taken; without it there is one process, which gets all.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+
+    def begin(self, done: Iterable[str]) -> None:
+        """Forget all claims but those on parts that are done; before any process starts."""
+        if self._folder is None:
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        for name in done:
+            (self._folder / name).touch()
+
+    def take(self, name: str) -> bool:
+        """Whether the part is the caller's: nobody took it before."""
+        if self._folder is None:
+            return True
+        try:
+            os.close(os.open(self._folder / name, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+
+def finished(folders: Iterable[Path]) -> set[str]:
+    """Names of the parts that processes which were stopped have left in their folders.
+
+    Full precision counts as one part with what is measured beside it: at the first seed the gates.
+    """
+    done: set[str] = set()
+    for folder in folders:
+        mine = {file.stem for file in (folder / "steps").glob("*.json")}
+        for name in sorted(mine):
+            if name.startswith("full.seed-"):
+                beside = {name.replace("full", "null", 1)} | ({"gates"} if name == "full.seed-0" else set())
+                done |= {name} if beside <= mine else set()
+            else:
+                done.add(name)
+    return done
