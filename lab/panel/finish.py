@@ -14,7 +14,7 @@ from lab.files import write_json, write_text
 from lab.panel import summary, tables
 from lab.panel.arm import Part
 from lab.panel.orderings import judge
-from lab.panel.recipes import FULL, OTHER_SEED
+from lab.panel.recipes import FULL, OTHER_SEED, one_command
 from lab.panel.statistics import Scores
 from lab.settings import read_settings
 from lab.steps import StepCache
@@ -126,6 +126,6 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
     about = {
         **about,
         "hardware": " and ".join(dict.fromkeys(machines)),
-        "command": "; ".join(dict.fromkeys(commands)),
+        "command": one_command(commands),
     }
     return about, list(parts.values()), gates, failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ OTHER_SEED = "full-precision, other seeds"
 ALL = "all-ptq"
 CLAIMS = "claims"
 CHANGE = "+"
+PRESET_FILES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def parse(name: str) -> Recipe:
         if not equals or not field:
             raise InputError(f"recipe {name!r}: {word!r} is no change; write PRESET+field=value")
         changes[field] = yaml.safe_load(value)
-    if preset.endswith((".yaml", ".yml")):  # a preset that a method saved is known by its file's name
+    if preset.endswith(PRESET_FILES):  # a preset that a method saved is known by its file's name
         name = CHANGE.join([Path(preset).stem, *words])
     recipe = Recipe(name, preset, changes)
     recipe.config()
@@ -141,6 +143,27 @@ def expand(words: str) -> list[Recipe]:
     if not names:
         raise InputError(f"no recipes in {words!r}; give presets, wildcards or groups: {', '.join(known)}")
     return [parse(name) for name in dict.fromkeys(names)]
+
+
+def one_command(commands: Sequence[str]) -> str:
+    """Return the command that measures what several measured together; whole groups go by their name.
+
+    Parameters
+    ----------
+    commands : sequence of str
+        ``brainlab compare MODEL --recipes ... ``, with equal settings.
+    """
+    known = groups()
+    split = [shlex.split(command) for command in dict.fromkeys(commands)]
+    if len(split) == 1 or not all("--recipes" in words for words in split):
+        return "; ".join(dict.fromkeys(commands))
+    wanted = [words[words.index("--recipes") + 1].split(",") for words in split]
+    names = list(dict.fromkeys(name for row in wanted for word in row for name in known.get(word, [word])))
+    short = [group for group in (CLAIMS, ALL) if set(known[group]) <= set(names)]
+    names = [name for name in names if not any(name in known[group] for group in short)]
+    shared = [words for words in split[0] if all(words in other for other in split)]
+    at = shared.index("--recipes") + 1
+    return shlex.join([*shared[:at], ",".join([*short, *names]), *shared[at:]])
 
 
 def _known_word(word: str, known: Sequence[str] | dict[str, Any]) -> str:

@@ -35,7 +35,8 @@ NOTES = (
     "that share their noise. Prediction error: of the denoiser at the full-precision model's states, "
     "relative to its power, mean over timesteps. Two-way: how often a picture is nearer (by correlation of "
     "EfficientNet-Lite0 head features) to the picture its condition was made from than to another one; "
-    "chance 0.5. Bit-ops: share of 16x16-bit operations."
+    "chance 0.5. Bit-ops: share of 16x16-bit operations. Calibration is timed in a process that may share "
+    "its machine with others that calibrate: an order of magnitude, no benchmark."
 )
 
 

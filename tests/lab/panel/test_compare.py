@@ -16,7 +16,7 @@ from lab.panel import work
 from lab.panel.bench import Bench
 from lab.panel.claims import Claims, finished
 from lab.panel.finish import finish
-from lab.panel.recipes import FULL, OTHER_SEED, expand
+from lab.panel.recipes import FULL, OTHER_SEED, expand, groups, one_command
 from lab.progress import silent
 from lab.runs import Run
 
@@ -173,12 +173,22 @@ def test_processes_and_merged_folders_give_what_one_run_gives(
     assert run([*merged, "--out", str(tmp_path / "m")]) == 0
     assert scores() == whole
     made = json.loads((tmp_path / "m" / "results.json").read_text())["about"]["command"]
-    assert made.count("brainlab compare") == 2 and "--recipes rtn-w4a4" in made
+    assert made.count("brainlab compare") == 1 and "--recipes rtn-w8a8,rtn-w4a4" in made
     (second / "results.json").unlink()  # as if it had been stopped before the end
     assert run([*merged, "--out", str(tmp_path / "again")]) == 0
     assert scores() == whole
     assert run(["compare", "--merge", str(tmp_path), "--out", str(tmp_path / "n")]) == 4
     capsys.readouterr()
+
+
+def test_commands_of_merged_parts_become_one() -> None:
+    head, tail = "brainlab compare dit-64 --recipes ", " --n 256 --device cuda"
+    every = groups()
+    half = every["claims"][::2]
+    rest = [n for n in dict.fromkeys([*every["claims"], *every["all-ptq"]]) if n not in half]
+    made = one_command([head + ",".join(half) + tail, head + ",".join([*rest, "a/b.yaml"]) + tail + " --x y"])
+    assert made == head + "claims,all-ptq,a/b.yaml" + tail
+    assert one_command([head + "rtn" + tail] * 2) == head + "rtn" + tail
 
 
 def test_bad_input_is_one_line(
