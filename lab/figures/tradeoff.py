@@ -81,11 +81,12 @@ def quality_against_bytes(
     last = -np.inf
     for p in front:
         if p.value - last > 0.045 * spread or last == -np.inf:  # labels of near neighbours would overlap
+            said = p.label.replace("+", "\n+")  # on one line it would leave the axes
             ax.annotate(
-                p.label, (p.megabytes, p.value), xytext=(-7, 3), textcoords="offset points", fontsize=8,
+                said, (p.megabytes, p.value), xytext=(-7, 3), textcoords="offset points", fontsize=8,
                 color=text, ha="right",
             )  # fmt: skip
-            last = p.value
+            last = p.value + 0.045 * spread * said.count("\n")
     ax.set(xlabel="size of all tensors, MB", ylabel=quality)
     ax.margins(x=0.22, y=0.08)
     legend(ax, theme, loc="lower right", ncols=2)

@@ -20,6 +20,7 @@ COLUMNS = (
     (f"KID({LITE0})", "KID ↓", "{:.3g}", 1.0),
     (f"FD({DOMAIN})", "FD ↓", "{:.3f}", 1.0),
     ("two_way", "two-way ↑", "{:.3f}", 1.0),
+    ("pixcorr", "PixCorr ↑", "{:.3f}", 1.0),
     ("weight_bits", "bits a weight", "{:.2f}", 1.0),
     ("bytes", "MB", "{:.2f}", 1e-6),
     ("bit_ops_share", "bit-ops", "{:.1%}", 1.0),
@@ -35,8 +36,9 @@ NOTES = (
     "that share their noise. Prediction error: of the denoiser at the full-precision model's states, "
     "relative to its power, mean over timesteps. Two-way: how often a picture is nearer (by correlation of "
     "EfficientNet-Lite0 head features) to the picture its condition was made from than to another one; "
-    "chance 0.5. Bit-ops: share of 16x16-bit operations. Calibration is timed in a process that may share "
-    "its machine with others that calibrate: an order of magnitude, no benchmark."
+    "chance 0.5. PixCorr: correlation with that picture. Bit-ops: share of 16x16-bit operations. Calibration "
+    "is timed in a process that may share its machine with others that calibrate: an order of magnitude, no "
+    "benchmark."
 )
 
 
