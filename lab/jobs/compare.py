@@ -47,7 +47,7 @@ def compare(
     gates : bool
         Run the gates (at seed 0).
     publish : Path, optional
-        Folder for ``MODEL-ptq.md`` and ``.json``, as committed.
+        Folder for ``MODEL-ptq.md``, ``.json`` and ``.png``, as committed.
 
     Returns
     -------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,13 @@ def finish(
     write_json(out / "results.json", result)
     if publish is not None:
         name = f"{Path(about['model']).name}-ptq"
-        write_text(publish / f"{name}.md", tables.to_markdown(result))
+        publish.mkdir(parents=True, exist_ok=True)
+        chart = out / "figures" / "quality-bytes.png"
+        if chart.is_file():
+            shutil.copyfile(chart, publish / f"{name}.png")
+        write_text(
+            publish / f"{name}.md", tables.to_markdown(result, f"{name}.png" if chart.is_file() else None)
+        )
         write_json(publish / f"{name}.json", {k: v for k, v in result.items() if k != "curves"})
     return result
 

@@ -69,11 +69,12 @@ def shown_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str
     return [c for c in COLUMNS if any(isinstance(row.get(c[0]), int | float) for row in rows)]
 
 
-def to_markdown(result: Mapping[str, Any]) -> str:
-    """Write the main columns, gates and orderings, for a repository."""
+def to_markdown(result: Mapping[str, Any], figure: str | None = None) -> str:
+    """Write the main columns, gates and orderings, for a repository; `figure` lies beside the file."""
     about, rows = result["about"], result["rows"]
     columns = shown_columns(rows)
     lines = [f"# Post-training quantization of {about['model']}", "", _made_by(about), "", NOTES, ""]
+    lines += [f"![Quality over stored size, by recipe]({figure})", ""] if figure else []
     lines += _table(
         ["recipe", *(c[1] for c in columns)],
         [[_name(row), *(cell(row, c[0], c[2], c[3]) for c in columns)] for row in rows],

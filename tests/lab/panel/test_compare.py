@@ -98,7 +98,9 @@ def test_report_with_pictures_shows_a_failed_gate(bench: Bench, tmp_path: Path) 
     assert {p.name for p in (tmp_path / "r" / "figures").iterdir()} == {
         "quality-bytes.png", "error-timesteps.png", "error-growth.png",
     }  # fmt: skip
-    assert "**failed**" in (tmp_path / "results" / "unet-64-ptq.md").read_text()
+    table = (tmp_path / "results" / "unet-64-ptq.md").read_text()
+    assert "**failed**" in table and "](unet-64-ptq.png)" in table
+    assert (tmp_path / "results" / "unet-64-ptq.png").stat().st_size > 1000
     assert json.loads((tmp_path / "results" / "unet-64-ptq.json").read_text())["rows"] == result["rows"]
     psnr = {row["recipe"]: row["psnr_db"] for row in result["rows"]}
     assert psnr[FULL] == 100 > psnr["rtn-w8a8"] > psnr["rtn-w4a4"] > psnr[OTHER_SEED]
