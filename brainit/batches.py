@@ -52,8 +52,7 @@ def batches(
     data: LearningData, config: TrainConfig, care: CareConfig, rng: np.random.Generator
 ) -> Iterator[Batch]:
     """Yield batches of one subject each, subjects interleaved at random."""
-    share = care.synthetic_share if data.synthetic is not None else 0.0
-    n_real = max(1, round(config.batch * (1 - share))) if share < 1 else 0
+    share, n_real = _division(data, config, care)
     queue = []
     for name, own in data.train.items():
         order = rng.permutation(len(own.betas))
@@ -74,6 +73,18 @@ def batches(
         base = None if ridge is None else torch.from_numpy(ridge.predict(betas.cpu().numpy()))
         made = Batch(name, betas.cpu(), target, base)
         yield made if n_real == 0 else _join(real, made)
+
+
+def batch_count(data: LearningData, config: TrainConfig, care: CareConfig) -> int:
+    """How many batches `batches` yields."""
+    step = _division(data, config, care)[1] or config.batch
+    return config.steps_per_epoch or sum(-(-len(own.betas) // step) for own in data.train.values())
+
+
+def _division(data: LearningData, config: TrainConfig, care: CareConfig) -> tuple[float, int]:
+    """Share of synthetic trials in a batch, and the number of real ones."""
+    share = care.synthetic_share if data.synthetic is not None else 0.0
+    return share, max(1, round(config.batch * (1 - share))) if share < 1 else 0
 
 
 def _join(a: Batch, b: Batch) -> Batch:

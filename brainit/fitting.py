@@ -101,18 +101,22 @@ def fit(
     outside_rows = (
         external_features if external_features is not None else (None if outside is None else outside.numpy())
     )
+    stages = 1 + len(trials) * config.care.ridge
+    progress(0, stages, "grouping voxels")
     groups = group_voxels(config, subjects, trials, feature_rows, outside_rows)
     ridges = {}
     if config.care.ridge:
         parts = _ridge_groups(scaler)
-        ridges = {
-            name: fit_ridge(own.betas, flat[own.rows].numpy(), groups=parts, device=device)
-            for name, own in trials.items()
-        }
+        for name, own in trials.items():
+            size = f"{len(own.betas)} trials, {flat.shape[1]} targets"
+            progress(1 + len(ridges), stages, f"fitting ridge of {name}: {size}")
+            ridges[name] = fit_ridge(own.betas, flat[own.rows].numpy(), groups=parts, device=device)
+    progress(stages, stages, "voxels grouped, ridge fitted")
     folds = fold_groups(trials, config.care.folds, config.train.validation, config.train.seed)
     networks, histories = [], []
     held: list[HeldOut] = []
     for member, valid_groups in enumerate(folds):
+        progress(0, 1, f"network {member + 1} of {len(folds)}: ridge without its validation trials")
         data, oof_ridge = _learning_data(trials, flat, valid_groups, config, scaler, device)
         own_encoder = fold_encoder(config, trials, valid_groups, feature_rows, outside_rows)
         if outside is not None and own_encoder is not None and config.care.synthetic_share > 0:
@@ -122,9 +126,8 @@ def fit(
         net = _start(config, groups, scaler.shapes, member, own_encoder)
 
         def told(done: int, total: int, what: str, member: int = member) -> None:
-            epochs = config.train.epochs
             progress(
-                member * epochs + done, len(folds) * epochs, f"network {member + 1} of {len(folds)}: {what}"
+                member * total + done, len(folds) * total, f"network {member + 1} of {len(folds)}: {what}"
             )
 
         history = train_network(

@@ -15,7 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from brainit.batches import Batch, LearningData, augment, batches, cut_flat, draw_keep, draw_places
+from brainit.batches import (
+    Batch,
+    LearningData,
+    augment,
+    batch_count,
+    batches,
+    cut_flat,
+    draw_keep,
+    draw_places,
+)
 from brainit.checkpoint import optimizer_tensors, read_state, restore_optimizer, write_state
 from brainit.config import CareConfig, TrainConfig
 from brainit.errors import InputError
@@ -23,6 +32,8 @@ from brainit.losses import total_loss
 from brainit.model import BrainIT
 
 Progress = Callable[[int, int, str], None]
+FINE = 100
+"""Progress counts hundredths of an epoch."""
 _VALIDATION_CHUNK = 64
 
 
@@ -85,6 +96,7 @@ def train_network(
     key : str
         Fingerprint of settings and data; a checkpoint with another is refused.
     progress : callable
+        In parts of an epoch, `FINE` each.
     device : str
         Where the network runs; batches are drawn on the CPU, so that every device sees the same.
 
@@ -112,11 +124,19 @@ def train_network(
         best = {name: value.to(device) for name, value in _part(tensors, "best/").items()}
         restore_optimizer(optimizer, tensors)
     places = _validation_places(net, config)
+    count = batch_count(data, config, care)
     while not history.stopped:
         started, epoch = time.monotonic(), len(history.valid)
+        loss = f"validation loss {history.valid[-1]:.4f}, best {history.best:.4f}" if epoch else "first epoch"
+
+        def tell(step: int, epoch: int = epoch, loss: str = loss) -> None:
+            # an epoch of thousands of trials takes minutes on a CPU
+            progress(FINE * epoch + FINE * step // count, FINE * config.epochs, loss)
+
+        tell(0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, history.valid)
-        history.train.append(_one_epoch(net, data, config, care, optimizer, member, epoch))
+        history.train.append(_one_epoch(net, data, config, care, optimizer, member, epoch, tell))
         history.valid.append(validation_loss(net, data.valid, config, places))
         if not np.isfinite(history.train[-1] + history.valid[-1]):
             raise InputError(f"training diverged in epoch {epoch + 1}; lower train.lr (now {config.lr:g})")
@@ -129,11 +149,7 @@ def train_network(
             tensors = {f"model/{k}": v for k, v in net.state_dict().items()}
             tensors |= {f"best/{k}": v for k, v in best.items()} | optimizer_tensors(optimizer)
             write_state(folder / "last.safetensors", tensors, {"key": key, "history": vars(history)})
-        progress(
-            epoch + 1,
-            config.epochs,
-            f"epoch, validation loss {history.valid[-1]:.4f}, best {history.best:.4f}",
-        )
+    progress(FINE * config.epochs, FINE * config.epochs, f"trained, best validation loss {history.best:.4f}")
     net.load_state_dict(best)
     net.eval()
     return history
@@ -160,6 +176,7 @@ def _one_epoch(
     optimizer: torch.optim.Optimizer,
     member: int,
     epoch: int,
+    tell: Callable[[int], None],
 ) -> float:
     rng = np.random.default_rng([config.seed, member, epoch])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -167,7 +184,8 @@ def _one_epoch(
     net.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
-        for batch in batches(data, config, care, rng):
+        for step, batch in enumerate(batches(data, config, care, rng)):
+            tell(step)
             batch = augment(batch, care, generator)
             places = draw_places(net.shapes, config.positions, generator)
             keep = draw_keep(batch, config, care, generator)

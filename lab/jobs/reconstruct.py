@@ -122,7 +122,9 @@ def _pictures(
     like, device = truth.shape[1:], choose_device(config.device)
     predicted = run.step("predict", lambda: brain_structure.predictions(decoder, test))
     left_out = decoder.held_out(train.name)[0] if config.structure == "blend" else ()
+    progress(0, 1, "fitting ridge to pixels")
     simple = run.step("baselines", lambda: brain_structure.baselines(train, test, left_out, device))
+    progress(1, 1, "ridge fitted to pixels")
     first = run.step(
         "structure",
         lambda: brain_structure.structural(config, train, test, predicted, simple, decoder, progress),
