@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
@@ -20,19 +21,20 @@ class FolderLock:
     ----------
     folder : Path
         Existing folder; the lock is its file ``.lock``.
+    wait : bool
+        Wait until the other process is done, in place of an error.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wait: bool = False) -> None:
         self._path = folder / ".lock"
+        self._mode = 0 if wait else fcntl.LOCK_NB
         self._handle: int | None = None
 
     def acquire(self) -> FolderLock:
         """Take the lock or raise `InputError` naming the process that holds it."""
-        import fcntl
-
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | self._mode)
         except OSError as error:
             owner = os.read(handle, 64).decode(errors="replace").strip() or "another process"
             os.close(handle)

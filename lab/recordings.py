@@ -15,6 +15,7 @@ import torch
 
 from lab import zoo
 from lab.errors import InputError
+from lab.lock import FolderLock
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def zoo_recording(
     """
     from quant import record
 
-    null = _null(model)
+    null, shared = _null(model), folder is None
     if folder is None:
         settings = {"n": n, "steps": steps, "guidance": guidance, "seed": seed}
         folder = HOME / f"{model}-{fingerprint(model, settings)}"
@@ -78,17 +79,21 @@ def zoo_recording(
     rows = order(stop=n)
     if len(rows) < n or n < 4:
         raise InputError(f"a recording of {n} samples: there are stimuli for 4 to {len(order())}")
-    return record(
-        zoo.load(model, device),
-        zoo_scheduler(),
-        stimulus_tokens(rows, device),
-        folder,
-        n_steps=steps,
-        guidance=guidance,
-        null_condition=null,
-        seed=seed,
-        progress=progress,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder, wait=True):  # processes that need the same one: the first records it for all
+        if shared and (done := _finished(folder)) is not None:
+            return done
+        return record(
+            zoo.load(model, device),
+            zoo_scheduler(),
+            stimulus_tokens(rows, device),
+            folder,
+            n_steps=steps,
+            guidance=guidance,
+            null_condition=null,
+            seed=seed,
+            progress=progress,
+        )
 
 
 def order(start: int = 0, stop: int | None = None) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,24 @@ def test_subsets_are_disjoint_and_reopening_changes_nothing(store: quant.Traject
     again = recordings.zoo_recording("unet-64", store.path, n=8, steps=3)
     assert again.hash == store.hash
     assert (store.path / "shard-000000.safetensors").stat().st_mtime_ns == before
+
+
+def test_two_at_once_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Path] = []
+    real = quant.record
+
+    def slow(denoiser, scheduler, conditions, path, **options):
+        calls.append(path)
+        time.sleep(0.3)  # the other one is at the lock by now
+        return real(denoiser, scheduler, conditions, path, **options)
+
+    monkeypatch.setattr(quant, "record", slow)
+    monkeypatch.setattr(recordings, "HOME", tmp_path)
+    recordings.stimulus_tokens(torch.arange(2)), zoo.load("dit-64")  # imports are not what is tested
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(recordings.zoo_recording, "dit-64", n=4, steps=1) for _ in range(2)]
+        made = [job.result() for job in jobs]
+    assert len(calls) == 1 and made[0].hash == made[1].hash
 
 
 def test_conditions_for_recording_and_evaluation_do_not_meet() -> None:
