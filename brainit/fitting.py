@@ -116,7 +116,7 @@ def fit(
     networks, histories = [], []
     held: list[HeldOut] = []
     for member, valid_groups in enumerate(folds):
-        progress(0, 1, f"network {member + 1} of {len(folds)}: ridge without its validation trials")
+        progress(0, 1, f"network {member + 1} of {len(folds)}: preparing")
         data, oof_ridge = _learning_data(trials, flat, valid_groups, config, scaler, device)
         own_encoder = fold_encoder(config, trials, valid_groups, feature_rows, outside_rows)
         if outside is not None and own_encoder is not None and config.care.synthetic_share > 0:

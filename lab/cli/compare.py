@@ -43,7 +43,7 @@ def compare(
         list[Path] | None, typer.Option("--merge", help="Put comparisons together; may be repeated.")
     ] = None,
     publish: Annotated[
-        Path | None, typer.Option("--publish", help="Folder for MODEL-ptq.md and .json, as committed.")
+        Path | None, typer.Option("--publish", help="Folder for MODEL-ptq.md, .json, .png, as committed.")
     ] = None,
     gates: Annotated[bool, typer.Option(help="Run the gates that prove the meter.")] = True,
     device: Device = None,

@@ -138,7 +138,7 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
     with FolderLock(out):
         folders = [out / f"process-{i}" for i in range(1, jobs + 1)]
         earlier = [f for f in sorted(out.glob("process-*")) if f not in folders]
-        Claims(out / "claims").begin(finished([*folders, *earlier]))
+        Claims(out / "claims").begin(finished([*folders, *earlier], "--no-gates" not in arguments))
         running = []
         for folder in folders:
             words = [*arguments, "--out", str(folder), "--claims", str(out / "claims")]

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from lab.steps import StepCache
+
 
 class Claims:
     """Names of parts, each given once.
@@ -43,18 +45,20 @@ class Claims:
         return True
 
 
-def finished(folders: Iterable[Path]) -> set[str]:
-    """Names of the parts that processes which were stopped have left in their folders.
+def finished(folders: Iterable[Path], gates: bool) -> set[str]:
+    """Names of the whole parts that processes which were stopped have left in their folders.
 
-    Full precision counts as one part with what is measured beside it: at the first seed the gates.
+    Full precision counts as one part with what is measured beside it: its null, at the first seed the gates
+    if they are asked for.
     """
     done: set[str] = set()
     for folder in folders:
-        mine = {file.stem for file in (folder / "steps").glob("*.json")}
-        for name in sorted(mine):
-            if name.startswith("full.seed-"):
-                beside = {name.replace("full", "null", 1)} | ({"gates"} if name == "full.seed-0" else set())
-                done |= {name} if beside <= mine else set()
-            else:
-                done.add(name)
+        cache = StepCache(folder / "steps")
+        names = (file.stem for file in (folder / "steps").glob("*.json"))
+        mine = {name for name in names if cache.load(name) is not None}  # a torn part is measured again
+        for name in mine:
+            seed = name.removeprefix("full.") if name.startswith("full.seed-") else None
+            needs = set() if seed is None else {f"null.{seed}"}
+            needs |= {"gates"} if gates and seed == "seed-0" else set()
+            done |= {name} if needs <= mine else set()
     return done

@@ -56,11 +56,10 @@ def finish(
         name = f"{Path(about['model']).name}-ptq"
         publish.mkdir(parents=True, exist_ok=True)
         chart = out / "figures" / "quality-bytes.png"
-        if chart.is_file():
-            shutil.copyfile(chart, publish / f"{name}.png")
-        write_text(
-            publish / f"{name}.md", tables.to_markdown(result, f"{name}.png" if chart.is_file() else None)
-        )
+        figure = f"{name}.png" if chart.is_file() else None
+        if figure:
+            shutil.copyfile(chart, publish / figure)
+        write_text(publish / f"{name}.md", tables.to_markdown(result, figure))
         write_json(publish / f"{name}.json", {k: v for k, v in result.items() if k != "curves"})
     return result
 
@@ -134,5 +133,6 @@ def collect(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Part], list[d
         **about,
         "hardware": " and ".join(dict.fromkeys(machines)),
         "command": one_command(commands),
+        "merged": len(set(commands)),
     }
     return about, list(parts.values()), gates, failed

@@ -70,7 +70,7 @@ def curves(scores: Scores, recipe: str) -> dict[str, list[float]]:
 def _row(scores: Scores, recipe: str) -> dict[str, Any]:
     seeds = scores.seeds(recipe)
     numbers = scores.parts[recipe][seeds[0]].numbers
-    about = {name: numbers.get(name, "") for name in ("method", "policy")}
+    about = {name: numbers.get(name, "") for name in ("method", "policy", "calibrate_on")}
     row: dict[str, Any] = {"recipe": recipe, **about, "seeds": len(seeds), "n": scores.n}
     for metric in LARGER_IS_BETTER:
         found = scores.interval(recipe, metric)

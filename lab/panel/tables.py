@@ -79,6 +79,9 @@ def to_markdown(result: Mapping[str, Any], figure: str | None = None) -> str:
         ["recipe", *(c[1] for c in columns)],
         [[_name(row), *(cell(row, c[0], c[2], c[3]) for c in columns)] for row in rows],
     )
+    places = [row["calibrate_on"] for row in rows if row.get("calibrate_on")]
+    counts = ", ".join(f"{places.count(place)} on {place}" for place in sorted(set(places)))
+    lines += ["", f"Calibrated: {counts} (`calibrate_on` in the JSON)."] if counts else []
     if len({row["seeds"] for row in rows}) > 1:
         lines += [
             "",
@@ -131,11 +134,13 @@ def span(row: Mapping[str, Any]) -> str:
 def _made_by(about: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in sorted(about["versions"].items()))
     missing = f" Not measured: {'; '.join(about['missing'])}." if about.get("missing") else ""
+    count = about.get("merged", 1)
+    merged = "" if count < 2 else f" Put together from {count} calls that shared these recipes among them."
     return (
         f"`{about['command']}` on {about['hardware']}, {about['date']}, commit {about['commit']} "
         f"({versions}). {about['n']} pictures at each of {about['seeds']} seeds, {about['steps']} steps, "
         f"guidance {about['guidance']:g}; conditions: {about['conditions']}. Recording "
-        f"{about['recording'][:12]}.{missing}"
+        f"{about['recording'][:12]}.{merged}{missing}"
     )
 
 

@@ -57,7 +57,8 @@ def test_two_at_once_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(quant, "record", slow)
     monkeypatch.setattr(recordings, "HOME", tmp_path)
-    recordings.stimulus_tokens(torch.arange(2)), zoo.load("dit-64")  # imports are not what is tested
+    recordings.stimulus_tokens(torch.arange(2))  # imports are not what is tested
+    zoo.load("dit-64")
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(recordings.zoo_recording, "dit-64", n=4, steps=1) for _ in range(2)]
         made = [job.result() for job in jobs]

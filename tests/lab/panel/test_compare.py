@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from lab.panel.finish import finish
 from lab.panel.recipes import FULL, OTHER_SEED, expand, groups, one_command
 from lab.progress import silent
 from lab.runs import Run
+from lab.steps import StepCache
 
 Capture = pytest.CaptureFixture[str]
 
@@ -136,14 +138,16 @@ def test_a_part_is_claimed_once_and_what_is_done_stays_claimed(tmp_path: Path) -
 
 
 def test_full_precision_is_done_only_with_what_belongs_to_it(tmp_path: Path) -> None:
-    steps = tmp_path / "process-1" / "steps"
-    steps.mkdir(parents=True)
-    for name in ("full.seed-0", "null.seed-0", "full.seed-1", "rtn.1.seed-0"):
-        (steps / f"{name}.json").touch()
-    found = finished([tmp_path / "process-1", tmp_path / "none"])
-    assert found == {"null.seed-0", "rtn.1.seed-0"}  # no gates, no null at seed 1
-    (steps / "gates.json").touch()
-    assert "full.seed-0" in finished([tmp_path / "process-1"])
+    folder = tmp_path / "process-1"
+    cache = StepCache(folder / "steps")
+    for name in ("full.seed-0", "null.seed-0", "full.seed-1", "rtn.1.seed-0", "torn.1.seed-0"):
+        cache.save(name, {"made": np.ones(2)}, 0.1)
+    (folder / "steps" / "torn.1.seed-0.npz").write_bytes(b"half")
+    found = finished([folder, tmp_path / "none"], gates=True)
+    assert found == {"null.seed-0", "rtn.1.seed-0"}  # no gates, no null at seed 1, a file that is not whole
+    assert finished([folder], gates=False) == {*found, "full.seed-0"}
+    cache.save("gates", {"gates": []}, 0.1)
+    assert finished([folder], gates=True) == {*found, "full.seed-0", "gates"}
 
 
 def test_processes_and_merged_folders_give_what_one_run_gives(
@@ -166,6 +170,7 @@ def test_processes_and_merged_folders_give_what_one_run_gives(
     assert run(jobs) == 0
     assert scores() == whole
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
+    assert len(list((tmp_path / "jobs").glob("process-*/steps/*.json"))) == 4  # nothing but what was missing
 
     first, second = tmp_path / "first", tmp_path / "second"
     assert run([*one, "--recipes", "rtn-w8a8", "--out", str(first)]) == 0
