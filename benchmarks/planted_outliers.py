@@ -1,9 +1,13 @@
-"""SVDQuant's ablation on the zoo's DiT, as it is and with salient input channels planted.
+"""What claims about outliers come to on the zoo's DiT once it has outliers; it computes what it did.
 
-The zoo's denoisers have no strong outliers: smoothing has little to move, and a branch of rank 32 is a sixth
-of their width. Here four input channels of every block's self-attention, cross-attention queries and
-feed-forward are made 8 to 40 times larger, and the weights' columns smaller by as much, so that the
-full-precision model computes what it did.
+Channels, for SVDQuant's ablation: the zoo's denoisers have no strong outliers, so smoothing has little to
+move, and a branch of rank 32 is a sixth of their width. Four input channels of every block's self-attention,
+cross-attention queries and feed-forward are made 8 to 40 times larger, and the weights' columns smaller by as
+much.
+
+A sink token, for MixDQ: the zoo's tokens are layer-normalised, no one stands out. One constant token of size
+300 is put before the condition of every cross-attention, and a mask keeps the attention from it: it does
+nothing but stretch the range of the keys' and values' inputs, as the first token of CLIP does.
 
     python benchmarks/planted_outliers.py --out planted.json
 """
@@ -19,10 +23,12 @@ import torch
 from torch import nn
 
 SALIENT, LEAST, MOST = 4, 8.0, 40.0
-ARMS = (
+SINK = 300.0
+CHANNEL_ARMS = (
     "rtn-w4a4", "svdquant-lowrank-only-rank4", "svdquant-lowrank-only", "svdquant-smooth-only",
     "svdquant-w4a4-rank4", "svdquant-w4a4-common",
 )  # fmt: skip
+SINK_ARMS = ("mixdq-w8a8+momentum=null+sinks=false", "mixdq-w8a8+momentum=null")
 
 
 def plant(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -54,9 +60,34 @@ def _scale(factor: torch.Tensor) -> Callable[..., Any]:
     return hook
 
 
-def measure(model: nn.Module, store: Any, samples: int) -> list[dict[str, Any]]:
+def plant_sink(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Put a constant, huge, masked token before every cross-attention's condition, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks: Any = model.transformer_blocks
+    for block in blocks:
+        token = torch.randn(1, 1, block.attn2.to_k.in_features, generator=generator)
+        token *= SINK / token.abs().max()
+        block.attn2.register_forward_pre_hook(_before_condition(token), with_kwargs=True)
+    return model
+
+
+def _before_condition(token: torch.Tensor) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        states = kwargs["encoder_hidden_states"]
+        if kwargs.get("attention_mask") is not None:
+            raise ValueError("the condition has a mask of its own")
+        longer = torch.cat([token.to(states).expand(len(states), -1, -1), states], 1)
+        mask = longer.new_zeros(len(longer), 1, longer.shape[1])
+        mask[..., 0] = -torch.inf
+        return args, {**kwargs, "encoder_hidden_states": longer, "attention_mask": mask}
+
+    return hook
+
+
+def measure(model: nn.Module, store: Any, samples: int, arms: tuple[str, ...]) -> list[dict[str, Any]]:
     """Signal over noise of prediction and final latent for every arm, dB."""
     import quant
+    from lab.panel.recipes import parse
     from lab.recordings import zoo_scheduler
     from quant.denoiser import Sampler
     from quant.probes import FinalSample, NoisePrediction
@@ -69,8 +100,8 @@ def measure(model: nn.Module, store: Any, samples: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
     references = [probe.run(model) for probe in probes]
     rows = []
-    for arm in ARMS:
-        quant.quantize_(model, arm, trajectories=store)
+    for arm in arms:
+        quant.quantize_(model, parse(arm).config(), trajectories=store)
         row: dict[str, Any] = {"recipe": arm}
         for probe, reference in zip(probes, references, strict=True):
             found, _ = probe.compare(reference, probe.run(model))
@@ -81,7 +112,7 @@ def measure(model: nn.Module, store: Any, samples: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run both models and write JSON."""
+    """Run all models and write JSON."""
     from lab import zoo
     from lab.files import write_json
     from lab.recordings import zoo_recording
@@ -92,11 +123,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     store = zoo_recording("dit-64", guidance=1.0, steps=10, device=given.device)
-    result = {
-        "as it is": measure(zoo.load("dit-64", given.device), store, given.samples),
-        "planted": measure(plant(zoo.load("dit-64", given.device)), store, given.samples),
-    }
-    write_json(given.out, {"model": "dit-64", "samples": given.samples, "device": given.device, **result})
+    made: dict[str, Any] = {}
+    for name, change, arms in (
+        ("as it is", lambda model: model, (*CHANNEL_ARMS, *SINK_ARMS)),
+        ("salient channels", plant, CHANNEL_ARMS),
+        ("sink token", plant_sink, SINK_ARMS),
+    ):
+        made[name] = measure(change(zoo.load("dit-64", given.device)), store, given.samples, arms)
+    write_json(given.out, {"model": "dit-64", "samples": given.samples, "device": given.device, **made})
 
 
 if __name__ == "__main__":

@@ -37,13 +37,15 @@ def compare(
     jobs: Annotated[int, typer.Option("--jobs", help="Processes that share the recipes and the device.")] = 1,
     claims: Annotated[Path | None, typer.Option("--claims", hidden=True)] = None,
     calibrate_on: Annotated[
-        str | None, typer.Option("--calibrate-on", help="Device that quantizes, if not --device: cpu.")
+        str | None,
+        typer.Option("--calibrate-on", help="cpu, cuda; mixed: what trains on the GPU, the rest on the CPU."),
     ] = None,
     merge: Annotated[
         list[Path] | None, typer.Option("--merge", help="Put comparisons together; may be repeated.")
     ] = None,
     publish: Annotated[
-        Path | None, typer.Option("--publish", help="Folder for MODEL-ptq.md, .json, .png, as committed.")
+        Path | None,
+        typer.Option("--publish", help="Folder for MODEL-ptq.md, .json, .png, as committed; or FILE.md."),
     ] = None,
     gates: Annotated[bool, typer.Option(help="Run the gates that prove the meter.")] = True,
     device: Device = None,

@@ -91,8 +91,8 @@ def quality_against_bytes(
     ax.margins(x=0.22, y=0.08)
     legend(ax, theme, loc="lower right", ncols=2)
     caption = (
-        f"{quality[0].upper()}{quality[1:]} over stored size; bars are 95 % intervals over pictures, the "
-        "line joins recipes that no other beats in both. Full precision takes "
+        f"{quality[0].upper()}{quality[1:]} over stored size; bars are 95 % intervals over seeds and "
+        "pictures, the line joins recipes that no other beats in both. Full precision takes "
         f"{full_megabytes:.1f} MB. {provenance.sentence()}"
     )
     alt = "; ".join(f"{p.label}: {p.megabytes:.2f} MB, {p.value:.2f}" for p in points)

@@ -42,12 +42,13 @@ def compare(
     settings : lab.panel.bench.PanelSettings
     claims : Path, optional
         Where several processes say which part is whose (`in_processes`); the report is then left to `merge`.
-    calibrate_on : str, optional
-        Device that quantizes; where many processes share a GPU, ``cpu`` is quicker.
+    calibrate_on : {"cpu", "cuda", "mixed"}, optional
+        Device that quantizes, if not ``device``. Where many processes share a GPU, ``mixed`` is quickest:
+        methods that train on the GPU, all others on the CPU.
     gates : bool
         Run the gates (at seed 0).
     publish : Path, optional
-        Folder for ``MODEL-ptq.md``, ``.json`` and ``.png``, as committed.
+        Folder for ``MODEL-ptq.md``, ``.json`` and ``.png``, as committed; or the ``.md`` file's name.
 
     Returns
     -------
@@ -61,8 +62,6 @@ def compare(
     MissingDataError
         No recording of a model that is not shipped.
     """
-    import torch
-
     from lab.files import write_json
     from lab.jobs.zoo import choose_device
     from lab.panel import recipes as names
@@ -70,19 +69,18 @@ def compare(
     from lab.panel.bench import PanelSettings, open_bench
     from lab.panel.claims import Claims
     from lab.panel.finish import ABOUT, finish
-    from lab.panel.work import Work
+    from lab.panel.work import Work, calibrator
     from lab.runs import Run
 
     settings = settings or PanelSettings()
-    chosen = names.expand(recipes)
+    chosen = names.expand(recipes, model)
     where = choose_device(device)
     exact_arithmetic(where)
     bench = open_bench(model, settings, where, recording, part, progress)
     config = {"model": model, "part": part, "recording": bench.recording.hash, "scored_by": bench.fingerprint}
     config |= settings.to_dict()
     with Run.open(out, config) as run:
-        calibrator = None if calibrate_on is None else torch.device(choose_device(calibrate_on))
-        work = Work(bench, run, chosen, gates, progress, calibrator, Claims(claims))
+        work = Work(bench, run, chosen, gates, progress, calibrator(calibrate_on, where), Claims(claims))
         made = about(bench, command, where)
         write_json(run.path / ABOUT, made)
         failed = work.all()

@@ -16,7 +16,7 @@ from lab.panel.networks import DOMAIN, LITE0
 from quant.denoiser import predict
 
 SHOWN = 12
-"""Pictures of each recipe that are kept for the grid: the first ones, whatever they look like."""
+"""Pictures of each recipe that are kept for the grid: the first ones at seed 0, whatever they look like."""
 
 
 @dataclass
@@ -131,7 +131,8 @@ def _measure(
         if ref.truth is not None and "head" in features:
             arrays["two_way"] = measures.two_way(features["head"], ref.truth)
         numbers |= set_distances(features, ref.features)
-        shown = pictures[:SHOWN].mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        if ref.seed == 0:
+            shown = pictures[:SHOWN].mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     curves = {"timestep": np.array([float(t) for t in bench.scheduler.timesteps])}
     curves["growth"] = (gaps / sizes.clamp(min=1e-30)).cpu().numpy()
     curves |= noise_error(bench, model, ref)

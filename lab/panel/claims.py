@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lab.panel.recipes import Recipe
 from lab.steps import StepCache
 
 
@@ -24,6 +25,12 @@ class Claims:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+
+    def order(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Long ones first, where there are others to share with: nobody waits for a long one at the end."""
+        if self._folder is None:
+            return list(recipes)
+        return sorted(recipes, key=lambda recipe: -recipe.info.seconds_per_million_weights)
 
     def begin(self, done: Iterable[str]) -> None:
         """Forget all claims but those on parts that are done; before any process starts."""

@@ -54,6 +54,8 @@ def finish(
     write_json(out / "results.json", result)
     if publish is not None:
         name = f"{Path(about['model']).name}-ptq"
+        if publish.suffix == ".md":
+            publish, name = publish.parent, publish.stem
         publish.mkdir(parents=True, exist_ok=True)
         chart = out / "figures" / "quality-bytes.png"
         figure = f"{name}.png" if chart.is_file() else None

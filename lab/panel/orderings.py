@@ -59,6 +59,10 @@ class Ordering:
         """All recipes that it names."""
         return self.recipes
 
+    def concerns(self, model: str) -> bool:
+        """Whether the claim is judged on this model."""
+        return not self.models or model in self.models
+
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(worse, better) pairs; (reference, candidate) for "within"."""
@@ -90,13 +94,13 @@ def judge(scores: Scores, model: str) -> list[dict[str, Any]]:
     """
     rows = []
     for ordering in load_orderings():
-        if ordering.models and model not in ordering.models:
+        if not ordering.concerns(model):
             continue
         about = {"id": ordering.id, "kind": ordering.kind, "says": ordering.says, "source": ordering.source}
         if ordering.kind == "null":
-            rows += [about | _null_row(scores, recipe) for recipe in ordering.recipes]
+            rows += [about | _null_row(scores, recipe, model) for recipe in ordering.recipes]
         else:
-            rows += [about | _pair_row(scores, ordering, *pair) for pair in ordering.pairs]
+            rows += [about | _pair_row(scores, ordering, *pair, model) for pair in ordering.pairs]
     return rows
 
 
@@ -117,14 +121,14 @@ def verdict(low: float, high: float, gap: float, within: bool = False) -> str:
     return "smaller" if gap > 0 and low > 0 and high < gap else "undecided"
 
 
-def _pair_row(scores: Scores, ordering: Ordering, worse: str, better: str) -> dict[str, Any]:
+def _pair_row(scores: Scores, ordering: Ordering, worse: str, better: str, model: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "worse": worse, "better": better, "metric": ordering.metric, "gap": ordering.gap, "difference": None,
         "low": None, "high": None, "verdict": "not run", "note": "",
     }  # fmt: skip
     absent = [r for r in (worse, better) if r not in scores.parts]
     if absent:
-        row["note"] = _why_absent(absent)
+        row["note"] = _why_absent(absent, model)
         return row
     found = scores.difference(better, worse, ordering.metric)
     if found is None:
@@ -144,14 +148,14 @@ def _pair_row(scores: Scores, ordering: Ordering, worse: str, better: str) -> di
     return row
 
 
-def _null_row(scores: Scores, recipe: str) -> dict[str, Any]:
+def _null_row(scores: Scores, recipe: str, model: str) -> dict[str, Any]:
     """Whether every seed's set distance stays below the null's, in every network at hand."""
     row: dict[str, Any] = {
         "worse": OTHER_SEED, "better": recipe, "metric": "", "gap": 0.0, "difference": None, "low": None,
         "high": None, "verdict": "not run", "note": "",
     }  # fmt: skip
     if recipe not in scores.parts:
-        row["note"] = _why_absent([recipe])
+        row["note"] = _why_absent([recipe], model)
         return row
     said, beyond = [], []
     for name in (f"{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID", "FD")):
@@ -167,10 +171,10 @@ def _null_row(scores: Scores, recipe: str) -> dict[str, Any]:
     return row
 
 
-def _why_absent(names: list[str]) -> str:
+def _why_absent(names: list[str], model: str) -> str:
     from lab.panel.recipes import parse_known
 
-    unknown = [name for name in names if not parse_known(name)]
+    unknown = [name for name in names if not parse_known(name, model)]
     if unknown:
         return f"recipe missing in this version: {', '.join(unknown)}"
     return f"not in this comparison: {', '.join(names)}"

@@ -6,9 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
+
+if TYPE_CHECKING:
+    from quant.registry import MethodInfo
 
 FULL = "full-precision"
 OTHER_SEED = "full-precision, other seeds"
@@ -56,15 +59,31 @@ class Recipe:
         return registry.validate(chosen, {**config.model_dump(), **self.changes}) if self.changes else config
 
     @property
-    def calibrates(self) -> bool:
-        """Whether the method needs recorded sampling."""
+    def info(self) -> MethodInfo:
+        """What the method says of itself."""
         import quant
 
-        return quant.get_method(self.method).info.needs_calibration
+        return quant.get_method(self.method).info
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the method needs recorded sampling."""
+        return self.info.needs_calibration
+
+    @property
+    def trains(self) -> bool:
+        """Whether the method trains something."""
+        return self.info.needs_gradients
 
 
-def parse(name: str) -> Recipe:
+def parse(name: str, model: str = "") -> Recipe:
     """Read one recipe name; checks preset, settings and values.
+
+    Parameters
+    ----------
+    name : str
+    model : str
+        Shipped denoiser, whose committed allocations go by their names.
 
     Examples
     --------
@@ -74,6 +93,7 @@ def parse(name: str) -> Recipe:
     import yaml
 
     preset, *words = name.split(CHANGE)
+    preset = allocations(model).get(preset, preset)
     changes: dict[str, Any] = {}
     for word in words:
         field, equals, value = word.partition("=")
@@ -87,37 +107,49 @@ def parse(name: str) -> Recipe:
     return recipe
 
 
-def groups() -> dict[str, list[str]]:
+def allocations(model: str) -> dict[str, str]:
+    """Return the committed bit allocations of a shipped denoiser, name and file (`brainlab allocate`)."""
+    import quant
+
+    folder = Path(quant.__file__).parent / "results" / "allocations" / model
+    shipped = bool(model) and Path(model).name == model
+    return {file.stem: str(file) for file in sorted(folder.glob("*.yaml"))} if shipped else {}
+
+
+def groups(model: str = "") -> dict[str, list[str]]:
     """Names of groups and their recipes.
 
-    ``all-ptq`` is every preset, ``claims`` whatever the orderings name, ``chain:ID`` one ordering's; the
-    others are methods.
+    ``claims`` is whatever the orderings of this model name, ``chain:ID`` one ordering's; ``all-ptq`` every
+    preset, the claims and the model's committed allocations; the others are methods.
     """
     import quant
     from lab.panel.orderings import load_orderings
 
     presets = quant.list_presets()
-    found = {ALL: presets}
+    found = {}
     for method in quant.list_methods():
         found[method.replace("_", "-")] = [p for p in presets if quant.get_preset(p).method == method]
-    chains = {o.id: [r for r in o.every if parse_known(r)] for o in load_orderings()}
+    chains = {
+        o.id: [r for r in o.every if parse_known(r, model)] for o in load_orderings() if o.concerns(model)
+    }
     found[CLAIMS] = list(dict.fromkeys(r for chain in chains.values() for r in chain))
+    found[ALL] = list(dict.fromkeys([*presets, *found[CLAIMS], *allocations(model)]))
     return found | {f"chain:{name}": chain for name, chain in chains.items()}
 
 
-def parse_known(name: str) -> bool:
+def parse_known(name: str, model: str = "") -> bool:
     """Whether a recipe exists in this version."""
     from quant.errors import InputError as QuantInputError
 
     try:
-        parse(name)
+        parse(name, model)
     except (InputError, QuantInputError):
         return False
     return True
 
 
-def expand(words: str) -> list[Recipe]:
-    """Turn ``A,B,…`` with groups and wildcards into recipes, each once, in that order.
+def expand(words: str, model: str = "") -> list[Recipe]:
+    """Turn ``A,B,…`` with groups and wildcards into a model's recipes, each once, in that order.
 
     Raises
     ------
@@ -126,7 +158,7 @@ def expand(words: str) -> list[Recipe]:
     """
     import quant
 
-    known = groups()
+    known = groups(model)
     names: list[str] = []
     for word in (w.strip() for w in words.split(",")):
         if not word:
@@ -139,10 +171,10 @@ def expand(words: str) -> list[Recipe]:
                 raise InputError(f"no preset matches {word!r}; see: brainlab list presets")
             names += matches
         else:
-            names.append(_known_word(word, known))
+            names.append(_known_word(word, known, model))
     if not names:
         raise InputError(f"no recipes in {words!r}; give presets, wildcards or groups: {', '.join(known)}")
-    return [parse(name) for name in dict.fromkeys(names)]
+    return [parse(name, model) for name in dict.fromkeys(names)]
 
 
 def one_command(commands: Sequence[str]) -> str:
@@ -153,24 +185,24 @@ def one_command(commands: Sequence[str]) -> str:
     commands : sequence of str
         ``brainlab compare MODEL --recipes ... ``, with equal settings.
     """
-    known = groups()
     split = [shlex.split(command) for command in dict.fromkeys(commands)]
     if len(split) == 1 or not all("--recipes" in words for words in split):
         return "; ".join(dict.fromkeys(commands))
+    known = groups(split[0][2])
     wanted = [words[words.index("--recipes") + 1].split(",") for words in split]
     names = list(dict.fromkeys(name for row in wanted for word in row for name in known.get(word, [word])))
-    short = [group for group in (CLAIMS, ALL) if set(known[group]) <= set(names)]
+    short = next(([group] for group in (ALL, CLAIMS) if known[group] and set(known[group]) <= set(names)), [])
     names = [name for name in names if not any(name in known[group] for group in short)]
     shared = [words for words in split[0] if all(words in other for other in split)]
     at = shared.index("--recipes") + 1
     return shlex.join([*shared[:at], ",".join([*short, *names]), *shared[at:]])
 
 
-def _known_word(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+def _known_word(word: str, known: Sequence[str] | dict[str, Any], model: str) -> str:
     from quant.errors import InputError as QuantInputError
 
     try:
-        parse(word)
+        parse(word, model)
     except QuantInputError as error:
         if CHANGE in word:
             raise

@@ -1,4 +1,4 @@
-"""Bootstrap over pictures: one set of resamples for everything, so that all differences are paired."""
+"""Bootstrap over seeds and pictures: one set of resamples for everything, so all differences are paired."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ class Interval(NamedTuple):
 
 
 class Resampler:
-    """Percentile bootstrap of means over pictures.
+    """Percentile bootstrap of means over seeds and pictures, both drawn with replacement.
 
-    A picture's seeds move together: pictures are what is drawn, and the mean over seeds is taken first, so
-    the interval is about other pictures. How much seeds differ is told apart (`by_seed`).
+    A seed stands for other noise *and* another calibration, a picture for another condition; every picture
+    is measured at every seed. Both are drawn apart and crossed (Owen, The pigeonhole bootstrap, 2007), so an
+    effect that one calibration has and the next has not is not taken for one of the method. With few seeds
+    the interval reaches about from the least to the largest of them.
 
     Parameters
     ----------
@@ -34,14 +36,21 @@ class Resampler:
     """
 
     def __init__(self, n: int, draws: int = DRAWS, seed: int = 0) -> None:
-        counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-        self.weights = counts / n
+        self._draws, self._seed = draws, seed
+        self._pictures = self._shares(n, 0)
+
+    def _shares(self, n: int, axis: int) -> np.ndarray:
+        """How much each of n counts in each draw, (draws, n)."""
+        generator = np.random.default_rng([self._seed, axis])
+        return generator.multinomial(n, np.full(n, 1 / n), size=self._draws) / n
 
     def interval(self, values: np.ndarray) -> Interval:
         """Mean and bounds of ``values`` (n,) or (seeds, n)."""
-        flat = values.mean(0) if values.ndim == 2 else values
-        low, high = np.quantile(self.weights @ flat, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(float(flat.mean()), float(low), float(high))
+        table = np.atleast_2d(values)
+        means = self._pictures @ table.T  # of each draw's pictures, at each seed
+        means = (means * self._shares(len(table), 1)).sum(1)
+        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Interval(float(table.mean()), float(low), float(high))
 
 
 class Scores:
@@ -71,7 +80,7 @@ class Scores:
         return [float(v) for v in found if isinstance(v, int | float)]
 
     def interval(self, recipe: str, metric: str) -> Interval | None:
-        """Mean over pictures and seeds with its bootstrap interval."""
+        """Mean over seeds and pictures with its bootstrap interval."""
         values = self.array(recipe, metric, self.seeds(recipe)) if recipe in self.parts else None
         return None if values is None or self._resampler is None else self._resampler.interval(values)
 

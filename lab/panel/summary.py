@@ -25,8 +25,8 @@ RANKED_BY = ("psnr_db", "latent_sqnr_db")
 def rows(scores: Scores) -> list[dict[str, Any]]:
     """One flat row a recipe, best first, full precision and its null on top.
 
-    Measures of pictures have the bootstrap interval over pictures (``.low``, ``.high``); those and numbers of
-    a seed have their least and greatest seed mean (``.seed_min``, ``.seed_max``).
+    Measures of pictures have the bootstrap interval over seeds and pictures (``.low``, ``.high``); those and
+    numbers of a seed have their least and greatest seed mean (``.seed_min``, ``.seed_max``).
     """
     found = [_row(scores, recipe) for recipe in scores.parts]
     key = next((k for k in RANKED_BY if any(k in row for row in found)), RANKED_BY[-1])

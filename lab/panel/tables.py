@@ -29,8 +29,9 @@ COLUMNS = (
 )
 """Name, heading, form, factor."""
 NOTES = (
-    "Mean over pictures and seeds, 95 % bootstrap interval over pictures in brackets; everything is "
-    "*simulated* low-bit arithmetic on decoded codes. Paired measures and set distances are to the "
+    "Mean over pictures and seeds, 95 % bootstrap interval over both in brackets (a seed is other noise and "
+    "another calibration; Owen's pigeonhole bootstrap); everything is *simulated* low-bit arithmetic on "
+    "decoded codes. Paired measures and set distances are to the "
     f"full-precision model's own pictures at the same seeds. KID is KID({LITE0}), FD is FD({DOMAIN}): "
     "neither is comparable with numbers from other networks; KID is unbiased, so it falls below 0 for sets "
     "that share their noise. Prediction error: of the denoiser at the full-precision model's states, "
@@ -102,7 +103,7 @@ def to_markdown(result: Mapping[str, Any], figure: str | None = None) -> str:
         [[g["name"], g["expected"], g["found"], "passed" if g["passed"] else "**failed**"]
          for g in result["gates"]],
     )  # fmt: skip
-    lines += ["", "## Orderings", "", "Better minus worse, 95 % interval over pictures.", ""]
+    lines += ["", "## Orderings", "", "Better minus worse, 95 % interval over seeds and pictures.", ""]
     judged = [o for o in result["orderings"] if o["verdict"] != "not run"]
     absent = [o for o in result["orderings"] if o["verdict"] == "not run"]
     lines += _table(["claim", "worse", "better", "difference", "verdict", "source"], [

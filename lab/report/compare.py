@@ -76,8 +76,8 @@ def document(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> H
 
 _ORDERING_WORDS = (
     "Claims of the methods' publications, judged on these numbers: better minus worse with its 95 % interval "
-    "over pictures. Held: the interval lies beyond the claim; smaller: the order holds, not the claimed gap; "
-    "reversed: the interval lies on the other side."
+    "over seeds and pictures. Held: the interval lies beyond the claim; smaller: the order holds, not the "
+    "claimed gap; reversed: the interval lies on the other side."
 )
 _NEIGHBOUR_WORDS = (
     "Each recipe against the next one in the ranking, picture by picture: where 0 lies in the interval the "

@@ -46,6 +46,20 @@ def test_default_policy_gives_reasons(tiny) -> None:
     assert all(line.cost == "" for line in w8.values())
 
 
+def test_float_weights_stand_beside_integers(tiny) -> None:
+    model = tiny.build("unet")
+    codes = {}
+    for weights, label in (("integer", "int4/g8"), ("float", "fp4-e2m1/g8")):
+        copied = copy.deepcopy(model)
+        ledger = quant.quantize_(copied, RtnConfig(weight_bits=4, weight_group=8, weight_format=weights))
+        record = next(r for r in ledger.layers if r.name == "mid_block.resnets.0.conv1")
+        assert record.weight.label == label
+        codes[weights] = record.bytes_by["codes"]
+    assert codes["integer"] == codes["float"]
+    with pytest.raises(ValueError, match="4, 6 or 8 bits, got weight_bits 5"):
+        RtnConfig(weight_bits=5, weight_format="float")
+
+
 def test_macs_are_counted_by_hand_where_it_is_easy(tiny) -> None:
     plan = quant.plan(tiny.build("odd"), "rtn-w8a8", example=tiny.inputs("odd", 1))
     macs = {line.name: line.macs for line in plan.layers}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import Tensor, nn
 
 from quant.attention import AttentionFormat, Watcher, find_attention
-from quant.calibration import replay
 from quant.granularity import Granularity
 from quant.grid import IntGrid, LogGrid
 from quant.methods.dgq.config import DgqConfig
 from quant.quantizer import Quantizer, int_quantizer
-from quant.registry import Context
 from quant.schedule import Schedule
 
 _TIMES_UNIFORM = 3.0
@@ -22,7 +24,8 @@ class Mass:
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
-        self.count, self.largest = 0, 0.0
+        self.count = 0
+        self.top: Tensor | None = None  # stays on its device: reading it at every call would wait for a GPU
         self.fixed = True  # every call had the same number of keys
 
     def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,8 +36,14 @@ class Mass:
         elif self.fixed:
             self.total = mass if self.total is None else self.total + mass
             self.count += scores.shape[:3].numel()
-        self.largest = max(self.largest, float(scores.max()))
+        top = scores.detach().max()
+        self.top = top if self.top is None else torch.maximum(self.top, top)
         return scores, values
+
+    @property
+    def largest(self) -> float:
+        """Largest probability seen."""
+        return 0.0 if self.top is None else float(self.top)
 
     def sink(self, share: float) -> int | None:
         """Key with at least `share` of the mass and three times its fair part; None without one."""
@@ -45,33 +54,34 @@ class Mass:
         return column if mean[column] >= max(share, _TIMES_UNIFORM / len(mean)) else None
 
 
-def measure(model: nn.Module, config: DgqConfig, context: Context) -> dict[str, Mass]:
-    """Watch every attention module over the calibration samples."""
+@contextmanager
+def measured(model: nn.Module, wanted: bool = True) -> Iterator[dict[str, Mass]]:
+    """Watch every attention module for a while, if wanted; gives what is found, complete at the end."""
     modules = dict(model.named_modules())
-    found = {name: Mass() for name in find_attention(model)}
+    found = {name: Mass() for name in find_attention(model)} if wanted else {}
     watchers = [Watcher(mass).attach(modules[name]) for name, mass in found.items()]
     try:
-        replay(model, context.trajectories, samples=config.samples)
+        yield found
     finally:
         for watcher in watchers:
             watcher.remove()
-    return {name: mass for name, mass in found.items() if mass.total is not None}
 
 
-def attention_formats(model: nn.Module, config: DgqConfig, context: Context) -> dict[str, AttentionFormat]:
+def attention_formats(found: dict[str, Mass], config: DgqConfig) -> dict[str, AttentionFormat]:
     """Format of every attention module that calibration reached."""
     bits = config.attention_bits or config.activation_bits
     values = None if config.value_bits is None else int_quantizer(config.value_bits, "token")
-    out = {}
-    for name, mass in measure(model, config, context).items():
-        static = config.attention == "static-log"
-        out[name] = AttentionFormat(
+    static = config.attention == "static-log"
+    return {
+        name: AttentionFormat(
             scores=score_quantizer(config.attention, bits, config.attention_octaves),
             values=values,
             sink=mass.sink(config.sink_share),
             scale=mass.largest if static else None,
         )
-    return out
+        for name, mass in found.items()
+        if mass.total is not None
+    }
 
 
 def score_quantizer(kind: str, bits: int, octaves: float | None = None) -> Quantizer:

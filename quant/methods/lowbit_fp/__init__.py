@@ -16,7 +16,7 @@ INFO = MethodInfo(
     needs_calibration=True,
     needs_gradients=True,
     native=("none yet: simulated; e4m3fn codes are an H100's",),
-    seconds_per_million_weights=4.0,
+    seconds_per_million_weights=15.0,
 )
 
 

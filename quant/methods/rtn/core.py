@@ -8,8 +8,9 @@ from torch import nn
 
 from quant.encoded import EncodedWeight, LayerResult
 from quant.granularity import weight_layout
+from quant.grid import FloatGrid
 from quant.layers import LayerInfo
-from quant.methods.rtn.config import RtnConfig
+from quant.methods.rtn.config import FLOATS, RtnConfig
 from quant.observers import MinMax, MseSearch
 from quant.plans import Plan
 from quant.policy import REASONS, role_of
@@ -38,14 +39,18 @@ _STATIC = Schedule(kind="static")
 def _weight(layer: LayerInfo, config: RtnConfig) -> tuple[Quantizer, str | None]:
     observer = MseSearch() if config.weight_range == "mse" else MinMax()
     options: dict[str, Any] = {"observer": observer, "schedule": _STATIC}
-    if config.weight_group is None:
-        return int_quantizer(config.weight_bits, "channel", **options), None
-    if layer.shape[1] < config.weight_group:
-        short = f"one scale an output channel: {layer.shape[1]} input channels are less than a group"
-        return int_quantizer(config.weight_bits, "channel", **options), short
-    rest = layer.shape[1] % config.weight_group
-    reason = f"last group has {rest} of {config.weight_group} channels" if rest else None
-    return int_quantizer(config.weight_bits, "group", config.weight_group, **options), reason
+    shared: tuple[Any, ...] = ("channel",)
+    reason = None
+    if config.weight_group is not None and layer.shape[1] < config.weight_group:
+        reason = f"one scale an output channel: {layer.shape[1]} input channels are less than a group"
+    elif config.weight_group is not None:
+        shared, rest = ("group", config.weight_group), layer.shape[1] % config.weight_group
+        reason = f"last group has {rest} of {config.weight_group} channels" if rest else None
+    quantizer = int_quantizer(config.weight_bits, *shared, **options)
+    if config.weight_format == "float":
+        exponent, mantissa = FLOATS[config.weight_bits]
+        quantizer = quantizer.model_copy(update={"grid": FloatGrid(exponent=exponent, mantissa=mantissa)})
+    return quantizer, reason
 
 
 def _activation(layer: LayerInfo, config: RtnConfig) -> Quantizer | None:

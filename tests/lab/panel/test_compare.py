@@ -188,13 +188,26 @@ def test_processes_and_merged_folders_give_what_one_run_gives(
     capsys.readouterr()
 
 
+def test_long_recipes_go_first_and_what_trains_goes_to_the_gpu(tmp_path: Path) -> None:
+    recipes = expand("rtn-w8a8,eda-dm-w8a8,svdquant-w8a8")
+    assert [r.name for r in Claims().order(recipes)] == [r.name for r in recipes]
+    shared = Claims(tmp_path).order(recipes)
+    assert [r.name for r in shared] == ["eda-dm-w8a8", "svdquant-w8a8", "rtn-w8a8"]
+    where = work.calibrator("mixed", "cuda")
+    assert where is not None and [where(r).type for r in shared] == ["cuda", "cpu", "cpu"]
+    assert work.calibrator(None, "cuda") is None
+    with pytest.raises(ValueError, match="must be cpu, cuda or mixed"):
+        work.calibrator("gpu", "cuda")
+
+
 def test_commands_of_merged_parts_become_one() -> None:
     head, tail = "brainlab compare dit-64 --recipes ", " --n 256 --device cuda"
-    every = groups()
-    half = every["claims"][::2]
-    rest = [n for n in dict.fromkeys([*every["claims"], *every["all-ptq"]]) if n not in half]
-    made = one_command([head + ",".join(half) + tail, head + ",".join([*rest, "a/b.yaml"]) + tail + " --x y"])
-    assert made == head + "claims,all-ptq,a/b.yaml" + tail
+    every = groups("dit-64")
+    for group in ("claims", "all-ptq"):
+        half = every[group][::2]
+        rest = [*(n for n in every[group] if n not in half), "a/b.yaml"]
+        made = one_command([head + ",".join(half) + tail, head + ",".join(rest) + tail + " --x y"])
+        assert made == f"{head}{group},a/b.yaml{tail}"
     assert one_command([head + "rtn" + tail] * 2) == head + "rtn" + tail
 
 
