@@ -42,6 +42,8 @@ class Ordering:
         From worst to best (increasing); reference first (within).
     same_bytes : bool
         The claim is about recipes of equal size.
+    study : bool
+        Judged where its recipes are compared, but neither in ``claims`` nor in ``all-ptq``: too long.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Ordering:
     metric: str = "psnr_db"
     gap: float = 0.0
     same_bytes: bool = False
+    study: bool = False
 
     @property
     def every(self) -> tuple[str, ...]:
@@ -94,7 +97,8 @@ def judge(scores: Scores, model: str) -> list[dict[str, Any]]:
     """
     rows = []
     for ordering in load_orderings():
-        if not ordering.concerns(model):
+        run = set(ordering.recipes) <= set(scores.parts)
+        if not ordering.concerns(model) or (ordering.study and not run):
             continue
         about = {"id": ordering.id, "kind": ordering.kind, "says": ordering.says, "source": ordering.source}
         if ordering.kind == "null":

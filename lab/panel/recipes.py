@@ -129,10 +129,9 @@ def groups(model: str = "") -> dict[str, list[str]]:
     found = {}
     for method in quant.list_methods():
         found[method.replace("_", "-")] = [p for p in presets if quant.get_preset(p).method == method]
-    chains = {
-        o.id: [r for r in o.every if parse_known(r, model)] for o in load_orderings() if o.concerns(model)
-    }
-    found[CLAIMS] = list(dict.fromkeys(r for chain in chains.values() for r in chain))
+    claims = [o for o in load_orderings() if o.concerns(model)]
+    chains = {o.id: [r for r in o.every if parse_known(r, model)] for o in claims}
+    found[CLAIMS] = list(dict.fromkeys(r for o in claims if not o.study for r in chains[o.id]))
     found[ALL] = list(dict.fromkeys([*presets, *found[CLAIMS], *allocations(model)]))
     return found | {f"chain:{name}": chain for name, chain in chains.items()}
 
