@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from quant.errors import InputError
+from quant.grid import Params
 from quant.quantizer import Quantizer
 
 _HOOKS = "_quant_attention"
@@ -31,6 +32,7 @@ class AttentionFormat(BaseModel):
     values: Quantizer | None = Field(default=None, description="of the values, one row a channel of a head")
     sink: int | None = Field(default=None, description="key whose probabilities stay in floating point")
     scale: float | None = Field(default=None, description="of a static schedule; none: from each image")
+    keep_sums: bool = Field(default=False, description="a query's rounded probabilities sum to what they did")
 
     def quantize_scores(self, scores: Tensor) -> Tensor:
         """Round probabilities (batch, heads, q, k); the sink's column is the caller's, bit for bit."""
@@ -40,11 +42,19 @@ class AttentionFormat(BaseModel):
         if self.scale is not None:
             params = {"scale": torch.full([1] * scores.ndim, self.scale, device=scores.device)}
         if self.sink is None:
-            return self.scores.fake(scores, "linear_input", params)
+            return self._round(self.scores, scores, params)
         rest = torch.arange(scores.shape[-1], device=scores.device) != self.sink
         out = scores.clone()
-        out[..., rest] = self.scores.fake(scores[..., rest], "linear_input", params)
+        out[..., rest] = self._round(self.scores, scores[..., rest], params)
         return out
+
+    def _round(self, quantizer: Quantizer, scores: Tensor, params: Params | None) -> Tensor:
+        """Round; a query's factor back to its sum is a row scale of the product with the values: free."""
+        out = quantizer.fake(scores, "linear_input", params)
+        if not self.keep_sums:
+            return out
+        sums = out.sum(-1, keepdim=True)
+        return torch.where(sums > 0, out * (scores.sum(-1, keepdim=True) / sums), out)
 
     def quantize_values(self, values: Tensor) -> Tensor:
         """Round values (batch, heads, k, channels)."""

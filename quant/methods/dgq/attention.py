@@ -78,6 +78,7 @@ def attention_formats(found: dict[str, Mass], config: DgqConfig) -> dict[str, At
             values=values,
             sink=mass.sink(config.sink_share),
             scale=mass.largest if static else None,
+            keep_sums=config.attention_keep_sums,
         )
         for name, mass in found.items()
         if mass.total is not None

@@ -35,6 +35,11 @@ class DgqConfig(BaseModel):
         description="powers of two over which codes of a logarithmic probability spread; none: one a code, "
         "as published, which more bits do not make finer",
     )  # fmt: skip
+    attention_keep_sums: bool = Field(
+        default=False,
+        description="scale each query's rounded probabilities back to the sum they had (ours; free, a row "
+        "scale); the published ones sum to whatever rounding leaves",
+    )
     value_bits: int | None = Field(
         default=8,
         ge=2,

@@ -81,6 +81,22 @@ def test_sink_column_is_untouched_and_the_split_is_exact() -> None:
     torch.testing.assert_close(out[..., rest].amax((1, 2, 3), keepdim=True), top, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("sink", [None, 2])
+def test_sums_can_be_kept(sink: int | None) -> None:
+    scores = probabilities(sink)
+    free = AttentionFormat(scores=score_quantizer("log", 4), sink=sink)
+    kept = free.model_copy(update={"keep_sums": True})
+    drift = (free.quantize_scores(scores).sum(-1) - 1).abs()
+    out = kept.quantize_scores(scores)
+    assert drift.max() > (0.02 if sink is None else 1e-4)
+    torch.testing.assert_close(out.sum(-1), torch.ones_like(drift), rtol=1e-6, atol=1e-6)
+    if sink is not None:
+        assert torch.equal(out[..., sink], scores[..., sink])
+    assert torch.equal(kept.quantize_scores(scores[:1]), out[:1])  # of its own row, not of the batch
+    uniform = AttentionFormat(scores=score_quantizer("uniform", 2), keep_sums=True)
+    assert torch.equal(uniform.quantize_scores(torch.zeros(1, 1, 2, 3)), torch.zeros(1, 1, 2, 3))
+
+
 @pytest.mark.parametrize("kind", ["log", "uniform", "static-log"])
 def test_an_image_does_not_depend_on_its_batch(kind: str) -> None:
     scores, values = probabilities(), rand(3, 2, 7, 8)
