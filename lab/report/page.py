@@ -123,10 +123,17 @@ def render_page(**context: Any) -> HTMLDocument:
 
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breaks"] = _breaks
+    return environment
+
+
+def _breaks(name: str) -> Markup:
+    """Let a long recipe name break before its changes, not inside a word."""
+    return Markup("<wbr>+").join(name.split("+"))

@@ -18,7 +18,7 @@ import yaml
 from lab.config import ReconstructConfig
 from lab.errors import InputError
 from lab.report import HTMLDocument, build_group_report, build_report, report_document
-from lab.report.page import _MAKERS, render_block, summary
+from lab.report.page import _MAKERS, _environment, render_block, summary
 from lab.report.parts import as_command
 from lab.report.rundata import read_run
 from lab.runs import config_hash
@@ -255,3 +255,8 @@ def test_chromium_shows_it_without_errors(simulated_run, simulated, tmp_path):
     picture = np.asarray(Image.open(shot).convert("RGB"), float)
     assert picture.shape[:2] == (2400, 1280)
     assert picture.std() > 20
+
+
+def test_long_recipe_names_break_before_their_changes_and_stay_escaped() -> None:
+    shown = _environment().from_string("{{ name|breaks }}").render(name="a-b+c=<1>+d=2")
+    assert shown == "a-b<wbr>+c=&lt;1&gt;<wbr>+d=2"
