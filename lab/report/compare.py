@@ -113,7 +113,9 @@ def figures(result: Mapping[str, Any]) -> dict[str, Any]:
     def accumulated(theme: Any) -> Plate:
         return errors_over_time(growth, "State error over signal, along own path", source, named, theme)
 
-    return {"quality-bytes": tradeoff, "error-timesteps": prediction, "error-growth": accumulated}
+    drawn = {"error-timesteps": prediction, "error-growth": accumulated}
+    # recipes of one size have nothing to trade off
+    return {"quality-bytes": tradeoff, **drawn} if len({p.megabytes for p in points}) > 1 else drawn
 
 
 def grid(rows: Mapping[str, np.ndarray], label_width: int = 300) -> np.ndarray:

@@ -19,6 +19,7 @@ from lab.panel.claims import Claims, finished
 from lab.panel.finish import finish
 from lab.panel.recipes import FULL, OTHER_SEED, expand, groups, one_command
 from lab.progress import silent
+from lab.report.compare import figures
 from lab.runs import Run
 from lab.steps import StepCache
 
@@ -243,3 +244,11 @@ def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
 def test_gates_are_in_the_job(bench: Bench) -> None:
     assert job.FAILED == 1
     assert torch.equal(bench.noise(3)[:2], bench.noise(3, 2))
+
+
+@pytest.mark.parametrize(("table", "drawn"), [("dit-64-ptq", True), ("dit-64-eda-dm", False)])
+def test_trade_off_is_drawn_where_sizes_differ(table: str, drawn: bool) -> None:
+    result = json.loads((Path(quant.__file__).parent / "results" / f"{table}.json").read_text())
+    curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
+    result["curves"] = {row["recipe"]: curve for row in result["rows"]}
+    assert ("quality-bytes" in figures(result)) == drawn
