@@ -53,8 +53,8 @@ class AttentionFormat(BaseModel):
         out = quantizer.fake(scores, "linear_input", params)
         if not self.keep_sums:
             return out
-        sums = out.sum(-1, keepdim=True)
-        return torch.where(sums > 0, out * (scores.sum(-1, keepdim=True) / sums), out)
+        sums = out.sum(-1, keepdim=True).clamp(min=torch.finfo(out.dtype).tiny)  # all zero: stays so
+        return out * (scores.sum(-1, keepdim=True) / sums)
 
     def quantize_values(self, values: Tensor) -> Tensor:
         """Round values (batch, heads, k, channels)."""

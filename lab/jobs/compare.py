@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
 
+if TYPE_CHECKING:
+    from lab.panel.work import Calibrator
+
+MIXED = "mixed"
 FAILED = 1
 """Exit code of a comparison in which a recipe could not be measured."""
 
@@ -69,22 +73,45 @@ def compare(
     from lab.panel.bench import PanelSettings, open_bench
     from lab.panel.claims import Claims
     from lab.panel.finish import ABOUT, finish
-    from lab.panel.work import Work, calibrator
+    from lab.panel.work import Work
     from lab.runs import Run
 
     settings = settings or PanelSettings()
     chosen = names.expand(recipes, model)
     where = choose_device(device)
+    calibrate = calibrator(calibrate_on, where)
     exact_arithmetic(where)
     bench = open_bench(model, settings, where, recording, part, progress)
     config = {"model": model, "part": part, "recording": bench.recording.hash, "scored_by": bench.fingerprint}
     config |= settings.to_dict()
     with Run.open(out, config) as run:
-        work = Work(bench, run, chosen, gates, progress, calibrator(calibrate_on, where), Claims(claims))
+        work = Work(bench, run, chosen, gates, progress, calibrate, Claims(claims))
         made = about(bench, command, where)
         write_json(run.path / ABOUT, made)
         failed = work.all()
         return finish(run.path, made, work.parts, work.gates, failed, publish, report=claims is None)
+
+
+def calibrator(choice: str | None, device: str) -> Calibrator | None:
+    """Say where each recipe is calibrated; None: on the comparison's own device.
+
+    Raises
+    ------
+    InputError
+        An unknown choice.
+    """
+    import torch
+
+    from lab.jobs.zoo import choose_device
+
+    if choice is None:
+        return None
+    if choice not in ("cpu", "cuda", MIXED):
+        raise InputError(f"--calibrate-on {choice!r}: must be cpu, cuda or {MIXED}")
+    if choice != MIXED:
+        chosen = torch.device(choose_device(choice))
+        return lambda recipe: chosen
+    return lambda recipe: torch.device(device if recipe.trains else "cpu")
 
 
 def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def finish(
         figure = f"{name}.png" if chart.is_file() else None
         if figure:
             shutil.copyfile(chart, publish / figure)
+        else:  # not the one of an earlier table under this name
+            (publish / f"{name}.png").unlink(missing_ok=True)
         write_text(publish / f"{name}.md", tables.to_markdown(result, figure))
         write_json(publish / f"{name}.json", {k: v for k, v in result.items() if k != "curves"})
     return result

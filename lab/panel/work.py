@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import quant
-from lab.errors import InputError, one_line
+from lab.errors import one_line
 from lab.panel import gates
 from lab.panel.arm import Part, Reference, measure, null_part, reference
 from lab.panel.bench import Bench
@@ -25,7 +25,6 @@ from lab.runs import Run, config_hash
 FINE = 1000
 """Progress counts thousandths of a part, so that one long calibration moves the bar as well."""
 GATE_TICKS = 9
-MIXED = "mixed"
 Calibrator = Callable[[Recipe], torch.device]
 """Device that calibrates a recipe."""
 
@@ -140,26 +139,6 @@ class Work:
         """Progress inside one calibration, whatever it counts: never more than one part."""
         share = min(1.0, done / total) if total else 0.0
         self.progress((self.done - 1) * FINE + int(share * FINE * 0.9), self.total * FINE, self.what)
-
-
-def calibrator(choice: str | None, device: str) -> Calibrator | None:
-    """Say where each recipe is calibrated; None: on the comparison's own device.
-
-    Raises
-    ------
-    InputError
-        An unknown choice.
-    """
-    from lab.jobs.zoo import choose_device
-
-    if choice is None:
-        return None
-    if choice not in ("cpu", "cuda", MIXED):
-        raise InputError(f"--calibrate-on {choice!r}: must be cpu, cuda or {MIXED}")
-    if choice != MIXED:
-        chosen = torch.device(choose_device(choice))
-        return lambda recipe: chosen
-    return lambda recipe: torch.device(device if recipe.trains else "cpu")
 
 
 def part_name(recipe: Recipe, seed: int) -> str:

@@ -194,11 +194,11 @@ def test_long_recipes_go_first_and_what_trains_goes_to_the_gpu(tmp_path: Path) -
     assert [r.name for r in Claims().order(recipes)] == [r.name for r in recipes]
     shared = Claims(tmp_path).order(recipes)
     assert [r.name for r in shared] == ["eda-dm-w8a8", "svdquant-w8a8", "rtn-w8a8"]
-    where = work.calibrator("mixed", "cuda")
+    where = job.calibrator("mixed", "cuda")
     assert where is not None and [where(r).type for r in shared] == ["cuda", "cpu", "cpu"]
-    assert work.calibrator(None, "cuda") is None
+    assert job.calibrator(None, "cuda") is None
     with pytest.raises(ValueError, match="must be cpu, cuda or mixed"):
-        work.calibrator("gpu", "cuda")
+        job.calibrator("gpu", "cuda")
 
 
 def test_commands_of_merged_parts_become_one() -> None:
@@ -222,12 +222,14 @@ def test_bad_input_is_one_line(
         (["compare", "unet-64", "--recipes", "rtn-w8a9", *out], 2, "did you mean"),
         (["compare", "unet-64", "--n", "1", *out], 2, "at least"),
         ([*command, "--n", "200", *out], 2, "evaluation subset has"),
+        ([*command, "--calibrate-on", "gpu", *out], 2, "must be cpu, cuda or mixed"),
         ([*command, "--steps", "7", *out], 2, "give --steps and --guidance the same"),
     )
     for arguments, code, says in cases:
         assert run(arguments) == code, arguments
         error = capsys.readouterr().err
         assert says in error and error.strip().count("\n") == 0, error
+    assert not (tmp_path / "c" / "config.yaml").exists()  # nothing was begun
 
 
 def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
