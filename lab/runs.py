@@ -54,6 +54,7 @@ class Run:
         self.hash = config_hash(config)
         self._lock = lock
         self._steps = StepCache(path / "steps")
+        self._made: list[Path] = []
         self._opened = time.monotonic()
         self._in_steps = 0.0
 
@@ -88,6 +89,8 @@ class Run:
                 raise InputError(
                     f"{path} holds other files ({strange[0]}) and is no run folder; choose a new --out"
                 )
+        fresh = not (path / "config.yaml").exists()
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(path).acquire()
         try:
@@ -97,6 +100,7 @@ class Run:
             lock.release()
             raise
         run = cls(path, settings, lock)
+        run._made = [path / "config.yaml", path / "log.jsonl", path / ".lock", *made] if fresh else []
         run.log("open", config=run.hash, version=version("brainit-lab"), finished=run.finished)
         return run
 
@@ -198,6 +202,25 @@ class Run:
         write_json(self.path / "done.json", {"config": self.hash, "version": version("brainit-lab")})
         self.log("done", seconds_total=round(self.seconds_total(), 1))
 
+    def discard(self, *files: str) -> None:
+        """Take back a folder that this process began: nothing is left for the next call to stumble over.
+
+        Does nothing in a folder that was there before. Folders that hold anything else stay.
+
+        Parameters
+        ----------
+        *files : str
+            Names of what the job has written so far.
+        """
+        if not self._made:
+            return
+        for path in (*(self.path / name for name in files), *self._made[:3]):
+            path.unlink(missing_ok=True)
+        for folder in self._made[3:]:
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
+
     def close(self) -> None:
         """Give the folder back to other processes."""
         self._lock.release()
@@ -209,7 +232,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None:
+            if error is not None and (self.path / "config.yaml").exists():  # not discarded
                 self.log("stopped", error=type(error).__name__, message=" ".join(str(error).split())[:300])
         except OSError:
             pass  # a full disk must not hide the error that it caused

@@ -13,10 +13,11 @@ from torch import nn
 
 from quant import registry
 from quant.attention import install_attention_
+from quant.calibration import calibration_keys
 from quant.encoded import LayerResult, param_bytes, planned_bytes
 from quant.errors import InputError, MissingDataError
 from quant.execute import kernel_op
-from quant.families import misfit
+from quant.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
 from quant.granularity import weight_layout
 from quant.install import install_, refuse_quantized
 from quant.layers import LayerInfo, find_layers, model_bytes
@@ -28,6 +29,7 @@ from quant.plans import LayerPlan, Plan
 from quant.policy import selection
 from quant.trajectories import Trajectories
 
+NOT_REACHED = "the forward does not reach it: there is nothing to calibrate on"
 Recipe = str | BaseModel
 Progress = Callable[[int, int, str], None]
 
@@ -84,17 +86,29 @@ def plan(
     selected = selection(layers, include, exclude, overrides or {})
     macs, rule = count_macs(model, example)
     sizes = (input_sizes(model, trajectories) if chosen.info.sized_by_recording else None) or {}
-    lines = []
+    modules: dict[str, Any] = dict(model.named_modules())
+    lines: list[LayerPlan] = []
+    before, kept = set(), set()  # weights that an earlier layer has: as they were, and left as they are
     for found in layers:
         layer = found._replace(seen=sizes.get(found.name))
         reason, settings = selected[layer.name]
         answer: Any = reason
-        if reason is None and not layer.plain:
+        if reason is None and chosen.info.needs_calibration and macs.get(layer.name) == 0:
+            answer = NOT_REACHED
+        if answer is None and not layer.plain:
             answer = "a subclass whose forward may not use its weight the plain way"
         if answer is None:
             values = {**config.model_dump(), **settings}
             answer = formats(layer, registry.validate(chosen, values) if settings else config)
-        lines.append(_line(layer, answer, macs.get(layer.name), settings))
+        line = _line(layer, answer, macs.get(layer.name), settings)
+        weight = id(modules[layer.name].weight)
+        if weight in before:  # tied: stored once
+            line.bytes_before = 0
+        if line.skipped and weight in kept:
+            line.bytes_after = 0
+        before.add(weight)
+        kept |= {weight} if line.skipped else set()
+        lines.append(line)
     work = sum(line.n_weights for line in lines if not line.skipped)
     return Plan(
         recipe=name,
@@ -102,7 +116,7 @@ def plan(
         config=config.model_dump(mode="json"),
         model=type(model).__name__,
         layers=lines,
-        bytes_other=model_bytes(model) - sum(layer.bytes for layer in layers),
+        bytes_other=model_bytes(model) - sum(line.bytes_before for line in lines),
         mac_rule=rule,
         seconds=round(work * 1e-6 * chosen.info.seconds_per_million_weights, 3),
     )
@@ -169,11 +183,11 @@ def quantize_(
     Raises
     ------
     InputError
-        As for `plan`; a weight is not finite; the model is on the meta device.
+        As for `plan`; a tensor of the model is not finite, or in a dtype that is no plain floating point;
+        the model is on the meta device; the trajectories are of another model, damaged or hold NaN; the seed
+        is no whole number from 0 to 2^32 - 1.
     MissingDataError
-        The method needs trajectories and got none.
-    InputError
-        The trajectories are of another model.
+        The method needs trajectories and got none, or none to calibrate on.
 
     Examples
     --------
@@ -184,13 +198,13 @@ def quantize_(
     2
     """
     start = time.perf_counter()
-    _check_recording(model, trajectories)
+    check_whole("seed", seed, 0, MAX_SEED)
+    _, chosen, config = registry.resolve(recipe)
+    check(model, recipe, trajectories)
     planned = plan(
         model, recipe, include=include, exclude=exclude, overrides=overrides, example=example,
         trajectories=trajectories,
     )  # fmt: skip
-    _, chosen, config = registry.resolve(recipe)
-    _check_weights(model)
     if chosen.info.needs_calibration and trajectories is None:
         raise MissingDataError(
             f"{planned.recipe} calibrates on recorded trajectories and got none: make them with "
@@ -243,17 +257,38 @@ def _record(line: LayerPlan, result: LayerResult | None, module: nn.Module) -> L
     )  # fmt: skip
 
 
+def check(model: nn.Module, recipe: Recipe, trajectories: Any = None) -> None:
+    """Check a model and a recording as `quantize_` does, before any work; changes nothing.
+
+    Raises
+    ------
+    InputError, MissingDataError
+        As for `quantize_`.
+    """
+    refuse_quantized(model)
+    _check_tensors(model)
+    needs = registry.resolve(recipe)[1].info.needs_calibration
+    if needs:
+        refuse_autoencoder(model)
+    if trajectories is not None:
+        _check_recording(model, trajectories)
+        if needs:
+            calibration_keys(trajectories)
+
+
 def _check_recording(model: nn.Module, trajectories: Any) -> None:
     """Refuse what is no recording, or one of another model."""
-    if trajectories is None:
-        return
     if not isinstance(trajectories, Trajectories):
         raise MissingDataError(
             f"trajectories must be quant.Trajectories, got {type(trajectories).__name__}: open a recording "
             "with quant.Trajectories.open(path)"
         )
+    trajectories.verify()
     condition = trajectories.sample(0).get("condition")
-    reason = misfit(model, trajectories.settings["shape"], condition)
+    reason = misfit(model, trajectories.settings["shape"], condition, trajectories.class_labels())
+    known, kind = trajectories.settings.get("model"), model_kind(model)
+    if reason is None and known is not None and known != kind:
+        reason = f"it was made with a {known}, this is a {kind}"
     if reason:
         raise InputError(
             f"the recording at {trajectories.path} is of another model: {reason}; record this one with "
@@ -261,20 +296,26 @@ def _check_recording(model: nn.Module, trajectories: Any) -> None:
         )
 
 
-def _check_weights(model: nn.Module) -> None:
-    """Refuse what cannot be quantized, before any work."""
+def _check_tensors(model: nn.Module) -> None:
+    """Refuse values that would spoil the result without a word: all tensors count, not only weights."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             raise InputError(
                 f"{name!r} is on the meta device and has no values: load weights first, or quant.load"
             )
-    for layer in find_layers(model):
-        weight = model.get_parameter(f"{layer.name}.weight") if layer.plain else None
-        if weight is not None and not bool(torch.isfinite(weight).all()):
-            count = int((~torch.isfinite(weight)).sum())
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor) or not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        if tensor.is_complex() or tensor.element_size() < 2:
             raise InputError(
-                f"layer {layer.name!r} has {count} of {weight.numel()} weights that are NaN or infinite: "
-                "repair the checkpoint, or exclude the layer"
+                f"{name!r} is {str(tensor.dtype).removeprefix('torch.')}: the model is quantized already, or "
+                "of no plain floating point; convert it to float16, bfloat16 or float32 first"
+            )
+        finite = torch.isfinite(tensor)
+        if not bool(finite.all()):
+            raise InputError(
+                f"{name!r} has {int((~finite).sum())} of {tensor.numel()} values that are NaN or infinite: "
+                "repair the checkpoint"
             )
 
 

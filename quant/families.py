@@ -9,7 +9,7 @@ guidance need no second kind of condition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from quant.errors import InputError
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
+MAX_SIDE = 1 << 16
+"""Largest sample_size that is believed."""
 
 
 class Family:
@@ -38,15 +40,27 @@ class Family:
     def width(self, get: Any) -> int | None:
         """Features of a token; None without tokens."""
         width = get("encoder_hid_dim") or get("cross_attention_dim")
+        if isinstance(width, (list, tuple)) and len(set(width)) == 1:  # one for each block, all the same
+            width = width[0]
         return width if isinstance(width, int) else None
+
+    def labels(self, get: Any) -> int | None:
+        """Count the class labels it knows; None if it takes none."""
+        return None
 
     def shape(self, get: Any) -> tuple[int, int, int] | None:
         """(C, H, W) of a sample; None if the config does not say."""
         channels, side = get("in_channels"), get("sample_size")
         if not isinstance(channels, int) or side is None:
             return None
-        height, width = (side, side) if isinstance(side, int) else tuple(side)
-        return channels, height, width
+        sides = [side, side] if isinstance(side, int) else side
+        good = isinstance(sides, (list, tuple)) and len(sides) == 2
+        if not good or not all(isinstance(n, int) and 1 <= n <= MAX_SIDE for n in sides):
+            raise InputError(
+                f"the model's config has sample_size = {side!r:.60}: it must be a whole number from 1 to "
+                f"{MAX_SIDE}, or (height, width); repair config.json"
+            )
+        return channels, sides[0], sides[1]
 
     def enter(self, x: Tensor) -> Tensor:
         """(n, C, H, W) as the model takes it."""
@@ -68,6 +82,18 @@ class Labelled(Family):
         """No tokens."""
         return None
 
+    def labels(self, get: Any) -> int | None:
+        """Of the embedding's table; a projection takes any number."""
+        return _any_label(get) or get("num_class_embeds")
+
+
+class LabelledTransformer(Labelled):
+    """DiT; one label more than classes stands for none of them."""
+
+    def labels(self, get: Any) -> int | None:
+        """Classes and the null label."""
+        return int(get("num_embeds_ada_norm")) + 1 if get("num_embeds_ada_norm") else None
+
 
 class TextUNet(Family):
     """UNet2DConditionModel; SDXL's pooled text and picture sizes are extras."""
@@ -79,6 +105,10 @@ class TextUNet(Family):
         total, each = int(get("projection_class_embeddings_input_dim")), int(get("addition_time_embed_dim"))
         count = 5 if total - 5 * each == 1280 else 6
         return {"text_embeds": total - count * each, "time_ids": count}
+
+    def labels(self, get: Any) -> int | None:
+        """Beside the tokens, in upscalers."""
+        return _any_label(get) or get("num_class_embeds")
 
     def keywords(self, x: Tensor, tokens: Tensor | None, extras: dict[str, Tensor]) -> dict[str, Any]:
         """Extras go into ``added_cond_kwargs``."""
@@ -160,10 +190,20 @@ class Flux(Joint):
 
 
 FAMILIES: dict[str, Family] = {
-    "UNet2DConditionModel": TextUNet(), "UNet2DModel": Labelled(), "DiTTransformer2DModel": Labelled(),
-    "PixArtTransformer2DModel": PixArt(), "SD3Transformer2DModel": Joint(), "FluxTransformer2DModel": Flux(),
+    "UNet2DConditionModel": TextUNet(), "UNet2DModel": Labelled(),
+    "DiTTransformer2DModel": LabelledTransformer(), "PixArtTransformer2DModel": PixArt(),
+    "SD3Transformer2DModel": Joint(), "FluxTransformer2DModel": Flux(),
 }  # fmt: skip
 _BASE = Family()
+
+
+def _any_label(get: Any) -> int | None:
+    return 1 << 31 if get("class_embed_type") else None
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether the model is of one of the families."""
+    return any(c.__name__ in FAMILIES for c in type(model).__mro__)
 
 
 def family_of(model: nn.Module) -> Family:
@@ -281,27 +321,36 @@ def unpack(model: nn.Module, condition: Tensor) -> tuple[Tensor, dict[str, Tenso
 
 def sample_shape(model: nn.Module) -> tuple[int, int, int] | None:
     """(C, H, W) of one sample by the model's config; None if it does not say."""
-    return family_of(model).shape(_getter(model))
+    return family_of(model).shape(getter(model))
 
 
-def example(model: nn.Module, batch: int = 1, tokens: int = 17) -> Example | None:
-    """Arguments of one forward, all zeros, from the config; None for modules that are no known denoiser."""
-    if not any(c.__name__ in FAMILIES for c in type(model).__mro__):
+def example(
+    model: nn.Module, batch: int = 1, tokens: int = 17, device: torch.device | str = "cpu"
+) -> Example | None:
+    """Arguments of one forward, all zeros, from the config; None for modules that are no known denoiser.
+
+    Raises
+    ------
+    InputError
+        The config has a sample size that no sample can have.
+    """
+    if not is_known(model):
         return None
-    family, get = family_of(model), _getter(model)
+    family, get = family_of(model), getter(model)
     shape = family.shape(get)
     if shape is None and isinstance(family, Flux):
         shape = (int(get("in_channels")) // 4, 128, 128)  # a picture of 1024 pixels
     if shape is None:
         return None
-    x, condition = torch.zeros(batch, *shape), None
+    x, condition = torch.zeros(batch, *shape, device=device), None
     width = family.width(get)
     if width is not None:
-        blank = {name: torch.zeros(batch, size) for name, size in family.extras(get).items()}
-        condition = pack(model, torch.zeros(batch, tokens, width), **blank)
-    elif get("num_class_embeds") or get("num_embeds_ada_norm"):
-        condition = torch.zeros(batch)
-    return forward_arguments(model, x, torch.zeros(batch), condition)
+        sizes = family.extras(get).items()
+        blank = {name: torch.zeros(batch, size, device=device) for name, size in sizes}
+        condition = pack(model, torch.zeros(batch, tokens, width, device=device), **blank)
+    elif family.labels(get) is not None:
+        condition = torch.zeros(batch, device=device)
+    return forward_arguments(model, x, torch.zeros(batch, device=device), condition)
 
 
 def forward_arguments(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Example:
@@ -309,36 +358,12 @@ def forward_arguments(model: nn.Module, x: Tensor, timestep: Tensor, condition: 
     return (family_of(model).enter(x),), arguments(model, x, timestep, condition)
 
 
-def misfit(model: nn.Module, shape: Sequence[int], condition: Tensor | None) -> str | None:
-    """Tell why recorded samples of `shape` and one of their conditions are not this model's; or None.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    shape : (C, H, W)
-    condition : tensor of shape (T, D), () or None
-    """
-    if not any(c.__name__ in FAMILIES for c in type(model).__mro__):
-        return None
-    family, get, kind = family_of(model), _getter(model), type(model).__name__
-    channels = int(get("in_channels")) // (4 if isinstance(family, Flux) else 1)
-    if shape[0] != channels:
-        return f"its samples have {shape[0]} channels, {kind} takes {channels}"
-    width = family.width(get)
-    found = None if condition is None else (condition.shape[-1] if condition.ndim else 0)
-    if width is not None and found != width:
-        what = {None: "no condition", 0: "class labels"}.get(found, f"conditions of width {found}")
-        return f"it has {what}, {kind} takes tokens of width {width}"
-    if width is None and found:
-        return f"it has conditions of width {found}, {kind} takes class labels or nothing"
-    return None
-
-
 def _extras(model: nn.Module) -> dict[str, int]:
-    return family_of(model).extras(_getter(model))
+    return family_of(model).extras(getter(model))
 
 
-def _getter(model: nn.Module) -> Any:
+def getter(model: nn.Module) -> Any:
+    """Look-up in a model's config, like a dict's ``get``."""
     config = getattr(model, "config", None)
     if isinstance(config, Mapping):
         return config.get

@@ -279,9 +279,10 @@ class LogGrid(Grid):
         magnitude = x.abs() if self.signed else x.clamp(min=0)
         if self.offset:
             magnitude = magnitude + params["offset"].to(x.dtype)
-        # the smallest normal stands in for 0: its logarithm clamps to the last code
-        ratio = (magnitude / top).clamp(min=torch.finfo(x.dtype).tiny)
-        q = torch.round(-torch.log2(ratio) / step).clamp(0, self._count - 1)
+        ratio = magnitude / top
+        q = torch.round(-torch.log2(ratio.clamp(min=torch.finfo(x.dtype).tiny)) / step)
+        # 0 is the last code; the smallest normal number, 2^-126, is not where codes reach further down
+        q = torch.where(ratio == 0, self._count - 1, q).clamp(0, self._count - 1)
         return (q + negative * self._count).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype) -> Tensor:

@@ -25,7 +25,7 @@ def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int
     Layers that the forward does not reach count 0. Without an example, or where the model cannot run on
     the meta device, the dictionary is empty and the rule says so.
     """
-    example = families.example(model) if example is None else example
+    example = families.example(model, device="meta") if example is None else example
     if example is None:
         return {}, "not measured: pass example=((args...), {kwargs}) to count multiply-accumulates"
     macs: dict[str, int] = {}
@@ -54,11 +54,13 @@ def input_sizes(model: nn.Module, trajectories: Any) -> dict[str, InputSize] | N
     trajectories : quant.Trajectories or None
         Sizes of its samples and conditions count; without one, those of the model's config.
     """
-    timesteps, example = ASSUMED_TIMESTEPS, families.example(model)
+    timesteps, example = ASSUMED_TIMESTEPS, None
     if trajectories is not None:
         timesteps, sample = len(set(trajectories.timesteps)), trajectories.sample(0)
         condition = sample["condition"][None] if "condition" in sample else None
         example = families.forward_arguments(model, sample["x"][:1], torch.zeros(1), condition)
+    else:
+        example = families.example(model, device="meta")
     if example is None:
         return None
     positions: dict[str, int] = {}
@@ -76,10 +78,14 @@ def input_sizes(model: nn.Module, trajectories: Any) -> dict[str, InputSize] | N
 
 
 def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list[str]:
-    """Run on the meta device with ``see(name, module, inputs, output)`` after every Linear and Conv2d."""
+    """Run on the meta device with ``see(name, module, inputs, output)`` after every Linear and Conv2d.
+
+    Everything is taken as float32: sizes do not depend on the dtype, and inputs of another dtype than the
+    model's would stop it.
+    """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     handles = [module.register_forward_hook(partial(see, name)) for name, module in layers.items()]
-    tensors = {n: t.detach().to("meta") for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    tensors = {n: _to_meta(t.detach()) for n, t in [*model.named_parameters(), *model.named_buffers()]}
     args, kwargs = tree_map(_to_meta, example)
     try:
         with torch.no_grad():
@@ -91,4 +97,6 @@ def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list
 
 
 def _to_meta(value: Any) -> Any:
-    return value.to("meta") if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    return value.to("meta", torch.float32 if value.is_floating_point() else value.dtype)

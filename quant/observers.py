@@ -17,6 +17,8 @@ from quant.grid import Grid
 from quant.sketch import LogHistogram
 
 Range = tuple[Tensor, Tensor]
+_POINTS, _GROUPS = 64, 32
+"""Values that stand for a histogram's bin (20 codes of 8 bits), groups searched together."""
 
 
 class Stream:
@@ -101,7 +103,7 @@ class MseSearch(BaseModel):
         return self.search(view.tensor, None, view.dims, low, high, grid)
 
     def stream(self) -> Stream:
-        """Search on a signed log histogram."""
+        """Search on a signed log histogram, whose bins count as evenly filled."""
         return _SketchStream(self)
 
     def search(
@@ -142,8 +144,12 @@ class _SketchStream(Stream):
             tail = (1 - self.observer.percent / 100) / 2
             low, high = self.sketch.quantile(tail)[:, None], self.sketch.quantile(1 - tail)[:, None]
         else:
-            centres, counts = self.sketch.centres(), self.sketch.counts.to(low.dtype)
-            low, high = self.observer.search(centres.expand_as(counts), counts, (1,), low, high, grid)
+            parts = []
+            for start in range(0, len(low), _GROUPS):
+                rows = slice(start, start + _GROUPS)
+                x, weight = self.sketch.points(_POINTS, rows)
+                parts.append(self.observer.search(x, weight, (1,), low[rows], high[rows], grid))
+            low, high = (torch.cat(side) for side in zip(*parts, strict=True))
         return low.reshape(self.shape), high.reshape(self.shape)
 
 

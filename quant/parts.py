@@ -2,8 +2,8 @@
 
 A transform changes the input before it is quantized and knows how to change the weight so that the product
 stays the same; a branch adds to the output. Both say what they are (`spec`), so a checkpoint can rebuild
-them from its header; their tensors travel as ordinary state. To add a part, write the class and list it in
-`PARTS`.
+them from its header; their tensors travel as ordinary state. To add a part, write the class, list it in
+`PARTS`, and say in `quant.checkpoint.specs` what its description may hold.
 """
 
 from __future__ import annotations
@@ -108,12 +108,13 @@ PARTS.update({"sink_drop": SinkDrop, "sink_row": SinkRow})
 
 
 def build(spec: dict[str, Any] | None, tensors: dict[str, Tensor]) -> nn.Module | None:
-    """Rebuild a part from its `spec` and its state tensors."""
+    """Rebuild a part from its `spec` and its state tensors; what comes from a file is checked before."""
     if spec is None:
         return None
     if spec.get("kind") not in PARTS:
         raise InputError(f"unknown part {spec.get('kind')!r} in the checkpoint, known: {', '.join(PARTS)}")
-    part = PARTS[spec["kind"]].blank(spec)
+    with torch.device("meta"):  # the tensors are at hand: nothing of the described size is made
+        part = PARTS[spec["kind"]].blank(spec)
     for name, tensor in tensors.items():
         setattr(part, name, tensor)
     return part

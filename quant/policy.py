@@ -46,9 +46,10 @@ def selection(
     Raises
     ------
     InputError
-        A pattern matches no layer: almost always a typo.
+        A pattern matches no layer: almost always a typo; or the patterns are no list, the overrides no dict.
     """
-    include, exclude = tuple(include), tuple(exclude)
+    include, exclude = _patterns("include", include), _patterns("exclude", exclude)
+    _check_overrides(overrides)
     names = [layer.name for layer in layers]
     for pattern in (*include, *exclude, *overrides):
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -74,3 +75,30 @@ def selection(
                     settings = {**settings, **value}
         chosen[name] = (reason, settings)
     return chosen
+
+
+def _patterns(name: str, patterns: Any) -> tuple[str, ...]:
+    example = f"write {name}=[{patterns!r:.60}]" if isinstance(patterns, str) else f"as {name}=['*attn*']"
+    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+        raise InputError(f"{name} = {patterns!r:.60} must be a list of wildcards over layer names: {example}")
+    found = tuple(patterns)
+    for pattern in found:
+        if not isinstance(pattern, str):
+            raise InputError(
+                f"{name} holds {pattern!r:.60}, which is no wildcard over layer names: {example}"
+            )
+    return found
+
+
+def _check_overrides(overrides: Any) -> None:
+    if not isinstance(overrides, dict):
+        raise InputError(
+            f"overrides must be a dict of wildcard to settings, got {type(overrides).__name__}: as "
+            "overrides={'*attn*': {'weight_bits': 8}}"
+        )
+    for pattern, value in overrides.items():
+        settings = isinstance(value, dict) and all(isinstance(key, str) for key in value)
+        if not isinstance(pattern, str) or not (settings or value == "skip"):
+            raise InputError(
+                f"overrides[{pattern!r:.60}] = {value!r:.60}: give a dict of the method's settings, or 'skip'"
+            )

@@ -59,6 +59,11 @@ class Quantizer(BaseModel):
         return self.grid.code_bits
 
     @property
+    def largest_code(self) -> int:
+        """Largest integer code; of floats, whose fine scales do not depend on it, 1."""
+        return self.grid.code_range[1] if isinstance(self.grid, IntGrid) else 1
+
+    @property
     def label(self) -> str:
         """Short name for tables, as `int4/g64`."""
         kind = "/pow2" if self.scale == "power_of_two" else ""
@@ -94,7 +99,7 @@ class Quantizer(BaseModel):
     def _fit(self, low: Tensor, high: Tensor, layout: Layout) -> Params:
         if self.fine is not None:
             real = self.grid.fit_range(low, high, False, torch.float32)
-            return {**real, **split(real["scale"], layout, self.fine)}
+            return {**real, **split(real["scale"], layout, self.fine, code=self.largest_code)}
         return self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
 
     def encode(self, x: Tensor, layout: Layout, params: Params | None = None) -> tuple[Tensor, Params]:

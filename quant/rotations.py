@@ -127,8 +127,8 @@ class Rotate(nn.Module):
         -1 or 1.
     factor : float32 tensor of shape (K,), optional
         Smoothing: inputs are divided by it.
-    order : int16 tensor of shape (K,), optional
-        The permutation P; None or the identity leaves the channels where they are.
+    order : int16 or int32 tensor of shape (K,), optional
+        The permutation P, of `index_dtype`; None or the identity leaves the channels where they are.
     block : int
         Channels a block, a power of two; used with `moves`.
     moves : two lists of int, optional
@@ -215,6 +215,11 @@ class Rotate(nn.Module):
             spec["count"], spec["channel_axis"], block=spec["block"], moves=spec["moves"], seed=spec["seed"],
             signed=spec.get("signed", False), **tensors,
         )  # fmt: skip
+
+
+def index_dtype(count: int) -> torch.dtype:
+    """Integers that store a permutation of `count` channels: int16 up to 32,768 channels, then int32."""
+    return torch.int16 if count <= 2**15 else torch.int32
 
 
 def blockwise(x: Tensor, matrix: Tensor) -> Tensor:

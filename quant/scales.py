@@ -11,6 +11,9 @@ remains of the scale is free:
 ``e4m3``       e4m3 number (float8)         NVFP4: one float32 scale a tensor, exact in bfloat16 only
 =============  ===========================  ==============================================================
 
+Those ends are for codes -7 .. 7; unsigned codes 0 .. 15 leave less room: k <= 4 (15 * 2^4 = 240), m <= 8
+(15 * 8 = 120).
+
 Parameters are ``scale`` (coarse, float32) and ``scale_fine`` (a group); `effective` multiplies them.
 """
 
@@ -28,8 +31,18 @@ from quant.rounding import safe_scale
 Fine = Literal["pow2", "int", "e4m3"]
 
 E4M3_MAX, E4M3_MIN = 448.0, 2.0**-9
-POW2_LOW, POW2_HIGH = -9, 6
-INT_MAX = 15
+INT8_MAX = 127.0
+POW2_LOW = -9
+INT_MAX = 15  # four bits
+SYMMETRIC = 7
+"""Largest 4-bit code where codes are signed."""
+
+
+def largest_fine(fine: Fine, code: int) -> float:
+    """Largest fine scale whose product with the largest code is still a number of the operand's format."""
+    if fine == "pow2":
+        return 2.0 ** math.floor(math.log2(E4M3_MAX / code))
+    return float(min(INT_MAX, INT8_MAX // code)) if fine == "int" else E4M3_MAX
 
 
 def coarse_dims(scale: Tensor, layout: Layout, fine: Fine) -> tuple[int, ...]:
@@ -45,7 +58,9 @@ def coarse_dims(scale: Tensor, layout: Layout, fine: Fine) -> tuple[int, ...]:
     return tuple(range(1, scale.ndim))
 
 
-def split(scale: Tensor, layout: Layout, fine: Fine, coarse: Tensor | None = None) -> dict[str, Tensor]:
+def split(
+    scale: Tensor, layout: Layout, fine: Fine, coarse: Tensor | None = None, code: int = SYMMETRIC
+) -> dict[str, Tensor]:
     """Write real group scales as coarse times fine.
 
     Parameters
@@ -56,6 +71,8 @@ def split(scale: Tensor, layout: Layout, fine: Fine, coarse: Tensor | None = Non
     fine : {"pow2", "int", "e4m3"}
     coarse : tensor, optional
         Coarse scales to use; by default those that let the largest group keep its own scale exactly.
+    code : int
+        Largest code that is multiplied by a fine scale.
 
     Returns
     -------
@@ -64,25 +81,27 @@ def split(scale: Tensor, layout: Layout, fine: Fine, coarse: Tensor | None = Non
         be clipped a little; steps wide enough to avoid that cost more (pow2: 1.5 dB on Gaussian weights).
     """
     scale = scale.float()
+    top = largest_fine(fine, code)
     if coarse is None:
-        top = {"pow2": 2.0**POW2_HIGH, "int": float(INT_MAX), "e4m3": E4M3_MAX}[fine]
         coarse = torch.amax(scale, coarse_dims(scale, layout, fine), keepdim=True) / top
     coarse = safe_scale(coarse)
     ratio = scale / coarse
     if fine == "e4m3":
         return {"scale": coarse, "scale_fine": ratio.clamp(E4M3_MIN, E4M3_MAX).to(torch.float8_e4m3fn)}
     if fine == "int":
-        return {"scale": coarse, "scale_fine": torch.round(ratio).clamp(1, INT_MAX).to(torch.uint8)}
+        return {"scale": coarse, "scale_fine": torch.round(ratio).clamp(1, top).to(torch.uint8)}
     mantissa, exponent = torch.frexp(ratio)  # ratio = mantissa 2^exponent, mantissa in [1/2, 1)
     exponent = torch.where(mantissa < 0.5**0.5, exponent - 1, exponent)
     exponent = torch.where(ratio > 0, exponent, torch.full_like(exponent, POW2_LOW))
-    return {"scale": coarse, "scale_fine": exponent.clamp(POW2_LOW, POW2_HIGH).to(torch.int8)}
+    return {"scale": coarse, "scale_fine": exponent.clamp(POW2_LOW, int(math.log2(top))).to(torch.int8)}
 
 
-def neighbours(params: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+def neighbours(params: dict[str, Tensor], code: int = SYMMETRIC) -> list[dict[str, Tensor]]:
     """Fine scales one smaller, as they are, one larger (pow2 and int), for a search by group."""
     fine = params["scale_fine"]
-    low, high = (POW2_LOW, POW2_HIGH) if fine.dtype == torch.int8 else (1, INT_MAX)
+    low, high = 1, int(largest_fine("int", code))
+    if fine.dtype == torch.int8:
+        low, high = POW2_LOW, int(math.log2(largest_fine("pow2", code)))
     moved = [(fine.int() + step).clamp(low, high).to(fine.dtype) for step in (-1, 0, 1)]
     return [{**params, "scale_fine": value} for value in moved]
 
@@ -103,12 +122,14 @@ def effective(params: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor
     return rest
 
 
-def coarse_candidates(scale: Tensor, layout: Layout, fine: Fine, count: int) -> list[Tensor]:
+def coarse_candidates(
+    scale: Tensor, layout: Layout, fine: Fine, count: int, code: int = SYMMETRIC
+) -> list[Tensor]:
     """Coarse scales worth trying: over one octave (pow2), or up to a third smaller (int).
 
     With powers of two, which group scales fit well depends on where in the octave the coarse one lies.
     """
-    top = torch.amax(scale.float(), coarse_dims(scale, layout, fine), keepdim=True)
+    own = torch.amax(scale.float(), coarse_dims(scale, layout, fine), keepdim=True) / largest_fine(fine, code)
     if fine == "pow2":
-        return [top / 2.0**POW2_HIGH * 2.0 ** (step / count) for step in range(count)]
-    return [top / INT_MAX * math.pow(2 / 3, step / count) for step in range(count)]
+        return [own * 2.0 ** (step / count) for step in range(count)]
+    return [own * math.pow(2 / 3, step / count) for step in range(count)]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from quant.errors import InputError
+
+EXACT = 1e-3
+"""Relative distance at which two timesteps in float32 are one: schedulers round their own tables."""
+
+
+class Reading(NamedTuple):
+    """What a clock says."""
+
+    timesteps: Tensor
+    """(1,) or (batch,), as the scheduler counts."""
+    tolerance: float
+    """How far they may be from the true ones, relative: of the type that they arrived in."""
 
 
 class Schedule(BaseModel):
@@ -29,18 +41,18 @@ class Schedule(BaseModel):
         """Short name for tables."""
         return self.kind
 
-    def rows(self, timesteps: Tensor, table: Tensor) -> Tensor:
-        """Row of `table` (sorted timestep values) for each entry of `timesteps`.
+    def rows(self, now: Reading, table: Tensor) -> Tensor:
+        """Row of `table` (sorted timestep values) for each timestep of a reading: the closest.
 
         Raises
         ------
         InputError
-            A timestep is missing and `match` is "exact".
+            A timestep is further from the closest than its type rounds, and `match` is "exact".
         """
-        keys = timesteps.reshape(-1).to(table)
+        keys = now.timesteps.reshape(-1).to(table)
         distance = (keys[:, None] - table[None]).abs()
         gap, row = distance.min(1)
-        if self.match == "exact" and bool((gap > 1e-3 * (1 + keys.abs())).any()):
+        if self.match == "exact" and bool((gap > now.tolerance * (1 + keys.abs())).any()):
             missing = keys[int(gap.argmax())].item()
             raise InputError(
                 f"timestep {missing:g} is not in the calibrated table ({len(table)} values, {table.min():g} "
@@ -63,15 +75,20 @@ class Clock:
     def __init__(self, unit: float = 1.0) -> None:
         self.unit = unit
         self.timestep: Tensor | None = None
+        self.tolerance = EXACT
 
     def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the root module: the second argument or the keyword `timestep`."""
         value = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         if value is not None:
-            self.timestep = torch.as_tensor(value).detach().reshape(-1).float() * self.unit
+            value = torch.as_tensor(value).detach()
+            self.timestep = value.reshape(-1).float() * self.unit
+            # Flux's pipeline rounds twice: t to the latents' type, then t / 1000. Half an eps each
+            rounded = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+            self.tolerance = max(EXACT, rounded)
 
-    def now(self) -> Tensor:
-        """Timesteps of this call, (1,) or (batch,)."""
+    def now(self) -> Reading:
+        """Timesteps of this call, and how far to trust them."""
         if self.timestep is None:
             raise InputError("this model has per-timestep scales but was called without a timestep")
-        return self.timestep
+        return Reading(self.timestep, self.tolerance)

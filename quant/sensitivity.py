@@ -1,8 +1,9 @@
 """Which layers hurt: quantize one layer alone (or all but one) and measure what the denoiser does.
 
 Every setting quantizes the whole model once; single layers are then switched with their `active` flag, so
-the cost is one probe a row. Rows are written while they come, and a second call goes on where the first
-one stopped.
+the cost is one probe a row. Attention modules whose scores or values are rounded are switched the same way
+and have rows of their own (kind "Attention"): in the row of one layer all attention is in full precision.
+Rows are written while they come, and a second call goes on where the first one stopped.
 
 >>> import quant
 >>> from quant.sensitivity import layer_sensitivity
@@ -26,6 +27,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from quant.api import plan, quantize_
+from quant.attention import Watcher, attention_watchers
 from quant.errors import InputError
 from quant.install import quant_layers, refuse_quantized, restore_
 from quant.modules import QuantLayer
@@ -159,7 +161,8 @@ def layer_sensitivity(
     Returns
     -------
     Sensitivity
-        With one row more for each setting and side: layer "*", everything quantized.
+        With one row more for each setting and side: layer "*", everything quantized. Attention modules come
+        before the layers, and not on the side "weight", where they have nothing.
 
     Raises
     ------
@@ -183,28 +186,32 @@ def layer_sensitivity(
         name: [ALL, *(line.name for line in plan(model, c, include=include).quantized)]
         for name, c in configs.items()
     }
-    total = sum(len(names) for names in wanted.values()) * len(sides)
+    expected = {(layer, name, side) for name, layers in wanted.items() for layer in layers for side in sides}
     references: list[Any] = []
     saved = time.monotonic()
     for setting, names in wanted.items():
+        # attention modules, which only the quantized model knows, come first: they are done if layers are
         if all((layer, setting, side) in done for layer in names for side in sides):
             continue
         references = references or [probe.run(model) for probe in probes]
         quantize_(model, configs[setting], trajectories=trajectories, include=include, seed=seed)
         try:
-            layers = quant_layers(model)
+            layers, attention = quant_layers(model), attention_watchers(model)
+            expected |= {(name, setting, side) for name in attention for side in sides if side != "weight"}
             for side in sides:
-                for name in names:
+                first = () if side == "weight" else tuple(attention)
+                for name in (ALL, *first, *names[1:]):
                     if (name, setting, side) in done:
                         continue
-                    row = _measure(model, layers, name, setting, side, mode, probes, references)
+                    parts = _Parts(layers, attention)
+                    row = _measure(model, parts, name, setting, side, mode, probes, references)
                     result.rows.append(row)
                     done.add((name, setting, side))
                     if path is not None and time.monotonic() - saved > 2:
                         result.save(path)
                         saved = time.monotonic()
                     if progress is not None:
-                        progress(len(done), total, f"{setting} {side} {name}")
+                        progress(len(done), len(done | expected), f"{setting} {side} {name}")
         finally:
             restore_(model)
             if path is not None:
@@ -212,29 +219,44 @@ def layer_sensitivity(
     return result
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a quantized model can switch."""
+
+    layers: dict[str, QuantLayer]
+    attention: dict[str, Watcher]
+
+    def kind(self, name: str) -> str:
+        if name == ALL:
+            return ""
+        if name in self.attention:
+            return "Attention"
+        return "Linear" if isinstance(self.layers[name], nn.Linear) else "Conv2d"
+
+
 def _measure(
-    model: nn.Module, layers: dict[str, QuantLayer], name: str, setting: str, side: Side, mode: Mode,
+    model: nn.Module, parts: _Parts, name: str, setting: str, side: Side, mode: Mode,
     probes: Sequence[Probe], references: Sequence[Any],
 ) -> Row:  # fmt: skip
-    if name == ALL:
-        active = set(layers)
-    else:
-        active = {name} if mode == "one-on" else set(layers) - {name}
+    active = {*parts.layers, *parts.attention}
+    if name != ALL:
+        active = {name} if mode == "one-on" else active - {name}
     metrics: dict[str, float] = {}
     by_timestep: dict[str, float] = {}
-    with _only(layers, active, side):
+    with _only(parts, active, side):
         for probe, reference in zip(probes, references, strict=True):
             found, times = probe.compare(reference, probe.run(model))
             metrics.update(found)
             by_timestep.update(times)
-    kind = "" if name == ALL else ("Linear" if isinstance(layers[name], nn.Linear) else "Conv2d")
-    return Row(name, kind, setting, side, metrics, by_timestep)
+    return Row(name, parts.kind(name), setting, side, metrics, by_timestep)
 
 
 @contextmanager
-def _only(layers: dict[str, QuantLayer], active: set[str], side: Side) -> Iterator[None]:
-    """Switch on `active` layers only, and of them only one side; put everything back."""
+def _only(parts: _Parts, active: set[str], side: Side) -> Iterator[None]:
+    """Switch on `active` parts only, and of them only one side; put everything back."""
+    layers = parts.layers
     before = {name: (layer.active, layer.input_quantizer, layer.weight) for name, layer in layers.items()}
+    watching = {name: watcher.active for name, watcher in parts.attention.items()}
     try:
         for name, layer in layers.items():
             layer.active = name in active
@@ -242,10 +264,14 @@ def _only(layers: dict[str, QuantLayer], active: set[str], side: Side) -> Iterat
                 layer.input_quantizer = None
             if layer.active and side == "activation":
                 layer.weight = _float_weight(layer)
+        for name, watcher in parts.attention.items():
+            watcher.active = name in active and side != "weight"
         yield
     finally:
         for name, layer in layers.items():
             layer.active, layer.input_quantizer, layer.weight = before[name]
+        for name, watcher in parts.attention.items():
+            watcher.active = watching[name]
 
 
 def _float_weight(layer: QuantLayer) -> Tensor:

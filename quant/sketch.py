@@ -42,6 +42,26 @@ class LogHistogram:
         zero = torch.zeros(1, device=self.counts.device)
         return torch.cat([-positive.flip(0), zero, positive])[None]
 
+    def points(self, each: int, groups: slice) -> tuple[Tensor, Tensor]:
+        """Values (n, points) that stand for the entries of some groups, and how many each stands for.
+
+        `each` values a bin, evenly spread: entries are taken as uniform inside a bin and end at the exact
+        extremes. One value a bin would all fall on one side of a code where codes are finer than bins.
+        """
+        octave = LOWEST_OCTAVE + torch.arange(_HALF + 1, device=self.counts.device) / BINS_PER_OCTAVE
+        edges, zero = torch.exp2(octave), octave.new_zeros(1)
+        lower = torch.cat([-edges[1:].flip(0), zero, edges[:-1]])
+        upper = torch.cat([-edges[:-1].flip(0), zero, edges[1:]])
+        lower[0], upper[-1] = -torch.inf, torch.inf  # the outermost bins have no end
+        counts = self.counts[groups]
+        used = counts.any(0)
+        low, high = self.low[groups, None], self.high[groups, None]
+        lower, upper = lower[used].clamp(low, high), upper[used].clamp(low, high)
+        share = (torch.arange(each, device=counts.device) + 0.5) / each
+        values = lower[..., None] + (upper - lower)[..., None] * share
+        weights = (counts[:, used, None] / each).expand_as(values)
+        return values.flatten(1), weights.flatten(1)
+
     def quantile(self, share: float) -> Tensor:
         """Value below which `share` of the entries lie, (groups,), inside the exact extremes."""
         cumulative = self.counts.cumsum(1)

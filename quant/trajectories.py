@@ -18,12 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from quant import families
-from quant.errors import InputError, MissingDataError
+from quant.errors import InputError
+from quant.fits import check_arguments, model_kind
+from quant.shards import (
+    begin,
+    check_shard,
+    complete,
+    hash_digests,
+    hash_file,
+    read_manifest,
+    read_shard,
+    write_manifest,
+    write_shard,
+)  # fmt: skip
+from quant.shards import hash_tensor as _hash
 
 SUBSETS = {"calibrate": 0.5, "distill": 0.3, "evaluate": 0.2}
 Progress = Callable[[int, int, str], None]
@@ -96,41 +107,43 @@ def record(
     Raises
     ------
     InputError
-        The folder holds a recording with other settings, or guidance without a null condition.
+        The folder holds a recording with other settings; guidance without a null condition; conditions,
+        shape or numbers that do not suit the model; or sampling goes to NaN.
     """
+    check_arguments(
+        denoiser, conditions, null_condition, n_steps=n_steps, n_samples=n_samples, guidance=guidance,
+        seed=seed, batch_size=batch_size, shape=shape,
+    )  # fmt: skip
     count = n_samples if conditions is None else len(conditions)
-    if not count:
-        raise InputError("nothing to record: give conditions, or n_samples for a model without conditions")
-    if guidance != 1.0 and (null_condition is None or conditions is None):
-        raise InputError(f"guidance {guidance:g} needs conditions and null_condition; or set guidance=1")
-    sample_shape = tuple(shape) if shape is not None else _shape_of(denoiser)
+    assert count is not None  # checked
+    sample_shape = tuple(shape) if shape is not None else tuple(families.sample_shape(denoiser) or ())
     settings = {
         "n_steps": n_steps, "n_samples": count, "shape": list(sample_shape), "guidance": guidance,
         "seed": seed, "batch_size": batch_size, "scheduler": type(scheduler).__name__,
         "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
         "conditions": None if conditions is None else _hash(conditions),
         "null_condition": None if null_condition is None else _hash(null_condition),
+        "model": model_kind(denoiser),
     }  # fmt: skip
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    _begin(folder, json.loads(json.dumps(settings)))
+    known = begin(folder, json.loads(json.dumps(settings)))
     if null_condition is not None:
-        _write(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
+        write_shard(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
     device = next(denoiser.parameters()).device
-    digests = []
+    digests: list[str] = []
     for start in range(0, count, batch_size):
         keys = list(range(start, min(start + batch_size, count)))
         shard = folder / f"shard-{start:06d}.safetensors"
-        if not _complete(shard):
+        if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
             rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
             noise = torch.stack([_noise(seed, key, sample_shape) for key in keys]).to(device)
             tensors = _sample(denoiser, scheduler, noise, rows, null_condition, guidance, n_steps, seed, keys)
-            _write(shard, tensors)
-        digests.append(hashlib.sha256(shard.read_bytes()).hexdigest())
+            write_shard(shard, tensors)
+        digests.append(hash_file(shard))
         if progress is not None:
             progress(keys[-1] + 1, count, "recording trajectories")
-    total = hashlib.sha256("".join(digests).encode()).hexdigest()
-    _write_manifest(folder, {"settings": json.loads(json.dumps(settings)), "shards": digests, "hash": total})
+    total = hash_digests(digests)
+    write_manifest(folder, {"settings": json.loads(json.dumps(settings)), "shards": digests, "hash": total})
     return Trajectories.open(folder)
 
 
@@ -150,6 +163,11 @@ def _sample(
         model_input = (
             scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
         )
+        if not bool(torch.isfinite(model_input).all()):
+            raise InputError(
+                f"sampling gives NaN or infinite values before timestep {float(timestep):g}: repair the "
+                "checkpoint, or use the scheduler that the model was trained for"
+            )
         inputs.append(model_input.float().cpu())
         times = timestep.to(x.device).expand(len(x))
         output = families.call(denoiser, model_input, times, conditions)
@@ -182,8 +200,10 @@ class Trajectories:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self.settings, self.hash = path, manifest["settings"], manifest["hash"]
-        with _reader(self._shard(0)) as file:
-            self.timesteps = tuple(file.get_tensor("timestep").tolist())
+        self._digests: list[str] = manifest["shards"]
+        self._checked: set[int] = set()
+        with self._open(0) as file:
+            self.timesteps: tuple[float, ...] = tuple(file.get_tensor("timestep").tolist())
 
     @classmethod
     def open(cls, path: str | Path) -> Trajectories:
@@ -193,16 +213,10 @@ class Trajectories:
         ------
         MissingDataError
             There is none, or it was not finished.
+        InputError
+            It is damaged, or was changed after it was recorded.
         """
-        manifest_file = Path(path) / "manifest.json"
-        if not manifest_file.is_file():
-            raise MissingDataError(f"no trajectories at {path}: make them with quant.record")
-        manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
-        if "hash" not in manifest:
-            raise MissingDataError(
-                f"the recording at {path} is not finished: run quant.record again to go on"
-            )
-        return cls(Path(path), manifest)
+        return cls(Path(path), read_manifest(Path(path)))
 
     def __len__(self) -> int:
         return int(self.settings["n_samples"])
@@ -212,8 +226,25 @@ class Trajectories:
         """Null condition (T, D) that guidance pushed away from; None without guidance."""
         if not (self.path / _NULL).is_file():
             return None
-        with _reader(self.path / _NULL) as file:
-            return file.get_tensor("null_condition")
+        with read_shard(self.path / _NULL) as file:
+            found = file.get_tensor("null_condition")
+        if _hash(found) != self.settings["null_condition"]:
+            raise InputError(
+                f"{self.path / _NULL} was changed after it was recorded: fetch it again, or delete the "
+                "folder and record again"
+            )
+        return found
+
+    def verify(self) -> None:
+        """Check all shards now, rather than each when it is first read; see `quant.shards.check_shard`."""
+        for start in range(0, len(self), self.settings["batch_size"]):
+            self._open(start)
+
+    def class_labels(self) -> Tensor | None:
+        """Class labels of all samples (n,), or None where conditions are tokens or there are none."""
+        if self.sample(0).get("condition", torch.zeros(1)).ndim:
+            return None
+        return torch.stack([self.sample(key)["condition"] for key in range(len(self))])
 
     def keys(self, subset: str | None = None) -> list[int]:
         """Sample keys of a subset ("calibrate", "distill", "evaluate"), or all."""
@@ -233,7 +264,7 @@ class Trajectories:
     def sample(self, key: int) -> dict[str, Tensor]:
         """Read one sample: `x` (steps, C, H, W), `final`, `timestep`, and `condition` if there is one."""
         size = self.settings["batch_size"]
-        with _reader(self._shard(key // size * size)) as file:
+        with self._open(key // size * size) as file:
             row = key % size
             found = {
                 name: file.get_slice(name)[row] for name in file.keys() if name in ("x", "final", "condition")
@@ -281,7 +312,7 @@ class Trajectories:
         rows: list[Tensor] = []
         conditions: list[Tensor] = []
         for key, step in pairs:
-            with _reader(self._shard(key // size * size)) as file:
+            with self._open(key // size * size) as file:
                 rows.append(file.get_slice("x")[key % size, step])
                 if "condition" in file.keys():
                     conditions.append(file.get_slice("condition")[key % size])
@@ -292,8 +323,15 @@ class Trajectories:
             torch.tensor([key for key, _ in pairs]),
         )
 
-    def _shard(self, start: int) -> Path:
-        return self.path / f"shard-{start:06d}.safetensors"
+    def _open(self, start: int) -> Any:
+        """Open the shard that begins with a key; it is checked when it is read for the first time."""
+        size, shard = self.settings["batch_size"], self.path / f"shard-{start:06d}.safetensors"
+        if start not in self._checked:
+            rows = min(size, len(self) - start)
+            steps = len(self.timesteps) if self._checked else None
+            check_shard(shard, self._digests[start // size], rows, self.settings, steps)
+            self._checked.add(start)
+        return read_shard(shard)
 
 
 def _noise(seed: int, key: int, shape: tuple[int, ...]) -> Tensor:
@@ -308,68 +346,5 @@ def _derived(seed: int, key: int, purpose: str) -> int:
     )
 
 
-def _shape_of(denoiser: nn.Module) -> tuple[int, ...]:
-    shape = families.sample_shape(denoiser)
-    if shape is None:
-        raise InputError(f"{type(denoiser).__name__} does not say its sample size: pass shape=(C, H, W)")
-    return shape
-
-
 def _plain(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str, type(None)))
-
-
-def _hash(tensor: Tensor) -> str:
-    raw = tensor.detach().float().cpu().contiguous()
-    return hashlib.sha256(str(tuple(raw.shape)).encode() + raw.numpy().tobytes()).hexdigest()
-
-
-def _begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Claim a folder for these settings, or check that it has the same."""
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        _write_manifest(folder, {"settings": settings})
-        return
-    known = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
-    changed = sorted(k for k in settings if settings[k] != known.get(k))
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"{folder} holds a recording with {name} = {known.get(name)!r}, asked for {settings[name]!r}: "
-            "use another folder, or delete this one"
-        )
-
-
-def _write_manifest(folder: Path, data: dict[str, Any]) -> None:
-    temporary = folder / ".manifest.json.part"
-    temporary.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(folder / "manifest.json")
-
-
-def _write(shard: Path, tensors: dict[str, Tensor]) -> None:
-    temporary = shard.with_name(f".{shard.name}.part")
-    try:
-        save_file(tensors, temporary)
-        temporary.replace(shard)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _complete(shard: Path) -> bool:
-    """Whether a shard is there and readable (a torn one is recorded again)."""
-    if not shard.is_file():
-        return False
-    try:
-        with safe_open(shard, framework="pt", device="cpu") as file:
-            return "x" in file.keys()
-    except SafetensorError:
-        return False
-
-
-def _reader(shard: Path) -> Any:
-    try:
-        return safe_open(shard, framework="pt", device="cpu")
-    except (SafetensorError, FileNotFoundError) as error:
-        raise MissingDataError(
-            f"{shard} is missing or damaged ({error}): record the trajectories again"
-        ) from None

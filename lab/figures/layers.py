@@ -53,7 +53,7 @@ def statistic_bars(
     shown = ranked[:most]
     values = np.array([float(row[statistic]) for row in shown])
     text, quiet, *_ = ink(theme)
-    figure = canvas(7.4, 0.22 * len(shown) + 0.9, theme)
+    figure = canvas(7.4, 0.22 * len(shown) + 1.2, theme)
     ax = axes(figure, theme=theme, grid="x")
     y = np.arange(len(shown))[::-1]
     convolution = np.array([row.get("kind") == "Conv2d" for row in shown])
@@ -79,7 +79,8 @@ def statistic_bars(
     middle = float(np.median([float(row[statistic]) for row in ranked]))
     ax.axvline(middle, color=quiet, linestyle="--", linewidth=1, label=f"median layer, {middle:.3g}")
     ax.set(xlabel=statistic, ylim=(-0.7, len(shown) - 0.3))
-    ax.legend(frameon=False, fontsize=9, labelcolor=text, loc="lower right")
+    # with few bars of one length nothing inside the axes is free
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor=text)
     said = f"{ranked[0]['layer']} has the largest, {values[0]:.4g}; the median layer {middle:.3g}"
     joined = " A number beside a bar: further layers that read the same tensor." if any(more) else ""
     caption = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Theme = Literal["light", "dark"]
+_DPI = 144
+_FOOT_SIZE = 7.5  # points
 
 # Okabe & Ito's palette: told apart with any common colour vision deficiency. Markers differ as well.
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW = (
@@ -45,6 +48,8 @@ class Provenance:
         Hash of the settings.
     simulated : bool
         Whether the subject is simulated.
+    version : str
+        Of the program, for figures that leave their page.
     """
 
     source: str
@@ -52,12 +57,14 @@ class Provenance:
     seed: int | None = None
     config: str = ""
     simulated: bool = False
+    version: str = ""
 
     def sentence(self) -> str:
         """Say it in one sentence."""
         parts = [self.source + (" (simulated subject)" if self.simulated else ""), self.samples]
         parts += [f"seed {self.seed}"] if self.seed is not None else []
         parts += [f"settings {self.config}"] if self.config else []
+        parts += [f"brainit-lab {self.version}"] if self.version else []
         return "Source: " + ", ".join(p for p in parts if p) + "."
 
 
@@ -84,12 +91,42 @@ class Plate:
             self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
 
-    def png(self, dpi: int = 144) -> bytes:
-        """Return the figure as PNG."""
+    def png(self, dpi: int = _DPI, foot: bool = False) -> bytes:
+        """Return the figure as PNG, its caption in the file's metadata.
+
+        Parameters
+        ----------
+        dpi : int
+        foot : bool
+            Write the caption below the figure as well: a file that is passed on keeps its source.
+        """
         buffer = io.BytesIO()
         # No software name or date: equal figures are equal bytes.
-        self.figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-        return buffer.getvalue()
+        about = {"Software": None, "Description": self.caption}
+        self.figure.savefig(buffer, format="png", dpi=dpi, metadata=about)
+        return self._footed(buffer, dpi) if foot else buffer.getvalue()
+
+    def _footed(self, drawn: io.BytesIO, dpi: int) -> bytes:
+        """Put the caption below a drawing, as a figure of its own: the drawing's own layout stays."""
+        from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
+
+        width = self.figure.get_size_inches()[0]
+        lines = textwrap.wrap(self.caption, int((width - 0.2) * 72 / (0.55 * _FOOT_SIZE)))
+        below = Figure(figsize=(width, (1.4 * len(lines) + 1) * _FOOT_SIZE / 72))
+        below.patch.set_alpha(0)
+        colour = self.figure.axes[0].title.get_color() if self.figure.axes else "black"
+        below.text(0.1 / width, 1, "\n".join(lines), va="top", size=_FOOT_SIZE, color=colour, linespacing=1.3)
+        text = io.BytesIO()
+        below.savefig(text, format="png", dpi=dpi)
+        top, bottom = Image.open(drawn).convert("RGBA"), Image.open(text).convert("RGBA")
+        sheet = Image.new("RGBA", (top.width, top.height + bottom.height), (255, 255, 255, 0))
+        sheet.paste(top, (0, 0))
+        sheet.paste(bottom, (0, top.height))
+        info, out = PngInfo(), io.BytesIO()
+        info.add_itxt("Description", self.caption)
+        sheet.save(out, "PNG", pnginfo=info, dpi=(dpi, dpi))
+        return out.getvalue()
 
     def svg(self) -> bytes:
         """Return the figure as SVG, text drawn as outlines so that it looks the same everywhere."""
@@ -97,7 +134,7 @@ class Plate:
         with mpl.rc_context(
             {"svg.hashsalt": "brainlab", "svg.fonttype": "path", "image.composite_image": True}
         ):
-            self.figure.savefig(buffer, format="svg", dpi=144, metadata={"Date": None, "Creator": None})
+            self.figure.savefig(buffer, format="svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
         return buffer.getvalue()
 
     def uri(self, kind: Literal["png", "svg"] = "svg") -> str:
@@ -124,7 +161,8 @@ def canvas(width: float, height: float, theme: Theme) -> Figure:
     """Return an empty figure, inches, transparent so that it sits on any page of its theme."""
     # Outlined text is a little wider than measured on screen; the padding keeps labels inside.
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.05)
-    figure = Figure(figsize=(width, height), layout=layout)
+    # Laid out at the resolution that is drawn: hinted text is up to a tenth wider at another one.
+    figure = Figure(figsize=(width, height), layout=layout, dpi=_DPI)
     figure.patch.set_alpha(0)
     return figure
 

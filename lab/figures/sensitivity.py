@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lab.errors import InputError
+from lab.figures.distributions import shorten
 from lab.figures.plate import (
     BLUE,
     GREEN,
@@ -30,6 +31,11 @@ MEANING = {
     "final_sqnr_db": "signal over quantization noise of the final latent, dB",
     "final_nmse": "noise power over signal power of the final latent",
 }
+SHORT = {
+    "sqnr_db": "prediction SQNR, dB", "nmse": "prediction noise / signal",
+    "ssim": "SSIM to full precision", "final_sqnr_db": "final-latent SQNR, dB",
+    "final_nmse": "final-latent noise / signal",
+}  # fmt: skip
 
 
 def worst_layers(
@@ -59,18 +65,19 @@ def worst_layers(
             [row[metric] for row in mine], [places[row["layer"]] for row in mine], marker, color=colour,
             label=_named(setting), markersize=5,
         )  # fmt: skip
-    ax.set_yticks(list(places.values()), [_short(name) for name in places], fontsize=7.5)
+    ax.set_yticks(list(places.values()), [shorten(name, 52) for name in places], fontsize=7.5)
     ax.set(xlabel=MEANING.get(metric, metric), ylim=(-0.7, len(names) - 0.3))
     if metric.endswith("mse"):
         ax.set_xscale("log")
     if len(settings) > 1:
         legend(ax, theme)
-    figure.draw_without_rendering()  # long tick labels need one more pass than a plate makes
+    for _ in range(2):  # long tick labels need more passes than a plate makes
+        figure.draw_without_rendering()
     what = "quantized alone" if mode == "one-on" else "left in full precision alone"
-    worst = rows[0]
+    worst, named = rows[0], SHORT.get(metric, metric)
     said = f"{worst['layer']} comes first with {worst[metric]:.3g}"
-    caption = f"The {len(names)} first layers by {metric}, each {what}; {said}. {provenance.sentence()}"
-    return Plate(figure, caption, f"Dot chart of {metric} for {len(names)} layers: {said}.")
+    caption = f"The {len(names)} first layers by {named}, each {what}; {said}. {provenance.sentence()}"
+    return Plate(figure, caption, f"Dot chart of {named} for {len(names)} layers: {said}.")
 
 
 def error_by_bits(
@@ -94,22 +101,27 @@ def error_by_bits(
     ax = axes(figure, theme=theme, grid="y")
     ax.plot(bits, values.T, color=ink(theme)[1], linewidth=0.7, alpha=0.45)
     ax.plot(bits, middle, "o-", color=shade(BLUE, theme), linewidth=2.2, label="median layer")
-    ax.set(xlabel="weight bits", ylabel=metric, xticks=bits)
+    ax.set(xlabel="weight bits", ylabel=SHORT.get(metric, metric), xticks=bits)
     if metric.endswith("mse"):
         ax.set_yscale("log")
     legend(ax, theme)
+    meaning = MEANING.get(metric, metric)
     said = ", ".join(f"{b} bits {m:.3g}" for b, m in zip(bits, middle, strict=True))
     caption = (
-        f"{MEANING.get(metric, metric)} against weight bits, one line for each of {len(layers)} layers; "
+        f"{meaning[0].upper()}{meaning[1:]} against weight bits, one line for each of {len(layers)} layers; "
         f"median: {said}. {provenance.sentence()}"
     )
-    return Plate(figure, caption, f"Line chart of {metric} over bits; median layer: {said}.")
+    return Plate(
+        figure, caption, f"Line chart of {SHORT.get(metric, metric)} over bits; median layer: {said}."
+    )
 
 
 def error_along_steps(
     rows: Sequence[Mapping[str, float]], provenance: Provenance, theme: Theme = "light"
 ) -> Plate:
-    """Draw a quantized model's error over the sampler's steps: made in each step, and carried along.
+    """Draw the error of a model, all of it quantized by the base recipe, over the sampler's steps.
+
+    Made in each step, and carried along; bits that were tried for single layers have no part in it.
 
     Parameters
     ----------
@@ -128,7 +140,7 @@ def error_along_steps(
     ax.xaxis.get_major_locator().set_params(integer=True)
     legend(ax, theme)
     end = f"the final sample has {rows[-1]['accumulated_nmse']:.3g}"
-    caption = f"Error of the whole quantized model by step; {end}. {provenance.sentence()}"
+    caption = f"Error by step of the whole model quantized by the base recipe; {end}. {provenance.sentence()}"
     return Plate(figure, caption, f"Line chart of error over {len(rows)} steps: {end}.")
 
 
@@ -147,7 +159,3 @@ def _number(text: str) -> tuple[int, str]:
 
 def _named(setting: str) -> str:
     return f"{setting}-bit weights" if setting.isdigit() else setting
-
-
-def _short(name: str, length: int = 46) -> str:
-    return name if len(name) <= length else "…" + name[1 - length :]

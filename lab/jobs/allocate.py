@@ -69,14 +69,15 @@ def allocate(
     """
     import quant
     from lab.jobs.models import open_model
+    from lab.jobs.preflight import check_folder, check_recording
     from lab.jobs.quantize import open_recording
     from lab.jobs.zoo import choose_device
     from quant.methods.mixdq import search
     from quant.probes import NoisePrediction
 
     config = _config(recipe, budgets, choices, metric)
-    if recording is None:
-        _shipped(model)
+    check_folder(out)
+    check_recording(model, recording)
     device = choose_device(device)
     module = open_model(model, part).to(device)
     store = open_recording(model, recording, device=device, progress=progress)
@@ -121,14 +122,3 @@ def _config(recipe: str, budgets: Sequence[int], choices: Sequence[int], metric:
     if missing:
         raise InputError(f"--bits {missing[0]}: a budget is that of uniform bits among --choices")
     return config
-
-
-def _shipped(model: str) -> None:
-    from lab import zoo
-    from lab.errors import MissingDataError
-
-    if model not in zoo.DENOISERS:
-        raise MissingDataError(
-            f"{model!r} is no shipped denoiser: make a recording with quant.record, then give "
-            "--recording FOLDER"
-        )

@@ -67,6 +67,7 @@ def compare(
         No recording of a model that is not shipped.
     """
     from lab.files import write_json
+    from lab.jobs.preflight import check_run_folder
     from lab.jobs.zoo import choose_device
     from lab.panel import recipes as names
     from lab.panel.about import about, exact_arithmetic
@@ -81,6 +82,7 @@ def compare(
     where = choose_device(device)
     calibrate = calibrator(calibrate_on, where)
     exact_arithmetic(where)
+    check_run_folder(out)  # before a recording is made, which takes minutes
     bench = open_bench(model, settings, where, recording, part, progress)
     config = {"model": model, "part": part, "recording": bench.recording.hash, "scored_by": bench.fingerprint}
     config |= settings.to_dict()
@@ -124,8 +126,10 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
     MissingDataError
         A folder is no comparison. One that was stopped gives the parts that it finished.
     """
+    from lab.jobs.preflight import check_folder
     from lab.panel.finish import collect, finish
 
+    check_folder(out)
     about, parts, gates, failed = collect(folders)
     out.mkdir(parents=True, exist_ok=True)
     return finish(out, about, parts, gates, failed, publish)
@@ -154,11 +158,13 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
     import subprocess
     import sys
 
+    from lab.jobs.preflight import check_folder
     from lab.lock import FolderLock
     from lab.panel.claims import Claims, finished
 
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with FolderLock(out):
         folders = [out / f"process-{i}" for i in range(1, jobs + 1)]

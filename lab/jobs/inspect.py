@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from lab.progress import Progress, silent
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import quant
 
 DEFAULT_STEPS = 20
+PAGE = "index.html"
 SHARED_SAMPLES = 32
 """Calibration samples of the recording that other commands use as well."""
 _CLOSE_UPS = 2  # layers with figures of their own
@@ -40,7 +42,7 @@ def inspect(
         Shipped denoiser, diffusers folder, or hub name.
     out : Path
         Gets ``observation/`` (parquet, npz), ``figures/`` (PNG) and ``index.html``; a folder that was
-        finished with the same settings is left as it is.
+        finished with the same settings is left as it is, unless a file of it was lost.
     recording : Path, optional
         Made by `quant.record` with this model; a shipped denoiser records itself.
     layers : str
@@ -70,13 +72,15 @@ def inspect(
         No weights, or no recording for a model that is not shipped.
     """
     from lab.jobs.models import open_model
+    from lab.jobs.preflight import check_recording, check_run_folder
     from lab.jobs.zoo import choose_device
     from lab.runs import Run
     from quant.observation import Observation, check_statistic, observe, select_layers
 
     check_statistic(sort)
     _check_numbers(samples, steps)
-    _check_recording(model, recording)
+    check_run_folder(out)
+    check_recording(model, recording)
     device = choose_device(device)
     module = open_model(model, part)
     select_layers(module, [layers])
@@ -85,7 +89,8 @@ def inspect(
         "recording": None if recording is None else str(recording),
     }  # fmt: skip
     with Run.open(out, settings) as run:
-        if not run.finished:
+        # a finished folder may have lost a file since: it is made again, from what is left
+        if not (run.finished and (out / PAGE).is_file() and _load(out / "observation") is not None):
             store, times = _recording(model, recording, samples, steps, device, progress)
             seen = _seen_before(out / "observation", store)
             if seen is None:
@@ -103,20 +108,25 @@ def inspect(
             "top": found.distinct(found.layer_table(sort))[:_TOP],
             "attention": found.attention_table(), "rule": found.settings["outlier_rule"],
             "figures": sorted(str(p) for p in (out / "figures").glob("*.png")),
-            "page": str(out / "index.html"), "out": str(out),
+            "page": str(out / PAGE), "out": str(out),
         }  # fmt: skip
 
 
 def _seen_before(folder: Path, store: Any) -> Any:
     """Return an observation of the same recording that a stopped run left; None if there is no whole one."""
-    from quant.errors import MissingDataError
+    seen = _load(folder)
+    return seen if seen is not None and seen.settings["trajectories"] == store.hash else None
+
+
+def _load(folder: Path) -> Any:
+    """Return an observation; None if a file of it is missing or damaged, so that it is made again."""
+    from quant.errors import InputError, MissingDataError
     from quant.observation import Observation
 
     try:
-        seen = Observation.load(folder)
-    except MissingDataError:
+        return Observation.load(folder)
+    except (MissingDataError, InputError, OSError, ValueError, KeyError, BadZipFile):
         return None
-    return seen if seen.settings["trajectories"] == store.hash else None
 
 
 def _check_numbers(samples: int, steps: int) -> None:
@@ -125,35 +135,6 @@ def _check_numbers(samples: int, steps: int) -> None:
     for name, value, low, high in (("--samples", samples, 1, 1024), ("--steps", steps, 1, 1000)):
         if not low <= value <= high:
             raise InputError(f"{name} {value}: must be {low} to {high}")
-
-
-def _check_recording(model: str, folder: Path | None) -> None:
-    """Refuse a missing recording, and one of another shipped model, before anything is computed."""
-    import quant
-    from lab import zoo
-    from lab.errors import InputError, MissingDataError
-
-    if folder is None:
-        if Path(model).exists() or "/" in model:
-            raise MissingDataError(
-                f"{model!r} is no shipped denoiser: record it with quant.record, then give --recording FOLDER"
-            )
-        if model in zoo.names() and model not in zoo.DENOISERS:
-            raise InputError(
-                f"{model!r} does not denoise; shipped denoisers: {', '.join(zoo.DENOISERS)}; for other "
-                "models give --recording FOLDER"
-            )
-        return
-    store = quant.Trajectories.open(folder)
-    if model in zoo.DENOISERS:
-        from quant.trajectories import _hash
-
-        theirs, ours = store.settings.get("null_condition"), _hash(zoo.null_tokens(model))
-        if theirs != ours:
-            raise InputError(
-                f"the recording at {folder} was not made with {model}'s null condition: it is of another "
-                "model or of other weights; leave --recording out to make one"
-            )
 
 
 def _recording(
@@ -202,10 +183,10 @@ def _draw(
         for name, draw in figures.items():
             file = out / "figures" / (f"{name}.png" if not index else f"layer{index}-{name}.png")
             with replacing(file) as temporary:
-                temporary.write_bytes(draw("light").png())
+                temporary.write_bytes(draw("light").png(foot=True))
             done += 1
             progress(done, total, "drawing")
-    page(seen, shown, why, sort, source).save_as_html(out / "index.html")
+    page(seen, shown, why, sort, source).save_as_html(out / PAGE)
     progress(total, total, "drawing")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Parts of a diffusers pipeline that denoise, in order of preference.
 DENOISER_PARTS = ("transformer", "unet")
+_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -42,14 +43,14 @@ def open_model(name: str, part: str | None = None, config: Path | None = None) -
     from lab import zoo
     from lab.jobs.single_file import from_file
 
-    path = Path(name)
-    if path.suffix in {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl"} or path.is_file():
+    path = _existing(name)
+    if path is not None and not path.is_dir():
         if part is not None:
             raise InputError(f"--part {part} picks from a pipeline; {name} is a single file")
         return from_file(path, config)
     if config is not None:
         raise InputError(f"--config belongs to a single safetensors file, {name!r} is none: leave it away")
-    if path.is_dir():
+    if path is not None:
         return _from_folder(path, part)
     if _HUB_NAME.fullmatch(name):
         return _from_hub(name, part)
@@ -58,7 +59,59 @@ def open_model(name: str, part: str | None = None, config: Path | None = None) -
     return zoo.load(name)
 
 
+def model_files(name: str, part: str | None = None, config: Path | None = None) -> list[Path] | None:
+    """List the files that a model consists of, without reading them; None for a hub name.
+
+    Raises
+    ------
+    InputError, MissingDataError
+        As `open_model`, as far as the files' names tell.
+    """
+    from lab import zoo
+    from lab.jobs.weights import weight_files
+
+    path = _existing(name)
+    if path is None:
+        if _HUB_NAME.fullmatch(name):
+            return None
+        if name not in zoo.names():
+            zoo.load(name)  # refuses it, with what there is
+        return [zoo.weight_file(name)]
+    if path.is_dir():
+        folder = _model_folder(path, part)
+        return [folder / "config.json", *weight_files(folder)]
+    files = [path] if config is None else [path, config / "config.json" if config.is_dir() else config]
+    for file in files:
+        if not file.is_file():
+            what = "such model file:" if file == path else "config at"
+            raise MissingDataError(f"no {what} {file}: check the path")
+    return files
+
+
+def _existing(name: str) -> Path | None:
+    """Path of a folder or file by its name; None for what can only be a shipped model or a hub's."""
+    if not name.strip():
+        raise InputError("the model's name is empty: give a shipped model, a folder, a file or a hub name")
+    path = Path(name)
+    if path.suffix in _SUFFIXES or path.exists():
+        return path
+    local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if local or (path.parent != Path() and path.parent.is_dir()):
+        raise MissingDataError(f"no model folder or file at {name}: check the path")
+    return None
+
+
 def _from_folder(folder: Path, part: str | None) -> nn.Module:
+    from lab.jobs.weights import stored_dtype, weight_files
+
+    folder = _model_folder(folder, part)
+    return _read(str(folder), None, local=True, dtype=stored_dtype(weight_files(folder)))
+
+
+def _model_folder(folder: Path, part: str | None) -> Path:
+    """Folder of the model itself: a pipeline's part, or the one given."""
+    from lab.jobs.weights import refuse_quantized_folder
+
     index = folder / "model_index.json"
     if index.is_file():
         parts = [key for key, value in read_json(index).items() if isinstance(value, list)]
@@ -69,8 +122,10 @@ def _from_folder(folder: Path, part: str | None) -> nn.Module:
     elif part is not None:
         raise InputError(f"{folder} is a single model, not a pipeline; leave --part {part} away")
     if not (folder / "config.json").is_file():
+        refuse_quantized_folder(folder)
         raise InputError(f"{folder}: no config.json; give the folder that save_pretrained wrote")
-    return _read(str(folder), None, local=True)
+    model_class(read_json(folder / "config.json").get("_class_name"), folder)
+    return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -89,7 +144,8 @@ def _from_hub(name: str, part: str | None) -> nn.Module:
     problems = []
     for candidate in parts:
         try:
-            return _read(name, candidate, local=False)
+            model = _read(name, candidate, local=False)
+            return model.to(dtype) if (dtype := _fetched_dtype(name, candidate)) else model
         except InputError as error:
             problems.append(str(error))
     raise MissingDataError(
@@ -98,12 +154,23 @@ def _from_hub(name: str, part: str | None) -> nn.Module:
     )
 
 
-def _read(source: str, part: str | None, local: bool) -> nn.Module:
+def _fetched_dtype(name: str, part: str | None) -> Any:
+    """Dtype of what was fetched from the hub, by its files in the cache; None if they are not found."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from lab.jobs.weights import stored_dtype, weight_files
+
+    config = try_to_load_from_cache(name, f"{part}/config.json" if part else "config.json")
+    return stored_dtype(weight_files(Path(config).parent)) if isinstance(config, str) else None
+
+
+def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.Module:
     """Read through diffusers; safetensors only, nothing left at random, no code of the model's own."""
     import diffusers
     from safetensors import SafetensorError
 
     where = {"subfolder": part, "local_files_only": local}
+    options = {} if dtype is None else {"torch_dtype": dtype}
     loud = diffusers.logging.get_verbosity()
     diffusers.logging.set_verbosity_error()  # what it would warn of is an error here
     try:
@@ -111,7 +178,9 @@ def _read(source: str, part: str | None, local: bool) -> nn.Module:
             warnings.simplefilter("ignore")  # of diffusers, about its own use of the hub's client
             settings = diffusers.UNet2DModel.load_config(source, **where)  # any class reads any config
         kind = model_class(settings.get("_class_name"), source)
-        model, info = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True, **where)
+        model, info = kind.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True, **where, **options
+        )
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError,

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lab.errors import InputError, MissingDataError
+from lab.files import write_json, write_text
+from lab.jobs.models import model_files
+from lab.jobs.preflight import check_recording
+from lab.jobs.weights import fingerprint
 from lab.progress import Progress, silent
 
 
@@ -48,7 +53,8 @@ def quantize(
 ) -> dict[str, Any]:
     """Quantize a model and write ``model.safetensors`` (packed codes), ``plan.json`` and ``ledger.json``.
 
-    A folder that was finished with the same settings is left as it is.
+    A folder that was finished with the same settings, of the same recipe, weights and recording by content,
+    is left as it is. After a refusal nothing is left behind.
 
     Parameters
     ----------
@@ -62,37 +68,66 @@ def quantize(
     MissingDataError
         The method calibrates, the model is no shipped denoiser and there is no recording.
     """
-    import json
-
     import quant
-    from lab.files import write_json, write_text
     from lab.jobs.models import open_model
-    from lab.runs import Run
+    from lab.runs import Run, config_hash
+    from quant.api import check
 
-    settings = {"model": model, "part": part, "recipe": recipe, "seed": seed}
+    store = _given_recording(model, recipe, recording)
+    module = None
+    if (files := model_files(model, part, config)) is None:
+        module = open_model(model, part, config)  # of the hub: what it fetched is what counts
+    settings = {
+        "model": model, "part": part, "recipe": recipe, "seed": seed,
+        "recipe_hash": _recipe_hash(recipe), "model_hash": fingerprint(files) if files else _hash_of(module),
+    }  # fmt: skip
     if recording is not None:
-        settings["recording"] = str(recording)
+        settings |= {
+            "recording": str(recording),
+            "recording_hash": config_hash({"shards": store.hash, **store.settings}),
+        }
     if config is not None:
         settings["config"] = str(config)
-    needed = _needs_recording(model, recipe, recording)
+    if not (out / "done.json").is_file():  # refuse what cannot be before the folder is taken
+        module = module or open_model(model, part, config)
+        check(module, recipe, store if _calibrates(recipe) else None)
+        quant.plan(module, recipe)
     with Run.open(out, settings) as run:
         if run.finished:
             ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
             return {"model": model, **_tables(ledger), "out": str(out), "done before": True}
-        progress(0, 3, "opening the model")
-        module = open_model(model, part, config)
-        store = open_recording(model, recording, progress=progress) if needed else None
-        write_json(out / "plan.json", quant.plan(module, recipe, trajectories=store).to_dict())
-        progress(1, 3, "quantizing")
-        ledger = quant.quantize_(
-            module, recipe, trajectories=store, seed=seed, keep_originals=False, progress=progress
-        )
-        progress(2, 3, "writing codes")
-        quant.export(module, out / "model.safetensors")
-        write_text(out / "ledger.json", json.dumps(ledger.to_dict(), indent=1, sort_keys=True) + "\n")
-        run.finish()
-        progress(3, 3, "done")
+        try:
+            ledger = _quantize(module, model, recipe, run, store, seed, progress)
+        except (quant.InputError, InputError):
+            run.discard("plan.json")
+            raise
     return {"model": model, **_tables(ledger), "out": str(out)}
+
+
+def _quantize(
+    module: Any, model: str, recipe: str, run: Any, store: Any, seed: int, progress: Progress
+) -> Any:
+    """Do it and write the files; the ledger."""
+    import json
+
+    import quant
+
+    progress(0, 3, "opening the recording")
+    if not _calibrates(recipe):
+        store = None
+    elif store is None:
+        store = open_recording(model, progress=progress)
+    write_json(run.path / "plan.json", quant.plan(module, recipe, trajectories=store).to_dict())
+    progress(1, 3, "quantizing")
+    ledger = quant.quantize_(
+        module, recipe, trajectories=store, seed=seed, keep_originals=False, progress=progress
+    )
+    progress(2, 3, "writing codes")
+    quant.export(module, run.path / "model.safetensors")
+    write_text(run.path / "ledger.json", json.dumps(ledger.to_dict(), indent=1, sort_keys=True) + "\n")
+    run.finish()
+    progress(3, 3, "done")
+    return ledger
 
 
 def open_recording(
@@ -108,21 +143,44 @@ def open_recording(
     return zoo_recording(model, device=device, progress=progress)
 
 
-def _needs_recording(model: str, recipe: str, folder: Path | None) -> bool:
-    """Whether the recipe calibrates; refuses one that lacks a recording before any work."""
-    import quant
+def _given_recording(model: str, recipe: str, folder: Path | None) -> Any:
+    """Open the recording that was given; refuses a recipe that lacks one before any work."""
     from lab import zoo
-    from lab.errors import MissingDataError
 
-    needs = quant.get_method(quant.get_preset(recipe).method).info.needs_calibration
-    if needs and folder is None and model not in zoo.DENOISERS:
+    if _calibrates(recipe) and folder is None and model not in zoo.DENOISERS:
         raise MissingDataError(
             f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: make a "
             "recording with quant.record, then give --recording FOLDER"
         )
-    if folder is not None:
-        quant.Trajectories.open(folder)
-    return needs
+    return None if folder is None else check_recording(model, folder)
+
+
+def _calibrates(recipe: str) -> bool:
+    import quant
+
+    return quant.get_method(quant.get_preset(recipe).method).info.needs_calibration
+
+
+def _recipe_hash(recipe: str) -> str:
+    """Hash of what a preset says, not of its name: a file may have been edited."""
+    import quant
+    from lab.runs import config_hash
+
+    _, method, config = quant.registry.resolve(recipe)
+    return config_hash({"method": method.name, "config": config.model_dump(mode="json")})
+
+
+def _hash_of(module: Any) -> str:
+    """Hash of an opened model, for one whose files are not known."""
+    import hashlib
+
+    import torch
+
+    digest = hashlib.sha256(repr(sorted(dict(module.config).items(), key=str)).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
 
 
 def _tables(planned: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,11 @@ def sensitivity(
     settings = _check(model, recipe, out, mode, metric, bits, side, samples, timesteps, recording)
     device = choose_device(device)
     module = open_model(model, part).to(device)
+    include = () if layers == "*" else (layers,)
+    _check_layers(module, recipe, settings, include)
     store = open_recording(model, recording, device=device, progress=progress)
     probes = _probes(model, store, metric, samples, timesteps)
     out.parent.mkdir(parents=True, exist_ok=True)
-    include = () if layers == "*" else (layers,)
     table = layer_sensitivity(
         module, recipe, store, settings=settings, sides=(side,), mode=mode, probes=probes,  # type: ignore
         include=include, path=out, seed=seed, progress=progress,
@@ -108,7 +110,7 @@ def sensitivity(
     stored = json.loads(json.dumps({"made_with": table.made_with, "rows": _stored(table, metric)}))
     write_json(out, {**about, **stored, "growth": steps})
     result = {**about, "rows": rows, "all": whole, "growth": steps, "out": str(out)}
-    return {**result, "figures": _draw(result, out, store, samples, seed)}
+    return {**result, "figures": _draw(result, out, samples, timesteps, seed)}
 
 
 def _check(
@@ -117,6 +119,7 @@ def _check(
 ) -> dict[str, dict[str, Any]] | None:  # fmt: skip
     """Refuse what cannot work before a model is opened; settings by name for each number of bits."""
     import quant
+    from lab.jobs.preflight import check_json_file, check_recording
 
     for what, value, allowed in (
         ("--mode", mode, MODES), ("--metric", metric, (*PREDICTION, *SAMPLE)), ("--side", side, SIDES),
@@ -126,21 +129,14 @@ def _check(
     for what, number in (("--samples", samples), ("--timesteps", timesteps)):
         if not 1 <= number <= 1000:
             raise InputError(f"{what} {number}: must be 1 to 1000")
-    if out.suffix != ".json" or out.is_dir():
-        raise InputError(f"--out {out}: give a file that ends in .json")
+    check_json_file(out)
     if metric in SAMPLE and model not in _shipped():
         raise InputError(
             f"--metric {metric} draws samples, which needs the scheduler of a shipped denoiser "
             f"({', '.join(_shipped())}); use one of {', '.join(PREDICTION)}"
         )
     _, method, config = quant.registry.resolve(recipe)
-    if recording is None and model not in _shipped():
-        from lab.errors import MissingDataError
-
-        raise MissingDataError(
-            f"{model!r} is no shipped denoiser: make a recording with quant.record, then give "
-            "--recording FOLDER"
-        )
+    check_recording(model, recording)
     if not bits:
         return None
     if "weight_bits" not in method.config.model_fields:
@@ -151,6 +147,28 @@ def _check(
     for values in new.values():
         quant.registry.validate(method, {**config.model_dump(), **values})
     return new
+
+
+def _check_layers(
+    module: Any, recipe: str, settings: dict[str, dict[str, Any]] | None, include: tuple[str, ...]
+) -> None:
+    """Refuse layers that the recipe leaves alone, before anything is recorded."""
+    import quant
+
+    _, method, config = quant.registry.resolve(recipe)
+    for change in (settings or {"": {}}).values():
+        changed = quant.registry.validate(method, {**config.model_dump(), **change})
+        planned = quant.plan(module, changed, include=include)
+        if not planned.quantized:
+            matched = [
+                line for line in planned.layers
+                if not include or any(fnmatchcase(line.name, pattern) for pattern in include)
+            ]  # fmt: skip
+            first = (matched or planned.layers)[0]
+            raise InputError(
+                f"--layers {' '.join(include) or '*'}: {recipe} quantizes none of these layers, such as "
+                f"{first.name} ({first.reason}); choose other layers or another recipe"
+            )
 
 
 def _shipped() -> tuple[str, ...]:
@@ -207,24 +225,30 @@ def _growth(
         quant.restore_(module)
 
 
-def _draw(result: dict[str, Any], out: Path, store: Any, samples: int, seed: int) -> list[str]:
+def _draw(result: dict[str, Any], out: Path, samples: int, timesteps: int, seed: int) -> list[str]:
     """Figures beside the table."""
+    from dataclasses import replace
+    from importlib.metadata import version
+
     from lab.figures.plate import Provenance
     from lab.figures.sensitivity import error_along_steps, error_by_bits, worst_layers
     from lab.files import replacing
 
     source = Provenance(
-        f"{result['model']}, recipe {result['recipe']} (simulated)", f"{samples} recorded samples", seed
-    )
+        f"{result['model']}, recipe {result['recipe']} (simulated)",
+        f"{samples} recorded samples at {timesteps} timesteps", seed, version=version("brainit-lab"),
+    )  # fmt: skip
+    # the error along the trajectory is measured at every step of it
+    whole = replace(source, samples=f"{samples} recorded samples at every step")
     plates = {"layers": worst_layers(result["rows"], result["metric"], result["mode"], source)}
     if len({row["setting"] for row in result["rows"]}) > 1:
         plates["bits"] = error_by_bits(result["rows"], result["metric"], source)
     if result["growth"]:
-        plates["steps"] = error_along_steps(result["growth"], source)
+        plates["steps"] = error_along_steps(result["growth"], whole)
     paths = []
     for name, plate in plates.items():
         path = out.with_name(f"{out.stem}-{name}.png")
         with replacing(path) as temporary:
-            temporary.write_bytes(plate.png())
+            temporary.write_bytes(plate.png(foot=True))
         paths.append(str(path))
     return paths

@@ -27,9 +27,12 @@ def from_file(path: Path, config: Path | None) -> nn.Module:
     MissingDataError
         There is no such file.
     InputError
-        Not safetensors (pickle is never read), no architecture, or tensors that do not fit it.
+        Not safetensors (pickle is never read), quantized already, no plain floating point, no architecture,
+        or tensors that do not fit it.
     """
     from safetensors import SafetensorError, safe_open
+
+    from lab.jobs.weights import refuse_codes
 
     if not path.is_file():
         raise MissingDataError(f"no such model file: {path}")
@@ -37,10 +40,14 @@ def from_file(path: Path, config: Path | None) -> nn.Module:
         raise InputError(f"{path} is not a .safetensors file; pickled weights are never opened: convert them")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
+            refuse_codes(path, file.metadata() or {}, dtypes)
             kind, settings = _architecture(path, file.metadata() or {}, config)
             model = _blank(path, kind, settings)
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             _check(path, model, shapes)
+            _check_kinds(path, model, dtypes)
             model.load_state_dict({name: file.get_tensor(name) for name in shapes}, strict=True, assign=True)
     except SafetensorError as error:
         raise InputError(f"{path} is truncated or not a safetensors file ({one_line(error)})") from None
@@ -53,10 +60,6 @@ def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> 
     """Class name and settings."""
     from lab.jobs.models import read_json
 
-    if "brainit_lab_quant" in metadata:
-        raise InputError(
-            f"{path} holds a quantized model already: load it with quant.load into its bare architecture"
-        )
     if config is not None:
         source = config / "config.json" if config.is_dir() else config
         if not source.is_file():
@@ -113,4 +116,15 @@ def _check(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> 
         if shapes[name] != shape:
             raise InputError(
                 f"{path} does not fit {kind}: {name!r} is {shapes[name]}, the config says {shape}"
+            )
+
+
+def _check_kinds(path: Path, model: nn.Module, dtypes: dict[str, str]) -> None:
+    """Refuse whole numbers where the model has weights."""
+    from lab.jobs.weights import FLOATS
+
+    for name, _ in model.named_parameters():
+        if dtypes.get(name, "F32") not in FLOATS:
+            raise InputError(
+                f"{path}: {name!r} is {dtypes[name]}, not float16, bfloat16 or float32: convert it first"
             )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.metrics.distances import frechet_distance, kid, set_distance
+from lab.metrics.manifold import precision_recall
 from lab.panel import measures
 from lab.panel.bench import NULL_OFFSET, Bench
 from lab.panel.networks import DOMAIN, LITE0
@@ -68,8 +69,8 @@ class Reference:
     features: dict[str, Tensor]
     forced: list[Tensor]
     """Predictions at its own states, for each step."""
-    truth: Tensor | None
-    """Head features of the conditions' source pictures."""
+    sources: dict[str, Tensor]
+    """Features of the pictures that the conditions were made from; empty without them."""
 
 
 def reference(bench: Bench, seed: int) -> Reference:
@@ -79,10 +80,10 @@ def reference(bench: Bench, seed: int) -> Reference:
     path = [torch.cat(states[step]) for step in sorted(states)]
     pictures = bench.pictures(latents)
     features = {} if pictures is None else bench.networks.features(pictures)
-    truth = None
+    sources = {}
     if bench.sources is not None:
-        truth = bench.networks.features(measures.eight_bit(bench.sources.to(bench.device))).get("head")
-    made = Reference(seed, path, latents, pictures, features, [], truth)
+        sources = bench.networks.features(measures.eight_bit(bench.sources.to(bench.device)))
+    made = Reference(seed, path, latents, pictures, features, [], sources)
     made.forced = _forced(bench, bench.model, made)
     return made
 
@@ -128,9 +129,10 @@ def _measure(
     if pictures is not None and ref.pictures is not None:
         arrays |= _picture_arrays(bench, pictures, ref)
         features = bench.networks.features(pictures)
-        if ref.truth is not None and "head" in features:
-            arrays["two_way"] = measures.two_way(features["head"], ref.truth)
+        if "head" in ref.sources and "head" in features:
+            arrays["two_way"] = measures.two_way(features["head"], ref.sources["head"])
         numbers |= set_distances(features, ref.features)
+        numbers |= source_distances(features, ref.sources)
         if ref.seed == 0:
             shown = pictures[:SHOWN].mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     curves = {"timestep": np.array([float(t) for t in bench.scheduler.timesteps])}
@@ -160,6 +162,16 @@ def set_distances(features: dict[str, Tensor], other: dict[str, Tensor]) -> dict
         if layer in features and layer in other:
             a, b = features[layer].numpy(), other[layer].numpy()
             out[f"KID({layer})"], out[f"FD({layer})"] = kid(a, b), frechet_distance(a, b)
+    return out
+
+
+def source_distances(features: dict[str, Tensor], sources: dict[str, Tensor]) -> dict[str, float]:
+    """KID, FD, precision and recall to the pictures that the conditions were made from, ``data.NAME``."""
+    out = {f"data.{name}": value for name, value in set_distances(features, sources).items()}
+    for layer in (LITE0, DOMAIN):
+        if layer in features and layer in sources:
+            found = precision_recall(features[layer].numpy(), sources[layer].numpy())
+            out |= {f"data.{name}({layer})": value for name, value in found._asdict().items()}
     return out
 
 

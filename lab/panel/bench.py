@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from lab.progress import Progress, silent
 
 NULL_OFFSET = 1000
 """Noise seeds of the null are this far from the others."""
+MOST_STEPS = 1000
+"""Timesteps that the shipped denoisers know."""
+LEAST = {"n": 4, "seeds": 1, "steps": 1, "calibrate": 4, "forced": 1}
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,15 @@ class PanelSettings:
     batch: int = 256
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 4), ("seeds", 1), ("steps", 1), ("calibrate", 4), ("forced", 1)):
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"--{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.batch < 1 or self.guidance < 0:
-            raise InputError(
-                f"batch {self.batch} and guidance {self.guidance:g}; allowed: 1 and more, 0 and more"
-            )
+        if self.steps > MOST_STEPS:
+            raise InputError(f"--steps is {self.steps}; it must be 1 to {MOST_STEPS}")
+        if self.batch < 1:
+            raise InputError(f"--batch is {self.batch}; it must be at least 1")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise InputError(f"--guidance is {self.guidance:g}; it must be 0 or a larger number, 1 for none")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain settings."""
@@ -149,42 +155,40 @@ def open_bench(
     MissingDataError
         Another model without a recording, or a recording with guidance that lacks its null condition.
     InputError
-        More pictures than there are conditions.
+        More pictures than there are conditions; a recording of another model, or of other steps or guidance;
+        a part of a shipped model.
     """
     from lab import zoo
+    from lab.jobs.preflight import check_recording, check_sampling
 
     where = torch.device(device)
+    if name in zoo.DENOISERS and part is not None:
+        raise InputError(f"--part {part} picks from a pipeline; the shipped model {name!r} has no parts")
+    store = check_recording(name, recording)
+    if store is not None:
+        check_sampling(store, settings.steps, settings.guidance)
     if name in zoo.DENOISERS:
-        return _zoo_bench(name, settings, where, recording, progress)
-    if recording is None:
-        raise MissingDataError(
-            f"{name!r} is no shipped denoiser, so there is nothing to calibrate and compare on: make a "
-            "recording with quant.record, then give --recording FOLDER"
-        )
-    return _recorded_bench(name, settings, where, recording, part)
+        return _zoo_bench(name, settings, where, store, progress)
+    return _recorded_bench(name, settings, where, store, part)
 
 
 def _zoo_bench(
-    name: str, settings: PanelSettings, device: torch.device, recording: Path | None, progress: Progress
+    name: str, settings: PanelSettings, device: torch.device, store: Any, progress: Progress
 ) -> Bench:
-    import quant
     from lab import recordings, zoo
 
-    made = settings.calibrate
-    if recording is None:
-        store = recordings.zoo_recording(
-            name, n=made, steps=settings.steps, guidance=settings.guidance, device=str(device),
-            progress=progress,
-        )  # fmt: skip
-    else:
-        store = quant.Trajectories.open(recording)
-        made = len(store)
+    made = settings.calibrate if store is None else len(store)
     free = recordings.order(made)
     if len(free) < settings.n:
         raise InputError(
             f"--n {settings.n}: {len(free)} shipped pictures are left besides the {made} of the recording; "
-            f"give at most {len(free)}"
+            + (f"give at most {len(free)}" if len(free) >= LEAST["n"] else "record fewer (--calibrate)")
         )
+    if store is None:
+        store = recordings.zoo_recording(
+            name, n=made, steps=settings.steps, guidance=settings.guidance, device=str(device),
+            progress=progress,
+        )  # fmt: skip
     rows = free[: settings.n]
     autoencoder = zoo.load("autoencoder-64", str(device))
     return Bench(
@@ -198,21 +202,14 @@ def _zoo_bench(
 
 
 def _recorded_bench(
-    name: str, settings: PanelSettings, device: torch.device, recording: Path, part: str | None
+    name: str, settings: PanelSettings, device: torch.device, store: Any, part: str | None
 ) -> Bench:
-    import quant
     from lab.jobs.models import open_model
     from lab.recordings import recorded_scheduler
 
-    store = quant.Trajectories.open(recording)
-    if settings.steps != store.settings["n_steps"] or settings.guidance != store.settings["guidance"]:
-        raise InputError(
-            f"the recording at {recording} has {store.settings['n_steps']} steps and guidance "
-            f"{store.settings['guidance']:g}; give --steps and --guidance the same"
-        )
     null = store.null_condition
     if settings.guidance != 1.0 and null is None:
-        raise MissingDataError(f"the recording at {recording} lacks its null condition: record it again")
+        raise MissingDataError(f"the recording at {store.path} lacks its null condition: record it again")
     samples = [store.sample(key) for key in store.keys("evaluate")]
     conditions = None
     said = "the model takes no condition"

@@ -99,7 +99,12 @@ def parse(name: str, model: str = "") -> Recipe:
         field, equals, value = word.partition("=")
         if not equals or not field:
             raise InputError(f"recipe {name!r}: {word!r} is no change; write PRESET+field=value")
-        changes[field] = yaml.safe_load(value)
+        try:
+            changes[field] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(
+                f"recipe {name!r}: {value!r} is no value for {field}; write a number, true, false or a name"
+            ) from None
     if preset.endswith(PRESET_FILES):  # a preset that a method saved is known by its file's name
         name = CHANGE.join([Path(preset).stem, *words])
     recipe = Recipe(name, preset, changes)

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from lab.panel.memory import EXACT, SAMPLED
 from lab.panel.networks import DOMAIN, LITE0
 from lab.panel.orderings import LARGER_IS_BETTER
 from lab.panel.recipes import FULL, OTHER_SEED
 from lab.panel.statistics import Scores
 
 SETS = tuple(f"{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID", "FD"))
-PER_SEED = ("noise_nmse", *SETS, "calibrate_seconds", "calibrate_peak_bytes")
+DATA = tuple(
+    f"data.{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID", "FD", "precision", "recall")
+)
+"""To the pictures that the conditions were made from; parts of before these were measured lack them."""
+PER_SEED = ("noise_nmse", *SETS, *DATA, "calibrate_seconds")
 COSTS = (
     "bytes", "bytes_before", "bytes_quantized", "weight_bits", "tera_bit_ops", "bit_ops_share",
     "layers_quantized", "layers", "execution", "from_codes",
@@ -81,10 +86,24 @@ def _row(scores: Scores, recipe: str) -> dict[str, Any]:
         values = scores.scalars(recipe, name)
         if values:
             row |= {name: float(np.mean(values)), **_span(name, values)}
+    row |= _peak(scores, recipe)
     for name in SETS:
         high = scores.scalars(recipe, f"{name}.high")
         row |= {f"{name}.null_high": max(high)} if high else {}
     return row | {name: numbers[name] for name in COSTS if name in numbers}
+
+
+def _peak(scores: Scores, recipe: str) -> dict[str, Any]:
+    """Peak memory and how it was measured, if at all seeds in one way that can be trusted.
+
+    Parts of before read the growth of resident memory over whatever had been freed: these are dropped.
+    """
+    hows = {part.numbers.get("calibrate_peak_how") for part in scores.parts[recipe].values()}
+    values = scores.scalars(recipe, "calibrate_peak_bytes")
+    if not values or len(hows) > 1 or not hows <= {EXACT, SAMPLED}:
+        return {}
+    name = "calibrate_peak_bytes"
+    return {name: float(np.mean(values)), **_span(name, values), "calibrate_peak_how": hows.pop()}
 
 
 def _span(name: str, values: Sequence[float]) -> dict[str, float]:

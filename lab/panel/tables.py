@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lab.panel.memory import EXACT
 from lab.panel.networks import DOMAIN, LITE0
 from lab.panel.recipes import FULL, OTHER_SEED
 
@@ -19,15 +20,23 @@ COLUMNS = (
     ("noise_nmse", "prediction error ↓", "{:.2e}", 1.0),
     (f"KID({LITE0})", "KID ↓", "{:.3g}", 1.0),
     (f"FD({DOMAIN})", "FD ↓", "{:.3f}", 1.0),
+    (f"data.KID({LITE0})", "KID to data ↓", "{:.3g}", 1.0),
+    (f"data.FD({DOMAIN})", "FD to data ↓", "{:.3f}", 1.0),
+    (f"data.precision({LITE0})", "precision ↑", "{:.3f}", 1.0),
+    (f"data.recall({LITE0})", "recall ↑", "{:.3f}", 1.0),
     ("two_way", "two-way ↑", "{:.3f}", 1.0),
     ("pixcorr", "PixCorr ↑", "{:.3f}", 1.0),
     ("weight_bits", "bits a weight", "{:.2f}", 1.0),
     ("bytes", "MB", "{:.2f}", 1e-6),
     ("bit_ops_share", "bit-ops", "{:.1%}", 1.0),
     ("calibrate_seconds", "calibrated in, s", "{:.1f}", 1.0),
-    ("calibrate_peak_bytes", "peak, MB", "{:.0f}", 1e-6),
+    ("calibrate_peak_bytes", "peak, MB", "{:.1f}", 1e-6),
 )
 """Name, heading, form, factor."""
+NEVER = (
+    "class agreement and entropy (a condition is the tokens of a picture, not a class)",
+    "latency (simulated low-bit arithmetic has none that means anything)",
+)
 LISTED = 8
 """Claims that were not run are named up to so many."""
 NOTES = (
@@ -37,12 +46,16 @@ NOTES = (
     f"full-precision model's own pictures at the same seeds. KID is KID({LITE0}), FD is FD({DOMAIN}): "
     "neither is comparable with numbers from other networks; KID is unbiased, so it falls below 0 for sets "
     "that share their noise. Prediction error: of the denoiser at the full-precision model's states, "
-    "relative to its power, mean over timesteps. Two-way: how often a picture is nearer (by correlation of "
+    "relative to its power, mean over timesteps. To data: to the pictures that the conditions were made "
+    "from, the same for all recipes; precision and recall are of these too, by 3 nearest neighbours in "
+    f"{LITE0} (Kynkäänniemi et al. 2019). Two-way: how often a picture is nearer (by correlation of "
     "EfficientNet-Lite0 head features) to the picture its condition was made from than to another one; "
     "chance 0.5. PixCorr: correlation with that picture. Bit-ops: share of 16x16-bit operations. Calibration "
     "is timed in a process that may share its machine with others that calibrate: an order of magnitude, no "
-    "benchmark."
+    "benchmark. Peak: memory that calibrating needed beyond the model, counted by CUDA's allocator; resident "
+    "memory on the CPU is too coarse to stand beside it and is left to the CSV."
 )
+PEAK, PEAK_HOW = "calibrate_peak_bytes", "calibrate_peak_how"
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -57,8 +70,8 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def cell(row: Mapping[str, Any], name: str, form: str, factor: float, bounds: bool = True) -> str:
     """One number for a person, with its interval where there is one."""
-    value = row.get(name)
-    if not isinstance(value, int | float):
+    value = shown(row, name)
+    if value is None:
         return "–"
     said = form.format(value * factor)
     low, high = row.get(f"{name}.low"), row.get(f"{name}.high")
@@ -69,14 +82,39 @@ def cell(row: Mapping[str, Any], name: str, form: str, factor: float, bounds: bo
 
 def shown_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, float]]:
     """Columns that at least one row has."""
-    return [c for c in COLUMNS if any(isinstance(row.get(c[0]), int | float) for row in rows)]
+    return [c for c in COLUMNS if any(shown(row, c[0]) is not None for row in rows)]
+
+
+def shown(row: Mapping[str, Any], name: str) -> float | None:
+    """Return a row's number for a table; none for a peak that was not counted exactly."""
+    value = row.get(name)
+    if not isinstance(value, int | float):
+        return None
+    if name == PEAK:  # tables of before have no word on how, but were exact on CUDA
+        how = row.get(PEAK_HOW) or (EXACT if str(row.get("calibrate_on")).startswith("cuda") else "")
+        return value if how == EXACT else None
+    return value
+
+
+def not_measured(result: Mapping[str, Any]) -> list[str]:
+    """Name what a panel of quality would have and this one has not, and why."""
+    out = list(result["about"].get("missing") or [])
+    if not any(key.startswith("data.") for row in result["rows"] for key in row):
+        out.append("distances to source pictures (there are none, or the parts are older than the measure)")
+    return [*out, *NEVER]
+
+
+def peaks(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many recipes' peak memory was measured which way; nothing where no row says."""
+    hows = [row[PEAK_HOW] for row in rows if row.get(PEAK_HOW)]
+    return ", ".join(f"{hows.count(how)} by {how}" for how in sorted(set(hows)))
 
 
 def to_markdown(result: Mapping[str, Any], figure: str | None = None) -> str:
     """Write the main columns, gates and orderings, for a repository; `figure` lies beside the file."""
     about, rows = result["about"], result["rows"]
     columns = shown_columns(rows)
-    lines = [f"# Post-training quantization of {about['model']}", "", _made_by(about), "", NOTES, ""]
+    lines = [f"# Post-training quantization of {about['model']}", "", _made_by(result), "", NOTES, ""]
     lines += [f"![Quality over stored size, by recipe]({figure})", ""] if figure else []
     lines += _table(
         ["recipe", *(c[1] for c in columns)],
@@ -85,6 +123,7 @@ def to_markdown(result: Mapping[str, Any], figure: str | None = None) -> str:
     places = [row["calibrate_on"] for row in rows if row.get("calibrate_on")]
     counts = ", ".join(f"{places.count(place)} on {place}" for place in sorted(set(places)))
     lines += ["", f"Calibrated: {counts} (`calibrate_on` in the JSON)."] if counts else []
+    lines += ["", f"Peak memory: {peaks(rows)} (`{PEAK_HOW}`)."] if peaks(rows) else []
     if len({row["seeds"] for row in rows}) > 1:
         lines += [
             "",
@@ -135,9 +174,10 @@ def span(row: Mapping[str, Any]) -> str:
     return said + (claim if row["gap"] else "")
 
 
-def _made_by(about: Mapping[str, Any]) -> str:
+def _made_by(result: Mapping[str, Any]) -> str:
+    about = result["about"]
     versions = ", ".join(f"{k} {v}" for k, v in sorted(about["versions"].items()))
-    missing = f" Not measured: {'; '.join(about['missing'])}." if about.get("missing") else ""
+    missing = f" Not measured: {'; '.join(not_measured(result))}."
     count = about.get("merged", 1)
     merged = "" if count < 2 else f" Put together from {count} calls that shared these recipes among them."
     return (

@@ -100,16 +100,17 @@ class Work:
         where = self.calibrate_on(recipe) if self.calibrate_on else self.bench.device
         model = self.bench.fresh().to(where)
         store = self.bench.recording if recipe.calibrates else None
-        began = time.perf_counter()
         with PeakMemory(where) as memory:
+            began = time.perf_counter()
             ledger = quant.quantize_(
                 model, recipe.config(), trajectories=store, seed=seed, keep_originals=False,
                 progress=self.inner,
             )  # fmt: skip
+            seconds = time.perf_counter() - began
         taken = {
             "method": recipe.method,
             "policy": quant.get_preset(recipe.preset).policy,
-            "calibrate_seconds": time.perf_counter() - began,
+            "calibrate_seconds": seconds,
             "calibrate_peak_bytes": memory.bytes,
             "calibrate_peak_how": memory.how,
             "calibrate_on": str(where),

@@ -16,7 +16,7 @@ from lab.files import replacing
 from lab.images import write_picture
 from lab.panel.networks import DOMAIN, LITE0
 from lab.panel.recipes import FULL, OTHER_SEED
-from lab.panel.tables import COLUMNS, NOTES, cell, shown_columns, span
+from lab.panel.tables import COLUMNS, NOTES, cell, not_measured, peaks, shown_columns, span
 from lab.report.block import Block, figure, sentence, table
 from lab.report.document import HTMLDocument
 from lab.report.page import render_block, render_page
@@ -40,7 +40,7 @@ def write_report(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray], 
     """
     for name, plate in figures(result).items():
         with replacing(out / "figures" / f"{name}.png") as temporary:
-            temporary.write_bytes(plate("light").png())
+            temporary.write_bytes(plate("light").png(foot=True))
     if pictures:
         write_picture(grid(_ordered(result, pictures)), out / "grid.webp")
     return document(result, pictures).save_as_html(out / "report.html")
@@ -224,7 +224,8 @@ def _made(result: Mapping[str, Any]) -> list[Block]:
         ("recording", about["recording"]),
         ("bit-operations", about["bit_ops_rule"]),
         ("set distances", f"KID and FD in {LITE0} and {DOMAIN}; the second network is the project's own"),
-        ("not measured", "; ".join(about["missing"]) or "everything was"),
+        ("peak memory", peaks(result["rows"]) or "nothing calibrated here"),
+        ("not measured", "; ".join(not_measured(result))),
         ("date, commit", f"{about['date']}, {about['commit']}"),
         *((k, v) for k, v in sorted(about["versions"].items())),
     ]

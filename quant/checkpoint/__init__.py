@@ -1,6 +1,6 @@
 """One safetensors file for a quantized model: packed codes, plain scales, side branches, a JSON header."""
 
-from quant.checkpoint.nunchaku import export_nunchaku, read_nunchaku
+from quant.checkpoint.nunchaku_files import export_nunchaku, read_nunchaku
 from quant.checkpoint.reading import load, read_header
 from quant.checkpoint.writing import export
 

@@ -8,27 +8,21 @@ are read.
 Covered: INT4 in groups of 64 (unsigned inputs after a GELU included). *Assumed*, since no document says it:
 padding is zero (scales and smoothing 1), a layer without a branch has 16 zero ranks. Not covered: NVFP4, and
 the engine's fused modules (q, k, v in one linear, adaLN rows interleaved), which are a matter of its model
-classes. ``unsigned_layers`` in the header is ours: the tensors do not say which inputs have no sign.
+classes. Whole files: `quant.checkpoint.nunchaku_files`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from quant.checkpoint import fragments as order
 from quant.encoded import EncodedWeight, LayerResult
-from quant.errors import InputError, MissingDataError
+from quant.errors import InputError
 from quant.granularity import Granularity
 from quant.grid import IntGrid
-from quant.install import quant_layers
 from quant.modules import QuantLayer
 from quant.parts import LowRank, Smooth
 from quant.quantizer import Quantizer
@@ -39,7 +33,8 @@ SHIFT = 0.171875
 
 OLD_NAMES = {"smooth": "smooth_factor", "lora_down": "proj_down", "lora_up": "proj_up"}
 NAMES = ("qweight", "wscales", "bias", "smooth_factor", "proj_down", "proj_up")
-_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+IGNORED = ("smooth_factor_orig", "smooth_orig")
+DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def to_nunchaku(layer: QuantLayer, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
@@ -60,8 +55,9 @@ def to_nunchaku(layer: QuantLayer, dtype: torch.dtype = torch.bfloat16) -> dict[
     Raises
     ------
     InputError
-        The layer has another format, transform or branch.
+        The layer has another format, transform or branch; `dtype` is another or cannot hold its values.
     """
+    check_dtype(dtype)
     reason = why_not(layer)
     if reason:
         raise InputError(f"this layer has no place in Nunchaku's layout: {reason}")
@@ -85,7 +81,18 @@ def to_nunchaku(layer: QuantLayer, dtype: torch.dtype = torch.bfloat16) -> dict[
         "proj_down": order.pack_branch(_pad(down, columns, rank), True),
         "proj_up": order.pack_branch(_pad(up, rows, rank), False),
     }
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{name} of this layer is not finite in {DTYPES[dtype]}: write torch.bfloat16")
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse a type that the engine does not read."""
+    if dtype not in DTYPES:
+        raise InputError(
+            f"dtype {dtype} has no place in Nunchaku's layout, allowed: torch.bfloat16, torch.float16"
+        )
 
 
 def why_not(layer: nn.Module) -> str | None:
@@ -110,7 +117,7 @@ def why_not(layer: nn.Module) -> str | None:
 
 
 def from_nunchaku(
-    tensors: dict[str, Tensor], shape: tuple[int, int], *, unsigned: bool = False, rank: int | None = None
+    tensors: dict[str, Tensor], shape: tuple[int, ...], *, unsigned: bool = False, rank: int | None = None
 ) -> LayerResult:
     """Undo `to_nunchaku`.
 
@@ -132,24 +139,15 @@ def from_nunchaku(
     Raises
     ------
     InputError
-        A tensor is missing, has another size, or has something in its padding.
+        A tensor is missing, unknown, or has another size or type, values that cannot be, or something in its
+        padding.
     """
-    found = {OLD_NAMES.get(name, name): tensor for name, tensor in tensors.items()}
-    missing = [name for name in NAMES if name not in found and name != "bias"]
-    if missing:
-        raise InputError(f"the linear has no {missing[0]!r}: is it INT4 SVDQuant in Nunchaku's layout?")
-    (n, k), dtype = shape, found["wscales"].dtype
-    rows, columns = _up(n, order.ROWS), _up(k, order.COLUMNS)
-    ranks = found["proj_down"].shape[-1]
-    wanted = {
-        "qweight": (rows, columns // 2), "wscales": (columns // order.GROUP, rows), "bias": (rows,),
-        "smooth_factor": (columns,), "proj_down": (columns, ranks), "proj_up": (rows, ranks),
-    }  # fmt: skip
-    for name, size in wanted.items():
-        if name in found and tuple(found[name].shape) != size:
-            raise InputError(f"{name} is {tuple(found[name].shape)}, a linear of {n} x {k} has {size}")
-    if dtype not in _DTYPES:
-        raise InputError(f"wscales are {dtype}: only INT4 files with 16-bit scales are read, NVFP4 is not")
+    found = _named(tensors)
+    n, k = _check_sizes(found, shape)
+    _check_values(found, k)
+    dtype, ranks = found["wscales"].dtype, found["proj_down"].shape[1]
+    if rank is not None and not 0 <= rank <= ranks:
+        raise InputError(f"rank is {rank}, the linear's branch has 0 to {ranks}")
     codes = order.unpack_codes(found["qweight"])
     down, up = order.unpack_branch(found["proj_down"], True), order.unpack_branch(found["proj_up"], False)
     for name, table in {"qweight": codes[n:], "qweight ": codes[:, k:], "proj_down": down[k:]}.items():
@@ -158,11 +156,11 @@ def from_nunchaku(
     scale = order.unpack_scales(found["wscales"])[:n, : -(-k // order.GROUP)].unsqueeze(-1)
     group = Granularity(kind="group", group_size=order.GROUP)
     weight = Quantizer(
-        grid=IntGrid(bits=4), granularity=group, schedule=Schedule(kind="static"), scale_dtype=_DTYPES[dtype]  # type: ignore
+        grid=IntGrid(bits=4), granularity=group, schedule=Schedule(kind="static"), scale_dtype=DTYPES[dtype]  # type: ignore
     )  # fmt: skip
     mode: Any = "unsigned" if unsigned else "symmetric"
     activation = Quantizer(
-        grid=IntGrid(bits=4, mode=mode), granularity=group, scale_dtype=_DTYPES[dtype]  # type: ignore
+        grid=IntGrid(bits=4, mode=mode), granularity=group, scale_dtype=DTYPES[dtype]  # type: ignore
     )  # fmt: skip
     kept = ranks if rank is None else rank
     branch = LowRank(down[:k, :kept].T, up[:n, :kept]) if kept else None
@@ -178,107 +176,63 @@ def from_nunchaku(
     )
 
 
-def export_nunchaku(
-    model: nn.Module, path: str | Path, dtype: torch.dtype = torch.bfloat16
-) -> dict[str, str]:
-    """Write every SVDQuant linear of a quantized model in the engine's layout, all else as it is.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-    path : str or Path
-        Ends in ``.safetensors``; written beside and renamed.
-    dtype : torch.dtype
-
-    Returns
-    -------
-    dict of str to str
-        Quantized layers that have no place in the layout, decoded to `dtype`, and why.
-
-    Raises
-    ------
-    InputError
-        No layer has a place, or the folder does not exist.
-    """
-    target = Path(path)
-    if target.suffix != ".safetensors" or not target.parent.is_dir():
-        raise InputError(f"{target} must end in .safetensors and lie in an existing folder")
-    layers = quant_layers(model)
-    reasons = {name: why_not(layer) for name, layer in layers.items()}
-    fitting = [name for name, reason in reasons.items() if reason is None]
-    if not fitting:
-        first = next(iter(reasons.items()), ("none", "the model is not quantized"))
-        raise InputError(f"no layer has a place in Nunchaku's layout; {first[0]!r}: {first[1]}")
-    tensors: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        if reasons[name] is None:
-            tensors.update({f"{name}.{key}": t for key, t in to_nunchaku(layer, dtype).items()})
-    for name, tensor in model.state_dict().items():
-        owner = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
-        if owner is None:
-            tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
-    left = {name: reason for name, reason in reasons.items() if reason is not None}
-    for name in left:
-        tensors[f"{name}.weight"] = effective_weight(layers[name]).to(dtype)
-        bias = layers[name].bias
-        if bias is not None:
-            tensors[f"{name}.bias"] = bias.detach().to(dtype)
-    metadata = {
-        "model_class": type(model).__name__,
-        "quantization_config": json.dumps(_config(layers, fitting)),
-    }
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return left
+def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by their newer names; exactly those of one INT4 linear."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        new = OLD_NAMES.get(name, name)
+        if new in found:
+            raise InputError(f"the linear has {new!r} twice, under its older name too")
+        if new in NAMES:
+            found[new] = tensor
+        elif new not in IGNORED:
+            raise InputError(
+                f"the linear has {name!r}, which INT4 SVDQuant has not: NVFP4 (wtscale, wcscales) and AWQ "
+                "(wzeros) are not read"
+            )
+    missing = [name for name in NAMES if name not in found and name != "bias"]
+    if missing:
+        raise InputError(f"the linear has no {missing[0]!r}: is it INT4 SVDQuant in Nunchaku's layout?")
+    return found
 
 
-def read_nunchaku(path: str | Path, shapes: dict[str, tuple[int, int]]) -> dict[str, LayerResult]:
-    """Read the SVDQuant linears of a file.
+def _check_sizes(found: dict[str, Tensor], shape: tuple[int, ...]) -> tuple[int, int]:
+    """Insist on the types and sizes of a linear's tensors; its (N, K)."""
+    if len(shape) != 2:
+        raise InputError(f"a weight of shape {tuple(shape)} is no linear's: only (N, K) is read")
+    n, k = shape
+    rows, columns = _up(n, order.ROWS), _up(k, order.COLUMNS)
+    down = found["proj_down"]
+    ranks = down.shape[1] if down.ndim == 2 else 0
+    wanted = {
+        "qweight": (rows, columns // 2), "wscales": (columns // order.GROUP, rows), "bias": (rows,),
+        "smooth_factor": (columns,), "proj_down": (columns, ranks), "proj_up": (rows, ranks),
+    }  # fmt: skip
+    for name, size in wanted.items():
+        if name in found and tuple(found[name].shape) != size:
+            raise InputError(f"{name} is {tuple(found[name].shape)}, a linear of {n} x {k} has {size}")
+    if not ranks or ranks % order.RANKS:
+        raise InputError(f"proj_down has {ranks} ranks, not a positive multiple of {order.RANKS}")
+    if found["wscales"].dtype not in DTYPES:
+        raise InputError(
+            f"wscales are {found['wscales'].dtype}: only INT4 files with 16-bit scales are read, NVFP4 is not"
+        )
+    for name, tensor in found.items():
+        allowed = (torch.int8,) if name == "qweight" else tuple(DTYPES)
+        if tensor.dtype not in allowed:
+            raise InputError(f"{name} is {tensor.dtype}, allowed: {', '.join(map(str, allowed))}")
+    return n, k
 
-    Parameters
-    ----------
-    path : str or Path
-    shapes : dict of str to (N, K)
-        Linears that the model has; a file's padding hides their sizes.
 
-    Returns
-    -------
-    dict of str to LayerResult
-        By layer name; `quant.install.install_` puts them into a model.
-
-    Raises
-    ------
-    MissingDataError
-        No such file.
-    InputError
-        Damaged, without such linears, or with a linear that the model lacks.
-    """
-    if not Path(path).is_file():
-        raise MissingDataError(f"no file {path}: give a safetensors file in Nunchaku's layout")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            config = json.loads((file.metadata() or {}).get("quantization_config", "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is truncated or not a safetensors file ({error})") from None
-    names = [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]
-    if not names:
-        raise InputError(f"{path} has no linear in Nunchaku's layout (no name ends in .qweight)")
-    unsigned = set(config.get("unsigned_layers", ())) if isinstance(config, dict) else set()
-    results = {}
-    for name in names:
-        if name not in shapes:
-            raise InputError(f"{path} is for another architecture: there is no linear {name!r}")
-        own = {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.rpartition(".")[0] == name}
-        try:
-            results[name] = from_nunchaku(own, shapes[name], unsigned=name in unsigned)
-        except InputError as error:
-            raise InputError(f"{path}: {name}: {error}") from None
-    return results
+def _check_values(found: dict[str, Tensor], k: int) -> None:
+    """Insist on numbers that a layer can compute with."""
+    for name, tensor in found.items():
+        if name != "qweight" and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{name} has values that are NaN or infinite: the file is damaged")
+    if bool((found["wscales"] < 0).any()):
+        raise InputError("wscales has negative values: scales are at least 0, the file is damaged")
+    if not bool((order.unpack_vector(found["smooth_factor"])[:k] > 0).all()):
+        raise InputError("smooth_factor has values that are not positive: inputs are divided by it")
 
 
 def effective_weight(layer: QuantLayer) -> Tensor:
@@ -290,17 +244,6 @@ def effective_weight(layer: QuantLayer) -> Tensor:
     if branch is not None and hasattr(branch, "weight"):
         weight = weight + branch.weight().reshape(weight.shape)
     return weight
-
-
-def _config(layers: dict[str, QuantLayer], names: list[str]) -> dict[str, Any]:
-    number = {"dtype": "int4", "scale_dtype": None, "group_size": order.GROUP}
-    branches = [layers[name].branch for name in names]
-    ranks = [branch.down.shape[0] for branch in branches if isinstance(branch, LowRank)]
-    unsigned = [n for n in names if getattr(layers[n].transform, "shift", 0.0)]
-    return {
-        "method": "svdquant", "weight": number, "activation": number, "rank": _up(max(ranks, default=0), 16),
-        "unsigned_layers": unsigned,
-    }  # fmt: skip
 
 
 def _up(size: int, multiple: int) -> int:

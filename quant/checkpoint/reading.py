@@ -10,21 +10,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from quant.attention import install_attention_
-from quant.checkpoint.header import Header, LayerParts, digest
+from quant.attention import find_attention, install_attention_, remove_attention_
+from quant.checkpoint.architecture import check_architecture
+from quant.checkpoint.header import Header, digest
+from quant.checkpoint.rebuilding import check_format, rebuild
 from quant.checkpoint.writing import dtype_of
-from quant.encoded import EncodedWeight, LayerResult, planned_bytes
+from quant.encoded import LayerResult
 from quant.errors import InputError, MissingDataError
-from quant.granularity import weight_layout
-from quant.install import install_, refuse_quantized
-from quant.layers import find_layers
-from quant.ledger import LayerRecord, Ledger
-from quant.lowbit import packing
-from quant.parts import build
+from quant.install import install_, refuse_quantized, state_of
+from quant.layers import LayerInfo, find_layers
+from quant.ledger import Ledger
 
 
 def read_header(path: str | Path) -> Header:
-    """Header of a checkpoint: ledger and layer parts, without reading tensors.
+    """Header of a checkpoint: ledger and layer parts, without reading tensors and so without the digest.
 
     Raises
     ------
@@ -40,6 +39,8 @@ def read_header(path: str | Path) -> Header:
 def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: bool = True) -> Ledger:
     """Put an exported model into a bare one of the same architecture, in place.
 
+    Everything is checked before anything is replaced, and whatever fails then is undone.
+
     Parameters
     ----------
     path : str or Path
@@ -48,7 +49,7 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
     device : str
         Where the tensors go.
     verify : bool
-        Check the digest of all tensors (one pass over the file).
+        Check the digest of header and tensors (one pass over the file).
 
     Returns
     -------
@@ -64,31 +65,37 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
     refuse_quantized(model)
     with _opened(path) as file:
         header = Header.from_metadata(file.metadata(), path)
+        ledger = header.read_ledger(path)
+        check_architecture(model, header.architecture, path)
+        layers = _check_layers(model, ledger, path)
         # copied, since in the file they lie at any byte: products of unaligned weights differ in the last bit
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-    if verify and digest(tensors) != header.digest:
+    if verify and digest(header, tensors) != header.digest:
         raise InputError(
-            f"{path}: the tensors do not match the digest in the header: damaged or edited, export again"
+            f"{path}: header and tensors do not match the digest: damaged or edited, export again"
         )
-    ledger = header.read_ledger(path)
-    _check_layers(model, ledger, path)
+    _check_attention(model, ledger, path)
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     used: set[str] = set()
-    results = {
-        r.name: _result(r, header.parts.get(r.name), tensors, used, path) for r in ledger.layers if r.weight
-    }
+    results = _rebuild(header, ledger, layers, tensors, used, path)
     rest = {name: tensor for name, tensor in tensors.items() if name not in used}
     _check_rest(model, set(results), rest, used, path)
-    _assign(model, rest)
-    modules = dict(model.named_modules())
-    for name in results:  # the bare weight only says which dtype and device the decoded one shall have
-        blank = torch.empty(0, dtype=dtype_of(header.parts[name].dtype), device=device)
-        modules[name].weight = nn.Parameter(blank, requires_grad=False)  # type: ignore[assignment]
     ledger.bytes_header = Path(path).stat().st_size - sum(
         t.numel() * t.element_size() for t in tensors.values()
     )
-    install_(model, results, keep_originals=False).ledger = ledger
-    install_attention_(model, ledger.attention)
+    with _undone_on_failure(model):
+        _assign(model, rest)
+        modules = dict(model.named_modules())
+        for name in results:  # the bare weight only says which dtype and device the decoded one shall have
+            blank = torch.empty(0, dtype=dtype_of(header.parts[name].dtype), device=device)
+            modules[name].weight = nn.Parameter(blank, requires_grad=False)  # type: ignore[assignment]
+        try:
+            install_(model, results, keep_originals=False).ledger = ledger
+        except IndexError:
+            raise InputError(
+                f"{path}: codes stand for no value of their format; export the model again"
+            ) from None
+        install_attention_(model, ledger.attention)
     return ledger
 
 
@@ -105,7 +112,31 @@ def _opened(path: str | Path) -> Iterator:
         ) from None
 
 
-def _check_layers(model: nn.Module, ledger: Ledger, path: object) -> None:
+@contextmanager
+def _undone_on_failure(model: nn.Module) -> Iterator[None]:
+    """Put parameters, buffers, children and attributes of the root back if the body raises."""
+    tables = [
+        (table, dict(table))
+        for module in model.modules()
+        for table in (module._parameters, module._buffers, module._modules)
+    ]
+    attributes = set(model.__dict__)
+    try:
+        yield
+    except BaseException:
+        remove_attention_(model)
+        state = state_of(model)
+        if state is not None and state.hook is not None:
+            state.hook.remove()
+        for name in set(model.__dict__) - attributes:
+            del model.__dict__[name]
+        for table, before in tables:
+            table.clear()
+            table.update(before)  # type: ignore[arg-type]
+        raise
+
+
+def _check_layers(model: nn.Module, ledger: Ledger, path: object) -> dict[str, LayerInfo]:
     """Insist on the same layers of the same kind and shape; name the first difference."""
     found = {layer.name: layer for layer in find_layers(model)}
     for record in ledger.layers:
@@ -123,52 +154,43 @@ def _check_layers(model: nn.Module, ledger: Ledger, path: object) -> None:
     extra = sorted(set(found) - {record.name for record in ledger.layers})
     if extra:
         raise InputError(f"{path} is for another architecture ({ledger.model}): it has no layer {extra[0]!r}")
+    return found
 
 
-def _result(
-    record: LayerRecord, parts: LayerParts | None, tensors: dict[str, Tensor], used: set[str], path: object
-) -> LayerResult:
-    """One layer's result from its tensors, marking them as used."""
-    if parts is None or record.weight is None:
-        raise InputError(
-            f"{path}: damaged header, layer {record.name!r} has no parts; export the model again"
-        )
+def _check_attention(model: nn.Module, ledger: Ledger, path: object) -> None:
+    """Insist on attention modules of the model, and on formats for what they round."""
+    known = set(find_attention(model))
+    for name, fmt in ledger.attention.items():
+        if name not in known:
+            raise InputError(
+                f"{path} is for another architecture ({ledger.model}): this {type(model).__name__} has no "
+                f"attention module {name!r}"
+            )
+        try:
+            for side, quantizer in (("scores", fmt.scores), ("values", fmt.values)):
+                if quantizer is not None:
+                    check_format(quantizer, "linear_input", f"rounding of its {side}")
+        except InputError as error:
+            raise InputError(f"{path}: damaged header, {name!r}: {error}; export the model again") from None
 
-    def take(key: str) -> Tensor:
-        name = f"{record.name}.{key}"
-        if name not in tensors:
-            raise InputError(f"{path}: tensor {name!r} is missing; export the model again")
-        used.add(name)
-        return tensors[name]
 
-    layout = weight_layout(record.kind)
-    packed = take("codes")
-    row = record.n_weights // record.shape[0]
-    expected = (record.shape[0], packing.packed_bytes(row, record.weight.bits))
-    if tuple(packed.shape) != expected or packed.dtype != torch.uint8:
-        raise InputError(
-            f"{path}: codes of {record.name!r} are {tuple(packed.shape)}, expected uint8 {expected}"
-        )
-    params = {name: take(f"weight_{name}") for name in parts.weight_params}
-    stored = {"codes": packed, **params}
-    size = sum(t.numel() * t.element_size() for t in stored.values())
-    if size != sum(planned_bytes(record.weight, record.shape, layout).values()):
-        raise InputError(
-            f"{path}: parameters of {record.name!r} do not fit its format; export the model again"
-        )
-    quantizer = "input_quantizer"
-    bias = f"{record.name}.bias"
-    return LayerResult(
-        weight=EncodedWeight(record.weight, layout, record.shape, packed, params),
-        activation=record.activation,
-        activation_params={name: take(f"{quantizer}.{name}") for name in parts.activation_params},
-        timesteps=take(f"{quantizer}.timesteps") if parts.timesteps else None,
-        transform=build(
-            parts.transform, {n: take(f"transform.{n}") for n in (parts.transform or {}).get("shapes", {})}
-        ),
-        branch=build(parts.branch, {n: take(f"branch.{n}") for n in (parts.branch or {}).get("shapes", {})}),
-        bias=take("bias") if bias in tensors else None,
-    )
+def _rebuild(
+    header: Header, ledger: Ledger, layers: dict[str, LayerInfo], tensors: dict[str, Tensor], used: set[str],
+    path: object,
+) -> dict[str, LayerResult]:  # fmt: skip
+    """Every quantized layer's result, marking the tensors that were used."""
+    records = {record.name: record for record in ledger.layers if record.weight is not None}
+    wrong = sorted(set(records) ^ set(header.parts))
+    if wrong:
+        what = "has no parts" if wrong[0] in records else "has parts but is not quantized"
+        raise InputError(f"{path}: damaged header, layer {wrong[0]!r} {what}; export the model again")
+    results = {}
+    for name, record in records.items():
+        try:
+            results[name] = rebuild(record, layers[name], header.parts[name], tensors, used)
+        except InputError as error:
+            raise InputError(f"{path}: {name!r}: {error}; export the model again") from None
+    return results
 
 
 def _check_rest(
@@ -178,7 +200,7 @@ def _check_rest(
     expected = {}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if name.rpartition(".")[0] not in quantized:
-            expected[name] = tuple(tensor.shape)
+            expected[name] = tensor
     missing, extra = sorted(set(expected) - set(rest)), sorted(set(rest) - set(expected))
     if missing or extra:
         what = f"lacks {missing[0]!r}" if missing else f"has {extra[0]!r} that the model lacks"
@@ -187,11 +209,17 @@ def _check_rest(
     for name in sorted(quantized):
         if (f"{name}.bias" in biased) != (f"{name}.bias" in used):
             raise InputError(f"{path} is for another architecture: only one of them has a bias in {name!r}")
-    for name, shape in expected.items():
+    for name, tensor in expected.items():
+        shape = tuple(tensor.shape)
         if tuple(rest[name].shape) != shape:
             raise InputError(
                 f"{path} is for another architecture: {name!r} is {tuple(rest[name].shape)} in the file, "
                 f"{shape} in the model"
+            )
+        if rest[name].is_floating_point() != tensor.is_floating_point():
+            raise InputError(
+                f"{path} is for another architecture: {name!r} is {rest[name].dtype} in the file, "
+                f"{tensor.dtype} in the model"
             )
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from quant.checkpoint.architecture import describe
 from quant.checkpoint.header import KEY, Header, LayerParts, digest
 from quant.errors import InputError
 from quant.install import quant_layers, state_of
@@ -36,7 +37,7 @@ def export(model: nn.Module, path: str | Path) -> Path:
     Raises
     ------
     InputError
-        The model is not quantized, or the folder does not exist.
+        The model is not quantized or has no ledger, or the folder does not exist.
     """
     target = Path(path)
     state = state_of(model)
@@ -46,11 +47,17 @@ def export(model: nn.Module, path: str | Path) -> Path:
         raise InputError(f"{target} must end in .safetensors")
     if not target.parent.is_dir():
         raise InputError(f"folder {target.parent} does not exist: make it first")
+    if state.ledger is None:
+        raise InputError(
+            "the model has no ledger (its layers were installed from a Nunchaku file): quant.export writes "
+            "what quant.quantize_ or quant.load made; use quant.checkpoint.export_nunchaku"
+        )
     tensors = collect(model)
     ledger: Ledger = state.ledger
     record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0})
     parts = {name: _parts(layer) for name, layer in quant_layers(model).items()}
-    header = Header(ledger=record.to_dict(), parts=parts, digest=digest(tensors))
+    header = Header(architecture=describe(model), ledger=record.to_dict(), parts=parts)
+    header.digest = digest(header, tensors)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         save_file(tensors, temporary, metadata={KEY: header.to_text()})

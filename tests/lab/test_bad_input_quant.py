@@ -72,7 +72,7 @@ def another_architecture(tmp: Path) -> list[str]:
 
 
 TABLE: dict[str, Row] = {
-    "NaN in a weight": (not_finite, "'conv_in' has 1 of", 2),
+    "NaN in a weight": (not_finite, "'conv_in.weight' has 1 of", 2),
     "quantized already": (quantized_already, "holds a quantized model already", 2),
     "no recording": (no_recording, "make a recording", 4),
     "recording not there": (recording_that_is_not_there, "no trajectories at", 4),

@@ -61,6 +61,30 @@ def test_writes_tables_figures_and_one_page(
     assert run(asked) == 0
 
 
+def test_a_finished_folder_that_lost_a_file_gets_it_again(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Path] = []
+
+    def draw(module, store, seen, out, *more) -> None:  # the real one takes half a minute
+        drawn.append(out)
+        (out / "index.html").write_text("page")
+
+    monkeypatch.setattr("lab.jobs.inspect._draw", draw)
+    out = tmp_path / "o"
+    asked = command(store, out, "--layers", LAYERS, "--steps", "2")
+    assert run(asked) == run(asked) == 0 and len(drawn) == 1
+    histograms, page = out / "observation" / "histograms.npz", out / "index.html"
+    before = histograms.stat().st_mtime_ns
+    page.unlink()
+    assert run(asked) == 0 and page.is_file() and len(drawn) == 2
+    assert histograms.stat().st_mtime_ns == before  # from what was seen
+    histograms.write_bytes(b"half")
+    assert run(asked) == 0 and len(drawn) == 3
+    quant.Observation.load(out / "observation")  # whole again
+    capsys.readouterr()
+
+
 def _other(store: Path, tmp: Path) -> list[str]:
     shutil.copytree(store, tmp / "other")
     manifest = json.loads((tmp / "other" / "manifest.json").read_text())

@@ -81,7 +81,7 @@ def test_bad_models_are_one_line(folder: Path, tmp_path: Path, capsys: Capture) 
     (tmp_path / "broken" / "config.json").write_text('{"_class_name": "UNet2DModel"')
     for arguments, says in (
         ([str(tmp_path / "empty")], "no config.json"),
-        ([str(tmp_path / "broken")], "cannot be read as a diffusers model"),
+        ([str(tmp_path / "broken")], "config.json is not JSON"),
         ([str(folder), "--recipe", "rtn-w8a9"], "did you mean"),
         ([str(folder), "--part", "unet"], "not a pipeline"),
         (["unet-46"], "unknown zoo model"),

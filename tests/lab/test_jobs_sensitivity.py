@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+from PIL import Image
 
 import quant
 from lab.cli.main import run
@@ -54,6 +55,15 @@ def test_table_is_sorted_and_continued(folder: Path, tmp_path: Path, capsys: Cap
     assert all(by[layer, "3"] <= by[layer, "8"] for layer, _ in by)
     assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in result["figures"])
     assert {Path(p).name for p in result["figures"]} == {"s-layers.png", "s-bits.png"}
+    said = Image.open(result["figures"][0]).info["Description"]
+    for word in (
+        str(folder / "unet"),
+        "rtn-w4a8",
+        "2 recorded samples at 2 timesteps",
+        "seed 0",
+        "brainit-lab",
+    ):
+        assert word in said
     assert len(Sensitivity.load(out).rows) == len(values) + 2
 
     whole = out.read_bytes()
@@ -99,6 +109,18 @@ def test_other_files_are_left_alone(folder: Path, tmp_path: Path, capsys: Captur
     assert run(["sensitivity", str(folder / "unet"), "--out", str(tmp_path / "x.json")]) == 4
 
 
+def test_long_names_stay_whole_and_inside() -> None:
+    names = [f"{part}_block{s}.attentions.{i}.transformer_blocks.0.attn2.to_out.0"
+             for part, s in (("mid", ""), ("down", "s.1")) for i in (0, 1)]  # fmt: skip
+    rows = [{"layer": name, "setting": "8", "sqnr_db": 20.0 + i} for i, name in enumerate(names)]
+    plate = worst_layers(rows, "sqnr_db", "one-on", Provenance("a model"))
+    labels = plate.figure.axes[0].get_yticklabels()
+    assert "mid_block.attn.0.tb.0.attn2.to_out.0" in [label.get_text() for label in labels]
+    assert len({label.get_text() for label in labels}) == len(names)
+    plate.figure.set_dpi(144)  # as it is written
+    assert min(label.get_window_extent().x0 for label in labels) >= 0
+
+
 def test_figures_say_what_comes_first() -> None:
     source = Provenance("a model", "2 samples", 0)
     rows = [
@@ -113,6 +135,9 @@ def test_figures_say_what_comes_first() -> None:
         {"step": 1.0, "accumulated_nmse": 0.25},
     ]
     assert "final sample has 0.25" in error_along_steps(steps, source).caption
+    assert "by the base recipe" in error_along_steps(steps, source).caption
+    axis = error_by_bits(rows, "sqnr_db", source).figure.axes[0]
+    assert axis.get_ylabel() == "prediction SQNR, dB"
     for draw in (lambda: worst_layers([], "nmse", "one-on", source), lambda: error_along_steps([], source)):
         with pytest.raises(InputError, match="no rows"):
             draw()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Odd(nn.Module):
@@ -102,3 +106,36 @@ def model_name(request: pytest.FixtureRequest) -> str:
 def tiny() -> SimpleNamespace:
     """`build(name, seed)`, `inputs(name)`, `run(model, name)` for the models above."""
     return SimpleNamespace(build=build, inputs=inputs, run=run, names=tuple(BUILDERS))
+
+
+@pytest.fixture(scope="session")
+def peak_bytes() -> Callable[[Callable[[], object]], int]:
+    """``peak_bytes(work)``: most bytes of CPU tensors alive at once that `work` made."""
+    return _peak_bytes
+
+
+def _peak_bytes(work: Callable[[], object]) -> int:
+    """Peak of live tensor storage, followed through the dispatcher."""
+    live, state = {}, {"now": 0, "peak": 0}
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu":
+                    storage = tensor.untyped_storage()
+                    if storage._cdata not in live:
+                        size = storage.nbytes()
+                        live[storage._cdata] = size
+                        state["now"] += size
+                        state["peak"] = max(state["peak"], state["now"])
+                        weakref.finalize(storage, lambda key=storage._cdata: gone(key))
+            return out
+
+    def gone(key) -> None:
+        state["now"] -= live.pop(key, 0)
+
+    gc.collect()
+    with Watch():
+        work()
+    return state["peak"]

@@ -12,12 +12,11 @@ import quant
 from quant.checkpoint import fragments as order
 from quant.checkpoint.nunchaku import (
     SHIFT,
-    export_nunchaku,
     from_nunchaku,
-    read_nunchaku,
     to_nunchaku,
     why_not,
 )
+from quant.checkpoint.nunchaku_files import export_nunchaku, read_nunchaku
 from quant.encoded import EncodedWeight, LayerResult
 from quant.granularity import Granularity
 from quant.grid import IntGrid

@@ -48,6 +48,24 @@ def test_codes_times_powers_of_two_are_exact_in_e4m3(layout) -> None:
     torch.testing.assert_close(decoded @ other.T, epilogue, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", ["linear_input", "conv_input"])
+@pytest.mark.parametrize(("fine", "most"), [("pow2", 240), ("int", 120)])
+def test_unsigned_codes_leave_less_room_for_fine_scales(fine, most, layout) -> None:
+    """Inputs after GELU have codes 0..15: 15 * 2^4 is an e4m3 number and 15 * 8 an int8; 15 * 2^6 is not."""
+    q = Quantizer(grid=IntGrid(bits=4, mode="unsigned"), granularity=G64, fine=fine)
+    x = weights().abs() if layout == "linear_input" else weights().abs().reshape(8, 512, 4, 2)
+    codes, params = q.encode(x, layout)
+    assert int(codes.max()) == 15
+    operand = q.granularity.view(codes, layout).tensor.double() * fine_values(
+        params["scale_fine"], torch.float64
+    )
+    assert float(operand.max()) == most
+    exact = operand.to(torch.float8_e4m3fn if fine == "pow2" else torch.int8).double()
+    assert torch.equal(exact, operand)
+    plain = q.model_copy(update={"fine": None})
+    assert sqnr(x, plain.fake(x, layout)) - sqnr(x, q.fake(x, layout)) < {"pow2": 2.2, "int": 1.5}[fine]
+
+
 def test_every_power_of_two_and_code_is_an_e4m3_number() -> None:
     grid = torch.arange(-7, 16).double()[:, None] * 2.0 ** torch.arange(-9, 5).double()
     assert torch.equal(grid.to(torch.float8_e4m3fn).double(), grid)

@@ -25,7 +25,7 @@ class DgqConfig(BaseModel):
     attention: Literal["log", "static-log", "uniform", "none"] = Field(
         default="log",
         description="attention probabilities: powers of two below each image's largest, below the largest of "
-        "calibration, uniform, or floating point",
+        "calibration, uniform, or floating point; a module follows its first quantized projection",
     )
     attention_bits: int | None = Field(
         default=None, ge=2, le=8, description="bits of a probability; none: those of an input"

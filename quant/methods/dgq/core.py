@@ -9,7 +9,7 @@ from quant.encoded import EncodedWeight, LayerResult
 from quant.granularity import Granularity, input_layout, weight_layout
 from quant.grid import IntGrid
 from quant.layers import LayerInfo
-from quant.methods.dgq.attention import attention_formats, measured
+from quant.methods.dgq.attention import attention_formats, attention_settings, measured
 from quant.methods.dgq.config import DgqConfig
 from quant.methods.dgq.ranges import AxisRanges, table, table_bytes
 from quant.observers import MinMax, MseSearch
@@ -59,12 +59,13 @@ def handler(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -
     """Watch inputs over all timesteps, then go through the layers."""
     grouped = [line for line in plan.quantized if line.activation is not None]
     ranges = {line.name: AxisRanges(input_layout(line.kind)) for line in grouped}
-    with measured(model, config.attention != "none") as scores:
+    attention = attention_settings(model, plan)
+    with measured(model, attention) as scores:
         watch(
             model, context.trajectories, ranges, lambda name, x, t: ranges[name].update(x, t),
             samples=config.samples,
         )  # fmt: skip
-    context.attention = attention_formats(scores, config)
+    context.attention = attention_formats(scores, attention)
     modules, results = dict(model.named_modules()), {}
     for index, line in enumerate(plan.quantized):
         context.progress(index, len(plan.quantized), line.name)

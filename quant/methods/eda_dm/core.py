@@ -72,7 +72,8 @@ def handler(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context)
     generator = torch.Generator(context.device).manual_seed(context.seed)
     blocks = config.reconstruction in ("fine", "block")
     units = find_units(model, list(lines), batch, blocks)
-    splits = split_points(model) if config.split_shortcuts else {}
+    halved = any(x.activation and x.activation.granularity.kind == "input_channel" for x in lines.values())
+    splits = split_points(model) if halved else {}
     results: dict[str, LayerResult] = {}
     for index, unit in enumerate(units):
         context.progress(index, len(units), unit.name)

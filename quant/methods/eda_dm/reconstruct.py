@@ -26,7 +26,8 @@ def distance(output: Tensor, target: Tensor, as_released: bool) -> Tensor:
     The released loss sums over axis 1 always, which in sequences are the tokens.
     """
     axis = 1 if as_released or output.ndim == 4 else -1
-    return (output - target).square().sum(axis).mean()
+    wide = torch.promote_types(output.dtype, torch.float32)
+    return (output.to(wide) - target.to(wide)).square().sum(axis).mean()
 
 
 def unit_loss(

@@ -45,7 +45,8 @@ class SoftLayer(nn.Module):
         self.layer, self.line, self.inputs = (layer,), line, inputs  # a tuple: not a child, not trained
         self.drop, self.generator = drop, generator
         weight: Any = layer.weight
-        self.source = weight.detach()
+        # in bfloat16 w / s has 8 bits: codes of 8-bit weights would be off by several
+        self.source = _wide(weight.detach())
         self.params = line.weight.params(self.source, weight_layout(line.kind))
         scale = self.params["scale"].to(self.source.dtype)
         self.base = torch.floor(self.source / scale)
@@ -73,9 +74,10 @@ class SoftLayer(nn.Module):
             return x
         grid: Any = self.line.activation.grid
         qmin, qmax = grid.code_range
-        scale = self.inputs["scale"].to(x.dtype) * self.log_scale.exp()
-        zero = self.inputs["zero_point"].to(x.dtype)
-        rounded = ((round_ste_(x / scale) + zero).clamp(qmin, qmax) - zero) * scale
+        wide = _wide(x)
+        scale = self.inputs["scale"].to(wide.dtype) * self.log_scale.exp()
+        zero = self.inputs["zero_point"].to(wide.dtype)
+        rounded = (((round_ste_(wide / scale) + zero).clamp(qmin, qmax) - zero) * scale).to(x.dtype)
         if not self.drop:
             return rounded
         keep = torch.rand(x.shape, generator=self.generator, device=self.generator.device).to(x.device)
@@ -84,7 +86,8 @@ class SoftLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Run the layer on soft values."""
         layer: Any = self.layer[0]
-        x, weight = self.input(x), self.weight()
+        x = self.input(x)
+        weight = self.weight().to(x.dtype)
         if isinstance(layer, nn.Linear):
             return nn.functional.linear(x, weight, layer.bias)
         return layer._conv_forward(x, weight, layer.bias)
@@ -110,3 +113,8 @@ class SoftLayer(nn.Module):
             factor = self.log_scale.exp().float()
             inputs["scale"] = as_storage(inputs["scale"].float() * factor, False, torch.float32)
         return LayerResult(encoded, self.line.activation, inputs, notes=notes)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Arithmetic and parameters are in float32 at least, whatever the model is in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from quant.denoiser import predict
+from quant.errors import InputError
 from quant.trajectories import Batch
 
 BLOCK = re.compile(r"ResnetBlock2D|\w*TransformerBlock")
@@ -65,27 +66,44 @@ def _owner(modules: dict[str, nn.Module], layer: str) -> str:
     return layer
 
 
-def _rows(batch: Batch, rows: slice) -> tuple[Tensor, Tensor, Tensor | None]:
+def _rows(batch: Batch, rows: slice | list[int]) -> tuple[Tensor, Tensor, Tensor | None]:
     return batch.x[rows], batch.timestep[rows], None if batch.condition is None else batch.condition[rows]
 
 
 class Inputs:
     """Arguments of a module for all calibration points, cut by point.
 
-    Tensors with one row a point are cut, everything else is passed on as it was.
+    Tensors with one row a point are cut, everything else is passed on as it was. Which is which shows in a
+    call with another number of points: a table of rotary angles may by chance have as many rows as there
+    are points in a batch, and has as many in any other.
+
+    Parameters
+    ----------
+    calls : list of (arguments, number of points)
+    probe : (arguments, number of points)
+        One more call, with another number of points than the first.
+
+    Raises
+    ------
+    InputError
+        An argument's size follows the batch, but not with one row a point.
     """
 
-    def __init__(self, calls: list[tuple[Any, int]]) -> None:
+    def __init__(self, calls: list[tuple[Any, int]], probe: tuple[Any, int]) -> None:
         flat = [tree_flatten(call)[0] for call, _ in calls]
         self.spec = tree_flatten(calls[0][0])[1]
         self.count = sum(size for _, size in calls)
         self.leaves: list[Any] = []
         self.cut: list[bool] = []
-        for column in zip(*flat, strict=True):
-            rowwise = all(
-                isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size
-                for leaf, (_, size) in zip(column, calls, strict=True)
-            )
+        sizes = [size for _, size in (*calls, probe)]
+        for *column, other in zip(*flat, tree_flatten(probe[0])[0], strict=True):
+            shapes = [leaf.shape if isinstance(leaf, Tensor) else () for leaf in (*column, other)]
+            rowwise = all(shape[:1] == (size,) for shape, size in zip(shapes, sizes, strict=True))
+            if not rowwise and len(set(shapes)) > 1:
+                raise InputError(
+                    f"a block gets an argument of shape {tuple(shapes[0])} for {sizes[0]} points and "
+                    f"{tuple(shapes[-1])} for {sizes[-1]}, which cannot be cut by point: exclude its layers"
+                )
             self.cut.append(rowwise)
             self.leaves.append(torch.cat(column) if rowwise else column[0])
 
@@ -111,24 +129,27 @@ class _Reached(Exception):
 def inputs_of(model: nn.Module, name: str, batch: Batch, size: int) -> Inputs:
     """Run the model as it is now up to a module and keep what it is called with."""
     calls: list[tuple[Any, int]] = []
-    now = [0]
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(((args, kwargs), now[0]))
+        calls.append(((args, kwargs), 0))
         raise _Reached
+
+    def reach(x: Tensor, timestep: Tensor, condition: Tensor | None) -> None:
+        try:
+            predict(model, x, timestep, condition)
+        except _Reached:
+            calls[-1] = (calls[-1][0], len(x))
 
     handle = model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True)
     try:
         for start in range(0, len(batch.key), size):
-            rows = slice(start, start + size)
-            now[0] = len(batch.key[rows])
-            try:
-                predict(model, *_rows(batch, rows))
-            except _Reached:
-                continue
+            reach(*_rows(batch, slice(start, start + size)))
+        # another number of points: one, or one twice
+        again = slice(0, 1) if calls[0][1] > 1 else [0, 0]
+        reach(*_rows(batch, again))
     finally:
         handle.remove()
-    return Inputs(calls)
+    return Inputs(calls[:-1], calls[-1])
 
 
 @contextmanager

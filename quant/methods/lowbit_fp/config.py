@@ -43,5 +43,8 @@ class LowbitFpConfig(BaseModel):
     steps: int = Field(default=8, ge=1, le=1000, description="timesteps of them, evenly spread")
     rows: int = Field(default=512, ge=16, le=65536, description="input rows a layer to calibrate on")
     values: int = Field(
-        default=16384, ge=256, le=1 << 22, description="values of a tensor to try formats and clips on"
+        default=16384,
+        ge=256,
+        le=1 << 22,
+        description="values of a tensor to try formats and clips on; the largest eighth are its largest",
     )

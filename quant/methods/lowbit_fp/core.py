@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quant.calibration import LayerRows, layer_rows, spread_batches
 from quant.encoded import EncodedWeight, LayerResult
@@ -86,15 +86,11 @@ def _layer(
     encoded = EncodedWeight.from_weight(weight, line.weight, layout, shaped)
     if line.activation is None:
         return LayerResult(encoded, None, notes=notes)
-    values, largest = _inputs(seen, config, generator)
-    found, chosen = search(values, line.activation, config.clips, largest)
+    largest = float(torch.maximum(-seen.low, seen.high).max())  # of all inputs, not of the sampled rows
+    inputs = sample(seen.rows, config.values, generator)
+    found, chosen = search(inputs, line.activation, config.clips, largest)
     notes.update({f"input_{key}": value for key, value in chosen.items()})
     return LayerResult(encoded, line.activation, found, notes=notes)
-
-
-def _inputs(seen: LayerRows, config: LowbitFpConfig, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Values of the inputs, and the largest magnitude of all of them."""
-    return sample(seen.rows, config.values, generator), float(torch.maximum(-seen.low, seen.high).max())
 
 
 def _grid(quantizer: Quantizer, params: Params) -> FloatGrid | IntGrid:

@@ -10,6 +10,7 @@ from quant.methods.lowbit_fp.config import LowbitFpConfig
 from quant.rounding import floor_log2
 
 ZETA, GAMMA = 1.1, -0.1
+WARM_UP = 0.2
 
 
 def step_of(weight: Tensor, grid: FloatGrid | IntGrid, scale: Tensor) -> Tensor:
@@ -38,6 +39,18 @@ def start(fraction: Tensor) -> Tensor:
     """Variable for which `soft` gives `fraction`."""
     inner = ((fraction - GAMMA) / (ZETA - GAMMA)).clamp(1e-6, 1 - 1e-6)
     return torch.log(inner / (1 - inner))
+
+
+def undecided(h: Tensor, progress: float) -> Tensor | float:
+    """Mean of ``1 - |2h - 1|^beta``: 0 where all roundings are 0 or 1.
+
+    It rests for the first fifth of the steps (`progress` runs from 0 to 1), then beta falls from 20, where
+    only roundings near 0 or 1 feel it, to 2.
+    """
+    if progress < WARM_UP:
+        return 0.0
+    beta = 20 - 18 * (progress - WARM_UP) / (1 - WARM_UP)
+    return (1 - (2 * h - 1).abs() ** beta).mean()
 
 
 def learn(
@@ -83,9 +96,7 @@ def learn(
             h = soft(hidden * gain)
             delta = (step * (floor + h)).clamp(-edge, edge) - weight
             loss = (rows[index] @ delta.T).square().mean() / size
-            if iteration >= 0.2 * config.iterations:
-                beta = 20 - 18 * (iteration / config.iterations - 0.2) / 0.8
-                loss = loss + config.penalty * (1 - (2 * h - 1).abs() ** beta).mean()
+            loss = loss + config.penalty * undecided(h, iteration / config.iterations)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -25,7 +25,7 @@ from quant.plans import LayerPlan, Plan
 from quant.policy import REASONS, role_of
 from quant.quantizer import Quantizer, int_quantizer
 from quant.registry import Context, LayerFormat
-from quant.rotations import Rotate
+from quant.rotations import Rotate, index_dtype
 from quant.schedule import Schedule
 
 _STATIC = Schedule(kind="static")
@@ -47,7 +47,8 @@ def formats(layer: LayerInfo, config: LrqDitConfig) -> LayerFormat | str:
         if config.rotation != "none" and not can_rotate(layer):
             reason = f"not rotated: no product of small factors has {layer.shape[1]} points"
         elif config.rotation in ("adaptive", "outlier"):
-            side += 2 * layer.shape[1]  # the permutation; kept (as identity) where J says Hadamard
+            # the permutation; kept (as identity) where J says Hadamard
+            side += index_dtype(layer.shape[1]).itemsize * layer.shape[1]
     return LayerFormat(_weight(config), _activation(layer, config), side, reason)
 
 
@@ -108,7 +109,9 @@ def _layer(
 ) -> LayerResult:
     assert line.weight is not None  # only planned layers come here
     transform, notes = (None, {}) if stats is None else _transform(weight, info, config, stats, seed)
-    turned = weight.detach() if transform is None else transform.to_weight(weight.detach())
+    # a bfloat16 model's weight has no digits left for the rounding errors of a rotation
+    exact = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    turned = exact if transform is None else transform.to_weight(exact)
     params = None
     if isinstance(line.weight.grid, LogGrid):
         params = (fit_as_released if line.weight.grid.offset else fit)(turned, line.weight)
@@ -131,7 +134,7 @@ def _transform(
         return (None if factor is None else Smooth(factor, axis)), notes
     order = None
     if config.rotation in ("adaptive", "outlier"):
-        order = torch.arange(count, dtype=torch.int16, device=weight.device)
+        order = torch.arange(count, dtype=index_dtype(count), device=weight.device)
     if kind == "outlier" and stats.rows is not None:
         rows = stats.rows if factor is None else stats.rows / factor
         part = outlier_rotation(rows, config, axis, factor, seed)

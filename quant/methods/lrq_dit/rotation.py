@@ -7,7 +7,16 @@ from torch import Tensor
 
 from quant.layers import LayerInfo
 from quant.methods.lrq_dit.config import LrqDitConfig
-from quant.rotations import Rotate, blockwise, chain_matrix, chain_signs, factors_of, orthogonal, step_matrix
+from quant.rotations import (
+    Rotate,
+    blockwise,
+    chain_matrix,
+    chain_signs,
+    factors_of,
+    index_dtype,
+    orthogonal,
+    step_matrix,
+)
 
 _KEPT_ROWS = 128
 
@@ -34,7 +43,9 @@ class InputStats:
         rows = x.movedim(self.channel_axis, -1).flatten(0, -2)
         peak = rows.abs().amax(0).float()
         self.absmax = peak if self.absmax is None else torch.maximum(self.absmax, peak)
-        self.squares = self.squares + rows.square().sum(dtype=torch.float64)
+        # float32 first: in float16 the square of 256 is infinite
+        squares = rows.to(torch.promote_types(rows.dtype, torch.float32)).square()
+        self.squares = self.squares + squares.sum(dtype=torch.float64)
         self.count += rows.numel()
 
     def keep(self, x: Tensor) -> None:
@@ -92,7 +103,7 @@ def outlier_rotation(
         rows.shape[1],
         channel_axis,
         factor,
-        order.to(torch.int16),
+        order.to(index_dtype(rows.shape[1])),
         block=block,
         moves=(first, second),
         seed=seed,

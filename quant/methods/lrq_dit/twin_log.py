@@ -86,22 +86,29 @@ def _fit_sign(rows: Tensor, negative: bool, quantizer: Quantizer) -> tuple[Tenso
 def fit_as_released(weight: Tensor, quantizer: Quantizer) -> Params:
     """Parameters as the released code finds them, cut to 2^b levels.
 
-    ``log2(|w| + eta)`` of one sign, with 0 where the other sign is, is quantized uniformly between its row's
-    smallest and largest entry (or upper percentile). The zeros of the other sign count, so the top is never
-    below magnitude 1 - eta. eta and the percentiles are searched for the whole layer; the error is a sum over
-    the signs, so searching the percentile of each sign alone finds the best of all 13 x 5 x 5.
+    ``L = log2(|w| + eta)`` of one sign, with 0 where the other sign is, is quantized uniformly between its
+    row's smallest and largest entry (or upper percentile): ``delta = (high - low) / n``, n = 2^(b-1), zero
+    point ``z = round(low / delta)``, ``q = clamp(round(L / delta) - z, 0, n - 1)``, magnitude
+    ``2^(delta (q + z)) - eta``. The zeros of the other sign count, so `high` is never below log2 1. eta and
+    the percentiles are searched for the whole layer; the error is a sum over the signs, so searching the
+    percentile of each sign alone finds the best of all 13 x 5 x 5.
+
+    Notes
+    -----
+    n steps have n + 1 ends, and b bits hold n of them a sign. The released code drops the top for positive
+    weights and keeps it for negative ones; here both drop it. So the largest magnitude is a whole step below
+    `high`, on either sign.
     """
     rows, count = weight.detach().float().flatten(1), 2 ** (quantizer.bits - 1)
     dtype = DTYPES[quantizer.scale_dtype]
     best, found = torch.inf, {}
     for eta in ETAS:
-        total, params = 0.0, {"offset": torch.full((rows.shape[0], 1), eta, device=rows.device).to(dtype)}
+        offset = torch.full((rows.shape[0], 1), eta, device=rows.device).to(dtype)
+        total, params = 0.0, {"offset": offset}
         for suffix, mine in (("", rows > 0), ("_negative", rows < 0)):
-            octave = torch.where(mine, torch.log2(rows.abs() + params["offset"].float()), 0.0)
-            low = octave.amin(1, keepdim=True)
-            options = [_released_sign(rows, octave, mine, low, p, count, dtype, eta) for p in PERCENTILES]
-            error, top, step = min(options, key=lambda option: option[0])
-            params[f"scale{suffix}"], params[f"step{suffix}"] = top, step
+            octave = torch.where(mine, torch.log2(rows.abs() + offset.float()), 0.0)
+            options = [_released_sign(rows, octave, mine, offset, p, count) for p in PERCENTILES]
+            error, params[f"scale{suffix}"], params[f"step{suffix}"] = min(options, key=lambda o: o[0])
             total += error
         if total < best:
             best, found = total, params
@@ -109,14 +116,17 @@ def fit_as_released(weight: Tensor, quantizer: Quantizer) -> Params:
 
 
 def _released_sign(
-    rows: Tensor, octave: Tensor, mine: Tensor, low: Tensor, percentile: float, count: int,
-    dtype: torch.dtype, eta: float,
-) -> tuple[float, Tensor, Tensor]:  # fmt: skip
+    rows: Tensor, octave: Tensor, mine: Tensor, offset: Tensor, percentile: float, count: int
+) -> tuple[float, Tensor, Tensor]:
     """Squared error, tops and steps of one sign, one eta, one percentile."""
-    rank = min(rows.shape[1] - 1, round(percentile * (rows.shape[1] - 1)))
+    rank = round(percentile * (rows.shape[1] - 1))
     high = octave.kthvalue(rank + 1, dim=1, keepdim=True).values
-    top = torch.exp2(high).to(dtype)
-    step = ((high - low) / (count - 1)).clamp(min=2.0**-10).to(dtype)
+    low = octave.amin(1, keepdim=True)
+    # a row without this sign has no range: any step will do
+    step = ((high - low) / count).clamp(min=2.0**-10).to(offset.dtype)
+    zero = torch.round(low / step.float())
+    top = torch.exp2((zero + count - 1) * step.float()).to(offset.dtype)
+    # the arithmetic of the grid, which counts from the top
     q = torch.round((torch.log2(top.float()) - octave) / step.float()).clamp_(0, count - 1)
-    value = torch.exp2(-q * step.float()) * top.float() - eta
+    value = torch.exp2(-q * step.float()) * top.float() - offset.float()
     return torch.where(mine, value - rows.abs(), 0.0).double().square().sum().item(), top, step

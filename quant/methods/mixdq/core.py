@@ -13,7 +13,7 @@ from quant.granularity import Granularity, input_layout, weight_layout
 from quant.grid import IntGrid
 from quant.layers import LayerInfo
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
-from quant.methods.mixdq.ranges import input_ranges
+from quant.methods.mixdq.ranges import RunningRange, input_ranges
 from quant.methods.mixdq.sinks import Sink, find_sinks, is_condition, slot, slot_bytes
 from quant.plans import LayerPlan, Plan
 from quant.policy import REASONS, role_of
@@ -48,7 +48,7 @@ def formats(layer: LayerInfo, config: MixdqConfig) -> LayerFormat | str:
         shape = (1, layer.shape[1] * layer.groups, 1, 1) if layer.kind == "Conv2d" else (1, layer.shape[1])
         side = sum(param_bytes(activation.blank_params(shape, input_layout(layer.kind))).values())
     if _has_slot(config, layer.name, layer.kind, activation):
-        side += slot_bytes(layer.shape)
+        side += slot_bytes(layer.shape, layer.bytes // layer.n_weights)
     return LayerFormat(weight, activation, side, "; ".join(notes) or None)
 
 
@@ -74,23 +74,40 @@ def handler(model: nn.Module, plan: Plan, config: MixdqConfig, context: Context)
             "mixdq calibrates on recorded trajectories and got none: make them with quant.record"
         )
     lines = plan.quantized
-    slots = [line.name for line in lines if _has_slot(config, line.name, line.kind, line.activation)]
-    sinks = find_sinks(model, context.trajectories, slots, config)
-    static = [x for x in lines if x.activation is not None and x.activation.schedule.kind == "static"]
-    ranges = input_ranges(model, context.trajectories, static, sinks, config, context)
-    splits = split_points(model) if config.split_shortcuts else {}
+    own = {x.name: MixdqConfig.model_validate({**plan.config, **x.settings}) for x in lines}
+    slots = {x.name: _has_slot(own[x.name], x.name, x.kind, x.activation) for x in lines}
+    ratios = {name: own[name].sink_ratio for name, has_slot in slots.items() if has_slot}
+    sinks = find_sinks(model, context.trajectories, ratios, config.batch_size)
+    ranges = _ranges(model, lines, own, sinks, config, context)
+    halved = any(x.activation and x.activation.granularity.kind == "input_channel" for x in lines)
+    splits = split_points(model) if halved else {}
     modules = dict(model.named_modules())
     results: dict[str, LayerResult] = {}
     for index, line in enumerate(lines):
         context.progress(index, len(lines), line.name)
-        sink = sinks.get(line.name) if line.name in slots else None
-        result = _layer(modules[line.name], line, sink, line.name in slots)
+        result = _layer(modules[line.name], line, sinks.get(line.name), slots[line.name])
         if line.name in ranges and line.activation is not None:
             low, high = ranges[line.name].bounds(line.activation, splits.get(line.name))
             result.activation_params = line.activation.grid.fit_range(low, high, False, torch.float32)
         results[line.name] = result
     context.progress(len(lines), len(lines), "done")
     return results
+
+
+def _ranges(
+    model: nn.Module, lines: list[LayerPlan], own: dict[str, MixdqConfig], sinks: dict[str, Sink],
+    config: MixdqConfig, context: Context,
+) -> dict[str, RunningRange]:  # fmt: skip
+    """Range of every static input; layers with a momentum of their own cost a calibration of their own."""
+    static: dict[float | None, list[LayerPlan]] = {}
+    for line in lines:
+        if line.activation is not None and line.activation.schedule.kind == "static":
+            static.setdefault(own[line.name].momentum, []).append(line)
+    found: dict[str, RunningRange] = {}
+    for momentum, group in static.items():
+        same = config.model_copy(update={"momentum": momentum})
+        found |= input_ranges(model, context.trajectories, group, sinks, same, context)
+    return found
 
 
 def _layer(module: nn.Module, line: LayerPlan, sink: Sink | None, has_slot: bool) -> LayerResult:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.calibration import null_of
+from quant.calibration import calibration_keys, null_of
 from quant.denoiser import predict
+from quant.errors import MissingDataError
 from quant.methods.mixdq.config import MixdqConfig
 from quant.methods.mixdq.sinks import Sink
 from quant.plans import LayerPlan
@@ -65,8 +66,12 @@ def input_ranges(
     """Run the full-precision model over recorded points and follow the inputs of `lines`.
 
     Timesteps come in random order: a running average would otherwise remember the last ones only. Constant
-    sinks take no part. With guidance every point is seen under the null condition too. A layer that is never
-    reached keeps a range of one zero.
+    sinks take no part. With guidance every point is seen under the null condition too.
+
+    Raises
+    ------
+    MissingDataError
+        There are no samples to calibrate on, or a layer never ran.
     """
     if not lines:
         return {}
@@ -82,7 +87,7 @@ def input_ranges(
         modules[name].register_forward_pre_hook(_look(range_, sinks.get(name)))
         for name, range_ in ranges.items()
     ]
-    points = min(config.points, len(trajectories.keys("calibrate")) * len(trajectories.timesteps))
+    points = min(config.points, len(calibration_keys(trajectories)) * len(trajectories.timesteps))
     seen = 0
     try:
         for batch in trajectories.batches("calibrate", batch_size=config.batch_size, shuffle=context.seed):
@@ -96,11 +101,12 @@ def input_ranges(
     finally:
         for handle in handles:
             handle.remove()
-    for line in lines:
-        if ranges[line.name].low is None:
-            blank = (1, line.shape[1], 1, 1) if line.kind == "Conv2d" else (1, 1)
-            device = modules[line.name].get_parameter("weight").device
-            ranges[line.name].update(torch.zeros(blank, device=device))
+    for name, range_ in ranges.items():
+        if range_.low is None:
+            raise MissingDataError(
+                f"layer {name!r} never ran on the calibration data: exclude it, or record trajectories with "
+                "the conditions that use it"
+            )
     return ranges
 
 

@@ -105,6 +105,8 @@ def byte_costs(model: nn.Module, config: MixdqConfig, choices: Sequence[int]) ->
 def bit_operations(planned: Plan, choices: Sequence[tuple[int, int]]) -> Table:
     """Multiply-accumulates times weight bits times input bits, by layer and pair of bits.
 
+    An input that the plan leaves in floating point counts 16 bits, whatever the pair says.
+
     Raises
     ------
     InputError
@@ -113,7 +115,10 @@ def bit_operations(planned: Plan, choices: Sequence[tuple[int, int]]) -> Table:
     if any(line.macs is None for line in planned.quantized):
         raise InputError(f"bit operations need multiply-accumulates: {planned.mac_rule}")
     return {
-        line.name: {(w, a): float((line.macs or 0) * w * a) for w, a in choices} for line in planned.quantized
+        line.name: {
+            (w, a): float((line.macs or 0) * w * (16 if line.activation is None else a)) for w, a in choices
+        }
+        for line in planned.quantized
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from quant.denoiser import predict
-from quant.methods.mixdq.config import MixdqConfig
 from quant.sinks import CLOSE, SinkDrop, SinkRow
 from quant.trajectories import Trajectories
 
@@ -55,41 +54,43 @@ def is_condition(name: str) -> bool:
 
 @torch.no_grad()
 def find_sinks(
-    model: nn.Module, trajectories: Trajectories, names: Sequence[str], config: MixdqConfig
+    model: nn.Module, trajectories: Trajectories, ratios: Mapping[str, float], batch_size: int
 ) -> dict[str, Sink]:
-    """Look at the inputs of `names` for different conditions at one timestep.
+    """Look at the inputs of some layers for different conditions at one timestep.
 
     Parameters
     ----------
     model : torch.nn.Module
     trajectories : Trajectories
-    names : sequence of str
-        Linears whose input is (n, tokens, in).
-    config : MixdqConfig
+    ratios : mapping of str to float
+        By name of linears whose input is (n, tokens, in): how far a sink stands out (`sink_ratio`).
+    batch_size : int
+        Conditions of a batch.
 
     Returns
     -------
     dict
         By layer name; layers without a sink are left out.
     """
-    if not names:
+    if not ratios:
         return {}
-    inputs: dict[str, list[Tensor]] = {name: [] for name in names}
-    outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+    inputs: dict[str, list[Tensor]] = {name: [] for name in ratios}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in ratios}
     modules = dict(model.named_modules())
-    handles = [modules[name].register_forward_hook(_keep(inputs[name], outputs[name])) for name in names]
+    handles = [modules[name].register_forward_hook(_keep(inputs[name], outputs[name])) for name in ratios]
     try:
-        first, size = trajectories.timesteps[:1], config.batch_size
-        for index, batch in enumerate(trajectories.batches("calibrate", timesteps=first, batch_size=size)):
-            if index * config.batch_size >= LOOKED_AT:
+        first = trajectories.timesteps[:1]
+        batches = trajectories.batches("calibrate", timesteps=first, batch_size=batch_size)
+        for index, batch in enumerate(batches):
+            if index * batch_size >= LOOKED_AT:
                 break
             predict(model, batch.x, batch.timestep, batch.condition)
     finally:
         for handle in handles:
             handle.remove()
     found = {}
-    for name in names:
-        sink = _judge(inputs[name], outputs[name], config.sink_ratio)
+    for name, ratio in ratios.items():
+        sink = _judge(inputs[name], outputs[name], ratio)
         if sink is not None:
             found[name] = sink
     return found
@@ -134,6 +135,6 @@ def slot(layer: nn.Linear, sink: Sink | None) -> tuple[SinkDrop, SinkRow]:
     return SinkDrop(token.clone(), where.clone()), SinkRow(token.clone(), where, row, bias)
 
 
-def slot_bytes(shape: tuple[int, ...]) -> int:
-    """Bytes that `slot` takes: the token and its position twice, row and bias."""
-    return 2 * (4 * shape[1] + 8) + 2 * 4 * shape[0]
+def slot_bytes(shape: tuple[int, ...], itemsize: int) -> int:
+    """Bytes that `slot` takes, in the weight's own type: the token and its position twice, row and bias."""
+    return 2 * (itemsize * shape[1] + 8) + 2 * itemsize * shape[0]

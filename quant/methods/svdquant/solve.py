@@ -16,8 +16,8 @@ from quant.grid import Params
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import branch_weight, stored_branch
+from quant.methods.svdquant.row_scales import weight_params
 from quant.quantizer import DTYPES, Quantizer
-from quant.scales import coarse_candidates, effective, neighbours, split
 
 SHIFT = 0.171875
 """Added to the output of GELU, whose minimum is -0.16997; exact in 16 bit."""
@@ -152,7 +152,7 @@ def attempt(
         down, up, low, basis = stored_branch(source, factor, problem.rank, problem.config.svd, dtype, start)
         residual = smoothed - low
     plain = problem.quantizer.params(residual, "linear_weight") if not refine else None
-    params = plain or weight_params(residual, problem.quantizer)
+    params = plain or weight_params(residual, problem.quantizer, "linear_weight")
     codes, _ = problem.quantizer.encode(residual, "linear_weight", params)
     return _scored(problem, Candidate(factor, down, up, codes, params, 0.0, basis=basis), x)
 
@@ -171,39 +171,6 @@ def iterate(problem: Problem, factor: Tensor | None) -> Candidate:
                 break
             best = current
     return replace(best, notes={"rounds": rounds})
-
-
-def weight_params(weight: Tensor, quantizer: Quantizer) -> Params:
-    """Scales of a weight; where they have two levels, the coarse one is searched for each row.
-
-    For every row the coarse scale is the one of 16 over an octave (pow2) or a third (int) with the least
-    squared error, every group with the best of three neighbouring fine scales.
-    """
-    if quantizer.fine not in ("pow2", "int"):
-        return quantizer.params(weight, "linear_weight")
-    plain = quantizer.model_copy(update={"fine": None, "scale_dtype": "float32"})
-    view = quantizer.granularity.view(weight, "linear_weight").tensor
-    real = plain.params(weight, "linear_weight")["scale"]
-    best: Params = {}
-    least = torch.full((len(weight), 1, 1), torch.inf, device=weight.device)
-    for coarse in coarse_candidates(real, "linear_weight", quantizer.fine, 16):
-        params, errors = _best_fine(view, split(real, "linear_weight", quantizer.fine, coarse), quantizer)
-        error = errors.sum(1, keepdim=True)
-        better = error < least
-        least = torch.minimum(error, least)
-        best = {key: torch.where(better, value, best.get(key, value)) for key, value in params.items()}
-    return best
-
-
-def _best_fine(view: Tensor, params: Params, quantizer: Quantizer) -> tuple[Params, Tensor]:
-    """Fine scale of each group with the least squared error, and that error."""
-    fine, least = params["scale_fine"], torch.full_like(params["scale_fine"], torch.inf, dtype=torch.float32)
-    for option in neighbours(params):
-        fake = quantizer.grid.fake(view, effective(option, torch.float32))
-        error = (view - fake).square().sum(2, keepdim=True)
-        fine = torch.where(error < least, option["scale_fine"], fine)
-        least = torch.minimum(error, least)
-    return {**params, "scale_fine": fine}, least
 
 
 def _residual(problem: Problem, found: Candidate) -> Tensor:

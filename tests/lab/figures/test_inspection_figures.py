@@ -134,3 +134,22 @@ def test_figures_refuse_what_they_cannot_draw(draw) -> None:
     with pytest.raises(InputError) as caught:
         draw()
     assert "\n" not in str(caught.value)
+
+
+def test_the_legend_of_a_few_long_bars_lies_outside_them() -> None:
+    rows = [{"layer": f"l{i}", "kind": "Linear", "absmax": 9.0 - i / 10} for i in range(2)]
+    figure = statistic_bars(rows, "absmax", "m", SOURCE).figure
+    (legend,) = figure.legends
+    figure.draw_without_rendering()
+    assert not legend.get_window_extent().overlaps(figure.axes[0].get_tightbbox())
+
+
+def test_a_file_carries_its_caption() -> None:
+    plate = statistic_bars(ROWS, "absmax", "largest magnitude", SOURCE)
+    plain, footed = (Image.open(io.BytesIO(plate.png(foot=foot))) for foot in (False, True))
+    assert plain.info["Description"] == footed.info["Description"] == plate.caption
+    assert footed.width == plain.width and footed.height > plain.height
+    below = np.asarray(footed.convert("RGBA"))[plain.height :, :, 3]
+    assert below.any() and not below[:, -3:].any()  # written, and inside
+    assert (np.asarray(footed.convert("RGBA"))[: plain.height] == np.asarray(plain.convert("RGBA"))).all()
+    assert plate.png(foot=True) == plate.png(foot=True)

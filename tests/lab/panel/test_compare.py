@@ -96,6 +96,7 @@ def test_report_with_pictures_shows_a_failed_gate(bench: Bench, tmp_path: Path) 
     }  # fmt: skip
     result = finish(tmp_path / "r", about, made.parts, [gate], [], tmp_path / "results")
     page = (tmp_path / "r" / "report.html").read_text()
+    assert "1 pair<" in page and "1 pairs" not in page
     assert "1 of 1 gates failed: planted" in page and 'class="verdict bad"' in page
     assert (tmp_path / "r" / "grid.webp").stat().st_size > 100
     assert {p.name for p in (tmp_path / "r" / "figures").iterdir()} == {

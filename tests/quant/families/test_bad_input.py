@@ -66,7 +66,7 @@ def refused(model: nn.Module, act: Callable[[], object], says: str, code: int = 
 def test_a_weight_that_is_not_finite(method: str, value: float, family, store) -> None:
     model = family.build("unet")
     model.mid_block.resnets[0].conv1.weight.data[3, 4, 1, 1] = value
-    says = r"'mid_block\.resnets\.0\.conv1' has 1 of 9216 weights that are NaN or infinite: repair"
+    says = r"'mid_block\.resnets\.0\.conv1\.weight' has 1 of 9216 values that are NaN or infinite: repair"
     refused(model, lambda: quant.quantize_(model, recipe(method), trajectories=store("unet")), says)
 
 

@@ -1,4 +1,4 @@
-"""Low-bit floats: grids against torch's own, searches, learned rounding, and the way through the library."""
+"""Low-bit floats: grids against torch's own, and the way through the library."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from pydantic import ValidationError
 
 import quant
 from quant.encoded import EncodedWeight, planned_bytes
-from quant.granularity import Granularity
-from quant.grid import FloatGrid, IntGrid
+from quant.grid import FloatGrid
 from quant.install import quant_layers
 from quant.methods.lowbit_fp import LowbitFpConfig
 from quant.methods.lowbit_fp.core import EIGHT, FOUR, _quantizer
-from quant.methods.lowbit_fp.rounding import learn, soft, start, step_of
-from quant.methods.lowbit_fp.search import sample, search
-from quant.quantizer import Quantizer
 from quant.searched import SearchedFloatGrid
 
 ONE = {"scale": torch.ones(1)}
@@ -57,37 +53,6 @@ def test_every_four_bit_float_is_an_e4m3_number() -> None:
         assert torch.equal(values.to(torch.float8_e4m3fn).float(), values)
 
 
-def test_search_picks_the_format_for_the_tails() -> None:
-    generator = torch.Generator().manual_seed(0)
-    normal = torch.randn(40000, generator=generator)
-    heavy = normal / (torch.randn(40000, 3, generator=generator).square().mean(1)).sqrt()  # Student t(3)
-    eight = _quantizer(8, LowbitFpConfig())
-
-    def found(x: torch.Tensor, quantizer: Quantizer) -> tuple[str, float]:
-        params, notes = search(x, quantizer, 111)
-        noise = (x - quantizer.fake(x, "linear_input", params)).square().sum() / x.square().sum()
-        return notes["format"], -10 * float(torch.log10(noise))
-
-    label, decibel = found(normal, eight)
-    assert label == "fp8-e2m5" and decibel == pytest.approx(42.7, abs=0.5)
-    label, decibel = found(heavy, eight)
-    assert label == "fp8-e3m4" and decibel == pytest.approx(37.3, abs=0.7)
-    hardware = _quantizer(8, LowbitFpConfig(formats="hardware"))
-    for x in (normal, heavy):
-        assert found(x, hardware)[1] == pytest.approx(31.6, abs=0.3)  # floats are flat in the data
-    four = _quantizer(4, LowbitFpConfig())
-    assert found(normal, four)[1] == pytest.approx(19.0, abs=0.3)
-    assert found(heavy, four)[0] == "fp4-e3m0"
-    assert found(torch.zeros(10), four)[1] != found(normal, four)[1]
-
-
-def test_search_sees_the_largest_value() -> None:
-    x = torch.zeros(100000)
-    x[77] = -9.0
-    picked = sample(x, 1000, torch.Generator().manual_seed(0))
-    assert len(picked) == 1000 and float(picked.min()) == -9.0
-
-
 @pytest.mark.parametrize("shape", [(8, 12), (4, 3, 3, 3)])
 def test_searched_grid_stores_its_format(shape) -> None:
     layout = "linear_weight" if len(shape) == 2 else "conv_weight"
@@ -110,54 +75,6 @@ def test_searched_grid_stores_its_format(shape) -> None:
     assert torch.equal(grid.fake(y, mixed), torch.cat(expected))
     with pytest.raises(ValidationError, match="of one size"):
         SearchedFloatGrid(formats=((2, 5), (2, 1)))
-
-
-def case(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Heavy-tailed weight and correlated inputs, as in the card's ordering."""
-    generator = torch.Generator().manual_seed(seed)
-    chi = torch.randn(64, 128, 6, generator=generator).square().mean(-1).sqrt()
-    weight = torch.randn(64, 128, generator=generator) / chi
-    mix = torch.randn(128, 128, generator=generator) / 128**0.5 + 0.5 * torch.eye(128)
-    return weight, torch.randn(512, 128, generator=generator) @ mix
-
-
-def test_learned_rounding_stays_on_the_grid_within_a_step() -> None:
-    weight, rows = case()
-    config = LowbitFpConfig(weight_bits=4, rounding="learned", iterations=30)
-    params, _ = search(weight.flatten(), _quantizer(4, config), 111)
-    grid = _quantizer(4, config).grid.format(int(params["format"]))
-    learned = learn(weight, rows, grid, params["scale"], config, 0)
-    torch.testing.assert_close(grid.fake(learned, params), learned, rtol=1e-6, atol=0)
-    edge = grid.largest * params["scale"]
-    clipped = weight.clamp(-edge, edge)
-    step = step_of(clipped, grid, params["scale"])
-    assert bool(((learned - clipped).abs() <= step * (1 + 1e-5)).all())
-    fraction = clipped / step - torch.floor(clipped / step)
-    torch.testing.assert_close(soft(start(fraction)), fraction, rtol=1e-4, atol=1e-5)
-    untouched = learn(
-        weight, rows, grid, params["scale"], config.model_copy(update={"learning_rate": 1e-12}), 0
-    )
-    tie = (fraction - 0.5).abs() < 1e-4
-    torch.testing.assert_close(untouched[~tie], grid.fake(weight, params)[~tie], rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("seed", [11, 12, 13])
-def test_errors_of_weights_come_in_order(seed: int) -> None:
-    """INT4 > FP4 > FP4 with learned rounding, in the layer's output on inputs that were not learned from."""
-    weight, rows = case(seed)
-    learned_from, fresh = rows.chunk(2)
-    config = LowbitFpConfig(weight_bits=4, rounding="learned")
-    four = _quantizer(4, config)
-    params, _ = search(weight.flatten(), four, 111)
-    absmax = Quantizer(grid=IntGrid(bits=4), granularity=Granularity(kind="tensor"))
-    grid = four.grid.format(int(params["format"]))
-
-    def error(value: torch.Tensor) -> float:
-        return float((fresh @ (value - weight).T).square().mean() / (fresh @ weight.T).square().mean())
-
-    nearest = error(four.fake(weight, "linear_weight", params))
-    learned = error(learn(weight, learned_from, grid, params["scale"], config, 0))
-    assert error(absmax.fake(weight, "linear_weight")) > nearest > learned
 
 
 @pytest.fixture(scope="module")
@@ -222,19 +139,3 @@ def test_missing_trajectories(tiny) -> None:
     with pytest.raises(quant.MissingDataError, match="got none"):
         quant.quantize_(tiny.build("unet"), "fp4-fp8")
     assert not quant_layers(tiny.build("unet"))
-
-
-def test_integers_in_place_of_floats_are_the_same_method_on_another_grid() -> None:
-    generator = torch.Generator().manual_seed(0)
-    weight, rows = torch.randn(24, 32, generator=generator), torch.randn(128, 32, generator=generator)
-    config = LowbitFpConfig(weight_bits=4, formats="integer", rounding="learned", iterations=60)
-    quantizer = _quantizer(4, config)
-    assert quantizer.grid == IntGrid(bits=4) and _quantizer(8, config).grid == IntGrid(bits=8)
-    params, notes = search(weight.flatten(), quantizer, 40)
-    assert notes["format"] == "int4" and 0.1 <= notes["clip"] <= 1.2
-    learned = learn(weight, rows, quantizer.grid, params["scale"], config, 0)
-    steps = learned / params["scale"]
-    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
-    assert float(steps.abs().max()) <= 7.001
-    nearest = quantizer.fake(weight, "linear_weight", {"scale": params["scale"].reshape(1, 1)})
-    assert ((learned - weight) @ rows.T).norm() < ((nearest - weight) @ rows.T).norm()

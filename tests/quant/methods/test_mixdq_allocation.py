@@ -52,6 +52,38 @@ def test_equals_brute_force(seed: int, bits: float) -> None:
     assert found.cost == sum(costs[n][found.choices[n]] for n in names)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-5, 1e-8])
+def test_small_scores_are_solved_as_exactly_as_large_ones(scale: float, capfd) -> None:
+    """Noise powers of single layers are 1e-8 to 1: HiGHS's absolute tolerances must not decide."""
+    for seed in range(4):
+        draw = random.Random(seed)
+        scores, costs = {}, {}
+        for index in range(7):
+            size, sensitive = int(10 ** draw.uniform(3, 6)), 10 ** draw.uniform(-4, 0)
+            scores[f"l{index}"] = {b: -scale * sensitive * 4.0 ** (2 - b) for b in CHOICES}
+            costs[f"l{index}"] = {b: size * b / 8 for b in CHOICES}
+        for bits in (3.0, 5.0, 7.5):
+            budget = sum(cost[8] for cost in costs.values()) * bits / 8
+            best = max(
+                sum(score[b] for score, b in zip(scores.values(), pick, strict=True))
+                for pick in itertools.product(CHOICES, repeat=len(scores))
+                if sum(cost[b] for cost, b in zip(costs.values(), pick, strict=True)) <= budget
+            )
+            found = allocate(scores, costs, budget)
+            assert found.score == pytest.approx(best, rel=1e-6)
+            assert found.gap < 1e-6
+    assert capfd.readouterr().out == ""
+
+
+def test_a_budget_is_an_upper_bound_to_the_byte() -> None:
+    costs = {"a": {4: 1e8, 8: 2e8}, "b": {4: 1e8, 8: 2e8}, "s": {4: 100.0, 8: 200.0}}
+    scores = {"a": {4: 1.0, 8: 3.0}, "b": {4: 1.0, 8: 2.0}, "s": {4: 1.0, 8: 2.0}}
+    for spare in (150, 199):
+        found = allocate(scores, costs, 3e8 + spare)
+        assert found.cost <= found.budget and found.choices == {"a": 8, "b": 4, "s": 4}
+    assert allocate(scores, costs, 3e8 + 200).choices == {"a": 8, "b": 4, "s": 8}
+
+
 def test_a_twelfth_layer_with_real_ties() -> None:
     scores = {f"l{i}": {4: 1.0, 8: 2.0} for i in range(12)}
     costs = {f"l{i}": {4: 4.0, 8: 8.0} for i in range(12)}
@@ -101,6 +133,10 @@ def test_impossible_budget_is_one_clear_line() -> None:
     allocate(scores, costs, least)
     with pytest.raises(quant.InputError, match="no layers"):
         allocate({}, {}, 1.0)
+    with pytest.raises(quant.InputError, match="budget is nan"):
+        allocate(scores, costs, float("nan"))
+    with pytest.raises(quant.InputError, match="'l0' has a score at 8 and no cost"):
+        allocate(scores, {**costs, "l0": {2: 1.0, 3: 1.0, 4: 1.0}}, least * 2)
     scores["l3"][4] = float("nan")
     with pytest.raises(quant.InputError, match="'l3' at 4 is not finite"):
         allocate(scores, costs, least * 2)

@@ -11,6 +11,7 @@ from quant.methods.svdquant import SvdQuantConfig
 from quant.methods.svdquant import formats as policy
 from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import branch_weight, stored_branch, top_singular
+from quant.methods.svdquant.row_scales import weight_params
 from quant.methods.svdquant.solve import (
     SHIFT,
     Problem,
@@ -21,7 +22,6 @@ from quant.methods.svdquant.solve import (
     smoothing_factor,
     smoothing_grid,
     solve,
-    weight_params,
 )
 from quant.parts import LowRank, Smooth
 
@@ -123,13 +123,15 @@ def test_ablations_come_in_order() -> None:
         assert error(scales=scales) < 1.12 * both  # 1 dB
 
 
-def test_weight_scales_of_two_levels_cost_less_than_half_a_decibel() -> None:
-    weight = torch.randn(128, 1024, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(128, 1024), (64, 128, 3, 3)])
+def test_weight_scales_of_two_levels_cost_less_than_half_a_decibel(shape) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layout = "linear_weight" if len(shape) == 2 else "conv_weight"
 
     def noise(scales: str) -> float:
-        quantizer = policy.weight_quantizer(SvdQuantConfig(scales=scales), 1024)
-        params = weight_params(weight, quantizer)
-        fake = quantizer.fake(weight, "linear_weight", params)
+        quantizer = policy.weight_quantizer(SvdQuantConfig(scales=scales), shape[1])
+        params = weight_params(weight, quantizer, layout)
+        fake = quantizer.fake(weight, layout, params)
         return 10 * float(torch.log10((weight - fake).square().sum() / weight.square().sum()))
 
     assert noise("pow2") - noise("real") < 0.4  # 19.0 against 19.36 dB; 18.8 with one scale a row

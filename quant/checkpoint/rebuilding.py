@@ -1,0 +1,167 @@
+"""One quantized layer from its tensors and its lines in the header, every one of them checked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quant.checkpoint import specs
+from quant.checkpoint.header import LayerParts
+from quant.checkpoint.writing import dtype_of
+from quant.encoded import EncodedWeight, LayerResult
+from quant.errors import InputError
+from quant.granularity import Layout, input_layout, weight_layout
+from quant.layers import LayerInfo
+from quant.ledger import LayerRecord
+from quant.lowbit import packing
+from quant.parts import build
+from quant.quantizer import Quantizer
+
+LARGEST_GROUP = 4096
+"""Groups may be wider than a layer, which is then filled up; a limit keeps that in bounds."""
+
+_Sizes = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+_CLUSTERED = {"axis", "labels", "scale", "zero_point"}
+"""Tables of `quant.clusters`."""
+
+
+def rebuild(
+    record: LayerRecord, layer: LayerInfo, parts: LayerParts, tensors: dict[str, Tensor], used: set[str]
+) -> LayerResult:
+    """Rebuild one layer's result, marking its tensors as used.
+
+    Parameters
+    ----------
+    record : LayerRecord
+        With a weight format; kind and shape are those of `layer`.
+    layer : LayerInfo
+        Of the bare model.
+    parts : LayerParts
+    tensors : dict of str to tensor
+        All of the file.
+    used : set of str
+        Gets the names that were taken.
+
+    Raises
+    ------
+    InputError
+        Something is missing or does not fit together; says what, without file and layer.
+    """
+
+    def take(key: str) -> Tensor:
+        name = f"{record.name}.{key}"
+        if name not in tensors:
+            raise InputError(f"tensor {name!r} is missing")
+        used.add(name)
+        return tensors[name]
+
+    dtype_of(parts.dtype)
+    sides = {}
+    for role, spec in (("transform", parts.transform), ("branch", parts.branch)):
+        found = {name: take(f"{role}.{name}") for name in specs.tensor_names(spec, role, layer)}
+        specs.check_tensors(spec, role, found)
+        sides[role] = build(spec, found)
+    quantizer = "input_quantizer"
+    inputs = {name: take(f"{quantizer}.{name}") for name in parts.activation_params}
+    timesteps = take(f"{quantizer}.timesteps") if parts.timesteps else None
+    _check_activation(record.activation, input_layout(record.kind), layer, inputs, timesteps)
+    bias = take("bias") if f"{record.name}.bias" in tensors else None
+    if bias is not None and (tuple(bias.shape) != layer.shape[:1] or not bias.is_floating_point()):
+        raise InputError(f"its bias is {bias.dtype} {tuple(bias.shape)}, expected floats {layer.shape[:1]}")
+    packed, params = take("codes"), {name: take(f"weight_{name}") for name in parts.weight_params}
+    return LayerResult(
+        weight=_weight(record, packed, params),
+        activation=record.activation,
+        activation_params=inputs,
+        timesteps=timesteps,
+        transform=sides["transform"],
+        branch=sides["branch"],
+        bias=bias,
+    )
+
+
+def check_format(quantizer: Quantizer, layout: Layout, where: str) -> None:
+    """Insist on scales that mean something for a layout, in groups of a size that can be."""
+    shared = quantizer.granularity
+    if not shared.allows(layout):
+        raise InputError(f"{where} cannot have scales by {shared.label}")
+    if shared.group_size is not None and shared.group_size > LARGEST_GROUP:
+        raise InputError(f"{where} has groups of {shared.group_size}, at most {LARGEST_GROUP} are read")
+
+
+def _weight(record: LayerRecord, packed: Tensor, params: dict[str, Tensor]) -> EncodedWeight:
+    quantizer, layout, shape = record.weight, weight_layout(record.kind), record.shape
+    if quantizer is None:
+        raise InputError("it has no weight format")
+    check_format(quantizer, layout, "its weight")
+    try:
+        expected = (shape[0], packing.packed_bytes(record.n_weights // shape[0], quantizer.bits))
+        blank = quantizer.blank_params(shape, layout)
+    except (ArithmeticError, ValueError, RuntimeError, TypeError):
+        raise InputError(f"its weight format {quantizer.label} cannot be computed") from None
+    if tuple(packed.shape) != expected or packed.dtype != torch.uint8:
+        raise InputError(f"its codes are {packed.dtype} {tuple(packed.shape)}, expected uint8 {expected}")
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in params.items()}
+    wanted = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in blank.items()}
+    if found != wanted:
+        raise InputError(f"its parameters do not fit its format {quantizer.label}: {_first(found, wanted)}")
+    return EncodedWeight(quantizer, layout, shape, packed, params)
+
+
+def _first(found: _Sizes, wanted: _Sizes) -> str:
+    name = next(n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n))
+    shown = [f"{size[1]} {size[0]}" if size else "nothing" for size in (found.get(name), wanted.get(name))]
+    return f"{name!r} is {shown[0]}, expected {shown[1]}"
+
+
+def _check_activation(
+    quantizer: Quantizer | None, layout: Layout, layer: LayerInfo, params: dict[str, Tensor],
+    timesteps: Tensor | None,
+) -> None:  # fmt: skip
+    """Insist on stored input ranges that belong to the format: names, rows of the table, finite values."""
+    if quantizer is None:
+        if params or timesteps is not None:
+            raise InputError("it has stored input ranges but no input format")
+        return
+    check_format(quantizer, layout, "its input")
+    kind = quantizer.schedule.kind
+    if (timesteps is not None) != (kind == "timestep"):
+        raise InputError(f"its input ranges are {kind}, which {_says(timesteps)} a table of timesteps")
+    if kind == "dynamic" and params:
+        raise InputError("its input ranges are dynamic, but some are stored")
+    channels = layer.shape[1] * layer.groups
+    try:
+        blank = quantizer.blank_params(
+            (1, 1, channels) if layer.kind == "Linear" else (1, channels, 1, 1), layout
+        )
+    except (ArithmeticError, ValueError, RuntimeError, TypeError):
+        raise InputError(f"its input format {quantizer.label} cannot be computed") from None
+    clustered = quantizer.granularity.kind == "cluster"
+    names = _CLUSTERED if clustered else set(blank)
+    if params and set(params) != names:
+        raise InputError(f"its input ranges are {sorted(params)}, its format has {sorted(names)}")
+    for name, tensor in params.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise InputError(f"its input {name} is NaN or infinite")
+    rows = 1
+    if timesteps is not None:
+        rows = len(timesteps) if timesteps.ndim == 1 else 0
+        if not rows or not timesteps.is_floating_point() or not bool(torch.isfinite(timesteps).all()):
+            raise InputError(
+                f"its timesteps are {timesteps.dtype} {tuple(timesteps.shape)}, not finite numbers"
+            )
+        short = [name for name, tensor in params.items() if tensor.ndim < 1 or len(tensor) != rows]
+        if short:
+            raise InputError(f"its input {short[0]!r} has not one row for each of {rows} timesteps")
+    if quantizer.granularity.kind in ("tensor", "input_channel"):
+        wrong = [name for name, tensor in params.items() if tensor.numel() != rows * blank[name].numel()]
+        if wrong:
+            raise InputError(
+                f"its input {wrong[0]!r} has {params[wrong[0]].numel()} values, "
+                f"expected {rows * blank[wrong[0]].numel()}"
+            )
+
+
+def _says(timesteps: Tensor | None) -> str:
+    return "needs" if timesteps is None else "has no use for"
