@@ -244,7 +244,7 @@ TABLE: dict[str, Row] = {
     "unknown model": Row(on_model("plan", "unet-46"), ("'unet-46'",)),
     "unknown recipe of a model": Row(on_model("plan", "unet-64", "--recipe", "rtn-w3"), ("'rtn-w3'",)),
     "a folder without a model": Row(not_a_model, ("no config.json", "save_pretrained")),
-    "a broken model": Row(broken_model, ("cannot be read as a diffusers model",)),
+    "a broken model": Row(broken_model, ("config.json is not JSON", "fetch it again")),
     "a part of a model without parts": Row(
         on_model("plan", "unet-64", "--part", "vae"), ("--part vae", "no parts")
     ),
