@@ -204,3 +204,17 @@ def test_the_cards_toy_ablation_and_its_magnitudes() -> None:
     card = [0.221, 0.217, 0.204, 0.103, 0.063, 0.059]
     assert sorted(found.values(), reverse=True) == list(found.values())
     assert list(found.values()) == pytest.approx(card, rel=0.15), found
+
+
+@pytest.mark.parametrize("preset", ["svdquant-w4a4-po2", "svdquant-w4a4-int-scale"])
+def test_row_scales_of_convolutions_are_searched(preset, tiny, recorded) -> None:
+    import quant
+
+    model = tiny.build("unet")
+    config = SvdQuantConfig(**{**quant.get_preset(preset).config, "smooth": "none", "rows": 16, "samples": 1})
+    quant.quantize_(model, config, trajectories=recorded("unet"), include=["mid_block.resnets.*"])
+    layer = quant_layers(model)["mid_block.resnets.0.conv1"]
+    encoded, weight = layer.encoded(), layer.original.weight.detach()
+    assert encoded.quantizer.fine in ("pow2", "int")
+    plain = encoded.quantizer.fake(weight, "conv_weight")  # the row scale of the largest group
+    assert (encoded.decode() - weight).square().sum() < 0.92 * (plain - weight).square().sum()
