@@ -89,9 +89,16 @@ def model_files(name: str, part: str | None = None, config: Path | None = None) 
 
 
 def _existing(name: str) -> Path | None:
-    """Path of a folder or file by its name; None for what can only be a shipped model or a hub's."""
+    """Path of a folder or file by its name; None for what is a shipped model or can only be a hub's.
+
+    A shipped name means the shipped model everywhere; a folder of that name is ``./unet-64``.
+    """
+    from lab import zoo
+
     if not name.strip():
         raise InputError("the model's name is empty: give a shipped model, a folder, a file or a hub name")
+    if name in zoo.names():
+        return None
     path = Path(name)
     if path.suffix in _SUFFIXES or path.exists():
         return path

@@ -179,3 +179,12 @@ def test_broken_pipeline_index_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(InputError, match=r"model_index\.json is not JSON"):
         open_model(str(tmp_path))
+
+
+def test_a_shipped_name_wins_over_a_folder_of_that_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dit-64").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert type(open_model("dit-64")).__name__ == "PixArtTransformer2DModel"
+    assert isinstance(open_model("./dit-64"), UNet2DModel)
