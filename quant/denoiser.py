@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from quant.errors import InputError
 from quant.families import call
-from quant.trajectories import Trajectories, _derived, _hash
+from quant.shards import hash_tensor
+from quant.trajectories import Trajectories, _derived
 
 
 def predict(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
@@ -62,7 +63,7 @@ class Sampler:
             )
         self.guidance = float(known["guidance"])
         if self.guidance != 1.0 and (
-            null_condition is None or _hash(null_condition) != known["null_condition"]
+            null_condition is None or hash_tensor(null_condition) != known["null_condition"]
         ):
             raise InputError(
                 f"the recording at {trajectories.path} has guidance {self.guidance:g}: pass the "

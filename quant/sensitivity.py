@@ -177,7 +177,7 @@ def layer_sensitivity(
     made_with = {
         "method": chosen.name, "settings": {k: c.model_dump(mode="json") for k, c in configs.items()},
         "sides": list(sides), "mode": mode, "include": sorted(include), "seed": seed,
-        "trajectories": trajectories.hash, "model": _fingerprint(model),
+        "trajectories": trajectories.hash, "model": fingerprint(model),
         "probes": [p.describe() for p in probes],
     }  # fmt: skip
     result = _begin(path, json.loads(json.dumps(made_with)))
@@ -283,7 +283,8 @@ def _float_weight(layer: QuantLayer) -> Tensor:
     return transform.to_weight(weight) if hasattr(transform, "to_weight") else weight  # type: ignore[union-attr]
 
 
-def _fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module) -> str:
+    """Hash over names, types, shapes and values of a model's tensors."""
     sha = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

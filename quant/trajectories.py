@@ -29,12 +29,12 @@ from quant.shards import (
     complete,
     hash_digests,
     hash_file,
+    hash_tensor,
     read_manifest,
     read_shard,
     write_manifest,
     write_shard,
 )  # fmt: skip
-from quant.shards import hash_tensor as _hash
 
 SUBSETS = {"calibrate": 0.5, "distill": 0.3, "evaluate": 0.2}
 Progress = Callable[[int, int, str], None]
@@ -121,8 +121,8 @@ def record(
         "n_steps": n_steps, "n_samples": count, "shape": list(sample_shape), "guidance": guidance,
         "seed": seed, "batch_size": batch_size, "scheduler": type(scheduler).__name__,
         "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
-        "conditions": None if conditions is None else _hash(conditions),
-        "null_condition": None if null_condition is None else _hash(null_condition),
+        "conditions": None if conditions is None else hash_tensor(conditions),
+        "null_condition": None if null_condition is None else hash_tensor(null_condition),
         "model": model_kind(denoiser),
     }  # fmt: skip
     folder = Path(path)
@@ -228,7 +228,7 @@ class Trajectories:
             return None
         with read_shard(self.path / _NULL) as file:
             found = file.get_tensor("null_condition")
-        if _hash(found) != self.settings["null_condition"]:
+        if hash_tensor(found) != self.settings["null_condition"]:
             raise InputError(
                 f"{self.path / _NULL} was changed after it was recorded: fetch it again, or delete the "
                 "folder and record again"

@@ -52,10 +52,10 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
         )
     store = quant.Trajectories.open(folder)
     if model in zoo.DENOISERS:
-        from quant.trajectories import _hash
+        from quant.shards import hash_tensor
 
         # a denoiser's null tokens were trained with it, so they tell whose recording it is
-        if store.settings.get("null_condition") != _hash(zoo.null_tokens(model)):
+        if store.settings.get("null_condition") != hash_tensor(zoo.null_tokens(model)):
             raise InputError(
                 f"the recording at {folder} was not made with {model}'s null condition: it is of another "
                 "model or of other weights; leave --recording out to make one"

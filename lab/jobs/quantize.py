@@ -172,15 +172,12 @@ def _recipe_hash(recipe: str) -> str:
 
 def _hash_of(module: Any) -> str:
     """Hash of an opened model, for one whose files are not known."""
-    import hashlib
+    from lab.runs import config_hash
+    from quant.sensitivity import fingerprint as of_tensors
 
-    import torch
-
-    digest = hashlib.sha256(repr(sorted(dict(module.config).items(), key=str)).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:12]
+    return config_hash(
+        {"config": repr(sorted(module.config.items(), key=str)), "tensors": of_tensors(module)}
+    )
 
 
 def _tables(planned: Any) -> dict[str, Any]:

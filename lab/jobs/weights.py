@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError, one_line
+from lab.runs import config_hash
+from lab.steps import digest
 
 if TYPE_CHECKING:
     import torch
@@ -137,9 +138,4 @@ def refuse_quantized_folder(folder: Path) -> None:
 
 def fingerprint(files: Iterable[Path]) -> str:
     """Short hash over names and contents of files; another one is another model."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {path.stat().st_size} {content}\n".encode())
-    return digest.hexdigest()[:12]
+    return config_hash({path.name: digest(path) for path in sorted(files)})
