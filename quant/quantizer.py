@@ -8,9 +8,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from quant.granularity import Granularity, Layout
+from quant.granularity import Granularity, Layout, View
 from quant.grid import AnyGrid, BinaryGrid, IntGrid, Params
 from quant.observers import AnyObserver, MinMax, Stream
+from quant.scale_search import searched
 from quant.scales import effective, split
 from quant.schedule import Schedule
 from quant.searched import SearchedFloatGrid
@@ -47,10 +48,16 @@ class Quantizer(BaseModel):
         description="group scales of two levels (quant.scales): a coarse one times a small exact number",
     )
 
+    search: int = Field(
+        default=0, ge=0, description="coarse scales tried a row for fine scales pow2 and int; 0: no search"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Quantizer:
         if self.fine and (self.granularity.kind != "group" or self.scale != "real"):
             raise ValueError(f"fine scales belong to groups with real scales, got {self.granularity.kind}")
+        if self.search and not (self.fine in ("pow2", "int") and isinstance(self.grid, IntGrid)):
+            raise ValueError(f"search is for integers with fine scales pow2 or int, got {self.label}")
         return self
 
     @property
@@ -74,7 +81,10 @@ class Quantizer(BaseModel):
         view = self.granularity.view(_wide(x).detach(), layout)
         if isinstance(self.grid, BinaryGrid):
             return self.grid.fit_data(view.tensor, view.dims, DTYPES[self.scale_dtype])
-        return self._fit(*self.observer.range_of(view, self.grid), layout)
+        low, high = self.observer.range_of(view, self.grid)
+        if self.search:
+            return self._searched(view, low, high, layout)
+        return self._fit(low, high, layout)
 
     def blank_params(self, shape: tuple[int, ...], layout: Layout) -> Params:
         """Parameters of the right shapes and types for a tensor of `shape`, without making one."""
@@ -101,6 +111,11 @@ class Quantizer(BaseModel):
             real = self.grid.fit_range(low, high, False, torch.float32)
             return {**real, **split(real["scale"], layout, self.fine, code=self.largest_code)}
         return self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
+
+    def _searched(self, view: View, low: Tensor, high: Tensor, layout: Layout) -> Params:
+        assert isinstance(self.grid, IntGrid) and self.fine in ("pow2", "int")  # as `_check` saw to
+        real = self.grid.fit_range(low, high, False, torch.float32)
+        return {**real, **searched(view, real["scale"], self.grid, layout, self.fine, self.search)}
 
     def encode(self, x: Tensor, layout: Layout, params: Params | None = None) -> tuple[Tensor, Params]:
         """Codes in the shape of `x`, and the parameters (found from `x` unless given)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -100,6 +102,81 @@ def test_cost_of_two_levels_is_small() -> None:
     assert plain - sqnr(x, quantizer("pow2").fake(x, "linear_weight")) < 1.2
     channel = Quantizer(grid=IntGrid(bits=4), granularity=Granularity(kind="channel"))
     assert sqnr(x, quantizer("pow2").fake(x, "linear_weight")) - sqnr(x, channel.fake(x, "linear_weight")) > 3
+
+
+@pytest.mark.parametrize("fine", ["pow2", "int"])
+@pytest.mark.parametrize(
+    ("layout", "mode"),
+    [
+        ("linear_input", "symmetric"), ("linear_input", "unsigned"), ("conv_input", "symmetric"),
+        ("linear_weight", "symmetric"),
+    ],
+)  # fmt: skip
+def test_search_finds_the_least_squared_error_of_all_its_choices(fine, layout, mode) -> None:
+    """Every coarse scale times every neighbouring fine one, rewritten by loops over rows and groups."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3, 128, 2, 2, generator=generator) if layout == "conv_input" else weights()[:3, :128]
+    x = x.abs() if mode == "unsigned" else x
+    q = Quantizer(grid=IntGrid(bits=4, mode=mode), granularity=G64, fine=fine, search=4)
+    code, top = (15, {"pow2": 16, "int": 8}) if mode == "unsigned" else (7, {"pow2": 64, "int": 15})
+    steps = [2.0 ** (i / 4) if fine == "pow2" else (2 / 3) ** (i / 4) for i in range(4)]
+    for row, got in zip(
+        x.flatten(2) if layout == "conv_input" else x[..., None], q.fake(x, layout), strict=True
+    ):
+        groups = row.reshape(-1, 64, row.shape[-1]).transpose(1, 2).reshape(-1, 64)
+        real = groups.abs().amax(1) / code
+        least = min(
+            sum(
+                min(
+                    float((group - (group / s).round().clamp(-code if mode == "symmetric" else 0, code) * s)
+                          .square().sum())
+                    for s in options(fine, float(scale), float(real.max()) / top[fine] * step, top[fine])
+                )
+                for group, scale in zip(groups, real, strict=True)
+            )
+            for step in steps
+        )  # fmt: skip
+        assert float((row.flatten() - got.flatten()).square().sum()) == pytest.approx(least, rel=1e-4)
+
+
+def options(fine: str, real: float, coarse: float, top: int) -> list[float]:
+    """Nearest fine scale (pow2: nearest logarithm) and its two neighbours, times the coarse one."""
+    if fine == "int":
+        near = min(max(round(real / coarse), 1), top)
+        return [coarse * m for m in (near - 1, near, near + 1) if 1 <= m <= top]
+    near = min(max(round(math.log2(real / coarse)), -9), int(math.log2(top)))
+    return [coarse * 2.0**k for k in (near - 1, near, near + 1) if -9 <= k <= math.log2(top)]
+
+
+@pytest.mark.parametrize("layout", ["linear_input", "conv_input"])
+def test_cost_of_searched_inputs_on_gaussian_numbers(layout) -> None:
+    """A token has a coarse scale of its own; the pixels of an image share one and gain less."""
+    shape = (512, 256) if layout == "linear_input" else (8, 128, 16, 16)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    plain = sqnr(x, quantizer(None).fake(x, layout))
+
+    def cost(fine: str, search: int) -> float:
+        chosen = quantizer(fine).model_copy(update={"search": search})
+        return plain - sqnr(x, chosen.fake(x, layout))
+
+    assert 1.0 < cost("pow2", 0) < 1.2
+    assert cost("pow2", 4) < {"linear_input": 0.25, "conv_input": 0.9}[layout]
+    assert cost("int", 4) < -0.35
+
+
+def test_searched_inputs_do_not_depend_on_their_batch() -> None:
+    q = quantizer("pow2").model_copy(update={"search": 4})
+    image = torch.randn(3, 128, 5, 5, generator=torch.Generator().manual_seed(4))
+    image[1] *= 40
+    assert torch.equal(q.fake(image, "conv_input")[:1], q.fake(image[:1], "conv_input"))
+    zero = torch.zeros(2, 128)
+    assert torch.equal(q.fake(zero, "linear_input"), zero)
+
+
+def test_search_without_fine_integers_is_refused() -> None:
+    for wrong in ({"fine": None}, {"fine": "e4m3"}):
+        with pytest.raises(ValidationError, match="search is for integers with fine scales"):
+            Quantizer(grid=IntGrid(bits=4), granularity=G64, search=4, **wrong)
 
 
 def test_nvfp4_scales_are_e4m3_times_one_number() -> None:

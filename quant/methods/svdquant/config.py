@@ -31,6 +31,13 @@ class SvdQuantConfig(BaseModel):
         description="group scales of int4: a real number each; or a row scale times 2^k (exact in float8 "
         "e4m3), or times 1..15 (exact in int8), which need no rescale inside the sum",
     )
+    input_search: int = Field(
+        default=4,
+        ge=0,
+        le=64,
+        description="scales 'pow2' and 'int': row scales tried for each token (or image) of an input; 1: "
+        "only group scales are chosen by error; 0: the nearest are taken",
+    )
     activation_bits: Literal[4, 8] | None = Field(
         default=4,
         description="bits of an input code: 4 follows `numbers`; 8: one integer scale a token; none: float",

@@ -14,7 +14,6 @@ from quant.granularity import weight_layout
 from quant.layers import LayerInfo, find_layers
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.formats import formats, kind_of, rank_of, shifted
-from quant.methods.svdquant.row_scales import weight_params
 from quant.methods.svdquant.solve import SHIFT, Candidate, Problem, shift_bias, solve
 from quant.modules import weight_sqnr_db
 from quant.parts import LowRank, Smooth
@@ -79,9 +78,9 @@ def _weight_of(module: nn.Module) -> Tensor:
 def grouped(weight: Tensor, line: LayerPlan) -> LayerResult:
     """Plain groups for convolutions, 8-bit channels for modulation."""
     assert line.weight is not None  # planned layers have a format
-    layout = weight_layout(line.kind)
-    params = weight_params(weight, line.weight, layout)
-    return LayerResult(EncodedWeight.from_weight(weight, line.weight, layout, params), line.activation)
+    return LayerResult(
+        EncodedWeight.from_weight(weight, line.weight, weight_layout(line.kind)), line.activation
+    )
 
 
 def _stacks(

@@ -29,6 +29,8 @@ KEPT = {
 }
 
 _STATIC = Schedule(kind="static")
+_WEIGHT_SEARCH = 16
+"""Coarse scales tried for each row of a weight."""
 
 
 def part_of(name: str) -> str:
@@ -91,7 +93,7 @@ def weight_quantizer(config: SvdQuantConfig, columns: int) -> Quantizer:
     fine: Any = None if config.scales == "real" else config.scales
     return Quantizer(
         grid=IntGrid(bits=4), granularity=_group(config), schedule=_STATIC, fine=fine,
-        scale_dtype="float32" if fine else "bfloat16",
+        search=_WEIGHT_SEARCH if fine else 0, scale_dtype="float32" if fine else "bfloat16",
     )  # fmt: skip
 
 
@@ -109,7 +111,7 @@ def activation_quantizer(config: SvdQuantConfig, layer: LayerInfo) -> Quantizer 
     mode: Any = "unsigned" if shifted(layer, config) else "symmetric"
     return Quantizer(
         grid=IntGrid(bits=4, mode=mode), granularity=_group(config), fine=fine,
-        scale_dtype="float32" if fine else "bfloat16",
+        search=config.input_search if fine else 0, scale_dtype="float32" if fine else "bfloat16",
     )  # fmt: skip
 
 

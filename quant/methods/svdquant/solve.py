@@ -16,7 +16,6 @@ from quant.grid import Params
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import branch_weight, stored_branch
-from quant.methods.svdquant.row_scales import weight_params
 from quant.quantizer import DTYPES, Quantizer
 
 SHIFT = 0.171875
@@ -139,7 +138,7 @@ def attempt(
     previous : tensor of shape (N, K) or None
         Decoded residual of the round before; None at the start.
     refine : bool
-        Search coarse scales (`weight_params`); False takes those of the largest group.
+        Search coarse scales; False takes those of the largest group.
     start : tensor of shape (K, q), optional
         Subspace of a similar problem's branch.
     """
@@ -151,9 +150,8 @@ def attempt(
         dtype = DTYPES[problem.config.branch_dtype]
         down, up, low, basis = stored_branch(source, factor, problem.rank, problem.config.svd, dtype, start)
         residual = smoothed - low
-    plain = problem.quantizer.params(residual, "linear_weight") if not refine else None
-    params = plain or weight_params(residual, problem.quantizer, "linear_weight")
-    codes, _ = problem.quantizer.encode(residual, "linear_weight", params)
+    quantizer = problem.quantizer if refine else problem.quantizer.model_copy(update={"search": 0})
+    codes, params = quantizer.encode(residual, "linear_weight")
     return _scored(problem, Candidate(factor, down, up, codes, params, 0.0, basis=basis), x)
 
 

@@ -11,7 +11,6 @@ from quant.methods.svdquant import SvdQuantConfig
 from quant.methods.svdquant import formats as policy
 from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import branch_weight, stored_branch, top_singular
-from quant.methods.svdquant.row_scales import weight_params
 from quant.methods.svdquant.solve import (
     SHIFT,
     Problem,
@@ -130,12 +129,11 @@ def test_weight_scales_of_two_levels_cost_less_than_half_a_decibel(shape) -> Non
 
     def noise(scales: str) -> float:
         quantizer = policy.weight_quantizer(SvdQuantConfig(scales=scales), shape[1])
-        params = weight_params(weight, quantizer, layout)
-        fake = quantizer.fake(weight, layout, params)
+        fake = quantizer.fake(weight, layout)
         return 10 * float(torch.log10((weight - fake).square().sum() / weight.square().sum()))
 
     assert noise("pow2") - noise("real") < 0.4  # 19.0 against 19.36 dB; 18.8 with one scale a row
-    assert noise("int") - noise("real") < 0.1
+    assert noise("int") - noise("real") < -0.4  # real scales cover the largest value, the search may cut it
 
 
 def test_gptq_beats_rounding_and_stays_on_the_scales() -> None:
