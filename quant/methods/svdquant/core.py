@@ -78,9 +78,8 @@ def _weight_of(module: nn.Module) -> Tensor:
 def grouped(weight: Tensor, line: LayerPlan) -> LayerResult:
     """Plain groups for convolutions, 8-bit channels for modulation."""
     assert line.weight is not None  # planned layers have a format
-    return LayerResult(
-        EncodedWeight.from_weight(weight, line.weight, weight_layout(line.kind)), line.activation
-    )
+    encoded = EncodedWeight.from_weight(weight, line.weight, weight_layout(line.kind))
+    return LayerResult(encoded, line.activation)
 
 
 def _stacks(
