@@ -32,6 +32,7 @@ class HardwareError(RuntimeError):
     exit_code = 3
 
 
+STOPPED_CODE = 130
 STOPPED = "stopped; the same command goes on from here"
 
 #: Which extra of the distribution brings an optional package.
@@ -87,7 +88,7 @@ def explain(error: BaseException) -> Failure:
         Code and message; ``expected`` is False only for a fault of the program.
     """
     if isinstance(error, KeyboardInterrupt):
-        return Failure(130, STOPPED)
+        return Failure(STOPPED_CODE, STOPPED)
     if isinstance(error, BrokenPipeError):
         return Failure(141, "")
     code = getattr(error, "exit_code", None)

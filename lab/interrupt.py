@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lab.errors import STOPPED
+from lab.errors import STOPPED, STOPPED_CODE
 
 GRACE_SECONDS = 0.7
 
 
 @contextmanager
 def prompt_stop(grace: float = GRACE_SECONDS) -> Iterator[None]:
-    """End the process at most ``grace`` seconds after SIGINT or SIGTERM, with exit code 130.
+    """End the process at most ``grace`` seconds after SIGINT or SIGTERM, with exit code 130 (`STOPPED_CODE`).
 
     Parameters
     ----------
@@ -67,4 +67,4 @@ def _watch(receiver: socket.socket, left: threading.Event, grace: float) -> None
     time.sleep(0)  # let a main thread that is just leaving win
     sys.stderr.write(f"brainlab: {STOPPED}\n")
     sys.stderr.flush()
-    os._exit(130)
+    os._exit(STOPPED_CODE)

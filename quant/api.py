@@ -55,7 +55,8 @@ def plan(
     include, exclude : wildcards
         Over layer names; an empty `include` means every layer.
     overrides : dict
-        Wildcard to settings of the method's config for those layers, or to "skip".
+        Wildcard to settings of the method's config for those layers, or to "skip". Not those that hold for
+        the whole run (`MethodInfo.whole_run`).
     example : (args, kwargs), optional
         Inputs for counting multiply-accumulates; made up from the config for diffusers denoisers.
     trajectories : quant.Trajectories, optional
@@ -99,7 +100,9 @@ def plan(
             answer = "a subclass whose forward may not use its weight the plain way"
         if answer is None:
             values = {**config.model_dump(), **settings}
-            answer = formats(layer, registry.validate(chosen, values) if settings else config)
+            own = registry.validate(chosen, values) if settings else config
+            registry.refuse_own(chosen, config, settings, layer.name)
+            answer = formats(layer, own)
         line = _line(layer, answer, macs.get(layer.name), settings)
         weight = id(modules[layer.name].weight)
         if weight in before:  # tied: stored once

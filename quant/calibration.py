@@ -164,7 +164,7 @@ def layer_rows(
     model: nn.Module,
     names: Sequence[str],
     batches: Sequence[Batch],
-    rows: Callable[[int], int],
+    rows: Callable[[str, int], int],
     *,
     seed: int = 0,
     budget: int = 1 << 30,
@@ -180,7 +180,7 @@ def layer_rows(
         Linear and Conv2d layers. Layers of one parent that read one tensor get the same rows.
     batches : sequence of Batch
     rows : callable
-        Wanted number of rows for a row length K.
+        Wanted number of rows of a layer, by its name and row length K.
     seed : int
     budget : int
         Bytes of rows held at a time.
@@ -196,17 +196,17 @@ def layer_rows(
     for name in names:
         width = row_length(modules[name])
         # siblings stay together, so that those which share an input can be found
-        if chunk and held + 4 * rows(width) * width > budget and _parent(name) != _parent(chunk[-1]):
+        if chunk and held + 4 * rows(name, width) * width > budget and _parent(name) != _parent(chunk[-1]):
             yield from _collect(model, chunk, batches, rows, seed)
             chunk, held = [], 0
         chunk.append(name)
-        held += 4 * rows(width) * width
+        held += 4 * rows(name, width) * width
     if chunk:
         yield from _collect(model, chunk, batches, rows, seed)
 
 
 def _collect(
-    model: nn.Module, names: list[str], batches: Sequence[Batch], rows: Callable[[int], int], seed: int
+    model: nn.Module, names: list[str], batches: Sequence[Batch], rows: Callable[[str, int], int], seed: int
 ) -> Iterator[tuple[str, LayerRows]]:
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
     low: dict[str, Tensor] = {}
@@ -220,7 +220,7 @@ def _collect(
         now_low, now_high = x.amin(dims), x.amax(dims)
         low[name] = torch.minimum(low[name], now_low) if name in low else now_low
         high[name] = torch.maximum(high[name], now_high) if name in high else now_high
-        wanted = -(-rows(row_length(module)) // len(batches))
+        wanted = -(-rows(name, row_length(module)) // len(batches))
         kept[name].append(_sample(module, x, wanted, f"{seed}|{_parent(name)}|{now}"))
 
     with _hooked(model, names, keep):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import InputError
-from quant.families import FAMILIES, Flux, TextUNet, family_of, getter, is_known, sample_shape
+from quant.families import family_of, getter, is_known, sample_shape
+from quant.family import FAMILIES, Flux, TextUNet
 
 MAX_SEED = 2**32 - 1
 """Of numpy and scikit-learn; torch would take more."""

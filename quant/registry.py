@@ -49,6 +49,9 @@ class MethodInfo(BaseModel):
     sized_by_recording: bool = Field(
         default=False, description="stores tables as long as the recording: plans look at `LayerInfo.seen`"
     )
+    whole_run: tuple[str, ...] = Field(
+        default=(), description="settings that no layer can have of its own, as the samples to calibrate on"
+    )
     native: tuple[str, ...] = Field(description="hardware that runs it natively; simulated elsewhere")
     seconds_per_million_weights: float = Field(
         default=0.05, description="for the plan's estimate, one CPU core"
@@ -208,6 +211,16 @@ def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:
         raise InputError(
             f"{chosen.name}: {where} = {first.get('input')!r}: {first['msg'].lower()}; fields: {allowed}"
         ) from None
+
+
+def refuse_own(chosen: Method, config: BaseModel, settings: dict[str, Any], layer: str) -> None:
+    """Raise InputError if a layer's override changes what holds for the whole run; it would be ignored."""
+    for name in chosen.info.whole_run:
+        if name in settings and settings[name] != getattr(config, name):
+            raise InputError(
+                f"override of {layer!r}: {name} = {settings[name]!r:.60}, but {chosen.name} has one {name} "
+                f"for all layers, here {getattr(config, name)!r}: change it in the recipe"
+            )
 
 
 def list_info(names: Iterable[str] | None = None) -> dict[str, MethodInfo]:

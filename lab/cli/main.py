@@ -24,7 +24,7 @@ from lab.cli import (
     zoo,
 )
 from lab.cli.options import new_app
-from lab.errors import explain, show
+from lab.errors import STOPPED_CODE, explain, show
 
 app = new_app("Look at low-bit diffusion models, and decode fMRI through them.")
 app.command("doctor")(doctor.doctor)
@@ -63,7 +63,13 @@ def root(version: Version = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == STOPPED_CODE:
+        # files are whole or absent already; taking torch down would keep a person waiting for a second
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -93,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
         return show(error, debug)
     except KeyboardInterrupt as error:
         return show(error)
-    if code == 130:
+    if code == STOPPED_CODE:
         return show(KeyboardInterrupt())
     return code if isinstance(code, int) else 0
 

@@ -14,6 +14,7 @@ from lab.errors import STOPPED
 SCRIPT = """
 import sys, time
 import numpy as np
+import diffusers, sklearn.cluster, torch  # what takes a second to take down
 import lab.cli.main as cli
 
 def job(**_):
@@ -22,13 +23,18 @@ def job(**_):
     {body}
 
 cli.app = job
-sys.exit(cli.run([]))
+cli.main([])
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("body", ["time.sleep(30)", "np.linalg.svd(matrix)"], ids=["python", "library"])
-def test_stops_within_a_second(number: signal.Signals, body: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    # 0.7 s of grace in a library call; the rest is a busy machine
+    [("time.sleep(30)", 1.0), ("np.linalg.svd(matrix)", 1.5)],
+    ids=["python", "library"],
+)
+def test_stops_within_a_second(number: signal.Signals, body: str, seconds: float) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(body=body)],
         stdout=subprocess.PIPE,
@@ -42,6 +48,6 @@ def test_stops_within_a_second(number: signal.Signals, body: str) -> None:
     began = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - began < 1.5  # 0.7 s of grace; the rest is a busy machine
+    assert time.monotonic() - began < seconds
     assert process.returncode == 130
     assert errors == f"brainlab: {STOPPED}\n"

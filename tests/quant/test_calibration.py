@@ -38,7 +38,7 @@ def test_rows_are_inputs_and_siblings_agree(store, tiny) -> None:
         run_batch(model, batch)
     for handle in handles:
         handle.remove()
-    found = dict(layer_rows(model, names, batches, lambda width: 12, budget=1))
+    found = dict(layer_rows(model, names, batches, lambda name, width: 12, budget=1))
     assert list(found) == names
     assert torch.equal(found[names[0]].rows, found[names[1]].rows)
     for name in names[:3]:
@@ -66,7 +66,7 @@ def test_missing_data_is_said_clearly(store, tiny) -> None:
     model = tiny.build("unet")
     model.unused = nn.Linear(4, 4)
     with pytest.raises(quant.MissingDataError, match="'unused' never ran"):
-        list(layer_rows(model, ["unused"], spread_batches(store, 1, 1), lambda width: 4))
+        list(layer_rows(model, ["unused"], spread_batches(store, 1, 1), lambda name, width: 4))
 
 
 def test_layers_after_gelu_are_known(tiny) -> None:

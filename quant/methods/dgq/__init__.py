@@ -15,6 +15,7 @@ INFO = MethodInfo(
     needs_calibration=True,
     needs_gradients=False,
     sized_by_recording=True,
+    whole_run=("samples",),
     native=("none: codes are decoded, then multiplied in floating point",),
     seconds_per_million_weights=5.0,
 )

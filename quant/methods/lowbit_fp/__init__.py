@@ -15,6 +15,7 @@ INFO = MethodInfo(
     bits="W8A8, W4A8",
     needs_calibration=True,
     needs_gradients=True,
+    whole_run=("samples", "steps", "rows"),
     native=("none yet: simulated; e4m3fn codes are an H100's",),
     seconds_per_million_weights=15.0,
 )

@@ -59,7 +59,7 @@ def handler(model: nn.Module, plan: Plan, config: LowbitFpConfig, context: Conte
     lines = {line.name: line for line in plan.quantized}
     batches = spread_batches(context.trajectories, config.samples, config.steps)
     results: dict[str, LayerResult] = {}
-    stream = layer_rows(model, list(lines), batches, lambda width: config.rows, seed=context.seed)
+    stream = layer_rows(model, list(lines), batches, lambda name, width: config.rows, seed=context.seed)
     for index, (name, seen) in enumerate(stream):
         context.progress(index, len(lines), name)
         line = lines[name]

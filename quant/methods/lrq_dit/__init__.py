@@ -14,6 +14,7 @@ INFO = MethodInfo(
     bits="W4A4, W3A4",
     needs_calibration=True,
     needs_gradients=False,
+    whole_run=("samples",),
     native=("none: codes are decoded, then multiplied in floating point",),
     seconds_per_million_weights=1.0,
 )

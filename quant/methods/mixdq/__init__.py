@@ -14,6 +14,7 @@ INFO = MethodInfo(
     bits="W8A8, W4A8 on average",
     needs_calibration=True,
     needs_gradients=False,
+    whole_run=("points", "batch_size"),
     native=("int8 tensor cores (W8A8)",),
     seconds_per_million_weights=0.3,
 )

@@ -15,6 +15,7 @@ INFO = MethodInfo(
     bits="W4A4, W8A8",
     needs_calibration=True,
     needs_gradients=False,
+    whole_run=("samples", "steps", "rows", "share"),
     native=("int8 tensor cores (W8A8)",),
     seconds_per_million_weights=12.0,
 )

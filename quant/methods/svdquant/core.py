@@ -51,9 +51,9 @@ def handler(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Conte
         return results
     batches = spread_batches(context.trajectories, config.samples, config.steps)
 
-    def wanted(width: int) -> int:
+    def wanted(name: str, width: int) -> int:
         # a Hessian of fewer rows than columns says nothing about most directions
-        return max(config.rows, 2 * width) if config.residual == "gptq" else config.rows
+        return max(config.rows, 2 * width) if settings[name].residual == "gptq" else config.rows
 
     budget = _ROWS_ON_GPU if context.device.startswith("cuda") else _ROWS_ON_CPU
     stream = layer_rows(model, branched, batches, wanted, seed=context.seed, budget=budget)
