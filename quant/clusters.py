@@ -16,6 +16,8 @@ from quant.granularity import Layout
 from quant.grid import Params
 
 CHANNEL, POSITION = 0, 1
+PADDING = 255
+"""Label beyond the end of the shorter axis."""
 
 
 def as_matrix(x: Tensor, layout: Layout) -> Tensor:
@@ -71,7 +73,7 @@ def _one(stored: Params, row: int, layout: Layout, shape: torch.Size) -> Params:
         count *= size
     along_channels = int(stored["axis"][row]) == CHANNEL
     labels = stored["labels"][row].long()
-    known = int((labels != 255).sum())
+    known = int((labels != PADDING).sum())
     wanted = channels if along_channels else count
     if known != wanted:
         raise InputError(
@@ -82,3 +84,31 @@ def _one(stored: Params, row: int, layout: Layout, shape: torch.Size) -> Params:
     outer = (1, *space) if conv else (*space, 1)
     target = (1, *(inner if along_channels else outer))
     return {name: stored[name][row][labels[:wanted]].reshape(target) for name in ("scale", "zero_point")}
+
+
+def fault(stored: Params, channels: int) -> str | None:
+    """Say what is wrong with tables of T rows that came from a file; None if nothing is.
+
+    Parameters
+    ----------
+    stored : dict
+        As for `expand`.
+    channels : int
+        Of the layer's input.
+    """
+    axis, labels, scale, zero = (stored[name] for name in ("axis", "labels", "scale", "zero_point"))
+    if axis.ndim != 1 or any(x.ndim != 2 for x in (labels, scale, zero)) or scale.shape != zero.shape:
+        shapes = ", ".join(f"{name} {tuple(stored[name].shape)}" for name in sorted(stored))
+        return f"tables of shapes {shapes}"
+    if axis.dtype != torch.uint8 or bool((axis > POSITION).any()):
+        return f"axis {axis.tolist()[:4]}, which is 0 (channels) or 1 (positions)"
+    real = labels != PADDING
+    if labels.dtype != torch.uint8 or bool((labels[real] >= scale.shape[1]).any()):
+        return f"labels up to {int(labels[real].max())} for {scale.shape[1]} clusters"
+    counts = real.sum(1)
+    if not torch.equal(real, torch.arange(labels.shape[1], device=labels.device) < counts[:, None]):
+        return f"labels with gaps (a {PADDING} before the end)"
+    wrong = (axis == CHANNEL) & (counts != channels)
+    if bool(wrong.any()):
+        return f"labels of {int(counts[wrong][0])} channels, the layer has {channels}"
+    return None

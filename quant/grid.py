@@ -46,6 +46,10 @@ class Grid(BaseModel):
         """Parameters that cover [low, high]; scales are already rounded to the stored `dtype`."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
+    def fault(self, params: Params) -> str | None:
+        """Say what is wrong with stored parameters of the right shapes and types; None if nothing is."""
+        return None
+
     def encode(self, x: Tensor, params: Params) -> Tensor:
         """Integer codes (int8 or uint8) of `x`, same shape."""
         raise TypeError(f"{type(self).__name__} is abstract")

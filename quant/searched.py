@@ -48,6 +48,12 @@ class SearchedFloatGrid(Grid):
         params = self.format(self.default).fit_range(low, high, power_of_two, dtype)
         return {**params, "format": torch.full(low.shape, self.default, dtype=torch.uint8, device=low.device)}
 
+    def fault(self, params: Params) -> str | None:
+        largest = int(params["format"].max()) if params["format"].numel() else 0
+        if largest < len(self.formats):
+            return None
+        return f"format {largest}, but it chooses among {len(self.formats)}, counted from 0"
+
     def encode(self, x: Tensor, params: Params) -> Tensor:
         out = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
         for index in self._used(params):

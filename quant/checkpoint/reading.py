@@ -74,6 +74,7 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
         raise InputError(
             f"{path}: header and tensors do not match the digest: damaged or edited, export again"
         )
+    _check_finite(tensors, path)
     _check_attention(model, ledger, path)
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     used: set[str] = set()
@@ -155,6 +156,14 @@ def _check_layers(model: nn.Module, ledger: Ledger, path: object) -> dict[str, L
     if extra:
         raise InputError(f"{path} is for another architecture ({ledger.model}): it has no layer {extra[0]!r}")
     return found
+
+
+def _check_finite(tensors: dict[str, Tensor], path: object) -> None:
+    """Insist on numbers: one that is none makes pictures of NaN, and says nothing of why."""
+    for name, tensor in tensors.items():
+        # as float32, since float8 has no isfinite
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise InputError(f"{path}: {name!r} holds NaN or infinite values: export the model again")
 
 
 def _check_attention(model: nn.Module, ledger: Ledger, path: object) -> None:

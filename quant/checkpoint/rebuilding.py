@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quant import clusters
 from quant.checkpoint import specs
 from quant.checkpoint.header import LayerParts
 from quant.checkpoint.writing import dtype_of
@@ -106,6 +107,9 @@ def _weight(record: LayerRecord, packed: Tensor, params: dict[str, Tensor]) -> E
     wanted = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in blank.items()}
     if found != wanted:
         raise InputError(f"its parameters do not fit its format {quantizer.label}: {_first(found, wanted)}")
+    fault = quantizer.grid.fault(params)
+    if fault:
+        raise InputError(f"its weight has {fault}")
     return EncodedWeight(quantizer, layout, shape, packed, params)
 
 
@@ -119,7 +123,7 @@ def _check_activation(
     quantizer: Quantizer | None, layout: Layout, layer: LayerInfo, params: dict[str, Tensor],
     timesteps: Tensor | None,
 ) -> None:  # fmt: skip
-    """Insist on stored input ranges that belong to the format: names, rows of the table, finite values."""
+    """Insist on stored input ranges that belong to the format: names, rows, possible values."""
     if quantizer is None:
         if params or timesteps is not None:
             raise InputError("it has stored input ranges but no input format")
@@ -141,16 +145,11 @@ def _check_activation(
     names = _CLUSTERED if clustered else set(blank)
     if params and set(params) != names:
         raise InputError(f"its input ranges are {sorted(params)}, its format has {sorted(names)}")
-    for name, tensor in params.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
-            raise InputError(f"its input {name} is NaN or infinite")
     rows = 1
     if timesteps is not None:
         rows = len(timesteps) if timesteps.ndim == 1 else 0
-        if not rows or not timesteps.is_floating_point() or not bool(torch.isfinite(timesteps).all()):
-            raise InputError(
-                f"its timesteps are {timesteps.dtype} {tuple(timesteps.shape)}, not finite numbers"
-            )
+        if not rows or not timesteps.is_floating_point():
+            raise InputError(f"its timesteps are {timesteps.dtype} {tuple(timesteps.shape)}, not numbers")
         short = [name for name, tensor in params.items() if tensor.ndim < 1 or len(tensor) != rows]
         if short:
             raise InputError(f"its input {short[0]!r} has not one row for each of {rows} timesteps")
@@ -161,6 +160,11 @@ def _check_activation(
                 f"its input {wrong[0]!r} has {params[wrong[0]].numel()} values, "
                 f"expected {rows * blank[wrong[0]].numel()}"
             )
+    fault = None
+    if params:
+        fault = clusters.fault(params, channels) if clustered else quantizer.grid.fault(params)
+    if fault:
+        raise InputError(f"its input has {fault}")
 
 
 def _says(timesteps: Tensor | None) -> str:

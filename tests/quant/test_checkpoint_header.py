@@ -219,14 +219,16 @@ def test_values_that_no_part_can_use(whole: Path, tmp_path: Path) -> None:
     layers = quant_layers(model)
     for damage, says in (
         (lambda: layers["smooth"].transform.factor.__setitem__(0, 0.0), "'factor' .* must be positive"),
-        (lambda: layers["smooth"].branch.up.fill_(float("nan")), "'up' .* must be finite"),
+        (lambda: layers["smooth"].branch.up.fill_(float("nan")), "'smooth.branch.up' holds NaN or infinite"),
         (lambda: layers["blocks"].transform.order.fill_(3), "'order' .* permutation"),
-        (lambda: layers["timed"].input_quantizer.scale.fill_(float("inf")), "input scale is NaN or infinite"),
+        (lambda: layers["timed"].input_quantizer.scale.fill_(float("inf")), "scale' holds NaN or infinite"),
+        (lambda: layers["turned"].weight_scale.fill_(float("nan")), "'turned.weight_scale' holds NaN or inf"),
+        (lambda: model.norm.weight.data.fill_(float("inf")), "'norm.weight' holds NaN or infinite values"),
     ):
-        kept = {name: tensor.clone() for name, tensor in model.named_buffers()}
+        kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         damage()
         refused(quant.export(model, tmp_path / "m.safetensors"), Small(), says)
-        for name, tensor in model.named_buffers():
+        for name, tensor in model.state_dict().items():
             tensor.copy_(kept[name])
 
 

@@ -7,14 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant.clusters import CHANNEL, POSITION, as_matrix
+from quant.clusters import CHANNEL, PADDING, POSITION, as_matrix
 from quant.granularity import Layout
 from quant.grid import Params
 from quant.layers import InputSize, tensor_bytes
 from quant.quantizer import Quantizer
-
-PADDING = 255
-"""Label beyond the end of the shorter axis."""
 
 
 class AxisRanges:
