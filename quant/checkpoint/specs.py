@@ -64,12 +64,13 @@ class _Rotate(_OnChannels):
     def misfit(self, k: int, linear: bool) -> str | None:
         if self.count != k:
             return f"it rotates {self.count} channels of {k}"
-        if self.moves is None:
-            return None if factors_of(k) is not None else f"{k} channels have no rotation by factors"
         block = self.block
-        if block < 1 or block & (block - 1) or k % block:
+        if self.moves is None:
+            if factors_of(k) is None:
+                return f"{k} channels have no rotation by factors"
+        elif block < 1 or block & (block - 1) or k % block:
             return f"block is {block}, not a power of two that divides {k}"
-        if any(not 0 <= move < block for chain in self.moves for move in chain):
+        elif any(not 0 <= move < block for chain in self.moves for move in chain):
             return f"a move lies outside of its block of {block}"
         return super().misfit(k, linear)
 

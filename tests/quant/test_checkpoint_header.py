@@ -185,6 +185,7 @@ SIGNED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "empty": (put("parts", "smooth", "transform", value={}), "unknown transform None"),
     "axis": (put("parts", "smooth", "transform", "channel_axis", value=7), "damaged: channel_axis"),
     "other axis": (put("parts", "smooth", "transform", "channel_axis", value=1), "channel_axis is 1, not -1"),
+    "turned": (put("parts", "turned", "transform", "channel_axis", value=1), "channel_axis is 1, not -1"),
     "no axis": (drop("parts", "smooth", "transform", "channel_axis"), "channel_axis: field required"),
     "shift": (put("parts", "smooth", "transform", "shift", value="x"), "damaged: shift"),
     "no shapes": (drop("parts", "smooth", "transform", "shapes"), "shapes: field required"),
