@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +26,16 @@ from lab.figures.plate import (
     shade,
 )
 
-#: Colour, marker and line of a method, in order of appearance: told apart without colour as well.
+#: Colour, marker and line of a method (of a recipe, if they are few), in order of appearance: told apart
+#: without colour as well.
 STYLES = (
     (BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "^", "-."), (ORANGE, "D", ":"),
     (PURPLE, "v", (0, (5, 1, 1, 1, 1, 1))), (SKY, "P", (0, (3, 1))), ("#777777", "X", (0, (1, 1))),
 )  # fmt: skip
+BELOW: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.13), "borderaxespad": 0}
+"""Legend under the axes: names of recipes may be as long as the axes are wide."""
+ROW = 0.22
+"""Inches a line of the legend takes."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +71,23 @@ def quality_against_bytes(
     if not points:
         raise InputError("no recipes to draw")
     text, quiet, _, _ = ink(theme)
-    figure = canvas(8.6, 4.6, theme)
+    few = len(points) <= len(STYLES)
+    groups = [_group(p.label, p.method, few) for p in points]
+    figure = canvas(8.6, 4.6 + few * ROW * (1 + len(points)), theme)
     ax = axes(figure, theme=theme, grid="y")
-    for method, (colour, marker, _) in _styles([p.method for p in points]).items():
-        mine = [p for p in points if p.method == method]
+    for group, (colour, marker, _) in _styles(groups).items():
+        mine = [p for p, its in zip(points, groups, strict=True) if its == group]
         tone = shade(colour, theme)
         for p in mine:
             if p.low is not None and p.high is not None:
                 ax.plot([p.megabytes] * 2, [p.low, p.high], color=tone, linewidth=1.4)
         x, y = [p.megabytes for p in mine], [p.value for p in mine]
-        ax.plot(x, y, marker, color=tone, markersize=6.5, linestyle="none", label=method.replace("_", "-"))
+        ax.plot(x, y, marker, color=tone, markersize=6.5, linestyle="none", label=group)
     front = pareto(points)
     ax.plot([p.megabytes for p in front], [p.value for p in front], color=quiet, linewidth=1, zorder=0)
     spread = max(p.value for p in points) - min(p.value for p in points)
     last = -np.inf
-    for p in front:
+    for p in [] if few else front:
         if p.value - last > 0.045 * spread or last == -np.inf:  # labels of near neighbours would overlap
             said = p.label.replace("+", "\n+")  # on one line it would leave the axes
             ax.annotate(
@@ -88,8 +96,8 @@ def quality_against_bytes(
             )  # fmt: skip
             last = p.value + 0.045 * spread * said.count("\n")
     ax.set(xlabel="size of all tensors, MB", ylabel=quality)
-    ax.margins(x=0.22, y=0.08)
-    legend(ax, theme, loc="lower right", ncols=2)
+    ax.margins(x=0.08 if few else 0.22, y=0.08)
+    legend(ax, theme, **(BELOW if few else {"loc": "lower right", "ncols": 2}))
     caption = (
         f"{quality[0].upper()}{quality[1:]} over stored size; bars are 95 % intervals over seeds and "
         "pictures, the line joins recipes that no other beats in both. Full precision takes "
@@ -131,18 +139,20 @@ def errors_over_time(
     what : str
         Label of the vertical axis and first words of the caption.
     named : sequence of str
-        Labels written at the end of their line.
+        Labels written at the end of their line. A few curves have a style and a line of the legend each.
     """
     if not curves:
         raise InputError("no curves to draw")
-    text = ink(theme)[0]
-    figure = canvas(8.6, 4.2, theme)
+    text, few = ink(theme)[0], len(curves) <= len(STYLES)
+    named = list(curves) if few else named
+    figure = canvas(8.6, 4.2 + few * ROW * (1 + len(curves)), theme)
     ax = axes(figure, theme=theme, grid="y")
-    styles = _styles([method for method, _, _ in curves.values()])
+    styles = _styles([_group(label, method, few) for label, (method, _, _) in curves.items()])
     seen: set[str] = set()
     heights: list[float] = []
     for label, (method, times, errors) in curves.items():
-        colour, _, line = styles[method]
+        group = _group(label, method, few)
+        colour, _, line = styles[group]
         x, y = np.asarray(times, float), np.asarray(errors, float)
         keep = np.isfinite(y) & (y > 0)
         if not keep.any():
@@ -150,12 +160,12 @@ def errors_over_time(
         strong = label in named
         ax.plot(
             x[keep], y[keep], linestyle=line, color=shade(colour, theme), linewidth=2 if strong else 0.9,
-            alpha=1 if strong else 0.6, label=None if method in seen else method.replace("_", "-"),
+            alpha=1 if strong else 0.6, label=None if group in seen else group,
             marker="." if keep.sum() == 1 else "",
         )  # fmt: skip
-        seen.add(method)
+        seen.add(group)
         at = float(np.log10(y[keep][-1]))
-        if strong and all(abs(at - h) > 0.12 for h in heights):
+        if strong and not few and all(abs(at - h) > 0.12 for h in heights):
             ax.annotate(
                 label, (x[keep][-1], y[keep][-1]), xytext=(5, 0), textcoords="offset points", fontsize=8,
                 color=text, va="center", annotation_clip=False,
@@ -165,13 +175,21 @@ def errors_over_time(
     ax.invert_xaxis()
     ax.margins(x=0.02)
     low, high = ax.get_xlim()
-    ax.set_xlim(low, high - 0.3 * abs(low - high) if named else high)
+    ax.set_xlim(low, high - 0.3 * abs(low - high) if named and not few else high)
     ax.set_xticks([t for t in ax.get_xticks() if min(low, high) <= t <= max(low, high) and t >= 0])
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(bottom, top * (top / bottom) ** 0.15)  # room for the legend
-    legend(ax, theme, loc="upper left", ncols=4)
+    if few:
+        legend(ax, theme, **BELOW)
+    else:
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(bottom, top * (top / bottom) ** 0.15)  # room for the legend
+        legend(ax, theme, loc="upper left", ncols=4)
     ends = "; ".join(f"{k}: {np.asarray(v[2], float)[-1]:.2e} at the end" for k, v in curves.items())
     return Plate(figure, f"{what}. {provenance.sentence()}", f"Line chart over timesteps. {ends}.")
+
+
+def _group(label: str, method: str, few: bool) -> str:
+    """Name what shares a style: the method, or the recipe itself."""
+    return label if few else method.replace("_", "-")
 
 
 def _styles(methods: Sequence[str]) -> dict[str, tuple]:

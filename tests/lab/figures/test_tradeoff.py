@@ -32,11 +32,29 @@ def test_errors_run_from_noise_to_picture_and_zeros_are_gaps() -> None:
         "rough": ("b", [1000.0, 500.0], [0.1, 0.2]),
         "start": ("b", [1000.0, 500.0], [0.0, 0.3]),
     }
-    plate = errors_over_time(curves, "Error", SOURCE, ["rough"])
+    plate = errors_over_time(curves, "Error", SOURCE)
     ax = plate.figure.axes[0]
     assert ax.get_xlim()[0] > ax.get_xlim()[1] and ax.get_yscale() == "log"
     assert [len(line.get_xdata()) for line in ax.lines] == [2, 1]
-    assert "rough" in [text.get_text() for text in ax.texts]
+
+
+def test_few_recipes_are_told_apart_though_of_one_method() -> None:
+    curves = {f"r{i}": ("m", [1000.0, 500.0], [0.1, 0.2 + i]) for i in range(3)}
+    points = [Point(label, "m", 1 + i, i) for i, label in enumerate(curves)]
+    for plate in (
+        errors_over_time(curves, "Error", SOURCE),
+        quality_against_bytes(points, "PSNR", 9.0, SOURCE),
+    ):
+        legend = plate.figure.axes[0].get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == list(curves)
+        assert len({line.get_color() for line in legend.get_lines()}) == 3
+
+
+def test_many_recipes_share_their_methods_style_and_the_named_are_written() -> None:
+    curves = {f"r{i}": (f"m_{i % 2}", [1000.0, 500.0], [0.1, 0.2 * 2**i]) for i in range(9)}
+    ax = errors_over_time(curves, "Error", SOURCE, ["r0", "r8"]).figure.axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["m-0", "m-1"]
+    assert [text.get_text() for text in ax.texts] == ["r0", "r8"]
 
 
 def test_nothing_to_draw_is_said() -> None:
