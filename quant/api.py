@@ -101,7 +101,7 @@ def plan(
         if answer is None:
             values = {**config.model_dump(), **settings}
             own = registry.validate(chosen, values) if settings else config
-            registry.refuse_own(chosen, config, settings, layer.name)
+            registry.refuse_own(chosen, config, own, layer.name)
             answer = formats(layer, own)
         line = _line(layer, answer, macs.get(layer.name), settings)
         weight = id(modules[layer.name].weight)

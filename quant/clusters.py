@@ -100,10 +100,12 @@ def fault(stored: Params, channels: int) -> str | None:
     if axis.ndim != 1 or any(x.ndim != 2 for x in (labels, scale, zero)) or scale.shape != zero.shape:
         shapes = ", ".join(f"{name} {tuple(stored[name].shape)}" for name in sorted(stored))
         return f"tables of shapes {shapes}"
-    if axis.dtype != torch.uint8 or bool((axis > POSITION).any()):
+    if axis.dtype != torch.uint8 or labels.dtype != torch.uint8:
+        return f"axis and labels of {axis.dtype} and {labels.dtype}, both are uint8"
+    if bool((axis > POSITION).any()):
         return f"axis {axis.tolist()[:4]}, which is 0 (channels) or 1 (positions)"
     real = labels != PADDING
-    if labels.dtype != torch.uint8 or bool((labels[real] >= scale.shape[1]).any()):
+    if bool((labels[real] >= scale.shape[1]).any()):
         return f"labels up to {int(labels[real].max())} for {scale.shape[1]} clusters"
     counts = real.sum(1)
     if not torch.equal(real, torch.arange(labels.shape[1], device=labels.device) < counts[:, None]):

@@ -213,13 +213,14 @@ def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:
         ) from None
 
 
-def refuse_own(chosen: Method, config: BaseModel, settings: dict[str, Any], layer: str) -> None:
-    """Raise InputError if a layer's override changes what holds for the whole run; it would be ignored."""
+def refuse_own(chosen: Method, config: BaseModel, own: BaseModel, layer: str) -> None:
+    """Raise InputError if a layer's own config changes what holds for the whole run; it would be ignored."""
     for name in chosen.info.whole_run:
-        if name in settings and settings[name] != getattr(config, name):
+        wanted, known = getattr(own, name), getattr(config, name)
+        if wanted != known:
             raise InputError(
-                f"override of {layer!r}: {name} = {settings[name]!r:.60}, but {chosen.name} has one {name} "
-                f"for all layers, here {getattr(config, name)!r}: change it in the recipe"
+                f"override of {layer!r}: {name} = {wanted!r:.60}, but {chosen.name} has one {name} for all "
+                f"layers, here {known!r}: change it in the recipe"
             )
 
 

@@ -1,16 +1,14 @@
-"""Stored indices that point nowhere: a file with a right digest, whose formats or labels cannot be."""
+"""Stored indices that point nowhere: a signed file whose formats or labels cannot be."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 import quant
-from quant.checkpoint.header import KEY, Header, digest
 from quant.clusters import CHANNEL, PADDING, POSITION, fault
 from quant.methods.dgq import DgqConfig
 from quant.methods.lowbit_fp import LowbitFpConfig
@@ -39,10 +37,10 @@ def test_tables_that_calibration_makes_have_no_fault() -> None:
     ("change", "says"),
     [
         ({"axis": torch.tensor([0, 2], dtype=torch.uint8)}, r"axis \[0, 2\]"),
-        ({"axis": torch.tensor([0.0, 1.0])}, "axis"),
+        ({"axis": torch.tensor([0.0, 1.0])}, "axis and labels of torch.float32"),
         ({"axis": torch.zeros(2, dtype=torch.uint8)}, "labels of 2 channels, the layer has 4"),
         ({"labels": PADDED.clone().index_fill_(1, torch.tensor(1), 2)}, "labels up to 2 for 2 clusters"),
-        ({"labels": PADDED.long()}, "labels"),
+        ({"labels": torch.full((2, 4), PADDING)}, "axis and labels of torch.uint8 and torch.int64"),
         ({"labels": PADDED.flip(1)}, "labels with gaps"),
         ({"labels": PADDED[:, :3]}, "labels of 3 channels, the layer has 4"),
         ({"scale": torch.ones(2)}, r"tables of shapes .* scale \(2,\)"),
@@ -50,8 +48,7 @@ def test_tables_that_calibration_makes_have_no_fault() -> None:
     ],
 )
 def test_tables_that_cannot_be(change: dict[str, torch.Tensor], says: str) -> None:
-    with pytest.raises(quant.InputError, match=says):
-        raise quant.InputError(fault(tables(**change), channels=4) or "no fault")
+    assert re.match(says, fault(tables(**change), channels=4) or "no fault")
 
 
 @pytest.mark.parametrize(
@@ -83,13 +80,8 @@ def test_a_signed_file_with_such_values_is_refused(
 ) -> None:
     model = tiny.build("unet")
     quant.quantize_(model, config, trajectories=recorded("unet"), include=["mid_block.resnets.*"])
+    dict(model.named_buffers())[f"{LAYER}.{key}"].fill_(value)
     file = quant.export(model, tmp_path / "m.safetensors")
-    tensors = load_file(file)
-    with safe_open(file, "pt") as opened:
-        header = Header.from_metadata(opened.metadata(), file)
-    tensors[f"{LAYER}.{key}"].fill_(value)
-    header.digest = digest(header, tensors)
-    save_file(tensors, file, metadata={KEY: header.to_text()})
     bare = tiny.build("unet", seed=9)
     before = tiny.run(bare, "unet")
     with pytest.raises(quant.InputError, match=f"'{LAYER}': {says}.*export the model again"):
