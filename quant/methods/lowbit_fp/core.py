@@ -7,11 +7,11 @@ from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
+from quant.formats.floats import FloatGrid, SearchedFloatGrid
 from quant.formats.granularity import Granularity, weight_layout
-from quant.formats.grids import FloatGrid, IntGrid, Params
+from quant.formats.grids import IntGrid, Params
 from quant.formats.quantizer import Quantizer
 from quant.formats.schedule import Schedule
-from quant.formats.searched import SearchedFloatGrid
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.methods.lowbit_fp.config import LowbitFpConfig
 from quant.methods.lowbit_fp.rounding import learn

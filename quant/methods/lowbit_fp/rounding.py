@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.floats import FloatGrid
+from quant.formats.grids import IntGrid
 from quant.formats.rounding import floor_log2
 from quant.methods.lowbit_fp.config import LowbitFpConfig
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from quant.denoisers.inventory import LayerInfo, find_layers
 from quant.denoisers.roles import REASONS, role_of
 from quant.formats.granularity import Granularity, weight_layout
-from quant.formats.grids import IntGrid, LogGrid
+from quant.formats.grids import IntGrid
+from quant.formats.logs import LogGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Schedule
 from quant.layers.attachments import Smooth

@@ -8,8 +8,8 @@ from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import weight_layout
-from quant.formats.grids import FloatGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Schedule
 from quant.layers.encoded import EncodedWeight, LayerResult

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Schedule
 from quant.methods.svdquant.config import SvdQuantConfig

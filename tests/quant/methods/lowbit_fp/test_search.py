@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.methods.lowbit_fp import LowbitFpConfig
 from quant.methods.lowbit_fp.core import _layer, _quantizer
