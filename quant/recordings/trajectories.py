@@ -311,14 +311,20 @@ class Trajectories:
     def read(self, pairs: Sequence[tuple[int, int]]) -> Batch:
         """Read (key, step) pairs, `step` an index into `timesteps`, in the order given; each shard once."""
         size = self.settings["batch_size"]
+        places: dict[int, list[int]] = {}
+        for place, (key, _) in enumerate(pairs):
+            places.setdefault(key // size, []).append(place)
         rows: dict[int, Tensor] = {}
         conditions: dict[int, Tensor] = {}
-        for place in sorted(range(len(pairs)), key=lambda i: pairs[i][0] // size):
-            key, step = pairs[place]
-            file = self._open(key // size * size)
-            rows[place] = file.get_slice("x")[key % size, step]
-            if "condition" in file.keys():
-                conditions[place] = file.get_slice("condition")[key % size]
+        for shard, wanted in places.items():
+            file = self._open(shard * size)
+            x = file.get_tensor("x")  # mapped, not read: only its rows are
+            known = file.get_tensor("condition") if "condition" in file.keys() else None
+            for place in wanted:
+                key, step = pairs[place]
+                rows[place] = x[key % size, step]
+                if known is not None:
+                    conditions[place] = known[key % size]
         order = range(len(pairs))
         return Batch(
             torch.stack([rows[i] for i in order]),
