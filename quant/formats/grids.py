@@ -59,7 +59,7 @@ class Grid(BaseModel):
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def fake(self, x: Tensor, params: Params) -> Tensor:
-        """Round `x` to the grid; equals `decode(encode(x))` bit for bit, with gradients where they are wanted."""
+        """Round `x` to the grid, bit for bit `decode(encode(x))`, with gradients where they are wanted."""
         if not wanted(x, params):
             return self.rounded(x, params)
         with torch.no_grad():

@@ -40,6 +40,7 @@ class Ledger(Plan):
     attention: dict[str, AttentionFormat] = Field(
         default_factory=dict, description="what is rounded inside attention modules, by their names"
     )
+    notes: dict[str, Any] = Field(default_factory=dict, description="of the whole run, as what training cost")
     bytes_header: int = Field(default=0, description="file overhead; set by export")
 
     def by_category(self) -> dict[str, int]:

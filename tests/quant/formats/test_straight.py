@@ -60,7 +60,7 @@ def test_input_and_scale(grid: Grid) -> None:
     step = (values.unique().diff()).max()
     inside, outside = (X >= low) & (X <= high), (X < low - step) | (X > high + step)
     assert torch.equal(to_x[inside], torch.ones_like(to_x[inside])) and not to_x[outside].any()
-    assert inside.sum() > 50 and outside.sum() > 50 or grid.label == "int4 unsigned"
+    assert (inside.sum() > 50 and outside.sum() > 50) or grid.label == "int4 unsigned"
     expected = (values - X * to_x) / params["scale"].double()
     torch.testing.assert_close(to_scale, expected, rtol=1e-9, atol=1e-9)
 

@@ -79,13 +79,13 @@ def changed(method: str, name: str) -> Any:
 
 
 FIELDS = [(m, f) for m in quant.list_methods() for f in get_method(m).config.model_fields]
-RUN = [(m, f) for m, f in FIELDS if f in get_method(m).info.whole_run]
-OWN = [(m, f) for m, f in FIELDS if f not in get_method(m).info.whole_run]
+RUN = [(m, f) for m, f in FIELDS if f in get_method(m).whole_run]
+OWN = [(m, f) for m, f in FIELDS if f not in get_method(m).whole_run]
 
 
 def test_settings_of_the_whole_run_are_settings() -> None:
     for method in quant.list_methods():
-        assert set(get_method(method).info.whole_run) <= set(get_method(method).config.model_fields), method
+        assert set(get_method(method).whole_run) <= set(get_method(method).config.model_fields), method
 
 
 @pytest.mark.parametrize(("method", "name"), RUN, ids=map("-".join, RUN))
