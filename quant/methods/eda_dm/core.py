@@ -16,11 +16,11 @@ from quant.layers.install import installed
 from quant.methods.eda_dm.config import EdaDmConfig
 from quant.methods.eda_dm.reconstruct import reconstruct
 from quant.methods.eda_dm.sampling import calibration
-from quant.methods.eda_dm.units import find_units, inputs_of
 from quant.methods.plumbing import STATIC, Work, each, input_bytes, one_input
 from quant.observers.ranges import MinMax, MseSearch
 from quant.plans.plan import Plan
 from quant.registry import Context, LayerFormat, Outcome
+from quant.training.blocks import find_units, inputs_of
 
 _SEARCH = MseSearch(norm=2.4, candidates=40)
 
@@ -75,7 +75,7 @@ def core(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context) ->
                 inputs = inputs_of(model, unit.name, batch, config.batch_size)
         else:
             inputs = full
-        results |= reconstruct(model, unit, lines, full, inputs, splits, config, generator)
+        results |= reconstruct(model, unit, lines, full, inputs, splits, config, generator, context)
     for work in each(model, plan, config, Context()):
         if work.line.name not in results:
             results[work.line.name] = _unreached(work)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -63,21 +65,23 @@ def core(model: nn.Module, plan: Plan, config: LowbitFpConfig, context: Context)
     for index, (name, seen) in enumerate(stream):
         context.progress(index, len(lines), name)
         line = lines[name]
-        results[name] = _layer(modules[name], line, seen, settings[name], context.seed)
+        results[name] = _layer(modules[name], line, seen, settings[name], context)
     context.progress(len(results), len(lines), "done")
     return Outcome(results)
 
 
 def _layer(
-    module: nn.Module, line: LayerPlan, seen: LayerRows, config: LowbitFpConfig, seed: int
+    module: nn.Module, line: LayerPlan, seen: LayerRows, config: LowbitFpConfig, context: Context
 ) -> LayerResult:
     assert line.weight is not None  # planned layers have a format
     weight = module.get_parameter("weight").detach().float()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(context.seed)
     params, chosen = search(sample(weight, config.values, generator), line.weight, config.clips)
     notes = {f"weight_{key}": value for key, value in chosen.items()}
     if config.rounding == "learned" and line.weight.bits == 4 and getattr(module, "groups", 1) == 1:
-        flat = learn(weight.flatten(1), seen.rows, _grid(line.weight, params), params["scale"], config, seed)
+        quiet = replace(context, progress=Context().progress)  # layers are counted, not their steps
+        grid = _grid(line.weight, params)
+        flat = learn(weight.flatten(1), seen.rows, grid, params["scale"], config, quiet, line.name)
         weight = flat.reshape(weight.shape)
         notes["rounding"] = "learned"
     layout = weight_layout(line.kind)

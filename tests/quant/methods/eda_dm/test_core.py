@@ -13,7 +13,7 @@ from quant.methods.eda_dm import EdaDmConfig
 from quant.methods.eda_dm.reconstruct import mixed, unit_loss
 from quant.methods.eda_dm.sampling import calibration
 from quant.methods.eda_dm.soft import SoftLayer
-from quant.methods.eda_dm.units import find_units, inputs_of
+from quant.training.blocks import find_units, inputs_of
 from quant.sensitivity.probes import NoisePrediction
 
 FEW = ["mid_block.*"]

@@ -17,7 +17,7 @@ from quant.methods.eda_dm import EdaDmConfig, core, reconstruct
 from quant.methods.eda_dm.core import formats
 from quant.methods.eda_dm.sampling import calibration
 from quant.methods.eda_dm.soft import SoftLayer
-from quant.methods.eda_dm.units import Inputs, Unit
+from quant.training.blocks import Inputs, Unit
 from quant.plans.plan import LayerPlan
 
 CONV = "mid_block.resnets.0.conv1"
