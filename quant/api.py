@@ -245,7 +245,7 @@ def quantize_(
     ledger = Ledger(
         **{**planned.model_dump(exclude={"layers"}), "layers": records}, seed=seed, versions=versions(),
         trajectories=getattr(trajectories, "hash", None), seconds_taken=round(time.perf_counter() - start, 3),
-        attention=outcome.attention, notes=outcome.notes,
+        attention=outcome.attention, notes=outcome.notes, cost=outcome.cost,
     )  # fmt: skip
     install_(model, results, keep_originals, outcome.tensors).ledger = ledger
     install_attention_(model, ledger.attention)

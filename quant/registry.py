@@ -153,12 +153,16 @@ class Outcome:
         New values of parameters outside the quantized layers, by their names.
     notes : dict
         What the ledger says about the whole run, JSON types only.
+    cost : dict
+        Of training: ``seconds``, ``peak_bytes``, ``steps``. Apart from the notes, since equal models must
+        give equal files.
     """
 
     layers: dict[str, Any]
     attention: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
 
 
 def list_methods(pattern: str = "*") -> list[str]:

@@ -15,6 +15,7 @@ from quant.errors import InputError
 from quant.layers.install import quant_layers, state_of
 from quant.layers.quantized import QuantLayer
 from quant.plans.ledger import Ledger
+from quant.training.fake import layers_in_training
 
 
 def export(model: nn.Module, path: str | Path) -> Path:
@@ -52,9 +53,14 @@ def export(model: nn.Module, path: str | Path) -> Path:
             "the model has no ledger (its layers were installed from a Nunchaku file): quant.export writes "
             "what quant.quantize_ or quant.load made; use quant.interop.export_nunchaku"
         )
+    if unfinished := layers_in_training(model):
+        raise InputError(
+            f"{len(unfinished)} layers are in training (the first is {unfinished[0]!r}), and what helps them "
+            "does not belong in a checkpoint: export after quant.quantize_ is through"
+        )
     tensors = collect(model)
     ledger: Ledger = state.ledger
-    record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0})
+    record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0, "cost": {}})
     parts = {name: _parts(layer) for name, layer in quant_layers(model).items()}
     header = Header(architecture=describe(model), ledger=record.to_dict(), parts=parts)
     header.digest = digest(header, tensors)

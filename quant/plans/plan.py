@@ -11,7 +11,7 @@ from quant.formats.granularity import input_layout, weight_layout
 from quant.formats.quantizer import Quantizer
 from quant.plans.cost import TrainingCost
 
-_OPTIONAL = ("training", "notes")
+_OPTIONAL = ("training", "notes", "cost")
 """Left out of files where they say nothing."""
 
 

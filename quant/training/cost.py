@@ -60,6 +60,10 @@ class Meter:
         self.peak_bytes = max(self.peak_bytes, other.peak_bytes)
         self.steps += other.steps
 
+    def summary(self) -> dict[str, Any]:
+        """For a ledger."""
+        return {"seconds": round(self.seconds, 3), "peak_bytes": self.peak_bytes, "steps": self.steps}
+
     def values(self) -> dict[str, Any]:
         """JSON values; `Meter(**values)` goes on from them."""
         return {**asdict(self), "seconds": self.elapsed(), "_begun": None}

@@ -35,7 +35,8 @@ class Task:
     draw : callable
         ``draw(step)``: a batch. Anything random comes from `generator`.
     loss : callable
-        ``loss(batch, step)``: a scalar with gradients.
+        ``loss(batch, step)``: a scalar with gradients, or that and a penalty which is trained on but not
+        recorded.
     steps : int
     rules : Rules
     generator : torch.Generator, optional
@@ -53,7 +54,7 @@ class Task:
     key: str
     groups: list[Group]
     draw: Callable[[int], Any]
-    loss: Callable[[Any, int], Tensor]
+    loss: Callable[[Any, int], Tensor | tuple[Tensor, Tensor | float]]
     steps: int
     rules: Rules = field(default_factory=Rules)
     generator: torch.Generator | None = None
@@ -116,8 +117,9 @@ def distill(task: Task, context: Context) -> Result:
         while run.done < task.steps:
             batch = task.draw(run.done)
             with torch.autocast(_kind(context.device), torch.bfloat16, task.precision == "bfloat16"):
-                loss = task.loss(batch, run.done)
-            loss.backward()  # type: ignore[no-untyped-call]
+                found = task.loss(batch, run.done)
+            loss, penalty = found if isinstance(found, tuple) else (found, 0.0)
+            (loss + penalty).backward()  # type: ignore[no-untyped-call]
             run.processes.average(optimizer.parameters.values())
             norm = optimizer.step()
             run.pending.append((loss.detach(), norm))

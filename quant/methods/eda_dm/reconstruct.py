@@ -157,7 +157,7 @@ def _train(
         index = torch.randperm(inputs.count, generator=generator, device=generator.device)[:size]
         return full.rows(index), inputs.rows(index)
 
-    def loss(batch: tuple[list[Any], list[Any]], step: int) -> Tensor:
+    def loss(batch: tuple[list[Any], list[Any]], step: int) -> tuple[Tensor, Tensor | float]:
         nonlocal power
         clean, noisy = batch
         with torch.no_grad():
@@ -166,11 +166,10 @@ def _train(
         found = unit_loss(output, target, seen, wanted, order, config)
         # one constant a unit: Adam does not see it, and the regulariser's weight becomes comparable
         power = power or max(float(distance(target, torch.zeros_like(target), config.as_released)), 1e-20)
-        total = found / power
-        if config.regulariser:
-            pull = [torch.as_tensor(undecided(s.soft(), step / config.iterations)) for s in soft.values()]
-            total = total + config.regulariser * torch.stack(pull).sum()
-        return total
+        if not config.regulariser:
+            return found / power, 0.0
+        pull = [torch.as_tensor(undecided(s.soft(), step / config.iterations)) for s in soft.values()]
+        return found / power, config.regulariser * torch.stack(pull).sum()
 
     with (
         frozen(block),
