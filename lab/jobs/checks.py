@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 
+#: The word that leaves a model in full precision, wherever a recipe is asked for.
+NO_RECIPE = "none"
+
 
 def check_names(config: ReconstructConfig) -> None:
     """Refuse unknown datasets, dataset options, denoisers and recipes.
@@ -17,16 +20,16 @@ def check_names(config: ReconstructConfig) -> None:
     InputError
         One line naming what is known and the nearest to what was given.
     """
+    import quant
     from brainit import datasets
     from lab import zoo
-    from lab.jobs.listing import NO_RECIPE, preset_names
 
     known("dataset", config.dataset, datasets.list_datasets(), "brainlab data list")
     for option in config.options:
         allowed = datasets.describe(config.dataset)["options"]
         known(f"option of {config.dataset}", option, allowed, f"brainlab data info {config.dataset}")
     known("denoiser", config.denoiser, zoo.DENOISERS, "brainlab zoo list")
-    known("recipe", config.recipe, [*preset_names(), NO_RECIPE], "brainlab list presets")
+    known("recipe", config.recipe, [*quant.list_presets(), NO_RECIPE], "brainlab list presets")
 
 
 def known(what: str, name: str, allowed: Iterable[str], see: str) -> None:

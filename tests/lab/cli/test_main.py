@@ -43,7 +43,7 @@ COMMANDS = [
 USAGE = {
     "no such command": (["encode"], "No such command 'encode'"),
     "no such verb": (["data", "chek"], "Did you mean 'check'?"),
-    "no such option": (["brain", "reconstruct", "--sed", "1"], "No such option: --sed"),
+    "no such option": (["brain", "reconstruct", "--sed", "1"], "No such option"),
     "not a number": (["brain", "reconstruct", "--seed", "x"], "--seed"),
     "missing argument": (["data", "info"], "Missing argument"),
     "out of range": (["zoo", "sample", "unet-64", "--n", "0"], "--n"),
@@ -153,9 +153,15 @@ def test_compare_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ssim"] == 0.7
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "b")]) == 0
-    assert capsys.readouterr().out == "equal\n"
+    assert capsys.readouterr().out.splitlines()[0] == "equal"
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c")]) == 1
-    assert capsys.readouterr().out == "ssim: 0.7 != 0.6\n"
+    text = capsys.readouterr().out
+    assert "SSIM   quantized  0.700  0.600   -0.100" in text and "1 of 2 values differ" in text
+    assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["differences"] == ["ssim: 0.7 != 0.6"]
+    for verb in ("evaluate", "grid", "report"):
+        assert run(["brain", verb, str(tmp_path / "nowhere")]) == 4
+        assert f"no run folder at {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_no_error() -> None:
@@ -171,7 +177,7 @@ def test_report_of_one_run_and_of_several(tmp_path: Path, capsys: Capture) -> No
             json.dumps({"dataset": "digits69", "pixcorr": 0.8, "n_test": 10})
         )
     assert run(["brain", "report", str(tmp_path / "a")]) == 0
-    assert capsys.readouterr().out == f"report: {tmp_path / 'a' / 'report.html'}\n"
+    assert capsys.readouterr().out.splitlines()[0] == f"report: {tmp_path / 'a' / 'report.html'}"
     assert (tmp_path / "a" / "report.html").read_text().startswith("<!")
     assert (
         run(["brain", "report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "g.html")])

@@ -8,10 +8,10 @@ import pytest
 
 from lab.cli.main import run
 from lab.compare.bench import PanelSettings
-from lab.compare.recipes import parse
 from lab.errors import InputError
 from lab.models.preflight import check_recording, check_run_folder
 from lab.zoo import recordings
+from quant.recipes import parse
 
 RTN = ["--recipes", "rtn-w8a8", "--no-gates", "--device", "cpu", "--n", "4", "--seeds", "1"]
 
