@@ -392,6 +392,6 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, capsys: Capture) -
         assert run([*command, "--out", str(folder)]) == 0
     capsys.readouterr()
     assert run(["brain", "evaluate", str(out), "--compare", str(tmp_path / "whole")]) == 0
-    assert capsys.readouterr().out == "equal\n"
+    assert capsys.readouterr().out.startswith("equal\n")
     assert not [f for f in out.rglob("*") if ".part" in f.name]
     shutil.rmtree(out)

@@ -50,7 +50,7 @@ class Result(contract.Result):
 def run(settings: Settings, context: Context) -> Result:
     """Look at the machine."""
     context.check()
-    checks = [_python(), _torch(), _memory(), _disk(Path.cwd())]
+    checks = [_python(), _torch(), _memory(), _disk(Path.cwd()), _cache()]
     capability, gpu = _gpu()
     checks += [gpu, _triton(capability is not None), *_extras(), _weights()]
     return Result(
@@ -96,6 +96,14 @@ def _disk(folder: Path) -> dict[str, str]:
         f"{free / 1e9:.1f} GB free here",
         "" if enough else "runs may fill the disk",
     )
+
+
+def _cache() -> dict[str, str]:
+    from lab.cache import VARIABLE, cache_folder
+
+    folder = cache_folder()
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return _check(OK, "cache", f"{folder}, {size:.1f} MB", f"recordings and datasets; {VARIABLE} moves it")
 
 
 def _gpu() -> tuple[tuple[int, int] | None, dict[str, str]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import socket
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from lab.errors import InputError, MissingDataError, one_line
 from lab.models.architecture import model_class, read_json
@@ -118,7 +122,6 @@ def _from_folder(folder: Path, part: str | None) -> nn.Module:
 
 def _model_folder(folder: Path, part: str | None) -> Path:
     """Folder of the model itself: a pipeline's part, or the one given."""
-
     index = folder / "model_index.json"
     if index.is_file():
         parts = [key for key, value in read_json(index).items() if isinstance(value, list)]
@@ -138,16 +141,35 @@ def _model_folder(folder: Path, part: str | None) -> Path:
 def _from_hub(name: str, part: str | None) -> nn.Module:
     parts = (part,) if part else (*DENOISER_PARTS, None)
     problems = []
+    local = not hub_answers()
     for candidate in parts:
         try:
-            model = _read(name, candidate, local=False)
+            model = _read(name, candidate, local=local)
             return model.to(dtype) if (dtype := _fetched_dtype(name, candidate)) else model
         except InputError as error:
             problems.append(str(error))
+    why = "the hub cannot be reached and the cache does not hold it" if local else problems[-1]
     raise MissingDataError(
-        f"hub model {name!r} could not be read or fetched ({problems[-1]}); offline, give a local folder or "
+        f"hub model {name!r} could not be read or fetched ({why}); offline, give a local folder or "
         "a safetensors file"
     )
+
+
+def hub_answers(seconds: float = 3.0) -> bool:
+    """Whether the hub can be reached; through a proxy only trying would tell, so the answer is yes."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    if address.scheme in getproxies():
+        return True
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def _fetched_dtype(name: str, part: str | None) -> Any:
@@ -165,8 +187,10 @@ def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.M
 
     where = {"subfolder": part, "local_files_only": local}
     options = {} if dtype is None else {"torch_dtype": dtype}
-    loud = diffusers.logging.get_verbosity()
+    loud, hub = diffusers.logging.get_verbosity(), logging.getLogger("huggingface_hub")
+    level = hub.level
     diffusers.logging.set_verbosity_error()  # what it would warn of is an error here
+    hub.setLevel(logging.ERROR)  # one line a retry says nothing more than the error at the end
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of diffusers, about its own use of the hub's client
@@ -182,6 +206,7 @@ def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.M
         raise InputError(f"{source}: cannot be read as a diffusers model: {one_line(error)[:200]}") from None
     finally:
         diffusers.logging.set_verbosity(loud)
+        hub.setLevel(level)
     for what in ("missing_keys", "mismatched_keys"):
         if info.get(what):
             first = next(iter(info[what]))

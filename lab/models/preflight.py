@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,19 @@ from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
     import quant
+
+
+def need(*packages: str) -> None:
+    """Refuse to begin without packages that are only imported at the end.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The first that is not installed, by name; the command line says how to get it.
+    """
+    for name in packages:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def check_recording(model: str, folder: Path | None) -> quant.Trajectories | None:

@@ -129,9 +129,10 @@ def dry_run(settings: Settings) -> Foreseen:
 def _check(settings: Settings) -> tuple[str, Any]:
     """Refuse what cannot work; return the device and the model."""
     from lab.models.opening import open_model
-    from lab.models.preflight import check_recording, check_run_folder
+    from lab.models.preflight import check_recording, check_run_folder, need
     from quant.observation import check_statistic, select_layers
 
+    need("pyarrow", "matplotlib")
     check_statistic(settings.sort)
     check_run_folder(settings.out)
     check_recording(settings.model, settings.recording)

@@ -70,7 +70,7 @@ def test_reconstruct_gets_the_resolved_settings(
         3,
     )
     assert (config.steps, config.guidance, config.brain.train.epochs) == (7, 1.0, 2)
-    assert (call["out"], call["dry_run"], call["until"]) == (tmp_path / "r", True, None)
+    assert (call["out"], call["dry_run"]) == (tmp_path / "r", True)
     assert json.loads(capsys.readouterr().out)["pixcorr"] == 0.85
     assert run([*command, *more]) == 0
     assert capsys.readouterr().err == "sampling: 1/1\n"
