@@ -65,8 +65,9 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(names):
+        # what stands first is a name, to be copied whole
+        table.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
     console = Console(

@@ -29,6 +29,7 @@ class Result(contract.Result):
 
     rows: list[dict[str, Any]]
     card: str = ""
+    columns: tuple[str, ...] = ()
 
     def plain(self) -> Any:
         """Return the rows, with the card if there is one."""
@@ -36,7 +37,9 @@ class Result(contract.Result):
 
     def tables(self) -> list[Table]:
         """Return the rows, or the card."""
-        return [line(self.card)] if self.card else [Table(self.rows)]
+        if self.card:
+            return [line(self.card)]
+        return [Table(self.rows, self.columns)]
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -47,7 +50,8 @@ def run(settings: Settings, context: Context) -> Result:
     known("list", settings.what, _LISTS, "brainlab list")
     rows = [row for row in _LISTS[settings.what]() if fnmatchcase(row["name"], settings.pattern)]
     one = settings.what == "methods" and len(rows) == 1 and settings.pattern != "*"
-    return Result(rows=rows, card=_card(rows[0]["name"]) if one else "")
+    card = _card(rows[0]["name"]) if one else ""
+    return Result(rows=rows, card=card, columns=_COLUMNS.get(settings.what, ()))
 
 
 def _card(method: str) -> str:
@@ -122,6 +126,8 @@ def settings() -> list[dict[str, Any]]:
     return describe_settings(ReconstructConfig)
 
 
+_COLUMNS = {"methods": ("name", "bits", "needs_calibration", "needs_gradients", "native")}
+"""What a person sees of a list where there is more."""
 _LISTS = {
     "methods": methods,
     "presets": presets,

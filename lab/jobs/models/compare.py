@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +124,7 @@ def run(settings: Settings, context: Context) -> Result:
         return _result(job.merge(settings.merge, out, settings.publish), out)
     words = settings.arguments()
     if (seconds := estimate(settings)) > LONG:
-        context.progress(0, 1, f"comparing takes about {duration(seconds)}; --dry-run lists what")
+        context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
     if settings.jobs != 1:
         folders = job.in_processes(settings.jobs, words, out, context)
         return _result(job.merge(folders, out, settings.publish), out)
@@ -181,6 +182,19 @@ def _seconds(settings: Settings, recipe: Any) -> float:
 SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.0035, 2.0
 CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
 """Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
+
+
+def _announcing(context: Context, words: str) -> Context:
+    """Return a context that says something before the first report: when all checks have passed."""
+    said: list[str] = []
+
+    def report(done: int, total: int, what: str) -> None:
+        if not said:
+            said.append(words)
+            context.report(0, 1, words)
+        context.report(done, total, what)
+
+    return replace(context, report=report)
 
 
 def _result(found: dict[str, Any], out: Path) -> Result:

@@ -115,7 +115,7 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     size = {f"kB {when}": round(row[f"bytes {when}"] / 1e3, 1) for when in ("before", "after")}
-    return {"layer": row["layer"], "shape": row["shape"], "bits": row["bits"], **size, "note": row["note"]}
+    return {"layer": row["layer"], "bits": row["bits"], **size, "note": row["note"]}
 
 
 def _override(words: str) -> tuple[str, Any]:

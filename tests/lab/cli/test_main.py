@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,33 @@ def test_usage_errors_are_one_line_and_exit_2(arguments: list[str], says: str, c
 def test_a_bare_noun_shows_its_help(arguments: list[str], capsys: Capture) -> None:
     assert run(arguments) == 0
     assert capsys.readouterr().out.startswith("Usage: brainlab")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "None")],
+    ids=str,
+)
+def test_waiting_threads_rest_unless_the_user_has_chosen(given: dict[str, str], found: str) -> None:
+    code = (
+        "import os, sys\nfrom lab.cli.main import run\n"
+        "class Torch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': print('loaded with', os.environ.get('GOMP_SPINCOUNT')); os._exit(0)\n"
+        "sys.stdout.reconfigure(line_buffering=True)\n"
+        "sys.meta_path.insert(0, Torch())\n"
+        "run(['doctor'])\n"
+    )
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    env = {key: value for key, value in os.environ.items() if key not in names} | given
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == f"loaded with {found}\n", result.stderr
+
+
+def test_make_sets_it_too(repo: Path) -> None:
+    assert "export GOMP_SPINCOUNT ?= 3000" in (repo / "Makefile").read_text()
 
 
 def test_version(capsys: Capture) -> None:
