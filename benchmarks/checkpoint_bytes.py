@@ -33,6 +33,7 @@ def main() -> None:
     import quant
     from lab import zoo
     from lab.zoo.recordings import zoo_recording
+    from quant.recipes import resolve
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoints")
@@ -45,7 +46,7 @@ def main() -> None:
     different = 0
     for preset in given.presets:
         model = zoo.load(given.model)
-        _, method, config = quant.registry.resolve(preset)
+        _, method, config = resolve(preset)
         config = config.model_copy(update=SHORT.get(method.name, {}))
         quant.quantize_(model, config, trajectories=store, seed=3)
         file = quant.export(model, given.out / f"{preset}.safetensors")
