@@ -34,7 +34,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from quant.errors import InputError, MissingDataError
 
 # One folder each under quant/methods. To add a method: its folder, its name here.
-NAMES = ("rtn", "mixdq", "eda_dm", "svdquant", "lowbit_fp", "lrq_dit", "dgq")
+NAMES = (
+    "rtn",
+    "mixdq",
+    "eda_dm",
+    "svdquant",
+    "lowbit_fp",
+    "lrq_dit",
+    "dgq",
+    "efficientdm",
+    "quest",
+    "binarydm",
+    "qvgen",
+)
 # And under quant/adapters, in the same way.
 ADAPTERS: tuple[str, ...] = ()
 
