@@ -19,7 +19,7 @@ class BinaryDmConfig(TrainConfig):
     )
     outer: float = Field(
         default=0.15, ge=0, le=0.5,
-        description="blocks that are outer: nearer than this to the first or the last, as a share of the depth",
+        description="blocks that are outer: nearer than this to the first or last, as a share of the depth",
     )  # fmt: skip
     activation_bits: int | None = Field(
         default=4, ge=2, le=8, description="bits of an input code; none leaves inputs in floating point"

@@ -93,7 +93,7 @@ def core(model: nn.Module, plan: Plan, config: BinaryDmConfig, context: Context)
 
 
 def warm_up_order(model: nn.Module, student: Student) -> dict[str, int]:
-    """Number the groups: 0 for the middle blocks, then outwards; layers outside of blocks last."""
+    """Count the groups of layers: 0 for the middle blocks, then outwards; those outside of blocks last."""
     depths = {layer.name: layer.depth for layer in find_layers(model) if layer.name in student.layers}
     distances = sorted({round(abs(d - 0.5), 6) for d in depths.values() if d is not None})
     place = {distance: index for index, distance in enumerate(distances)}
