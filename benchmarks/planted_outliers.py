@@ -89,7 +89,7 @@ def measure(model: nn.Module, store: Any, samples: int, arms: tuple[str, ...]) -
     import quant
     from lab.compare.recipes import parse
     from lab.zoo.recordings import zoo_scheduler
-    from quant.recordings.sampling import Sampler
+    from quant.recordings.repeat import Sampler
     from quant.sensitivity.probes import FinalSample, NoisePrediction
 
     sampler = Sampler(store, zoo_scheduler(), store.null_condition)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lab.compare.networks import Networks
-from lab.compare.sampling import draw
 from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
+from quant.recordings import sampling
 
 NULL_OFFSET = 1000
 """Noise seeds of the null are this far from the others."""
@@ -114,13 +114,17 @@ class Bench:
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return drawn[:n].to(self.device)
 
-    def draw(self, model: nn.Module, seed: int, n: int | None = None, see: Callable | None = None) -> Tensor:
+    def draw(
+        self, model: nn.Module, seed: int, n: int | None = None,
+        see: Callable[[sampling.Step], None] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Sample the first ``n`` pictures of a seed (all by default): latents on the device."""
         s = self.settings
-        held = None if self.conditions is None else self.conditions[:n]
-        return draw(
-            model, self.scheduler, self.noise(seed, n), held, self.null,
-            steps=s.steps, guidance=s.guidance, batch=s.batch, seed=seed, see=see,
+        return sampling.sample(
+            model, self.scheduler, self.noise(seed, n),
+            None if self.conditions is None else self.conditions[:n], self.null,
+            steps=s.steps, guidance=s.guidance, batch=s.batch, see=see,
+            generator=lambda row: torch.Generator().manual_seed(seed * 1_000_003 + row),
         )  # fmt: skip
 
     @torch.no_grad()

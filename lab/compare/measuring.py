@@ -14,7 +14,7 @@ from lab.compare.bench import NULL_OFFSET, Bench
 from lab.compare.networks import DOMAIN, LITE0
 from lab.metrics.distances import frechet_distance, kid, set_distance
 from lab.metrics.manifold import precision_recall
-from quant.recordings.sampling import predict
+from quant.recordings.sampling import Step, predict
 
 SHOWN = 12
 """Pictures of each recipe that are kept for the grid: the first ones at seed 0, whatever they look like."""
@@ -76,7 +76,9 @@ class Reference:
 def reference(bench: Bench, seed: int) -> Reference:
     """Sample the full-precision model and keep what every recipe is compared with."""
     states: dict[int, list[Tensor]] = {}
-    latents = bench.draw(bench.model, seed, see=lambda step, rows, x: states.setdefault(step, []).append(x))
+    latents = bench.draw(
+        bench.model, seed, see=lambda step: states.setdefault(step.index, []).append(step.seen)
+    )
     path = [torch.cat(states[step]) for step in sorted(states)]
     pictures = bench.pictures(latents)
     features = {} if pictures is None else bench.networks.features(pictures)
@@ -109,10 +111,10 @@ def _measure(
     gaps = torch.zeros(len(ref.states) + 1, dtype=torch.float64, device=bench.device)
     sizes = torch.zeros_like(gaps)
 
-    def compare(step: int, rows: slice, x: Tensor) -> None:
-        truth = ref.states[step][rows].double()
-        gaps[step] += (x.double() - truth).square().sum()
-        sizes[step] += truth.square().sum()
+    def compare(step: Step) -> None:
+        truth = ref.states[step.index][step.rows].double()
+        gaps[step.index] += (step.seen.double() - truth).square().sum()
+        sizes[step.index] += truth.square().sum()
 
     latents = bench.draw(model, noise_seed, see=compare)
     compare_final = ref.latents.double()

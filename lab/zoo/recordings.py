@@ -17,19 +17,13 @@ from lab import zoo
 from lab.errors import InputError
 from lab.progress import Progress, silent
 from lab.runs.lock import FolderLock
+from lab.zoo.scheduler import RectifiedFlowScheduler, zoo_scheduler
 
 if TYPE_CHECKING:
     import quant
 
 HOME = Path("runs/recordings")
 _ORDER_SEED = 20
-
-
-def zoo_scheduler() -> Any:
-    """Return the scheduler that samples the zoo's denoisers; ``set_timesteps(n)`` gives its times."""
-    from lab.zoo.scheduler import RectifiedFlowScheduler
-
-    return RectifiedFlowScheduler(num_train_timesteps=1000, shift=1.0)
 
 
 def zoo_recording(
@@ -156,8 +150,6 @@ def recorded_scheduler(store: quant.Trajectories) -> Any:
         Diffusers has no scheduler of that name.
     """
     import diffusers
-
-    from lab.zoo.scheduler import RectifiedFlowScheduler
 
     name, config = store.settings["scheduler"], store.settings["scheduler_config"]
     if name == RectifiedFlowScheduler.__name__:

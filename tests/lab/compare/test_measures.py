@@ -6,11 +6,7 @@ import numpy as np
 import torch
 
 from brainit import metrics
-from lab import zoo
 from lab.compare import measures
-from lab.compare.sampling import draw
-from lab.zoo.recordings import zoo_scheduler
-from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
 
 def pictures(n: int, seed: int) -> torch.Tensor:
@@ -43,11 +39,3 @@ def test_exactly_perfect_and_one_level_off() -> None:
     b[0, 0, 0, 0] += 1 / 255 if b[0, 0, 0, 0] < 0.5 else -1 / 255
     assert measures.psnr(b, a)[0] < measures.PSNR_CAP and measures.psnr(b, a)[1] == measures.PSNR_CAP
     assert measures.pixcorr(torch.zeros(1, 3, 8, 8), a[:1, :, :8, :8])[0] == 0
-
-
-def test_sampling_is_the_decoders() -> None:
-    model, null = zoo.load("unet-64"), zoo.null_tokens("unet-64")
-    noise, tokens = draw_noise(3, 1), torch.randn(3, 17, 192, generator=torch.Generator().manual_seed(2))
-    settings = SamplerSettings(steps=2, guidance=2.0)
-    ours = draw(model, zoo_scheduler(), noise, tokens, null, steps=2, guidance=2.0)
-    assert torch.allclose(ours, sample(model, tokens, null, noise, settings), rtol=1e-3, atol=1e-3)
