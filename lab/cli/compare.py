@@ -35,39 +35,25 @@ def compare(
     ] = None,
     part: Annotated[str | None, typer.Option("--part", help="Part of a pipeline, such as unet.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes that share the recipes and the device.")] = 1,
-    claims: Annotated[Path | None, typer.Option("--claims", hidden=True)] = None,
     calibrate_on: Annotated[
         str | None,
         typer.Option("--calibrate-on", help="cpu, cuda; mixed: what trains on the GPU, the rest on the CPU."),
     ] = None,
-    merge: Annotated[
-        list[Path] | None, typer.Option("--merge", help="Put comparisons together; may be repeated.")
-    ] = None,
-    publish: Annotated[
-        Path | None,
-        typer.Option("--publish", help="Folder for MODEL-ptq.md, .json, .png, as committed; or FILE.md."),
-    ] = None,
-    gates: Annotated[bool, typer.Option(help="Run the gates that prove the meter.")] = True,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare recipes on one model, in one report.
 
-    Same noise and conditions for all, intervals, gates that prove the meter. The same command goes on after
-    a stop, and with more recipes it adds them.
+    Same noise and conditions for all, intervals, a gate that proves the meter. The same command goes on
+    after a stop, and with more recipes it adds them.
     """
     from lab.compare.bench import PanelSettings
     from lab.errors import InputError
     from lab.jobs import compare as job
     from lab.progress import reporting
 
-    if merge:
-        _show(job.merge(merge, out, publish), out, as_json)
-        return
     if model is None:
-        raise InputError(
-            "compare needs a model (unet-64, dit-64, a folder), or --merge with folders of comparisons"
-        )
+        raise InputError("compare needs a model (unet-64, dit-64, a folder)")
     settings = PanelSettings(
         n=n, seeds=seeds, steps=steps, guidance=guidance, calibrate=calibrate, batch=batch
     )
@@ -77,17 +63,12 @@ def compare(
         ("recording", recording), ("part", part), ("device", device), ("calibrate-on", calibrate_on),
     ):  # fmt: skip
         words += [f"--{name}", value] if value is not None else []
-    words += [] if gates else ["--no-gates"]
     arguments = [str(word) for word in words]
-    if jobs != 1:
-        folders = job.in_processes(jobs, arguments, out)
-        _show(job.merge(folders, out, publish), out, as_json)
-        return
     with reporting() as progress:
         result = job.compare(
             model, recipes, out, settings, device=device or "auto", recording=recording, part=part,
-            claims=claims, calibrate_on=calibrate_on, gates=gates,
-            command=shlex.join(["brainlab", "compare", *arguments]), publish=publish, progress=progress,
+            jobs=jobs, calibrate_on=calibrate_on, progress=progress,
+            command=shlex.join(["brainlab", "compare", *arguments]),
         )  # fmt: skip
     _show(result, out, as_json)
 
@@ -111,10 +92,7 @@ def _show(result: dict, out: Path, as_json: bool) -> None:
              for g in result["gates"]],
             False,
         )  # fmt: skip
-        verdicts = [o["verdict"] for o in result["orderings"]]
-        counts = {word: verdicts.count(word) for word in dict.fromkeys(verdicts)}
-        said = ", ".join(f"{k} {v}" for k, v in counts.items()) or "none are claimed for this model"
-        emit_line(f"\norderings: {said}")
+        emit_line("")
         for failed in result["failed"]:
             emit_line(f"not measured: {failed['recipe']}, seed {failed['seed']}: {failed['reason']}")
         emit_line(f"report: {out / 'report.html'}")

@@ -11,7 +11,6 @@ import typer
 
 from lab.cli import (
     allocate,
-    bench,
     brain,
     compare,
     data,
@@ -36,7 +35,6 @@ app.command("quantize")(quantize.quantize)
 app.command("compare")(compare.compare)
 app.command("allocate")(allocate.allocate)
 app.command("sensitivity")(sensitivity.sensitivity)
-app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(brain.app, name="brain")

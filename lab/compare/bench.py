@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brainit.metrics.tensors import eight_bit
 from lab.compare.networks import Networks
 from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
@@ -130,8 +131,6 @@ class Bench:
     @torch.no_grad()
     def pictures(self, latents: Tensor, batch: int = 256) -> Tensor | None:
         """Decode latents into the 8-bit pictures that are scored: (n, 3, H, W) in 0..1, or None."""
-        from lab.compare.measures import eight_bit
-
         if self.decode is None:
             return None
         return torch.cat([eight_bit(self.decode(z).float()) for z in latents.split(batch)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 FULL = "full-precision"
 OTHER_SEED = "full-precision, other seeds"
 ALL = "all-ptq"
-CLAIMS = "claims"
 CHANGE = "+"
 PRESET_FILES = (".yaml", ".yml")
 
@@ -123,21 +121,15 @@ def allocations(model: str) -> dict[str, str]:
 def groups(model: str = "") -> dict[str, list[str]]:
     """Names of groups and their recipes.
 
-    ``claims`` is whatever the orderings of this model name, ``chain:ID`` one ordering's; ``all-ptq`` every
-    preset, the claims and the model's committed allocations; the others are methods.
+    ``all-ptq`` is every preset and the model's committed allocations; the others are methods.
     """
     import quant
-    from lab.compare.orderings import load_orderings
 
     presets = quant.list_presets()
     found = {}
     for method in quant.list_methods():
         found[method.replace("_", "-")] = [p for p in presets if quant.get_preset(p).method == method]
-    claims = [o for o in load_orderings() if o.concerns(model)]
-    chains = {o.id: [r for r in o.every if parse_known(r, model)] for o in claims}
-    found[CLAIMS] = list(dict.fromkeys(r for o in claims if not o.study for r in chains[o.id]))
-    found[ALL] = list(dict.fromkeys([*presets, *found[CLAIMS], *allocations(model)]))
-    return found | {f"chain:{name}": chain for name, chain in chains.items()}
+    return {**found, ALL: list(dict.fromkeys([*presets, *allocations(model)]))}
 
 
 def parse_known(name: str, model: str = "") -> bool:
@@ -180,27 +172,6 @@ def expand(words: str, model: str = "") -> list[Recipe]:
     return [parse(name, model) for name in dict.fromkeys(names)]
 
 
-def one_command(commands: Sequence[str]) -> str:
-    """Return the command that measures what several measured together; whole groups go by their name.
-
-    Parameters
-    ----------
-    commands : sequence of str
-        ``brainlab compare MODEL --recipes ... ``, with equal settings.
-    """
-    split = [shlex.split(command) for command in dict.fromkeys(commands)]
-    if len(split) == 1 or not all("--recipes" in words for words in split):
-        return "; ".join(dict.fromkeys(commands))
-    known = groups(split[0][2])
-    wanted = [words[words.index("--recipes") + 1].split(",") for words in split]
-    names = list(dict.fromkeys(name for row in wanted for word in row for name in known.get(word, [word])))
-    short = next(([group] for group in (ALL, CLAIMS) if known[group] and set(known[group]) <= set(names)), [])
-    names = [name for name in names if not any(name in known[group] for group in short)]
-    shared = [words for words in split[0] if all(words in other for other in split)]
-    at = shared.index("--recipes") + 1
-    return shlex.join([*shared[:at], ",".join([*short, *names]), *shared[at:]])
-
-
 def _known_word(word: str, known: Sequence[str] | dict[str, Any], model: str) -> str:
     from quant.errors import InputError as QuantInputError
 
@@ -209,6 +180,5 @@ def _known_word(word: str, known: Sequence[str] | dict[str, Any], model: str) ->
     except QuantInputError as error:
         if CHANGE in word:
             raise
-        short = [group for group in known if not group.startswith("chain:")]
-        raise InputError(f"{error}; groups: {', '.join(short)}") from None
+        raise InputError(f"{error}; groups: {', '.join(known)}") from None
     return word

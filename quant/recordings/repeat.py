@@ -83,6 +83,7 @@ class Sampler:
         final = sampling.sample(
             model, scheduler, noise, condition, self.null,
             steps=steps or known["n_steps"], guidance=self.guidance, batch=len(keys),
-            generator=sampling.generators(known["seed"], keys), apart=True, see=lambda step: inputs.append(step.x),
+            generator=sampling.generators(known["seed"], keys), apart=True,
+            see=lambda step: inputs.append(step.x),
         )  # fmt: skip
         return inputs, final

@@ -1,4 +1,4 @@
-"""The one sampler: any diffusers denoiser, any scheduler, guidance, a picture to start from, somebody watching."""
+"""The one sampler: any diffusers denoiser, any scheduler, guidance, a picture to start from."""
 
 from __future__ import annotations
 
@@ -199,8 +199,8 @@ def set_times(scheduler: Any, steps: int, strength: float = 1.0) -> None:
         scheduler.set_timesteps(sigmas=np.linspace(strength, 0, steps, endpoint=False).tolist())
     else:
         raise InputError(
-            f"strength is {strength:g}, and {type(scheduler).__name__} starts from pure noise only: use 1, or "
-            "a scheduler of flows such as FlowMatchEulerDiscreteScheduler"
+            f"strength is {strength:g}, and {type(scheduler).__name__} starts from pure noise only: use 1, "
+            "or a scheduler of flows such as FlowMatchEulerDiscreteScheduler"
         )
 
 

@@ -1,27 +1,24 @@
-"""The command on a tiny model: files, resume, several processes and merging, failures, bad input."""
+"""The command on a tiny model: files, resume, several processes, failures, bad input."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import quant
 from lab.cli.main import run
-from lab.compare import work
+from lab.compare import results, work
 from lab.compare.bench import Bench
-from lab.compare.claims import Claims, finished
-from lab.compare.finish import finish
-from lab.compare.recipes import FULL, OTHER_SEED, expand, groups, one_command
+from lab.compare.recipes import FULL, OTHER_SEED, expand
+from lab.compare.workers import Turns
 from lab.jobs import compare as job
-from lab.progress import silent
-from lab.report.compare import figures
+from lab.report.compare import figures, write_report
 from lab.runs.folder import Run
-from lab.runs.steps import StepCache
 
 Capture = pytest.CaptureFixture[str]
 
@@ -30,7 +27,7 @@ Capture = pytest.CaptureFixture[str]
 def command(tmp_path_factory: pytest.TempPathFactory, recording, model_folder: Path) -> list[str]:
     return [
         "compare", str(model_folder), "--recording", str(recording.path), "--recipes", "rtn-w8a8,rtn-w4a4",
-        "--n", "4", "--seeds", "2", "--steps", "2", "--json", "--device", "cpu", "--no-gates",
+        "--n", "4", "--seeds", "2", "--steps", "2", "--json", "--device", "cpu",
     ]  # fmt: skip
 
 
@@ -48,13 +45,12 @@ def test_a_model_without_decoder_is_compared_by_latents(
     assert eight["bytes"] > four["bytes"] and full["bytes"] > eight["bytes"]
     assert four["bit_ops_share"] < eight["bit_ops_share"] < 1
     assert eight["latent_sqnr_db.low"] <= eight["latent_sqnr_db"] <= eight["latent_sqnr_db.high"]
-    bits = [o for o in result["orderings"] if o["id"] == "bits"]
-    assert bits == []  # that claim is about the shipped models
+    assert [g["passed"] for g in result["gates"]] == [True]
     table = list(csv.DictReader((tmp_path / "c" / "results.csv").open()))
     assert [row["recipe"] for row in table] == names
     page = (tmp_path / "c" / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    assert "rtn-w4a4" in (tmp_path / "c" / "results.md").read_text()
+    assert "rtn-w4a4" in page
 
 
 def test_finished_parts_are_used_again_and_more_recipes_are_added(
@@ -71,9 +67,9 @@ def test_finished_parts_are_used_again_and_more_recipes_are_added(
 
     def go(recipes: str) -> list:
         with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-            made = work.Work(bench, opened, expand(recipes), False, silent)
-            assert made.all() == []
-            return made.parts
+            found, failed = work.Work(bench, opened, expand(recipes)).all()
+            assert failed == []
+            return found
 
     first = go("rtn-w8a8")
     assert len(calls) == 2 and len(first) == 2 * 3
@@ -84,32 +80,35 @@ def test_finished_parts_are_used_again_and_more_recipes_are_added(
     assert len(calls) == 4 and len(third) == len(second)
 
 
-def test_report_with_pictures_shows_a_failed_gate(bench: Bench, tmp_path: Path) -> None:
+ABOUT = {
+    "model": "unet-64", "command": "brainlab compare", "n": 12, "seeds": 2, "steps": 2, "guidance": 2.0,
+    "conditions": "random", "recording": "0" * 64, "hardware": "CPU", "date": "2026-01-01",
+    "commit": "none", "versions": {}, "missing": [], "bit_ops_rule": "rule", "settings": {},
+}  # fmt: skip
+
+
+def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp_path: Path) -> None:
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        made = work.Work(bench, opened, expand("rtn-w8a8,rtn-w4a4"), False, silent)
-        made.all()
-    gate = {"name": "planted", "expected": "nothing", "found": "something", "passed": False}
-    about = {
-        "model": "unet-64", "command": "brainlab compare", "n": 12, "seeds": 2, "steps": 2, "guidance": 2.0,
-        "conditions": "random", "recording": "0" * 64, "hardware": "CPU", "date": "2026-01-01",
-        "commit": "none", "versions": {}, "missing": [], "bit_ops_rule": "rule", "settings": {},
-    }  # fmt: skip
-    result = finish(tmp_path / "r", about, made.parts, [gate], [], tmp_path / "results")
+        measured, failed = work.Work(bench, opened, expand("rtn-w8a8,rtn-w4a4")).all()
+    result = results.conclude(ABOUT, measured, failed)
+    results.write(result, tmp_path / "r")
+    assert result["gates"][0]["passed"]
+    write_report(result, results.pictures(measured), tmp_path / "r")
     page = (tmp_path / "r" / "report.html").read_text()
     assert "1 pair<" in page and "1 pairs" not in page
-    assert "1 of 1 gates failed: planted" in page and 'class="verdict bad"' in page
+    heads = re.findall(r"<h2 id=\"([a-z-]+)-title", page)
+    assert heads == ["verdict", "pictures", "trade-off", "scores", "gate", "how-it-was-made"]
+    assert "gate failed" not in page and "ten times the difference of rtn-w4a4" in page
     assert (tmp_path / "r" / "grid.webp").stat().st_size > 100
     assert {p.name for p in (tmp_path / "r" / "figures").iterdir()} == {
         "quality-bytes.png", "error-timesteps.png", "error-growth.png",
     }  # fmt: skip
-    table = (tmp_path / "results" / "unet-64-ptq.md").read_text()
-    assert "**failed**" in table and "](unet-64-ptq.png)" in table
-    assert (tmp_path / "results" / "unet-64-ptq.png").stat().st_size > 1000
-    assert json.loads((tmp_path / "results" / "unet-64-ptq.json").read_text())["rows"] == result["rows"]
     psnr = {row["recipe"]: row["psnr_db"] for row in result["rows"]}
     assert psnr[FULL] == 100 > psnr["rtn-w8a8"] > psnr["rtn-w4a4"] > psnr[OTHER_SEED]
-    bits = [o["verdict"] for o in result["orderings"] if o["id"] == "bits"]
-    assert bits == ["not run", "not run"]
+    measured[0].arrays["psnr_db"] = measured[0].arrays["psnr_db"] - 1e-3
+    write_report(results.conclude(ABOUT, measured, []), {}, tmp_path / "bad")
+    page = (tmp_path / "bad" / "report.html").read_text()
+    assert "The gate failed: same seed, same picture" in page and 'class="verdict bad"' in page
 
 
 def test_a_recipe_that_fails_is_listed_and_the_others_go_on(
@@ -124,37 +123,28 @@ def test_a_recipe_that_fails_is_listed_and_the_others_go_on(
 
     monkeypatch.setattr(quant, "quantize_", broken)
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
-        made = work.Work(bench, opened, expand("rtn-w6a6,rtn-w8a8"), False, silent)
-        failed = made.all()
+        measured, failed = work.Work(bench, opened, expand("rtn-w6a6,rtn-w8a8")).all()
     assert [(f["recipe"], f["seed"]) for f in failed] == [("rtn-w6a6", 0), ("rtn-w6a6", 1)]
     assert "planted" in failed[0]["reason"]
-    assert {p.recipe for p in made.parts} == {FULL, OTHER_SEED, "rtn-w8a8"}
+    assert {one.recipe for one in measured} == {FULL, OTHER_SEED, "rtn-w8a8"}
 
 
-def test_a_part_is_claimed_once_and_what_is_done_stays_claimed(tmp_path: Path) -> None:
-    claims, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
-    claims.begin(["a"])
-    assert not other.take("a") and other.take("b") and not claims.take("b")
-    claims.begin([])
-    assert claims.take("a") and Claims().take("a") and Claims().take("a")
+def test_a_turn_is_given_once_and_a_failure_is_remembered(tmp_path: Path) -> None:
+    turns, other = Turns(tmp_path / "turns"), Turns(tmp_path / "turns")
+    turns.begin()
+    assert turns.take("a") and not other.take("a") and other.take("b") and not turns.take("b")
+    turns.fail("a", "planted")
+    assert other.reason("a") == "planted" and other.reason("b") == other.reason("c") == ""
+    turns.begin()
+    assert other.take("a") and other.reason("a") == ""
+    turns.end()
+    assert not (tmp_path / "turns").exists()
+    alone = Turns()
+    alone.begin()
+    assert alone.take("a") and alone.take("a") and alone.reason("a") == ""
 
 
-def test_full_precision_is_done_only_with_what_belongs_to_it(tmp_path: Path) -> None:
-    folder = tmp_path / "process-1"
-    cache = StepCache(folder / "steps")
-    for name in ("full.seed-0", "null.seed-0", "full.seed-1", "rtn.1.seed-0", "torn.1.seed-0"):
-        cache.save(name, {"made": np.ones(2)}, 0.1)
-    (folder / "steps" / "torn.1.seed-0.npz").write_bytes(b"half")
-    found = finished([folder, tmp_path / "none"], gates=True)
-    assert found == {"null.seed-0", "rtn.1.seed-0"}  # no gates, no null at seed 1, a file that is not whole
-    assert finished([folder], gates=False) == {*found, "full.seed-0"}
-    cache.save("gates", {"gates": []}, 0.1)
-    assert finished([folder], gates=True) == {*found, "full.seed-0", "gates"}
-
-
-def test_processes_and_merged_folders_give_what_one_run_gives(
-    command: list[str], tmp_path: Path, capsys: Capture
-) -> None:
+def test_processes_give_what_one_gives(command: list[str], tmp_path: Path, capsys: Capture) -> None:
     def scores() -> list[dict]:
         rows = json.loads(capsys.readouterr().out)["rows"]
         return [{k: v for k, v in row.items() if not k.startswith("calibrate")} for row in rows]
@@ -165,52 +155,43 @@ def test_processes_and_merged_folders_give_what_one_run_gives(
     jobs = [*one, "--out", str(tmp_path / "jobs"), "--jobs", "2"]
     assert run(jobs) == 0
     assert scores() == whole
-    parts = sorted((tmp_path / "jobs").glob("process-*/steps/*.json"))
-    assert len(parts) == len({part.name for part in parts}) == 4  # nothing was measured twice
-    next(part for part in parts if part.name.startswith("rtn-w4a4")).unlink()  # as if it had been stopped
-    kept = {part: part.stat().st_mtime_ns for part in parts if part.exists()}
+    steps = sorted((tmp_path / "jobs" / "steps").glob("*.json"))
+    assert len(steps) == 4 and not (tmp_path / "jobs" / "turns").exists()
+    next(step for step in steps if step.name.startswith("rtn-w4a4")).unlink()  # as if it had been stopped
+    kept = {step: step.stat().st_mtime_ns for step in steps if step.exists()}
     assert run(jobs) == 0
     assert scores() == whole
-    assert {part: part.stat().st_mtime_ns for part in kept} == kept
-    assert len(list((tmp_path / "jobs").glob("process-*/steps/*.json"))) == 4  # nothing but what was missing
-
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert run([*one, "--recipes", "rtn-w8a8", "--out", str(first)]) == 0
-    assert run([*one, "--recipes", "rtn-w4a4", "--out", str(second)]) == 0
-    capsys.readouterr()
-    merged = ["compare", "--merge", str(first), "--merge", str(second), "--json"]
-    assert run([*merged, "--out", str(tmp_path / "m")]) == 0
-    assert scores() == whole
-    made = json.loads((tmp_path / "m" / "results.json").read_text())["about"]["command"]
-    assert made.count("brainlab compare") == 1 and "--recipes rtn-w8a8,rtn-w4a4" in made
-    (second / "results.json").unlink()  # as if it had been stopped before the end
-    assert run([*merged, "--out", str(tmp_path / "again")]) == 0
-    assert scores() == whole
-    assert run(["compare", "--merge", str(tmp_path), "--out", str(tmp_path / "n")]) == 4
-    capsys.readouterr()
+    assert {step: step.stat().st_mtime_ns for step in kept} == kept
 
 
-def test_long_recipes_go_first_and_what_trains_goes_to_the_gpu(tmp_path: Path) -> None:
+def test_what_others_left_is_measured_and_what_failed_there_is_not_tried_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    turns = Turns(tmp_path / "turns")
+    turns.begin()
+    recipes = expand("rtn-w8a8,rtn-w6a6")
+    left, bad = (work.step_name(r, 0) for r in recipes)
+    assert turns.take(left) and turns.take(bad)  # by a process that died, and by one that could not
+    turns.fail(bad, "RuntimeError: planted")
+    with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
+        made = work.Work(bench, opened, recipes, turns=turns)
+        made.share()
+        measured, failed = made.all()
+    assert [(f["recipe"], f["seed"], f["reason"]) for f in failed] == [
+        ("rtn-w6a6", 0, "RuntimeError: planted")
+    ]
+    assert sorted((one.seed, one.recipe) for one in measured if one.recipe.startswith("rtn")) == [
+        (0, "rtn-w8a8"), (1, "rtn-w6a6"), (1, "rtn-w8a8"),
+    ]  # fmt: skip
+
+
+def test_what_trains_goes_to_the_gpu() -> None:
     recipes = expand("rtn-w8a8,eda-dm-w8a8,svdquant-w8a8")
-    assert [r.name for r in Claims().order(recipes)] == [r.name for r in recipes]
-    shared = Claims(tmp_path).order(recipes)
-    assert [r.name for r in shared] == ["eda-dm-w8a8", "svdquant-w8a8", "rtn-w8a8"]
-    where = job.calibrator("mixed", "cuda")
-    assert where is not None and [where(r).type for r in shared] == ["cuda", "cpu", "cpu"]
-    assert job.calibrator(None, "cuda") is None
+    where = work.calibrator("mixed", "cuda")
+    assert where is not None and [where(r).type for r in recipes] == ["cpu", "cuda", "cpu"]
+    assert work.calibrator(None, "cuda") is None
     with pytest.raises(ValueError, match="must be cpu, cuda or mixed"):
-        job.calibrator("gpu", "cuda")
-
-
-def test_commands_of_merged_parts_become_one() -> None:
-    head, tail = "brainlab compare dit-64 --recipes ", " --n 256 --device cuda"
-    every = groups("dit-64")
-    for group in ("claims", "all-ptq"):
-        half = every[group][::2]
-        rest = [*(n for n in every[group] if n not in half), "a/b.yaml"]
-        made = one_command([head + ",".join(half) + tail, head + ",".join(rest) + tail + " --x y"])
-        assert made == f"{head}{group},a/b.yaml{tail}"
-    assert one_command([head + "rtn" + tail] * 2) == head + "rtn" + tail
+        work.calibrator("gpu", "cuda")
 
 
 def test_bad_input_is_one_line(
@@ -237,21 +218,21 @@ def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
         todo = expand("rtn-w8a8")
-        made = work.Work(bench, opened, todo, True, lambda done, total, what: seen.append((done, total)))
-        made.all()
+        work.Work(bench, opened, todo, lambda done, total, what: seen.append((done, total))).all()
     assert len({total for _, total in seen}) == 1
     done = [d for d, _ in seen]
     assert done == sorted(done) and done[-1] == seen[-1][1]
 
 
-def test_gates_are_in_the_job(bench: Bench) -> None:
+def test_noise_of_few_is_the_beginning_of_the_noise_of_many(bench: Bench) -> None:
     assert job.FAILED == 1
     assert torch.equal(bench.noise(3)[:2], bench.noise(3, 2))
 
 
-@pytest.mark.parametrize(("table", "drawn"), [("dit-64-ptq", True), ("dit-64-eda-dm", False)])
-def test_trade_off_is_drawn_where_sizes_differ(table: str, drawn: bool, repo: Path) -> None:
-    result = json.loads((repo / "benchmarks" / "results" / "ptq" / f"{table}.json").read_text())
+@pytest.mark.parametrize("drawn", [True, False])
+def test_trade_off_is_drawn_where_sizes_differ(drawn: bool) -> None:
+    row = {"method": "rtn", "psnr_db": 20.0, "psnr_db.low": 19.0, "psnr_db.high": 21.0, "bytes_before": 9e6}
+    rows = [{**row, "recipe": "a", "bytes": 4e6}, {**row, "recipe": "b", "bytes": 5e6 if drawn else 4e6}]
     curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
-    result["curves"] = {row["recipe"]: curve for row in result["rows"]}
+    result = {"about": ABOUT, "rows": rows, "curves": {"a": curve, "b": curve}}
     assert ("quality-bytes" in figures(result)) == drawn

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from lab.compare.measuring import Part
+from lab.compare.measuring import Measured
 from lab.compare.memory import EXACT, SAMPLED, PeakMemory
 from lab.compare.statistics import Scores
 from lab.compare.summary import rows
@@ -38,7 +38,7 @@ def test_a_table_shows_exact_peaks_only() -> None:
         "cpu": {"calibrate_peak_bytes": 9e6, "calibrate_peak_how": SAMPLED, "calibrate_on": "cpu"},
         "old": {"calibrate_peak_bytes": 4096, "calibrate_peak_how": "resident memory, sampled"},
     }
-    found = {r["recipe"]: r for r in rows(Scores([Part(k, 0, {}, {}, v) for k, v in numbers.items()]))}
+    found = {r["recipe"]: r for r in rows(Scores([Measured(k, 0, {}, {}, v) for k, v in numbers.items()]))}
     assert found["cpu"]["calibrate_peak_bytes"] == 9e6 and found["cpu"]["calibrate_peak_how"] == SAMPLED
     assert "calibrate_peak_bytes" not in found["old"]
     column = next(c for c in shown_columns(list(found.values())) if c[0] == "calibrate_peak_bytes")
