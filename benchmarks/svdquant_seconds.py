@@ -27,6 +27,7 @@ from benchmarks.svdquant_kinds import Blocks, device_name, layer_kinds, open_dev
 from lab.errors import InputError
 from lab.files import write_text
 from lab.progress import Progress, reporting, silent
+from quant.about import versions
 
 
 def flux() -> nn.Module:
@@ -154,7 +155,7 @@ def bench_svdquant(
         "rule": "layers and install: mean seconds of the measured layers of a shape times their number; "
         "calibration: seconds of one forward of each kind of block times their number times forwards; "
         "layers outside blocks do not count in calibration; making random weights is not timed",
-        "versions": quant.api.versions(),
+        "versions": versions(),
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
+from quant.about import versions
 
 CHOICES = (2, 3, 4, 5, 6, 8)
 
@@ -104,7 +105,7 @@ def allocate(
             f"{metric}_allocated": abs(found.score), "gap": found.gap, "seconds": round(found.seconds, 3),
             "layers_by_bits": {b: list(found.choices.values()).count(b) for b in choices},
         })  # fmt: skip
-    return {"model": model, "recipe": recipe, "quant": quant.api.versions(), "rows": rows, "out": str(out)}
+    return {"model": model, "recipe": recipe, "quant": versions(), "rows": rows, "out": str(out)}
 
 
 def _config(recipe: str, budgets: Sequence[int], choices: Sequence[int], metric: str) -> Any:

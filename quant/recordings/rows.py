@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from quant.denoisers.families import call
 from quant.errors import MissingDataError
+from quant.progress import Progress
 from quant.recordings.trajectories import Batch, Trajectories
 
-Progress = Callable[[int, int, str], None]
 See = Callable[[str, Tensor, float], None]
 
 

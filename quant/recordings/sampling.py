@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from quant.denoisers.families import call
 from quant.errors import InputError
-
-Progress = Callable[[int, int, str], None]
+from quant.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ change nothing. Keys are split into disjoint subsets once, when the store is mad
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from quant.denoisers import families
 from quant.denoisers.fits import check_arguments, model_kind
 from quant.errors import InputError
+from quant.io import hash_file
+from quant.progress import Progress
 from quant.recordings import sampling
 from quant.recordings.shards import (
     begin,
     check_shard,
     complete,
     hash_digests,
-    hash_file,
     hash_tensor,
     read_manifest,
     read_shard,
@@ -36,7 +37,6 @@ from quant.recordings.shards import (
 )  # fmt: skip
 
 SUBSETS = {"calibrate": 0.5, "distill": 0.3, "evaluate": 0.2}
-Progress = Callable[[int, int, str], None]
 _NULL = "null.safetensors"
 
 
