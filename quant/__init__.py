@@ -2,7 +2,7 @@
 
 >>> import quant
 >>> quant.list_presets("rtn-*")
-['rtn-w4a4', 'rtn-w4a8', 'rtn-w6a6', 'rtn-w8a8']
+['rtn-w3a4', 'rtn-w4a4', 'rtn-w4a8', 'rtn-w6a6', 'rtn-w8a8']
 
 Importing this package costs nothing; torch is imported by the first verb that needs it.
 """
