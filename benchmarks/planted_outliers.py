@@ -89,8 +89,8 @@ def _before_condition(token: torch.Tensor) -> Callable[..., Any]:
 def measure(model: nn.Module, store: Any, samples: int, recipes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Signal over noise of prediction and final latent for every recipe, dB."""
     import quant
-    from lab.compare.recipes import parse
     from lab.zoo.recordings import zoo_scheduler
+    from quant.recipes import parse
     from quant.recordings.repeat import Sampler
     from quant.sensitivity.probes import FinalSample, NoisePrediction
 

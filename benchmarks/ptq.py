@@ -27,7 +27,8 @@ from lab.compare.recipes import OTHER_SEED
 from lab.compare.results import rounded, stored
 from lab.compare.statistics import Scores
 from lab.files import write_text
-from lab.jobs.compare import compare
+from lab.jobs.contract import Context
+from lab.jobs.models.compare import Settings, run
 from lab.progress import reporting
 
 RESULTS = Path(__file__).parent / "results" / "ptq"
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=256, help="pictures a seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--calibrate-on", choices=("cpu", "cuda", "mixed"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--no-gates", action="store_true")
@@ -72,15 +73,16 @@ def main() -> None:
     parser.add_argument("--publish", type=Path, default=RESULTS)
     parser.add_argument("--name", help="of the published files; MODEL-ptq by default")
     given = parser.parse_args()
-    settings = PanelSettings(n=given.n, seeds=given.seeds, steps=given.steps)
-    command = shlex.join(["python", "-m", "benchmarks.ptq", *sys.argv[1:]])
+    settings = Settings(
+        model=given.model, recipes=words(given.recipes, given.model), out=given.out, n=given.n,
+        seeds=given.seeds, steps=given.steps, device=given.device, calibrate_on=given.calibrate_on,
+        jobs=given.jobs,
+    )  # fmt: skip
     with reporting() as progress:
-        result = compare(
-            given.model, words(given.recipes, given.model), given.out, settings, device=given.device,
-            jobs=given.jobs, calibrate_on=given.calibrate_on, command=command, progress=progress,
-        )  # fmt: skip
+        result = run(settings, Context(report=progress)).model_dump()
+        result["about"]["command"] = shlex.join(["python", "-m", "benchmarks.ptq", *sys.argv[1:]])
         if not given.no_gates:
-            bench = open_bench(given.model, settings, given.device)
+            bench = open_bench(given.model, PanelSettings(**result["about"]["settings"]), given.device)
             ref = reference(bench, 0)
             null = measure_null(bench, OTHER_SEED, ref)
             gates = run_gates(bench, ref, null, lambda what: progress(0, 1, what))

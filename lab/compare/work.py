@@ -17,11 +17,12 @@ from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.cost import costs, full_costs
 from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
 from lab.compare.memory import PeakMemory
-from lab.compare.recipes import FULL, OTHER_SEED, Recipe, expand
+from lab.compare.recipes import FULL, OTHER_SEED, expand
 from lab.compare.workers import Turns
 from lab.errors import InputError, one_line
 from lab.progress import Progress, silent
 from lab.runs.folder import Run, config_hash
+from quant.recipes import Recipe
 
 FINE = 1000
 """Progress counts thousandths of a measurement, so that one long calibration moves the bar as well."""
@@ -41,7 +42,7 @@ class Task(NamedTuple):
 
 def open_work(
     model: str,
-    recipes: str,
+    recipes: Sequence[str],
     *,
     settings: dict[str, Any],
     device: str,
@@ -169,7 +170,7 @@ class Work:
             seconds = time.perf_counter() - began
         taken = {
             "method": recipe.method,
-            "policy": quant.get_preset(recipe.preset).policy,
+            "policy": recipe.policy,
             "calibrate_seconds": seconds,
             "calibrate_peak_bytes": memory.bytes,
             "calibrate_peak_how": memory.how,

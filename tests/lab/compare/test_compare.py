@@ -16,7 +16,6 @@ from lab.compare import results, work
 from lab.compare.bench import Bench
 from lab.compare.recipes import FULL, OTHER_SEED, expand
 from lab.compare.workers import Turns
-from lab.jobs import compare as job
 from lab.report.compare import figures, write_report
 from lab.runs.folder import Run
 
@@ -204,7 +203,7 @@ def test_bad_input_is_one_line(
         (["compare", "unet-64", "--recipes", "rtn-w8a9", *out], 2, "did you mean"),
         (["compare", "unet-64", "--n", "1", *out], 2, "at least"),
         ([*command, "--n", "200", *out], 2, "evaluation subset has"),
-        ([*command, "--calibrate-on", "gpu", *out], 2, "must be cpu, cuda or mixed"),
+        ([*command, "--calibrate-on", "gpu", *out], 2, "must be one of cpu, cuda, mixed"),
         ([*command, "--steps", "7", *out], 2, "give --steps and --guidance the same"),
     )
     for arguments, code, says in cases:
@@ -225,7 +224,6 @@ def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_noise_of_few_is_the_beginning_of_the_noise_of_many(bench: Bench) -> None:
-    assert job.FAILED == 1
     assert torch.equal(bench.noise(3)[:2], bench.noise(3, 2))
 
 
