@@ -14,7 +14,7 @@ from lab.models.preflight import check_recording, check_run_folder
 from lab.zoo import recordings
 from quant.recipes import parse
 
-RTN = ["--recipes", "rtn-w8a8", "--no-gates", "--device", "cpu", "--n", "4", "--seeds", "1"]
+RTN = ["--recipes", "rtn-w8a8", "--device", "cpu", "--n", "4", "--seeds", "1"]
 
 
 @pytest.fixture(scope="module")
