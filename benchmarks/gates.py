@@ -1,7 +1,7 @@
 """Gates: what must come out if a comparison's meter works (quality of the measuring, not of any recipe).
 
-The one that every comparison has, "same seed, same picture", is `lab.compare.gate`. These need faults planted
-on purpose and minutes:
+The one that every comparison has, "same seed, same picture", is in `lab.compare.results`. These need faults
+planted on purpose, and minutes:
 
     python -m benchmarks.gates dit-64 --n 256 --out gates.csv
 """
@@ -20,7 +20,6 @@ from benchmarks import faults
 from benchmarks.files import write_csv
 from brainit.metrics import tensors
 from lab.compare.bench import Bench, PanelSettings, open_bench
-from lab.compare.gate import Gate
 from lab.compare.measuring import (
     PSNR_CAP,
     Measured,
@@ -32,6 +31,7 @@ from lab.compare.measuring import (
 )
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import OTHER_SEED
+from lab.compare.results import Gate
 
 ALMOST = 1e-9
 ENOUGH = 64

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.compare.memory import EXACT, SAMPLED
+from lab.compare.cost import EXACT, SAMPLED
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import FULL, OTHER_SEED
 from lab.compare.statistics import Scores

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.compare.memory import EXACT
+from lab.compare.cost import EXACT
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import FULL
 

@@ -14,9 +14,8 @@ import torch
 import quant
 from lab.compare.about import exact_arithmetic
 from lab.compare.bench import Bench, PanelSettings, open_bench
-from lab.compare.cost import costs, full_costs
+from lab.compare.cost import PeakMemory, costs, full_costs
 from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
-from lab.compare.memory import PeakMemory
 from lab.compare.recipes import FULL, OTHER_SEED, expand
 from lab.compare.workers import Turns
 from lab.errors import InputError, one_line

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from lab.compare.bench import Bench
-from lab.compare.gate import same_seed
 from lab.compare.measuring import measure, reference
 from lab.compare.recipes import FULL
+from lab.compare.results import same_seed
 
 
 def test_a_sampler_that_is_not_repeatable_falls(bench: Bench) -> None:

@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
+from lab.compare.cost import EXACT, SAMPLED, PeakMemory
 from lab.compare.measuring import Measured
-from lab.compare.memory import EXACT, SAMPLED, PeakMemory
 from lab.compare.statistics import Scores
 from lab.compare.summary import rows
 from lab.compare.tables import cell, peaks, shown_columns
