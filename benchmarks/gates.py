@@ -153,11 +153,11 @@ def _picture_scores(bench: Bench, images: Tensor, ref: Reference) -> dict[str, f
     return out | set_distances(bench.networks.features(images), ref.features)
 
 
-def _model_scores(part: Measured) -> dict[str, float]:
+def _model_scores(one: Measured) -> dict[str, float]:
     out: dict[str, float] = {
-        k: float(part.arrays[k].mean()) for k in ("latent_rel_l2", "psnr_db") if k in part.arrays
+        k: float(one.arrays[k].mean()) for k in ("latent_rel_l2", "psnr_db") if k in one.arrays
     }
-    return {"noise_nmse": float(np.mean(part.curves["noise_nmse"])), **out}
+    return {"noise_nmse": float(np.mean(one.curves["noise_nmse"])), **out}
 
 
 def _worse(name: str, value: float, than: float) -> bool:

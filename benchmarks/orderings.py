@@ -1,7 +1,9 @@
 """Orderings that publications claim, read from ``orderings.yaml`` and judged on a comparison's numbers.
 
-python -m benchmarks.orderings runs/compare --out orderings.csv     judge a finished comparison
-python -m benchmarks.orderings --recipes dit-64                     the recipes that its claims name
+::
+
+    python -m benchmarks.orderings runs/compare --out orderings.csv     judge a finished comparison
+    python -m benchmarks.orderings --recipes dit-64                     the recipes that its claims name
 """
 
 from __future__ import annotations

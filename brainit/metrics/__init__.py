@@ -1,4 +1,4 @@
-"""How close a reconstruction is to its stimulus, always as one value an image.
+"""How close a reconstruction is to its stimulus, always as one value per image.
 
 Every function takes ``(reconstruction, truth)`` in that order, pictures in 0..1 of shape (n, H, W) or (n,
 H, W, 3), and returns a float64 vector of shape (n,). `score` gathers them, `compare` sets them beside the

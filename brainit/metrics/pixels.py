@@ -84,13 +84,13 @@ def pixcorr(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def mse(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Mean squared error a picture, on the 0..1 scale."""
+    """Mean squared error per picture, on the 0..1 scale."""
     reconstruction, truth = check_pair(reconstruction, truth)
     return tensors.mse(planes(reconstruction), planes(truth)).numpy()
 
 
 def psnr(reconstruction: np.ndarray, truth: np.ndarray, cap: float = np.inf) -> np.ndarray:
-    """Peak signal-to-noise ratio a picture in dB, peak 1; equal pictures get `cap`.
+    """Peak signal-to-noise ratio per picture in dB, peak 1; equal pictures get `cap`.
 
     Averages of it are averages of dB (the form most papers use), not the dB of an average.
     """
@@ -99,7 +99,7 @@ def psnr(reconstruction: np.ndarray, truth: np.ndarray, cap: float = np.inf) -> 
 
 
 def ssim(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity a picture: scikit-image's default 7x7 uniform window, ``data_range`` 1.
+    """Structural similarity per picture: scikit-image's default 7x7 uniform window, ``data_range`` 1.
 
     Colour pictures are compared channel by channel (``channel_axis=-1``) and averaged, not turned grey.
     """
@@ -125,5 +125,5 @@ def _check_window(images: np.ndarray, window: int) -> None:
     side = min(images.shape[1:3])
     if side < window:
         raise InputError(
-            f"pictures are {images.shape[1]}x{images.shape[2]} pixels; this SSIM needs {window} a side"
+            f"pictures are {images.shape[1]}x{images.shape[2]} pixels; this SSIM needs {window} per side"
         )

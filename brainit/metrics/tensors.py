@@ -77,7 +77,7 @@ def centred_rows(features: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     rows : float64 tensor of shape (n, d)
-        Mean 0 and length 1 a row, so that a product of two rows is their Pearson correlation.
+        Mean 0 and length 1 per row, so that a product of two rows is their Pearson correlation.
     constant : bool tensor of shape (n,)
     """
     flat = features.double().flatten(1)

@@ -32,7 +32,7 @@ class PanelSettings:
     Parameters
     ----------
     n : int
-        Pictures a seed.
+        Pictures per seed.
     seeds : int
         Noise and calibration seeds 0, 1, ...
     steps, guidance
@@ -159,14 +159,14 @@ def open_bench(
         Another model without a recording, or a recording with guidance that lacks its null condition.
     InputError
         More pictures than there are conditions; a recording of another model, or of other steps or guidance;
-        a part of a shipped model.
+        a component of a shipped model.
     """
     from lab import zoo
     from lab.models.preflight import check_recording, check_sampling
 
     where = torch.device(device)
     if name in zoo.DENOISERS and part is not None:
-        raise InputError(f"--part {part} picks from a pipeline; the shipped model {name!r} has no parts")
+        raise InputError(f"--part {part} picks from a pipeline; the shipped model {name!r} is not a pipeline")
     store = check_recording(name, recording)
     if store is not None:
         check_sampling(store, settings.steps, settings.guidance)

@@ -30,7 +30,7 @@ class Measured:
     Parameters
     ----------
     arrays : mapping of str to float64 array of shape (n,)
-        One number a picture.
+        One number per picture.
     curves : mapping of str to float64 array of shape (steps,) or (steps + 1,)
     numbers : mapping of str to number, text or None
         Set distances and costs.

@@ -47,7 +47,7 @@ def same_seed(measured: Sequence[Measured]) -> Gate:
     Parameters
     ----------
     measured : sequence of Measured
-        The full-precision model, drawn again after its own reference; one a seed.
+        The full-precision model, drawn again after its own reference; one per seed.
     """
     wrong = [f"seed {one.seed}: {fault}" for one in measured for fault in _faults(one)]
     return Gate(

@@ -46,7 +46,7 @@ class Resampler:
 
 
 class Scores:
-    """Numbers of all measurements by recipe: `arrays` a picture, `scalars` a seed."""
+    """Numbers of all measurements by recipe: `arrays` per picture, `scalars` per seed."""
 
     def __init__(self, measured: Sequence[Measured]) -> None:
         self.by_recipe: dict[str, dict[int, Measured]] = {}
@@ -67,7 +67,7 @@ class Scores:
         return None if not rows or any(r is None for r in rows) else np.stack(rows)  # type: ignore[arg-type]
 
     def scalars(self, recipe: str, metric: str) -> list[float]:
-        """One number a seed, of those that have it."""
+        """One number per seed, of those that have it."""
         found = (self.by_recipe[recipe][s].numbers.get(metric) for s in self.seeds(recipe))
         return [float(v) for v in found if isinstance(v, int | float)]
 

@@ -1,4 +1,4 @@
-"""From measurements to flat rows, one a recipe."""
+"""From measurements to flat rows, one per recipe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RANKED_BY = ("psnr_db", "latent_sqnr_db")
 
 
 def rows(scores: Scores) -> list[dict[str, Any]]:
-    """One flat row a recipe, best first, full precision and its null on top.
+    """One flat row per recipe, best first, full precision and its null on top.
 
     Measures of pictures have the bootstrap interval over seeds and pictures (``.low``, ``.high``); those and
     numbers of a seed have their least and greatest seed mean (``.seed_min``, ``.seed_max``).

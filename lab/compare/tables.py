@@ -26,7 +26,7 @@ COLUMNS = (
     (f"data.recall({LITE0})", "recall ↑", "{:.3f}", 1.0),
     ("two_way", "two-way ↑", "{:.3f}", 1.0),
     ("pixcorr", "PixCorr ↑", "{:.3f}", 1.0),
-    ("weight_bits", "bits a weight", "{:.2f}", 1.0),
+    ("weight_bits", "bits per weight", "{:.2f}", 1.0),
     ("bytes", "MB", "{:.2f}", 1e-6),
     ("bit_ops_share", "bit-ops", "{:.1%}", 1.0),
     ("calibrate_seconds", "calibrated in, s", "{:.1f}", 1.0),

@@ -42,7 +42,7 @@ def pooled_features(
     batch: int = 64,
     progress: Progress = silent,
 ) -> np.ndarray:
-    """Return one feature vector a picture, maps averaged over places.
+    """Return one feature vector per picture, maps averaged over places.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: a strip a recipe, with gaps, and ten times its difference to full precision."""
+"""Pictures of a comparison: a strip per recipe, with gaps, and ten times its difference to full precision."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def uri(picture: np.ndarray) -> str:
 
 
 def grid(rows: Mapping[str, np.ndarray], label_width: int = 300) -> np.ndarray:
-    """Lay pictures out, one row a recipe with its name at the left: uint8 (h, w, 3), for a file."""
+    """Lay pictures out, one row per recipe with its name at the left: uint8 (h, w, 3), for a file."""
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = next(iter(rows.values())).shape[1:3]

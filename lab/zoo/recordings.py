@@ -58,7 +58,7 @@ def zoo_recording(
     Raises
     ------
     InputError
-        The model is no denoiser of the zoo; ``n`` is out of bounds; the folder has other settings.
+        The model is not a denoiser of the zoo; ``n`` is out of bounds; the folder has other settings.
     MissingDataError
         There are no weights, or no stimuli.
     """
@@ -116,7 +116,7 @@ def stimulus_tokens(rows: torch.Tensor, device: Any = "cpu", batch: int = 64) ->
 def _null(model: str) -> torch.Tensor:
     if model not in zoo.DENOISERS:
         raise InputError(
-            f"{model!r} is no denoiser of the zoo (those are {', '.join(zoo.DENOISERS)}); "
+            f"{model!r} is not a denoiser of the zoo (those are {', '.join(zoo.DENOISERS)}); "
             "record another model with quant.record"
         )
     return zoo.null_tokens(model)
@@ -156,5 +156,5 @@ def recorded_scheduler(store: quant.Trajectories) -> Any:
         return RectifiedFlowScheduler.from_config(config)
     found = getattr(diffusers, name, None)
     if found is None or not issubclass(found, diffusers.SchedulerMixin):
-        raise InputError(f"the recording at {store.path} used {name}, which is no scheduler of diffusers")
+        raise InputError(f"the recording at {store.path} used {name}, which is not a scheduler of diffusers")
     return found.from_config(config)

@@ -88,7 +88,7 @@ def sample(
     InputError
         ``strength`` is below 1 and there is no ``start``, or the numbers of pictures differ.
     """
-    lengths = {len(part) for part in (tokens, noise, start) if part is not None}
+    lengths = {len(given) for given in (tokens, noise, start) if given is not None}
     if len(lengths) > 1:
         raise InputError(f"tokens, noise and start are for {sorted(lengths)} pictures; they must agree")
     if start is None and settings.strength < 1:

@@ -138,7 +138,7 @@ def sample(
     batch : int
         Samples at a time (twice as many in a call with guidance).
     generator : callable, optional
-        ``generator(row)``: one generator a sample for a stochastic scheduler's own noise, so that a sample
+        ``generator(row)``: one generator per sample for a stochastic scheduler's own noise, so that a sample
         does not depend on its batch mates. Schedulers that draw nothing never ask.
     apart : bool
         See `guided`.
@@ -190,7 +190,7 @@ def set_times(scheduler: Any, steps: int, strength: float = 1.0) -> None:
     Raises
     ------
     InputError
-        ``strength`` below 1 with a scheduler whose times are no noise levels.
+        ``strength`` below 1 with a scheduler whose times are not noise levels.
     """
     if strength == 1.0:
         scheduler.set_timesteps(steps)

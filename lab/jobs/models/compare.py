@@ -33,14 +33,14 @@ class Settings(contract.Settings):
         ("all-ptq",), "A,B,...; wildcards; PRESET+field=value; groups such as all-ptq", short="-r"
     )
     out: Path = setting(Path("runs/compare"), "folder; what is finished in it is used again", short="-o")
-    n: int = setting(256, "pictures a seed", ge=4)
+    n: int = setting(256, "pictures per seed", ge=4)
     seeds: int = setting(3, "seeds of noise and calibration", ge=1)
     steps: int = setting(20, "sampling steps", ge=1, le=1000)
     guidance: float = setting(2.0, "classifier-free guidance; 1 is none", ge=0)
     calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
     batch: int = setting(256, "pictures at a time", ge=1)
     recording: Path | None = setting(None, "folder that quant.record wrote")
-    part: str | None = setting(None, "of a pipeline, such as unet or transformer")
+    part: str | None = setting(None, "component of a pipeline, such as unet or transformer")
     jobs: int = setting(1, "processes that share the recipes and the device", ge=1)
     calibrate_on: Literal["cpu", "cuda", "mixed"] | None = setting(
         None, "device that quantizes; mixed: what trains on the GPU, the rest on the CPU"

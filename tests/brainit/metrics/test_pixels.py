@@ -187,5 +187,5 @@ def test_compare_gives_the_flat_numbers(pair):
     assert abs(flat["chance.pixcorr"]) < flat["pixcorr"]
     assert all(np.isfinite(v) for v in flat.values())
     assert compare(truth, arms, n_draws=500) == flat
-    with pytest.raises(InputError, match="no arm"):
+    with pytest.raises(InputError, match="no set"):
         compare(truth, {"fp": rec})

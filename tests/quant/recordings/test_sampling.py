@@ -8,8 +8,7 @@ from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, FlowMatchE
 from torch import nn
 
 import quant
-from quant.recordings.repeat import Sampler
-from quant.recordings.sampling import Step, generators, guided, sample, set_times, start_noise
+from quant.recordings.sampling import Step, guided, sample, set_times, start_noise
 
 CONDITIONS = torch.randn(5, 5, 24, generator=torch.Generator().manual_seed(0))
 NULL = torch.zeros(5, 24)
@@ -114,14 +113,3 @@ def test_progress_and_rows_of_batches(model: nn.Module, noise: torch.Tensor) -> 
 def test_part_of_the_way_needs_noise_levels() -> None:
     with pytest.raises(quant.InputError, match=r"strength is 0\.5, and DDIMScheduler starts from pure noise"):
         set_times(DDIMScheduler(), 4, 0.5)
-
-
-def test_a_recording_is_repeated_and_its_bytes_stay(model: nn.Module, tmp_path) -> None:
-    options = {"n_steps": 3, "guidance": 2.0, "null_condition": NULL, "seed": 5, "batch_size": 5}
-    store = quant.record(model, DDIMScheduler(), CONDITIONS, tmp_path / "a", **options)
-    inputs, final = Sampler(store, DDIMScheduler(), NULL).run(model, list(range(5)))
-    for key in range(5):
-        assert torch.equal(torch.stack([x[key] for x in inputs]), store.sample(key)["x"])
-        assert torch.equal(final[key], store.sample(key)["final"])
-    draws = [generators(5, [4, 7])(row).initial_seed() for row in (0, 1)]
-    assert draws == [generators(5, [7, 4])(row).initial_seed() for row in (1, 0)]  # by key, not by place
