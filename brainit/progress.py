@@ -1,4 +1,4 @@
-"""Progress is a plain callable ``progress(done, total, what)``; no result may depend on it."""
+"""How the decoder reports: a plain callable ``progress(done, total, what)``."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ Progress = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, what: str) -> None:
-    """Report nothing."""
+    """Hear nothing: nobody watches."""
