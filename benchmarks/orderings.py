@@ -20,10 +20,12 @@ import yaml
 
 from benchmarks.files import write_csv
 from lab.compare.networks import DOMAIN, LITE0
-from lab.compare.recipes import OTHER_SEED, allocations, parse_known
+from lab.compare.recipes import OTHER_SEED, allocations
 from lab.compare.results import stored
 from lab.compare.statistics import Scores
 from lab.compare.summary import LARGER_IS_BETTER
+from quant import recipes
+from quant.errors import InputError
 
 FILE = Path(__file__).with_name("orderings.yaml")
 KINDS = ("increasing", "within", "null")
@@ -88,6 +90,15 @@ def load_orderings() -> tuple[Ordering, ...]:
             raise ValueError(f"{FILE.name}: {ordering.id} has kind {ordering.kind}, metric {ordering.metric}")
         made.append(ordering)
     return tuple(made)
+
+
+def parse_known(name: str, model: str = "") -> bool:
+    """Whether a recipe exists in this version."""
+    try:
+        recipes.parse(name, allocations(model))
+    except InputError:
+        return False
+    return True
 
 
 def claimed(model: str, name: str = "") -> list[str]:

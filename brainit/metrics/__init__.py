@@ -22,7 +22,7 @@ from brainit.metrics.intervals import (
     permutation_null,
     sign_flip_p,
 )
-from brainit.metrics.pixels import constant_images, eight_bit, grey, mse, pixcorr, psnr, ssim, ssim_gauss
+from brainit.metrics.pixels import constant_images, grey, mse, pixcorr, psnr, ssim, ssim_gauss
 from brainit.metrics.scores import SCORES, Scores, average_scores, compare, score
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "compare",
     "constant_images",
     "correlation_block",
-    "eight_bit",
     "grey",
     "mse",
     "paired_interval",

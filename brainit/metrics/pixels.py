@@ -54,11 +54,6 @@ def grey(images: np.ndarray) -> np.ndarray:
     return images @ np.array(LUMINANCE) if images.ndim == 4 else images
 
 
-def eight_bit(images: np.ndarray) -> np.ndarray:
-    """Round to the 256 levels a saved picture has (rounded, not truncated), still in 0..1."""
-    return np.rint(np.clip(images, 0, 1) * 255) / 255
-
-
 def planes(images: np.ndarray) -> torch.Tensor:
     """Return pictures as a float64 tensor of shape (n, C, H, W), C 1 for grey ones."""
     values = torch.from_numpy(np.array(images, np.float64))

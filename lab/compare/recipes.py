@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lab import zoo
 from quant import recipes
-from quant.errors import InputError
 from quant.recipes import Recipe
 
 FULL = "full-precision"
@@ -31,15 +30,6 @@ def groups(model: str = "") -> dict[str, list[str]]:
 
     presets = quant.list_presets()
     return recipes.groups() | {ALL: list(dict.fromkeys([*presets, *allocations(model)]))}
-
-
-def parse_known(name: str, model: str = "") -> bool:
-    """Whether a recipe exists in this version."""
-    try:
-        recipes.parse(name, allocations(model))
-    except InputError:
-        return False
-    return True
 
 
 def expand(words: str | Sequence[str], model: str = "") -> list[Recipe]:

@@ -7,10 +7,9 @@ import pytest
 
 import quant
 from benchmarks import orderings
-from benchmarks.orderings import Ordering, claimed, everything, judge, load_orderings, verdict
+from benchmarks.orderings import Ordering, claimed, everything, judge, load_orderings, parse_known, verdict
 from benchmarks.ptq import words
 from lab.compare.measuring import Measured
-from lab.compare.recipes import parse_known
 from lab.compare.statistics import Scores
 
 N = 200

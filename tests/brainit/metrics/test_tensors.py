@@ -61,3 +61,8 @@ def test_float32_on_the_device_is_scored_in_float64() -> None:
     a, b = pictures(3, 0), pictures(3, 1)
     assert torch.equal(tensors.ssim(a, b), tensors.ssim(a.double(), b.double()))
     assert tensors.two_way(a.flatten(1), b.flatten(1)).dtype == torch.float64
+
+
+def test_eight_bit_rounds_and_clips() -> None:
+    made = tensors.eight_bit(torch.tensor([0.999, 1.2, -1.0, 0.5, 100.4 / 255])) * 255
+    assert made.round().tolist() == [255, 255, 0, 128, 100] and torch.equal(made, made.round())
