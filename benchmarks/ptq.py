@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the published files; MODEL-ptq by default")
     given = parser.parse_args()
     settings = Settings(
-        model=given.model, recipes=words(given.recipes, given.model), out=given.out, n=given.n,
+        model=given.model, recipes=tuple(words(given.recipes, given.model).split(",")), out=given.out, n=given.n,
         seeds=given.seeds, steps=given.steps, device=given.device, calibrate_on=given.calibrate_on,
         jobs=given.jobs,
     )  # fmt: skip
