@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument("--publish", type=Path, default=RESULTS)
     parser.add_argument("--name", help="of the published files; MODEL-ptq by default")
     given = parser.parse_args()
+    recipes = tuple(words(given.recipes, given.model).split(","))
     settings = Settings(
-        model=given.model, recipes=tuple(words(given.recipes, given.model).split(",")), out=given.out, n=given.n,
-        seeds=given.seeds, steps=given.steps, device=given.device, calibrate_on=given.calibrate_on,
+        model=given.model, recipes=recipes, out=given.out, n=given.n, seeds=given.seeds, steps=given.steps, device=given.device, calibrate_on=given.calibrate_on,
         jobs=given.jobs,
     )  # fmt: skip
     with reporting() as progress:
