@@ -75,8 +75,8 @@ def main() -> None:
     given = parser.parse_args()
     recipes = tuple(words(given.recipes, given.model).split(","))
     settings = Settings(
-        model=given.model, recipes=recipes, out=given.out, n=given.n, seeds=given.seeds, steps=given.steps, device=given.device, calibrate_on=given.calibrate_on,
-        jobs=given.jobs,
+        model=given.model, recipes=recipes, out=given.out, n=given.n, seeds=given.seeds,
+        steps=given.steps, device=given.device, calibrate_on=given.calibrate_on, jobs=given.jobs,
     )  # fmt: skip
     with reporting() as progress:
         result = run(settings, Context(report=progress)).model_dump()
