@@ -127,8 +127,8 @@ def _undone_on_failure(model: nn.Module) -> Iterator[None]:
     except BaseException:
         remove_attention_(model)
         state = state_of(model)
-        if state is not None and state.hook is not None:
-            state.hook.remove()
+        if state is not None:
+            state.remove()
         for name in set(model.__dict__) - attributes:
             del model.__dict__[name]
         for table, before in tables:

@@ -74,14 +74,14 @@ def collect(model: nn.Module) -> dict[str, Tensor]:
     Buffers that PyTorch calls non-persistent are included: a model built on the meta device has no other way
     to get them back.
     """
-    cached = {id(layer.weight) for layer in quant_layers(model).values()}
+    cached = {id(layer.decoded) for layer in quant_layers(model).values()}
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: t.detach().cpu().contiguous() for name, t in named if id(t) not in cached}
 
 
 def _parts(layer: QuantLayer) -> LayerParts:
     quantizer = layer.input_quantizer
-    dtype = str(layer.weight.dtype).removeprefix("torch.")
+    dtype = str(layer.decoded.dtype).removeprefix("torch.")
     return LayerParts(
         dtype=dtype,
         weight_params=list(layer.weight_params),

@@ -235,17 +235,6 @@ def _check_values(found: dict[str, Tensor], k: int) -> None:
         raise InputError("smooth_factor has values that are not positive: inputs are divided by it")
 
 
-def effective_weight(layer: QuantLayer) -> Tensor:
-    """Weight that a quantized layer stands for, float32: branch added, transform undone."""
-    weight = layer.encoded().decode(torch.float32)
-    transform, branch = layer.transform, layer.branch
-    if transform is not None and hasattr(transform, "from_weight"):
-        weight = transform.from_weight(weight)
-    if branch is not None and hasattr(branch, "weight"):
-        weight = weight + branch.weight().reshape(weight.shape)
-    return weight
-
-
 def _up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 

@@ -22,12 +22,12 @@ from quant.interop.nunchaku import (
     NAMES,
     OLD_NAMES,
     check_dtype,
-    effective_weight,
     from_nunchaku,
     to_nunchaku,
     why_not,
 )
 from quant.layers.attachments import LowRank
+from quant.layers.effective import folded
 from quant.layers.encoded import LayerResult
 from quant.layers.install import quant_layers
 from quant.layers.quantized import QuantLayer
@@ -81,10 +81,13 @@ def export_nunchaku(
             tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     left = {name: reason for name, reason in reasons.items() if reason is not None}
     for name in left:
-        tensors[f"{name}.weight"] = effective_weight(layers[name]).to(dtype)
-        bias = layers[name].bias
+        try:
+            weight, bias = folded(layers[name])
+        except InputError as error:
+            raise InputError(f"{name}: {error}: exclude it when you quantize") from None
+        tensors[f"{name}.weight"] = weight.to(dtype)
         if bias is not None:
-            tensors[f"{name}.bias"] = bias.detach().to(dtype)
+            tensors[f"{name}.bias"] = bias.to(dtype)
     metadata = {
         "model_class": type(model).__name__,
         "quantization_config": json.dumps(_config(layers, fitting)),

@@ -15,6 +15,7 @@ from quant.formats.schedule import Clock
 from quant.layers.attention import attention_watchers, remove_attention_
 from quant.layers.encoded import LayerResult
 from quant.layers.quantized import QuantLayer, make
+from quant.layers.states import check_state
 
 _STATE = "_quant_state"
 
@@ -25,7 +26,12 @@ class QuantState:
 
     ledger: Any
     clock: Clock
-    hook: Any
+    hooks: list[Any]
+
+    def remove(self) -> None:
+        """Take the model's hooks away."""
+        for hook in self.hooks:
+            hook.remove()
 
 
 def state_of(model: nn.Module) -> QuantState | None:
@@ -41,11 +47,23 @@ def quant_layers(model: nn.Module) -> dict[str, QuantLayer]:
 def refuse_quantized(model: nn.Module) -> None:
     """Raise if `model` or a part of it is quantized already, or has a LoRA on the layers to be replaced."""
     _refuse_loras(model)
+    refuse_adapters(model)
     layers = quant_layers(model)
     if layers:
         raise InputError(
             f"the model is already quantized ({len(layers)} layers, the first is {next(iter(layers))!r}): "
             "call quant.restore_(model) first"
+        )
+
+
+def refuse_adapters(model: nn.Module) -> None:
+    """Raise if peft has put adapters into `model`: their factors would be quantized like layers."""
+    wrapped = [name for name, m in model.named_modules() if isinstance(getattr(m, "base_layer", None), nn.Module)]
+    if wrapped:
+        raise InputError(
+            f"the model has a peft adapter ({len(wrapped)} layers, the first is {wrapped[0]!r}): merge it with "
+            "model.fuse_lora() and model.unload_lora(), or take it out with model.delete_adapters(names) and "
+            "attach its file afterwards with quant.attach_lora"
         )
 
 
@@ -70,10 +88,21 @@ def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: 
     per_step = any(
         r.activation is not None and r.activation.schedule.kind == "timestep" for r in results.values()
     )
-    hook = model.register_forward_pre_hook(clock.hook, with_kwargs=True) if per_step else None
-    state = QuantState(None, clock, hook)
+    hooks = [model.register_load_state_dict_pre_hook(_check_states)]
+    if per_step:
+        hooks.append(model.register_forward_pre_hook(clock.hook, with_kwargs=True))
+    state = QuantState(None, clock, hooks)
     model.__dict__[_STATE] = state
     return state
+
+
+def _check_states(
+    module: nn.Module, state: Any, prefix: str, metadata: Any, *rest: Any
+) -> None:
+    """Check the entries of every quantized layer before the first tensor of the model is loaded."""
+    every = getattr(state, "_metadata", None) or {}
+    for name, layer in quant_layers(module).items():
+        check_state(layer, state, f"{prefix}{name}.", every.get(f"{prefix}{name}", {}))
 
 
 def _swap(model: nn.Module, replacement: dict[int, Any]) -> None:
@@ -104,8 +133,8 @@ def restore_(model: nn.Module) -> nn.Module:
     _swap(model, {id(layer): layer.original for layer in layers.values()})
     remove_attention_(model)
     state = model.__dict__.pop(_STATE, None)
-    if state is not None and state.hook is not None:
-        state.hook.remove()
+    if state is not None:
+        state.remove()
     return model
 
 
