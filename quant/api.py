@@ -20,6 +20,7 @@ from quant.errors import InputError, MissingDataError
 from quant.formats.granularity import weight_layout
 from quant.layers.attachments import part_bytes
 from quant.layers.attention import install_attention_
+from quant.layers.constants import ordinary_mode
 from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
 from quant.layers.execute import kernel_op
 from quant.layers.install import install_, refuse_quantized
@@ -218,7 +219,7 @@ def quantize_(
     )
     if progress is not None:
         context.progress = progress
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ordinary_mode():
         torch.manual_seed(seed)
         results: dict[str, LayerResult] = chosen.load().handler(model, planned, config, context)
     missing = {line.name for line in planned.quantized} ^ set(results)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError, MissingDataError, one_line
+from lab.models.kinds import SUFFIXES, refuse_adapter_folder, refuse_adapters
 
 if TYPE_CHECKING:
     from torch import nn
 
 #: Parts of a diffusers pipeline that denoise, in order of preference.
 DENOISER_PARTS = ("transformer", "unet")
-_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -100,7 +100,7 @@ def _existing(name: str) -> Path | None:
     if name in zoo.names():
         return None
     path = Path(name)
-    if path.suffix in _SUFFIXES or path.exists():
+    if path.suffix.lower() in SUFFIXES or path.exists():
         return path
     local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if local or (path.parent != Path() and path.parent.is_dir()):
@@ -129,6 +129,7 @@ def _model_folder(folder: Path, part: str | None) -> Path:
     elif part is not None:
         raise InputError(f"{folder} is a single model, not a pipeline; leave --part {part} away")
     if not (folder / "config.json").is_file():
+        refuse_adapter_folder(folder)
         refuse_quantized_folder(folder)
         raise InputError(f"{folder}: no config.json; give the folder that save_pretrained wrote")
     model_class(read_json(folder / "config.json").get("_class_name"), folder)
@@ -195,6 +196,7 @@ def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.M
         raise InputError(f"{source}: cannot be read as a diffusers model: {one_line(error)[:200]}") from None
     finally:
         diffusers.logging.set_verbosity(loud)
+    refuse_adapters(Path(source), info.get("unexpected_keys") or [])
     for what in ("missing_keys", "mismatched_keys"):
         if info.get(what):
             first = next(iter(info[what]))

@@ -115,7 +115,8 @@ class Quantizer(BaseModel):
     def _real_scales(self, low: Tensor, high: Tensor) -> Params:
         """Group scales before they are split; 0 for a group of zeros, whose stand-in of 1 is no range."""
         real = self.grid.fit_range(low, high, False, torch.float32)
-        reach = high if isinstance(self.grid, IntGrid) and self.grid.mode == "unsigned" else high.maximum(-low)
+        signed = not (isinstance(self.grid, IntGrid) and self.grid.mode == "unsigned")
+        reach = high.maximum(-low) if signed else high
         nothing = (real["scale"] == 1) & (reach < 0.5)  # a real scale of 1 reaches to 1 at least
         return {**real, "scale": real["scale"].masked_fill(nothing, 0.0)}
 

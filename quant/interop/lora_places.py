@@ -74,7 +74,7 @@ def layer_name(given: str, model: nn.Module, layers: dict[str, Any]) -> str:
 
 
 def hint(given: str, close: list[str]) -> str:
-    """What to do about a name that no layer has."""
+    """Say what to do about a name that no layer has."""
     if _FLUX.search(given):
         return (
             "; its names are those of Flux's original model, with projections in one: convert it with "

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from quant.layers.quantized import QuantLayer
 
 WRITTEN = (
-    "the weight of a quantized layer follows from its codes and cannot be written: call quant.restore_(model) "
-    "first and quantize again afterwards; a LoRA goes on with quant.attach_lora"
+    "the weight of a quantized layer follows from its codes and cannot be written: call "
+    "quant.restore_(model), change it and quantize again; a LoRA goes on with quant.attach_lora"
 )
 _SET = {Tensor.data.__set__, Tensor.set_, Tensor.__setstate__}  # type: ignore[attr-defined]
 _PLAIN = {
@@ -115,7 +115,7 @@ def folded(layer: QuantLayer) -> tuple[Tensor, Tensor | None]:
 
 
 def not_linear(layer: QuantLayer) -> str | None:
-    """Why no weight and bias give what the layer does; None where they do."""
+    """Say why no weight and bias give what the layer does; None where they do."""
     for name, module in (("input", layer.transform), ("output", layer.branch)):
         if module is not None and not hasattr(module, "from_weight" if name == "input" else "weight"):
             return f"its {name} goes through {type(module).__name__}"
@@ -123,7 +123,7 @@ def not_linear(layer: QuantLayer) -> str | None:
 
 
 def shift_of(layer: QuantLayer) -> float:
-    """What is added to the layer's input before it is rounded; its bias takes it back."""
+    """Get what is added to the layer's input before it is rounded; its bias takes it back."""
     return layer.transform.shift if isinstance(layer.transform, Smooth) else 0.0
 
 

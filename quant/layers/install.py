@@ -58,12 +58,13 @@ def refuse_quantized(model: nn.Module) -> None:
 
 def refuse_adapters(model: nn.Module) -> None:
     """Raise if peft has put adapters into `model`: their factors would be quantized like layers."""
-    wrapped = [name for name, m in model.named_modules() if isinstance(getattr(m, "base_layer", None), nn.Module)]
+    named = model.named_modules()
+    wrapped = [name for name, module in named if isinstance(getattr(module, "base_layer", None), nn.Module)]
     if wrapped:
         raise InputError(
-            f"the model has a peft adapter ({len(wrapped)} layers, the first is {wrapped[0]!r}): merge it with "
-            "model.fuse_lora() and model.unload_lora(), or take it out with model.delete_adapters(names) and "
-            "attach its file afterwards with quant.attach_lora"
+            f"the model has a peft adapter ({len(wrapped)} layers, the first is {wrapped[0]!r}): merge it "
+            "with model.fuse_lora() and take it out with model.unload_lora(), or take it out only and attach "
+            "its file afterwards with quant.attach_lora"
         )
 
 
@@ -96,9 +97,7 @@ def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: 
     return state
 
 
-def _check_states(
-    module: nn.Module, state: Any, prefix: str, metadata: Any, *rest: Any
-) -> None:
+def _check_states(module: nn.Module, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
     """Check the entries of every quantized layer before the first tensor of the model is loaded."""
     every = getattr(state, "_metadata", None) or {}
     for name, layer in quant_layers(module).items():

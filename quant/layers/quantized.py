@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.errors import InputError
 from quant.formats.granularity import Layout
 from quant.formats.schedule import Clock
 from quant.layers.activation import ActivationQuantizer, ExactBuffers
-from quant.errors import InputError
 from quant.layers.constants import make_ordinary_, ordinary_mode
 from quant.layers.effective import WRITTEN, weight_of
 from quant.layers.encoded import EncodedWeight, LayerResult
@@ -99,16 +99,14 @@ class QuantLayer(ExactBuffers):
         return EncodedWeight(self.weight_quantizer, self.weight_layout, self.weight_shape, self.codes, params)
 
     def current(self) -> Tensor:
-        """Decoded weight, decoded again if a tensor it came from is another one or was written to.
+        """Get the decoded weight, decoded again if a tensor it came from is another one or was written to.
 
         A compiled forward takes the cache as it is, which loading and moving keep up to date.
         """
         if not torch.compiler.is_compiling():
             now = self._stored()
-            if len(now) != len(self._seen) or any(
-                ref() is not tensor or version is None or version != _version(tensor) or data != tensor.data_ptr()
-                for tensor, (ref, version, data) in zip(now, self._seen, strict=True)
-            ):
+            seen = self._seen
+            if len(now) != len(seen) or not all(map(_unchanged, now, seen)):
                 self.refresh()
         return self.decoded
 
@@ -179,6 +177,13 @@ class QuantLayer(ExactBuffers):
     def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Do the layer's own arithmetic on given values."""
         raise TypeError(f"{type(self).__name__} is abstract")
+
+
+def _unchanged(tensor: Tensor, seen: tuple[Any, int | None, int]) -> bool:
+    ref, version, data = seen
+    return (
+        ref() is tensor and version is not None and version == _version(tensor) and data == tensor.data_ptr()
+    )
 
 
 def _version(tensor: Tensor) -> int | None:

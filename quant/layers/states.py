@@ -25,7 +25,7 @@ KEY = "quant"
 
 
 def describe(layer: QuantLayer) -> str:
-    """What a layer's tensors do not say: formats, kinds of transform and branch, as JSON."""
+    """Say what a layer's tensors do not: formats, kinds of transform and branch, as JSON."""
     inputs = layer.input_quantizer
     sides = {name: getattr(layer, name) for name in ("transform", "branch")}
     specs = {
@@ -37,7 +37,9 @@ def describe(layer: QuantLayer) -> str:
     return json.dumps({"weight": weight, "input": given, **specs}, sort_keys=True)
 
 
-def check_state(layer: QuantLayer, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+def check_state(
+    layer: QuantLayer, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]
+) -> None:
     """Refuse entries for a layer that are of another quantization, of none, or incomplete.
 
     Parameters
