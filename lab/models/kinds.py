@@ -75,12 +75,12 @@ def refuse_adapters(path: Path, names: Iterable[str]) -> None:
     plain = [name for name in every if name not in set(found) and not name.endswith(".alpha")]
     if not plain:
         raise InputError(
-            f"{path} is a LoRA, not a model: give the model that it is for; in Python, quant.attach_lora puts "
-            "the LoRA on it"
+            f"{path} is a LoRA, not a model: give the model that it is for; in Python, quant.attach_lora "
+            "puts the LoRA on it"
         )
     raise InputError(
-        f"{path} was saved with an adapter in it ({len(found)} tensors, the first is {found[0]!r}): merge the "
-        "adapter with model.fuse_lora(), take it out with model.unload_lora(), and save the model again"
+        f"{path} was saved with an adapter in it ({len(found)} tensors, the first is {found[0]!r}): merge "
+        "the adapter with model.fuse_lora(), take it out with model.unload_lora(), and save the model again"
     )
 
 

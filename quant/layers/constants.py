@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 
 def kept(size: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
@@ -26,7 +27,7 @@ def kept(size: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
 
         @wraps(make)
         def constant(*key: Any) -> Tensor:
-            if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+            if _only_fake():
                 return make(*key)
             found = store.get(key)
             if found is None:
@@ -39,9 +40,14 @@ def kept(size: int) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
             return found
 
         constant.store = store  # type: ignore[attr-defined]
-        return constant
+        return torch.compiler.assume_constant_result(constant)  # a compiled forward has the values in it
 
     return decorate
+
+
+def _only_fake() -> bool:
+    """Whether an export or a shape study is on, which mixes its tensors with no real ones."""
+    return any(isinstance(mode, FakeTensorMode) for mode in _get_current_dispatch_mode_stack())
 
 
 @contextmanager

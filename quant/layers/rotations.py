@@ -185,10 +185,9 @@ class Rotate(nn.Module):
                 return kronecker(x, self.factors, inverse)
             signs = random_signs(self.seed, self.count, x.dtype, x.device)
             return kronecker(x, self.factors, True) * signs if inverse else kronecker(x * signs, self.factors)
-        first, second = (
-            chain_matrix(tuple(moves), self.block, self.seed + i, x.dtype, x.device)
-            for i, moves in enumerate(self.moves)
-        )
+        before, after = self.moves
+        first = chain_matrix(tuple(before), self.block, self.seed, x.dtype, x.device)
+        second = chain_matrix(tuple(after), self.block, self.seed + 1, x.dtype, x.device)
         order = self.order.long() if "order" in self._buffers else torch.arange(self.count, device=x.device)
         if inverse:
             x = blockwise(x, second.T)
