@@ -61,7 +61,9 @@ def layer_loaded(there: nn.Module, source: nn.Module) -> None:
 
 @torch.no_grad()
 def copied(there: nn.Module, source: nn.Module) -> None:
-    for mine, other in zip(there.state_dict(keep_vars=True).values(), source.state_dict().values(), strict=True):
+    for mine, other in zip(
+        there.state_dict(keep_vars=True).values(), source.state_dict().values(), strict=True
+    ):
         mine.copy_(other)
 
 

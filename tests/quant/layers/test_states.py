@@ -84,7 +84,9 @@ def test_states_of_another_quantization(case: str, strict: bool) -> None:
     model, source = layers(**here), layers(seed=1, **there)
     state = source.state_dict()
     unchanged_and_refused(model, lambda: model.load_state_dict(state, strict=strict), says)
-    unchanged_and_refused(model, lambda: model[3].load_state_dict(source[3].state_dict(), strict=strict), says)
+    unchanged_and_refused(
+        model, lambda: model[3].load_state_dict(source[3].state_dict(), strict=strict), says
+    )
 
 
 def full_precision(state: State) -> None:
@@ -95,17 +97,26 @@ def full_precision(state: State) -> None:
 
 EDITS: dict[str, tuple[Callable[[State], object], str]] = {
     "a full-precision layer": (full_precision, "is a full-precision layer's, and the layer is quantized"),
-    "a weight beside codes": (lambda s: s.update({"3.weight": torch.zeros(64, 64)}), "full-precision layer's"),
+    "a weight beside codes": (
+        lambda s: s.update({"3.weight": torch.zeros(64, 64)}),
+        "full-precision layer's",
+    ),
     "codes without scales": (lambda s: s.pop("3.weight_scale"), "'3' is of another .*lacks 'weight_scale'"),
     "scales without codes": (lambda s: s.pop("1.codes"), "'1' is of another .*it lacks 'codes'"),
     "no smoothing": (lambda s: s.pop("3.transform.factor"), "lacks 'transform.factor'"),
     "wide scales": (lambda s: s.update({"3.weight_scale": s["3.weight_scale"].float()}), "is torch.float32"),
     "half smoothing": (lambda s: s.update({"1.transform.factor": torch.ones(64).half()}), "is torch.float16"),
-    "signed codes": (lambda s: s.update({"3.codes": s["3.codes"].view(torch.int8)}), "is torch.int8, expected"),
+    "signed codes": (
+        lambda s: s.update({"3.codes": s["3.codes"].view(torch.int8)}),
+        "is torch.int8, expected",
+    ),
     "codes as floats": (lambda s: s.update({"3.codes": s["3.codes"].float()}), "is torch.float32, expected"),
     "codes cut": (lambda s: s.update({"3.codes": s["3.codes"][:, :9]}), r"is \(64, 9\), expected \(64, 32\)"),
     "NaN scales": (lambda s: s.update({"3.weight_scale": s["3.weight_scale"] * torch.nan}), "is not finite"),
-    "an infinite bias": (lambda s: s.update({"3.bias": torch.full((64,), torch.inf)}), "'bias' is not finite"),
+    "an infinite bias": (
+        lambda s: s.update({"3.bias": torch.full((64,), torch.inf)}),
+        "'bias' is not finite",
+    ),
     "a list": (lambda s: s.update({"3.codes": [1, 2]}), "'codes' is a list, not a tensor"),
     "a whole bias": (lambda s: s.update({"1.bias": torch.zeros(64).int()}), "'bias' is torch.int32"),
     "an unknown entry": (lambda s: s.update({"3.zero_point": torch.zeros(1)}), "it has 'zero_point'"),
@@ -133,7 +144,9 @@ def test_any_selection_is_loaded_whole_or_refused(data: st.DataObject) -> None:
     own = {name: {k for k in new if k.startswith(f"{name}.")} - {f"{name}.bias"} for name in ("1", "3")}
     whole = all(keys <= chosen or not keys & chosen for keys in own.values())
     if not whole:
-        unchanged_and_refused(model, lambda: model.load_state_dict(state, False, assign), "another quantization")
+        unchanged_and_refused(
+            model, lambda: model.load_state_dict(state, False, assign), "another quantization"
+        )
         return
     model.load_state_dict(state, strict=False, assign=assign)
     expected: dict[str, Tensor] = {name: state.get(name, value) for name, value in old.items()}
