@@ -56,7 +56,8 @@ def refuse_kind(path: Path) -> None:
     if known:
         raise InputError(f"{path} is {known}")
     raise InputError(
-        f"{path} is not a .safetensors file: give one, with --config, or a folder that save_pretrained wrote"
+        f"{path} is not a .safetensors file: give one, with --architecture, or a folder that "
+        "save_pretrained wrote"
     )
 
 

@@ -326,6 +326,6 @@ def test_layers_without_a_place_keep_what_they_compute(tmp_path: Path) -> None:
         bare_model,
         {"0": LayerResult(four, int_quantizer(4, "group", 64)), "2": LayerResult(eight, transform=drop)},
     )
-    with pytest.raises(quant.InputError, match="2: this layer has no weight of one piece.*exclude it"):
+    with pytest.raises(quant.InputError, match=r"2: this layer has no weight of one piece.*exclude it"):
         export_nunchaku(bare_model, tmp_path / "n.safetensors")
     assert not (tmp_path / "n.safetensors").exists()

@@ -135,7 +135,7 @@ def test_states_that_were_edited(edit: str, strict: bool) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_selection_is_loaded_whole_or_refused(data: st.DataObject) -> None:
-    """Whatever entries there are: either refused and unchanged, or every layer is wholly old or wholly new."""
+    """Whatever there is: either refused and unchanged, or every layer is wholly old or wholly new."""
     model, source = layers(), layers(seed=1)
     old, new = copy.deepcopy(model.state_dict()), source.state_dict()
     chosen = data.draw(st.sets(st.sampled_from(sorted(new))))
