@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from quant.formats.schedule import Clock
 from quant.layers.attention import attention_watchers, remove_attention_
 from quant.layers.encoded import LayerResult
 from quant.layers.quantized import QuantLayer, make
-from quant.layers.states import check_state
+from quant.layers.states import KEY, check_state
 
 _STATE = "_quant_state"
 
@@ -89,7 +90,10 @@ def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: 
     per_step = any(
         r.activation is not None and r.activation.schedule.kind == "timestep" for r in results.values()
     )
-    hooks = [model.register_load_state_dict_pre_hook(_check_states)]
+    hooks = [
+        model.register_load_state_dict_pre_hook(_check_states),
+        model.register_state_dict_post_hook(_describe_attention),
+    ]
     if per_step:
         hooks.append(model.register_forward_pre_hook(clock.hook, with_kwargs=True))
     state = QuantState(None, clock, hooks)
@@ -97,8 +101,25 @@ def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: 
     return state
 
 
+def _attention(model: nn.Module) -> str:
+    """Describe how attention is rounded, which no tensor of the state says; empty: it is not."""
+    formats = {name: watcher.look.format for name, watcher in attention_watchers(model).items()}  # type: ignore
+    shown = {name: fmt.model_dump(mode="json") for name, fmt in formats.items()}
+    return json.dumps(shown, sort_keys=True) if shown else ""
+
+
+def _describe_attention(module: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    """Put the description beside a model's state; a hook of PyTorch's."""
+    metadata[KEY] = _attention(module)
+
+
 def _check_states(module: nn.Module, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
-    """Check the entries of every quantized layer before the first tensor of the model is loaded."""
+    """Check a model's attention and every quantized layer before the first tensor is loaded."""
+    if KEY in metadata and metadata[KEY] != _attention(module):
+        raise InputError(
+            "the state is of a model whose attention is rounded in another way, which no tensor says: load "
+            "the state of a model that was quantized with the same recipe and recording, or use quant.load"
+        )
     every = getattr(state, "_metadata", None) or {}
     for name, layer in quant_layers(module).items():
         check_state(layer, state, f"{prefix}{name}.", every.get(f"{prefix}{name}", {}))

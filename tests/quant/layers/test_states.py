@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_model, save_model
@@ -18,6 +19,7 @@ from quant.formats.granularity import Granularity
 from quant.formats.grids import FloatGrid, IntGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.layers.attachments import LowRank, Smooth
+from quant.layers.attention import AttentionFormat, install_attention_
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.install import install_, restore_
 from quant.layers.rotations import Rotate
@@ -191,3 +193,24 @@ def test_a_restored_model_takes_any_state_again() -> None:
     plain = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
     model.load_state_dict(plain.state_dict())
     assert torch.equal(model(X), plain(X))
+
+
+def test_attention_that_is_rounded_in_another_way() -> None:
+    """Its formats and static scales are in no tensor."""
+    fine = AttentionFormat(scores=int_quantizer(8, "tensor"), scale=0.01)
+    made = []
+    for fmt in (fine, fine, fine.model_copy(update={"scale": 0.02}), None):
+        model = nn.ModuleDict({"net": layers(), "attn": Attention(64, heads=2, dim_head=32)})
+        restore_(model["net"])
+        quant.quantize_(model, "rtn-w8a8", include=["net.*"])
+        if fmt is not None:
+            install_attention_(model, {"attn": fmt})
+        made.append(model)
+    first, same, other, none = made
+    assert first.load_state_dict(same.state_dict()).missing_keys == []
+    for model in (other, none):
+        for there, source in ((first, model), (model, first)):
+            with pytest.raises(quant.InputError, match="whose attention is rounded in another way"):
+                there.load_state_dict(source.state_dict())
+    plain = {name: tensor for name, tensor in other.state_dict().items()}  # without PyTorch's metadata
+    first.load_state_dict(plain)
