@@ -20,11 +20,11 @@ from quant.errors import InputError, MissingDataError
 from quant.formats.granularity import weight_layout
 from quant.layers.attachments import part_bytes
 from quant.layers.attention import install_attention_
-from quant.layers.constants import ordinary_mode
 from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
 from quant.layers.execute import kernel_op
 from quant.layers.install import install_, refuse_quantized
 from quant.layers.quantized import weight_sqnr_db
+from quant.modes import ordinary_mode
 from quant.plans.ledger import LayerRecord, Ledger
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.rows import calibration_keys

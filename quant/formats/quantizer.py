@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from quant.formats.granularity import Granularity, Layout, View
-from quant.formats.grids import AnyGrid, BinaryGrid, IntGrid, Params
+from quant.formats.grids import AnyGrid, BinaryGrid, CodebookGrid, IntGrid, LogGrid, Params
 from quant.formats.scale_search import searched
 from quant.formats.scales import effective, split
 from quant.formats.schedule import Schedule
@@ -110,7 +110,18 @@ class Quantizer(BaseModel):
         if self.fine is not None:
             real = self._real_scales(low, high)
             return {**real, **split(real["scale"], layout, self.fine, code=self.largest_code)}
-        return self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
+        params = self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
+        if self._without_zero:  # the stand-in scale of 1 for a group of zeros would be a value
+            nothing = high == 0 if isinstance(self.grid, LogGrid) else (high == 0) & (low == 0)
+            least = torch.finfo(params["scale"].dtype).tiny
+            params["scale"] = params["scale"].masked_fill(nothing, least)
+        return params
+
+    @property
+    def _without_zero(self) -> bool:
+        """Whether no code stands for 0."""
+        grid = self.grid
+        return isinstance(grid, LogGrid) or (isinstance(grid, CodebookGrid) and 0 not in grid.values)
 
     def _real_scales(self, low: Tensor, high: Tensor) -> Params:
         """Group scales before they are split; 0 for a group of zeros, whose stand-in of 1 is no range."""

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from quant.errors import InputError
 from quant.interop.lora_files import Factors, LoraFile, read_lora
 from quant.interop.lora_places import FUSED, hint, layer_name, refuse_bypassed
-from quant.layers.constants import ordinary_mode
 from quant.layers.install import refuse_adapters
+from quant.modes import ordinary_mode
 
 _LORAS = "_quant_loras"
 

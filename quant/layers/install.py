@@ -19,6 +19,7 @@ from quant.layers.quantized import QuantLayer, make
 from quant.layers.states import KEY, check_state
 
 _STATE = "_quant_state"
+_GUARDS = "_quant_guards"
 
 
 @dataclass
@@ -27,12 +28,7 @@ class QuantState:
 
     ledger: Any
     clock: Clock
-    hooks: list[Any]
-
-    def remove(self) -> None:
-        """Take the model's hooks away."""
-        for hook in self.hooks:
-            hook.remove()
+    hook: Any
 
 
 def state_of(model: nn.Module) -> QuantState | None:
@@ -90,15 +86,20 @@ def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: 
     per_step = any(
         r.activation is not None and r.activation.schedule.kind == "timestep" for r in results.values()
     )
-    hooks = [
+    hook = model.register_forward_pre_hook(clock.hook, with_kwargs=True) if per_step else None
+    state = QuantState(None, clock, hook)
+    model.__dict__[_STATE] = state
+    model.__dict__[_GUARDS] = [
         model.register_load_state_dict_pre_hook(_check_states),
         model.register_state_dict_post_hook(_describe_attention),
     ]
-    if per_step:
-        hooks.append(model.register_forward_pre_hook(clock.hook, with_kwargs=True))
-    state = QuantState(None, clock, hooks)
-    model.__dict__[_STATE] = state
     return state
+
+
+def unguard_(model: nn.Module) -> None:
+    """Take the hooks of state dictionaries away."""
+    for guard in model.__dict__.pop(_GUARDS, []):
+        guard.remove()
 
 
 def _attention(model: nn.Module) -> str:
@@ -153,8 +154,9 @@ def restore_(model: nn.Module) -> nn.Module:
     _swap(model, {id(layer): layer.original for layer in layers.values()})
     remove_attention_(model)
     state = model.__dict__.pop(_STATE, None)
-    if state is not None:
-        state.remove()
+    if state is not None and state.hook is not None:
+        state.hook.remove()
+    unguard_(model)
     return model
 
 

@@ -20,11 +20,11 @@ from quant.errors import InputError
 from quant.formats.granularity import Layout
 from quant.formats.schedule import Clock
 from quant.layers.activation import ActivationQuantizer, ExactBuffers
-from quant.layers.constants import make_ordinary_, ordinary_mode
 from quant.layers.effective import WRITTEN, weight_of
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.execute import run_codes
 from quant.layers.states import KEY, check_encoded, check_state, describe
+from quant.modes import make_ordinary_, ordinary_mode
 
 
 class QuantLayer(ExactBuffers):

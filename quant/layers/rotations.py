@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quant.layers.constants import kept
+from quant.modes import kept
 
 LARGEST = 256
 """Points of the largest factor; channel counts with a larger odd part cannot be rotated."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import quant
-from quant.layers.constants import kept, make_ordinary_, ordinary_mode
 from quant.layers.rotations import Rotate, chain_matrix, orthogonal, random_signs
+from quant.modes import kept, make_ordinary_, ordinary_mode
 
 CACHES = (orthogonal, chain_matrix, random_signs)
 

@@ -1,4 +1,4 @@
-"""Tensors that follow from a few numbers, kept for the whole process, whatever mode the caller is in.
+"""The mode of PyTorch that a caller is in, and tensors that must not depend on it.
 
 A plain ``lru_cache`` keeps what the first caller's mode made: an inference tensor, which no backward may
 save, or a fake tensor of an export, which has no values. So constants are computed outside inference mode
