@@ -12,9 +12,11 @@ import numpy as np
 
 from brainit.subject import Subject
 from brainit.training.fitting import fit
+from brainit.training.targets import TargetTable
 from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
+from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 from lab.runs.folder import Run
 
@@ -39,6 +41,7 @@ def reconstruct(
     dry_run: bool = False,
     until: str | None = None,
     checkpoints: Path | None = None,
+    encoded: dict[str, TargetTable] | None = None,
 ) -> dict[str, Any]:
     """Decode the test pictures of one subject and write the run folder with metrics and report.
 
@@ -55,6 +58,8 @@ def reconstruct(
         Stop after that part.
     checkpoints : Path, optional
         Folder of the network's training; default the run's own. Runs on the same training data can share it.
+    encoded : dict, optional
+        Encoded training pictures by fingerprint, kept here for the next call on the same ones.
 
     Returns
     -------
@@ -63,10 +68,14 @@ def reconstruct(
     """
     if dry_run:
         return _dry(config, out, progress)
+    Run.check(out, config)
+    choose_device(config.device)
+    # data that cannot be used are refused before the folder is claimed
+    opened = None if (out / "done.json").is_file() else open_subjects(config, progress)
     with Run.open(out, config) as run:
         if run.finished:
             return {"done before": True, "report": str(out / "report.html"), **run.metrics}
-        data = open_subjects(config, progress)
+        data = opened or open_subjects(config, progress)
         write_json(out / "subject.json", data.about)
         write_json(out / "versions.json", versions())
         run.log("leaks", line=data.about["leak_line"])
@@ -80,7 +89,8 @@ def reconstruct(
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject), **trained}
             metrics = run_categories(run, config, data.subject, progress)
         else:
-            decoder = train(config, data, checkpoints or run.checkpoints / "brainit", progress)
+            folder = checkpoints or run.checkpoints / "brainit"
+            decoder = train(config, data, folder, progress, encoded)
             for record in decoder.report.get("training", []):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
             if until == "train":
@@ -94,14 +104,18 @@ def reconstruct(
     return {"report": str(page), **metrics}
 
 
-def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progress: Progress) -> Any:
+def train(
+    config: ReconstructConfig,
+    data: BrainData,
+    folder: Path | None,
+    progress: Progress,
+    encoded: dict[str, TargetTable] | None = None,
+) -> Any:
     """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
-    from lab.models.devices import choose_device
-
     device = choose_device(config.device)
     return fit(
         data.learners,
-        zoo_targets(data.learners, progress, device),
+        zoo_targets(data.learners, progress, device, encoded),
         config.brain,
         folder,
         progress,
@@ -116,7 +130,6 @@ def _pictures(
     from lab.decoding import drawing as brain_draw
     from lab.decoding import scores as brain_scores
     from lab.decoding import structure as brain_structure
-    from lab.models.devices import choose_device
 
     train, test = (data.subject.part(s).mean_over_repeats() for s in ("train", "test"))
     truth = test.images()
