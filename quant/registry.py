@@ -21,7 +21,7 @@ An adapter adds to a model instead of quantizing it (``ADAPTER = Method(...)`` i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -32,6 +32,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quant.errors import InputError, MissingDataError
+from quant.progress import Progress, silent
 
 # One folder each under quant/methods. To add a method: its folder, its name here.
 NAMES = (
@@ -122,10 +123,6 @@ class LayerFormat:
     """Why the format differs from the recipe's usual one."""
 
 
-def _no_progress(done: int, total: int, what: str) -> None:
-    """Ignore progress."""
-
-
 @dataclass
 class Context:
     """What a core may use besides the model.
@@ -146,7 +143,7 @@ class Context:
 
     device: str = "cpu"
     seed: int = 0
-    progress: Callable[[int, int, str], None] = _no_progress
+    progress: Progress = silent
     recording: Any = None
     state: Any = None
 

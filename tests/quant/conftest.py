@@ -14,6 +14,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import quant
+from tests.quant.families import family, store
+
+__all__ = ["family", "store"]
 
 
 class Odd(nn.Module):
