@@ -98,7 +98,7 @@ def test_a_table_of_equal_rows_is_one_range_and_mixed_batches_read_each_row() ->
 def test_no_more_levels_than_codes_however_the_zero_point_lies(bits: int) -> None:
     ramp = torch.linspace(-40, 40, 8001)[None]
     for zero in (-1.7, 0.3, 2.5, 2**bits + 3.2):
-        side, clock = table(bits, None)
+        side, _ = table(bits, None)
         side.zero[0].data.fill_(zero)
         levels = side(ramp[None]).unique()
         assert len(levels) <= 2**bits and 0.0 in levels.tolist()
