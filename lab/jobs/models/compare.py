@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
+from lab.models.devices import choose_device
 from lab.progress import duration
 
 FAILED = 1
@@ -123,7 +124,7 @@ def run(settings: Settings, context: Context) -> Result:
     if settings.merge:
         return _result(job.merge(settings.merge, out, settings.publish), out)
     words = settings.arguments()
-    if (seconds := estimate(settings)) > LONG:
+    if (seconds := estimate(settings)) > LONG and choose_device(settings.device) == "cpu":
         context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
     if settings.jobs != 1:
         folders = job.in_processes(settings.jobs, words, out, context)
@@ -148,7 +149,8 @@ def dry_run(settings: Settings) -> Foreseen:
          "time": f"about {duration(_seconds(settings, r) * settings.seeds)}"}
         for r in _recipes(settings)
     ]  # fmt: skip
-    facts = {"model": settings.model, "recipes": len(rows), "time": f"about {duration(estimate(settings))}"}
+    time = f"about {duration(estimate(settings))} on two CPU cores"
+    facts = {"model": settings.model, "recipes": len(rows), "time": time}
     return Foreseen(facts={**facts, "would write": str(settings.out)}, rows=tuple(rows))
 
 
@@ -179,7 +181,7 @@ def _seconds(settings: Settings, recipe: Any) -> float:
     return SIMULATED_SLOWDOWN * _drawing(settings) + calibrating
 
 
-SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.0035, 2.0
+SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.012, 1.6
 CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
 """Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
 
