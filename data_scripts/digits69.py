@@ -11,8 +11,8 @@ from _common import finish
 
 from brainit import datasets
 from brainit.datasets.digits69 import FILE
-from brainit.datasets.files.clean import sha256
 from brainit.errors import MissingDataError
+from brainit.io import hash_file
 
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"
 
@@ -26,7 +26,7 @@ def main() -> int:
     def prepare() -> Path:
         if not arguments.file.is_file():
             raise MissingDataError(f"{arguments.file} does not exist; {datasets.describe('digits69')['how']}")
-        if sha256(arguments.file) != SHA256:
+        if hash_file(arguments.file) != SHA256:
             sys.stderr.write(
                 f"warning: {arguments.file} is not the file that published numbers were made with\n"
             )

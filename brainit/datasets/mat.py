@@ -11,6 +11,7 @@ import numpy as np
 
 from brainit.datasets.files import clean
 from brainit.errors import InputError, MissingDataError
+from brainit.io import hash_file
 from brainit.subject import Subject
 
 _NEEDED = ("fmriTrn", "fmriTest", "stimTrn", "stimTest")
@@ -197,7 +198,7 @@ def load_file(
         labels=labels,
         info={
             "file": path.name,
-            "sha256": clean.sha256(path),
+            "sha256": hash_file(path),
             "units": "z-scored by training trials" if zscore == "train" else "as in the file",
             "warnings": warnings,
             **(info or {}),

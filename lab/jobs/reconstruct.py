@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -266,13 +265,10 @@ def _write_pictures(
 
 def versions() -> dict[str, str]:
     """Versions of Python, the platform, and the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    from quant.about import versions as installed
+
+    machine = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    return machine | installed(_PACKAGES)
 
 
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError, one_line
+from lab.files import hash_file
 from lab.models.architecture import read_json
 from lab.runs.folder import config_hash
-from lab.runs.steps import digest
 
 if TYPE_CHECKING:
     import torch
@@ -137,4 +137,4 @@ def refuse_quantized_folder(folder: Path) -> None:
 
 def fingerprint(files: Iterable[Path]) -> str:
     """Short hash over names and contents of files; another one is another model."""
-    return config_hash({path.name: digest(path) for path in sorted(files)})
+    return config_hash({path.name: hash_file(path) for path in sorted(files)})

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from quant.errors import InputError
 from quant.layers.attention import Watcher, attention_watchers
 from quant.layers.install import quant_layers, refuse_quantized, restore_
 from quant.layers.quantized import QuantLayer
+from quant.progress import Progress
 from quant.recipes import resolve
 from quant.recordings.trajectories import Trajectories
 from quant.registry import validate
@@ -133,7 +134,7 @@ def layer_sensitivity(
     include: Iterable[str] = (),
     path: str | Path | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Sensitivity:
     """Measure each layer alone.
 

@@ -134,12 +134,6 @@ def unit_range(images: np.ndarray, where: str) -> np.ndarray:
     return (images.astype(np.float32) / (255.0 if high > 1 else 1.0)).astype(np.float32)
 
 
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def pick_subject(wanted: str | None, found: Sequence[str], root: Path) -> str:
     """Return the wanted subject, or the first; a bare number ``1`` matches ``sub-01`` and ``sub001``."""
     if wanted is None:
