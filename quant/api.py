@@ -24,6 +24,7 @@ from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
 from quant.layers.execute import kernel_op
 from quant.layers.install import install_, refuse_quantized
 from quant.layers.quantized import weight_sqnr_db
+from quant.modes import ordinary_mode
 from quant.plans.ledger import LayerRecord, Ledger
 from quant.plans.plan import LayerPlan, Plan
 from quant.progress import Progress
@@ -219,7 +220,7 @@ def quantize_(
     )
     if progress is not None:
         context.progress = progress
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ordinary_mode():
         torch.manual_seed(seed)
         results: dict[str, LayerResult] = chosen.load().handler(model, planned, config, context)
     missing = {line.name for line in planned.quantized} ^ set(results)

@@ -18,7 +18,7 @@ from quant.denoisers.inventory import LayerInfo, find_layers
 from quant.errors import InputError, MissingDataError
 from quant.layers.attention import find_attention, install_attention_, remove_attention_
 from quant.layers.encoded import LayerResult
-from quant.layers.install import install_, refuse_quantized, state_of
+from quant.layers.install import install_, refuse_quantized, state_of, unguard_
 from quant.plans.ledger import Ledger
 
 IN_FOLDER = "model.safetensors"
@@ -141,6 +141,7 @@ def _undone_on_failure(model: nn.Module) -> Iterator[None]:
         state = state_of(model)
         if state is not None and state.hook is not None:
             state.hook.remove()
+        unguard_(model)
         for name in set(model.__dict__) - attributes:
             del model.__dict__[name]
         for table, before in tables:

@@ -257,7 +257,7 @@ def _measure(
 def _only(parts: _Parts, active: set[str], side: Side) -> Iterator[None]:
     """Switch on `active` parts only, and of them only one side; put everything back."""
     layers = parts.layers
-    before = {name: (layer.active, layer.input_quantizer, layer.weight) for name, layer in layers.items()}
+    before = {name: (layer.active, layer.input_quantizer) for name, layer in layers.items()}
     watching = {name: watcher.active for name, watcher in parts.attention.items()}
     try:
         for name, layer in layers.items():
@@ -265,13 +265,14 @@ def _only(parts: _Parts, active: set[str], side: Side) -> Iterator[None]:
             if layer.active and side == "weight":
                 layer.input_quantizer = None
             if layer.active and side == "activation":
-                layer.weight = _float_weight(layer)
+                layer.stand_in = _float_weight(layer)
         for name, watcher in parts.attention.items():
             watcher.active = name in active and side != "weight"
         yield
     finally:
         for name, layer in layers.items():
-            layer.active, layer.input_quantizer, layer.weight = before[name]
+            layer.active, layer.input_quantizer = before[name]
+            layer.stand_in = None
         for name, watcher in parts.attention.items():
             watcher.active = watching[name]
 
