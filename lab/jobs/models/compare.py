@@ -11,8 +11,8 @@ from typing import Any, Literal
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
-from lab.jobs.previews import step_previews
 from lab.models.devices import choose_device
+from lab.previews import step_previews
 from lab.progress import duration
 
 FAILED = 1
@@ -139,7 +139,7 @@ def run(settings: Settings, context: Context) -> Result:
             turns.begin()
             work = Work(bench, run, chosen, context.progress, where, turns)
             if bench.decode is not None:
-                bench.watch = step_previews(context, bench.decode, lambda: work.what, settings.steps)
+                bench.watch = step_previews(context.preview, bench.decode, lambda: work.what, settings.steps)
             if settings.jobs > 1:
                 with workers.helpers(settings.jobs - 1, run.path, request) as others:
                     work.share()
