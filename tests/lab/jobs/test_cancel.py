@@ -52,7 +52,7 @@ def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str
         "quantize": {**model, "recipe": "mixdq-w8a8", "out": tmp_path / "o"},
         "compare": {
             **model, "recipes": "rtn-w8a8", "out": tmp_path / "o", "n": 4, "seeds": 1, "steps": 2,
-            "guidance": 1.0, "gates": False,
+            "guidance": 1.0,
         },
         "allocate": {**few, "out": tmp_path / "o", "bits": "4", "choices": "3,4"},
         "sensitivity": {**few, "out": tmp_path / "o.json", "layers": "mid_block*"},
