@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+_RANGE = (
+    "values of black and white in the pictures, LOW..HIGH; 'auto' (default): by type, "
+    "uint8 0..255, uint16 0..65535, float 0..1, others are asked for"
+)
 _NAN = "what to do with voxels that hold NaN: 'error' (default) or 'drop' (left out of train and test alike)"
 _MAT_OPTIONS = {
     "nan": _NAN,
     "zscore": "'none' (default: as in the file) or 'train' (mean and deviation of training trials)",
+    "range": _RANGE,
     "order": "'F' (default: pictures stored column by column, as MATLAB does) or 'C'",
 }
 _NIFTI_OPTIONS = {
     "nan": _NAN,
     "zscore": "'session' (default: statistics of the training trials of each session) or 'none'",
+    "range": _RANGE,
 }
 
 CARDS: list[dict[str, Any]] = [
@@ -74,6 +80,9 @@ CARDS: list[dict[str, Any]] = [
             "zscore": "'run' (default: within each run) or 'none'",
             "hrf": "haemodynamic response of the model: 'glover' (default) or 'spm'",
             "noise": "noise model of nilearn.glm: 'ols' (default) or 'ar1'",
+            "nan": _NAN,
+            "baseline": "'percent' (default: of each voxel's mean) or 'none' (BOLD whose mean was removed)",
+            "repetition_time": "seconds between volumes; default: what the header states",
         },
     },
     {

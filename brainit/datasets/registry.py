@@ -102,6 +102,10 @@ def _root(name: str, root: str | os.PathLike[str] | None) -> Path:
 
 def _existing(entry: DatasetCard, root: str | os.PathLike[str] | None) -> Path:
     path = _root(entry.name, root)
+    if path.is_symlink() and not path.exists():
+        from brainit.datasets.files.presence import check_content
+
+        check_content(path)
     if not path.exists() and not getattr(entry.adapter(), "MAKES_ITSELF", False):
         raise MissingDataError(f"dataset {entry.name!r}: {path} does not exist; {entry.how}")
     return path
