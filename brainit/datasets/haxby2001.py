@@ -120,8 +120,8 @@ def load(
     warnings += dropped
     if (keep & ~based).any():
         warnings.append(
-            f"{folder}: dropped {int((keep & ~based).sum())} of {keep.size} voxels whose mean does not exceed "
-            "their spread in every run"
+            f"{folder}: dropped {int((keep & ~based).sum())} of {keep.size} voxels whose mean does not "
+            "exceed their spread in every run"
         )
         keep &= based
     if zscore == "run":

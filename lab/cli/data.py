@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli.options import AsJson, Root, new_app
+from lab.cli.options import AsJson, Root, Sets, new_app
 from lab.cli.output import emit_json, emit_line, emit_record, emit_rows
 
 app = new_app("Datasets: list, describe, fetch, check.")
@@ -64,16 +64,18 @@ def fetch(
 def check(
     name: Name,
     root: Root = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Subject; default: all of them.")] = None,
+    sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
     """Test a folder before any long work.
 
-    Looks at shapes, NaNs, missing runs, voxel counts, and leaks between training and test. Exit code 2 if the
-    dataset cannot be used.
+    Looks at shapes, geometry, NaNs, missing runs, leaks between training and test, and at what a run with
+    these settings will need. Exit code 2 if the dataset cannot be used.
     """
     from lab.jobs.data import check as job
 
-    result = job(name, root)
+    result = job(name, root, subject, sets or ())
     if as_json:
         emit_json(result)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,20 @@ def fetch(name: str, root: Path | None = None, progress: Progress = silent, **op
     return {"dataset": name, "root": str(datasets.fetch(name, root, progress))}
 
 
-def check(name: str, root: Path | None = None) -> dict[str, Any]:
-    """Test a dataset's folder before any long work.
+def check(
+    name: str, root: Path | None = None, subject: str | None = None, sets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Test a dataset's folder before any long work, as a reconstruction with the same settings would use it.
+
+    Parameters
+    ----------
+    name : str
+    root : Path, optional
+        Folder or file of the dataset.
+    subject : str, optional
+        Default all of them.
+    sets : sequence of str
+        Settings of the run, ``name=value``, among them the dataset's options (``options.nan=drop``).
 
     Returns
     -------
@@ -52,15 +65,27 @@ def check(name: str, root: Path | None = None) -> dict[str, Any]:
 
     Raises
     ------
+    InputError
+        A setting or the subject is not known.
     MissingDataError
         If nothing is there at all.
     """
     from brainit import datasets
+    from brainit.datasets.files.clean import pick_subject
+    from lab.decoding.needs import unmet
+    from lab.decoding.settings import ReconstructConfig
+    from lab.jobs.checks import check_names
+    from lab.runs.settings import resolve
 
+    datasets.describe(name)
+    config = resolve(ReconstructConfig, None, {"dataset": name, "root": root, "subject": subject}, list(sets))
+    check_names(config)
     if name == "simulated":
         root = Path(fetch(name, root)["root"])
-    datasets.subjects(name, root)
-    findings = [asdict(finding) for finding in datasets.check(name, root)]
+    pick_subject(subject, datasets.subjects(name, root), root or datasets.default_root(name))
+    options = {k: v for k, v in config.options.items() if k not in ("features", "stimuli", "test_stimuli")}
+    found = datasets.check(name, root, subject, lambda one: unmet(config, one), **options)
+    findings = [asdict(finding) for finding in found]
     count = {kind: sum(f["severity"] == kind for f in findings) for kind in ("error", "warning")}
     usable = count["error"] == 0
     word = "usable" if usable else "not usable"
