@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
@@ -106,9 +107,11 @@ def block_betas(
         {"onset": [e.onset for e in events], "duration": [e.duration for e in events], "trial_type": names}
     )
     times = np.arange(len(series)) * repetition_time
-    design = make_first_level_design_matrix(
-        times, table, hrf_model=hrf, drift_model="cosine", high_pass=high_pass
-    )
+    with catch_warnings():  # nilearn warns of a singular design without numbers; it is named with them below
+        filterwarnings("ignore", message="Matrix is singular")
+        design = make_first_level_design_matrix(
+            times, table, hrf_model=hrf, drift_model="cosine", high_pass=high_pass
+        )
     if len(series) <= design.shape[1]:
         raise InputError(
             f"{where}: {len(series)} volumes for {design.shape[1]} regressors; needed: a longer run"

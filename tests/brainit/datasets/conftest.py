@@ -14,7 +14,7 @@ AFFINE = np.diag([-3.0, 3.0, 3.0, 1.0])
 CATEGORIES = ("face", "house", "cat")
 
 
-def mat_parts(n_train: int = 12, n_test: int = 4, n_voxels: int = 9, side: int = 6) -> dict[str, Any]:
+def mat_parts(n_train: int = 12, n_test: int = 4, n_voxels: int = 9, side: int = 7) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
         "fmriTrn": rng.normal(size=(n_train, n_voxels)),
@@ -61,6 +61,7 @@ def write_haxby(root: Path, n_runs: int = 4) -> Path:
         inner.mkdir()
         image = nibabel.Nifti1Image(bold(rng, order), AFFINE)
         image.header.set_zooms((3, 3, 3, 2.5))
+        image.header.set_xyzt_units("mm", "sec")
         nibabel.save(image, inner / "bold_25mm.nii.gz")
         rows = [((4 + 16 * k) * 2.5, 20.0, name) for k, name in enumerate(order)]
         (inner / "bold_events.tsv").write_text(events_text(rows))
