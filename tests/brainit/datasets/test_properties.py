@@ -96,7 +96,7 @@ def test_grids_are_equal_exactly_where_all_voxels_are(seed, element, by, up):
     if apart <= 0.04:
         same_grid(image(one), HERE[0], image(other), HERE[1])
     else:
-        with pytest.raises(InputError, match="grid|orientation|apart"):
+        with pytest.raises(InputError, match=r"grid|orientation|apart"):
             same_grid(image(one), HERE[0], image(other), HERE[1])
 
 
@@ -113,7 +113,7 @@ def test_a_turned_grid_is_never_taken_for_the_same(seed, order, signs):
     if list(order) == [0, 1, 2] and signs == (1, 1, 1):
         same_grid(old, HERE[0], new, HERE[1])
         return
-    with pytest.raises(InputError, match="orientation|apart"):
+    with pytest.raises(InputError, match=r"orientation|apart"):
         same_grid(old, HERE[0], new, HERE[1])
 
 
@@ -144,8 +144,11 @@ def test_sessions_get_numbers_of_their_own(labels):
 
 
 @QUICK
-@given(st.lists(st.tuples(NAME, NAME), min_size=1, max_size=6), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
-       st.sampled_from(["\n", "\r\n", "\r"]))  # fmt: skip
+@given(
+    st.lists(st.tuples(NAME, NAME), min_size=1, max_size=6),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
 def test_tables_read_back_in_any_encoding(tmp_path, rows, encoding, ending):
     rows = [(a.strip() or "x", b.strip() or "x") for a, b in rows]
     path = tmp_path / "t.tsv"
@@ -167,7 +170,7 @@ def test_events_read_back_or_are_refused(tmp_path, rows):
     if shown:
         assert read_events(path, ("cat", "face")) == shown
     else:
-        with pytest.raises(InputError, match="holds no events|holds nothing but rest"):
+        with pytest.raises(InputError, match=r"holds no events|holds nothing but rest"):
             read_events(path, ("cat", "face"))
 
 
