@@ -12,7 +12,8 @@ from lab.cli.main import run
 from lab.decoding.needs import check_needs, unmet
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import MissingDataError
-from lab.jobs.data import check
+from lab.jobs import registry
+from lab.jobs.contract import Context
 from tests.brainit.datasets.conftest import mat_parts, write_haxby, write_mat
 from tests.brainit.datasets.inputs import write_folder
 
@@ -21,6 +22,11 @@ def few(n: int) -> dict:
     parts = mat_parts(n_train=4 * n)
     parts["stimTrn"] = np.repeat(parts["stimTrn"][:n], 4, 0)
     return parts
+
+
+def check(name: str, root: Path, subject: str | None = None, **more: object) -> dict:
+    settings = registry.settings("data check", {"name": name, "root": root, "subject": subject, **more})
+    return registry.run("data check", settings, Context()).model_dump()
 
 
 def messages(found: dict, severity: str = "error") -> str:
@@ -32,7 +38,7 @@ def test_check_finds_what_the_default_settings_need_and_what_others_do_not(tmp_p
     found = check("mat", root)
     assert not found["usable"]
     assert "6 distinct training pictures; structure=posterior needs 8 or more" in messages(found)
-    assert check("mat", root, sets=["structure=ridge"])["usable"]
+    assert check("mat", root, structure="ridge")["usable"]
     assert "Brain-IT needs 4 or more" in messages(check("mat", write_mat(tmp_path / "b.mat", **few(3))))
 
 
@@ -41,7 +47,7 @@ def test_check_takes_the_dataset_s_options(tmp_path: Path, capsys: pytest.Captur
     parts["fmriTrn"][2, 5] = np.nan
     root = str(write_mat(tmp_path / "a.mat", **parts))
     assert run(["data", "check", "mat", "--root", root]) == 2
-    assert "1 of 9 voxels hold NaN" in capsys.readouterr().out
+    assert "1 of 9 voxels" in capsys.readouterr().out
     assert run(["data", "check", "mat", "--root", root, "--set", "options.nan=drop", "--json"]) == 0
     assert "dropped 1 of 9" in messages(json.loads(capsys.readouterr().out), "warning")
     assert run(["data", "check", "mat", "--root", root, "--set", "options.nam=drop"]) == 2
