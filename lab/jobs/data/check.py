@@ -38,6 +38,7 @@ class Result(contract.Result):
     """Findings (severity, message), whether the data can be used, and a line that says so."""
 
     dataset: str
+    root: str | None = None
     usable: bool
     verdict: str
     findings: list[dict[str, Any]]
@@ -48,7 +49,8 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how it is decoded."""
-        return f"brainlab brain reconstruct --dataset {self.dataset}" if self.usable else ""
+        where = f" --root {self.root}" if self.root else ""
+        return f"brainlab brain reconstruct --dataset {self.dataset}{where}" if self.usable else ""
 
     def exit_code(self) -> int:
         """Return 2 where the dataset cannot be used."""
@@ -89,7 +91,9 @@ def run(settings: Settings, context: Context) -> Result:
     usable = count["error"] == 0
     word = "usable" if usable else "not usable"
     verdict = f"{name}: {word}, {count['error']} errors, {count['warning']} warnings"
-    return Result(dataset=name, usable=usable, verdict=verdict, findings=findings)
+    return Result(
+        dataset=name, root=str(root) if root else None, usable=usable, verdict=verdict, findings=findings
+    )
 
 
 def _config(settings: Settings) -> ReconstructConfig:

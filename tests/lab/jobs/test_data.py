@@ -60,6 +60,8 @@ def test_check_of_one_subject_looks_at_no_other(tmp_path: Path) -> None:
     assert "sub-02" in messages(check("nifti", tmp_path / "n"))
     assert check("nifti", tmp_path / "n", "sub-01")["usable"]
     assert check("nifti", tmp_path / "n", "1")["usable"]
+    settings = registry.settings("data check", {"name": "nifti", "root": tmp_path / "n", "subject": "1"})
+    assert str(tmp_path / "n") in registry.run("data check", settings, Context()).next_step()
 
 
 @pytest.mark.parametrize(
