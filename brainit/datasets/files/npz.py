@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from brainit.datasets.files.presence import check_content
 from brainit.errors import InputError
+
+_LAST = 0x10FFFF  # of Unicode
 
 
 def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -32,7 +35,7 @@ def read_npz(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) ->
                 raise InputError(
                     f"{path}: an array is there twice ({', '.join(sorted(names))}); save it again"
                 )
-            return {k: file[k] for k in (*needed, *optional) if k in names}
+            return {k: _sound(file[k]) for k in (*needed, *optional) if k in names}
     except InputError:
         raise
     except Exception as error:  # numpy passes on what zipfile, zlib and its own header parser raise
@@ -51,12 +54,21 @@ def read_npy(path: Path) -> np.ndarray:
     """
     check_content(path)
     try:
-        found = np.load(path, allow_pickle=False)
+        found = _sound(np.load(path, allow_pickle=False))
     except Exception as error:  # as above
         raise unreadable(path, error) from error
     if not isinstance(found, np.ndarray):
         raise InputError(f"{path} holds several arrays; one (.npy) is expected")
     return found
+
+
+def _sound(array: Any) -> Any:
+    """Refuse (ValueError) text that holds no characters: damage that numpy does not see."""
+    if isinstance(array, np.ndarray) and array.dtype.kind == "U" and array.size:
+        points = np.ascontiguousarray(array).view(array.dtype.byteorder.replace("|", "=") + "u4")
+        if points.max() > _LAST or ((points >= 0xD800) & (points < 0xE000)).any():
+            raise ValueError("text of no characters")
+    return array
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

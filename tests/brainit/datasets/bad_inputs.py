@@ -232,6 +232,8 @@ TABLE: dict[str, Row] = {
         "is empty (0 bytes)"),
     "pickled stimuli": Row(stimuli(lambda f: {**f, "ids": np.array([{}], dtype=object)}),
         "pickled objects, which are not"),
+    "ids of no characters": Row(stimuli(lambda f: {**f, "ids": np.full(20, 0x7FFFFFFF, "u4").view("U1")}),
+        "damaged or cut short"),
     "stimuli cut short": Row(folder(lambda r: cut(first(r, "stimuli.npz"))), "damaged or cut short"),
     "a picture gone": Row(stimuli(lambda f: {k: v[:-1] for k, v in f.items()}), "no picture for 1 of 20",
         4),
