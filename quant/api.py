@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from importlib import metadata
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from quant import recipes, registry
+from quant.about import versions
 from quant.denoisers.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
 from quant.denoisers.inventory import LayerInfo, find_layers, model_bytes
 from quant.denoisers.macs import Example, count_macs, input_sizes
@@ -24,14 +24,15 @@ from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
 from quant.layers.execute import kernel_op
 from quant.layers.install import install_, refuse_quantized
 from quant.layers.quantized import weight_sqnr_db
+from quant.modes import ordinary_mode
 from quant.plans.ledger import LayerRecord, Ledger
 from quant.plans.plan import LayerPlan, Plan
+from quant.progress import Progress
 from quant.recordings.rows import calibration_keys
 from quant.recordings.trajectories import Trajectories
 
 NOT_REACHED = "the forward does not reach it: there is nothing to calibrate on"
 Recipe = str | BaseModel
-Progress = Callable[[int, int, str], None]
 
 
 def plan(
@@ -219,7 +220,7 @@ def quantize_(
     )
     if progress is not None:
         context.progress = progress
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ordinary_mode():
         torch.manual_seed(seed)
         results: dict[str, LayerResult] = chosen.load().handler(model, planned, config, context)
     missing = {line.name for line in planned.quantized} ^ set(results)
@@ -321,14 +322,3 @@ def _check_tensors(model: nn.Module) -> None:
                 f"{name!r} has {int((~finite).sum())} of {tensor.numel()} values that are NaN or infinite: "
                 "repair the checkpoint"
             )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {}
-    for name in ("brainit-lab", "torch", "diffusers", "safetensors"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

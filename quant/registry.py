@@ -31,6 +31,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quant.errors import InputError, MissingDataError
+from quant.progress import Progress, silent
 
 # One folder each under quant/methods. To add a method: its folder, its name here.
 NAMES = ("rtn", "mixdq", "eda_dm", "svdquant", "lowbit_fp", "lrq_dit", "dgq")
@@ -95,10 +96,6 @@ class LayerFormat:
     """Why the format differs from the recipe's usual one."""
 
 
-def _no_progress(done: int, total: int, what: str) -> None:
-    """Ignore progress."""
-
-
 @dataclass
 class Context:
     """What a handler may use besides the model."""
@@ -106,7 +103,7 @@ class Context:
     trajectories: Any = None
     seed: int = 0
     device: str = "cpu"
-    progress: Callable[[int, int, str], None] = _no_progress
+    progress: Progress = silent
     extra: dict[str, Any] = field(default_factory=dict)
     attention: dict[str, Any] = field(default_factory=dict)
     """Formats (`quant.layers.attention.AttentionFormat`) by attention module, left here by the handler."""

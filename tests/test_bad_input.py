@@ -124,18 +124,6 @@ def on_model(*words: str) -> Callable[[Path], Command]:
     return lambda tmp: [word.replace("TMP", str(tmp)) for word in words]
 
 
-def not_a_model(tmp: Path) -> Command:
-    (tmp / "model").mkdir()
-    (tmp / "model" / "notes.txt").write_text("no model")
-    return ["plan", str(tmp / "model")]
-
-
-def broken_model(tmp: Path) -> Command:
-    (tmp / "model").mkdir()
-    (tmp / "model" / "config.json").write_text("{")
-    return ["plan", str(tmp / "model")]
-
-
 def broken_metrics(tmp: Path) -> Command:
     (tmp / "metrics.json").write_text('{"pixcorr": 0.8')
     return ["brain", "evaluate", str(tmp)]
@@ -197,14 +185,7 @@ TABLE: dict[str, Row] = {
     "metrics of no run": Row(lambda tmp: ["brain", "evaluate", str(tmp)], ("no metrics yet", "--out"), 4),
     "metrics cut short": Row(broken_metrics, ("metrics.json", "not a JSON file")),
     "report of no run": Row(lambda tmp: ["brain", "report", str(tmp)], ("no metrics yet",), 4),
-    # models
-    "unknown model": Row(on_model("plan", "unet-46"), ("'unet-46'",)),
-    "unknown recipe of a model": Row(on_model("plan", "unet-64", "--recipe", "rtn-w3"), ("'rtn-w3'",)),
-    "a folder without a model": Row(not_a_model, ("no config.json", "save_pretrained")),
-    "a broken model": Row(broken_model, ("config.json is not JSON", "fetch it again")),
-    "a part of a model without parts": Row(
-        on_model("plan", "unet-64", "--part", "vae"), ("--part vae", "no parts")
-    ),
+    # training (models: tests/lab/models/test_bad_input.py)
     "training pictures missing": Row(
         on_model("zoo", "train", "unet-64", "--data", "TMP/none"), ("none", "no such folder")
     ),

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from brainit.datasets.files.clean import sha256
 from brainit.datasets.files.presence import check_content, there
 from brainit.datasets.files.text import read_json
 from brainit.errors import InputError
+from brainit.io import hash_file
 
 Progress = Callable[[int, int, str], None]
 HASHES = "sha256.json"
@@ -59,7 +59,7 @@ def fetch_files(
                 path.unlink()
                 raise
         check(path)
-        found = sha256(path)
+        found = hash_file(path)
         if kept.setdefault(name, found) != found:
             raise InputError(
                 f"{path} is not the file that was here first (SHA-256 {found[:12]}, first "

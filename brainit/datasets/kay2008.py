@@ -27,6 +27,7 @@ from brainit.datasets.files.npz import read_npy, read_npz
 from brainit.datasets.files.presence import there
 from brainit.datasets.findings import Finding
 from brainit.errors import InputError, MissingDataError
+from brainit.io import hash_file
 from brainit.subject import Subject
 
 FILE = "kay_images.npz"
@@ -123,7 +124,7 @@ def load(
             "source": _card()["source"],
             "terms": _card()["terms"],
             "file": path.name,
-            "sha256": clean.sha256(path),
+            "sha256": hash_file(path),
             "units": "z-scored by training trials" if zscore == "train" else "as in the file (z-scored)",
             "pictures": f"grey; {limits[0]:.4g} is black and {limits[1]:.4g} white",
             "repeats": "test responses are means of 13 presentations, training responses of fewer: less "

@@ -12,6 +12,7 @@ import numpy as np
 from brainit.datasets.files import clean, ranges
 from brainit.datasets.files.presence import check_content, there, visible
 from brainit.errors import InputError, MissingDataError
+from brainit.io import hash_file
 from brainit.subject import Subject
 
 _NEEDED = ("fmriTrn", "fmriTest", "stimTrn", "stimTest")
@@ -204,7 +205,7 @@ def load_file(
         labels=labels,
         info={
             "file": path.name,
-            "sha256": clean.sha256(path),
+            "sha256": hash_file(path),
             "units": "z-scored by training trials" if zscore == "train" else "as in the file",
             "warnings": [*notes, *warnings, *clipped],
             **(info or {}),

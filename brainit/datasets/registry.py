@@ -8,7 +8,7 @@ An adapter is a module with ``subjects(root)`` and ``load(root, subject, **optio
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from brainit.datasets.cards import CARDS
 from brainit.errors import InputError, MissingDataError
+from brainit.progress import Progress, silent
 
 if TYPE_CHECKING:
     from brainit.subject import Subject
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -163,9 +162,7 @@ def open(
     return entry.adapter().load(_existing(entry, root), subject, **options)
 
 
-def fetch(
-    name: str, root: str | os.PathLike[str] | None = None, progress: Progress = lambda done, total, what: None
-) -> Path:
+def fetch(name: str, root: str | os.PathLike[str] | None = None, progress: Progress = silent) -> Path:
     """Download or make a dataset and return its folder; what is already there is kept.
 
     Raises

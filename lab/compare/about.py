@@ -13,7 +13,7 @@ import torch
 
 from lab.compare.bench import Bench
 from lab.compare.cost import BIT_OPS_RULE
-from quant.api import versions
+from quant.about import versions
 
 
 def about(bench: Bench, command: str, device: str) -> dict[str, Any]:

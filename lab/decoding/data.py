@@ -21,7 +21,6 @@ from lab.progress import Progress
 _BATCH = 64
 _SCREENED = 2000  # external pictures compared with the test pictures at once
 _LIKE = 0.85  # from this similarity on, a picture is taken for a test picture (as in the leak check)
-_ENCODED: dict[str, TargetTable] = {}  # the last set encoded; the demo's subjects share it
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,16 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
     return BrainData(subject, others, {k: v for k, v in about.items() if v is not None})
 
 
-def zoo_targets(learners: Sequence[Subject], progress: Progress, device: str = "cpu") -> TargetTable:
-    """Encode every training stimulus once: semantic tokens and structural maps of the zoo's encoders."""
+def zoo_targets(
+    learners: Sequence[Subject],
+    progress: Progress,
+    device: str = "cpu",
+    encoded: dict[str, TargetTable] | None = None,
+) -> TargetTable:
+    """Encode every training stimulus: semantic tokens and structural maps of the zoo's encoders.
+
+    ``encoded`` keeps the last set for a caller who asks for the same pictures again.
+    """
     pictures: dict[str, np.ndarray] = {}
     for subject in learners:
         train = subject.part("train")
@@ -93,10 +100,13 @@ def zoo_targets(learners: Sequence[Subject], progress: Progress, device: str = "
             if key not in pictures:
                 pictures[str(key)] = train.stimuli[key]  # type: ignore[index]
     key = fingerprint(list(pictures), list(pictures.values()))
-    if key not in _ENCODED:
-        _ENCODED.clear()
-        _ENCODED[key] = TargetTable(list(pictures), _encode(list(pictures.values()), progress, device))
-    return _ENCODED[key]
+    if encoded is not None and key in encoded:
+        return encoded[key]
+    table = TargetTable(list(pictures), _encode(list(pictures.values()), progress, device))
+    if encoded is not None:
+        encoded.clear()
+        encoded[key] = table
+    return table
 
 
 def _encode(pictures: Sequence[np.ndarray], progress: Progress, device: str = "cpu") -> Targets:

@@ -96,10 +96,12 @@ def run(settings: Settings, context: Context) -> Result:
     check_folder(out)
     rows, pages, began = [], [], time.monotonic()
     scores: dict[str, Any] = {}
+    encoded: dict[str, Any] = {}  # the subjects share their training pictures
     for subject in SUBJECTS:
         found = reconstruct(
-            demo_config(subject, out), out / subject, context.progress, checkpoints=out / "checkpoints"
-        )
+            demo_config(subject, out), out / subject, context.progress, checkpoints=out / "checkpoints",
+            encoded=encoded,
+        )  # fmt: skip
         scores |= {f"{subject}.{k}": v for k, v in found.items() if isinstance(v, int | float)}
         scored = {k: _short(found.get(k)) for k in _COLUMNS}
         leaked = f"{found.get('leak_test_in_train')} of {found.get('n_test')}"

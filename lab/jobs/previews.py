@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.jobs.contract import Context, Preview, unseen
+
+if TYPE_CHECKING:
+    from quant.recordings.sampling import Step
 
 MOST = 8
 """Pictures of one preview."""
@@ -13,8 +16,8 @@ MOST = 8
 
 def step_previews(
     context: Context, decode: Callable[[Any], Any], what: str, steps: int
-) -> Callable[[dict[str, Any]], None] | None:
-    """Return an ``on_step`` for `lab.zoo.sampling.sample` that hands previews to the context.
+) -> Callable[[Step], None] | None:
+    """Return a ``see`` for `lab.zoo.sampling.sample` that hands previews to the context.
 
     Parameters
     ----------
@@ -32,20 +35,17 @@ def step_previews(
     """
     if context.preview is unseen:
         return None
-    done = 0
 
-    def show(state: dict[str, Any]) -> None:
-        nonlocal done
-        done += 1
-        if done > steps:
+    def show(step: Step) -> None:
+        if step.rows.start:
             return
         import torch
 
         with torch.no_grad():
             # a rectified flow's own guess of its end: x = (1 - s) x0 + s n and v = n - x0
-            x, v = state["x"][:MOST], state["velocity"][:MOST]
-            pictures = decode(x - state["timestep"] / 1000 * v)
+            x, v = step.x[:MOST], step.output[:MOST]
+            pictures = decode(x - step.timestep / 1000 * v)
         images = pictures.clamp(0, 1).mul(255).round().byte().cpu().permute(0, 2, 3, 1).numpy()
-        context.preview(Preview(what, done, steps, images))
+        context.preview(Preview(what, step.index + 1, steps, images))
 
     return show

@@ -9,10 +9,8 @@ change nothing. Keys are split into disjoint subsets once, when the store is mad
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,14 @@ from torch import Tensor, nn
 from quant.denoisers import families
 from quant.denoisers.fits import check_arguments, model_kind
 from quant.errors import InputError
+from quant.io import hash_file
+from quant.progress import Progress
+from quant.recordings import sampling
 from quant.recordings.shards import (
     begin,
     check_shard,
     complete,
     hash_digests,
-    hash_file,
     hash_tensor,
     read_manifest,
     read_shard,
@@ -37,7 +37,6 @@ from quant.recordings.shards import (
 )  # fmt: skip
 
 SUBSETS = {"calibrate": 0.5, "distill": 0.3, "evaluate": 0.2}
-Progress = Callable[[int, int, str], None]
 _NULL = "null.safetensors"
 
 
@@ -136,7 +135,7 @@ def record(
         shard = folder / f"shard-{start:06d}.safetensors"
         if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
             rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
-            noise = torch.stack([_noise(seed, key, sample_shape) for key in keys]).to(device)
+            noise = torch.stack([sampling.start_noise(seed, key, sample_shape) for key in keys]).to(device)
             tensors = _sample(denoiser, scheduler, noise, rows, null_condition, guidance, n_steps, seed, keys)
             write_shard(shard, tensors)
         digests.append(hash_file(shard))
@@ -147,37 +146,26 @@ def record(
     return Trajectories.open(folder)
 
 
-@torch.no_grad()
 def _sample(
     denoiser: nn.Module, scheduler: Any, x: Tensor, conditions: Tensor | None, null: Tensor | None,
     guidance: float, n_steps: int, seed: int, keys: list[int],
 ) -> dict[str, Tensor]:  # fmt: skip
-    scheduler.set_timesteps(n_steps)
-    x = x * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    # stochastic samplers draw from one generator a sample, so a sample does not depend on its batch mates
-    options: dict[str, Any] = {}
-    if "generator" in inspect.signature(scheduler.step).parameters:
-        options["generator"] = [torch.Generator().manual_seed(_derived(seed, key, "steps")) for key in keys]
-    inputs = []
-    for timestep in scheduler.timesteps:
-        model_input = (
-            scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
-        )
-        if not bool(torch.isfinite(model_input).all()):
+    inputs: list[Tensor] = []
+
+    def keep(step: sampling.Step) -> None:
+        if not bool(torch.isfinite(step.seen).all()):
             raise InputError(
-                f"sampling gives NaN or infinite values before timestep {float(timestep):g}: repair the "
+                f"sampling gives NaN or infinite values before timestep {step.timestep:g}: repair the "
                 "checkpoint, or use the scheduler that the model was trained for"
             )
-        inputs.append(model_input.float().cpu())
-        times = timestep.to(x.device).expand(len(x))
-        output = families.call(denoiser, model_input, times, conditions)
-        if conditions is not None and guidance != 1.0 and null is not None:
-            nothing = null.to(conditions).expand_as(conditions)
-            base = families.call(denoiser, model_input, times, nothing)
-            output = base + guidance * (output - base)
-        x = scheduler.step(output, timestep, x, **options).prev_sample
+        inputs.append(step.seen.float().cpu())
+
+    final = sampling.sample(
+        denoiser, scheduler, x, conditions, null, steps=n_steps, guidance=guidance, batch=len(keys),
+        generator=sampling.generators(seed, keys), apart=True, see=keep,
+    )  # fmt: skip
     tensors = {
-        "x": torch.stack(inputs, dim=1), "final": x.float().cpu(), "key": torch.tensor(keys),
+        "x": torch.stack(inputs, dim=1), "final": final.cpu(), "key": torch.tensor(keys),
         "timestep": torch.as_tensor(scheduler.timesteps).double().cpu(),
     }  # fmt: skip
     if conditions is not None:
@@ -252,7 +240,7 @@ class Trajectories:
             return list(range(len(self)))
         if subset not in SUBSETS:
             raise InputError(f"unknown subset {subset!r}, allowed: {', '.join(SUBSETS)}")
-        generator = torch.Generator().manual_seed(_derived(self.settings["seed"], 0, "subsets"))
+        generator = torch.Generator().manual_seed(sampling.derived_seed(self.settings["seed"], 0, "subsets"))
         order = torch.randperm(len(self), generator=generator).tolist()
         edges, total = {}, 0.0
         for name, share in SUBSETS.items():
@@ -332,18 +320,6 @@ class Trajectories:
             check_shard(shard, self._digests[start // size], rows, self.settings, steps)
             self._checked.add(start)
         return read_shard(shard)
-
-
-def _noise(seed: int, key: int, shape: tuple[int, ...]) -> Tensor:
-    """Draw the starting noise of one sample, on the CPU in float32."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(_derived(seed, key, "noise")))
-
-
-def _derived(seed: int, key: int, purpose: str) -> int:
-    """Derive a seed for one purpose of one sample, unrelated to its neighbours'."""
-    return int.from_bytes(
-        hashlib.blake2b(f"{seed}|{key}|{purpose}".encode(), digest_size=7).digest(), "little"
-    )
 
 
 def _plain(value: Any) -> bool:

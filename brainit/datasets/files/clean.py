@@ -168,12 +168,6 @@ def count_repeats(stimulus_id: np.ndarray) -> np.ndarray:
     return out
 
 
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def pick_subject(wanted: str | None, found: Sequence[str], root: Path) -> str:
     """Return the wanted subject, or the first; a bare number ``1`` matches ``sub-01`` and ``sub001``."""
     if wanted is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,14 @@ class Result(contract.Result):
     plan: dict[str, Any] | None = None
 
     def tables(self) -> list[Table]:
-        """Return layers with sizes in kB, then totals in MB."""
-        return [Table([_shown(row) for row in self.layers]), totals_table(self.totals)]
+        """Return layers with sizes in kB, reasons, then totals in MB."""
+        kept = [row for row in self.layers if row["bytes before"] == row["bytes after"] and row["note"]]
+        done = [row for row in self.layers if row not in kept]
+        left = [{"left as it is": row["layer"], "because": row["note"]} for row in kept]
+        notes = Counter(row["note"] for row in done if row["note"])
+        unusual = [{"not the usual way, because": note, "layers": n} for note, n in notes.items()]
+        more = [Table(rows) for rows in (left, unusual) if rows]
+        return [Table([_shown(row) for row in done]), *more, totals_table(self.totals)]
 
     def next_step(self) -> str:
         """Return the command that does it."""
@@ -115,7 +122,7 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     size = {f"kB {when}": round(row[f"bytes {when}"] / 1e3, 1) for when in ("before", "after")}
-    return {"layer": row["layer"], "bits": row["bits"], **size, "note": row["note"]}
+    return {"layer": row["layer"], "bits": row["bits"], **size}
 
 
 def _override(words: str) -> tuple[str, Any]:

@@ -114,8 +114,8 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     }
     if store is not None:
         content["recording_hash"] = config_hash({"shards": store.hash, **store.settings})
-    given = settings.model_dump(mode="json", exclude={"out", "show_layers"}, exclude_defaults=True)
-    return store, module, {**given, "recipe": settings.recipe, "made_from": content}
+    given = settings.model_dump(mode="json", exclude={"out", "show_layers"})
+    return store, module, {**given, "made_from": content}
 
 
 def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:

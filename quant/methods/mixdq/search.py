@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +19,7 @@ from quant.layers.install import restore_
 from quant.methods.mixdq.allocate import Allocation, allocate
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
 from quant.plans.plan import Plan
+from quant.progress import Progress
 from quant.recordings.trajectories import Trajectories
 from quant.sensitivity.by_layer import Sensitivity, layer_sensitivity
 from quant.sensitivity.probes import NoisePrediction, Probe
@@ -28,7 +29,6 @@ CONTENT = ("*attn2*", "*.ff.*")
 SWEEP = tuple(round(0.46 + 0.1 * i, 2) for i in range(10))
 """Content bits over quality bits; the paper's range for weights."""
 
-Progress = Callable[[int, int, str], None]
 Table = dict[str, dict[Any, float]]
 
 

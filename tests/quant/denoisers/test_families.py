@@ -13,7 +13,7 @@ from torch import nn
 import quant
 from quant.denoisers.inventory import find_layers
 from quant.layers.attention import find_attention
-from quant.recordings.sampling import Sampler
+from quant.recordings.repeat import Sampler
 from quant.registry import get_method, get_preset
 
 NAMES = ("unet", "unconditional", "dit", "pixart", "sd3", "flux")
