@@ -20,6 +20,8 @@ from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 from lab.runs.folder import Run
 
+#: What stands beside scores where no pictures are known.
+_NO_LEAKS = "leak check: no pictures to compare; every run was predicted by decoders that saw no trial of it"
 _PACKAGES = (
     "brainit-lab",
     "torch",
@@ -87,7 +89,7 @@ def reconstruct(
             if until == "train":
                 trained = train_folds(run, config, data.subject, progress)
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject), **trained}
-            metrics = run_categories(run, config, data.subject, progress)
+            metrics = run_categories(run, config, data.subject, progress) | {"leaks": _NO_LEAKS}
         else:
             folder = checkpoints or run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)
@@ -180,6 +182,7 @@ def _pictures(
         "arithmetic": "full precision" if config.recipe == "none" else "simulated",
         "structure.made_by": first["made_by"],
         "leak_test_in_train": data.about["leak"]["leak_test_in_train"],
+        "leaks": data.about["leak_line"],
         **facts,
         **size,
         **flat,
@@ -273,12 +276,16 @@ def versions() -> dict[str, str]:
 
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
     from brainit import datasets
+    from brainit.datasets.leaks import find_leaks
     from lab.decoding.drawing import settings_of
+    from lab.decoding.needs import check_needs
 
     if config.dataset == "simulated":
         counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}
     else:
-        counts = _counts(datasets.open(config.dataset, config.root, config.subject, **config.options))
+        subject = datasets.open(config.dataset, config.root, config.subject, **config.options)
+        check_needs(config, subject)
+        counts = _counts(subject) | {"leaks": find_leaks(subject).line()}
     sampler = settings_of(config)
     evaluations = sampler.steps * (1 if sampler.guidance == 1 else 2) * config.n_samples * config.noise_seeds
     return {
