@@ -157,11 +157,12 @@ def recorded_scheduler(store: quant.Trajectories) -> Any:
     """
     import diffusers
 
-    from lab.zoo.scheduler import RectifiedFlowScheduler
+    from lab.zoo.scheduler import PartwayFlowScheduler, RectifiedFlowScheduler
 
     name, config = store.settings["scheduler"], store.settings["scheduler_config"]
-    if name == RectifiedFlowScheduler.__name__:
-        return RectifiedFlowScheduler.from_config(config)
+    for ours in (RectifiedFlowScheduler, PartwayFlowScheduler):
+        if name == ours.__name__:
+            return ours.from_config(config)
     found = getattr(diffusers, name, None)
     if found is None or not issubclass(found, diffusers.SchedulerMixin):
         raise InputError(f"the recording at {store.path} used {name}, which is no scheduler of diffusers")

@@ -103,7 +103,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     _require(folder, "scheduler", name, isinstance(name, str), "a scheduler's name")
     config = settings.get("scheduler_config")
     _require(folder, "scheduler_config", config, isinstance(config, dict), "a scheduler's settings")
-    for name in ("conditions", "null_condition", "model"):
+    for name in ("conditions", "null_condition", "model", "start"):
         _require(folder, name, settings.get(name), isinstance(settings.get(name), (str, type(None))), "text")
     if guidance != 1.0:
         _require(folder, "null_condition", None, settings.get("null_condition") is not None, "a hash")

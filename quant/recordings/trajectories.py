@@ -68,6 +68,7 @@ def record(
     n_steps: int,
     shape: Sequence[int] | None = None,
     n_samples: int | None = None,
+    start: Tensor | None = None,
     guidance: float = 1.0,
     null_condition: Tensor | None = None,
     seed: int = 0,
@@ -91,6 +92,9 @@ def record(
         Of one sample; from the denoiser's config if left out.
     n_samples : int, optional
         Needed without conditions.
+    start : tensor of shape (n, C, H, W), optional
+        State of each sample at the scheduler's first timestep, as sampling that sets out from a picture has
+        it; noise drawn from seed and key if left out.
     guidance : float
         1 turns classifier-free guidance off; otherwise ``null_condition`` of shape (...) is needed. The
         stored inputs are those of one half; both halves see the same x.
@@ -123,8 +127,13 @@ def record(
         "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
         "conditions": None if conditions is None else hash_tensor(conditions),
         "null_condition": None if null_condition is None else hash_tensor(null_condition),
-        "model": model_kind(denoiser),
+        "model": model_kind(denoiser), "start": None if start is None else hash_tensor(start),
     }  # fmt: skip
+    if start is not None and tuple(start.shape) != (count, *sample_shape):
+        raise InputError(
+            f"start has shape {tuple(start.shape)}; {count} samples need {(count, *sample_shape)}: give one "
+            "state for each sample"
+        )
     folder = Path(path)
     known = begin(folder, json.loads(json.dumps(settings)))
     if null_condition is not None:
@@ -136,8 +145,10 @@ def record(
         shard = folder / f"shard-{start:06d}.safetensors"
         if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
             rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
-            noise = torch.stack([_noise(seed, key, sample_shape) for key in keys]).to(device)
-            tensors = _sample(denoiser, scheduler, noise, rows, null_condition, guidance, n_steps, seed, keys)
+            tensors = _sample(
+                denoiser, scheduler, _states(start, seed, keys, sample_shape).to(device), rows, null_condition,
+                guidance, n_steps, seed, keys, from_noise=start is None,
+            )  # fmt: skip
             write_shard(shard, tensors)
         digests.append(hash_file(shard))
         if progress is not None:
@@ -150,10 +161,11 @@ def record(
 @torch.no_grad()
 def _sample(
     denoiser: nn.Module, scheduler: Any, x: Tensor, conditions: Tensor | None, null: Tensor | None,
-    guidance: float, n_steps: int, seed: int, keys: list[int],
+    guidance: float, n_steps: int, seed: int, keys: list[int], from_noise: bool = True,
 ) -> dict[str, Tensor]:  # fmt: skip
     scheduler.set_timesteps(n_steps)
-    x = x * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    if from_noise:
+        x = x * float(getattr(scheduler, "init_noise_sigma", 1.0))
     # stochastic samplers draw from one generator a sample, so a sample does not depend on its batch mates
     options: dict[str, Any] = {}
     if "generator" in inspect.signature(scheduler.step).parameters:
@@ -332,6 +344,13 @@ class Trajectories:
             check_shard(shard, self._digests[start // size], rows, self.settings, steps)
             self._checked.add(start)
         return read_shard(shard)
+
+
+def _states(start: Tensor | None, seed: int, keys: list[int], shape: tuple[int, ...]) -> Tensor:
+    """What sampling begins at, for some samples: the given states, or noise."""
+    if start is None:
+        return torch.stack([_noise(seed, key, shape) for key in keys])
+    return start[keys[0] : keys[-1] + 1].detach().float()
 
 
 def _noise(seed: int, key: int, shape: tuple[int, ...]) -> Tensor:
