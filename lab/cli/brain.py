@@ -205,6 +205,67 @@ def report(
 
 
 @app.command()
+def bits(
+    run: RunFolder,
+    recipes: Annotated[
+        str | None,
+        typer.Option(
+            "--recipes",
+            help="A,B,...: each PRESET, PRESET+field=value or a file; default: the best at 8, 6, 4, 3 bits.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of table, figure and page; the same command goes on in it.")
+    ] = Path("runs/bits"),
+    device: Device = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure reconstruction against bits, from one trained run.
+
+    Nothing is trained again: the decoder is calibrated and drawn once for each recipe.
+    """
+    from lab.jobs.bits import Settings, foresee
+    from lab.jobs.bits import run as job
+    from lab.jobs.contract import Context
+    from lab.progress import reporting
+    from lab.runs.settings import resolve
+
+    flags = {"run": run, "recipes": recipes, "out": out, "device": device}
+    settings = resolve(Settings, flags=flags)
+    if dry_run:
+        emit_rows(foresee(settings), as_json)
+        return
+    with reporting() as progress:
+        result = job(settings, Context(progress))
+    if as_json:
+        emit_json(result.model_dump(mode="json"))
+        return
+    emit_rows([_bits_row(row) for row in result.rows], False)
+    emit_line("")
+    done = {"done before": True} if result.done_before else {}
+    subject = "simulated" if result.simulated_subject else "measured"
+    record = {"bit-widths": "simulated", "subject": subject, "leaks": result.leak_line}
+    emit_record({**record, **done, "table": result.table, "report": result.report}, False)
+
+
+def _bits_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what fits a terminal's line: each score with its interval."""
+    shown = {
+        "recipe": row["recipe"],
+        "bits a weight": row["weight_bits"],
+        "bits of an input": row["activation_bits"],
+        "MB": None if row["bytes"] is None else round(row["bytes"] / 1e6, 2),
+    }
+    for name in ("pixcorr", "ssim", "two_way_feature", "two_way_pix", "paired_psnr_to_fp"):
+        value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+        digits = 1 if "psnr" in name else 3
+        measured = None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        shown[name] = measured
+    return shown
+
+
+@app.command()
 def grid(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", help="PNG file.")] = Path("grid.png"),

@@ -83,26 +83,26 @@ def find_conditions(
     train, test = (subject.part(split).mean_over_repeats() for split in ("train", "test"))
     predicted = step("predict", lambda: structure.predictions(decoder(), test))
     blended = config.structure in ("blend", "ridge")
+
+    def ridge() -> dict[str, np.ndarray]:
+        left_out = decoder().held_out(train.name)[0].tolist() if blended else ()
+        return structure.baselines(train, test, left_out, device)
+
     progress(0, 1, "fitting ridge to pixels")
-    simple = step(
-        "baselines-left-out" if blended else "baselines",
-        lambda: structure.baselines(
-            train, test, decoder().held_out(train.name)[0] if blended else (), device
-        ),
-    )
+    simple = step("baselines-left-out" if blended else "baselines", ridge)
     progress(1, 1, "ridge fitted to pixels")
     found = step(
         "structural",
         lambda: structure.structural(config, train, test, predicted, simple, decoder(), progress),
     )
-    pictured = config.tokens == "picture"
+    tokens, unseen = predicted["tokens"], found["left_out_tokens"]
+    if config.tokens == "picture":
+        tokens, unseen = (structure.tokens_of(found[k]) for k in ("start", "left_out_start"))
     return Conditions(
         truth=test.images(),
-        tokens=structure.tokens_of(found["start"]) if pictured else predicted["tokens"],
+        tokens=tokens,
         start=found["start"],
-        left_out_tokens=structure.tokens_of(found["left_out_start"])
-        if pictured
-        else found["left_out_tokens"],
+        left_out_tokens=unseen,
         left_out_start=found["left_out_start"],
         predicted=predicted,
         ridge=simple["ridge"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from functools import cache as once
@@ -19,6 +20,7 @@ from lab.progress import Progress
 if TYPE_CHECKING:
     from torch import nn
 
+    import quant
     from quant.api import Recipe
 
 FULL = "none"
@@ -37,11 +39,14 @@ class DecoderRecipe:
         What `quant.quantize_` takes; None for full precision.
     calibrates : bool
         Whether it needs a recording.
+    plan : quant.Plan, optional
+        What it would do to the run's denoiser.
     """
 
     name: str
     content: Recipe | None = None
     calibrates: bool = False
+    plan: quant.Plan | None = None
 
 
 def decoded(
@@ -66,37 +71,39 @@ def decoded(
     -------
     list of float32 array of shape (n, H, W[, 3])
     dict
-        ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``; unless in full precision
-        also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
+        ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, and ``weights`` (a hash);
+        unless in full precision also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
     """
 
     @once
     def quantized() -> tuple[nn.Module, dict[str, Any]]:
+        known: dict[str, Any] = {"weights": weights_of(config.denoiser)}
         if recipe.content is None:
-            return zoo.load(config.denoiser, device), sizes_of(config.denoiser, None)
+            return zoo.load(config.denoiser, device), known | sizes_of(config.denoiser, None)
         began = time.monotonic()
         recording = decoder_recording(config, given, device, progress) if recipe.calibrates else None
         model, plan, ledger = quantized_denoiser(config, recipe.content, recording, device, progress)
-        facts = {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
-        return model, {**facts, "seconds": round(time.monotonic() - began, 2)}
+        known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
+        return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 
-    def pictures(number: int) -> dict[str, Any]:
+    def pictures(number: int) -> np.ndarray:
         def heard(done: int, total: int, what: str) -> None:
             progress(number * total + done, config.noise_seeds * total, f"{what}, {recipe.name}")
 
-        like = given.truth.shape[1:]
-        drawn = draw(
-            config,
-            quantized()[0],
-            given.tokens,
-            given.start,
-            number=number,
-            like=like,
-            device=device,
-            progress=heard,
-        )
-        return {"pictures": drawn}
+        def compute() -> dict[str, np.ndarray]:
+            like, start = given.truth.shape[1:], given.start
+            drawn = draw(config, quantized()[0], given.tokens, start, number, like, device, heard)
+            return {"pictures": drawn}
+
+        return step(f"pictures-{key}-{number}", compute)["pictures"]
 
     facts = step(f"ledger-{key}", lambda: quantized()[1])
-    seeds = range(config.noise_seeds)
-    return [step(f"pictures-{key}-{n}", lambda n=n: pictures(n))["pictures"] for n in seeds], facts
+    return [pictures(number) for number in range(config.noise_seeds)], facts
+
+
+def weights_of(denoiser: str) -> str:
+    """Short hash over the shipped models that turn tokens and a structural picture into a picture."""
+    digest = hashlib.sha256()
+    for name in (denoiser, "autoencoder-64"):
+        digest.update(zoo.weight_file(name).read_bytes())
+    return digest.hexdigest()[:12]

@@ -67,8 +67,8 @@ def decoder_recording(
     tokens = torch.from_numpy(given.left_out_tokens)
     if len(tokens) < FEWEST:
         raise InputError(
-            f"{len(tokens)} left-out training trials to calibrate on; a recipe that calibrates needs at least "
-            f"{FEWEST}: raise brain.care.folds or brain.train.validation, or take a recipe that does not"
+            f"{len(tokens)} left-out training trials to calibrate on; a recipe that calibrates needs at least"
+            f" {FEWEST}: raise brain.care.folds or brain.train.validation, or take a recipe that does not"
         )
     null = zoo.null_tokens(config.denoiser)
     noise = draw_noise(len(tokens), config.seed * 1000 + _NOISE)
@@ -77,9 +77,15 @@ def decoder_recording(
         latents = zoo.load("autoencoder-64", device).encode(pictures).cpu()
     start = (1 - sampler.strength) * latents + sampler.strength * noise
     scheduler = PartwayFlowScheduler(strength=sampler.strength)
-    said = {"denoiser": config.denoiser, "steps": sampler.steps, "guidance": sampler.guidance,
-            "strength": sampler.strength, "seed": config.seed, "scheduler": type(scheduler).__name__}  # fmt: skip
-    folder = cache() / f"{config.denoiser}-{_content(said, config.denoiser, tokens, null, start)}"
+    sampling = {
+        "denoiser": config.denoiser,
+        "scheduler": type(scheduler).__name__,
+        "steps": sampler.steps,
+        "strength": sampler.strength,
+        "guidance": sampler.guidance,
+        "seed": config.seed,
+    }
+    folder = cache() / f"{config.denoiser}-{_content(sampling, config.denoiser, tokens, null, start)}"
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, wait=True):  # runs that need the same one: the first records it for all
         return quant.record(
@@ -96,9 +102,9 @@ def decoder_recording(
         )
 
 
-def _content(said: dict[str, Any], denoiser: str, *tensors: torch.Tensor) -> str:
+def _content(sampling: dict[str, Any], denoiser: str, *tensors: torch.Tensor) -> str:
     """Short hash over settings, weights and tensors: another of these is another recording."""
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(sampling, sort_keys=True).encode())
     digest.update(zoo.weight_file(denoiser).read_bytes())
     for tensor in tensors:
         digest.update(tensor.float().contiguous().numpy().tobytes())

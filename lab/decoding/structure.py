@@ -20,8 +20,7 @@ from lab.images import from_model, to_model
 from lab.progress import Progress
 
 LEFT_OUT = 64
-"""Left-out training trials that quantizers are calibrated on, at most; half of them hold ranges, the others are
-for methods that train and for looking."""
+"""Most left-out training trials that a decoder is recorded on; half of a recording calibrates."""
 
 
 def glyph_weights() -> str:

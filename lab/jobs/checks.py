@@ -33,14 +33,14 @@ def check_names(config: ReconstructConfig) -> None:
 
 
 def check_recipe_name(name: str, denoiser: str) -> None:
-    """Refuse an unknown preset, and a field that the preset's method does not have; needs no torch.
+    """Refuse an unknown preset, setting or value; needs no torch.
 
     Raises
     ------
     InputError
         One line with the nearest known name.
     """
-    from lab.compare.recipes import CHANGE, PRESET_FILES, allocations
+    from lab.compare.recipes import CHANGE, PRESET_FILES, allocations, parse
     from lab.jobs.listing import NO_RECIPE, preset_names
 
     preset, *changes = name.split(CHANGE)
@@ -49,9 +49,7 @@ def check_recipe_name(name: str, denoiser: str) -> None:
         known("recipe", preset, [*preset_names(), *shipped, NO_RECIPE], "brainlab list presets")
     if preset == NO_RECIPE:
         if changes:
-            raise InputError(
-                f"recipe {name!r}: none leaves the decoder as it is and has no settings to change"
-            )
+            raise InputError(f"recipe {name!r}: 'none' leaves the decoder as it is, it has no settings")
         return
     import quant
 
@@ -61,6 +59,7 @@ def check_recipe_name(name: str, denoiser: str) -> None:
         if equals:  # without one, `parse` says how a change is written
             fields = quant.get_method(method).config.model_fields
             known(f"setting of {method}", field, fields, f"quant.get_method({method!r}).config")
+    parse(name, denoiser)  # values
 
 
 def check_recipe(name: str, denoiser: str) -> DecoderRecipe:
@@ -93,7 +92,7 @@ def check_recipe(name: str, denoiser: str) -> DecoderRecipe:
     planned = quant.plan(model.to("meta"), content)
     if not planned.quantized:
         raise InputError(f"recipe {name!r} quantizes none of {denoiser}'s {len(planned.layers)} layers")
-    return DecoderRecipe(name, content, recipe.calibrates)
+    return DecoderRecipe(name, content, recipe.calibrates, planned)
 
 
 def known(what: str, name: str, allowed: Iterable[str], see: str) -> None:

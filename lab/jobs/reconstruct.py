@@ -137,7 +137,7 @@ def _pictures(
     given = find_conditions(run.step, config, data.subject, lambda: decoder, device, progress)
     like = given.truth.shape[1:]
     arms: dict[str, Any] = {}
-    arms["fp"], _ = decoded(run.step, "fp", config, DecoderRecipe(FULL), given, device, progress)
+    arms["fp"], _ = decoded(run.step, "full", config, DecoderRecipe(FULL), given, device, progress)
     arms["quantized"], found = decoded(run.step, "quantized", config, recipe, given, device, progress)
     structural = from_model(_tensor(given.start), like)
     arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}

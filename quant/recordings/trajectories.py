@@ -140,15 +140,15 @@ def record(
         write_shard(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
     device = next(denoiser.parameters()).device
     digests: list[str] = []
-    for start in range(0, count, batch_size):
-        keys = list(range(start, min(start + batch_size, count)))
-        shard = folder / f"shard-{start:06d}.safetensors"
+    for first in range(0, count, batch_size):
+        keys = list(range(first, min(first + batch_size, count)))
+        shard = folder / f"shard-{first:06d}.safetensors"
         if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
             rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
+            x = _states(start, seed, keys, sample_shape).to(device)
             tensors = _sample(
-                denoiser, scheduler, _states(start, seed, keys, sample_shape).to(device), rows, null_condition,
-                guidance, n_steps, seed, keys, from_noise=start is None,
-            )  # fmt: skip
+                denoiser, scheduler, x, rows, null_condition, guidance, n_steps, seed, keys, start is None
+            )
             write_shard(shard, tensors)
         digests.append(hash_file(shard))
         if progress is not None:
@@ -347,7 +347,7 @@ class Trajectories:
 
 
 def _states(start: Tensor | None, seed: int, keys: list[int], shape: tuple[int, ...]) -> Tensor:
-    """What sampling begins at, for some samples: the given states, or noise."""
+    """Return what sampling begins at for some samples: the given states, or noise."""
     if start is None:
         return torch.stack([_noise(seed, key, shape) for key in keys])
     return start[keys[0] : keys[-1] + 1].detach().float()
