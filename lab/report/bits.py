@@ -99,8 +99,8 @@ def _summary(data: BitsData) -> list[str]:
     who = "a simulated subject" if about["simulated"] else "measured fMRI"
     ways = "one way" if len(recipes) == 1 else f"{len(recipes)} ways"
     lines = [
-        f"{about['n_test']} test pictures decoded from {who} through {about['denoiser']}, in full precision and "
-        f"quantized {ways}. Trained once; only the decoder's numbers change."
+        f"{about['n_test']} test pictures decoded from {who} through {about['denoiser']}, in full precision "
+        f"and quantized {ways}. Trained once; only the decoder's numbers change."
     ]
     full = _row(data, FULL_PRECISION)
     kept = [r for r in recipes if r["pixcorr_minus_fp_high"] >= 0]
@@ -210,8 +210,8 @@ def _pictures(data: BitsData) -> Block:
         groups.append({"name": group, "columns": columns})
     caption = (
         "Chosen by rule, from full precision alone so that no recipe is favoured: best and worst PixCorr, "
-        "the middle of the ranking, and random ones of the rest. The number beside a picture's number is full "
-        "precision's PixCorr. First noise seed; every recipe has the same noise."
+        "the middle of the ranking, and random ones of the rest. The number beside a picture's number is "
+        "full precision's PixCorr. First noise seed; every recipe has the same noise."
     )
     return Block("pictures", {"groups": groups, "labels": names, "caption": caption})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +171,15 @@ def check_shard(shard: Path, digest: str, rows: int, settings: dict[str, Any], s
 
 
 def write_shard(shard: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one safetensors file at once."""
+    """Write one safetensors file at once; a full disk raises OSError, as any other writer does."""
     temporary = shard.with_name(f".{shard.name}.part")
     try:
         save_file(tensors, temporary)
         temporary.replace(shard)
+    except SafetensorError as error:
+        if "os error 28" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shard)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
