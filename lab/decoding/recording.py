@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lab import zoo
+from lab.cache import cache_folder
 from lab.decoding.conditions import Conditions
 from lab.decoding.drawing import settings_of
 from lab.decoding.settings import ReconstructConfig
@@ -28,12 +27,6 @@ if TYPE_CHECKING:
 FEWEST = 4
 """Samples of which half calibrate and one is left for each other use."""
 _NOISE = 997  # of draw_noise: no noise seed of a reconstruction comes near
-
-
-def cache() -> Path:
-    """Folder of the recordings: ``$BRAINLAB_CACHE/recordings``, else in the user's cache."""
-    base = os.environ.get("BRAINLAB_CACHE")
-    return (Path(base) if base else Path.home() / ".cache" / "brainlab") / "recordings"
 
 
 def decoder_recording(
@@ -51,8 +44,8 @@ def decoder_recording(
     Returns
     -------
     quant.Trajectories
-        Kept in `cache` under a hash of weights, tokens, null condition, starting states and sampler, so the
-        next recipe, also of another run, finds it. One that was stopped goes on.
+        Kept in the cache (`lab.cache`) under a hash of weights, tokens, null condition, starting states and
+        sampler, so the next recipe, also of another run, finds it. One that was stopped goes on.
 
     Raises
     ------
@@ -85,7 +78,8 @@ def decoder_recording(
         "guidance": sampler.guidance,
         "seed": config.seed,
     }
-    folder = cache() / f"{config.denoiser}-{_content(sampling, config.denoiser, tokens, null, start)}"
+    content = _content(sampling, config.denoiser, tokens, null, start)
+    folder = cache_folder("recordings") / f"{config.denoiser}-{content}"
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, wait=True):  # runs that need the same one: the first records it for all
         return quant.record(

@@ -11,6 +11,10 @@ from lab.errors import InputError
 
 if TYPE_CHECKING:
     from lab.decoding.recipes import DecoderRecipe
+    from quant.recipes import Recipe
+
+#: The word that leaves a model in full precision, wherever a recipe is asked for.
+NO_RECIPE = "none"
 
 
 def check_names(config: ReconstructConfig) -> None:
@@ -33,66 +37,73 @@ def check_names(config: ReconstructConfig) -> None:
 
 
 def check_recipe_name(name: str, denoiser: str) -> None:
-    """Refuse an unknown preset, setting or value; needs no torch.
+    """Refuse an unknown preset, and a setting that its method does not have; needs no torch.
 
     Raises
     ------
     InputError
         One line with the nearest known name.
     """
-    from lab.compare.recipes import CHANGE, PRESET_FILES, allocations, parse
-    from lab.jobs.listing import NO_RECIPE, preset_names
-
-    preset, *changes = name.split(CHANGE)
-    shipped = allocations(denoiser)
-    if not preset.endswith(PRESET_FILES):
-        known("recipe", preset, [*preset_names(), *shipped, NO_RECIPE], "brainlab list presets")
-    if preset == NO_RECIPE:
-        if changes:
-            raise InputError(f"recipe {name!r}: 'none' leaves the decoder as it is, it has no settings")
-        return
     import quant
+    from lab.compare.recipes import allocations
+    from quant.recipes import CHANGE, PRESET_FILES, parse
 
-    method = quant.get_preset(shipped.get(preset, preset)).method
-    for change in changes:
-        field, equals, _ = change.partition("=")
-        if equals:  # without one, `parse` says how a change is written
-            fields = quant.get_method(method).config.model_fields
-            known(f"setting of {method}", field, fields, f"quant.get_method({method!r}).config")
-    parse(name, denoiser)  # values
+    preset, shipped = name.split(CHANGE)[0], allocations(denoiser)
+    if not preset.endswith(PRESET_FILES):
+        known("recipe", preset, [*quant.list_presets(), *shipped, NO_RECIPE], "brainlab list presets")
+    if preset != NO_RECIPE:
+        parse(name, shipped)
+    elif name != preset:
+        raise InputError(f"recipe {name!r}: none leaves the decoder as it is and has no settings to change")
 
 
 def check_recipe(name: str, denoiser: str) -> DecoderRecipe:
+    """Read a recipe's name, or "none", and plan it on a shipped denoiser (`plan_recipe`).
+
+    Raises
+    ------
+    InputError
+        An unknown recipe, setting or value, or as `plan_recipe`.
+    MissingDataError
+        A preset's file that is not there.
+    """
+    from lab.compare.recipes import allocations
+    from lab.decoding.recipes import DecoderRecipe
+    from quant.recipes import parse
+
+    check_recipe_name(name, denoiser)
+    if name == NO_RECIPE:
+        return DecoderRecipe(name)
+    return plan_recipe(parse(name, allocations(denoiser)), denoiser)
+
+
+def plan_recipe(recipe: Recipe, denoiser: str) -> DecoderRecipe:
     """Plan a recipe on a shipped denoiser and refuse it if it cannot run there; a second, changes nothing.
 
     Raises
     ------
     InputError
-        An unknown recipe, setting or value; layers that the denoiser does not have; nothing to quantize.
-    MissingDataError
-        A preset's file that is not there.
+        It speaks of layers that the denoiser does not have, or quantizes none.
     """
     import quant
     from lab import zoo
-    from lab.compare.recipes import parse
-    from lab.decoding.recipes import FULL, DecoderRecipe
+    from lab.decoding.recipes import DecoderRecipe
+    from quant.recipes import CHANGE
 
-    check_recipe_name(name, denoiser)
-    if name == FULL:
-        return DecoderRecipe(name)
-    recipe = parse(name, denoiser)
-    content = recipe.config() if recipe.changes else recipe.preset
+    content = CHANGE.join([recipe.preset, *recipe.name.split(CHANGE)[1:]])
     model = zoo.load(denoiser)
     unknown = sorted(set(getattr(recipe.config(), "table", {})) - {n for n, _ in model.named_modules()})
     if unknown:
         raise InputError(
-            f"recipe {name!r} gives bits to the layer {unknown[0]!r}, which {denoiser} does not have: it was "
-            "made for another denoiser; make one with brainlab allocate"
+            f"recipe {recipe.name!r} gives bits to the layer {unknown[0]!r}, which {denoiser} does not have: "
+            "it was made for another denoiser; make one with brainlab allocate"
         )
     planned = quant.plan(model.to("meta"), content)
     if not planned.quantized:
-        raise InputError(f"recipe {name!r} quantizes none of {denoiser}'s {len(planned.layers)} layers")
-    return DecoderRecipe(name, content, recipe.calibrates, planned)
+        raise InputError(
+            f"recipe {recipe.name!r} quantizes none of {denoiser}'s {len(planned.layers)} layers"
+        )
+    return DecoderRecipe(recipe.name, content, recipe.calibrates, planned)
 
 
 def known(what: str, name: str, allowed: Iterable[str], see: str) -> None:

@@ -104,7 +104,7 @@ def reconstruct(
 
 def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progress: Progress) -> Any:
     """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
-    from lab.jobs.zoo import choose_device
+    from lab.models.devices import choose_device
 
     device = choose_device(config.device)
     return fit(
@@ -131,7 +131,7 @@ def _pictures(
     from lab.decoding.recipes import FULL, DecoderRecipe, decoded
     from lab.decoding.structure import inverted
     from lab.images import from_model
-    from lab.jobs.zoo import choose_device
+    from lab.models.devices import choose_device
 
     device = choose_device(config.device)
     given = find_conditions(run.step, config, data.subject, lambda: decoder, device, progress)

@@ -12,11 +12,12 @@ import torch
 
 import quant
 from lab import zoo
+from lab.cache import cache_folder
 from lab.decoding.conditions import Conditions, find_conditions, refuse_without_sampling
 from lab.decoding.data import open_subjects
 from lab.decoding.drawing import settings_of
 from lab.decoding.recipes import DecoderRecipe, decoded
-from lab.decoding.recording import cache, decoder_recording
+from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
 from lab.decoding.trained import TrainedRun
 from lab.errors import InputError
@@ -96,7 +97,8 @@ def test_a_recipe_decodes(
 
 
 def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, given: Conditions) -> None:
-    before = list(cache().iterdir()) if cache().is_dir() else []
+    home = cache_folder("recordings")
+    before = list(home.iterdir()) if home.is_dir() else []
     store = decoder_recording(config, given)
     sampler = settings_of(config)
     assert store.timesteps == pytest.approx([500.0, 250.0]) and len(store.timesteps) == sampler.steps
@@ -110,7 +112,7 @@ def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, give
     assert 0.2 < float(first.std()) < 2
     again = decoder_recording(config, given)
     assert again.hash == store.hash
-    assert len(list(cache().iterdir())) <= len(before) + 1  # found, not made a second time
+    assert len(list(home.iterdir())) <= len(before) + 1  # found, not made a second time
     other = decoder_recording(config.model_copy(update={"guidance": 1.0}), given)
     assert other.path != store.path
 
@@ -140,10 +142,10 @@ def test_strength_zero_is_refused(config: ReconstructConfig) -> None:
     ("recipe", "said"),
     {
         "svdquant-w4a5": "did you mean 'svdquant-w4a4'",
-        "svdquant-w4a4+rnk=8": "unknown setting of svdquant 'rnk'; did you mean 'rank'",
+        "svdquant-w4a4+rnk=8": "no setting 'rnk'; did you mean 'rank'",
         "svdquant-w4a4+rank=-1": "rank = -1",
         "svdquant-w4a4+rank": "write PRESET\\+field=value",
-        "none+rank=8": "has no settings",
+        "none+rank=8": "has no settings to change",
         str(zoo.HOME / "allocations" / "dit-64" / "mixdq-w4-budget.yaml"): "which unet-64 does not have",
     }.items(),
 )
