@@ -12,10 +12,13 @@ import numpy as np
 from brainit.metrics import average_scores, bootstrap_interval, psnr, score
 from brainit.metrics.scores import PSNR_CAP
 
-SCORES = ("pixcorr", "ssim", "two_way_feature", "paired_psnr_to_fp", "two_way_pix", "pixcorr_minus_fp")
+SCORES = ("pixcorr", "ssim", "two_way_feature", "paired_psnr_to_fp", "two_way_pix")
+GAPS = ("pixcorr", "ssim")
+"""Scores whose difference from full precision, picture by picture, has columns of its own."""
 COLUMNS = (
     *("recipe", "weight_bits", "activation_bits", "bytes"),
     *(name + bound for name in SCORES for bound in ("", "_low", "_high")),
+    *(f"{name}_minus_fp{bound}" for name in GAPS for bound in ("", "_low", "_high")),
     *("format", "arithmetic", "calibrate_seconds"),
 )
 FULL_PRECISION = "full precision"
@@ -68,7 +71,7 @@ def score_rows(
         return average_scores(every).values
 
     full = sets[FULL_PRECISION]
-    reference = values_of(full)["pixcorr"]
+    reference = values_of(full)
     rows = []
     for name, pictures in sets.items():
         values = dict(values_of(pictures))
@@ -76,10 +79,10 @@ def score_rows(
             pairs = [psnr(a, b, cap=PSNR_CAP) for a, b in zip(pictures, full, strict=True)]
             values["paired_psnr_to_fp"] = np.mean(pairs, 0)
         if name not in (FULL_PRECISION, OTHER_NOISE):
-            values["pixcorr_minus_fp"] = values["pixcorr"] - reference
+            values |= {f"{key}_minus_fp": values[key] - reference[key] for key in GAPS}
         row = dict.fromkeys(COLUMNS) | {"recipe": name} | dict(facts.get(name, {}))
-        for key in SCORES:
-            if key in values:
+        for key in values:
+            if key in COLUMNS:
                 found = bootstrap_interval(values[key], n_draws=n_draws, seed=seed)
                 row |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
         rows.append(row)

@@ -71,8 +71,8 @@ def quality_over_bytes(
     legend(ax, theme, **BELOW)
     caption = (
         f"{quality} over stored size of the decoder, simulated low-bit arithmetic. Bars and bands are 95 % "
-        f"intervals over test pictures; a recipe inside the band of full precision cannot be told from it by "
-        f"this score. {provenance.sentence()}"
+        "intervals over test pictures; they do not say how sure a difference is, which is measured picture by "
+        f"picture. {provenance.sentence()}"
     )
     said = [f"{p.label}: {p.megabytes:.2f} MB, {p.value:.3f}" for p in points]
     said += [f"{level.label}: {level.value:.3f}" for level in levels]
