@@ -71,7 +71,7 @@ def quality_over_bytes(
     legend(ax, theme, **BELOW)
     caption = (
         f"{quality} over stored size of the decoder, simulated low-bit arithmetic. Bars and bands are 95 % "
-        "intervals over test pictures; they do not say how sure a difference is, which is measured picture by "
+        "intervals over test pictures; how sure a difference is, the table says picture by "
         f"picture. {provenance.sentence()}"
     )
     said = [f"{p.label}: {p.megabytes:.2f} MB, {p.value:.3f}" for p in points]
