@@ -71,8 +71,8 @@ def quality_over_bytes(
     legend(ax, theme, **BELOW)
     caption = (
         f"{quality} over stored size of the decoder, simulated low-bit arithmetic. Bars and bands are 95 % "
-        "intervals over test pictures; how sure a difference is, the table says picture by "
-        f"picture. {provenance.sentence()}"
+        "intervals over test pictures; the table also has the differences picture by picture. "
+        f"{provenance.sentence()}"
     )
     said = [f"{p.label}: {p.megabytes:.2f} MB, {p.value:.3f}" for p in points]
     said += [f"{level.label}: {level.value:.3f}" for level in levels]
