@@ -34,7 +34,7 @@ JOBS: dict[str, Job] = {
     "list": Job("lab.jobs.listing", "List methods, presets, models, kernels.", 1),
     "demo": Job("lab.jobs.demo", "Decode the shipped simulated subjects.", 240),
     "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
-    "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 5),
+    "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 4),
     "quantize": Job("lab.jobs.models.quantize", "Quantize a model into packed codes.", 20),
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
@@ -57,8 +57,10 @@ JOBS: dict[str, Job] = {
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
     "brain report": Job("lab.jobs.brain.report", "Write report.html again, or one over several.", 20),
-    "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 5),
+    "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 4),
 }
+QUICK = 5
+"""Seconds below which a job runs no model, and is not worth the wait for torch."""
 GROUPS = {
     "data": "Datasets: list, describe, fetch, check.",
     "zoo": "Shipped models: list, describe, train, measure, sample.",
@@ -101,7 +103,12 @@ def settings(
 def run(name: str, settings: Settings, context: Context) -> Result:
     """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop."""
     context.check()
-    return module(name).run(settings, context)
+    if JOBS[name].seconds < QUICK:
+        return module(name).run(settings, context)
+    from lab.jobs.stopping import stoppable
+
+    with stoppable(context):
+        return module(name).run(settings, context)
 
 
 def dry_run(name: str, settings: Settings) -> Result:
