@@ -11,8 +11,8 @@ from brainit.datasets.files.presence import check_content, there
 from brainit.datasets.files.text import read_json
 from brainit.errors import InputError
 from brainit.io import hash_file
+from brainit.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 HASHES = "sha256.json"
 _CHUNK = 2**20
 _TIMEOUT = 60  # seconds without a byte
