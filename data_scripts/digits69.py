@@ -11,7 +11,7 @@ from _common import finish
 
 from brainit import datasets
 from brainit.datasets.digits69 import FILE
-from brainit.errors import MissingDataError
+from brainit.errors import InputError, MissingDataError
 from brainit.io import hash_file
 
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"
@@ -30,6 +30,9 @@ def main() -> int:
             sys.stderr.write(
                 f"warning: {arguments.file} is not the file that published numbers were made with\n"
             )
+        there = arguments.root / FILE
+        if there.is_file() and hash_file(there) != hash_file(arguments.file):
+            raise InputError(f"{there} is another file; remove it first, or give another --root")
         arguments.root.mkdir(parents=True, exist_ok=True)
         part = arguments.root / f".{FILE}.part"
         shutil.copyfile(arguments.file, part)

@@ -10,10 +10,10 @@ import numpy as np
 
 from brainit import datasets
 from brainit.datasets.leaks import find_leaks
-from brainit.errors import InputError
 from brainit.io import fingerprint
 from brainit.subject import Subject
 from brainit.training.targets import Targets, TargetTable
+from lab.decoding.needs import check_needs
 from lab.decoding.settings import ReconstructConfig
 from lab.images import SIDE
 from lab.progress import Progress
@@ -54,6 +54,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
         root = config.root
     names = datasets.subjects(config.dataset, root)
     subject = datasets.open(config.dataset, root, config.subject, **options)
+    check_needs(config, subject)
     rest = [n for n in names if n != subject.name] if config.train_on == "all" else []
     others = []
     if subject.stimuli is not None:
@@ -63,18 +64,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
             other = datasets.open(config.dataset, root, name, **options)
             clean = ~np.isin(other.stimulus_id, list(tested))
             others.append(other.select(clean & (other.split == "train")))
-    for split in ("train", "test"):
-        if not (subject.split == split).any():
-            raise InputError(
-                f"subject {subject.name!r} of {subject.dataset} has no {split} trials; nothing to do"
-            )
-    tested_pictures = len(np.unique(subject.stimulus_id[subject.split == "test"]))
-    if subject.stimuli is not None and tested_pictures < 2:
-        raise InputError(
-            f"subject {subject.name!r} of {subject.dataset} has {tested_pictures} test picture; scores need "
-            "at least 2 to tell it from another, so move some training trials to the test split"
-        )
-    leaks = find_leaks(subject)
+    leaks = find_leaks(subject, others=others)
     about = {
         "dataset": subject.dataset,
         "subject": subject.name,

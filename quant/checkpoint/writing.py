@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from quant.checkpoint.architecture import describe
 from quant.checkpoint.header import KEY, Header, LayerParts, digest
 from quant.denoisers.inventory import find_layers
 from quant.errors import InputError
+from quant.io import replacing
 from quant.layers.install import quant_layers, refuse_adapters, state_of
 from quant.layers.quantized import QuantLayer
 from quant.plans.ledger import Ledger
@@ -67,12 +67,8 @@ def export(model: nn.Module, path: str | Path) -> Path:
     parts = {name: _parts(layer) for name, layer in quant_layers(model).items()}
     header = Header(architecture=describe(model), ledger=record.to_dict(), parts=parts)
     header.digest = digest(header, tensors)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as temporary:
         save_file(tensors, temporary, metadata={KEY: header.to_text()})
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     ledger.bytes_header = target.stat().st_size - sum(t.numel() * t.element_size() for t in tensors.values())
     return target
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from quant.io import write_text
 from quant.layers.attention import AttentionFormat
 from quant.plans.plan import LayerPlan, Plan
 
@@ -77,7 +78,5 @@ class Ledger(Plan):
     def save(self, path: str | Path) -> Path:
         """Write JSON, atomically."""
         target = Path(path)
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_text(self.to_json(indent=1) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        write_text(target, self.to_json(indent=1) + "\n")
         return target
