@@ -146,7 +146,8 @@ class StoredInput(InputSide):
         if self.rows is None:
             return each[0], None
         table = {name: torch.stack([row[name] for row in each]) for name in each[0]}
-        return table, self.rows.table.to(self.least.device)
+        # a copy: a tensor that layers share would be written once
+        return table, self.rows.table.to(self.least.device, copy=True)
 
 
 class DynamicInput(InputSide):

@@ -94,6 +94,7 @@ def test_a_table_of_equal_rows_is_one_range_and_mixed_batches_read_each_row() ->
     params, timesteps = side.params()
     assert params["scale"].shape == (3, 1, 1, 1) and params["zero_point"].dtype == torch.uint8
     assert timesteps.tolist() == [100.0, 500.0, 900.0]
+    assert timesteps.data_ptr() != side.params()[1].data_ptr()  # each layer has its own in the file
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
