@@ -160,4 +160,4 @@ def lowrank_linear(x: Tensor, weight: LowRankWeight, path: paths.Path = "auto") 
     out = gemm(
         codes.codes, codes.scale, operand, weight.column_scale, weight.bias, codes.low, weight.up, x.dtype, path
     )
-    return paths.Result(out.value.reshape(*x.shape[:-1], -1), out.path)
+    return paths.Result(out.value.reshape(*x.shape[:-1], weight.packed.shape[0]), out.path)

@@ -114,7 +114,7 @@ def quantize(
     if down is not None and not appended:
         low = torch.empty(m, down.shape[0], dtype=_low_type(x), device=x.device)
     if m:
-        config = config or lookup("quantize", (m, k, 0 if down is None else down.shape[0]), x.device)
+        config = config or lookup("quantize_plain" if down is None else "quantize", (m, k, 0 if down is None else down.shape[0]), x.device)
         launch(x, inverse_smooth, down, codes, scale, low, kind, top, least, fine_top, group, shift, padded, config)
     return Rows(codes, scale, low, "triton")
 

@@ -39,7 +39,8 @@ DEFAULTS: dict[str, list[tuple[int, Config]]] = {
     ],
     "few_rows": [(0, Config(16, 64, 256, 4, 4))],
     "quantize": [(0, Config(16, 1, 256, 3, 4))],
-    "expand": [(0, Config(1, 1, 4096, 1, 4))],
+    "quantize_plain": [(0, Config(4, 1, 512, 3, 4))],
+    "expand": [(0, Config(1, 4, 2048, 1, 4))],
 }
 
 

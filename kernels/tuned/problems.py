@@ -1,0 +1,77 @@
+"""Inputs to tune a kernel on: random data of a shape, and the call with a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kernels.products.expand import expand
+from kernels.products.few_rows import few_rows
+from kernels.products.gemm import gemm
+from kernels.rows.quantize import quantize
+from kernels.tuned.configs import Config
+
+Shape = tuple[int, ...]
+Call = Callable[[Config], object]
+RANK = 32
+WEIGHTS = 8
+"""Weights a memory-bound problem rotates through, so that none stays in the cache."""
+
+
+def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> list[Call]:
+    """Calls of one kernel on fresh data; several where the data must not stay in the cache.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `kernels.tuned.spaces.SPACES`.
+    shape : tuple of int
+        (M, N, K); (M, K, R) of quantize; (N, K) of expand.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def codes(rows: int, columns: int, fp8: bool) -> Tensor:
+        if fp8:
+            return torch.randn(rows, columns, generator=generator, device=device).to(torch.float8_e4m3fn)
+        return torch.randint(-105, 106, (rows, columns), generator=generator, device=device, dtype=torch.int8)
+
+    def half(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, device=device).to(torch.bfloat16)
+
+    def scale(size: int) -> Tensor:
+        return torch.rand(size, generator=generator, device=device) * 1e-2
+
+    if kind.startswith("gemm"):
+        (m, n, k), fp8 = shape, "fp8" in kind
+        a, b = codes(m, k, fp8), codes(n, k, fp8)
+        row, column, bias = scale(m), scale(n), half(n)
+        low, up = (half(m, RANK), half(n, RANK)) if kind.endswith("rank") else (None, None)
+        return [lambda config: gemm(a, row, b, column, bias, low, up, path="triton", config=config)]
+    if kind.startswith("quantize"):
+        m, k, rank = shape
+        x, inverse = half(m, k), scale(k) + 0.5
+        down = half(rank, k) * 0.02 if rank else None
+        return [lambda config: quantize(x, "pow2_group", inverse_smooth=inverse, down=down, path="triton", config=config)]
+    if kind == "expand":
+        n, k = shape
+        packed, fine = _packed(n, k, generator, device)
+        tail = half(n, 4 * RANK).to(torch.float8_e4m3fn)
+        return [lambda config: expand(packed, fine, k, tail=tail, path="triton", config=config)]
+    if kind != "few_rows":
+        raise ValueError(f"no problem for {kind!r}")
+    m, n, k = shape
+    x, column = half(m, k), scale(n)
+    weights = [_packed(n, k, generator, device) for _ in range(WEIGHTS)]
+
+    def call(packed: Tensor, fine: Tensor) -> Call:
+        return lambda config: few_rows(x, packed, fine, 64, column, path="triton", config=config)
+
+    return [call(*weight) for weight in weights]
+
+
+def _packed(n: int, k: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    packed = torch.randint(0, 256, (n, (k + 1) // 2), generator=generator, device=device, dtype=torch.uint8)
+    fine = torch.randint(-3, 6, (n, -(-k // 64)), generator=generator, device=device, dtype=torch.int8)
+    return packed, fine

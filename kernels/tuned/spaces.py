@@ -1,0 +1,61 @@
+"""Which tiles are worth trying for each kernel."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from kernels.tuned.configs import Config
+
+_GEMM = [
+    Config(128, 256, 128, 3, 8),
+    Config(128, 256, 128, 3, 8, group_m=16),
+    Config(128, 256, 128, 3, 8, halves=2),
+    Config(128, 256, 128, 4, 8, halves=2),
+    Config(128, 256, 64, 6, 8, halves=2),
+    Config(256, 128, 128, 3, 8),
+    Config(256, 128, 128, 4, 8, halves=2),
+    Config(128, 128, 128, 4, 8),
+    Config(128, 128, 128, 4, 4),
+    Config(128, 128, 128, 5, 8, halves=2),
+    Config(128, 192, 128, 4, 8),
+    Config(64, 256, 128, 4, 4),
+    Config(64, 128, 128, 5, 4),
+    Config(64, 64, 128, 6, 4),
+]
+_QUANTIZE = [
+    *(Config(rows, 1, deep, stages, warps)
+      for rows, deep, stages, warps in (
+          (16, 256, 3, 4), (16, 128, 5, 4), (16, 512, 3, 8), (16, 256, 4, 8), (16, 128, 4, 2),
+          (32, 256, 3, 8), (32, 128, 4, 4), (32, 256, 3, 4), (64, 128, 3, 8), (64, 64, 4, 4),
+      )),
+    *(Config(16, 1, deep, 1, warps, keep=True) for deep, warps in ((256, 4), (256, 8), (512, 8), (512, 16))),
+]  # fmt: skip
+_PLAIN_ROWS = [
+    *(Config(rows, 1, deep, 1, warps, keep=True)
+      for rows, deep, warps in ((1, 1024, 4), (1, 1024, 8), (2, 1024, 8), (4, 1024, 8), (4, 512, 4), (1, 4096, 8), (1, 4096, 16))),
+    *(Config(rows, 1, deep, 3, warps) for rows, deep, warps in ((4, 512, 4), (16, 256, 4))),
+]  # fmt: skip
+_EXPAND = [
+    Config(1, rows, codes, 1, warps)
+    for rows, codes, warps in (
+        (4, 1024, 4), (8, 1024, 4), (2, 2048, 4), (4, 2048, 4), (8, 512, 4), (16, 512, 4), (16, 1024, 8), (4, 2048, 8),
+    )
+]  # fmt: skip
+_FEW = [
+    Config(16, columns, 64 * at_once, stages, warps, split=split)
+    for (columns, warps), at_once, stages, split in product(
+        ((32, 2), (64, 4), (32, 4), (128, 8), (16, 2)), (1, 2, 4), (3, 5), (1, 2, 3, 4, 8)
+    )
+    if at_once * stages <= 12
+]
+
+SPACES: dict[str, list[Config]] = {
+    "gemm_int8": _GEMM,
+    "gemm_fp8": _GEMM,
+    "gemm_int8_rank": _GEMM,
+    "gemm_fp8_rank": [_GEMM[2], _GEMM[3], _GEMM[7], _GEMM[9], _GEMM[10]],
+    "quantize": _QUANTIZE,
+    "quantize_plain": _PLAIN_ROWS,
+    "expand": _EXPAND,
+    "few_rows": _FEW,
+}

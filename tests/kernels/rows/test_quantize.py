@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from kernels.rows.quantize import Kind, branch_columns, padded_columns, quantize, two_floats
+from kernels.tuned.configs import Config
+
+KINDS: list[tuple[Kind, int]] = [
+    ("int_token", 8), ("int_token", 4), ("int_group", 4), ("pow2_group", 4), ("e4m3_token", 4),
+]  # fmt: skip
+RANK = 32
+
+
+def drawn(m: int, k: int, dtype: torch.dtype) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(k)
+    x = torch.randn(m, k, generator=generator) * torch.exp(torch.randn(k, generator=generator))
+    x[0] = 0
+    if m > 4:
+        x[1, 3], x[2, 3] = float("nan"), float("inf")
+    return x.to(dtype)
+
+
+def check(device: str) -> None:
+    """Kernel against reference: scales and codes equal, the branch to rounding, no NaN lost."""
+    generator = torch.Generator().manual_seed(0)
+    for kind, bits in KINDS:
+        for m, k in ((20, 256), (5, 123), (1, 64), (17, 9)):
+            for dtype in (torch.bfloat16, torch.float16, torch.float32):
+                x = drawn(m, k, dtype).to(device)
+                smooth = (torch.rand(k, generator=generator) + 0.5).to(device)
+                down = (torch.randn(RANK, k, generator=generator) * 0.1).to(dtype).to(device)
+                up, column = torch.randn(24, RANK, generator=generator), torch.rand(24, generator=generator) * 1e-3
+                if kind in ("pow2_group", "e4m3_token"):
+                    down, _ = branch_columns(down, up.to(device), column.to(device))
+                for branch in (None, down):
+                    for keep in (False, True):
+                        compare(x, kind, bits, smooth, branch, keep, unsigned=kind.endswith("group") and m == 20)
+
+
+def compare(
+    x: torch.Tensor, kind: Kind, bits: int, smooth: torch.Tensor, down: torch.Tensor | None, keep: bool, unsigned: bool
+) -> None:
+    options = {"bits": bits, "inverse_smooth": smooth, "down": down, "unsigned": unsigned, "shift": 0.3 * unsigned}
+    exact = quantize(x, kind, path="reference", **options)
+    ours = quantize(x, kind, path="triton", config=Config(16, 1, 128, 3, 4, keep=keep), **options)
+    finite = exact.scale.isfinite()
+    assert torch.equal(finite, x.isfinite().all(1)) and torch.equal(ours.scale.isfinite(), finite)
+    assert torch.equal(exact.scale[finite], ours.scale[finite])
+    columns = padded_columns(x.shape[1])
+    assert torch.equal(exact.codes[finite][:, :columns].float(), ours.codes[finite][:, :columns].float())
+    if down is None:
+        return
+    if exact.low is not None and ours.low is not None:
+        left, right = exact.low[finite].float(), ours.low[finite].float()
+    else:
+        left, right = (
+            rows.codes[finite][:, columns : columns + RANK].float() + rows.codes[finite][:, columns + 2 * RANK :][:, :RANK].float()
+            for rows in (exact, ours)
+        )
+    assert (left - right).abs().max() <= 2**-6 * left.abs().max()
+
+
+def test_interpreted(interpreted: Callable[[str], None]) -> None:
+    interpreted(__file__)
+
+
+@pytest.mark.gpu
+def test_compiled() -> None:
+    check("cuda")
+
+
+@pytest.mark.parametrize(("kind", "bits"), KINDS)
+def test_values_lie_within_half_a_step(kind: Kind, bits: int) -> None:
+    x = torch.randn(9, 192, generator=torch.Generator().manual_seed(2))
+    rows = quantize(x, kind, bits, path="reference")
+    values = rows.codes.float() * rows.scale[:, None]
+    step = x.abs().amax(1) / {"int_token": 2 ** (bits - 1) - 1, "e4m3_token": 14}.get(kind, 7)
+    slack = 1.5 if kind == "pow2_group" else 1.1  # nearest powers of two clip the largest code a little
+    assert ((values - x).abs() <= slack * step[:, None] / 2 + 1e-6).float().mean() > 0.97
+    noise = 10 * torch.log10((values - x).square().sum() / x.square().sum()).item()
+    assert noise < {"int_group": -17, "pow2_group": -16.5, "e4m3_token": -28}.get(kind, -38 if bits == 8 else -13)
+
+
+def test_two_floats_keep_eight_bits() -> None:
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(3)) * 60
+    high, rest = two_floats(x)
+    apart = (high.float() + rest.float() - x).abs()
+    assert (apart <= 2**-8 * x.abs() + 2**-10).all()
+
+
+def test_a_group_of_zeros_does_not_widen_the_row() -> None:
+    x = torch.randn(1, 128, generator=torch.Generator().manual_seed(4))
+    alone = quantize(x[:, :64].contiguous(), "int_group", path="reference")
+    x[:, 64:] = 0
+    both = quantize(x, "int_group", path="reference")
+    assert torch.equal(alone.scale, both.scale) and torch.equal(alone.codes, both.codes[:, :64])
+
+
+def test_bad_input_is_named() -> None:
+    x = torch.ones(2, 64)
+    with pytest.raises(ValueError, match="kind must be one of int_token, int_group"):
+        quantize(x, "int5")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got \(64,\) torch.float32"):
+        quantize(x[0], "int_token")
+    with pytest.raises(ValueError, match="bits must be 2..8, got 9"):
+        quantize(x, "int_token", 9)
+    with pytest.raises(ValueError, match="power of two from 16, got 20"):
+        quantize(x, "int_token", down=torch.ones(20, 64))
+    with pytest.raises(ValueError, match=r"inverse_smooth must be float32 of shape \(64,\)"):
+        quantize(x, "int_token", inverse_smooth=torch.ones(3))
