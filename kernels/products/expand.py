@@ -66,9 +66,7 @@ def expand(
     return paths.Result(out, "triton")
 
 
-def reference(
-    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None
-) -> Tensor:
+def reference(packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None) -> Tensor:
     """Plain torch, any device."""
     codes = packing.unpack(packed, 4, k, signed)
     scale = fine.repeat_interleave(group, dim=1)[:, :k].to(torch.int32)
@@ -96,7 +94,9 @@ def _check(packed: Tensor, fine: Tensor, k: int, group: int, tail: Tensor | None
             f"expand: fine scales must be int8 or uint8 of shape ({n}, {-(-k // group)}), "
             f"got {tuple(fine.shape)} {fine.dtype}"
         )
-    if tail is not None and (fine.dtype != torch.int8 or tail.shape[0] != n or tail.dtype != torch.float8_e4m3fn):
+    if tail is not None and (
+        fine.dtype != torch.int8 or tail.shape[0] != n or tail.dtype != torch.float8_e4m3fn
+    ):
         raise ValueError(f"expand: tail must be float8_e4m3fn of shape ({n}, T) beside int8 exponents")
     if not (packed.is_contiguous() and fine.is_contiguous() and (tail is None or tail.is_contiguous())):
         raise ValueError("expand: packed codes, fine scales and tail must be contiguous")

@@ -86,7 +86,11 @@ def _check(
         raise ValueError(f"few_rows: x must be a float (rows, columns), got {tuple(x.shape)} {x.dtype}")
     k, n = x.shape[1], packed.shape[0]
     groups = -(-k // group)
-    if packed.dtype != torch.uint8 or packed.shape[1] != packing.packed_bytes(k, 4) or tuple(scale.shape) != (n, groups):
+    if (
+        packed.dtype != torch.uint8
+        or packed.shape[1] != packing.packed_bytes(k, 4)
+        or tuple(scale.shape) != (n, groups)
+    ):
         raise ValueError(
             f"few_rows: K = {k} in groups of {group} needs {packing.packed_bytes(k, 4)} bytes and {groups} scales "
             f"a row, got {tuple(packed.shape)} {packed.dtype} and {tuple(scale.shape)}"

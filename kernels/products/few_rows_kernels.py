@@ -72,8 +72,12 @@ def _few_rows(
                 byte_mask = inside_n[:, None] & (at < row_bytes)[None, :]
                 byte = tl.load(bytes_ptr + group * HALF, mask=byte_mask, other=0)
                 x_rows = x_ptr + rows[None, :] * x_stride
-                even = tl.load(x_rows + k[:, None], mask=inside_m[None, :] & (mine & (k < K))[:, None], other=0.0)
-                odd = tl.load(x_rows + k[:, None] + 1, mask=inside_m[None, :] & (mine & (k + 1 < K))[:, None], other=0.0)
+                even = tl.load(
+                    x_rows + k[:, None], mask=inside_m[None, :] & (mine & (k < K))[:, None], other=0.0
+                )
+                odd = tl.load(
+                    x_rows + k[:, None] + 1, mask=inside_m[None, :] & (mine & (k + 1 < K))[:, None], other=0.0
+                )
                 scale = tl.load(scale_ptr + columns * groups + group, mask=inside_n & mine, other=0)
             wide = byte.to(tl.int16) ^ 0x88  # two's complement to offset 8, both nibbles
             part = half_dot(_half(wide & 15, BF16, WIDE), even, tl.zeros((BN, BM), tl.float32), WIDE)
@@ -88,14 +92,18 @@ def _few_rows(
     if SPLIT == 1:
         if HAS_BIAS:
             total += tl.load(bias_ptr + columns, mask=inside_n, other=0.0).to(tl.float32)[:, None]
-        tl.store(out_ptr + rows[None, :] * N + columns[:, None], total.to(out_ptr.dtype.element_ty), mask=mask)
+        tl.store(
+            out_ptr + rows[None, :] * N + columns[:, None], total.to(out_ptr.dtype.element_ty), mask=mask
+        )
     else:
         part_ptr = out_ptr + tl.program_id(2).to(tl.int64) * M * N
         tl.store(part_ptr + rows[None, :] * N + columns[:, None], total, mask=mask)
 
 
 @triton.jit
-def _sum_splits(part_ptr, bias_ptr, out_ptr, MN, N, SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
+def _sum_splits(
+    part_ptr, bias_ptr, out_ptr, MN, N, SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr
+):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < MN
     total = tl.zeros((BLOCK,), tl.float32)
@@ -128,5 +136,12 @@ def launch(
     )  # fmt: skip
     if split > 1:
         _sum_splits[(triton.cdiv(m * n, 1024),)](
-            target, scale if bias is None else bias, out, m * n, n, SPLIT=split, HAS_BIAS=bias is not None, BLOCK=1024
+            target,
+            scale if bias is None else bias,
+            out,
+            m * n,
+            n,
+            SPLIT=split,
+            HAS_BIAS=bias is not None,
+            BLOCK=1024,
         )

@@ -110,11 +110,17 @@ def _check(
     low: Tensor | None, up: Tensor | None,
 ) -> None:  # fmt: skip
     if a.dtype not in OPERANDS or b.dtype != a.dtype:
-        raise ValueError(f"gemm: both operands must be int8 or both float8_e4m3fn, got {a.dtype} and {b.dtype}")
+        raise ValueError(
+            f"gemm: both operands must be int8 or both float8_e4m3fn, got {a.dtype} and {b.dtype}"
+        )
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"gemm: operands must be (M, K) and (N, K), got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"gemm: operands must be (M, K) and (N, K), got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     if a.stride(1) != 1 or b.stride(1) != 1:
-        raise ValueError(f"gemm: codes of a row must be neighbours, got strides {a.stride()} and {b.stride()}")
+        raise ValueError(
+            f"gemm: codes of a row must be neighbours, got strides {a.stride()} and {b.stride()}"
+        )
     if a.dtype == torch.int8 and a.shape[1] > LONGEST_INT_SUM:
         raise ValueError(f"gemm: int8 sums overflow int32 above K = {LONGEST_INT_SUM}, got {a.shape[1]}")
     (m, _), n = a.shape, b.shape[0]
@@ -138,7 +144,9 @@ def _check(
 
 def _check_branch(low: Tensor, up: Tensor, m: int, n: int) -> None:
     if low.ndim != 2 or up.shape != (n, low.shape[1]) or low.shape[0] != m:
-        raise ValueError(f"gemm: low and up must be ({m}, R) and ({n}, R), got {tuple(low.shape)}, {tuple(up.shape)}")
+        raise ValueError(
+            f"gemm: low and up must be ({m}, R) and ({n}, R), got {tuple(low.shape)}, {tuple(up.shape)}"
+        )
     if low.dtype != up.dtype or low.dtype not in (torch.bfloat16, torch.float16):
         raise ValueError(f"gemm: low and up must be bfloat16 or float16 both, got {low.dtype} and {up.dtype}")
     if not (low.is_contiguous() and up.is_contiguous()):

@@ -26,7 +26,19 @@ def _pointer_tile(base, stride, row0, k0, ROWS, K, BLOCK: tl.constexpr, BK: tl.c
 
 
 @triton.jit
-def _scaled(total, row_scale, column_ptr, bias_ptr, low, up, columns, N, HAS_BIAS: tl.constexpr, RANK: tl.constexpr, WIDE: tl.constexpr):
+def _scaled(
+    total,
+    row_scale,
+    column_ptr,
+    bias_ptr,
+    low,
+    up,
+    columns,
+    N,
+    HAS_BIAS: tl.constexpr,
+    RANK: tl.constexpr,
+    WIDE: tl.constexpr,
+):
     inside = columns < N
     column_scale = tl.load(column_ptr + columns, mask=inside, other=0.0)
     out = total.to(tl.float32) * row_scale[:, None] * column_scale[None, :]
@@ -38,7 +50,19 @@ def _scaled(total, row_scale, column_ptr, bias_ptr, low, up, columns, N, HAS_BIA
 
 
 @triton.jit
-def _stored(out_ptr, out_desc, value, row0, column0, M, N, stride, BM: tl.constexpr, BN: tl.constexpr, COPY_OUT: tl.constexpr):
+def _stored(
+    out_ptr,
+    out_desc,
+    value,
+    row0,
+    column0,
+    M,
+    N,
+    stride,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    COPY_OUT: tl.constexpr,
+):
     value = value.to(out_ptr.dtype.element_ty)
     if COPY_OUT:
         out_desc.store([row0, column0], value)
@@ -108,7 +132,9 @@ def _gemm(
             _stored(out_ptr, out_desc, out, row0, column0, M, N, out_stride, BM, WIDTH, COPY_OUT)
             if RANK > 0:
                 up = up_desc.load([column0 + WIDTH, 0])
-            out = _scaled(right, row_scale, column_ptr, bias_ptr, low, up, columns + WIDTH, N, HAS_BIAS, RANK, WIDE)
+            out = _scaled(
+                right, row_scale, column_ptr, bias_ptr, low, up, columns + WIDTH, N, HAS_BIAS, RANK, WIDE
+            )
             _stored(out_ptr, out_desc, out, row0, column0 + WIDTH, M, N, out_stride, BM, WIDTH, COPY_OUT)
 
 

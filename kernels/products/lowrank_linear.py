@@ -156,8 +156,18 @@ def lowrank_linear(x: Tensor, weight: LowRankWeight, path: paths.Path = "auto") 
     )  # fmt: skip
     operand = weight.operand
     if operand is None:
-        operand = expand(weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, path).value
+        operand = expand(
+            weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, path
+        ).value
     out = gemm(
-        codes.codes, codes.scale, operand, weight.column_scale, weight.bias, codes.low, weight.up, x.dtype, path
+        codes.codes,
+        codes.scale,
+        operand,
+        weight.column_scale,
+        weight.bias,
+        codes.low,
+        weight.up,
+        x.dtype,
+        path,
     )
     return paths.Result(out.value.reshape(*x.shape[:-1], weight.packed.shape[0]), out.path)

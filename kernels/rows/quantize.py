@@ -95,12 +95,16 @@ def quantize(
     config : Config, optional
     """
     _check(x, kind, bits, group, inverse_smooth, unsigned, down)
-    top = 448 if kind == "e4m3_token" else 2 ** (bits - 1) - 1 if kind == "int_token" else 15 if unsigned else 7
+    top = (
+        448 if kind == "e4m3_token" else 2 ** (bits - 1) - 1 if kind == "int_token" else 15 if unsigned else 7
+    )
     least = 0 if unsigned else -top
     fine_top = {"int_group": 8 if unsigned else 15, "pow2_group": 4 if unsigned else 6}.get(kind, 0)
     chosen = paths.choose(path, x)
     if chosen == "reference":
-        return Rows(*_reference(x, kind, top, least, fine_top, group, inverse_smooth, shift, down), "reference")
+        return Rows(
+            *_reference(x, kind, top, least, fine_top, group, inverse_smooth, shift, down), "reference"
+        )
     from kernels.rows.quantize_kernels import launch
 
     m, k = x.shape
@@ -114,8 +118,27 @@ def quantize(
     if down is not None and not appended:
         low = torch.empty(m, down.shape[0], dtype=_low_type(x), device=x.device)
     if m:
-        config = config or lookup("quantize_plain" if down is None else "quantize", (m, k, 0 if down is None else down.shape[0]), x.device)
-        launch(x, inverse_smooth, down, codes, scale, low, kind, top, least, fine_top, group, shift, padded, config)
+        config = config or lookup(
+            "quantize_plain" if down is None else "quantize",
+            (m, k, 0 if down is None else down.shape[0]),
+            x.device,
+        )
+        launch(
+            x,
+            inverse_smooth,
+            down,
+            codes,
+            scale,
+            low,
+            kind,
+            top,
+            least,
+            fine_top,
+            group,
+            shift,
+            padded,
+            config,
+        )
     return Rows(codes, scale, low, "triton")
 
 
@@ -223,7 +246,13 @@ def _low_type(x: Tensor) -> torch.dtype:
 
 
 def _check(
-    x: Tensor, kind: Kind, bits: int, group: int, inverse_smooth: Tensor | None, unsigned: bool, down: Tensor | None
+    x: Tensor,
+    kind: Kind,
+    bits: int,
+    group: int,
+    inverse_smooth: Tensor | None,
+    unsigned: bool,
+    down: Tensor | None,
 ) -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"quantize: kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
@@ -236,11 +265,15 @@ def _check(
     if kind == "int_token" and not 2 <= bits <= 8:
         raise ValueError(f"quantize: bits must be 2..8, got {bits}")
     if kind.endswith("group") and (bits != 4 or group not in (16, 32, 64, 128)):
-        raise ValueError(f"quantize: {kind} takes 4 bits in groups of 16, 32, 64 or 128, got {bits} and {group}")
+        raise ValueError(
+            f"quantize: {kind} takes 4 bits in groups of 16, 32, 64 or 128, got {bits} and {group}"
+        )
     if unsigned and not kind.endswith("group"):
         raise ValueError(f"quantize: unsigned codes are for group kinds, got {kind}")
     k = x.shape[1]
-    if inverse_smooth is not None and (tuple(inverse_smooth.shape) != (k,) or inverse_smooth.dtype != torch.float32):
+    if inverse_smooth is not None and (
+        tuple(inverse_smooth.shape) != (k,) or inverse_smooth.dtype != torch.float32
+    ):
         raise ValueError(
             f"quantize: inverse_smooth must be float32 of shape ({k},), got {tuple(inverse_smooth.shape)} "
             f"{inverse_smooth.dtype}"
@@ -249,8 +282,12 @@ def _check(
         return
     rank = down.shape[0]
     if down.ndim != 2 or down.shape[1] != k or down.dtype != x.dtype or not down.is_contiguous():
-        raise ValueError(f"quantize: down must be a contiguous (R, {k}) of {x.dtype}, got {tuple(down.shape)} {down.dtype}")
+        raise ValueError(
+            f"quantize: down must be a contiguous (R, {k}) of {x.dtype}, got {tuple(down.shape)} {down.dtype}"
+        )
     if rank < 16 or rank & (rank - 1):
-        raise ValueError(f"quantize: the branch's rank must be a power of two from 16, got {rank}; pad with zeros")
+        raise ValueError(
+            f"quantize: the branch's rank must be a power of two from 16, got {rank}; pad with zeros"
+        )
     if down.device != x.device:
         raise ValueError(f"quantize: down lies on {down.device}, x on {x.device}")

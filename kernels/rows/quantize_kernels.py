@@ -52,22 +52,24 @@ def _codes(y, inverse, lift, KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.co
     steps = y * inverse[:, None]
     if KIND == 3:
         return to_e4m3(tl.minimum(tl.maximum(steps, -TOP), TOP) * _power(-lift)[:, None], WIDE)
-    if KIND == 0:
+    elif KIND == 0:
         code = tl.minimum(tl.maximum(_rounded(steps), LEAST), TOP)
         return tl.where(steps == steps, code, 0.0).to(tl.int8)
-    steps = tl.reshape(steps, (BM, BK // GROUP, GROUP))
-    wanted = tl.max(_magnitude(steps), 2).to(tl.float32, bitcast=True) * (1.0 / TOP)
-    if KIND == 1:
-        fine = tl.minimum(tl.maximum(_rounded(wanted), 1.0), FINE_TOP)
-        code = _rounded(steps * tl.div_rn(tl.full(fine.shape, 1.0, tl.float32), fine)[:, :, None])
-        code = tl.minimum(tl.maximum(code, LEAST), TOP) * fine[:, :, None]
-        return tl.reshape(tl.where(code == code, code, 0.0), (BM, BK)).to(tl.int8)
-    # nearest power of two: above 2^e sqrt(2) the next one; 0x3504F3 is the mantissa of sqrt(2)
-    exponent = ((wanted.to(tl.int32, bitcast=True) + (0x800000 - 0x3504F3)) >> 23) - 127
-    exponent = tl.minimum(tl.maximum(exponent, -9), FINE_TOP)
-    code = _rounded(steps * _power(-exponent)[:, :, None])
-    code = tl.minimum(tl.maximum(code, LEAST), TOP) * _power(exponent - lift[:, None])[:, :, None]
-    return to_e4m3(tl.reshape(code, (BM, BK)), WIDE)
+    else:
+        grouped = tl.reshape(steps, (BM, BK // GROUP, GROUP))
+        wanted = tl.max(_magnitude(grouped), 2).to(tl.float32, bitcast=True) * (1.0 / TOP)
+        if KIND == 1:
+            fine = tl.minimum(tl.maximum(_rounded(wanted), 1.0), FINE_TOP)
+            code = _rounded(grouped * tl.div_rn(tl.full(fine.shape, 1.0, tl.float32), fine)[:, :, None])
+            code = tl.minimum(tl.maximum(code, LEAST), TOP) * fine[:, :, None]
+            return tl.reshape(tl.where(code == code, code, 0.0), (BM, BK)).to(tl.int8)
+        else:
+            # nearest power of two: above 2^e sqrt(2) the next one; 0x3504F3 is the mantissa of sqrt(2)
+            exponent = ((wanted.to(tl.int32, bitcast=True) + (0x800000 - 0x3504F3)) >> 23) - 127
+            exponent = tl.minimum(tl.maximum(exponent, -9), FINE_TOP)
+            code = _rounded(grouped * _power(-exponent)[:, :, None])
+            code = tl.minimum(tl.maximum(code, LEAST), TOP) * _power(exponent - lift[:, None])[:, :, None]
+            return to_e4m3(tl.reshape(code, (BM, BK)), WIDE)
 
 
 @triton.jit

@@ -63,4 +63,6 @@ class Config:
             for name in ("halves", "split", "keep")
             if getattr(self, name) not in (1, False)
         )
-        return f"{self.block_m}x{self.block_n}x{self.block_k} s{self.stages} w{self.warps} g{self.group_m}{more}"
+        return (
+            f"{self.block_m}x{self.block_n}x{self.block_k} s{self.stages} w{self.warps} g{self.group_m}{more}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +21,15 @@ WEIGHTS = 8
 """Weights a memory-bound problem rotates through, so that none stays in the cache."""
 
 
-def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> list[Call]:
-    """Calls of one kernel on fresh data; several where the data must not stay in the cache.
+class Problem(NamedTuple):
+    """Calls with a config, several where the data must not stay in the cache, and what the first must give."""
+
+    calls: list[Call]
+    exact: Callable[[], Tensor]
+
+
+def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Problem:
+    """Pose one kernel's problem on fresh data.
 
     Parameters
     ----------
@@ -48,17 +56,32 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> lis
         a, b = codes(m, k, fp8), codes(n, k, fp8)
         row, column, bias = scale(m), scale(n), half(n)
         low, up = (half(m, RANK), half(n, RANK)) if kind.endswith("rank") else (None, None)
-        return [lambda config: gemm(a, row, b, column, bias, low, up, path="triton", config=config)]
+        return Problem(
+            [lambda config: gemm(a, row, b, column, bias, low, up, path="triton", config=config).value],
+            lambda: gemm(a, row, b, column, bias, low, up, path="reference").value,
+        )
     if kind.startswith("quantize"):
         m, k, rank = shape
         x, inverse = half(m, k), scale(k) + 0.5
         down = half(rank, k) * 0.02 if rank else None
-        return [lambda config: quantize(x, "pow2_group", inverse_smooth=inverse, down=down, path="triton", config=config)]
+        return Problem(
+            [
+                lambda config: (
+                    quantize(
+                        x, "pow2_group", inverse_smooth=inverse, down=down, path="triton", config=config
+                    ).codes
+                )
+            ],
+            lambda: quantize(x, "pow2_group", inverse_smooth=inverse, down=down, path="reference").codes,
+        )
     if kind == "expand":
         n, k = shape
         packed, fine = _packed(n, k, generator, device)
         tail = half(n, 4 * RANK).to(torch.float8_e4m3fn)
-        return [lambda config: expand(packed, fine, k, tail=tail, path="triton", config=config)]
+        return Problem(
+            [lambda config: expand(packed, fine, k, tail=tail, path="triton", config=config).value],
+            lambda: expand(packed, fine, k, tail=tail, path="reference").value,
+        )
     if kind != "few_rows":
         raise ValueError(f"no problem for {kind!r}")
     m, n, k = shape
@@ -66,9 +89,12 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> lis
     weights = [_packed(n, k, generator, device) for _ in range(WEIGHTS)]
 
     def call(packed: Tensor, fine: Tensor) -> Call:
-        return lambda config: few_rows(x, packed, fine, 64, column, path="triton", config=config)
+        return lambda config: few_rows(x, packed, fine, 64, column, path="triton", config=config).value
 
-    return [call(*weight) for weight in weights]
+    return Problem(
+        [call(*weight) for weight in weights],
+        lambda: few_rows(x, *weights[0], 64, column, path="reference").value,
+    )
 
 
 def _packed(n: int, k: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,6 @@ _GEMM = [
     Config(128, 128, 128, 4, 8),
     Config(128, 128, 128, 4, 4),
     Config(128, 128, 128, 5, 8, halves=2),
-    Config(128, 192, 128, 4, 8),
     Config(64, 256, 128, 4, 4),
     Config(64, 128, 128, 5, 4),
     Config(64, 64, 128, 6, 4),
@@ -43,19 +42,33 @@ _EXPAND = [
 ]  # fmt: skip
 _FEW = [
     Config(16, columns, 64 * at_once, stages, warps, split=split)
-    for (columns, warps), at_once, stages, split in product(
-        ((32, 2), (64, 4), (32, 4), (128, 8), (16, 2)), (1, 2, 4), (3, 5), (1, 2, 3, 4, 8)
+    for (columns, warps), (at_once, stages), split in product(
+        ((32, 2), (64, 4), (128, 8)), ((1, 6), (2, 3), (2, 5), (4, 3)), (1, 2, 4, 8)
     )
-    if at_once * stages <= 12
+] + [
+    Config(16, 16, 128, 4, 1, split=1),
+    Config(16, 16, 128, 4, 1, split=4),
+    Config(16, 32, 128, 4, 4, split=2),
 ]
+
+KEPT_REGISTERS = 104
+"""Registers of a thread that may hold the input of a row kernel."""
 
 SPACES: dict[str, list[Config]] = {
     "gemm_int8": _GEMM,
     "gemm_fp8": _GEMM,
     "gemm_int8_rank": _GEMM,
-    "gemm_fp8_rank": [_GEMM[2], _GEMM[3], _GEMM[7], _GEMM[9], _GEMM[10]],
+    "gemm_fp8_rank": [_GEMM[index] for index in (2, 3, 7, 9)],
     "quantize": _QUANTIZE,
     "quantize_plain": _PLAIN_ROWS,
     "expand": _EXPAND,
     "few_rows": _FEW,
 }
+
+
+def candidates(kind: str, shape: tuple[int, ...]) -> list[Config]:
+    """Configs of a kernel that can be any good at a shape: what is kept must fit the registers."""
+    found = SPACES[kind]
+    if not kind.startswith("quantize"):
+        return found
+    return [c for c in found if not c.keep or c.block_m * shape[1] * 2 <= c.warps * 32 * 4 * KEPT_REGISTERS]

@@ -106,7 +106,9 @@ def read(file: Path) -> dict[str, dict[str, Config]]:
         raw = json.loads(file.read_text())
         return {k: {s: Config.from_json(c) for s, c in v.items()} for k, v in raw["configs"].items()}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{file} is not a table of tuned kernels ({error}); delete it and tune again") from error
+        raise ValueError(
+            f"{file} is not a table of tuned kernels ({error}); delete it and tune again"
+        ) from error
 
 
 def write(file: Path, configs: dict[str, dict[str, Config]], note: dict[str, str]) -> None:

@@ -19,9 +19,7 @@ def interpreted(repo: Path) -> Callable[[str], None]:
     def run(file: str) -> None:
         if importlib.util.find_spec("triton") is None:
             pytest.skip("triton is not installed")
-        code = (
-            "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_path(sys.argv[2])['check']('cpu'); print('equal')"
-        )
+        code = "import runpy, sys; sys.path.insert(0, sys.argv[1]); runpy.run_path(sys.argv[2])['check']('cpu'); print('equal')"
         done = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", code, str(repo), file],
             env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},

@@ -1,0 +1,26 @@
+"""Which kernels are tuned at which shapes: those that the timed cases meet, most important first."""
+
+from __future__ import annotations
+
+from kernels.bench.cases import LARGE, RANK, SMALL
+
+Job = tuple[str, tuple[int, ...]]
+
+
+def tuning_jobs(few: bool = False) -> list[Job]:
+    """(kernel, shape) in the order in which they are tuned, each once."""
+    jobs: list[Job] = []
+    for m, k, n in LARGE[: 3 if few else None]:
+        appended = k + 4 * RANK
+        jobs += [
+            ("gemm_fp8", (m, n, appended)),
+            ("quantize", (m, k, RANK)),
+            ("expand", (n, k)),
+            ("gemm_int8_rank", (m, n, k)),
+            ("gemm_int8", (m, n, k)),
+            ("gemm_fp8", (m, n, k)),
+            ("gemm_fp8_rank", (m, n, k)),
+            ("quantize_plain", (m, k, 0)),
+        ]
+    few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]
+    return list(dict.fromkeys(jobs[:8] + few_rows[:1] + jobs[8:] + few_rows[1:]))
