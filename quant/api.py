@@ -11,23 +11,23 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from quant import registry
-from quant.attention import install_attention_
-from quant.calibration import calibration_keys
-from quant.encoded import LayerResult, param_bytes, planned_bytes
+from quant import recipes, registry
+from quant.denoisers.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
+from quant.denoisers.inventory import LayerInfo, find_layers, model_bytes
+from quant.denoisers.macs import Example, count_macs, input_sizes
+from quant.denoisers.roles import selection
 from quant.errors import InputError, MissingDataError
-from quant.execute import kernel_op
-from quant.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
-from quant.granularity import weight_layout
-from quant.install import install_, refuse_quantized
-from quant.layers import LayerInfo, find_layers, model_bytes
-from quant.ledger import LayerRecord, Ledger
-from quant.macs import Example, count_macs, input_sizes
-from quant.modules import weight_sqnr_db
-from quant.parts import part_bytes
-from quant.plans import LayerPlan, Plan
-from quant.policy import selection
-from quant.trajectories import Trajectories
+from quant.formats.granularity import weight_layout
+from quant.layers.attachments import part_bytes
+from quant.layers.attention import install_attention_
+from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
+from quant.layers.execute import kernel_op
+from quant.layers.install import install_, refuse_quantized
+from quant.layers.quantized import weight_sqnr_db
+from quant.plans.ledger import LayerRecord, Ledger
+from quant.plans.plan import LayerPlan, Plan
+from quant.recordings.rows import calibration_keys
+from quant.recordings.trajectories import Trajectories
 
 NOT_REACHED = "the forward does not reach it: there is nothing to calibrate on"
 Recipe = str | BaseModel
@@ -51,7 +51,8 @@ def plan(
     model : torch.nn.Module
         May lie on the meta device.
     recipe : str or config
-        A preset's name (`quant.list_presets()`) or a method's config object.
+        ``PRESET`` (`quant.list_presets()`), ``PRESET+field=value+...``, a preset's YAML file, or a method's
+        config object.
     include, exclude : wildcards
         Over layer names; an empty `include` means every layer.
     overrides : dict
@@ -73,7 +74,7 @@ def plan(
         Unknown preset, setting or pattern; model already quantized.
     """
     refuse_quantized(model)
-    name, chosen, config = registry.resolve(recipe)
+    name, chosen, config = recipes.resolve(recipe)
     formats = chosen.load().formats
     layers = find_layers(model)
     if not layers:
@@ -202,7 +203,7 @@ def quantize_(
     """
     start = time.perf_counter()
     check_whole("seed", seed, 0, MAX_SEED)
-    _, chosen, config = registry.resolve(recipe)
+    _, chosen, config = recipes.resolve(recipe)
     check(model, recipe, trajectories)
     planned = plan(
         model, recipe, include=include, exclude=exclude, overrides=overrides, example=example,
@@ -270,7 +271,7 @@ def check(model: nn.Module, recipe: Recipe, trajectories: Any = None) -> None:
     """
     refuse_quantized(model)
     _check_tensors(model)
-    needs = registry.resolve(recipe)[1].info.needs_calibration
+    needs = recipes.resolve(recipe)[1].info.needs_calibration
     if needs:
         refuse_autoencoder(model)
     if trajectories is not None:

@@ -13,7 +13,7 @@ where the module that `load` returns has two functions:
     the format of one layer, or the reason why it is skipped; pure, so a plan costs nothing.
 ``handler(model, plan, config, context) -> dict[str, LayerResult]``
     one result for each planned layer. It may run the model, go block by block, take gradients, even install
-    results for a while (`quant.install.installed`), but leaves the model as it found it: `quantize_` installs
+    results for a while (`installed`), but leaves the model as it found it: `quantize_` installs
     the results, all or none.
 """
 
@@ -31,8 +31,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quant.errors import InputError, MissingDataError
-from quant.methods import NAMES
 
+# One folder each under quant/methods. To add a method: its folder, its name here.
+NAMES = ("rtn", "mixdq", "eda_dm", "svdquant", "lowbit_fp", "lrq_dit", "dgq")
 _REGISTERED: dict[str, Method] = {}
 
 
@@ -108,7 +109,7 @@ class Context:
     progress: Callable[[int, int, str], None] = _no_progress
     extra: dict[str, Any] = field(default_factory=dict)
     attention: dict[str, Any] = field(default_factory=dict)
-    """Formats (`quant.attention.AttentionFormat`) by attention module, left here by the handler."""
+    """Formats (`quant.layers.attention.AttentionFormat`) by attention module, left here by the handler."""
 
 
 def method(name: str, *, config: type[BaseModel], info: MethodInfo) -> Callable[[Callable[[], Any]], Method]:
@@ -166,7 +167,7 @@ def get_preset(name: str) -> Preset:
     if name not in files:
         close = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(files)}")
+        raise InputError(f"unknown preset {name!r}; {hint}see: brainlab list presets")
     owner, path = files[name]
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     return Preset(name, owner, data["title"], data["policy"], data.get("config", {}))
@@ -185,19 +186,6 @@ def _preset_from(path: Path) -> Preset:
         raise InputError(
             f"{path} is not a preset ({reason}): it needs title, policy, method, config"
         ) from None
-
-
-def resolve(recipe: str | BaseModel) -> tuple[str, Method, BaseModel]:
-    """Recipe name, method and validated config of a preset name or a config object."""
-    if isinstance(recipe, str):
-        preset = get_preset(recipe)
-        chosen = get_method(preset.method)
-        return preset.name, chosen, validate(chosen, preset.config)
-    for name in NAMES:
-        chosen = get_method(name)
-        if type(recipe) is chosen.config:
-            return name, chosen, recipe
-    raise InputError(f"a recipe is a preset name or a method's config, got {type(recipe).__name__}")
 
 
 def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:

@@ -2,7 +2,7 @@
 
 Nothing of the model's size is ever allocated: shapes come from the config on the meta device, weights are
 made when a layer is measured. What is measured is the code that `quant.quantize_` runs on a streamed model
-(`quant.streaming`): weights in bfloat16 on the CPU, one layer's problem on the device, results back.
+(`quant.denoisers.offload`): weights in bfloat16 on the CPU, one layer's problem on the device, results back.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def bench_svdquant(
         raise InputError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
     if not 0 < fraction <= 1:
         raise InputError(f"fraction is {fraction:g}; give a share of the layers above 0 and up to 1")
-    _, method, found = quant.registry.resolve(recipe)
+    _, method, found = quant.recipes.resolve(recipe)
     config: Any = found
     if method.name != "svdquant":
         raise InputError(f"{recipe} is a recipe of {method.name}; this times svdquant's, as svdquant-w4a4")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
+from lab.jobs.contract import Context
+from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from lab.panel.work import Calibrator
+    from lab.compare.work import Calibrator
 
 MIXED = "mixed"
 FAILED = 1
@@ -19,7 +22,7 @@ FAILED = 1
 
 def compare(
     model: str,
-    recipes: str,
+    recipes: str | Sequence[str],
     out: Path,
     settings: Any = None,
     *,
@@ -42,8 +45,8 @@ def compare(
     model : str
         Shipped denoiser, or any model with a ``recording`` of it.
     recipes : str
-        ``A,B,…``, wildcards, groups (`lab.panel.recipes.groups`).
-    settings : lab.panel.bench.PanelSettings
+        ``A,B,…``, wildcards, groups (`lab.compare.recipes.groups`).
+    settings : lab.compare.bench.PanelSettings
     claims : Path, optional
         Where several processes say which part is whose (`in_processes`); the report is then left to `merge`.
     calibrate_on : {"cpu", "cuda", "mixed"}, optional
@@ -66,16 +69,15 @@ def compare(
     MissingDataError
         No recording of a model that is not shipped.
     """
+    from lab.compare import recipes as names
+    from lab.compare.about import about, exact_arithmetic
+    from lab.compare.bench import PanelSettings, open_bench
+    from lab.compare.claims import Claims
+    from lab.compare.finish import ABOUT, finish
+    from lab.compare.work import Work
     from lab.files import write_json
-    from lab.jobs.preflight import check_run_folder
-    from lab.jobs.zoo import choose_device
-    from lab.panel import recipes as names
-    from lab.panel.about import about, exact_arithmetic
-    from lab.panel.bench import PanelSettings, open_bench
-    from lab.panel.claims import Claims
-    from lab.panel.finish import ABOUT, finish
-    from lab.panel.work import Work
-    from lab.runs import Run
+    from lab.models.preflight import check_run_folder
+    from lab.runs.folder import Run
 
     settings = settings or PanelSettings()
     chosen = names.expand(recipes, model)
@@ -104,8 +106,6 @@ def calibrator(choice: str | None, device: str) -> Calibrator | None:
     """
     import torch
 
-    from lab.jobs.zoo import choose_device
-
     if choice is None:
         return None
     if choice not in ("cpu", "cuda", MIXED):
@@ -126,8 +126,8 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
     MissingDataError
         A folder is no comparison. One that was stopped gives the parts that it finished.
     """
-    from lab.jobs.preflight import check_folder
-    from lab.panel.finish import collect, finish
+    from lab.compare.finish import collect, finish
+    from lab.models.preflight import check_folder
 
     check_folder(out)
     about, parts, gates, failed = collect(folders)
@@ -135,7 +135,7 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
     return finish(out, about, parts, gates, failed, publish)
 
 
-def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
+def in_processes(jobs: int, arguments: Sequence[str], out: Path, context: Context) -> list[Path]:
     """Run ``brainlab compare`` in several processes; each takes the next part that nobody has.
 
     Parameters
@@ -144,6 +144,8 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
         Processes; they share one device.
     arguments : sequence of str
         What follows ``brainlab compare``, without ``--out`` and ``--jobs``.
+    context : lab.jobs.contract.Context
+        Cancelling ends all of them.
 
     Returns
     -------
@@ -158,9 +160,9 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
     import subprocess
     import sys
 
-    from lab.jobs.preflight import check_folder
-    from lab.lock import FolderLock
-    from lab.panel.claims import Claims, finished
+    from lab.compare.claims import Claims, finished
+    from lab.models.preflight import check_folder
+    from lab.runs.lock import FolderLock
 
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")
@@ -177,7 +179,10 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
             command = [sys.executable, "-m", "lab.cli.main", "compare", *words]
             running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
         try:
-            codes = [process.wait() for process in running]
+            while any(process.poll() is None for process in running):
+                context.check()
+                time.sleep(0.1)
+            codes = [process.returncode for process in running]
         except BaseException:
             for process in running:
                 process.terminate()

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from quant.checkpoint.architecture import describe
 from quant.checkpoint.header import KEY, Header, LayerParts, digest
 from quant.errors import InputError
-from quant.install import quant_layers, state_of
-from quant.ledger import Ledger
-from quant.modules import QuantLayer
+from quant.layers.install import quant_layers, state_of
+from quant.layers.quantized import QuantLayer
+from quant.plans.ledger import Ledger
 
 
 def export(model: nn.Module, path: str | Path) -> Path:
@@ -50,7 +50,7 @@ def export(model: nn.Module, path: str | Path) -> Path:
     if state.ledger is None:
         raise InputError(
             "the model has no ledger (its layers were installed from a Nunchaku file): quant.export writes "
-            "what quant.quantize_ or quant.load made; use quant.checkpoint.export_nunchaku"
+            "what quant.quantize_ or quant.load made; use quant.interop.export_nunchaku"
         )
     tensors = collect(model)
     ledger: Ledger = state.ledger

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,19 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.attention import Watcher, find_attention
-from quant.calibration import null_of
-from quant.denoiser import predict
+from quant.denoisers.inventory import find_layers
+from quant.denoisers.skips import split_points
 from quant.errors import InputError, MissingDataError
-from quant.install import refuse_quantized
-from quant.layers import find_layers
+from quant.layers.attention import Watcher, find_attention
+from quant.layers.install import refuse_quantized
 from quant.observation.attention import AttentionObserver
 from quant.observation.inputs import InputObserver
+from quant.observation.names import nearest
 from quant.observation.result import Observation
 from quant.observation.stats import OUTLIER_RULE
 from quant.observation.weights import weight_stats
-from quant.skips import split_points
-from quant.trajectories import Trajectories
+from quant.recordings.rows import null_of
+from quant.recordings.sampling import predict
+from quant.recordings.trajectories import Trajectories
 
 Progress = Callable[[int, int, str], None]
 Transform = Callable[[Tensor], Tensor]
@@ -64,7 +64,7 @@ def observe(
     layers : wildcard or several
         Over names of Linear and Conv2d layers, and of attention modules.
     transforms : mapping of wildcard to callable or several
-        Tensor to tensor of the same layout, for example `quant.rotations.Rotate`: such a layer's input is
+        Tensor to tensor of the same layout, for example `rotations.Rotate`: such a layer's input is
         looked at before and after each. The attribute ``label`` names what it does; if it has
         ``to_weight``, the weight after it is looked at too.
     samples : int, optional
@@ -211,19 +211,6 @@ def select_layers(
                 f"names: {', '.join(close)}"
             )
     return chosen
-
-
-def nearest(pattern: str, names: Sequence[str], most: int) -> list[str]:
-    """Return names with a part (as many components as the pattern has) that is most like a pattern."""
-    core = pattern.replace("*", "").strip(".")
-    size = core.count(".") + 1
-
-    def likeness(name: str) -> float:
-        parts = name.split(".")
-        windows = {".".join(parts[i : i + size]) for i in range(max(1, len(parts) - size + 1))}
-        return max(difflib.SequenceMatcher(None, core, window).ratio() for window in windows)
-
-    return sorted(names, key=likeness, reverse=True)[:most]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
