@@ -6,7 +6,6 @@ There is no silent slow path: asking for Triton where it cannot run raises, and 
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
@@ -22,15 +21,11 @@ class Result(NamedTuple):
     path: str
 
 
-@lru_cache(maxsize=1)
-def has_triton() -> bool:
-    """Whether the triton package is installed (it is not imported)."""
-    return find_spec("triton") is not None
+HAS_TRITON = find_spec("triton") is not None
+"""Whether the triton package is installed (it is not imported)."""
 
-
-def interpreted() -> bool:
-    """Whether Triton runs on the CPU, one program after the other (``TRITON_INTERPRET=1``)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton runs on the CPU, one program after the other; Triton itself looks once, when it is imported."""
 
 
 def choose(path: Path, tensor: Tensor) -> str:
@@ -43,9 +38,9 @@ def choose(path: Path, tensor: Tensor) -> str:
     """
     if path not in ("auto", "reference", "triton"):
         raise ValueError(f"path must be auto, reference or triton, got {path!r}")
-    runnable = has_triton() and (tensor.is_cuda or interpreted())
+    runnable = HAS_TRITON and (tensor.is_cuda or INTERPRETED)
     if path == "triton" and not runnable:
-        why = "triton is not installed" if not has_triton() else f"the tensors are on {tensor.device}"
+        why = "triton is not installed" if not HAS_TRITON else f"the tensors are on {tensor.device}"
         raise RuntimeError(f"the Triton path cannot run: {why}; use path='reference', or a CUDA device")
     if path == "auto":
         return "triton" if runnable and tensor.is_cuda else "reference"

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
-from kernels.paths import interpreted
+from kernels.paths import INTERPRETED
 
 
 @triton.jit
@@ -44,5 +44,5 @@ def launch(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     scale = torch.empty(rows, dtype=torch.float32, device=x.device)
     block = min(4096, triton.next_power_of_2(columns))
     q = 2 ** (bits - 1) - 1
-    _quantize_rows[(rows,)](x, codes, scale, columns, q=q, BLOCK=block, SOFT=interpreted())
+    _quantize_rows[(rows,)](x, codes, scale, columns, q=q, BLOCK=block, SOFT=INTERPRETED)
     return codes, scale

@@ -14,6 +14,8 @@ def tuning_jobs(few: bool = False) -> list[Job]:
         appended = k + 4 * RANK
         jobs += [
             ("gemm_fp8", (m, n, appended)),
+            ("project", (m, k, RANK)),
+            ("encode", (m, k, RANK)),
             ("quantize", (m, k, RANK)),
             ("expand", (n, k)),
             ("gemm_int8_rank", (m, n, k)),
@@ -23,4 +25,4 @@ def tuning_jobs(few: bool = False) -> list[Job]:
             ("quantize_plain", (m, k, 0)),
         ]
     few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]
-    return list(dict.fromkeys(jobs[:8] + few_rows[:1] + jobs[8:] + few_rows[1:]))
+    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:]))

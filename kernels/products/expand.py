@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kernels import packing, paths
-from kernels.rows.quantize import padded_columns
+from kernels.registered import operation
+from kernels.rows.operands import padded_columns
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -53,17 +54,36 @@ def expand(
         ``value`` of shape (N, K_pad + T).
     """
     _check(packed, fine, k, group, tail)
-    padded, n = padded_columns(k), packed.shape[0]
     if paths.choose(path, packed) == "reference":
         return paths.Result(reference(packed, fine, k, group, signed, tail), "reference")
+    arguments = (packed, fine, k, group, signed, tail)
+    return paths.Result(_expand_op(*arguments) if config is None else _run(*arguments, config), "triton")
+
+
+def _empty(packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None) -> Tensor:
+    dtype = torch.float8_e4m3fn if fine.dtype == torch.int8 else torch.int8
+    return packed.new_empty(
+        packed.shape[0], padded_columns(k) + (0 if tail is None else tail.shape[1]), dtype=dtype
+    )
+
+
+@operation(
+    "expand", "(Tensor packed, Tensor fine, int k, int group, bool signed, Tensor? tail) -> Tensor", _empty
+)
+def _expand_op(packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None) -> Tensor:
+    return _run(packed, fine, k, group, signed, tail, None)
+
+
+def _run(
+    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, config: Config | None
+) -> Tensor:
     from kernels.products.expand_kernels import launch
 
-    dtype = torch.float8_e4m3fn if fine.dtype == torch.int8 else torch.int8
-    out = torch.empty(n, padded + (0 if tail is None else tail.shape[1]), dtype=dtype, device=packed.device)
+    out, n = _empty(packed, fine, k, group, signed, tail), packed.shape[0]
     if n and k:
         config = config or lookup("expand", (n, k), packed.device)
-        launch(packed, fine, out, tail, k, padded, group, signed, config)
-    return paths.Result(out, "triton")
+        launch(packed, fine, out, tail, k, padded_columns(k), group, signed, config)
+    return out
 
 
 def reference(packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels import packing, paths
+from kernels.registered import operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -55,14 +56,38 @@ def few_rows(
             "few_rows: the Triton path takes bfloat16 or float16 inputs and groups of a power of two from 32, "
             f"got {x.dtype} and {group}"
         )
+    arguments = (x, packed, scale, group, column_scale, bias)
+    return paths.Result(_few_rows_op(*arguments) if config is None else _run(*arguments, config), "triton")
+
+
+def _empty(
+    x: Tensor, packed: Tensor, scale: Tensor, group: int, column_scale: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    return x.new_empty(x.shape[0], packed.shape[0])
+
+
+@operation(
+    "few_rows",
+    "(Tensor x, Tensor packed, Tensor scale, int group, Tensor? column_scale, Tensor? bias) -> Tensor",
+    _empty,
+)
+def _few_rows_op(
+    x: Tensor, packed: Tensor, scale: Tensor, group: int, column_scale: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    return _run(x, packed, scale, group, column_scale, bias, None)
+
+
+def _run(
+    x: Tensor, packed: Tensor, scale: Tensor, group: int, column_scale: Tensor | None, bias: Tensor | None,
+    config: Config | None,
+) -> Tensor:  # fmt: skip
     from kernels.products.few_rows_kernels import launch
 
-    m, n = x.shape[0], packed.shape[0]
-    out = torch.empty(m, n, dtype=x.dtype, device=x.device)
+    out = _empty(x, packed, scale, group, column_scale, bias)
     if out.numel():
-        config = config or lookup("few_rows", (m, n, x.shape[1]), x.device)
+        config = config or lookup("few_rows", (*out.shape, x.shape[1]), x.device)
         launch(x, packed, scale, column_scale, bias, out, group, config)
-    return paths.Result(out, "triton")
+    return out
 
 
 def reference(

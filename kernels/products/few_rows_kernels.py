@@ -132,7 +132,7 @@ def launch(
         m, n, k, row_bytes, groups, x.stride(0), per_split,
         GROUP=group, POW2=scale.dtype == torch.int8, HAS_COLUMN=column is not None, HAS_BIAS=bias is not None,
         SPLIT=split, BM=config.block_m, BN=config.block_n, AT_ONCE=at_once, EVEN=even,
-        WIDE=paths.interpreted() or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
+        WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
     if split > 1:
         _sum_splits[(triton.cdiv(m * n, 1024),)](

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kernels import paths
+from kernels.registered import operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -68,7 +69,8 @@ def gemm(
         return paths.Result(reference(a, row_scale, b, column_scale, bias, low, up, dtype), "reference")
     if dtype not in OUTPUTS:
         raise ValueError(f"gemm: the Triton path writes bfloat16, float16 or float32, got {dtype}")
-    return paths.Result(_gemm_op(a, row_scale, b, column_scale, bias, low, up, dtype, config), "triton")
+    arguments = (a, row_scale, b, column_scale, bias, low, up, dtype)
+    return paths.Result(_gemm_op(*arguments) if config is None else _run(*arguments, config), "triton")
 
 
 def reference(
@@ -84,24 +86,41 @@ def reference(
     return out.to(dtype)
 
 
+def _empty(
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    return a.new_empty(a.shape[0], b.shape[0], dtype=dtype)
+
+
+@operation(
+    "gemm",
+    "(Tensor a, Tensor row_scale, Tensor b, Tensor column_scale, Tensor? bias, Tensor? low, Tensor? up, "
+    "ScalarType dtype) -> Tensor",
+    _empty,
+)
 def _gemm_op(
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    return _run(a, row_scale, b, column_scale, bias, low, up, dtype, None)
+
+
+def _run(
     a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
     low: Tensor | None, up: Tensor | None, dtype: torch.dtype, config: Config | None,
 ) -> Tensor:  # fmt: skip
     from kernels.products.gemm_kernels import launch
 
-    m, n = a.shape[0], b.shape[0]
+    (m, k), n = a.shape, b.shape[0]
     out = torch.empty(m, n, dtype=dtype, device=a.device)
     if out.numel() == 0:
         return out
     if low is not None and up is not None and low.shape[1] % RANK_STEP:
         missing = -low.shape[1] % RANK_STEP
-        low = torch.nn.functional.pad(low, (0, missing))
-        up = torch.nn.functional.pad(up, (0, missing))
-    kind = "gemm_int8" if a.dtype == torch.int8 else "gemm_fp8"
-    rank = 0 if low is None else low.shape[1]
-    config = config or lookup(kind if rank == 0 else f"{kind}_rank", (m, n, a.shape[1]), a.device)
-    launch(a, row_scale, b, column_scale, bias, low, up, out, config)
+        low, up = (torch.nn.functional.pad(factor, (0, missing)) for factor in (low, up))
+    kind = ("gemm_int8" if a.dtype == torch.int8 else "gemm_fp8") + ("" if low is None else "_rank")
+    launch(a, row_scale, b, column_scale, bias, low, up, out, config or lookup(kind, (m, n, k), a.device))
     return out
 
 

@@ -26,24 +26,22 @@ def _pointer_tile(base, stride, row0, k0, ROWS, K, BLOCK: tl.constexpr, BK: tl.c
 
 
 @triton.jit
-def _scaled(
-    total,
-    row_scale,
-    column_ptr,
-    bias_ptr,
-    low,
-    up,
-    columns,
-    N,
-    HAS_BIAS: tl.constexpr,
-    RANK: tl.constexpr,
-    WIDE: tl.constexpr,
-):
+def _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS: tl.constexpr):
     inside = columns < N
     column_scale = tl.load(column_ptr + columns, mask=inside, other=0.0)
+    if HAS_BIAS:
+        return column_scale, tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    else:
+        return column_scale, column_scale
+
+
+@triton.jit
+def _scaled(
+    total, row_scale, column_scale, bias, low, up, HAS_BIAS: tl.constexpr, RANK: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
     out = total.to(tl.float32) * row_scale[:, None] * column_scale[None, :]
     if HAS_BIAS:
-        out += tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+        out += bias[None, :]
     if RANK > 0:
         out = half_dot(low, up.T, out, WIDE)
     return out
@@ -78,7 +76,7 @@ def _gemm(
     a_ptr, b_ptr, out_ptr, low_ptr, up_ptr, row_ptr, column_ptr, bias_ptr, M, N, K, a_stride, b_stride, out_stride,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP_M: tl.constexpr, PROGRAMS: tl.constexpr,
     HALVES: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr,
-    COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, WIDE: tl.constexpr,
+    COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, EARLY: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     WIDTH: tl.constexpr = BN // HALVES
     whole: tl.constexpr = a_ptr.dtype.element_ty == tl.int8
@@ -102,6 +100,11 @@ def _gemm(
         inside = tile % (GROUP_M * tiles_n)
         row0 = (first + inside % height) * BM
         column0 = (inside // height) * BN
+        rows = row0 + tl.arange(0, BM)
+        columns = column0 + tl.arange(0, BN)
+        if EARLY:  # the scales arrive while the sum is made
+            row_scale = tl.load(row_ptr + rows, mask=rows < M, other=0.0)
+            column_scale, bias = _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS)
         total = tl.zeros((BM, BN), sum_type)
         for step in range(tl.cdiv(K, BK)):
             if COPY_IN:
@@ -111,30 +114,28 @@ def _gemm(
                 a = _pointer_tile(a_ptr, a_stride, row0, step * BK, M, K, BM, BK)
                 b = _pointer_tile(b_ptr, b_stride, column0, step * BK, N, K, BN, BK)
             total = tl.dot(a, b.T, total, out_dtype=sum_type)
-        rows = row0 + tl.arange(0, BM)
-        row_scale = tl.load(row_ptr + rows, mask=rows < M, other=0.0)
+        if not EARLY:
+            row_scale = tl.load(row_ptr + rows, mask=rows < M, other=0.0)
         low = total
         up = total
         if RANK > 0:
             low = low_desc.load([row0, 0])
+            up = up_desc.load([column0, 0])
         if HALVES == 1:
-            if RANK > 0:
-                up = up_desc.load([column0, 0])
-            columns = column0 + tl.arange(0, BN)
-            out = _scaled(total, row_scale, column_ptr, bias_ptr, low, up, columns, N, HAS_BIAS, RANK, WIDE)
+            if not EARLY:
+                column_scale, bias = _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS)
+            out = _scaled(total, row_scale, column_scale, bias, low, up, HAS_BIAS, RANK, WIDE)
             _stored(out_ptr, out_desc, out, row0, column0, M, N, out_stride, BM, BN, COPY_OUT)
         else:
             left, right = tl.split(tl.permute(tl.reshape(total, (BM, 2, WIDTH)), (0, 2, 1)))
-            columns = column0 + tl.arange(0, WIDTH)
-            if RANK > 0:
-                up = up_desc.load([column0, 0])
-            out = _scaled(left, row_scale, column_ptr, bias_ptr, low, up, columns, N, HAS_BIAS, RANK, WIDE)
+            half = column0 + tl.arange(0, WIDTH)
+            half_scale, half_bias = _columns(column_ptr, bias_ptr, half, N, HAS_BIAS)
+            out = _scaled(left, row_scale, half_scale, half_bias, low, up, HAS_BIAS, RANK, WIDE)
             _stored(out_ptr, out_desc, out, row0, column0, M, N, out_stride, BM, WIDTH, COPY_OUT)
             if RANK > 0:
                 up = up_desc.load([column0 + WIDTH, 0])
-            out = _scaled(
-                right, row_scale, column_ptr, bias_ptr, low, up, columns + WIDTH, N, HAS_BIAS, RANK, WIDE
-            )
+            half_scale, half_bias = _columns(column_ptr, bias_ptr, half + WIDTH, N, HAS_BIAS)
+            out = _scaled(right, row_scale, half_scale, half_bias, low, up, HAS_BIAS, RANK, WIDE)
             _stored(out_ptr, out_desc, out, row0, column0 + WIDTH, M, N, out_stride, BM, WIDTH, COPY_OUT)
 
 
@@ -156,7 +157,7 @@ def launch(
         row_scale, column_scale, row_scale if bias is None else bias, m, n, k, a.stride(0), b.stride(0), out.stride(0),
         BM=config.block_m, BN=config.block_n, BK=config.block_k, GROUP_M=config.group_m, PROGRAMS=programs,
         HALVES=config.halves, RANK=rank, HAS_BIAS=bias is not None,
-        COPY_IN=copy_in, COPY_OUT=copy_out, WIDE=paths.interpreted(),
+        COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and config.halves == 1, WIDE=paths.INTERPRETED,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from kernels import paths
 from kernels.products.expand import expand
 from kernels.products.gemm import gemm
-from kernels.rows.quantize import Kind, branch_columns, quantize
+from kernels.rows.operands import branch_columns, padded_rank
+from kernels.rows.quantize import Kind, quantize
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def prepare(
             down, tail = branch_columns(down, up, column_scale)
             up = None
         else:
-            rank = max(16, 1 << max(down.shape[0] - 1, 0).bit_length())
+            rank = padded_rank(down.shape[0])
             up = torch.nn.functional.pad(up, (0, rank - down.shape[0])).contiguous()
             down = torch.nn.functional.pad(down, (0, 0, 0, rank - down.shape[0])).contiguous()
     return LowRankWeight(

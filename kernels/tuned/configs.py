@@ -24,6 +24,8 @@ class Config:
         Programs that share one sum over K.
     keep : bool
         Keep what was read in registers for a second pass instead of reading it again.
+    early : bool
+        Fetch what the epilogue needs before the sum.
     """
 
     block_m: int = 128
@@ -35,6 +37,7 @@ class Config:
     halves: int = 1
     split: int = 1
     keep: bool = False
+    early: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without those that are as by default."""
@@ -60,7 +63,7 @@ class Config:
         """Short text for tables and logs."""
         more = "".join(
             f" {name}{getattr(self, name)}"
-            for name in ("halves", "split", "keep")
+            for name in ("halves", "split", "keep", "early")
             if getattr(self, name) not in (1, False)
         )
         return (

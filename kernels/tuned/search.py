@@ -62,7 +62,9 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
     """Jobs whose code differs: products of all shapes share theirs, row kernels are compiled for each K."""
     first: dict[tuple, Job] = {}
     for kind, shape in jobs:
-        first.setdefault((kind, shape[1:] if kind.startswith("quantize") else None), (kind, shape))
+        first.setdefault(
+            (kind, shape[1:] if kind in ("quantize", "quantize_plain", "encode") else None), (kind, shape)
+        )
     return list(first.values())
 
 
@@ -81,16 +83,18 @@ def tune(
     list of dict
         kind, shape, config, us, error (text; empty if it ran); fastest first.
     """
-    calls, reference = problem(kind, shape, device)
+    calls, reference, read = problem(kind, shape, device)
     exact = reference().float()
     rows: list[dict[str, Any]] = []
     for config in candidates(kind, shape):
         if time.monotonic() > until:
-            progress(f"{kind} {shape}: out of time after {len(rows)} of {len(candidates(kind, shape))} configs")
+            progress(
+                f"{kind} {shape}: out of time after {len(rows)} of {len(candidates(kind, shape))} configs"
+            )
             break
         row = {"kind": kind, "shape": shape, "config": config, "us": float("inf"), "error": ""}
         try:
-            apart = (calls[0](config).float() - exact).norm() / exact.norm()
+            apart = (read(calls[0](config)).float() - exact).norm() / exact.norm()
             if not apart < DISTANCE:  # NaN is not, either
                 raise ArithmeticError(f"relative distance {apart:.1e} from the reference")
             row["us"] = graph_us([partial(call, config) for call in calls], rep_ms)

@@ -8,6 +8,8 @@ from kernels.tuned.configs import Config
 
 _GEMM = [
     Config(128, 256, 128, 3, 8),
+    Config(128, 256, 128, 3, 8, early=True),
+    Config(128, 256, 128, 3, 8, group_m=16, early=True),
     Config(128, 256, 128, 3, 8, group_m=16),
     Config(128, 256, 128, 3, 8, halves=2),
     Config(128, 256, 128, 4, 8, halves=2),
@@ -28,6 +30,20 @@ _QUANTIZE = [
           (32, 256, 3, 8), (32, 128, 4, 4), (32, 256, 3, 4), (64, 128, 3, 8), (64, 64, 4, 4),
       )),
     *(Config(16, 1, deep, 1, warps, keep=True) for deep, warps in ((256, 4), (256, 8), (512, 8), (512, 16))),
+]  # fmt: skip
+_PROJECT = [
+    Config(rows, 1, deep, stages, warps, split=split)
+    for (rows, deep, stages, warps), split in product(
+        ((64, 64, 5, 4), (64, 128, 4, 4), (64, 128, 3, 8), (32, 256, 3, 4), (32, 128, 5, 4), (128, 64, 4, 8)),
+        (1, 2, 4, 8),
+    )
+]
+_ENCODE = [
+    Config(rows, 1, deep, 1, warps)
+    for rows, deep, warps in (
+        (4, 512, 4), (8, 512, 4), (16, 512, 4), (4, 1024, 4), (8, 1024, 4), (8, 1024, 8), (16, 1024, 8), (16, 256, 4),
+        (2, 2048, 4), (32, 256, 8),
+    )
 ]  # fmt: skip
 _PLAIN_ROWS = [
     *(Config(rows, 1, deep, 1, warps, keep=True)
@@ -58,8 +74,10 @@ SPACES: dict[str, list[Config]] = {
     "gemm_int8": _GEMM,
     "gemm_fp8": _GEMM,
     "gemm_int8_rank": _GEMM,
-    "gemm_fp8_rank": [_GEMM[index] for index in (2, 3, 7, 9)],
+    "gemm_fp8_rank": [config for config in _GEMM if config.halves == 2 or config.block_n == 128],
     "quantize": _QUANTIZE,
+    "project": _PROJECT,
+    "encode": _ENCODE,
     "quantize_plain": _PLAIN_ROWS,
     "expand": _EXPAND,
     "few_rows": _FEW,

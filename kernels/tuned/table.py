@@ -39,6 +39,8 @@ DEFAULTS: dict[str, list[tuple[int, Config]]] = {
     ],
     "few_rows": [(0, Config(16, 64, 256, 4, 4))],
     "quantize": [(0, Config(16, 1, 256, 3, 4))],
+    "project": [(0, Config(64, 1, 128, 4, 4, split=4))],
+    "encode": [(0, Config(8, 1, 512, 1, 4))],
     "quantize_plain": [(0, Config(4, 1, 512, 3, 4))],
     "expand": [(0, Config(1, 4, 2048, 1, 4))],
 }

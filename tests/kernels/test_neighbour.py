@@ -20,12 +20,12 @@ THEIRS = "kernels==0.17.2"
 CHECK_OURS = (
     "import quant.layers.lowbit as door, kernels.products.gemm; assert door.packing.packed_bytes(3, 4) == 2"
 )
-CHECK_pytestmark = pytest.mark.slow
-THEIRS = "import kernels; from kernels import get_kernel, Mode; import kernels.layer; assert kernels.__version__ == '0.17.2'"
+CHECK_THEIRS = "import kernels, kernels.layer; from kernels import get_kernel, Mode; assert kernels.__version__ == '0.17.2'"
 CHECK_ALONE = (
-    "from diffusers.utils import is_kernels_available as a; from transformers.utils import is_kernels_available as b\n"
-    "assert not a() and not b()\n"
-    "try:\n    from kernels import get_kernel\nexcept ImportError:\n    pass\nelse:\n    raise SystemExit('a name of theirs')"
+    "from diffusers.utils import is_kernels_available as diffusers\n"
+    "from transformers.utils import is_kernels_available as transformers\n"
+    "assert not diffusers() and not transformers()\n"
+    "try:\n    from kernels import get_kernel\nexcept ImportError:\n    pass\nelse:\n    raise SystemExit('theirs')"
 )
 
 
