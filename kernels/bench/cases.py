@@ -168,7 +168,7 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
                 timed.append(
                     Timed(
                         f"{label}: expand",
-                        [lambda w=weight: expand(w.packed, w.fine, k, GROUP, tail=w.tail).value],
+                        [lambda w=weight: expand(w.packed, w.fine, k, GROUP, tail=w.tail, least=w.least).value],
                         None,
                         1.5 * n * k,
                         0,

@@ -11,6 +11,10 @@ from kernels.tuned.configs import Config
 from kernels.tuned.dots import to_e4m3
 
 
+LEAST_BY_TABLE = -6
+"""Below this exponent codes times 2^e are subnormal, and the table of their bytes does not hold."""
+
+
 @triton.jit
 def _positive(selector):
     # bytes of the magnitudes 0..7 in e4m3, less 0x30 where they are not 0
@@ -66,10 +70,7 @@ def _expand(
         tl.store(out_rows + K_PAD + extra[None, :], tail, mask=inside[:, None])
     else:
         fine = tl.load(fine_ptr + rows[:, None] * groups + group[None, :], mask=fine_mask, other=0)
-        quick = WORDS
         if WORDS:
-            quick = tl.min(fine.to(tl.int32)) >= -6
-        if quick:
             _by_words(packed_ptr, out_ptr, fine, rows, inside, chunk, row_bytes, out_stride, GROUP, BN, BYTES)
         else:
             at = chunk * BYTES + tl.arange(0, BYTES)
@@ -118,13 +119,13 @@ def _by_words(
 
 def launch(
     packed: Tensor, fine: Tensor, out: Tensor, tail: Tensor | None, k: int, padded: int, group: int, signed: bool,
-    config: Config,
+    least: int, config: Config,
 ) -> None:  # fmt: skip
     """Run the kernel into `out`; see `kernels.products.expand`. block_k is codes, block_n rows of a program."""
     n, row_bytes = packed.shape
     bytes_ = min(max(config.block_k // 2, group // 2), triton.next_power_of_2(max(row_bytes, group // 2)))
     chunks = triton.cdiv(row_bytes, bytes_) + (tail is not None)
-    words = signed and fine.dtype.is_signed and k % 16 == 0 and group % 8 == 0 and not paths.INTERPRETED
+    words = signed and fine.dtype.is_signed and least >= LEAST_BY_TABLE and k % 16 == 0 and group % 8 == 0 and not paths.INTERPRETED
     _expand[(triton.cdiv(n, config.block_n), chunks)](
         packed, fine, packed if tail is None else tail, out, n, row_bytes, fine.shape[1], k, padded, out.stride(0),
         GROUP=group, SIGNED=signed, POW2=fine.dtype.is_signed, TAIL=0 if tail is None else tail.shape[1],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels import paths
 from kernels.tuned.configs import Config
-from kernels.tuned.dots import half_dot
+from kernels.tuned.dots import ahead, half_dot
 from kernels.tuned.launching import allow_descriptors, multiprocessors
 
 
@@ -102,9 +102,11 @@ def _gemm(
         column0 = (inside // height) * BN
         rows = row0 + tl.arange(0, BM)
         columns = column0 + tl.arange(0, BN)
-        if EARLY:  # the scales arrive while the sum is made
-            row_scale = tl.load(row_ptr + rows, mask=rows < M, other=0.0)
-            column_scale, bias = _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS)
+        if EARLY:  # the scales come to the nearest cache while the sum is made
+            ahead(row_ptr, row0, M, BM)
+            ahead(column_ptr, column0, N, BN)
+            if HAS_BIAS:
+                ahead(bias_ptr, column0, N, BN)
         total = tl.zeros((BM, BN), sum_type)
         for step in range(tl.cdiv(K, BK)):
             if COPY_IN:
@@ -114,16 +116,14 @@ def _gemm(
                 a = _pointer_tile(a_ptr, a_stride, row0, step * BK, M, K, BM, BK)
                 b = _pointer_tile(b_ptr, b_stride, column0, step * BK, N, K, BN, BK)
             total = tl.dot(a, b.T, total, out_dtype=sum_type)
-        if not EARLY:
-            row_scale = tl.load(row_ptr + rows, mask=rows < M, other=0.0)
+        row_scale = tl.load(row_ptr + rows, mask=rows < M, other=0.0)
         low = total
         up = total
         if RANK > 0:
             low = low_desc.load([row0, 0])
             up = up_desc.load([column0, 0])
         if HALVES == 1:
-            if not EARLY:
-                column_scale, bias = _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS)
+            column_scale, bias = _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS)
             out = _scaled(total, row_scale, column_scale, bias, low, up, HAS_BIAS, RANK, WIDE)
             _stored(out_ptr, out_desc, out, row0, column0, M, N, out_stride, BM, BN, COPY_OUT)
         else:
@@ -157,7 +157,7 @@ def launch(
         row_scale, column_scale, row_scale if bias is None else bias, m, n, k, a.stride(0), b.stride(0), out.stride(0),
         BM=config.block_m, BN=config.block_n, BK=config.block_k, GROUP_M=config.group_m, PROGRAMS=programs,
         HALVES=config.halves, RANK=rank, HAS_BIAS=bias is not None,
-        COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and config.halves == 1, WIDE=paths.INTERPRETED,
+        COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and not paths.INTERPRETED, WIDE=paths.INTERPRETED,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 

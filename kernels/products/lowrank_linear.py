@@ -46,6 +46,8 @@ class LowRankWeight:
     bias : tensor of shape (N,) or None
     shift : float
         Added to the input first, for unsigned codes.
+    least : int
+        Least exponent in `fine`.
     operand : tensor or None
         The decoded weight, where it is kept.
     """
@@ -63,6 +65,7 @@ class LowRankWeight:
     bias: Tensor | None = None
     shift: float = 0.0
     unsigned: bool = False
+    least: int = -9
     operand: Tensor | None = None
 
 
@@ -122,12 +125,13 @@ def prepare(
         packed.contiguous(), fine.contiguous(), column_scale, in_features, group, kind,
         None if smooth is None else (1.0 / smooth.float()).contiguous(),
         down, up, tail, bias, shift, shift != 0 and activation_bits == 4,
+        int(fine.min()) if power and fine.numel() else -9,
     )  # fmt: skip
 
 
 def decoded(weight: LowRankWeight, path: paths.Path = "auto") -> LowRankWeight:
     """Return the same weight with its operand kept: 8 bits a weight in memory, nothing to decode per call."""
-    operand = expand(weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, path)
+    operand = expand(weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, weight.least, path)
     return replace(weight, operand=operand.value)
 
 
@@ -158,7 +162,7 @@ def lowrank_linear(x: Tensor, weight: LowRankWeight, path: paths.Path = "auto") 
     operand = weight.operand
     if operand is None:
         operand = expand(
-            weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, path
+            weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, weight.least, path
         ).value
     out = gemm(
         codes.codes,

@@ -10,14 +10,14 @@ import triton.language as tl
 def merged(x, k, K, seen, mean, spread, BK: tl.constexpr):
     """Mean and summed squared distance from it, with one more tile of columns (Chan's rule)."""
     inside = (k < K)[None, :]
+    before = tl.cast(seen, tl.float32)
     count = tl.minimum(K - seen, BK).to(tl.float32)
     x = x.to(tl.float32)
     ours = tl.sum(x, 1) / count
     away = tl.where(inside, x - ours[:, None], 0.0)
     apart = ours - mean
-    whole = seen.to(tl.float32) + count if not isinstance(seen, tl.constexpr) else seen + count
-    spread += tl.sum(away * away, 1) + apart * apart * (seen * count / whole)
-    return mean + apart * (count / whole), spread
+    spread += tl.sum(away * away, 1) + apart * apart * (before * count / (before + count))
+    return mean + apart * (count / (before + count)), spread
 
 
 @triton.jit

@@ -84,7 +84,7 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Pro
         packed, fine = _packed(n, k, generator, device)
         tail = half(n, 4 * RANK).to(torch.float8_e4m3fn)
         return Problem(
-            [lambda config: expand(packed, fine, k, tail=tail, path="triton", config=config).value],
+            [lambda config: expand(packed, fine, k, tail=tail, least=-3, path="triton", config=config).value],
             lambda: expand(packed, fine, k, tail=tail, path="reference").value,
         )
     if kind != "few_rows":
