@@ -12,8 +12,7 @@ kind           operand                                                          
 =============  =====================================================================  ===========================
 
 Unsigned 4-bit codes 0..15 (for values with a lower bound, lifted by `shift`) leave m <= 8 and k <= 4. A row of
-zeros gets scale 1. A row that holds a NaN or an infinity gets that as its scale, so its products are NaN; with
-given scales its e4m3 codes are NaN, and int8 codes, which have none, are refused there.
+zeros gets scale 1. A row that holds a NaN or an infinity gets that as its scale, so its products are NaN.
 
 For e4m3 kinds the branch is appended to the codes (`kernels.rows.operands`), in units of the row; a row whose
 branch would leave e4m3 gets a unit 2^j coarser, which changes no code.
@@ -97,8 +96,8 @@ def quantize(
     path : str in {"auto", "reference", "triton"}
     before : Before
     scale : float32 tensor of shape (ceil(M / before.rows),), optional
-        Scales to use, one a sample, instead of one a row from the data; ``e4m3_token`` only, as a NaN has to
-        stay one.
+        Scales to use, one a sample, instead of one a row from the data; token kinds only. An int8 code cannot
+        hold a NaN, so its scale must come from the same data (`kernels.images.group_norm.sample_scale`).
     config : Config, optional
     """
     before.check(x) if x.ndim == 2 else None
@@ -220,8 +219,8 @@ def _check(
     k = before.columns(x.shape[1])
     _check_vector("inverse_smooth", inverse_smooth, k, x)
     _check_vector("scale", scale, -(-x.shape[0] // before.rows), x)
-    if scale is not None and (kind != "e4m3_token" or down is not None):
-        raise ValueError(f"quantize: given scales are for e4m3_token without a branch, got {kind}")
+    if scale is not None and (kind not in ("e4m3_token", "int_token") or down is not None):
+        raise ValueError(f"quantize: given scales are for token kinds without a branch, got {kind}")
     if down is None:
         return
     if down.ndim != 2 or down.shape[1] != k or down.dtype != x.dtype or not down.is_contiguous():
