@@ -125,4 +125,4 @@ def box(height: int, width: int, pixels: int) -> tuple[int, int]:
 def copied(x: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], config: Config) -> bool:
     """Whether the copy engine can walk these images."""
     aligned = x.shape[3] % 16 == 0 and out.shape[3] * out.element_size() % 16 == 0 and x.data_ptr() % 16 == 0
-    return stride == (1, 1) and dilation == (1, 1) and aligned and not config.keep and not paths.INTERPRETED
+    return stride == (1, 1) and dilation == (1, 1) and aligned and not config.keep
