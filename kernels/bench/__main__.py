@@ -19,7 +19,7 @@ from kernels.tuned.table import cache_file, device_name, key_of, read, write
 def main() -> int:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m kernels.bench", description=__doc__)
-    parser.add_argument("action", choices=("tune", "time"))
+    parser.add_argument("action", choices=("tune", "time", "peers"))
     parser.add_argument("--out", type=Path, required=True, help="folder for CSV, tables and logs")
     parser.add_argument("--budget", type=float, default=600, help="seconds at most")
     parser.add_argument("--workers", type=int, default=8, help="processes that compile")
@@ -39,6 +39,9 @@ def main() -> int:
 
     if options.action == "time":
         bench(options.out / "kernels.csv", say, options.budget, few=options.few)
+        return 0
+    if options.action == "peers":
+        bench(options.out / "peers.csv", say, options.budget, others=True)
         return 0
     run_tuning(options, say, started + options.budget)
     return 0

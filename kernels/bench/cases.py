@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from kernels import packing
+from kernels.attention.log_attention import log_attention
+from kernels.images.conv2d import conv2d
+from kernels.images.group_norm import group_norm, sample_scale
 from kernels.products.expand import expand
 from kernels.products.few_rows import few_rows
 from kernels.products.gemm import gemm
@@ -51,6 +54,11 @@ class Timed:
     unit: str = "fp8"
     peer: bool = False
 
+
+IMAGES = [(2, 128, 320, 320, 3), (2, 64, 640, 640, 3), (2, 32, 1280, 1280, 3), (2, 32, 2560, 1280, 3), (2, 128, 320, 320, -3)]
+"""(batch, side, channels in, channels out, kernel) of SDXL; a negative kernel has stride 2."""
+ATTENTION = [(2, 10, 4096, 4096, 64), (2, 20, 1024, 1024, 64), (2, 20, 1024, 77, 64)]
+"""(batch, heads, queries, keys, channels) of SDXL."""
 
 ROWS = 64
 """Rows of the output that errors are measured on."""
@@ -241,4 +249,84 @@ def small(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
             operations,
             "bf16",
         ),
+    ]
+
+
+def image(b: int, side: int, c: int, n: int, kernel: int, device: str = "cuda") -> list[Timed]:
+    """Convolutions, and the norm before them, beside cuDNN and torch's steps."""
+    random = torch.Generator(device).manual_seed(side + c)
+    size, stride = abs(kernel), 1 if kernel > 0 else 2
+    x = torch.randn(b, c, side, side, generator=random, device=device).bfloat16().to(memory_format=torch.channels_last)
+    w = (torch.randn(n, c, size, size, generator=random, device=device) * 0.02).bfloat16()
+    w = w.to(memory_format=torch.channels_last)
+    bias, gamma, beta = (torch.randn(s, generator=random, device=device).bfloat16() for s in (n, c, c))
+    column, unit = torch.rand(n, generator=random, device=device) * 1e-2, torch.full((b,), 0.03, device=device)
+    pixels = x.permute(0, 2, 3, 1).reshape(b, side * side, c)
+    operations = 2.0 * b * (side // stride) ** 2 * n * c * size * size
+    bytes8 = b * side * side * c + n * c * size * size + 2 * b * (side // stride) ** 2 * n
+    timed = [
+        Timed("bf16", [lambda: torch.nn.functional.conv2d(x, w, bias, stride, size // 2)], None, 2 * bytes8, operations, "bf16")
+    ]
+    shape = (b, side, side, c)
+    for name, dtype in (("fp8", torch.float8_e4m3fn), ("int8", torch.int8)):
+        if dtype == torch.int8:
+            x8 = torch.randint(-127, 128, shape, generator=random, device=device, dtype=dtype)
+            w8 = torch.randint(-127, 128, (n, size, size, c), generator=random, device=device, dtype=dtype)
+        else:
+            x8 = torch.randn(*shape, generator=random, device=device).to(dtype)
+            w8 = torch.randn(n, size, size, c, generator=random, device=device).to(dtype)
+
+        def exact(x8: Tensor = x8, w8: Tensor = w8) -> Tensor:
+            arguments = (x8[:1], unit[:1], w8, column, bias, (stride, stride), (size // 2, size // 2))
+            return conv2d(*arguments, dtype=torch.float64, path="reference").value
+
+        def ours(x8: Tensor = x8, w8: Tensor = w8) -> Tensor:
+            return conv2d(x8, unit, w8, column, bias, (stride, stride), (size // 2, size // 2)).value
+
+        timed.append(Timed(f"conv2d {name}", [ours], exact, bytes8, operations, name))
+    if kernel < 0:
+        return timed
+
+    def three() -> Tensor:
+        y = torch.nn.functional.silu(torch.nn.functional.group_norm(x, 32, gamma, beta))
+        scale = y.abs().amax((1, 2, 3), keepdim=True).float() / 448
+        return (y / scale).to(torch.float8_e4m3fn)
+
+    def fused() -> Tensor:
+        before = group_norm(pixels, 32, gamma, beta)
+        return quantize(pixels.flatten(0, 1), "e4m3_token", before=before, scale=sample_scale(pixels, before, 448)).codes
+
+    def given() -> Tensor:
+        return quantize(pixels.flatten(0, 1), "e4m3_token", before=group_norm(pixels, 32, gamma, beta), scale=unit).codes
+
+    elements = float(pixels.numel())
+    timed.append(Timed("GroupNorm, SiLU, quantize: torch", [three], None, 5 * elements, 0, peer=True))
+    timed.append(Timed("GroupNorm + SiLU + quantize, scale from the image", [fused], None, 5 * elements, 0))
+    timed.append(Timed("GroupNorm + SiLU + quantize, given scale", [given], None, 5 * elements, 0))
+    return timed
+
+
+def attention(b: int, heads: int, queries: int, keys: int, d: int, device: str = "cuda") -> list[Timed]:
+    """Attention with logarithmic probabilities beside torch's fused attention in 16 bit."""
+    random = torch.Generator(device).manual_seed(queries + keys)
+    q, k, v = (
+        torch.randn(b, heads, size, d, generator=random, device=device).bfloat16() for size in (queries, keys, keys)
+    )
+    operations = 4.0 * b * heads * queries * keys * d
+    bytes_ = 2.0 * b * heads * d * (2 * queries + 2 * keys)
+    sdpa = lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v)  # noqa: E731
+
+    def eager() -> Tensor:
+        a = (q @ k.transpose(-1, -2) * d**-0.5).float().softmax(-1)
+        s = a.amax((1, 2, 3), keepdim=True)
+        return (s * torch.exp2(torch.round(torch.log2(a / s)).clamp(min=-15))).to(v.dtype) @ v
+
+    def exact() -> Tensor:
+        return log_attention(q[:1, :, :], k[:1], v[:1], path="reference").value.double()
+
+    return [
+        Timed("bf16", [sdpa], None, bytes_, operations, "bf16"),
+        Timed("the same formula in torch", [eager], exact, bytes_, operations, "bf16", True),
+        Timed("log2 probabilities, 4 bits", [lambda: log_attention(q, k, v).value], exact, bytes_, 1.5 * operations, "bf16"),
+        Timed("log2 probabilities, sink apart", [lambda: log_attention(q, k, v, sink=0).value], None, bytes_, 1.5 * operations, "bf16"),
     ]

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from kernels.bench.cases import LARGE, ROWS, SMALL, Timed, large, small
+from kernels.bench.cases import ATTENTION, IMAGES, LARGE, SMALL, Timed, attention, image, large, small
+from kernels.bench.peers import peers
 from kernels.tuned.timing import graph_us
 
 COLUMNS = [
@@ -53,7 +54,8 @@ def measure(shape: str, cases: Iterable[Timed], rep_ms: int) -> list[dict[str, A
             row["tflops"] = f"{case.operations / us / 1e6:.0f}"
             row["floor_us"] = f"{max(case.bytes / MEMORY, case.operations / PEAK[case.unit]) * 1e6:.2f}"
             if case.exact is not None:
-                exact, out = case.exact(), case.calls[0]()[:ROWS].double()
+                exact = case.exact()
+                out = case.calls[0]()[: exact.shape[0]].double()
                 row["error"] = f"{((out - exact).norm() / exact.norm()).item():.2e}"
         except Exception as error:
             row["note"] = f"{type(error).__name__}: {str(error)[:160]}"
@@ -62,13 +64,31 @@ def measure(shape: str, cases: Iterable[Timed], rep_ms: int) -> list[dict[str, A
 
 
 def bench(
-    out: Path, progress: Progress, budget_s: float = 600, rep_ms: int = 40, few: bool = False
+    out: Path, progress: Progress, budget_s: float = 600, rep_ms: int = 40, few: bool = False, others: bool = False
 ) -> list[dict[str, Any]]:
-    """Time everything and write `out` after every shape, so that a run that is cut keeps what it has."""
+    """Time everything and write `out` after every shape, so that a run that is cut keeps what it has.
+
+    Parameters
+    ----------
+    out : Path
+        CSV file.
+    progress : callable
+    budget_s : float
+        Seconds after which no further shape is begun.
+    rep_ms : int
+        Milliseconds of each measurement.
+    few : bool
+        The largest shapes only.
+    others : bool
+        Only peers that compile for minutes.
+    """
     until = time.monotonic() + budget_s
     rows: list[dict[str, Any]] = []
-    jobs = [(shape, large) for shape in LARGE[: 3 if few else None]] + [(shape, small) for shape in SMALL]
-    jobs.insert(2, jobs.pop(len(jobs) - len(SMALL)))  # one of the small ones early
+    jobs: list[tuple[tuple[int, ...], Callable]] = [(shape, large) for shape in LARGE[: 3 if few else None]]
+    jobs += [(shape, small) for shape in SMALL]
+    jobs += [(shape, image) for shape in IMAGES] + [(shape, attention) for shape in ATTENTION]
+    if others:
+        jobs = [(shape, peers) for shape in (*LARGE[:3], *SMALL[:2])]
     for shape, cases in jobs:
         if time.monotonic() > until:
             progress(f"out of time before {shape}")
@@ -77,12 +97,17 @@ def bench(
         rows += found
         write(out, rows)
         for row in found:
-            progress(
-                f"{row['shape']:>16} {row['what']:<44} {row.get('us', '-'):>8} us  x{row.get('ratio', '-'):>6}  "
-                f"err {row.get('error', '-'):>8}  floor {row.get('floor_us', '-')} {row['note']}"
-            )
+            progress(line(row))
         torch.cuda.empty_cache()
     return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row as text."""
+    return (
+        f"{row['shape']:>18} {row['what']:<52} {row.get('us', '-'):>9} us  x{row.get('ratio', '-'):>6}  "
+        f"err {row.get('error', '-'):>8}  floor {row.get('floor_us', '-')} {row['note']}"
+    )
 
 
 def write(out: Path, rows: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.bench.cases import LARGE, RANK, SMALL
+from kernels.bench.cases import ATTENTION, IMAGES, LARGE, RANK, SMALL
 
 Job = tuple[str, tuple[int, ...]]
 
@@ -24,5 +24,9 @@ def tuning_jobs(few: bool = False) -> list[Job]:
             ("gemm_fp8_rank", (m, n, k)),
             ("quantize_plain", (m, k, 0)),
         ]
+    images: list[Job] = [
+        ("conv2d", (b * (side // (1 if kernel > 0 else 2)) ** 2, n, c * kernel * kernel)) for b, side, c, n, kernel in IMAGES
+    ]
+    heads: list[Job] = [("log_attention", (queries, keys, d)) for _, _, queries, keys, d in ATTENTION]
     few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]
-    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:]))
+    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:] + images + heads))

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.attention.log_attention import log_attention
+from kernels.images.conv2d import conv2d
 from kernels.products.expand import expand
 from kernels.products.few_rows import few_rows
 from kernels.products.gemm import gemm
@@ -87,6 +89,15 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Pro
             [lambda config: expand(packed, fine, k, tail=tail, least=-3, path="triton", config=config).value],
             lambda: expand(packed, fine, k, tail=tail, path="reference").value,
         )
+    if kind == "conv2d":
+        return _convolution(shape, codes, scale)
+    if kind == "log_attention":
+        queries, keys, d = shape
+        q, k_, v = (half(2, 10, size, d) for size in (queries, keys, keys))
+        return Problem(
+            [lambda config: log_attention(q, k_, v, path="triton", config=config).value],
+            lambda: log_attention(q, k_, v, path="reference").value,
+        )
     if kind != "few_rows":
         raise ValueError(f"no problem for {kind!r}")
     m, n, k = shape
@@ -135,4 +146,16 @@ def _two_launches(kind: str, x: Tensor, down: Tensor, inverse: Tensor) -> Proble
     return Problem(
         [encode_call],
         lambda: quantize(x, "pow2_group", inverse_smooth=inverse, down=down, path="reference").codes,
+    )
+
+
+def _convolution(shape: Shape, codes: Callable[..., Tensor], scale: Callable[[int], Tensor]) -> Problem:
+    """A 3x3 convolution of two square images with as many sums; 2 side^2, N, 9 C."""
+    pixels, n, depth = shape
+    side, c = round((pixels // 2) ** 0.5), depth // 9
+    x, weight = codes(2 * side * side, c, True).reshape(2, side, side, c), codes(n, depth, True).reshape(n, 3, 3, c)
+    arguments = (x, scale(2), weight, scale(n), None, (1, 1), (1, 1))
+    return Problem(
+        [lambda config: conv2d(*arguments, path="triton", config=config).value],
+        lambda: conv2d(*arguments, path="reference").value,
     )

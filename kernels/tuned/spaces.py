@@ -71,6 +71,23 @@ _FEW = [
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
 
+_CONV = [
+    Config(128, 256, 128, 3, 8),
+    Config(128, 128, 128, 4, 8),
+    Config(128, 128, 128, 4, 4),
+    Config(128, 128, 64, 5, 4),
+    Config(256, 128, 128, 3, 8),
+    Config(128, 64, 128, 4, 4),
+    Config(64, 128, 128, 4, 4),
+    Config(128, 128, 128, 3, 8, keep=True),
+    Config(128, 128, 64, 4, 8, keep=True),
+    Config(64, 128, 64, 4, 4, keep=True),
+]
+_ATTENTION = [
+    Config(queries, keys, 64, stages, warps)
+    for queries, keys, stages, warps in ((128, 64, 3, 4), (128, 64, 3, 8), (64, 64, 3, 4), (128, 128, 2, 8), (64, 32, 4, 4), (64, 128, 2, 4))
+]
+
 SPACES: dict[str, list[Config]] = {
     "gemm_int8": _GEMM,
     "gemm_fp8": _GEMM,
@@ -82,6 +99,8 @@ SPACES: dict[str, list[Config]] = {
     "quantize_plain": _PLAIN_ROWS,
     "expand": _EXPAND,
     "few_rows": _FEW,
+    "conv2d": _CONV,
+    "log_attention": _ATTENTION,
 }
 
 

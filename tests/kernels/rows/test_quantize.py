@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from kernels.rows.before import Before
 from kernels.rows.operands import branch_columns, padded_columns, two_floats
 from kernels.rows.quantize import TWO_LAUNCHES_FROM, Kind, Rows, quantize
 from kernels.tuned.configs import Config
@@ -30,6 +31,9 @@ def check(device: str, kinds: list[tuple[Kind, int]] = KINDS) -> None:
     generator = torch.Generator().manual_seed(0)
     for kind, bits in kinds:
         two_launches(kind, bits, 130, 200, device)
+    for before in BEFORES if device == "cpu" else ():
+        fused(before, torch.bfloat16, device)
+        fused(before, torch.float16, device)
         for (m, k), dtypes in zip(
             ((20, 256), (5, 123), (1, 64), (17, 9)), (ALL, ALL[:1], ALL[:1], ALL[2:]), strict=True
         ):
@@ -104,6 +108,32 @@ def two_launches(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
     agree(quantize(x, kind, path="reference", **options), quantize(x, kind, path="triton", **options), x)
 
 
+BEFORES = ["gelu", "gelu_tanh", "silu", "geglu", "layer_norm", "affine", "affine_silu"]
+
+
+def before_of(kind: str, m: int, k: int, device: str) -> Before:
+    if kind not in ("layer_norm", "affine", "affine_silu"):
+        return Before(kind)
+    generator = torch.Generator().manual_seed(9)
+    gain, offset = (torch.randn(-(-m // 5), k, generator=generator).to(device) for _ in range(2))
+    return Before(kind, gain, offset, 5)
+
+
+def fused(kind: str, dtype: torch.dtype, device: str) -> None:
+    """What comes before, in the same launch; the interpreter's cast to bfloat16 does not round to nearest."""
+    for k, keep in ((192, False), (192, True), (75, False)):
+        x = drawn(18, 2 * k if kind == "geglu" else k, dtype).to(device) * 0.5
+        x[1:3] = 0.1
+        before = before_of(kind, 18, k, device)
+        down = (torch.randn(RANK, k, generator=torch.Generator().manual_seed(1)) * 0.1).to(dtype).to(device)
+        options = {"before": before, "down": down}
+        exact = quantize(x, "int_group", path="reference", **options)
+        ours = quantize(x, "int_group", path="triton", config=Config(16, 1, 64, 3, 4, keep=keep), **options)
+        left, right = (rows.codes.float() * rows.scale[:, None] for rows in (exact, ours))
+        assert (left - right).norm() < (8e-2 if dtype == torch.bfloat16 else 1e-2) * left.norm(), (kind, dtype, k)
+        assert (exact.low.float() - ours.low.float()).norm() < 1e-2 * exact.low.float().norm() + 1e-6
+
+
 def test_interpreted(interpreted: Callable[[str], None]) -> None:
     interpreted(__file__)
 
@@ -112,6 +142,23 @@ def test_interpreted(interpreted: Callable[[str], None]) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_compiled(kind: tuple[Kind, int]) -> None:
     check("cuda", [kind])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", BEFORES)
+def test_compiled_with_what_comes_before(kind: str) -> None:
+    fused(kind, torch.bfloat16, "cuda")
+
+
+def test_layer_norm_is_that_of_torch() -> None:
+    x = torch.randn(10, 48, generator=torch.Generator().manual_seed(5)) + 3
+    scale, shift = torch.randn(2, 48), torch.randn(2, 48)
+    before = Before("layer_norm", 1 + scale, shift, 5, 1e-6)
+    normed = torch.nn.functional.layer_norm(x, (48,), eps=1e-6).reshape(2, 5, 48)
+    adaptive = (normed * (1 + scale[:, None]) + shift[:, None]).flatten(0, 1)
+    torch.testing.assert_close(before.reference(x), adaptive)
+    plain = quantize(adaptive, "int_token", 8, path="reference")
+    assert (quantize(x, "int_token", 8, before=before).codes - plain.codes).abs().max() <= 1
 
 
 @pytest.mark.parametrize(("kind", "bits"), KINDS)
