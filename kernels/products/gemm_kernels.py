@@ -149,10 +149,10 @@ def launch(
     copy_in = a.stride(0) % 16 == 0 and b.stride(0) % 16 == 0 and aligned(a, b)
     copy_out = out.stride(0) * out.element_size() % 16 == 0 and aligned(out)
     tiles = triton.cdiv(m, config.block_m) * triton.cdiv(n, config.block_n)
-    programs = min(multiprocessors(a.device), tiles)
+    programs = multiprocessors(a.device)
     if copy_in or copy_out or rank:
         allow_descriptors()
-    _gemm[(programs,)](
+    _gemm[(min(programs, tiles),)](
         a, b, out, a if low is None else low, a if up is None else up,
         row_scale, column_scale, row_scale if bias is None else bias, m, n, k, a.stride(0), b.stride(0), out.stride(0),
         BM=config.block_m, BN=config.block_n, BK=config.block_k, GROUP_M=config.group_m, PROGRAMS=programs,

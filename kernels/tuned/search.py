@@ -62,9 +62,9 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
     """Jobs whose code differs: products of all shapes share theirs, row kernels are compiled for each K."""
     first: dict[tuple, Job] = {}
     for kind, shape in jobs:
-        first.setdefault(
-            (kind, shape[1:] if kind in ("quantize", "quantize_plain", "encode") else None), (kind, shape)
-        )
+        # what is a constant of the compiled code: K of row kernels, a single row, the kernel of a convolution
+        constant = shape[1:] if kind in ("quantize", "quantize_plain", "encode") else shape[0] == 1
+        first.setdefault((kind, constant), (kind, shape))
     return list(first.values())
 
 
