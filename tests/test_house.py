@@ -1,4 +1,4 @@
-"""The house rules that a tool can check: sizes, import arrows, lean imports, formatter, types."""
+"""The house rules that no linter checks (those are in `make lint`): sizes, circles, copies, lean imports."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests import house
+
 PACKAGES = ("kernels", "quant", "brainit", "lab")
 HARD_LIMIT = 500
 MEAN_LIMIT = 150
+FOLDER_LIMIT = 14
 FILE_LIMIT = 16 * 2**20
 WEIGHTS_LIMIT = 44e6  # about 40 MB: the checkout must stay light
 WEIGHT_SUFFIXES = {".safetensors", ".npz"}
@@ -46,6 +50,35 @@ def test_no_file_is_too_long(repo: Path) -> None:
     assert sum(filled) / len(filled) < MEAN_LIMIT
 
 
+def test_no_folder_is_too_full(repo: Path) -> None:
+    counts = Counter(str(file.parent.relative_to(repo)) for file in sources(repo))
+    assert not {folder: n for folder, n in counts.items() if n > FOLDER_LIMIT}
+
+
+def test_no_file_imports_itself_by_a_detour(repo: Path) -> None:
+    """Imports inside functions count; those for type checkers alone do not."""
+    graph = house.imports(repo, sources(repo))
+    assert "lab.jobs.contract" in graph["lab.jobs.doctor"] and len(graph) == len(sources(repo))
+    assert house.circles(graph) == []
+
+
+def test_circles_and_copies_are_found(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    block = "\n".join(f"    x = x * {n}" for n in range(house.RUN))
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")):
+        text = f"def f(x):\n    from p import {other}\n"
+        (tmp_path / "p" / f"{name}.py").write_text(text + (block if name in "ad" else ""))
+    files = sorted(tmp_path.rglob("*.py"))
+    assert house.circles(house.imports(tmp_path, files)) == [["p.a", "p.b", "p.c"]]
+    assert house.copies(tmp_path, files) == ["p/a.py:1 = p/d.py:1"]
+
+
+def test_nothing_stands_twice(repo: Path) -> None:
+    found = house.copies(repo, sources(repo))
+    # two adapters of one session each end in the same Subject; the room is being worked on
+    assert not [pair for pair in found if not ("kay2008.py" in pair and "mat.py" in pair)]
+
+
 def test_no_drawer_for_everything(repo: Path) -> None:
     assert not [f for f in sources(repo) if f.stem in {"utils", "util", "helpers", "misc", "common"}]
 
@@ -70,27 +103,6 @@ def test_checkout_stays_light(repo: Path) -> None:
     assert not [str(file) for file in files if file.stat().st_size >= FILE_LIMIT]
     weights = sum(file.stat().st_size for file in files if file.suffix in WEIGHT_SUFFIXES)
     assert weights <= WEIGHTS_LIMIT
-
-
-def test_every_package_imports_in_the_right_direction(repo: Path) -> None:
-    result = run(tool("lint-imports"), "--no-cache", cwd=repo)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-
-
-def test_ruff_is_content(repo: Path) -> None:
-    result = run(tool("ruff"), "check", "--output-format", "concise", ".", cwd=repo)
-    assert result.returncode == 0, result.stdout[-3000:]
-
-
-def test_ruff_format_is_content(repo: Path) -> None:
-    result = run(tool("ruff"), "format", "--check", ".", cwd=repo)
-    assert result.returncode == 0, result.stdout[-3000:]
-
-
-@pytest.mark.slow
-def test_types_hold(repo: Path) -> None:
-    result = run(tool("mypy"), cwd=repo)
-    assert result.returncode == 0, result.stdout[-3000:]
 
 
 IMPORT_WATCH = """

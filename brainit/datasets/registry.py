@@ -8,7 +8,7 @@ An adapter is a module with ``subjects(root)`` and ``load(root, subject, **optio
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from brainit.datasets.cards import CARDS
 from brainit.errors import InputError, MissingDataError
+from brainit.progress import Progress, silent
 
 if TYPE_CHECKING:
     from brainit.subject import Subject
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,13 @@ class DatasetCard:
         """Import and return the adapter's module."""
         return import_module(self.module)
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse an option that the dataset does not have (InputError)."""
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            allowed = ", ".join(self.options) or "none"
+            raise InputError(f"dataset {self.name!r} has no option {unknown[0]!r}; allowed: {allowed}")
+
 
 _REGISTRY: dict[str, DatasetCard] = {card["name"]: DatasetCard(**card) for card in CARDS}
 
@@ -91,9 +97,17 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def default_root(name: str) -> Path:
-    """Folder of a dataset where none is given: ``$BRAINLAB_DATA/NAME``, else the user's cache."""
-    base = os.environ.get("BRAINLAB_DATA")
-    return (Path(base) if base else Path.home() / ".cache" / "brainlab" / "data") / name
+    """Folder of a dataset where none is given: ``$BRAINLAB_DATA/NAME``, else ``data/NAME`` in the cache.
+
+    The cache is ``$BRAINLAB_CACHE``, else ``brainlab`` in the user's, as for everything that is kept.
+    """
+    if base := os.environ.get("BRAINLAB_DATA"):
+        return Path(base) / name
+    if base := os.environ.get("BRAINLAB_CACHE"):
+        return Path(base).expanduser() / "data" / name
+    import pooch
+
+    return Path(pooch.os_cache("brainlab")) / "data" / name
 
 
 def _root(name: str, root: str | os.PathLike[str] | None) -> Path:
@@ -102,6 +116,10 @@ def _root(name: str, root: str | os.PathLike[str] | None) -> Path:
 
 def _existing(entry: DatasetCard, root: str | os.PathLike[str] | None) -> Path:
     path = _root(entry.name, root)
+    if path.is_symlink() and not path.exists():
+        from brainit.datasets.files.presence import check_content
+
+        check_content(path)
     if not path.exists() and not getattr(entry.adapter(), "MAKES_ITSELF", False):
         raise MissingDataError(f"dataset {entry.name!r}: {path} does not exist; {entry.how}")
     return path
@@ -148,16 +166,11 @@ def open(
     (100, 3092)
     """
     entry = card(name)
-    unknown = sorted(set(options) - set(entry.options))
-    if unknown:
-        allowed = ", ".join(entry.options) or "none"
-        raise InputError(f"dataset {name!r} has no option {unknown[0]!r}; allowed: {allowed}")
+    entry.check_options(options)
     return entry.adapter().load(_existing(entry, root), subject, **options)
 
 
-def fetch(
-    name: str, root: str | os.PathLike[str] | None = None, progress: Progress = lambda done, total, what: None
-) -> Path:
+def fetch(name: str, root: str | os.PathLike[str] | None = None, progress: Progress = silent) -> Path:
     """Download or make a dataset and return its folder; what is already there is kept.
 
     Raises

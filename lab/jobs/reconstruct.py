@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from brainit.subject import Subject
 from brainit.training.fitting import fit
+from brainit.training.targets import TargetTable
 from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
+from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 from lab.runs.folder import Run
 
+if TYPE_CHECKING:
+    from lab.decoding.recipes import DecoderRecipe
+
+#: What stands beside scores where no pictures are known.
+_NO_LEAKS = "leak check: no pictures to compare; every run was predicted by decoders that saw no trial of it"
 _PACKAGES = (
     "brainit-lab",
     "torch",
@@ -40,6 +44,7 @@ def reconstruct(
     dry_run: bool = False,
     until: str | None = None,
     checkpoints: Path | None = None,
+    encoded: dict[str, TargetTable] | None = None,
 ) -> dict[str, Any]:
     """Decode the test pictures of one subject and write the run folder with metrics and report.
 
@@ -56,18 +61,30 @@ def reconstruct(
         Stop after that part.
     checkpoints : Path, optional
         Folder of the network's training; default the run's own. Runs on the same training data can share it.
+    encoded : dict, optional
+        Encoded training pictures by fingerprint, kept here for the next call on the same ones.
 
     Returns
     -------
     dict
         The metrics (with ``out`` and ``report``), or what a dry run or a part of the job found.
     """
+    from lab.decoding.conditions import refuse_without_sampling
+    from lab.jobs.checks import check_recipe
+
+    refuse_without_sampling(config, config.recipe)
+    # before anything is trained, and before a folder is claimed
+    recipe = check_recipe(config.recipe, config.denoiser)
     if dry_run:
         return _dry(config, out, progress)
+    Run.check(out, config)
+    choose_device(config.device)
+    # data that cannot be used are refused before the folder is claimed
+    opened = None if (out / "done.json").is_file() else open_subjects(config, progress)
     with Run.open(out, config) as run:
         if run.finished:
             return {"done before": True, "report": str(out / "report.html"), **run.metrics}
-        data = open_subjects(config, progress)
+        data = opened or open_subjects(config, progress)
         write_json(out / "subject.json", data.about)
         write_json(out / "versions.json", versions())
         run.log("leaks", line=data.about["leak_line"])
@@ -79,14 +96,15 @@ def reconstruct(
             if until == "train":
                 trained = train_folds(run, config, data.subject, progress)
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject), **trained}
-            metrics = run_categories(run, config, data.subject, progress)
+            metrics = run_categories(run, config, data.subject, progress) | {"leaks": _NO_LEAKS}
         else:
-            decoder = train(config, data, checkpoints or run.checkpoints / "brainit", progress)
+            folder = checkpoints or run.checkpoints / "brainit"
+            decoder = train(config, data, folder, progress, encoded)
             for record in decoder.report.get("training", []):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
             if until == "train":
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
-            metrics = _pictures(run, config, data, decoder, progress)
+            metrics = _pictures(run, config, recipe, data, decoder, progress)
         metrics = run.write_metrics(metrics)
         from lab.report import build_report
 
@@ -95,14 +113,18 @@ def reconstruct(
     return {"report": str(page), **metrics}
 
 
-def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progress: Progress) -> Any:
+def train(
+    config: ReconstructConfig,
+    data: BrainData,
+    folder: Path | None,
+    progress: Progress,
+    encoded: dict[str, TargetTable] | None = None,
+) -> Any:
     """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
-    from lab.models.devices import choose_device
-
     device = choose_device(config.device)
     return fit(
         data.learners,
-        zoo_targets(data.learners, progress, device),
+        zoo_targets(data.learners, progress, device, encoded),
         config.brain,
         folder,
         progress,
@@ -112,78 +134,51 @@ def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progr
 
 
 def _pictures(
-    run: Run, config: ReconstructConfig, data: BrainData, decoder: Any, progress: Progress
+    run: Run,
+    config: ReconstructConfig,
+    recipe: DecoderRecipe,
+    data: BrainData,
+    decoder: Any,
+    progress: Progress,
 ) -> dict[str, Any]:
-    from lab.decoding import drawing as brain_draw
     from lab.decoding import scores as brain_scores
-    from lab.decoding import structure as brain_structure
-    from lab.models.devices import choose_device
-
-    train, test = (data.subject.part(s).mean_over_repeats() for s in ("train", "test"))
-    truth = test.images()
-    like, device = truth.shape[1:], choose_device(config.device)
-    predicted = run.step("predict", lambda: brain_structure.predictions(decoder, test))
-    left_out = decoder.held_out(train.name)[0] if config.structure == "blend" else ()
-    progress(0, 1, "fitting ridge to pixels")
-    simple = run.step("baselines", lambda: brain_structure.baselines(train, test, left_out, device))
-    progress(1, 1, "ridge fitted to pixels")
-    first = run.step(
-        "structure",
-        lambda: brain_structure.structural(config, train, test, predicted, simple, decoder, progress),
-    )
-    tokens = predicted["tokens"] if config.tokens == "brainit" else tokens_of(first["start"])
-    arms: dict[str, Any] = {}
-    about: dict[str, Any] = {}
-    for arm, recipe in (("fp", "none"), ("quantized", config.recipe)):
-        denoiser, facts = brain_draw.open_denoiser(
-            config.model_copy(update={"recipe": recipe}), device, progress
-        )
-        about |= facts
-        ask = partial(brain_draw.draw, config, denoiser, tokens, first["start"], like=like, device=device)
-        arms[arm] = [
-            _drawn(run, arm, number, config.noise_seeds, ask, progress)
-            for number in range(config.noise_seeds)
-        ]
+    from lab.decoding.conditions import find_conditions
+    from lab.decoding.recipes import FULL, DecoderRecipe, decoded
+    from lab.decoding.structure import inverted
     from lab.images import from_model
 
-    structural = from_model(_tensor(first["start"]), like)
-    arms |= {"ridge": simple["ridge"], "mean_image": simple["mean_image"], "structural": structural}
+    device = choose_device(config.device)
+    given = find_conditions(run.step, config, data.subject, lambda: decoder, device, progress)
+    like = given.truth.shape[1:]
+    arms: dict[str, Any] = {}
+    arms["fp"], _ = decoded(run.step, "full", config, DecoderRecipe(FULL), given, device, progress)
+    arms["quantized"], found = decoded(run.step, "quantized", config, recipe, given, device, progress)
+    structural = from_model(_tensor(given.start), like)
+    arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}
     if config.structure != "brainit":
-        arms["brainit_structural"] = from_model(brain_structure.inverted(predicted), like)
-    flat = brain_scores.flat_metrics(truth, arms, config.bootstrap, config.seed)
+        arms["brainit_structural"] = from_model(inverted(given.predicted), like)
+    flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed)
     for name in ("plan", "ledger"):
-        if name in about:
-            write_json(run.path / f"{name}.json", about.pop(name))
-    _write_pictures(run.path, truth, arms, data.subject, decoder)
-    size = {k: v for k, v in about.items() if k.startswith("decoder")} or _float_size(config)
-    facts = {f"structure.{k}": v for k, v in first.get("posterior", {}).items() if not isinstance(v, list)}
+        if name in found:
+            write_json(run.path / f"{name}.json", found[name])
+    _write_pictures(run.path, given.truth, arms, data.subject, decoder)
+    facts = {f"structure.{k}": v for k, v in given.facts.items() if not isinstance(v, list)}
     return {
         **_counts(data.subject),
-        "n_train": len(np.unique(train.stimulus_id)),
-        "n_test": len(test.stimulus_id),
+        "n_train": len(np.unique(data.subject.part("train").stimulus_id)),
+        "n_test": len(given.truth),
         "seed": config.seed,
         "noise_seeds": config.noise_seeds,
         "n_samples": config.n_samples,
         "recipe": config.recipe,
-        "arithmetic": "full precision" if config.recipe == "none" else "simulated",
-        "structure.made_by": first["made_by"],
+        "arithmetic": "full precision" if config.recipe == FULL else "simulated",
+        "structure.made_by": given.from_start,
         "leak_test_in_train": data.about["leak"]["leak_test_in_train"],
+        "leaks": data.about["leak_line"],
         **facts,
-        **size,
+        **{k: v for k, v in found.items() if k.startswith("decoder")},
         **flat,
     }
-
-
-def _drawn(
-    run: Run, arm: str, number: int, of: int, ask: Callable[..., np.ndarray], progress: Progress
-) -> np.ndarray:
-    """Draw one noise seed's pictures, or read them where the run has them already."""
-
-    def told(done: int, total: int, what: str) -> None:
-        progress(number * total + done, of * total, f"{what}, {arm}")
-
-    name = f"pictures-{arm}-{number}"
-    return run.step(name, lambda: {"pictures": ask(number=number, progress=told)})["pictures"]
 
 
 def _counts(subject: Subject) -> dict[str, Any]:
@@ -201,27 +196,6 @@ def _tensor(array: np.ndarray) -> Any:
     import torch
 
     return torch.from_numpy(array)
-
-
-def tokens_of(pictures: np.ndarray) -> np.ndarray:
-    """Return the zoo encoder's tokens (n, 17, 192) of pictures (n, 3, 64, 64)."""
-    import torch
-
-    from lab import zoo
-
-    with torch.no_grad():
-        return zoo.load("encoder-64")(_tensor(pictures)).numpy()
-
-
-def _float_size(config: ReconstructConfig) -> dict[str, Any]:
-    from lab import zoo
-
-    parameters = sum(p.numel() for p in zoo.load(config.denoiser).parameters())
-    return {
-        "decoder_bytes": 4 * parameters,
-        "decoder_bytes_before": 4 * parameters,
-        "decoder_mean_weight_bits": 32.0,
-    }
 
 
 def _write_pictures(
@@ -253,23 +227,24 @@ def _write_pictures(
 
 def versions() -> dict[str, str]:
     """Versions of Python, the platform, and the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    from quant.about import versions as installed
+
+    machine = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    return machine | installed(_PACKAGES)
 
 
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
     from brainit import datasets
+    from brainit.datasets.leaks import find_leaks
     from lab.decoding.drawing import settings_of
+    from lab.decoding.needs import check_needs
 
     if config.dataset == "simulated":
         counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}
     else:
-        counts = _counts(datasets.open(config.dataset, config.root, config.subject, **config.options))
+        subject = datasets.open(config.dataset, config.root, config.subject, **config.options)
+        check_needs(config, subject)
+        counts = _counts(subject) | {"leaks": find_leaks(subject).line()}
     sampler = settings_of(config)
     evaluations = sampler.steps * (1 if sampler.guidance == 1 else 2) * config.n_samples * config.noise_seeds
     return {

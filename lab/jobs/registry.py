@@ -34,7 +34,7 @@ JOBS: dict[str, Job] = {
     "list": Job("lab.jobs.listing", "List methods, presets, models, kernels.", 1),
     "demo": Job("lab.jobs.demo", "Decode the shipped simulated subjects.", 240),
     "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
-    "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 5),
+    "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 4),
     "quantize": Job("lab.jobs.models.quantize", "Quantize a model into packed codes.", 20),
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
@@ -53,11 +53,14 @@ JOBS: dict[str, Job] = {
     "brain prepare": Job("lab.jobs.brain.prepare", "Read and check the data, look for leaks.", 10),
     "brain train": Job("lab.jobs.brain.train", "Train Brain-IT and the ridge baseline.", 200),
     "brain reconstruct": Job("lab.jobs.brain.reconstruct", "Do it all, from data to report.", 400),
+    "brain bits": Job("lab.jobs.brain.bits", "Measure reconstruction against bits, from one run.", 600),
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
     "brain report": Job("lab.jobs.brain.report", "Write report.html again, or one over several.", 20),
-    "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 5),
+    "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 4),
 }
+QUICK = 5
+"""Seconds below which a job runs no model, and is not worth the wait for torch."""
 GROUPS = {
     "data": "Datasets: list, describe, fetch, check.",
     "zoo": "Shipped models: list, describe, train, measure, sample.",
@@ -98,9 +101,19 @@ def settings(
 
 
 def run(name: str, settings: Settings, context: Context) -> Result:
-    """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop."""
+    """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop.
+
+    Whoever runs jobs goes through here: a model is stopped inside, and steps far below a job find the watcher
+    of their pictures.
+    """
     context.check()
-    return module(name).run(settings, context)
+    if JOBS[name].seconds < QUICK:
+        return module(name).run(settings, context)
+    from lab.jobs.stopping import stoppable
+    from lab.previews import watching
+
+    with stoppable(context), watching(context.preview):
+        return module(name).run(settings, context)
 
 
 def dry_run(name: str, settings: Settings) -> Result:

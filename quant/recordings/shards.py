@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quant.errors import InputError, MissingDataError
+from quant.io import hash_file, replacing, write_text
 
 _COUNTS = ("n_steps", "n_samples", "batch_size")
 
@@ -22,12 +25,6 @@ def hash_tensor(tensor: Tensor) -> str:
     """Hash the shape and the values in float32."""
     raw = tensor.detach().float().cpu().contiguous()
     return hashlib.sha256(str(tuple(raw.shape)).encode() + raw.numpy().tobytes()).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Hash a file without holding it in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_digests(digests: list[str]) -> str:
@@ -70,9 +67,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> list[str]:
 
 def write_manifest(folder: Path, data: dict[str, Any]) -> None:
     """Write ``manifest.json`` at once."""
-    temporary = folder / ".manifest.json.part"
-    temporary.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(folder / "manifest.json")
+    write_text(folder / "manifest.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -103,7 +98,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     _require(folder, "scheduler", name, isinstance(name, str), "a scheduler's name")
     config = settings.get("scheduler_config")
     _require(folder, "scheduler_config", config, isinstance(config, dict), "a scheduler's settings")
-    for name in ("conditions", "null_condition", "model"):
+    for name in ("conditions", "null_condition", "model", "start"):
         _require(folder, name, settings.get(name), isinstance(settings.get(name), (str, type(None))), "text")
     if guidance != 1.0:
         _require(folder, "null_condition", None, settings.get("null_condition") is not None, "a hash")
@@ -169,13 +164,14 @@ def check_shard(shard: Path, digest: str, rows: int, settings: dict[str, Any], s
 
 
 def write_shard(shard: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one safetensors file at once."""
-    temporary = shard.with_name(f".{shard.name}.part")
+    """Write one safetensors file at once; a full disk raises OSError, as any other writer does."""
     try:
-        save_file(tensors, temporary)
-        temporary.replace(shard)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(shard) as temporary:
+            save_file(tensors, temporary)
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shard)) from None
 
 
 def complete(shard: Path, digest: str | None) -> bool:
@@ -198,6 +194,31 @@ def read_shard(shard: Path) -> Any:
         raise MissingDataError(
             f"{shard} is missing or damaged ({reason}): record the trajectories again"
         ) from None
+
+
+class OpenShards:
+    """Shards that stay open, memory-mapped: the `limit` used last.
+
+    Opening a file costs a hundred times what reading a row of an open one does.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self.limit = limit
+        self._files: dict[Path, Any] = {}
+
+    def get(self, shard: Path) -> Any:
+        """Return a shard open for reading."""
+        file = self._files.pop(shard, None)
+        if file is None:
+            file = read_shard(shard)
+            if len(self._files) >= self.limit:
+                del self._files[next(iter(self._files))]  # the one not used for longest
+        self._files[shard] = file
+        return file
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy, as one in another process, opens its files itself
+        return {"limit": self.limit, "_files": {}}
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

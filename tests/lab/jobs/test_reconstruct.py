@@ -18,7 +18,7 @@ from lab.runs.folder import equal_metrics
 
 SETS = """structure=brainit external=0 noise_seeds=2 n_samples=1 steps=2 strength=0.5 bootstrap=100
 brain.train.epochs=1 brain.train.steps_per_epoch=2 brain.care.folds=1 brain.model.width=16""".split()
-NEEDED = """dataset subject simulated n_train n_test seed recipe pixcorr ssim ssim_gauss mse two_way_pix
+NEEDED = """leaks dataset subject simulated n_train n_test seed recipe pixcorr ssim ssim_gauss mse two_way_pix
 leak_test_in_train decoder_bytes decoder_mean_weight_bits ridge.pixcorr ridge.ssim ridge.mse ridge.two_way_pix
 mean_image.pixcorr fp.pixcorr fp.ssim paired_psnr_to_fp seconds_total""".split()
 
@@ -111,6 +111,7 @@ def test_finished_run_does_nothing(recording: Path, finished: Path) -> None:
     }
     again = run(recording, finished)
     assert again.returncode == 0 and "done before" in again.stdout
+    assert "leak check: 0 of 4 test pictures in training" in again.stdout, "beside the scores"
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
@@ -120,7 +121,7 @@ def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path,
         command(recording, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 240
-    while not (out / "steps" / "pictures-fp-0.json").is_file():
+    while not (out / "steps" / "pictures-full-0.json").is_file():
         assert process.poll() is None and time.monotonic() < deadline, (
             "the run ended before it could be killed"
         )
@@ -132,7 +133,7 @@ def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path,
     assert done.returncode == 0, done.stderr
     assert equal_metrics(finished, out) == []
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert any(e.get("name") == "pictures-fp-0" and e.get("cached") for e in events)
+    assert any(e.get("name") == "pictures-full-0" and e.get("cached") for e in events)
 
 
 def test_other_settings_are_refused(recording: Path, finished: Path) -> None:
@@ -146,4 +147,9 @@ def test_dry_run_writes_nothing(recording: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [*command(recording, out), "--dry-run"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 and "would write" in done.stdout and not out.exists()
+    assert (
+        done.returncode == 0
+        and "would write" in done.stdout
+        and "leak check: 0 of 4" in done.stdout
+        and not out.exists()
+    )
