@@ -23,7 +23,7 @@ MEMORY = 4.3e12
 PEAK = {"bf16": 0.79e15, "fp8": 1.58e15, "int8": 1.58e15}
 """Operations a second: what 16-bit products reach on an H200 with random data, and twice that."""
 
-Progress = Callable[[str], None]
+Progress = Callable[[int, int, str], None]
 
 
 def environment() -> dict[str, str]:
@@ -89,15 +89,15 @@ def bench(
     jobs += [(shape, image) for shape in IMAGES] + [(shape, attention) for shape in ATTENTION]
     if others:
         jobs = [(shape, peers) for shape in (*LARGE[:3], *SMALL[:2])]
-    for shape, cases in jobs:
+    for done, (shape, cases) in enumerate(jobs):
         if time.monotonic() > until:
-            progress(f"out of time before {shape}")
+            progress(done, len(jobs), f"out of time before {shape}")
             break
         found = measure("x".join(map(str, shape)), cases(*shape), rep_ms)
         rows += found
         write(out, rows)
         for row in found:
-            progress(line(row))
+            progress(done + 1, len(jobs), line(row))
         torch.cuda.empty_cache()
     return rows
 

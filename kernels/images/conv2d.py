@@ -61,7 +61,7 @@ def conv2d(
         ``value`` of shape (B, N, OH, OW), channels last in memory.
     """
     _check(x, sample_scale, weight, column_scale, bias, stride, padding, dilation)
-    if paths.choose(path, x) == "reference":
+    if paths.choose(path, x, (8, 0) if x.dtype == torch.int8 else paths.FLOAT8) == "reference":
         out = reference(x, sample_scale, weight, column_scale, bias, stride, padding, dilation, dtype)
         return paths.Result(out, "reference")
     if dtype not in OUTPUTS:

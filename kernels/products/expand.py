@@ -57,7 +57,7 @@ def expand(
         ``value`` of shape (N, K_pad + T).
     """
     _check(packed, fine, k, group, tail)
-    if paths.choose(path, packed) == "reference":
+    if paths.choose(path, packed, paths.FLOAT8 if fine.dtype == torch.int8 else (8, 0)) == "reference":
         return paths.Result(reference(packed, fine, k, group, signed, tail), "reference")
     arguments = (packed, fine, k, group, signed, tail, least)
     return paths.Result(_expand_op(*arguments) if config is None else _run(*arguments, config), "triton")

@@ -64,7 +64,7 @@ def gemm(
         ``value`` (M, N) and ``path``.
     """
     _check(a, row_scale, b, column_scale, bias, low, up)
-    chosen = paths.choose(path, a)
+    chosen = paths.choose(path, a, (8, 0) if a.dtype == torch.int8 else paths.FLOAT8)
     if chosen == "reference":
         return paths.Result(reference(a, row_scale, b, column_scale, bias, low, up, dtype), "reference")
     if dtype not in OUTPUTS:

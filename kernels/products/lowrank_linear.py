@@ -48,6 +48,8 @@ class LowRankWeight:
         Added to the input first, for unsigned codes.
     least : int
         Least exponent in `fine`.
+    bits : int
+        Of the input's codes.
     operand : tensor or None
         The decoded weight, where it is kept.
     """
@@ -66,6 +68,7 @@ class LowRankWeight:
     shift: float = 0.0
     unsigned: bool = False
     least: int = -9
+    bits: int = 4
     operand: Tensor | None = None
 
 
@@ -120,12 +123,13 @@ def prepare(
         else:
             rank = padded_rank(down.shape[0])
             up = torch.nn.functional.pad(up, (0, rank - down.shape[0])).contiguous()
+            up = up.to(torch.bfloat16) if up.dtype == torch.float32 else up  # as `quantize` writes the rows
             down = torch.nn.functional.pad(down, (0, 0, 0, rank - down.shape[0])).contiguous()
     return LowRankWeight(
         packed.contiguous(), fine.contiguous(), column_scale, in_features, group, kind,
         None if smooth is None else (1.0 / smooth.float()).contiguous(),
         down, up, tail, bias, shift, shift != 0 and activation_bits == 4,
-        int(fine.min()) if power and fine.numel() else -9,
+        int(fine.min()) if power and fine.numel() else -9, activation_bits,
     )  # fmt: skip
 
 
@@ -156,7 +160,7 @@ def lowrank_linear(x: Tensor, weight: LowRankWeight, path: paths.Path = "auto") 
     if rows.stride(-1) != 1:
         rows = rows.contiguous()
     codes = quantize(
-        rows, weight.kind, 8 if weight.kind == "int_token" else 4, weight.group, weight.inverse_smooth,
+        rows, weight.kind, weight.bits, weight.group, weight.inverse_smooth,
         weight.shift, weight.unsigned, weight.down, path,
     )  # fmt: skip
     operand = weight.operand

@@ -102,7 +102,7 @@ def quantize(
     """
     before.check(x) if x.ndim == 2 else None
     _check(x, kind, bits, group, inverse_smooth, unsigned, down, before, scale)
-    if paths.choose(path, x) == "reference":
+    if paths.choose(path, x, paths.FLOAT8 if kind in APPENDED else (8, 0)) == "reference":
         found = reference(
             before.reference(x), kind, _limits(kind, bits, unsigned), group, inverse_smooth, shift, down, scale,
             before.rows,

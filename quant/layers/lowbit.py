@@ -16,6 +16,9 @@ _ours = str(Path(__file__).resolve().parents[2] / "kernels")
 if _ours not in list(kernels.__path__):
     kernels.__path__.append(_ours)
 
-from kernels import int8_linear, packing, quantize_rows, w4_linear  # noqa: E402 - after the path is complete
+from kernels import packing, paths  # noqa: E402 - after the path is complete
+from kernels.images import conv2d  # noqa: E402
+from kernels.products import few_rows, gemm, lowrank_linear  # noqa: E402
+from kernels.rows import operands, quantize  # noqa: E402
 
-__all__ = ["int8_linear", "packing", "quantize_rows", "w4_linear"]
+__all__ = ["conv2d", "few_rows", "gemm", "lowrank_linear", "operands", "packing", "paths", "quantize"]
