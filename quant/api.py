@@ -24,7 +24,7 @@ from quant.layers.attachments import part_bytes
 from quant.layers.attention import install_attention_
 from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
 from quant.layers.install import install_, refuse_quantized
-from quant.layers.native import fit
+from quant.layers.native.fits import fit
 from quant.layers.quantized import weight_sqnr_db
 from quant.modes import ordinary_mode
 from quant.plans.ledger import LayerRecord, Ledger

@@ -64,7 +64,9 @@ def log_attention(
     if paths.choose(path, q) == "reference":
         return paths.Result(reference(q, k, v, factor, step, last, sink, keep_sums), "reference")
     arguments = (q, k, v, factor, step, last, sink, keep_sums)
-    return paths.Result(_log_attention_op(*arguments) if config is None else _run(*arguments, config), "triton")
+    return paths.Result(
+        _log_attention_op(*arguments) if config is None else _run(*arguments, config), "triton"
+    )
 
 
 def reference(

@@ -22,7 +22,19 @@ ABSENT = -1
 
 
 @triton.jit
-def _logits(q, k_ptr, columns, channels, stride, keys, D, factor, WIDE: tl.constexpr, BQ: tl.constexpr, BK: tl.constexpr):
+def _logits(
+    q,
+    k_ptr,
+    columns,
+    channels,
+    stride,
+    keys,
+    D,
+    factor,
+    WIDE: tl.constexpr,
+    BQ: tl.constexpr,
+    BK: tl.constexpr,
+):
     mask = (columns < keys)[:, None] & (channels < D)[None, :]
     k = tl.load(k_ptr + columns.to(tl.int64)[:, None] * stride + channels[None, :], mask=mask, other=0.0)
     logits = half_dot(q, k.T, tl.zeros((BQ, BK), tl.float32), WIDE) * factor
@@ -95,7 +107,9 @@ def _attend(
         down = (level[:, None] - logits * 1.4426950408889634) / step
         code = tl.floor(tl.minimum(tl.maximum(down, 0.0), LAST) + 0.5)
         near = code - tl.minimum(tl.maximum(down, 0.0), LAST)
-        code = tl.where((near == 0.5) & (code - 2.0 * tl.floor(code * 0.5) == 1.0), code - 1.0, code)  # half to even
+        code = tl.where(
+            (near == 0.5) & (code - 2.0 * tl.floor(code * 0.5) == 1.0), code - 1.0, code
+        )  # half to even
         used = (columns < keys)[None, :]
         if HAS_SINK:
             is_sink = (columns == sink)[None, :]
@@ -105,7 +119,9 @@ def _attend(
         if KEEP_SUMS:
             kept += tl.sum(p, 1)
         v_mask = (columns < keys)[:, None] & (out_channels < DV)[None, :]
-        v = tl.load(v_base + columns.to(tl.int64)[:, None] * v_stride + out_channels[None, :], mask=v_mask, other=0.0)
+        v = tl.load(
+            v_base + columns.to(tl.int64)[:, None] * v_stride + out_channels[None, :], mask=v_mask, other=0.0
+        )
         out = half_dot(p.to(v.dtype), v, out, WIDE)
     at_sink = tl.exp(sunk - most) / total
     if KEEP_SUMS:
@@ -118,7 +134,11 @@ def _attend(
         out += at_sink[:, None] * v.to(tl.float32)[None, :]
     out = tl.where((peak != peak), peak, out)  # a NaN anywhere in an image is one everywhere
     out_at = at.to(tl.int64)[:, None] * DV + out_channels[None, :]
-    tl.store(out_ptr + out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None] & (out_channels < DV)[None, :])
+    tl.store(
+        out_ptr + out_at,
+        out.to(out_ptr.dtype.element_ty),
+        mask=inside[:, None] & (out_channels < DV)[None, :],
+    )
 
 
 def launch(
@@ -138,7 +158,20 @@ def launch(
         "num_warps": config.warps, "num_stages": config.stages,
     }  # fmt: skip
     _scan[grid](
-        q, k, most, total, peak, queries, keys, d, h, *q.stride()[:3], *k.stride()[:3], factor, column, **options
+        q,
+        k,
+        most,
+        total,
+        peak,
+        queries,
+        keys,
+        d,
+        h,
+        *q.stride()[:3],
+        *k.stride()[:3],
+        factor,
+        column,
+        **options,
     )
     _attend[grid](
         q, k, v, out, most, total, peak.view(torch.float32), queries, keys, d, dv, h,

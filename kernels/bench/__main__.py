@@ -28,7 +28,9 @@ def main() -> int:
         draw(options.out / "kernels.csv", options.out)
         return 0
     if not torch.cuda.is_available():
-        sys.stderr.write("kernels.bench: timing needs a CUDA device, and there is none; tests run on the CPU\n")
+        sys.stderr.write(
+            "kernels.bench: timing needs a CUDA device, and there is none; tests run on the CPU\n"
+        )
         return 3
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

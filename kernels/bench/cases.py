@@ -55,7 +55,13 @@ class Timed:
     peer: bool = False
 
 
-IMAGES = [(2, 128, 320, 320, 3), (2, 64, 640, 640, 3), (2, 32, 1280, 1280, 3), (2, 32, 2560, 1280, 3), (2, 128, 320, 320, -3)]
+IMAGES = [
+    (2, 128, 320, 320, 3),
+    (2, 64, 640, 640, 3),
+    (2, 32, 1280, 1280, 3),
+    (2, 32, 2560, 1280, 3),
+    (2, 128, 320, 320, -3),
+]
 """(batch, side, channels in, channels out, kernel) of SDXL; a negative kernel has stride 2."""
 ATTENTION = [(2, 10, 4096, 4096, 64), (2, 20, 1024, 1024, 64), (2, 20, 1024, 77, 64)]
 """(batch, heads, queries, keys, channels) of SDXL."""
@@ -176,7 +182,11 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
                 timed.append(
                     Timed(
                         f"{label}: expand",
-                        [lambda w=weight: expand(w.packed, w.fine, k, GROUP, tail=w.tail, least=w.least).value],
+                        [
+                            lambda w=weight: (
+                                expand(w.packed, w.fine, k, GROUP, tail=w.tail, least=w.least).value
+                            )
+                        ],
                         None,
                         1.5 * n * k,
                         0,
@@ -256,16 +266,30 @@ def image(b: int, side: int, c: int, n: int, kernel: int, device: str = "cuda") 
     """Convolutions, and the norm before them, beside cuDNN and torch's steps."""
     random = torch.Generator(device).manual_seed(side + c)
     size, stride = abs(kernel), 1 if kernel > 0 else 2
-    x = torch.randn(b, c, side, side, generator=random, device=device).bfloat16().to(memory_format=torch.channels_last)
+    x = (
+        torch.randn(b, c, side, side, generator=random, device=device)
+        .bfloat16()
+        .to(memory_format=torch.channels_last)
+    )
     w = (torch.randn(n, c, size, size, generator=random, device=device) * 0.02).bfloat16()
     w = w.to(memory_format=torch.channels_last)
     bias, gamma, beta = (torch.randn(s, generator=random, device=device).bfloat16() for s in (n, c, c))
-    column, unit = torch.rand(n, generator=random, device=device) * 1e-2, torch.full((b,), 0.03, device=device)
+    column, unit = (
+        torch.rand(n, generator=random, device=device) * 1e-2,
+        torch.full((b,), 0.03, device=device),
+    )
     pixels = x.permute(0, 2, 3, 1).reshape(b, side * side, c)
     operations = 2.0 * b * (side // stride) ** 2 * n * c * size * size
     bytes8 = b * side * side * c + n * c * size * size + 2 * b * (side // stride) ** 2 * n
     timed = [
-        Timed("bf16", [lambda: torch.nn.functional.conv2d(x, w, bias, stride, size // 2)], None, 2 * bytes8, operations, "bf16")
+        Timed(
+            "bf16",
+            [lambda: torch.nn.functional.conv2d(x, w, bias, stride, size // 2)],
+            None,
+            2 * bytes8,
+            operations,
+            "bf16",
+        )
     ]
     shape = (b, side, side, c)
     for name, dtype in (("fp8", torch.float8_e4m3fn), ("int8", torch.int8)):
@@ -294,10 +318,14 @@ def image(b: int, side: int, c: int, n: int, kernel: int, device: str = "cuda") 
 
     def fused() -> Tensor:
         before = group_norm(pixels, 32, gamma, beta)
-        return quantize(pixels.flatten(0, 1), "e4m3_token", before=before, scale=sample_scale(pixels, before, 448)).codes
+        return quantize(
+            pixels.flatten(0, 1), "e4m3_token", before=before, scale=sample_scale(pixels, before, 448)
+        ).codes
 
     def given() -> Tensor:
-        return quantize(pixels.flatten(0, 1), "e4m3_token", before=group_norm(pixels, 32, gamma, beta), scale=unit).codes
+        return quantize(
+            pixels.flatten(0, 1), "e4m3_token", before=group_norm(pixels, 32, gamma, beta), scale=unit
+        ).codes
 
     elements = float(pixels.numel())
     timed.append(Timed("GroupNorm, SiLU, quantize: torch", [three], None, 5 * elements, 0, peer=True))
@@ -310,7 +338,8 @@ def attention(b: int, heads: int, queries: int, keys: int, d: int, device: str =
     """Attention with logarithmic probabilities beside torch's fused attention in 16 bit."""
     random = torch.Generator(device).manual_seed(queries + keys)
     q, k, v = (
-        torch.randn(b, heads, size, d, generator=random, device=device).bfloat16() for size in (queries, keys, keys)
+        torch.randn(b, heads, size, d, generator=random, device=device).bfloat16()
+        for size in (queries, keys, keys)
     )
     operations = 4.0 * b * heads * queries * keys * d
     bytes_ = 2.0 * b * heads * d * (2 * queries + 2 * keys)
@@ -327,6 +356,20 @@ def attention(b: int, heads: int, queries: int, keys: int, d: int, device: str =
     return [
         Timed("bf16", [sdpa], None, bytes_, operations, "bf16"),
         Timed("the same formula in torch", [eager], exact, bytes_, operations, "bf16", True),
-        Timed("log2 probabilities, 4 bits", [lambda: log_attention(q, k, v).value], exact, bytes_, 1.5 * operations, "bf16"),
-        Timed("log2 probabilities, sink apart", [lambda: log_attention(q, k, v, sink=0).value], None, bytes_, 1.5 * operations, "bf16"),
+        Timed(
+            "log2 probabilities, 4 bits",
+            [lambda: log_attention(q, k, v).value],
+            exact,
+            bytes_,
+            1.5 * operations,
+            "bf16",
+        ),
+        Timed(
+            "log2 probabilities, sink apart",
+            [lambda: log_attention(q, k, v, sink=0).value],
+            None,
+            bytes_,
+            1.5 * operations,
+            "bf16",
+        ),
     ]

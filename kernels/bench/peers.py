@@ -40,7 +40,7 @@ def peers(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
         name = f"humming int4 {f'g{group}' if group else 'channel'}, {kind or 'bf16'} input"
         try:
             calls = [lambda layer=layer: layer(x) for layer in made()]
-        except Exception as error:  # noqa: BLE001 - a peer that does not build is a row that says so
+        except Exception as error:
             text = f"{type(error).__name__}: {str(error)[:120]}"
             calls = [lambda text=text: _fail(text)]
         timed.append(Timed(name, calls, peer=True))

@@ -67,7 +67,11 @@ def _roofline(rows: list[dict[str, Any]], file: Path) -> Path:
     for peer, marker, label in (("0", "o", "here"), ("1", "x", "torch")):
         chosen = [r for r in rows if r["peer"] == peer and r["floor_us"] and float(r["floor_us"]) > 0]
         axes.scatter(
-            [float(r["floor_us"]) for r in chosen], [float(r["us"]) for r in chosen], marker=marker, s=18, label=label
+            [float(r["floor_us"]) for r in chosen],
+            [float(r["us"]) for r in chosen],
+            marker=marker,
+            s=18,
+            label=label,
         )
     ends = [0.5, 500]
     axes.plot(ends, ends, color="black", linewidth=0.8, label="floor")

@@ -64,7 +64,12 @@ def measure(shape: str, cases: Iterable[Timed], rep_ms: int) -> list[dict[str, A
 
 
 def bench(
-    out: Path, progress: Progress, budget_s: float = 600, rep_ms: int = 40, few: bool = False, others: bool = False
+    out: Path,
+    progress: Progress,
+    budget_s: float = 600,
+    rep_ms: int = 40,
+    few: bool = False,
+    others: bool = False,
 ) -> list[dict[str, Any]]:
     """Time everything and write `out` after every shape, so that a run that is cut keeps what it has.
 

@@ -25,7 +25,8 @@ def tuning_jobs(few: bool = False) -> list[Job]:
             ("quantize_plain", (m, k, 0)),
         ]
     images: list[Job] = [
-        ("conv2d", (b * (side // (1 if kernel > 0 else 2)) ** 2, n, c * kernel * kernel)) for b, side, c, n, kernel in IMAGES
+        ("conv2d", (b * (side // (1 if kernel > 0 else 2)) ** 2, n, c * kernel * kernel))
+        for b, side, c, n, kernel in IMAGES
     ]
     heads: list[Job] = [("log_attention", (queries, keys, d)) for _, _, queries, keys, d in ATTENTION]
     few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]

@@ -132,7 +132,9 @@ def _check(
     stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int],
 ) -> None:  # fmt: skip
     if x.dtype not in OPERANDS or weight.dtype != x.dtype:
-        raise ValueError(f"conv2d: codes must be int8 or float8_e4m3fn both, got {x.dtype} and {weight.dtype}")
+        raise ValueError(
+            f"conv2d: codes must be int8 or float8_e4m3fn both, got {x.dtype} and {weight.dtype}"
+        )
     if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[3]:
         raise ValueError(
             f"conv2d: codes must be (B, H, W, C) and (N, KH, KW, C), got {tuple(x.shape)} and {tuple(weight.shape)}"
@@ -140,7 +142,9 @@ def _check(
     if not (x.is_contiguous() and weight.is_contiguous()):
         raise ValueError("conv2d: codes must be contiguous with channels last")
     if x.dtype == torch.int8 and weight[0].numel() > LONGEST_INT_SUM:
-        raise ValueError(f"conv2d: int8 sums overflow above {LONGEST_INT_SUM} products, got {weight[0].numel()}")
+        raise ValueError(
+            f"conv2d: int8 sums overflow above {LONGEST_INT_SUM} products, got {weight[0].numel()}"
+        )
     if min(*stride, *dilation) < 1 or min(padding) < 0:
         raise ValueError(f"conv2d: bad stride {stride}, padding {padding} or dilation {dilation}")
     wanted = {"sample_scale": (sample_scale, x.shape[0]), "column_scale": (column_scale, weight.shape[0])}

@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels import paths
 from kernels.tuned.configs import Config
 from kernels.tuned.launching import allow_descriptors
 
@@ -19,7 +18,9 @@ from kernels.tuned.launching import allow_descriptors
 @triton.jit
 def _finished(total, unit, column_ptr, bias_ptr, columns, N, HAS_BIAS: tl.constexpr):
     inside = columns < N
-    out = total.to(tl.float32) * unit[:, None] * tl.load(column_ptr + columns, mask=inside, other=0.0)[None, :]
+    out = (
+        total.to(tl.float32) * unit[:, None] * tl.load(column_ptr + columns, mask=inside, other=0.0)[None, :]
+    )
     if HAS_BIAS:
         out += tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
     return out
@@ -43,7 +44,9 @@ def _conv_copied(
     column0 = tl.program_id(0) * BN
     x_desc = tl.make_tensor_descriptor(x_ptr, [B, H, W, C], [H * W * C, W * C, C, 1], [1, TH, TW, BK])
     w_desc = tl.make_tensor_descriptor(w_ptr, [N, KH * KW * C], [KH * KW * C, 1], [BN, BK])
-    out_desc = tl.make_tensor_descriptor(out_ptr, [B, OH, OW, N], [OH * OW * N, OW * N, N, 1], [1, TH, TW, BN])
+    out_desc = tl.make_tensor_descriptor(
+        out_ptr, [B, OH, OW, N], [OH * OW * N, OW * N, N, 1], [1, TH, TW, BN]
+    )
     total = tl.zeros((BM, BN), sum_type)
     depth = tl.cdiv(C, BK)
     for step in range(KH * KW * depth):
@@ -89,7 +92,9 @@ def _conv(
     unit = tl.load(sample_ptr + sample, mask=inside, other=0.0)
     out = _finished(total, unit, column_ptr, bias_ptr, columns, N, HAS_BIAS)
     out_at = pixel.to(tl.int64)[:, None] * N + columns[None, :]
-    tl.store(out_ptr + out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None] & (columns < N)[None, :])
+    tl.store(
+        out_ptr + out_at, out.to(out_ptr.dtype.element_ty), mask=inside[:, None] & (columns < N)[None, :]
+    )
 
 
 def launch(
@@ -122,7 +127,9 @@ def box(height: int, width: int, pixels: int) -> tuple[int, int]:
     return min(sizes, key=lambda s: (triton.cdiv(height, s[0]) * triton.cdiv(width, s[1]), abs(s[0] - s[1])))
 
 
-def copied(x: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], config: Config) -> bool:
+def copied(
+    x: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], config: Config
+) -> bool:
     """Whether the copy engine can walk these images."""
     aligned = x.shape[3] % 16 == 0 and out.shape[3] * out.element_size() % 16 == 0 and x.data_ptr() % 16 == 0
     return stride == (1, 1) and dilation == (1, 1) and aligned and not config.keep

@@ -47,11 +47,17 @@ def group_norm(
         For `kernels.rows.quantize` of ``x.flatten(0, 1)``.
     """
     if x.ndim != 3 or not x.is_contiguous() or x.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        raise ValueError(f"group_norm: x must be a contiguous float (B, HW, C), got {tuple(x.shape)} {x.dtype}")
+        raise ValueError(
+            f"group_norm: x must be a contiguous float (B, HW, C), got {tuple(x.shape)} {x.dtype}"
+        )
     if groups < 1 or x.shape[2] % groups or not x.shape[1]:
-        raise ValueError(f"group_norm: {x.shape[2]} channels of {x.shape[1]} pixels do not fall into {groups} groups")
+        raise ValueError(
+            f"group_norm: {x.shape[2]} channels of {x.shape[1]} pixels do not fall into {groups} groups"
+        )
     if (weight is None) != (bias is None) or (weight is not None and weight.shape != x.shape[2:]):
-        raise ValueError(f"group_norm: weight and bias must both have shape ({x.shape[2]},), or neither be given")
+        raise ValueError(
+            f"group_norm: weight and bias must both have shape ({x.shape[2]},), or neither be given"
+        )
     run = reference if paths.choose(path, x) == "reference" else _group_norm_op
     gain, offset = run(x, groups, weight, bias, eps)
     return Before("affine_silu" if silu else "affine", gain, offset, x.shape[1], eps)
@@ -92,7 +98,9 @@ def _empty(
 
 
 @operation(
-    "group_norm", "(Tensor x, int groups, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor)", _empty
+    "group_norm",
+    "(Tensor x, int groups, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor)",
+    _empty,
 )
 def _group_norm_op(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float

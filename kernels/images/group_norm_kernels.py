@@ -60,7 +60,9 @@ def _merge(
 
 
 @triton.jit
-def _largest(x_ptr, gain_ptr, offset_ptr, peak_ptr, HW, C, BP: tl.constexpr, BC: tl.constexpr, SILU: tl.constexpr):
+def _largest(
+    x_ptr, gain_ptr, offset_ptr, peak_ptr, HW, C, BP: tl.constexpr, BC: tl.constexpr, SILU: tl.constexpr
+):
     sample = tl.program_id(2)
     pixel = tl.program_id(0) * BP + tl.arange(0, BP)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
@@ -78,13 +80,21 @@ def _largest(x_ptr, gain_ptr, offset_ptr, peak_ptr, HW, C, BP: tl.constexpr, BC:
 
 
 def statistics(
-    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float, gain: Tensor, offset: Tensor
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    gain: Tensor,
+    offset: Tensor,
 ) -> None:
     """Write gain and offset (B, C) of a group norm of `x` (B, HW, C)."""
     b, hw, c = x.shape
     boxes = triton.cdiv(hw, PIXELS)
     mean = torch.empty(2, b, boxes, c, dtype=torch.float32, device=x.device)
-    _boxes[(boxes, triton.cdiv(c, CHANNELS), b)](x, mean[0], mean[1], hw, c, boxes, BP=PIXELS, BC=CHANNELS, num_warps=8)
+    _boxes[(boxes, triton.cdiv(c, CHANNELS), b)](
+        x, mean[0], mean[1], hw, c, boxes, BP=PIXELS, BC=CHANNELS, num_warps=8
+    )
     size = c // groups
     _merge[(groups, b)](
         mean[0], mean[1], x if weight is None else weight, x if bias is None else bias, gain, offset, hw, c, size,

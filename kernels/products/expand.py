@@ -63,7 +63,9 @@ def expand(
     return paths.Result(_expand_op(*arguments) if config is None else _run(*arguments, config), "triton")
 
 
-def _empty(packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, least: int) -> Tensor:
+def _empty(
+    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, least: int
+) -> Tensor:
     dtype = torch.float8_e4m3fn if fine.dtype == torch.int8 else torch.int8
     return packed.new_empty(
         packed.shape[0], padded_columns(k) + (0 if tail is None else tail.shape[1]), dtype=dtype
@@ -71,14 +73,24 @@ def _empty(packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail:
 
 
 @operation(
-    "expand", "(Tensor packed, Tensor fine, int k, int group, bool signed, Tensor? tail, int least) -> Tensor", _empty
+    "expand",
+    "(Tensor packed, Tensor fine, int k, int group, bool signed, Tensor? tail, int least) -> Tensor",
+    _empty,
 )
-def _expand_op(packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, least: int) -> Tensor:
+def _expand_op(
+    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, least: int
+) -> Tensor:
     return _run(packed, fine, k, group, signed, tail, least, None)
 
 
 def _run(
-    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, least: int,
+    packed: Tensor,
+    fine: Tensor,
+    k: int,
+    group: int,
+    signed: bool,
+    tail: Tensor | None,
+    least: int,
     config: Config | None,
 ) -> Tensor:
     from kernels.products.expand_kernels import launch

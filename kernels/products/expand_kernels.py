@@ -10,7 +10,6 @@ from kernels import paths
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import to_e4m3
 
-
 LEAST_BY_TABLE = -6
 """Below this exponent codes times 2^e are subnormal, and the table of their bytes does not hold."""
 
@@ -125,7 +124,14 @@ def launch(
     n, row_bytes = packed.shape
     bytes_ = min(max(config.block_k // 2, group // 2), triton.next_power_of_2(max(row_bytes, group // 2)))
     chunks = triton.cdiv(row_bytes, bytes_) + (tail is not None)
-    words = signed and fine.dtype.is_signed and least >= LEAST_BY_TABLE and k % 16 == 0 and group % 8 == 0 and not paths.INTERPRETED
+    words = (
+        signed
+        and fine.dtype.is_signed
+        and least >= LEAST_BY_TABLE
+        and k % 16 == 0
+        and group % 8 == 0
+        and not paths.INTERPRETED
+    )
     _expand[(triton.cdiv(n, config.block_n), chunks)](
         packed, fine, packed if tail is None else tail, out, n, row_bytes, fine.shape[1], k, padded, out.stride(0),
         GROUP=group, SIGNED=signed, POW2=fine.dtype.is_signed, TAIL=0 if tail is None else tail.shape[1],

@@ -135,7 +135,9 @@ def prepare(
 
 def decoded(weight: LowRankWeight, path: paths.Path = "auto") -> LowRankWeight:
     """Return the same weight with its operand kept: 8 bits a weight in memory, nothing to decode per call."""
-    operand = expand(weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, weight.least, path)
+    operand = expand(
+        weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, weight.least, path
+    )
     return replace(weight, operand=operand.value)
 
 
@@ -166,7 +168,14 @@ def lowrank_linear(x: Tensor, weight: LowRankWeight, path: paths.Path = "auto") 
     operand = weight.operand
     if operand is None:
         operand = expand(
-            weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, weight.least, path
+            weight.packed,
+            weight.fine,
+            weight.in_features,
+            weight.group,
+            True,
+            weight.tail,
+            weight.least,
+            path,
         ).value
     out = gemm(
         codes.codes,

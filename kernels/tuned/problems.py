@@ -153,7 +153,10 @@ def _convolution(shape: Shape, codes: Callable[..., Tensor], scale: Callable[[in
     """A 3x3 convolution of two square images with as many sums; 2 side^2, N, 9 C."""
     pixels, n, depth = shape
     side, c = round((pixels // 2) ** 0.5), depth // 9
-    x, weight = codes(2 * side * side, c, True).reshape(2, side, side, c), codes(n, depth, True).reshape(n, 3, 3, c)
+    x, weight = (
+        codes(2 * side * side, c, True).reshape(2, side, side, c),
+        codes(n, depth, True).reshape(n, 3, 3, c),
+    )
     arguments = (x, scale(2), weight, scale(n), None, (1, 1), (1, 1))
     return Problem(
         [lambda config: conv2d(*arguments, path="triton", config=config).value],

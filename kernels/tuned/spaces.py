@@ -85,7 +85,14 @@ _CONV = [
 ]
 _ATTENTION = [
     Config(queries, keys, 64, stages, warps)
-    for queries, keys, stages, warps in ((128, 64, 3, 4), (128, 64, 3, 8), (64, 64, 3, 4), (128, 128, 2, 8), (64, 32, 4, 4), (64, 128, 2, 4))
+    for queries, keys, stages, warps in (
+        (128, 64, 3, 4),
+        (128, 64, 3, 8),
+        (64, 64, 3, 4),
+        (128, 128, 2, 8),
+        (64, 32, 4, 4),
+        (64, 128, 2, 4),
+    )
 ]
 
 SPACES: dict[str, list[Config]] = {

@@ -15,7 +15,8 @@ from quant.formats.grids import Params
 from quant.formats.quantizer import Quantizer
 from quant.formats.scales import fine_values
 from quant.layers.lowbit import gemm
-from quant.layers.native import PRODUCTS, fit, run_native
+from quant.layers.native.fits import PRODUCTS, fit
+from quant.layers.native.run import run_native
 
 if TYPE_CHECKING:
     from quant.layers.quantized import QuantLayer

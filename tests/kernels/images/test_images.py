@@ -63,7 +63,9 @@ def norms(dtype: torch.dtype, device: str) -> None:
                 torch.testing.assert_close(sample_scale(x, exact, top, "triton"), scale, rtol=1e-2, atol=0)
                 options = {"bits": 8, "before": exact, "scale": scale}
                 left = quantize(x.flatten(0, 1), kind, path="reference", **options)
-                right = quantize(x.flatten(0, 1), kind, path="triton", **options, config=Config(16, 1, 64, 3, 4))
+                right = quantize(
+                    x.flatten(0, 1), kind, path="triton", **options, config=Config(16, 1, 64, 3, 4)
+                )
                 assert (left.codes.float() - right.codes.float()).norm() < 2e-2 * left.codes.float().norm()
 
 
@@ -99,7 +101,9 @@ def test_a_nan_makes_its_image_nan_and_no_other() -> None:
     scale = sample_scale(x, before, 127)
     rows = quantize(x.flatten(0, 1), "int_token", 8, before=before, scale=scale)
     image = rows.codes[:, :8].reshape(2, 4, 4, 8).contiguous()
-    out = conv2d(image, scale, codes(4, 3, 3, 8, fp8=False, device="cpu"), torch.ones(4), padding=(1, 1)).value
+    out = conv2d(
+        image, scale, codes(4, 3, 3, 8, fp8=False, device="cpu"), torch.ones(4), padding=(1, 1)
+    ).value
     assert out[1].isnan().all() and not out[0].isnan().any()
 
 

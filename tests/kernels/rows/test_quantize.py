@@ -130,7 +130,11 @@ def fused(kind: str, dtype: torch.dtype, device: str) -> None:
         exact = quantize(x, "int_group", path="reference", **options)
         ours = quantize(x, "int_group", path="triton", config=Config(16, 1, 64, 3, 4, keep=keep), **options)
         left, right = (rows.codes.float() * rows.scale[:, None] for rows in (exact, ours))
-        assert (left - right).norm() < (8e-2 if dtype == torch.bfloat16 else 1e-2) * left.norm(), (kind, dtype, k)
+        assert (left - right).norm() < (8e-2 if dtype == torch.bfloat16 else 1e-2) * left.norm(), (
+            kind,
+            dtype,
+            k,
+        )
         assert (exact.low.float() - ours.low.float()).norm() < 1e-2 * exact.low.float().norm() + 1e-6
 
 

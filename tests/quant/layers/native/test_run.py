@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import quant.layers.native as native
+import quant.layers.native.run as native
 from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
@@ -16,7 +16,7 @@ from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Clock, Schedule
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
-from quant.layers.native import fit
+from quant.layers.native.fits import fit
 from quant.layers.quantized import QuantLayer, make
 from quant.layers.rotations import Rotate
 
