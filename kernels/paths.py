@@ -27,7 +27,7 @@ HAS_TRITON = find_spec("triton") is not None
 """Whether the triton package is installed (it is not imported)."""
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Whether Triton runs on the CPU, one program after the other; Triton itself looks once, when it is imported."""
+"""Whether Triton runs on the CPU, one program after the other; Triton looks once, when imported."""
 
 
 FLOAT8 = (8, 9)

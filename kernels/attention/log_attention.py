@@ -5,8 +5,8 @@
     out = A_q,sink v_sink + sum over the other keys of A'_qk v_k
 
 `last` is 2^bits - 1 and `step` the octaves over it. With a step of 1 every 2^-n is exact in 16 bit, so the
-product runs on tensor cores without a second rounding; other steps round 2^(-n step) to the type of the values.
-With `keep_sums` each query's rounded probabilities are scaled back to the sum they had.
+product runs on tensor cores without a second rounding; other steps round 2^(-n step) to the type of the
+values. With `keep_sums` each query's rounded probabilities are scaled back to the sum they had.
 """
 
 from __future__ import annotations

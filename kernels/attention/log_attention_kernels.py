@@ -1,9 +1,12 @@
 """Triton kernels of `log_attention`: the scale of an image needs every probability first, hence two walks.
 
-1. `_scan` keeps, for each query, the largest logit, the sum of exponentials and the largest logit beside the sink's,
+1. `_scan` keeps, for each query, the largest logit, the sum of exponentials and the largest logit beside the
+sink's,
    and raises the image's largest probability (as bits, whose maximum does not depend on the order).
-2. `_attend` makes the logits again, rounds their probabilities to powers of two, which 16-bit numbers hold exactly,
-   and multiplies them by the values; the scale meets the finished sum, and the sink's column is a term of its own.
+2. `_attend` makes the logits again, rounds their probabilities to powers of two, which 16-bit numbers hold
+exactly,
+   and multiplies them by the values; the scale meets the finished sum, and the sink's column is a term of
+   its own.
 """
 
 from __future__ import annotations
@@ -176,6 +179,7 @@ def launch(
     _attend[grid](
         q, k, v, out, most, total, peak.view(torch.float32), queries, keys, d, dv, h,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], factor, column, step,
-        LAST=float(last), KEEP_SUMS=keep_sums, HAS_SINK=sink is not None, BV=max(16, triton.next_power_of_2(dv)),
+        LAST=float(last), KEEP_SUMS=keep_sums, HAS_SINK=sink is not None, BV=max(16,
+        triton.next_power_of_2(dv)),
         **options,
     )  # fmt: skip

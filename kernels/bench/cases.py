@@ -106,8 +106,10 @@ def products(
     ours = [
         Timed(f"gemm {name}", [lambda: gemm(a, row, b, column, bias).value], exact, bytes8, operations, name),
         Timed(
-            f"gemm {name} + rank {RANK} in the epilogue", [lambda: gemm(a, row, b, column, bias, low, up).value],
-            lambda: exact() + low[:ROWS].double() @ up.double().T, bytes8, operations + 2.0 * m * n * RANK, name,
+            f"gemm {name} + rank {RANK} in the epilogue", [lambda: gemm(a, row, b, column, bias, low,
+            up).value],
+            lambda: exact() + low[:ROWS].double() @ up.double().T, bytes8, operations + 2.0 * m * n * RANK,
+            name,
         ),
     ]  # fmt: skip
     if fp8:

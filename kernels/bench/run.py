@@ -1,4 +1,4 @@
-"""Time the cases and write CSV: one row a thing, each beside the 16-bit product of its shape in the same run."""
+"""Time the cases and write CSV, each beside the 16-bit product of its shape in the same run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from kernels.bench.peers import peers
 from kernels.tuned.timing import graph_us
 
 COLUMNS = [
-    "shape", "what", "peer", "us", "ratio", "tflops", "error", "floor_us", "bf16_us", "device", "torch", "triton", "note",
+    "shape", "what", "peer", "us", "ratio", "tflops", "error", "floor_us", "bf16_us", "device", "torch",
+    "triton", "note",
 ]  # fmt: skip
 MEMORY = 4.3e12
 """Bytes a second of a device-to-device copy on an H200, read and written counted."""

@@ -100,8 +100,8 @@ def _empty(
 
 @operation(
     "conv2d",
-    "(Tensor x, Tensor sample_scale, Tensor weight, Tensor column_scale, Tensor? bias, int[] stride, int[] padding, "
-    "int[] dilation, ScalarType dtype) -> Tensor",
+    "(Tensor x, Tensor sample_scale, Tensor weight, Tensor column_scale, Tensor? bias, int[] stride, "
+    "int[] padding, int[] dilation, ScalarType dtype) -> Tensor",
     _empty,
 )
 def _conv2d_op(
@@ -137,7 +137,8 @@ def _check(
         )
     if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[3]:
         raise ValueError(
-            f"conv2d: codes must be (B, H, W, C) and (N, KH, KW, C), got {tuple(x.shape)} and {tuple(weight.shape)}"
+            "conv2d: codes must be (B, H, W, C) and (N, KH, KW, C), "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
         )
     if not (x.is_contiguous() and weight.is_contiguous()):
         raise ValueError("conv2d: codes must be contiguous with channels last")

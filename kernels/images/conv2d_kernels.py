@@ -1,8 +1,8 @@
 """Triton kernels of `conv2d`: implicit matrix products over channels-last images.
 
-`_conv_copied` moves boxes of pixels with the copy engine: a tap of the kernel is the same box, shifted, and what
-lies outside the image arrives as zero. That needs stride 1. `_conv` gathers pixels through pointers and takes any
-stride, padding and kernel.
+`_conv_copied` moves boxes of pixels with the copy engine: a tap of the kernel is the same box, shifted, and
+what lies outside the image arrives as zero. That needs stride 1. `_conv` gathers pixels through pointers and
+takes any stride, padding and kernel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def _finished(total, unit, column_ptr, bias_ptr, columns, N, HAS_BIAS: tl.conste
 @triton.jit
 def _conv_copied(
     x_ptr, w_ptr, out_ptr, sample_ptr, column_ptr, bias_ptr, B, H, W, C, N, OH, OW, pad_h, pad_w,
-    KH: tl.constexpr, KW: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     whole: tl.constexpr = x_ptr.dtype.element_ty == tl.int8
@@ -66,7 +67,8 @@ def _conv_copied(
 def _conv(
     x_ptr, w_ptr, out_ptr, sample_ptr, column_ptr, bias_ptr, H, W, C, N, OH, OW, pixels, stride_h, stride_w,
     pad_h, pad_w, dilation_h, dilation_w,
-    KH: tl.constexpr, KW: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, HAS_BIAS: tl.constexpr,
+    KH: tl.constexpr, KW: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
     whole: tl.constexpr = x_ptr.dtype.element_ty == tl.int8
     sum_type: tl.constexpr = tl.int32 if whole else tl.float32

@@ -1,10 +1,11 @@
-"""Group norm before quantization: its statistics as a gain and an offset a channel, and the largest value after it.
+"""Group norm before quantization: its statistics as a gain and an offset, and the largest value after it.
 
     gain_bc = weight_c / sqrt(variance_bg + eps),   offset_bc = bias_c - mean_bg gain_bc
 
 `kernels.rows.quantize` with ``Before("affine_silu", gain, offset, rows=H W)`` then writes codes without the
-16-bit result ever being written: 2 + 2 + 1 bytes an element (4 + 1 with a scale an image) for the 13 of norm, SiLU
-and quantization one after the other. Means and spreads are merged exactly (Chan), never as differences of squares.
+16-bit result ever being written: 2 + 2 + 1 bytes an element (4 + 1 with a scale an image) for the 13 of
+norm, SiLU and quantization one after the other. Means and spreads are merged exactly (Chan), never as
+differences of squares.
 """
 
 from __future__ import annotations

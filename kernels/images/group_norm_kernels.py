@@ -97,7 +97,8 @@ def statistics(
     )
     size = c // groups
     _merge[(groups, b)](
-        mean[0], mean[1], x if weight is None else weight, x if bias is None else bias, gain, offset, hw, c, size,
+        mean[0], mean[1], x if weight is None else weight, x if bias is None else bias, gain, offset, hw, c,
+        size,
         boxes, eps, BP=PIXELS, BB=triton.next_power_of_2(boxes), BC=triton.next_power_of_2(size),
         HAS_WEIGHT=weight is not None, num_warps=4,
     )  # fmt: skip

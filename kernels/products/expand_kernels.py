@@ -41,7 +41,7 @@ def _signs(selector):
 
 @triton.jit
 def _four(selector, raised):
-    """Four e4m3 numbers code 2^e from four packed codes; `raised` is 8 (e + 6), which must not be negative."""
+    """Four e4m3 numbers code 2^e from four packed codes; `raised` is 8 (e + 6), not negative."""
     three = selector & 0x7777
     negative = _signs(selector)
     positive = _positive(three)
@@ -101,7 +101,7 @@ def _by_words(
     packed_ptr, out_ptr, fine, rows, inside, chunk, row_bytes, out_stride,
     GROUP: tl.constexpr, BN: tl.constexpr, BYTES: tl.constexpr,
 ):  # fmt: skip
-    """Eight codes at a time by table look-up in registers: a third of the instructions of arithmetic on floats."""
+    """Eight codes at a time by table look-up in registers: a third of the instructions of floats."""
     WORD: tl.constexpr = BYTES // 4
     at = chunk * WORD + tl.arange(0, WORD)
     packed = packed_ptr.to(tl.pointer_type(tl.int32)) + rows.to(tl.int64)[:, None] * (row_bytes // 4)
@@ -117,10 +117,11 @@ def _by_words(
 
 
 def launch(
-    packed: Tensor, fine: Tensor, out: Tensor, tail: Tensor | None, k: int, padded: int, group: int, signed: bool,
+    packed: Tensor, fine: Tensor, out: Tensor, tail: Tensor | None, k: int, padded: int, group: int,
+    signed: bool,
     least: int, config: Config,
 ) -> None:  # fmt: skip
-    """Run the kernel into `out`; see `kernels.products.expand`. block_k is codes, block_n rows of a program."""
+    """Run the kernel into `out`; `block_k` is codes, `block_n` rows of a program."""
     n, row_bytes = packed.shape
     bytes_ = min(max(config.block_k // 2, group // 2), triton.next_power_of_2(max(row_bytes, group // 2)))
     chunks = triton.cdiv(row_bytes, bytes_) + (tail is not None)
@@ -133,7 +134,8 @@ def launch(
         and not paths.INTERPRETED
     )
     _expand[(triton.cdiv(n, config.block_n), chunks)](
-        packed, fine, packed if tail is None else tail, out, n, row_bytes, fine.shape[1], k, padded, out.stride(0),
+        packed, fine, packed if tail is None else tail, out, n, row_bytes, fine.shape[1], k, padded,
+        out.stride(0),
         GROUP=group, SIGNED=signed, POW2=fine.dtype.is_signed, TAIL=0 if tail is None else tail.shape[1],
         BN=config.block_n, BYTES=bytes_, WORDS=words, WIDE=paths.INTERPRETED, num_warps=config.warps,
     )  # fmt: skip

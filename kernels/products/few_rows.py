@@ -2,10 +2,12 @@
 
     out_mn = column_n sum_g scale_ng sum_(k in g) code_nk x_mk + bias_n
 
-For layers that see one token or a few (modulation, time embeddings, keys and values of short prompts) the time
-is that of reading the weight: N K / 2 bytes. Sums are float32 and the same whatever the order of programs.
+For layers that see one token or a few (modulation, time embeddings, keys and values of short prompts) the
+time is that of reading the weight: N K / 2 bytes. Sums are float32 and the same whatever the order of
+programs.
 
-Layout: row-major, two codes a byte, even k in the low nibble, two's complement; the last group may be incomplete.
+Layout: row-major, two codes a byte, even k in the low nibble, two's complement; the last group may be
+incomplete.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def few_rows(
         return paths.Result(reference(x, packed, scale, group, column_scale, bias), "reference")
     if x.dtype not in HALVES or group < 32 or group & (group - 1):
         raise ValueError(
-            "few_rows: the Triton path takes bfloat16 or float16 inputs and groups of a power of two from 32, "
+            "few_rows: the Triton path takes bfloat16 or float16 and groups of a power of two from 32, "
             f"got {x.dtype} and {group}"
         )
     arguments = (x, packed, scale, group, column_scale, bias)
@@ -117,8 +119,8 @@ def _check(
         or tuple(scale.shape) != (n, groups)
     ):
         raise ValueError(
-            f"few_rows: K = {k} in groups of {group} needs {packing.packed_bytes(k, 4)} bytes and {groups} scales "
-            f"a row, got {tuple(packed.shape)} {packed.dtype} and {tuple(scale.shape)}"
+            f"few_rows: K = {k} in groups of {group} needs {packing.packed_bytes(k, 4)} bytes and "
+            f"{groups} scales a row, got {tuple(packed.shape)} {packed.dtype} and {tuple(scale.shape)}"
         )
     for name, tensor in (("column_scale", column_scale), ("bias", bias)):
         if tensor is not None and tuple(tensor.shape) != (n,):

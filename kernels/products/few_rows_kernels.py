@@ -1,9 +1,9 @@
 """Triton kernel of `few_rows`: the weight streams through the tensor cores as their first operand.
 
-With a handful of rows the time is that of reading the weight, so codes go from memory to registers once and the
-input is the small side. Bytes hold an even and an odd column; each half is multiplied by the matching columns of
-the input, so that no shuffle puts them in order. Group scales meet the finished sum of their group: that is
-`BN` by rows products for `BN` by group codes.
+With a handful of rows the time is that of reading the weight, so codes go from memory to registers once and
+the input is the small side. Bytes hold an even and an odd column; each half is multiplied by the matching
+columns of the input, so that no shuffle puts them in order. Group scales meet the finished sum of their
+group: that is `BN` by rows products for `BN` by group codes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from kernels.tuned.dots import half_dot
 def _halves(byte, BF16: tl.constexpr, WIDE: tl.constexpr):
     """Low and high nibbles, two's complement, as numbers of 16 bits.
 
-    With 0x43 above it, a byte n < 128 is 128 + n in bfloat16; with 0x64 it is 1024 + n in float16. So a number is
-    put together from two bytes and the offset taken away, exactly: 12 instructions for eight codes.
+    With 0x43 above it, a byte n < 128 is 128 + n in bfloat16; with 0x64 it is 1024 + n in float16. So a
+    number is put together from two bytes and the offset taken away, exactly: 12 instructions for eight codes.
     """
     if WIDE:
         wide = byte.to(tl.int32) ^ 0x88
@@ -65,8 +65,10 @@ def _pairs(word, BF16: tl.constexpr):
 
 @triton.jit
 def _few_rows(
-    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, M, N, K, row_bytes, groups, x_stride, per_split,
-    GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
+    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, M, N, K, row_bytes, groups, x_stride,
+    per_split,
+    GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SPLIT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = GROUP // 2
@@ -138,7 +140,8 @@ def _sum_splits(
 
 
 def launch(
-    x: Tensor, packed: Tensor, scale: Tensor, column: Tensor | None, bias: Tensor | None, out: Tensor, group: int,
+    x: Tensor, packed: Tensor, scale: Tensor, column: Tensor | None, bias: Tensor | None, out: Tensor,
+    group: int,
     config: Config,
 ) -> None:  # fmt: skip
     """Run the kernel into `out`; see `kernels.products.few_rows`."""

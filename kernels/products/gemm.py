@@ -2,8 +2,8 @@
 
     out_mn = (sum_k a_mk b_nk) row_scale_m column_scale_n + bias_n + sum_r low_mr up_nr
 
-Codes of fewer bits times small exact group scales are 8-bit operands, too (`kernels.products.expand`), so this
-is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K <= 2^17). float8 sums are kept by
+Codes of fewer bits times small exact group scales are 8-bit operands, too (`kernels.products.expand`), so
+this is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K <= 2^17). float8 sums are kept by
 Hopper's tensor cores with about 14 bits, as in torch's ``use_fast_accum``; the reference sums in float64.
 
 Reads M K + N K bytes and M + N scales (and (M + N) R elements of the branch), writes M N elements; 2 M N K

@@ -37,7 +37,8 @@ def _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS: tl.constexpr):
 
 @triton.jit
 def _scaled(
-    total, row_scale, column_scale, bias, low, up, HAS_BIAS: tl.constexpr, RANK: tl.constexpr, WIDE: tl.constexpr
+    total, row_scale, column_scale, bias, low, up, HAS_BIAS: tl.constexpr, RANK: tl.constexpr,
+    WIDE: tl.constexpr
 ):  # fmt: skip
     out = total.to(tl.float32) * row_scale[:, None] * column_scale[None, :]
     if HAS_BIAS:
@@ -73,7 +74,8 @@ def _stored(
 
 @triton.jit
 def _gemm(
-    a_ptr, b_ptr, out_ptr, low_ptr, up_ptr, row_ptr, column_ptr, bias_ptr, M, N, K, a_stride, b_stride, out_stride,
+    a_ptr, b_ptr, out_ptr, low_ptr, up_ptr, row_ptr, column_ptr, bias_ptr, M, N, K, a_stride, b_stride,
+    out_stride,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP_M: tl.constexpr, PROGRAMS: tl.constexpr,
     HALVES: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr,
     COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, EARLY: tl.constexpr, WIDE: tl.constexpr,
@@ -154,10 +156,12 @@ def launch(
         allow_descriptors()
     _gemm[(min(programs, tiles),)](
         a, b, out, a if low is None else low, a if up is None else up,
-        row_scale, column_scale, row_scale if bias is None else bias, m, n, k, a.stride(0), b.stride(0), out.stride(0),
+        row_scale, column_scale, row_scale if bias is None else bias, m, n, k, a.stride(0), b.stride(0),
+        out.stride(0),
         BM=config.block_m, BN=config.block_n, BK=config.block_k, GROUP_M=config.group_m, PROGRAMS=programs,
         HALVES=config.halves, RANK=rank, HAS_BIAS=bias is not None,
-        COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and not paths.INTERPRETED, WIDE=paths.INTERPRETED,
+        COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and not paths.INTERPRETED,
+        WIDE=paths.INTERPRETED,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 

@@ -9,8 +9,8 @@ Two launches, and a third that decodes the weight (once a forward, or never wher
 3. `kernels.products.gemm`: full-rate product; scales, bias and up-projection in the epilogue.
 
 With power-of-two group scales the branch lies in columns of the operands (see `kernels.rows.quantize`), with
-integer ones it is a product in the epilogue. Numerics: codes are computed in float32 from an unrounded smoothed
-input; sums are those of `gemm`.
+integer ones it is a product in the epilogue. Numerics: codes are computed in float32 from an unrounded
+smoothed input; sums are those of `gemm`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 BEFORE = {
-    "none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "geglu": 4, "layer_norm": 5, "affine": 6, "affine_silu": 7,
+    "none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "geglu": 4, "layer_norm": 5, "affine": 6,
+    "affine_silu": 7,
 }  # fmt: skip
 _WITH_GAIN = ("layer_norm", "affine", "affine_silu")
 

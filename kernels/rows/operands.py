@@ -1,8 +1,8 @@
 """Operands of 8-bit products: their padding, and a low-rank branch as columns of e4m3.
 
 A 16-bit number is the sum of two e4m3 numbers (4 + 4 significant bits), so ``low up^T`` is
-``[h h r r] [h r h r]^T`` of columns appended to both operands: one more tile of depth for rank 32, and no step
-of its own in the product's epilogue.
+``[h h r r] [h r h r]^T`` of columns appended to both operands: one more tile of depth for rank 32, and no
+step of its own in the product's epilogue.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 E4M3_MAX = 448.0
 ALIGNMENT = 16
-"""Columns of an operand are padded with zeros to a multiple of this, so that the copy engine can fetch rows."""
+"""Columns of an operand are padded with zeros to a multiple of this, for the copy engine."""
 LEAST_RANK = 16
 
 

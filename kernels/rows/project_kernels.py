@@ -1,8 +1,10 @@
 """Triton kernels of the two-launch form of `quantize`: for many rows and a branch.
 
-1. `_project` walks tiles of the input through the copy engine: products with the down-projection on the tensor
+1. `_project` walks tiles of the input through the copy engine: products with the down-projection on the
+tensor
    cores, largest values beside them. A sum over K may be split among programs, each writes what it found.
-2. `_encode` sees each tile once: it adds up what the first launch wrote for its rows, in order, and writes codes.
+2. `_encode` sees each tile once: it adds up what the first launch wrote for its rows, in order, and writes
+codes.
 
 Memory is read once (the second launch finds the input in the cache where it fits).
 """
@@ -54,12 +56,14 @@ def _project(
 
 @triton.jit
 def _encode(
-    x_ptr, inverse_ptr, low_ptr, peak_ptr, code_ptr, scale_ptr, out_ptr, M, K, K_PAD, x_stride, code_stride, shift,
+    x_ptr, inverse_ptr, low_ptr, peak_ptr, code_ptr, scale_ptr, out_ptr, M, K, K_PAD, x_stride, code_stride,
+    shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, SPLIT: tl.constexpr,
     HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    # columns are the fast axis of the grid: neighbours share rows, and the last rows read are still in the cache
+    # columns are the fast axis of the grid: neighbours share rows, and the last rows read are still in the
+    # cache
     rows = (tl.num_programs(1) - 1 - tl.program_id(1)) * BM + tl.arange(0, BM)
     inside = rows < M
     k = tl.program_id(0) * BK + tl.arange(0, BK)
@@ -141,7 +145,8 @@ def project(
 
 
 def encode(
-    x: Tensor, inverse: Tensor | None, low: Tensor, peak: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
+    x: Tensor, inverse: Tensor | None, low: Tensor, peak: Tensor, codes: Tensor, scale: Tensor,
+    out: Tensor | None,
     kind: str, limits: tuple[int, int, int], group: int, shift: float, padded: int, config: Config,
 ) -> None:  # fmt: skip
     """Write codes, scales and (where it is not appended) the branch, from what `project` found."""

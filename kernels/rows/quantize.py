@@ -2,17 +2,17 @@
 
     y = (before(x) + shift) / smooth,      row scale s_m from max_k |y_mk|,      low = before(x) down^T
 
-=============  =====================================================================  ===========================
-kind           operand                                                                row scale
-=============  =====================================================================  ===========================
-``int_token``  round(y / s), int8, codes of `bits` bits                               max / q
-``int_group``  4-bit code times m = 1..15 (nearest) of its group, int8                max / 7 / 15
-``pow2_group`` 4-bit code times 2^k (nearest), k = -9..6, of its group, e4m3          max / 7 / 64
-``e4m3_token`` y / s rounded to float8 e4m3                                           max / 448
-=============  =====================================================================  ===========================
+==============  ===================================================================  ================
+kind            operand                                                             row scale
+==============  ===================================================================  ================
+``int_token``   round(y / s), int8, codes of `bits` bits                            max / q
+``int_group``   4-bit code times m = 1..15 (nearest) of its group, int8             max / 7 / 15
+``pow2_group``  4-bit code times 2^k (nearest), k = -9..6, of its group, e4m3       max / 7 / 64
+``e4m3_token``  y / s rounded to float8 e4m3                                        max / 448
+==============  ===================================================================  ================
 
-Unsigned 4-bit codes 0..15 (for values with a lower bound, lifted by `shift`) leave m <= 8 and k <= 4. A row of
-zeros gets scale 1. A row that holds a NaN or an infinity gets that as its scale, so its products are NaN.
+Unsigned 4-bit codes 0..15 (for values with a lower bound, lifted by `shift`) leave m <= 8 and k <= 4. A row
+of zeros gets scale 1. A row that holds a NaN or an infinity gets that as its scale, so its products are NaN.
 
 For e4m3 kinds the branch is appended to the codes (`kernels.rows.operands`), in units of the row; a row whose
 branch would leave e4m3 gets a unit 2^j coarser, which changes no code.
@@ -91,8 +91,8 @@ def quantize(
     unsigned : bool
         Codes 0..15; group kinds only.
     down : tensor of shape (R, K), optional
-        Down-projection of the branch, of the type of `x`; R a power of two from 16. For e4m3 kinds it must come
-        from `branch_columns`, and the branch is appended to the codes.
+        Down-projection of the branch, of the type of `x`; R a power of two from 16. For e4m3 kinds it must
+        come from `branch_columns`, and the branch is appended to the codes.
     path : str in {"auto", "reference", "triton"}
     before : Before
     scale : float32 tensor of shape (ceil(M / before.rows),), optional
@@ -104,7 +104,8 @@ def quantize(
     _check(x, kind, bits, group, inverse_smooth, unsigned, down, before, scale)
     if paths.choose(path, x, paths.FLOAT8 if kind in APPENDED else (8, 0)) == "reference":
         found = reference(
-            before.reference(x), kind, _limits(kind, bits, unsigned), group, inverse_smooth, shift, down, scale,
+            before.reference(x), kind, _limits(kind, bits, unsigned), group, inverse_smooth, shift, down,
+            scale,
             before.rows,
         )  # fmt: skip
         return Rows(*found, "reference")
@@ -138,8 +139,9 @@ def _empty(
 
 @operation(
     "quantize",
-    "(Tensor x, str kind, int bits, int group, Tensor? inverse_smooth, float shift, bool unsigned, Tensor? down, "
-    "str before, Tensor? gain, Tensor? offset, int rows, float eps, Tensor? scale) -> (Tensor, Tensor, Tensor)",
+    "(Tensor x, str kind, int bits, int group, Tensor? inverse_smooth, float shift, bool unsigned, "
+    "Tensor? down, str before, Tensor? gain, Tensor? offset, int rows, float eps, Tensor? scale) "
+    "-> (Tensor, Tensor, Tensor)",
     _empty,
 )
 def _quantize_op(
@@ -183,7 +185,8 @@ def _run(
     if down is not None and config is None and before == "none" and m >= TWO_LAUNCHES_FROM and fits(x, down):
         partial, peak = project(x, inverse_smooth, down, shift, lookup("project", (m, k, rank), x.device))
         encode(
-            x, inverse_smooth, partial, peak, codes, found, low if low.shape[1] else None, kind, limits, group, shift,
+            x, inverse_smooth, partial, peak, codes, found, low if low.shape[1] else None, kind, limits,
+            group, shift,
             padded_columns(k), lookup("encode", (m, k, rank), x.device),
         )  # fmt: skip
     elif m:

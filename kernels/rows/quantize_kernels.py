@@ -1,8 +1,8 @@
 """Triton kernel of `quantize`: what comes before, smoothing, scales, codes and the branch's down-projection.
 
-A program owns whole rows. It walks their columns once for the statistics of a layer norm (if there is one), once
-for the largest value and the product with the down-projection, and once for the codes. What a walk read stays in
-registers (`KEEP`) or is read again from the cache.
+A program owns whole rows. It walks their columns once for the statistics of a layer norm (if there is one),
+once for the largest value and the product with the down-projection, and once for the codes. What a walk read
+stays in registers (`KEEP`) or is read again from the cache.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: 
     if HAS_SHIFT:
         y = tl.where((k < K)[None, :], y + shift, 0.0)
     if HAS_SMOOTH:
-        # as a whole tile: a vector would change its layout through shared memory, with barriers, for every tile
+        # as a whole tile: a vector would change its layout through shared memory, with barriers, for every
+        # tile
         at = k[None, :] + tl.zeros(x.shape, tl.int32)
         y = y * tl.load(inverse_ptr + at, mask=at < K, other=0.0)
     return y
@@ -157,7 +158,8 @@ def launch(
     top, least, fine_top = limits
     gain = x if before.gain is None else before.gain
     _quantize[(triton.cdiv(m, config.block_m),)](
-        x, x if inverse is None else inverse, x if down is None else down, codes, scale, x if low is None else low,
+        x, x if inverse is None else inverse, x if down is None else down, codes, scale,
+        x if low is None else low,
         gain, gain if before.offset is None else before.offset, scale if given is None else given,
         m, k, padded, x.stride(0), codes.stride(0), before.rows, shift, before.eps,
         KIND=KINDS[kind], TOP=float(top), LEAST=float(least), FINE_TOP=fine_top, GROUP=group,

@@ -1,4 +1,4 @@
-"""Plain-torch reference of `quantize`: the branch in float64, codes by the kernel's operations in its order."""
+"""Plain-torch reference of `quantize`: the branch in float64, codes by the kernel's operations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ APPENDED = ("pow2_group", "e4m3_token")
 
 
 def reference(
-    x: Tensor, kind: str, limits: tuple[int, int, int], group: int, inverse_smooth: Tensor | None, shift: float,
+    x: Tensor, kind: str, limits: tuple[int, int, int], group: int, inverse_smooth: Tensor | None,
+    shift: float,
     down: Tensor | None, given: Tensor | None, rows: int,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Codes, row scales and branch of rows; arguments as in `kernels.rows.quantize`."""

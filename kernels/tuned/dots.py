@@ -42,8 +42,8 @@ def to_e4m3(x, WIDE: tl.constexpr):
 def two_e4m3(x):
     """Write float32 numbers of at most 448 as the sum of two float8 e4m3 numbers.
 
-    The first is rounded in float32 and only then cast: the assembler in Triton 3.6 reads the wrong register where
-    a float8 is widened right after it was narrowed (seen on an H200: NaN in most tile shapes).
+    The first is rounded in float32 and only then cast: the assembler in Triton 3.6 reads the wrong register
+    where a float8 is widened right after it was narrowed (seen on an H200: NaN in most tile shapes).
     """
     high = on_e4m3_grid(x)
     return high.to(tl.float8e4nv), on_e4m3_grid(x - high).to(tl.float8e4nv)
@@ -51,7 +51,7 @@ def two_e4m3(x):
 
 @triton.jit
 def ahead(base, first, size, COUNT: tl.constexpr):
-    """Bring `COUNT` neighbouring numbers, those below `size`, to the nearest cache; the interpreter cannot."""
+    """Bring `COUNT` neighbouring numbers, those below `size`, to the nearest cache."""
     STEP: tl.constexpr = 128 // (base.dtype.element_ty.primitive_bitwidth // 8)
     LINES: tl.constexpr = (COUNT + STEP - 1) // STEP
     at = base + tl.minimum(first + tl.arange(0, LINES) * STEP, size - 1)

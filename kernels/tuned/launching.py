@@ -13,7 +13,7 @@ INTERPRETED_PROGRAMS = 3
 
 @lru_cache(maxsize=16)
 def multiprocessors(device: torch.device) -> int:
-    """Number of programs a persistent kernel starts."""
+    """Count the programs a persistent kernel starts."""
     if device.type != "cuda":
         return INTERPRETED_PROGRAMS
     return torch.cuda.get_device_properties(device).multi_processor_count

@@ -25,7 +25,7 @@ WEIGHTS = 8
 
 
 class Problem(NamedTuple):
-    """Calls with a config, several where the data must not stay in the cache, and what the first must give."""
+    """Calls with a config, several where data must not stay in the cache, and what the first must give."""
 
     calls: list[Call]
     exact: Callable[[], Tensor]
@@ -150,7 +150,7 @@ def _two_launches(kind: str, x: Tensor, down: Tensor, inverse: Tensor) -> Proble
 
 
 def _convolution(shape: Shape, codes: Callable[..., Tensor], scale: Callable[[int], Tensor]) -> Problem:
-    """A 3x3 convolution of two square images with as many sums; 2 side^2, N, 9 C."""
+    """Convolve two square images 3x3, with as many sums: 2 side^2, N, 9 C."""
     pixels, n, depth = shape
     side, c = round((pixels // 2) ** 0.5), depth // 9
     x, weight = (

@@ -23,7 +23,7 @@ from kernels.tuned.timing import graph_us
 Progress = Callable[[str], None]
 Job = tuple[str, Shape]
 DISTANCE = 0.02
-"""Relative distance from the reference above which a config is wrong; bfloat16 and float8 sums stay below .006."""
+"""Relative distance from the reference above which a config is wrong; sums stay below .006."""
 
 
 def compile_all(jobs: Iterable[Job], workers: int, progress: Progress, until: float) -> None:

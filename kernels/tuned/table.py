@@ -1,4 +1,4 @@
-"""Which tiles a kernel uses for a shape on a device: measured ones where there are any, else safe defaults."""
+"""Which tiles a kernel uses for a shape on a device: measured ones where there are, else safe defaults."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Door to this project's `kernels`, which shares its import name with a distribution of the package index.
 
-Ours has no ``kernels/__init__.py``, so either distribution can be installed and removed without touching a file
-of the other: in one folder the modules of both lie side by side. Where the other lies in a folder of its own
-(an editable install of ours, a checkout on the path), Python takes that for the whole package; our folder lies
-beside `quant` and is added to its search path. All of `quant` reaches the kernels through this module.
+Ours has no ``kernels/__init__.py``, so either distribution can be installed and removed without touching a
+file of the other: in one folder the modules of both lie side by side. Where the other lies in a folder of
+its own (an editable install of ours, a checkout on the path), Python takes that for the whole package; our
+folder lies beside `quant` and is added to its search path. All of `quant` comes through here.
 """
 
 from __future__ import annotations

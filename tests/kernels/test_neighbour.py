@@ -20,12 +20,16 @@ THEIRS = "kernels==0.17.2"
 CHECK_OURS = (
     "import quant.layers.lowbit as door, kernels.products.gemm; assert door.packing.packed_bytes(3, 4) == 2"
 )
-CHECK_THEIRS = "import kernels, kernels.layer; from kernels import get_kernel, Mode; assert kernels.__version__ == '0.17.2'"
+CHECK_THEIRS = (
+    "import kernels, kernels.layer; from kernels import get_kernel, Mode\n"
+    "assert kernels.__version__ == '0.17.2'"
+)
 CHECK_ALONE = (
     "from diffusers.utils import is_kernels_available as diffusers\n"
     "from transformers.utils import is_kernels_available as transformers\n"
     "assert not diffusers() and not transformers()\n"
-    "try:\n    from kernels import get_kernel\nexcept ImportError:\n    pass\nelse:\n    raise SystemExit('theirs')"
+    "try:\n    from kernels import get_kernel\nexcept ImportError:\n    pass\n"
+    "else:\n    raise SystemExit('theirs')"
 )
 
 
@@ -58,7 +62,8 @@ class Environment:
     def run(self, code: str) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [self.python, "-P", "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False,
+            [self.python, "-P", "-c", code], env=environment, capture_output=True, text=True, timeout=120,
+            check=False,
             cwd="/",
         )  # fmt: skip
         assert done.returncode == 0, (code, done.stderr[-2000:])

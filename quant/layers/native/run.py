@@ -87,9 +87,9 @@ def _run_convolution(layer: QuantLayer, x: Tensor, bits: int) -> tuple[Tensor, s
 
 
 def _prepared(layer: QuantLayer, x: Tensor) -> Any:
-    """What the kernel takes of a layer, made again when a tensor of the layer is another one or was written to."""
+    """Make what the kernel takes of a layer, again when a tensor of it is another one or was written to."""
     sources = [*layer.state_dict(keep_vars=True).values()]
-    key = tuple((t.data_ptr(), None if t.is_inference() else t._version) for t in sources) + (x.dtype,)
+    key = (x.dtype, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
     held = layer.__dict__.get("_for_kernels")
     if held is None or held[0] != key:
         with ordinary_mode(), torch.no_grad():

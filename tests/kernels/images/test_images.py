@@ -14,7 +14,8 @@ from kernels.tuned.configs import Config
 
 # batch, height, width, channels in, out, kernel, stride, padding
 CASES = [
-    (2, 8, 8, 32, 32, 3, 1, 1), (1, 5, 7, 20, 9, 3, 2, 1), (2, 9, 6, 16, 24, 1, 1, 0), (1, 6, 20, 48, 16, 3, 1, 0),
+    (2, 8, 8, 32, 32, 3, 1, 1), (1, 5, 7, 20, 9, 3, 2, 1), (2, 9, 6, 16, 24, 1, 1, 0), (1, 6, 20, 48, 16, 3,
+    1, 0),
 ]  # fmt: skip
 
 

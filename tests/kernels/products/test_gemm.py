@@ -94,7 +94,7 @@ def test_bad_input_is_named() -> None:
         gemm(a, row, b[:, :16], column)
     with pytest.raises(ValueError, match=r"row_scale must have shape \(4,\), got \(3,\)"):
         gemm(a, row[:3], b, column)
-    with pytest.raises(ValueError, match="float32, got torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"float32, got torch\.bfloat16"):
         gemm(a, row.bfloat16(), b, column)
     with pytest.raises(ValueError, match="belong together"):
         gemm(a, row, b, column, low=torch.ones(4, 16).bfloat16())

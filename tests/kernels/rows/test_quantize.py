@@ -200,7 +200,7 @@ def test_bad_input_is_named() -> None:
         quantize(x, "int5")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"got \(64,\) torch.float32"):
         quantize(x[0], "int_token")
-    with pytest.raises(ValueError, match="bits must be 2..8, got 9"):
+    with pytest.raises(ValueError, match=r"bits must be 2\.\.8, got 9"):
         quantize(x, "int_token", 9)
     with pytest.raises(ValueError, match="power of two from 16, got 20"):
         quantize(x, "int_token", down=torch.ones(20, 64))

@@ -1,4 +1,4 @@
-"""Layers through the kernels from end to end: the same result as simulated, and a reason where there is none."""
+"""Layers through the kernels from end to end: the result as simulated, and a reason where there is none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def weights(name: str) -> Quantizer:
 # weight, input, smoothing and branch, operation
 LINEARS = [
     ("pow2", fine("pow2"), True, "W4A4 fp8"), ("int", fine("int"), True, "W4A4 int8"),
-    ("pow2", fine("pow2", mode="unsigned"), True, "W4A4 fp8"), ("int", int_quantizer(8, "token"), True, "W4A8 int8"),
+    ("pow2", fine("pow2", mode="unsigned"), True, "W4A4 fp8"), ("int", int_quantizer(8, "token"), True,
+    "W4A8 int8"),
     ("8", int_quantizer(8, "token"), True, "int8"), ("4", int_quantizer(6, "token"), False, "int8"),
     ("real", None, True, "W4A16"), ("pow2", None, False, "W4A16"),
 ]  # fmt: skip
@@ -139,7 +140,8 @@ def test_reference_from_codes_equals_simulated(
         (weights("8"), int_quantizer(8, "token"), Rotate(64), "rotate before it"),
         (weights("8"), None, None, "the input is not quantized"),
         (weights("8"), int_quantizer(8, "tensor", schedule=STATIC), None, "static"),
-        (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=GROUP, fine="e4m3"), None, None, "weights"),
+        (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=GROUP, fine="e4m3"), None, None,
+        "weights"),
         (fine("pow2", static=True), fine("int"), None, "beside"),
     ],
 )  # fmt: skip
