@@ -40,7 +40,7 @@ RECIPES = {
     "binarydm": f"binarydm-w1a8{TRAINED}",
     "qvgen": f"qvgen-w4a4+rank=2{TRAINED}",
 }
-TWICE = ("rtn", "mixdq", "dgq")
+TWICE = ("rtn", "mixdq")
 """Methods that are tried on both denoisers; the U-Net has twice as many layers."""
 
 
