@@ -36,7 +36,7 @@ def merge(folders: Sequence[Path], out: Path) -> int:
         if not (folder / "steps").is_dir():
             raise MissingDataError(f"{folder} holds no comparison; give folders that brainlab compare wrote")
         settings = read_settings(folder / "config.yaml")
-        changed = differences(first, settings) if first is not None else []
+        changed: list[str] = differences(first, settings) if first is not None else []
         if changed:
             raise InputError(f"{folder} was made with other settings than {folders[0]}: {changed[0]}")
         first = first or settings

@@ -96,7 +96,7 @@ def measure(model: nn.Module, store: Any, samples: int, recipes: tuple[str, ...]
 
     sampler = Sampler(store, zoo_scheduler(), store.null_condition)
     steps = store.settings["n_steps"]
-    probes = [
+    probes: list[Any] = [
         NoisePrediction(store, samples, 5, "evaluate"),
         FinalSample(sampler, samples, steps, None, "evaluate"),
     ]  # fmt: skip

@@ -73,10 +73,10 @@ def main() -> None:
     parser.add_argument("--publish", type=Path, default=RESULTS)
     parser.add_argument("--name", help="of the published files; MODEL-ptq by default")
     given = parser.parse_args()
+    recipes = tuple(words(given.recipes, given.model).split(","))
     settings = Settings(
-        model=given.model, recipes=words(given.recipes, given.model), out=given.out, n=given.n,
-        seeds=given.seeds, steps=given.steps, device=given.device, calibrate_on=given.calibrate_on,
-        jobs=given.jobs,
+        model=given.model, recipes=recipes, out=given.out, n=given.n, seeds=given.seeds,
+        steps=given.steps, device=given.device, calibrate_on=given.calibrate_on, jobs=given.jobs,
     )  # fmt: skip
     with reporting() as progress:
         result = run(settings, Context(report=progress)).model_dump()

@@ -193,7 +193,7 @@ class Blocks:
     """Kinds of residual and transformer blocks, by class and inputs, and the time of a streamed forward."""
 
     def __init__(self, model: nn.Module, tokens: int, batch: int) -> None:
-        from quant.methods.eda_dm.units import BLOCK
+        from quant.training.blocks import BLOCK
 
         self.found: dict[Any, dict[str, Any]] = {}
         handles = [

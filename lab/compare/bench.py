@@ -104,6 +104,8 @@ class Bench:
     conditions_are: str
     fingerprint: str = ""
     """Of the weights that decode and score."""
+    watch: Callable[[sampling.Step], None] | None = None
+    """Sees each step of each sampling, for looking only."""
 
     def fresh(self) -> nn.Module:
         """Return a full-precision copy of the model."""
@@ -120,11 +122,16 @@ class Bench:
         see: Callable[[sampling.Step], None] | None = None,
     ) -> Tensor:  # fmt: skip
         """Sample the first ``n`` pictures of a seed (all by default): latents on the device."""
-        s = self.settings
+        s, watchers = self.settings, [w for w in (see, self.watch) if w is not None]
+
+        def seen(step: sampling.Step) -> None:
+            for watcher in watchers:
+                watcher(step)
+
         return sampling.sample(
             model, self.scheduler, self.noise(seed, n),
             None if self.conditions is None else self.conditions[:n], self.null,
-            steps=s.steps, guidance=s.guidance, batch=s.batch, see=see,
+            steps=s.steps, guidance=s.guidance, batch=s.batch, see=seen if watchers else None,
             generator=lambda row: torch.Generator().manual_seed(seed * 1_000_003 + row),
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lab.compare.about import exact_arithmetic
 from lab.compare.work import Work, open_work
 from lab.compare.workers import ARGUMENTS, Turns
 from lab.runs.folder import Run
@@ -27,9 +28,10 @@ def help_along(out: Path, owner: int, **request: Any) -> None:
         if os.getppid() != owner:  # it was killed: nobody will read what this one measures
             raise SystemExit(0)
 
-    bench, chosen, where = open_work(**request, progress=watch)
-    run = Run(out, {}, FolderLock(out))  # the lock is its owner's
-    Work(bench, run, chosen, watch, where, Turns(out / "turns")).share()
+    with exact_arithmetic(request["device"]):
+        bench, chosen, where = open_work(**request, progress=watch)
+        run = Run(out, {}, FolderLock(out))  # the lock is its owner's
+        Work(bench, run, chosen, watch, where, Turns(out / "turns")).share()
 
 
 if __name__ == "__main__":

@@ -50,9 +50,10 @@ def same_seed(measured: Sequence[Measured]) -> Gate:
         The full-precision model, drawn again after its own reference; one per seed.
     """
     wrong = [f"seed {one.seed}: {fault}" for one in measured for fault in _faults(one)]
+    seeds = ", ".join(str(one.seed) for one in measured)
     return Gate(
         "same seed, same picture", "full precision against itself exactly perfect in every measure",
-        "; ".join(wrong) or f"no difference in any picture, latent or prediction ({len(measured)} seeds)",
+        "; ".join(wrong) or f"no difference in any picture, latent or prediction, seeds {seeds}",
         bool(measured) and not wrong,
     )  # fmt: skip
 

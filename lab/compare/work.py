@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 
 import quant
-from lab.compare.about import exact_arithmetic
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.cost import PeakMemory, costs, full_costs
 from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
@@ -61,7 +60,6 @@ def open_work(
     """
     chosen = expand(recipes, model)
     where = calibrator(calibrate_on, device)
-    exact_arithmetic(device)
     at = None if recording is None else Path(recording)
     return open_bench(model, PanelSettings(**settings), device, at, part, progress), chosen, where
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -13,9 +12,11 @@ from quant.checkpoint.architecture import describe
 from quant.checkpoint.header import KEY, Header, LayerParts, digest
 from quant.denoisers.inventory import find_layers
 from quant.errors import InputError
+from quant.io import replacing
 from quant.layers.install import quant_layers, refuse_adapters, state_of
 from quant.layers.quantized import QuantLayer
 from quant.plans.ledger import Ledger
+from quant.training.fake import layers_in_training
 
 
 def export(model: nn.Module, path: str | Path) -> Path:
@@ -54,19 +55,20 @@ def export(model: nn.Module, path: str | Path) -> Path:
             "the model has no ledger (its layers were installed from a Nunchaku file): quant.export writes "
             "what quant.quantize_ or quant.load made; use quant.interop.export_nunchaku"
         )
+    if unfinished := layers_in_training(model):
+        raise InputError(
+            f"{len(unfinished)} layers are in training (the first is {unfinished[0]!r}), and what helps them "
+            "does not belong in a checkpoint: export after quant.quantize_ is through"
+        )
     ledger: Ledger = state.ledger
     _check_layers(model, ledger)
     tensors = collect(model)
-    record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0})
+    record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0, "cost": {}})
     parts = {name: _parts(layer) for name, layer in quant_layers(model).items()}
     header = Header(architecture=describe(model), ledger=record.to_dict(), parts=parts)
     header.digest = digest(header, tensors)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as temporary:
         save_file(tensors, temporary, metadata={KEY: header.to_text()})
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     ledger.bytes_header = target.stat().st_size - sum(t.numel() * t.element_size() for t in tensors.values())
     return target
 

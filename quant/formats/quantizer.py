@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from quant.formats.codebooks import BinaryGrid, CodebookGrid
+from quant.formats.floats import FloatGrid, SearchedFloatGrid
 from quant.formats.granularity import Granularity, Layout, View
-from quant.formats.grids import AnyGrid, BinaryGrid, CodebookGrid, IntGrid, LogGrid, Params
+from quant.formats.grids import IntGrid, Params
+from quant.formats.logs import LogGrid
 from quant.formats.scale_search import searched
 from quant.formats.scales import effective, split
 from quant.formats.schedule import Schedule
-from quant.formats.searched import SearchedFloatGrid
 from quant.observers.ranges import AnyObserver, MinMax, Stream
 
+AnyGrid = Annotated[
+    IntGrid | FloatGrid | LogGrid | BinaryGrid | CodebookGrid | SearchedFloatGrid, Field(discriminator="kind")
+]
 DTYPES = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
     "float8_e4m3fn": torch.float8_e4m3fn,
@@ -35,7 +40,7 @@ class Quantizer(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    grid: AnyGrid | SearchedFloatGrid = Field(discriminator="kind")
+    grid: AnyGrid
     granularity: Granularity
     schedule: Schedule = Schedule()
     observer: AnyObserver = MinMax()

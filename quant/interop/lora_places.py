@@ -103,8 +103,13 @@ def refuse_bypassed(model: nn.Module, layer: str, label: str) -> None:
     Raises
     ------
     InputError
-        A fused projection computes in its place.
+        A fused projection computes in its place, or its parent multiplies by its weight itself.
     """
+    if isinstance(model.get_submodule(layer.rpartition(".")[0]), nn.MultiheadAttention):
+        raise InputError(
+            f"{label}: PyTorch's MultiheadAttention takes the weight of {layer!r} past the layer, so a LoRA "
+            "on it would do nothing: merge the LoRA into the weight before you quantize"
+        )
     fused = bypassed(model, layer)
     if fused:
         raise InputError(

@@ -8,7 +8,6 @@ inputs have no sign.
 from __future__ import annotations
 
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from quant.interop.nunchaku import (
     to_nunchaku,
     why_not,
 )
+from quant.io import replacing
 from quant.layers.attachments import LowRank
 from quant.layers.effective import folded
 from quant.layers.encoded import LayerResult
@@ -102,13 +102,9 @@ def export_nunchaku(
     if architecture.config is not None:
         config = {"_class_name": architecture.model_class, **architecture.config}
         metadata["config"] = json.dumps(config, sort_keys=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as temporary:
         save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
         _sort_metadata(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return left
 
 

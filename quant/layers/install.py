@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from quant.denoisers.families import family_of
 from quant.errors import InputError
@@ -16,6 +16,7 @@ from quant.formats.schedule import Clock
 from quant.layers.attention import attention_watchers, remove_attention_
 from quant.layers.encoded import LayerResult
 from quant.layers.quantized import QuantLayer, make
+from quant.layers.replaced import exchange_
 from quant.layers.states import KEY, check_state
 
 _STATE = "_quant_state"
@@ -29,6 +30,8 @@ class QuantState:
     ledger: Any
     clock: Clock
     hook: Any
+    originals: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters outside the layers as they were before a method trained them."""
 
 
 def state_of(model: nn.Module) -> QuantState | None:
@@ -74,8 +77,14 @@ def _refuse_loras(model: nn.Module) -> None:
         )
 
 
-def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: bool = True) -> QuantState:
-    """Replace layers by quantized ones; everything is built before the first one is swapped."""
+def install_(
+    model: nn.Module, results: dict[str, LayerResult], keep_originals: bool = True,
+    tensors: dict[str, Tensor] | None = None,
+) -> QuantState:  # fmt: skip
+    """Replace layers by quantized ones; everything is built before the first one is swapped.
+
+    `tensors` are new values of other parameters, by name.
+    """
     clock = Clock(family_of(model).timestep_unit)
     modules = dict(model.named_modules())
     made = {
@@ -87,7 +96,8 @@ def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: 
         r.activation is not None and r.activation.schedule.kind == "timestep" for r in results.values()
     )
     hook = model.register_forward_pre_hook(clock.hook, with_kwargs=True) if per_step else None
-    state = QuantState(None, clock, hook)
+    before = exchange_(model, tensors or {})
+    state = QuantState(None, clock, hook, before if keep_originals else {})
     model.__dict__[_STATE] = state
     model.__dict__[_GUARDS] = [
         model.register_load_state_dict_pre_hook(_check_states),
@@ -154,8 +164,10 @@ def restore_(model: nn.Module) -> nn.Module:
     _swap(model, {id(layer): layer.original for layer in layers.values()})
     remove_attention_(model)
     state = model.__dict__.pop(_STATE, None)
-    if state is not None and state.hook is not None:
-        state.hook.remove()
+    if state is not None:
+        exchange_(model, state.originals)
+        if state.hook is not None:
+            state.hook.remove()
     unguard_(model)
     return model
 
@@ -168,11 +180,15 @@ def enabled(model: nn.Module, on: bool = True) -> Iterator[nn.Module]:
         raise InputError("the model was loaded from codes: there is no full-precision model to switch to")
     switches: list[Any] = [*layers, *attention_watchers(model).values()]
     before = [switch.active for switch in switches]
+    state = state_of(model)
+    # a switch inside a switch: what is off already has its parameters back
+    trained = exchange_(model, state.originals) if state and not on and any(before) else {}
     try:
         for switch in switches:
             switch.active = on
         yield model
     finally:
+        exchange_(model, trained)
         for switch, value in zip(switches, before, strict=True):
             switch.active = value
 

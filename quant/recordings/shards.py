@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     _require(folder, "scheduler", name, isinstance(name, str), "a scheduler's name")
     config = settings.get("scheduler_config")
     _require(folder, "scheduler_config", config, isinstance(config, dict), "a scheduler's settings")
-    for name in ("conditions", "null_condition", "model"):
+    for name in ("conditions", "null_condition", "model", "start"):
         _require(folder, name, settings.get(name), isinstance(settings.get(name), (str, type(None))), "text")
     if guidance != 1.0:
         _require(folder, "null_condition", None, settings.get("null_condition") is not None, "a hash")
@@ -162,9 +164,14 @@ def check_shard(shard: Path, digest: str, rows: int, settings: dict[str, Any], s
 
 
 def write_shard(shard: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one safetensors file at once."""
-    with replacing(shard) as temporary:
-        save_file(tensors, temporary)
+    """Write one safetensors file at once; a full disk raises OSError, as any other writer does."""
+    try:
+        with replacing(shard) as temporary:
+            save_file(tensors, temporary)
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shard)) from None
 
 
 def complete(shard: Path, digest: str | None) -> bool:
@@ -187,6 +194,31 @@ def read_shard(shard: Path) -> Any:
         raise MissingDataError(
             f"{shard} is missing or damaged ({reason}): record the trajectories again"
         ) from None
+
+
+class OpenShards:
+    """Shards that stay open, memory-mapped: the `limit` used last.
+
+    Opening a file costs a hundred times what reading a row of an open one does.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self.limit = limit
+        self._files: dict[Path, Any] = {}
+
+    def get(self, shard: Path) -> Any:
+        """Return a shard open for reading."""
+        file = self._files.pop(shard, None)
+        if file is None:
+            file = read_shard(shard)
+            if len(self._files) >= self.limit:
+                del self._files[next(iter(self._files))]  # the one not used for longest
+        self._files[shard] = file
+        return file
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy, as one in another process, opens its files itself
+        return {"limit": self.limit, "_files": {}}
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

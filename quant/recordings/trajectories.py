@@ -25,6 +25,7 @@ from quant.io import hash_file
 from quant.progress import Progress
 from quant.recordings import sampling
 from quant.recordings.shards import (
+    OpenShards,
     begin,
     check_shard,
     complete,
@@ -67,6 +68,7 @@ def record(
     n_steps: int,
     shape: Sequence[int] | None = None,
     n_samples: int | None = None,
+    start: Tensor | None = None,
     guidance: float = 1.0,
     null_condition: Tensor | None = None,
     seed: int = 0,
@@ -90,6 +92,9 @@ def record(
         Of one sample; from the denoiser's config if left out.
     n_samples : int, optional
         Needed without conditions.
+    start : tensor of shape (n, C, H, W), optional
+        State of each sample at the scheduler's first timestep, as sampling that sets out from a picture has
+        it; noise drawn from seed and key if left out.
     guidance : float
         1 turns classifier-free guidance off; otherwise ``null_condition`` of shape (...) is needed. The
         stored inputs are those of one half; both halves see the same x.
@@ -122,21 +127,33 @@ def record(
         "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
         "conditions": None if conditions is None else hash_tensor(conditions),
         "null_condition": None if null_condition is None else hash_tensor(null_condition),
-        "model": model_kind(denoiser),
+        "model": model_kind(denoiser), "start": None if start is None else hash_tensor(start),
     }  # fmt: skip
+    if start is not None and tuple(start.shape) != (count, *sample_shape):
+        raise InputError(
+            f"start has shape {tuple(start.shape)}; {count} samples need {(count, *sample_shape)}: give one "
+            "state for each sample"
+        )
     folder = Path(path)
     known = begin(folder, json.loads(json.dumps(settings)))
     if null_condition is not None:
         write_shard(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
     device = next(denoiser.parameters()).device
     digests: list[str] = []
-    for start in range(0, count, batch_size):
-        keys = list(range(start, min(start + batch_size, count)))
-        shard = folder / f"shard-{start:06d}.safetensors"
+    for first in range(0, count, batch_size):
+        keys = list(range(first, min(first + batch_size, count)))
+        shard = folder / f"shard-{first:06d}.safetensors"
         if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
             rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
-            noise = torch.stack([sampling.start_noise(seed, key, sample_shape) for key in keys]).to(device)
-            tensors = _sample(denoiser, scheduler, noise, rows, null_condition, guidance, n_steps, seed, keys)
+            if start is None:
+                noise = torch.stack([sampling.start_noise(seed, key, sample_shape) for key in keys])
+            else:
+                scheduler.set_timesteps(n_steps)  # the sampler multiplies by what this state holds already
+                sigma = float(getattr(scheduler, "init_noise_sigma", 1.0))
+                noise = start[keys[0] : keys[-1] + 1].detach().float() / sigma
+            tensors = _sample(
+                denoiser, scheduler, noise.to(device), rows, null_condition, guidance, n_steps, seed, keys
+            )
             write_shard(shard, tensors)
         digests.append(hash_file(shard))
         if progress is not None:
@@ -174,7 +191,9 @@ def _sample(
 
 
 class Trajectories:
-    """A finished recording on disk; reads one sample at a time, never a whole shard.
+    """A finished recording on disk; reads rows of memory-mapped shards, never a whole shard.
+
+    A bounded number of shards stays open (`shards.OpenShards`), so that training may read in any order.
 
     Attributes
     ----------
@@ -190,8 +209,8 @@ class Trajectories:
         self.path, self.settings, self.hash = path, manifest["settings"], manifest["hash"]
         self._digests: list[str] = manifest["shards"]
         self._checked: set[int] = set()
-        with self._open(0) as file:
-            self.timesteps: tuple[float, ...] = tuple(file.get_tensor("timestep").tolist())
+        self._shards = OpenShards()
+        self.timesteps: tuple[float, ...] = tuple(self._open(0).get_tensor("timestep").tolist())
 
     @classmethod
     def open(cls, path: str | Path) -> Trajectories:
@@ -252,11 +271,9 @@ class Trajectories:
     def sample(self, key: int) -> dict[str, Tensor]:
         """Read one sample: `x` (steps, C, H, W), `final`, `timestep`, and `condition` if there is one."""
         size = self.settings["batch_size"]
-        with self._open(key // size * size) as file:
-            row = key % size
-            found = {
-                name: file.get_slice(name)[row] for name in file.keys() if name in ("x", "final", "condition")
-            }
+        file = self._open(key // size * size)
+        kept = [name for name in file.keys() if name in ("x", "final", "condition")]
+        found = {name: file.get_slice(name)[key % size] for name in kept}
         return {**found, "timestep": torch.tensor(self.timesteps)}
 
     def batches(
@@ -293,33 +310,42 @@ class Trajectories:
             generator = torch.Generator().manual_seed(shuffle)
             pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
         for start in range(0, len(pairs), batch_size):
-            yield self._batch(pairs[start : start + batch_size])
+            yield self.read(pairs[start : start + batch_size])
 
-    def _batch(self, pairs: list[tuple[int, int]]) -> Batch:
+    def read(self, pairs: Sequence[tuple[int, int]]) -> Batch:
+        """Read (key, step) pairs, `step` an index into `timesteps`, in the order given; each shard once."""
         size = self.settings["batch_size"]
-        rows: list[Tensor] = []
-        conditions: list[Tensor] = []
-        for key, step in pairs:
-            with self._open(key // size * size) as file:
-                rows.append(file.get_slice("x")[key % size, step])
-                if "condition" in file.keys():
-                    conditions.append(file.get_slice("condition")[key % size])
+        places: dict[int, list[int]] = {}
+        for place, (key, _) in enumerate(pairs):
+            places.setdefault(key // size, []).append(place)
+        rows: dict[int, Tensor] = {}
+        conditions: dict[int, Tensor] = {}
+        for shard, wanted in places.items():
+            file = self._open(shard * size)
+            x = file.get_tensor("x")  # mapped, not read: only its rows are
+            known = file.get_tensor("condition") if "condition" in file.keys() else None
+            for place in wanted:
+                key, step = pairs[place]
+                rows[place] = x[key % size, step]
+                if known is not None:
+                    conditions[place] = known[key % size]
+        order = range(len(pairs))
         return Batch(
-            torch.stack(rows),
+            torch.stack([rows[i] for i in order]),
             torch.tensor([self.timesteps[step] for _, step in pairs]),
-            torch.stack(conditions) if conditions else None,
+            torch.stack([conditions[i] for i in order]) if conditions else None,
             torch.tensor([key for key, _ in pairs]),
         )
 
     def _open(self, start: int) -> Any:
-        """Open the shard that begins with a key; it is checked when it is read for the first time."""
+        """Shard that begins with a key; it is checked when it is read for the first time."""
         size, shard = self.settings["batch_size"], self.path / f"shard-{start:06d}.safetensors"
         if start not in self._checked:
             rows = min(size, len(self) - start)
             steps = len(self.timesteps) if self._checked else None
             check_shard(shard, self._digests[start // size], rows, self.settings, steps)
             self._checked.add(start)
-        return read_shard(shard)
+        return self._shards.get(shard)
 
 
 def _plain(value: Any) -> bool:

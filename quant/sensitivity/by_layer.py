@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from quant.api import plan, quantize_
 from quant.errors import InputError
+from quant.io import write_text
 from quant.layers.attention import Watcher, attention_watchers
 from quant.layers.install import quant_layers, refuse_quantized, restore_
 from quant.layers.quantized import QuantLayer
@@ -98,10 +99,8 @@ class Sensitivity:
     def save(self, path: str | Path) -> Path:
         """Write JSON, atomically."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.part")
         data = {"made_with": self.made_with, "rows": [asdict(row) for row in self.rows]}
-        temporary.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        write_text(target, json.dumps(data, indent=1, sort_keys=True) + "\n")
         return target
 
     @classmethod

@@ -12,6 +12,7 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
 from lab.models.devices import choose_device
+from lab.previews import step_previews
 from lab.progress import duration
 
 FAILED = 1
@@ -49,23 +50,13 @@ class Settings(contract.Settings):
 
     def command(self) -> str:
         """Return the command that gives these numbers, whatever the folder and the number of processes."""
-        words = ["brainlab", "compare", self.model, "--recipes", ",".join(self.recipes), "--n", self.n]
-        words += [
-            "--seeds",
-            self.seeds,
-            "--steps",
-            self.steps,
-            "--guidance",
-            f"{self.guidance:g}",
-            "--calibrate",
-            self.calibrate,
-        ]
-        words += ["--batch", self.batch]
-        for name in ("recording", "part", "device", "calibrate_on"):
+        words = ["brainlab", "compare", str(self.model), "--recipes", ",".join(self.recipes)]
+        for name in (*_NUMBERS, "recording", "part", "device", "calibrate_on"):
             value = getattr(self, name)
             if value is not None and (name, value) != ("device", "auto"):
-                words += [f"--{name.replace('_', '-')}", value]
-        return shlex.join(str(word) for word in words)
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+                words += [f"--{name.replace('_', '-')}", shown]
+        return shlex.join(words)
 
 
 class Result(contract.Result):
@@ -123,7 +114,7 @@ def run(settings: Settings, context: Context) -> Result:
         No recording of a model that is not shipped.
     """
     from lab.compare import results, workers
-    from lab.compare.about import about
+    from lab.compare.about import about, exact_arithmetic
     from lab.compare.work import Work, open_work
     from lab.models.preflight import check_run_folder
     from lab.report.compare import write_report
@@ -132,31 +123,34 @@ def run(settings: Settings, context: Context) -> Result:
     out, device = settings.out, choose_device(settings.device)
     if settings.calibrate_on in ("cpu", "cuda"):
         choose_device(settings.calibrate_on)
-    if (seconds := estimate(settings)) > LONG:
+    if (seconds := estimate(settings)) > LONG and device == "cpu":
         context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
     check_run_folder(out)  # before a recording is made, which takes minutes
     request = settings.model_dump(
         mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
     )
     request |= {"settings": settings.model_dump(include=set(_NUMBERS)), "device": device}
-    bench, chosen, where = open_work(**request, progress=context.progress)
-    config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
-    config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict()}
-    with Run.open(out, config) as run:
-        turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
-        turns.begin()
-        work = Work(bench, run, chosen, context.progress, where, turns)
-        if settings.jobs > 1:
-            with workers.helpers(settings.jobs - 1, run.path, request) as others:
-                work.share()
-                while any(process.poll() is None for process in others):
-                    context.check()
-                    time.sleep(0.1)
-        measured, failed = work.all()
-        turns.end()
-        result = results.conclude(about(bench, settings.command(), device), measured, failed)
-        results.write(result, run.path)
-        write_report(result, results.pictures(measured), run.path)
+    with exact_arithmetic(device):
+        bench, chosen, where = open_work(**request, progress=context.progress)
+        config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
+        config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict()}
+        with Run.open(out, config) as run:
+            turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
+            turns.begin()
+            work = Work(bench, run, chosen, context.progress, where, turns)
+            if bench.decode is not None:
+                bench.watch = step_previews(context.preview, bench.decode, lambda: work.what, settings.steps)
+            if settings.jobs > 1:
+                with workers.helpers(settings.jobs - 1, run.path, request) as others:
+                    work.share()
+                    while any(process.poll() is None for process in others):
+                        context.check()
+                        time.sleep(0.1)
+            measured, failed = work.all()
+            turns.end()
+            result = results.conclude(about(bench, settings.command(), device), measured, failed)
+            results.write(result, run.path)
+            write_report(result, results.pictures(measured), run.path)
     return Result(**result, out=str(out))
 
 
@@ -167,7 +161,8 @@ def dry_run(settings: Settings) -> Foreseen:
          "time": f"about {duration(_seconds(settings, r) * settings.seeds)}"}
         for r in _recipes(settings)
     ]  # fmt: skip
-    facts = {"model": settings.model, "recipes": len(rows), "time": f"about {duration(estimate(settings))}"}
+    time = f"about {duration(estimate(settings))} on two CPU cores"
+    facts = {"model": settings.model, "recipes": len(rows), "time": time}
     return Foreseen(facts={**facts, "would write": str(settings.out)}, rows=tuple(rows))
 
 
@@ -196,7 +191,7 @@ def _seconds(settings: Settings, recipe: Any) -> float:
     return SIMULATED_SLOWDOWN * _drawing(settings) + calibrating
 
 
-SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.0035, 2.0
+SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.012, 1.6
 CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
 """Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
 

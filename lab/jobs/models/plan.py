@@ -11,6 +11,8 @@ from lab.jobs import contract
 from lab.jobs.contract import Context, Table, setting
 
 MODEL = "shipped model, folder of a diffusers model or pipeline, safetensors file, or a hub name"
+OUT = "not included"
+"""The plan's word for layers outside the wildcards: they are counted, not listed."""
 RECIPE = "preset (brainlab list presets), PRESET+field=value+..., or a preset's YAML file"
 
 
@@ -61,7 +63,9 @@ class Result(contract.Result):
         """Return layers with sizes in kB, reasons, then totals in MB."""
         kept = [row for row in self.layers if row["bytes before"] == row["bytes after"] and row["note"]]
         done = [row for row in self.layers if row not in kept]
-        left = [{"left as it is": row["layer"], "because": row["note"]} for row in kept]
+        left = [{"left as it is": row["layer"], "because": row["note"]} for row in kept if row["note"] != OUT]
+        if others := sum(row["note"] == OUT for row in kept):
+            left.append({"left as it is": f"{others} layers", "because": OUT})
         notes = Counter(row["note"] for row in done if row["note"])
         unusual = [{"not the usual way, because": note, "layers": n} for note, n in notes.items()]
         more = [Table(rows) for rows in (left, unusual) if rows]

@@ -14,6 +14,7 @@ from quant.api import plan, quantize_
 from quant.errors import InputError
 from quant.formats.granularity import weight_layout
 from quant.formats.quantizer import int_quantizer
+from quant.io import write_text
 from quant.layers.encoded import planned_bytes
 from quant.layers.install import restore_
 from quant.methods.mixdq.allocate import Allocation, allocate
@@ -255,7 +256,5 @@ def save_preset(path: str | Path, config: MixdqConfig, title: str, policy: str =
         "title": title, "policy": policy, "method": "mixdq",
         "config": config.model_dump(mode="json", exclude_defaults=True),
     }  # fmt: skip
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    temporary.replace(target)
+    write_text(target, yaml.safe_dump(data, sort_keys=False))
     return target

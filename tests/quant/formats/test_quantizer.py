@@ -8,8 +8,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from quant.formats.codebooks import BinaryGrid, CodebookGrid
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import BinaryGrid, CodebookGrid, FloatGrid, IntGrid, LogGrid
+from quant.formats.grids import IntGrid
+from quant.formats.logs import LogGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.observers.ranges import MinMax, MseSearch, Percentile
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.formats.scales import effective, fine_values, split
 from quant.layers.encoded import EncodedWeight, planned_bytes

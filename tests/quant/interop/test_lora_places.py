@@ -253,3 +253,13 @@ def test_factors_cast_in_inference_mode_serve_a_backward() -> None:
         layer.model(x)
     layer.model(x.requires_grad_(True)).sum().backward()
     assert bool(x.grad.any())
+
+
+def test_a_layer_whose_parent_takes_its_weight_is_refused() -> None:
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    refused(model, pair(model.self_attn.out_proj, "self_attn.out_proj"), "takes the weight .* past the layer")
+    x = torch.randn(2, 3, 16)
+    with torch.no_grad():
+        plain = model(x)
+        quant.attach_lora(model, pair(model.linear1, "linear1"))
+        assert not torch.allclose(model(x), plain)

@@ -15,8 +15,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 import quant
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.attention import AttentionFormat, install_attention_
