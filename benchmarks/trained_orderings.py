@@ -68,6 +68,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     store = quant.Trajectories.open(job["recording"])
     model = zoo.load(job["model"], job["device"])
+    config: Any
     _, method, config = recipes.resolve(job["preset"])
     changes = dict(job["changes"])
     if method.info.trains:
