@@ -39,6 +39,7 @@ JOBS: dict[str, Job] = {
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
     "sensitivity": Job("lab.jobs.models.sensitivity", "Quantize one layer, or all but one, measure.", 600),
+    "bench kernels": Job("lab.jobs.bench.kernels", "Time the low-bit kernels on this GPU.", 120),
     "data list": Job("lab.jobs.data.listing", "List the datasets.", 1),
     "data info": Job("lab.jobs.data.info", "Say what a dataset is and its terms.", 1),
     "data fetch": Job("lab.jobs.data.fetch", "Download or make a dataset.", 60),
@@ -62,6 +63,7 @@ JOBS: dict[str, Job] = {
 QUICK = 5
 """Seconds below which a job runs no model, and is not worth the wait for torch."""
 GROUPS = {
+    "bench": "Timings.",
     "data": "Datasets: list, describe, fetch, check.",
     "zoo": "Shipped models: list, describe, train, measure, sample.",
     "brain": "Decode pictures from fMRI, step by step or at once.",

@@ -1,0 +1,55 @@
+"""Rounding of a tile to codes, shared by the kernels that write operands."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kernels.tuned.dots import to_e4m3
+
+
+@triton.jit
+def rounded(x):
+    """Round half to even; exact for |x| < 2^22."""
+    return (x + 12582912.0) - 12582912.0  # 1.5 2^23
+
+
+@triton.jit
+def magnitude(x):
+    """Bits of |x|: they compare as the numbers do, with NaN above infinity, so no NaN escapes a maximum."""
+    return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def power(exponent):
+    """2^exponent, -126 .. 127."""
+    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def codes_of(
+    y, inverse, lift, KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr,
+    GROUP: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Operand of a tile: see the table in `kernels.rows.quantize`; kinds are numbered as there."""
+    steps = y * inverse[:, None]
+    if KIND == 3:
+        return to_e4m3(tl.minimum(tl.maximum(steps, -TOP), TOP) * power(-lift)[:, None], WIDE)
+    elif KIND == 0:
+        code = tl.minimum(tl.maximum(rounded(tl.minimum(tl.maximum(steps, LEAST), TOP)), LEAST), TOP)
+        return tl.where(steps == steps, code, 0.0).to(tl.int8)
+    else:
+        grouped = tl.reshape(steps, (BM, BK // GROUP, GROUP))
+        wanted = tl.max(magnitude(grouped), 2).to(tl.float32, bitcast=True) * (1.0 / TOP)
+        if KIND == 1:
+            fine = tl.minimum(tl.maximum(rounded(wanted), 1.0), FINE_TOP)
+            code = rounded(grouped * tl.div_rn(tl.full(fine.shape, 1.0, tl.float32), fine)[:, :, None])
+            code = tl.minimum(tl.maximum(code, LEAST), TOP) * fine[:, :, None]
+            return tl.reshape(tl.where(code == code, code, 0.0), (BM, BK)).to(tl.int8)
+        else:
+            # nearest power of two: above 2^e sqrt(2) the next one; 0x3504F3 is the mantissa of sqrt(2)
+            exponent = ((wanted.to(tl.int32, bitcast=True) + (0x800000 - 0x3504F3)) >> 23) - 127
+            exponent = tl.minimum(tl.maximum(exponent, -9), FINE_TOP)
+            code = rounded(grouped * power(-exponent)[:, :, None])
+            code = tl.minimum(tl.maximum(code, LEAST), TOP) * power(exponent - lift[:, None])[:, :, None]
+            return to_e4m3(tl.reshape(code, (BM, BK)), WIDE)
