@@ -32,7 +32,7 @@ NO_PICTURES = (
     "none can be reconstructed, so each trial's category is decoded instead."
 )
 #: What stands beside scores where there are no pictures to compare.
-NO_LEAKS = "leak check: no pictures to compare; every run was predicted by decoders that saw no trial of it"
+NO_LEAKS = "no pictures to compare for leaks; every run was predicted by decoders that saw no trial of it"
 _FIXED = "labels permuted within runs against the fixed out-of-fold predictions; nothing is trained again"
 HOW = {
     "brainit": _FIXED,
