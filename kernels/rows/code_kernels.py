@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.tuned.dots import to_e4m3
+from kernels.tuned.dots import to_e4m3, two_e4m3
 
 
 @triton.jit
@@ -24,6 +24,36 @@ def magnitude(x):
 def power(exponent):
     """2^exponent, -126 .. 127."""
     return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def row_unit(unit, KIND: tl.constexpr, FINE_TOP: tl.constexpr):
+    """Unit of rows whose largest code has the value `unit`, and its inverse; a row of zeros gets 1, NaN stays."""
+    if KIND == 1:
+        unit = tl.div_rn(unit, tl.full(unit.shape, FINE_TOP, tl.float32))
+    if KIND == 2:
+        unit = unit * (1.0 / (1 << FINE_TOP))
+    unit = tl.where(unit < 1.1754943508222875e-38, 1.0, unit)
+    return unit, tl.div_rn(tl.full(unit.shape, 1.0, tl.float32), unit)
+
+
+@triton.jit
+def store_branch(low, inverse, columns, inside, RANK: tl.constexpr):
+    """Append the branch to operands, in units of the rows.
+
+    Returns the power of two by which a row's unit is coarser, so that its branch stays within e4m3.
+    """
+    low = low * inverse[:, None]
+    most = tl.max(magnitude(low), 1).to(tl.float32, bitcast=True) * (1.0 / 448.0)
+    lift = ((most.to(tl.int32, bitcast=True) + 0x7FFFFF) >> 23) - 127
+    lift = tl.minimum(tl.maximum(lift, 0), 64)
+    high, rest = two_e4m3(low * power(-lift)[:, None])
+    at = columns + tl.arange(0, RANK)[None, :]
+    tl.store(at, high, mask=inside[:, None])
+    tl.store(at + RANK, high, mask=inside[:, None])
+    tl.store(at + 2 * RANK, rest, mask=inside[:, None])
+    tl.store(at + 3 * RANK, rest, mask=inside[:, None])
+    return lift
 
 
 @triton.jit

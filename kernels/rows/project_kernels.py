@@ -16,10 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
-from kernels.rows.code_kernels import codes_of, magnitude, power
+from kernels.rows.code_kernels import codes_of, magnitude, power, row_unit, store_branch
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
-from kernels.tuned.dots import half_dot, two_e4m3
+from kernels.tuned.dots import half_dot
 from kernels.tuned.launching import allow_descriptors
 
 FINISHED = 32
@@ -81,25 +81,11 @@ def _finish(
         at = low_ptr + (split * M + rows)[:, None] * RANK + ranks[None, :]
         low += tl.load(at, mask=inside[:, None], other=0.0)
     unit = tl.div_rn(peak.to(tl.float32, bitcast=True), tl.full((BM,), TOP, tl.float32))
-    if KIND == 1:
-        unit = tl.div_rn(unit, tl.full((BM,), FINE_TOP, tl.float32))
-    if KIND == 2:
-        unit = unit * (1.0 / (1 << FINE_TOP))
-    unit = tl.where(unit < 1.1754943508222875e-38, 1.0, unit)  # a row of zeros; NaN stays
-    inverse = tl.div_rn(tl.full((BM,), 1.0, tl.float32), unit)
+    unit, inverse = row_unit(unit, KIND, FINE_TOP)
     lift = tl.zeros((BM,), tl.int32)
     if APPEND:
-        # the branch in units of the row; a row whose branch would leave e4m3 gets a coarser unit
-        low = low * inverse[:, None]
-        most = tl.max(magnitude(low), 1).to(tl.float32, bitcast=True) * (1.0 / 448.0)
-        lift = ((most.to(tl.int32, bitcast=True) + 0x7FFFFF) >> 23) - 127
-        lift = tl.minimum(tl.maximum(lift, 0), 64)
-        high, rest = two_e4m3(low * power(-lift)[:, None])
-        columns = code_ptr + rows.to(tl.int64)[:, None] * code_stride + K_PAD + ranks[None, :]
-        tl.store(columns, high, mask=inside[:, None])
-        tl.store(columns + RANK, high, mask=inside[:, None])
-        tl.store(columns + 2 * RANK, rest, mask=inside[:, None])
-        tl.store(columns + 3 * RANK, rest, mask=inside[:, None])
+        columns = code_ptr + rows.to(tl.int64)[:, None] * code_stride + K_PAD
+        lift = store_branch(low, inverse, columns, inside, RANK)
     else:
         branch = out_ptr + rows.to(tl.int64)[:, None] * RANK + ranks[None, :]
         tl.store(branch, low.to(out_ptr.dtype.element_ty), mask=inside[:, None])
