@@ -28,7 +28,7 @@ def power(exponent):
 
 @triton.jit
 def row_unit(unit, KIND: tl.constexpr, FINE_TOP: tl.constexpr):
-    """Unit of rows whose largest code has the value `unit`, and its inverse; a row of zeros gets 1, NaN stays."""
+    """Turn the value of a largest code into the unit of its row, and its inverse; 1 for a row of zeros."""
     if KIND == 1:
         unit = tl.div_rn(unit, tl.full(unit.shape, FINE_TOP, tl.float32))
     if KIND == 2:
