@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=600, help="seconds at most")
     parser.add_argument("--workers", type=int, default=8, help="processes that compile")
     parser.add_argument("--few", action="store_true", help="the largest shapes only")
+    parser.add_argument("--kinds", nargs="*", default=[], help="kernels to tune; all if none is named")
     options = parser.parse_args()
     if options.action == "plot":
         from kernels.bench.plots import draw
@@ -40,7 +41,7 @@ def main() -> int:
         sys.stdout.flush()
 
     if options.action == "tune":
-        tune_all(options.out, say, options.budget, options.workers, options.few)
+        tune_all(options.out, say, options.budget, options.workers, options.few, tuple(options.kinds))
     else:
         others = options.action == "peers"
         file = options.out / ("peers.csv" if others else "kernels.csv")

@@ -108,6 +108,29 @@ def bench(
     return rows
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows as a table for reading."""
+    if not rows:
+        return ""
+    first = rows[0]
+    head = (
+        f"{first['device']}, torch {first['torch']}, Triton {first['triton']}. Medians of graph replays; "
+        "ratio: time of the bf16 row of the same shape over the row's; error: relative, against float64; "
+        "floor: the larger of least bytes over memory bandwidth and operations over the rate of the cores."
+    )
+    lines = [
+        head,
+        "",
+        "| shape | what | us | ratio | error | floor, us |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        what = row["what"] + (" (peer)" if str(row["peer"]) == "1" else "")
+        cells = [row["shape"], what, *(row.get(key, "") or row["note"][:60] for key in ("us", "ratio"))]
+        lines.append(f"| {' | '.join(cells)} | {row.get('error', '')} | {row.get('floor_us', '')} |")
+    return "\n".join(lines) + "\n"
+
+
 def line(row: dict[str, Any]) -> str:
     """One row as text."""
     return (
@@ -124,3 +147,4 @@ def write(out: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(out)
+    out.with_suffix(".md").write_text(markdown(rows), encoding="utf-8")

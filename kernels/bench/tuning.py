@@ -19,7 +19,14 @@ MEASURING_S = 30
 """Seconds kept for timing when compiling takes all it may."""
 
 
-def tune_all(out: Path, progress: Progress, budget_s: float, workers: int, few: bool = False) -> Path:
+def tune_all(
+    out: Path,
+    progress: Progress,
+    budget_s: float,
+    workers: int,
+    few: bool = False,
+    kinds: tuple[str, ...] = (),
+) -> Path:
     """Compile and time all configs; the table and the log grow with every kernel and shape.
 
     Parameters
@@ -34,6 +41,8 @@ def tune_all(out: Path, progress: Progress, budget_s: float, workers: int, few: 
         Processes that compile.
     few : bool
         The largest shapes only.
+    kinds : tuple of str
+        Keys of `kernels.tuned.spaces.SPACES`; empty: all.
 
     Returns
     -------
@@ -42,7 +51,7 @@ def tune_all(out: Path, progress: Progress, budget_s: float, workers: int, few: 
     """
     until = time.monotonic() + budget_s
     device = torch.device("cuda", torch.cuda.current_device())
-    jobs = tuning_jobs(few)
+    jobs = [job for job in tuning_jobs(few) if not kinds or job[0] in kinds]
     compile_all(jobs, workers, lambda text: progress(0, len(jobs), text), until - MEASURING_S)
     name = device_name(device)
     file, table = cache_file(name), read(cache_file(name))

@@ -14,9 +14,9 @@ from torch import Tensor
 from kernels import paths
 from kernels.rows.before import BEFORE, Before
 from kernels.rows.before_kernels import merged, produced
-from kernels.rows.code_kernels import codes_of, magnitude, power
+from kernels.rows.code_kernels import codes_of, magnitude, power, row_unit, store_branch
 from kernels.tuned.configs import Config
-from kernels.tuned.dots import half_dot, two_e4m3
+from kernels.tuned.dots import half_dot
 
 KINDS = {"int_token": 0, "int_group": 1, "pow2_group": 2, "e4m3_token": 3}
 
@@ -106,26 +106,10 @@ def _quantize(
         unit = tl.load(given_ptr + sample, mask=inside, other=1.0)
     else:
         unit = tl.div_rn(peak.to(tl.float32, bitcast=True), tl.full((BM,), TOP, tl.float32))
-    if KIND == 1:
-        unit = tl.div_rn(unit, tl.full((BM,), FINE_TOP, tl.float32))
-    if KIND == 2:
-        unit = unit * (1.0 / (1 << FINE_TOP))
-    unit = tl.where(unit < 1.1754943508222875e-38, 1.0, unit)  # a row of zeros; NaN stays
-    inverse = tl.div_rn(tl.full((BM,), 1.0, tl.float32), unit)
+    unit, inverse = row_unit(unit, KIND, FINE_TOP)
     lift = tl.zeros((BM,), tl.int32)
     if APPEND:
-        # the branch in units of the row; a row whose branch would leave e4m3 gets a coarser unit
-        low = low * inverse[:, None]
-        most = tl.max(magnitude(low), 1).to(tl.float32, bitcast=True) * (1.0 / 448.0)
-        lift = ((most.to(tl.int32, bitcast=True) + 0x7FFFFF) >> 23) - 127
-        lift = tl.minimum(tl.maximum(lift, 0), 64)
-        low = low * power(-lift)[:, None]
-        high, rest = two_e4m3(low)
-        at = code_rows + K_PAD + ranks[None, :]
-        tl.store(at, high, mask=inside[:, None])
-        tl.store(at + RANK, high, mask=inside[:, None])
-        tl.store(at + 2 * RANK, rest, mask=inside[:, None])
-        tl.store(at + 3 * RANK, rest, mask=inside[:, None])
+        lift = store_branch(low, inverse, code_rows + K_PAD, inside, RANK)
     elif RANK > 0:
         at = low_ptr + rows.to(tl.int64)[:, None] * RANK + ranks[None, :]
         tl.store(at, low.to(low_ptr.dtype.element_ty), mask=inside[:, None])

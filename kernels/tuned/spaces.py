@@ -32,12 +32,15 @@ _QUANTIZE = [
     *(Config(16, 1, deep, 1, warps, keep=True) for deep, warps in ((256, 4), (256, 8), (512, 8), (512, 16))),
 ]  # fmt: skip
 _PROJECT = [
-    Config(rows, 1, deep, stages, warps, split=split)
-    for (rows, deep, stages, warps), split in product(
-        ((64, 64, 5, 4), (64, 128, 4, 4), (64, 128, 3, 8), (32, 256, 3, 4), (32, 128, 5, 4), (128, 64, 4, 8)),
+    Config(rows, 1, deep, stages, warps, split=split, keep=keep)
+    for (rows, deep, stages, warps, keep), split in product(
+        (
+            (64, 64, 5, 4, False), (64, 128, 4, 4, False), (32, 256, 3, 4, False),
+            (64, 64, 6, 4, True), (64, 128, 4, 4, True), (32, 128, 4, 4, True), (32, 256, 3, 8, True),
+        ),
         (1, 2, 4, 8),
     )
-]
+]  # fmt: skip
 _ENCODE = [
     Config(rows, 1, deep, 1, warps)
     for rows, deep, warps in (

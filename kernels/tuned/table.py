@@ -39,6 +39,7 @@ DEFAULTS: dict[str, list[tuple[int, Config]]] = {
     ],
     "few_rows": [(0, Config(16, 32, 128, 3, 2, split=2))],
     "quantize": [(0, Config(16, 1, 256, 3, 4))],
+    "expand_table": [(0, Config(1, 8, 512, 1, 4))],
     "log_attention": [(0, Config(64, 64, 64, 3, 4))],
     "conv2d": [(2**20, Config(128, 128, 128, 4, 8)), (0, Config(64, 64, 128, 4, 4))],
     "project": [(0, Config(64, 1, 128, 4, 4, split=4))],
