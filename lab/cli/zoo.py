@@ -21,6 +21,14 @@ Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Pictures a st
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0.01, help="Time budget.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first pictures, for a trial.")]
 
+On = Annotated[
+    str, typer.Option("--on", help="Tokens: true, or predicted from simulated fMRI (denoisers only).")
+]
+Voxels = Annotated[int | None, typer.Option("--voxels", min=20, help="Voxels of a simulated person.")]
+Scanned = Annotated[int | None, typer.Option("--scanned", min=16, help="Pictures scanned, of a person.")]
+External = Annotated[int | None, typer.Option("--external", min=0, help="Pictures that were not scanned.")]
+Simple = Annotated[int | None, typer.Option("--simple", min=0, help="Digits and patterns, each.")]
+
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
@@ -49,16 +57,23 @@ def train(
     limit: Limit = None,
     seed: Seed = 0,
     further: Annotated[bool, typer.Option("--further", help="Start from the weights there.")] = False,
+    on: On = "true",
+    voxels: Voxels = None,
+    scanned: Scanned = None,
+    external: External = None,
+    simple: Simple = None,
     device: Device = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a shipped model again.
 
-    The same command goes on after a stop.
+    The same command goes on after a stop. --on predicted trains a denoiser further on what ridge regression
+    reads out of simulated people, so that it paints pictures from predicted tokens, too.
     """
     options: dict[str, Any] = {"steps": steps, "batch": batch, "minutes": minutes, "limit": limit}
-    options |= {"seed": seed, "further": further}
+    options |= {"seed": seed, "further": further, "on": on}
+    options |= {"voxels": voxels, "scanned": scanned, "external": external, "simple": simple}
     _train(name, data, out, False, device, dry_run, as_json, options)
 
 
@@ -118,10 +133,20 @@ def evaluate(
     out: Annotated[
         Path, typer.Option("--out", help="Folder of the sheet that shows the held-out pictures too.")
     ] = Path("runs/zoo"),
-    n: Annotated[int, typer.Option("--n", min=2, help="Natural pictures to measure on.")] = 1000,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", min=2, help="Natural pictures to measure on; default 1000, 300 if predicted."),
+    ] = None,
     n_simple: Annotated[
         int | None, typer.Option("--n-simple", min=2, help="Digits and patterns, each; default as --n.")
     ] = None,
+    on: On = "true",
+    before: Annotated[
+        Path | None, typer.Option("--before", help="Weights to compare with, as training kept them.")
+    ] = None,
+    voxels: Voxels = None,
+    scanned: Scanned = None,
+    external: External = None,
     seed: Seed = 0,
     device: Device = None,
     as_json: AsJson = False,
@@ -129,14 +154,26 @@ def evaluate(
     """Measure a shipped model on held-out pictures.
 
     The numbers go into the model's card, with a sheet of pictures beside it that shows only what was
-    made here.
+    made here. --on predicted measures a denoiser on simulated people that nothing was trained on.
     """
     from lab.jobs.zoo import evaluate as job
     from lab.progress import reporting
 
     with reporting() as progress:
         card = job(
-            name, data, out, n=n, n_simple=n_simple, seed=seed, device=device or "auto", progress=progress
+            name,
+            data,
+            out,
+            n=n,
+            n_simple=n_simple,
+            on=on,
+            before=before,
+            voxels=voxels,
+            scanned=scanned,
+            external=external,
+            seed=seed,
+            device=device or "auto",
+            progress=progress,
         )
     emit_record(card, as_json)
 

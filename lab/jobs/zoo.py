@@ -8,6 +8,9 @@ from typing import Any
 from lab.errors import InputError
 from lab.progress import Progress, silent
 
+TOKENS = ("true", "predicted")
+SIZES = ("voxels", "scanned", "external", "simple")
+
 
 def info(name: str) -> dict[str, Any]:
     """Return a model's name, summary, weight file, size and card."""
@@ -33,13 +36,26 @@ def train(
     device: str = "auto",
     dry_run: bool = False,
     decoder_only: bool = False,
+    on: str = "true",
     progress: Progress = silent,
     **options: Any,
 ) -> dict[str, Any]:
     """Train a shipped model; return the training part of its card (with ``dry_run``, what would be done).
 
-    ``decoder_only`` trains the autoencoder's decoder further instead, its encoder frozen.
+    ``decoder_only`` trains the autoencoder's decoder further instead, its encoder frozen. ``on`` says what
+    tokens a denoiser learns from: ``"true"``, or ``"predicted"`` from simulated fMRI, which trains further.
     """
+    if on not in TOKENS:
+        raise InputError(f"tokens {on!r} are not known; allowed for --on: {', '.join(TOKENS)}")
+    sizes = [k for k in SIZES if options.get(k) is not None]
+    if on == "true":
+        if sizes:
+            raise InputError(f"--{sizes[0]} is for training on predicted tokens; add --on predicted")
+        options = {k: v for k, v in options.items() if k not in SIZES}
+    elif options.pop("limit", None) is not None:
+        raise InputError("--limit is for training on true tokens; give --scanned and --external instead")
+    elif options.pop("further", False):
+        raise InputError("--on predicted always trains further; leave --further out")
     from lab import zoo
 
     zoo.summary(name)
@@ -48,10 +64,10 @@ def train(
     if dry_run:
         target = {"weights": str(zoo.weight_file(name)), "state": str(out)}
         what = "would refine" if decoder_only else "would train"
-        return {what: name, "data": str(data), "device": device, **target, **options}
-    from lab.zoo.train import refine, run
+        return {what: name, "data": str(data), "device": device, "on": on, **target, **options}
+    from lab.zoo.train import refine, run, run_on_predicted
 
-    job = refine if decoder_only else run
+    job = refine if decoder_only else run_on_predicted if on == "predicted" else run
     return job(name, data, out, device=device, progress=progress, **options)
 
 
@@ -61,15 +77,31 @@ def evaluate(
     out: Path,
     *,
     device: str = "auto",
+    on: str = "true",
     progress: Progress = silent,
     **options: Any,
 ) -> dict[str, Any]:
-    """Measure a shipped model on held-out pictures and write the result into its card; return that part."""
+    """Measure a shipped model on held-out pictures and write the result into its card; return that part.
+
+    With ``on="predicted"`` a denoiser is measured on tokens predicted from people that nothing learned from.
+    """
     from lab import zoo
 
     zoo.summary(name)
     _folder(data)
     device = choose_device(device)
+    if on not in TOKENS:
+        raise InputError(f"tokens {on!r} are not known; allowed for --on: {', '.join(TOKENS)}")
+    if on == "predicted":
+        if options.pop("n_simple", None) is not None:
+            raise InputError("--n-simple is for true tokens; leave it out with --on predicted")
+        from lab.zoo.evaluate_predicted import evaluate_into_card as on_predicted
+
+        return on_predicted(name, data, out, device=device, progress=progress, **options)
+    other = [k for k in ("before", *SIZES[:3]) if options.pop(k, None) is not None]
+    if other:
+        raise InputError(f"--{other[0]} is for measuring on predicted tokens; add --on predicted")
+    options["n"] = options["n"] or 1000
     from lab.zoo.evaluate import evaluate_into_card
 
     return evaluate_into_card(name, data, out, device=device, progress=progress, **options)

@@ -78,7 +78,12 @@ def latent(images: np.ndarray, features: Features | None) -> np.ndarray:
     float32 array of shape (n, N_LATENT)
         Not yet standardised.
     """
-    rows = np.asarray((features or random_features)(images), np.float32).reshape(len(images), -1)
+    return project((features or random_features)(images))
+
+
+def project(rows: np.ndarray) -> np.ndarray:
+    """Mix features (n, ...) down to ``N_LATENT`` numbers by a fixed random projection, not standardised."""
+    rows = np.asarray(rows, np.float32).reshape(len(rows), -1)
     rng = np.random.default_rng(9)
     return rows @ (rng.standard_normal((rows.shape[1], N_LATENT)).astype(np.float32) / np.sqrt(rows.shape[1]))
 

@@ -1,0 +1,34 @@
+"""What simulated ventral voxels read: stages of a network that neither makes the tokens nor scores pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from brainit.datasets.simulated.ventral import GRID, Maps
+
+NAME = "layers 2 to 5 of ST-LPIPS' AlexNet"
+_SIDE = 128  # twice the pictures' side: the network was trained on larger ones
+
+
+def cortex_maps(device: str = "cpu") -> Maps:
+    """Return the function that gives the stages of pictures (n, side, side, 3) in 0..1.
+
+    Raises
+    ------
+    InputError
+        The ``weights`` extra is not installed.
+    """
+    from lab.metrics.stlpips import load_stlpips
+
+    network = load_stlpips(device)
+
+    @torch.no_grad()
+    def stages(images: np.ndarray) -> list[np.ndarray]:
+        x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)).to(device)
+        x = F.interpolate(x, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+        maps = network.layers(x)[1:]
+        return [F.adaptive_avg_pool2d(m, GRID).flatten(2).transpose(1, 2).cpu().numpy() for m in maps]
+
+    return stages
