@@ -87,10 +87,10 @@ def _before_condition(token: torch.Tensor) -> Callable[..., Any]:
 def measure(model: nn.Module, store: Any, samples: int, arms: tuple[str, ...]) -> list[dict[str, Any]]:
     """Signal over noise of prediction and final latent for every arm, dB."""
     import quant
-    from lab.panel.recipes import parse
-    from lab.recordings import zoo_scheduler
-    from quant.denoiser import Sampler
-    from quant.probes import FinalSample, NoisePrediction
+    from lab.compare.recipes import parse
+    from lab.zoo.recordings import zoo_scheduler
+    from quant.recordings.sampling import Sampler
+    from quant.sensitivity.probes import FinalSample, NoisePrediction
 
     sampler = Sampler(store, zoo_scheduler(), store.null_condition)
     steps = store.settings["n_steps"]
@@ -115,7 +115,7 @@ def main() -> None:
     """Run all models and write JSON."""
     from lab import zoo
     from lab.files import write_json
-    from lab.recordings import zoo_recording
+    from lab.zoo.recordings import zoo_recording
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)

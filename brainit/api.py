@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-from brainit.ablation import SWITCHES, ablation
 from brainit.config import BrainITConfig, override, parse_config
-from brainit.decoder import BrainDecoder
-from brainit.fitting import fit
-from brainit.targets import (
+from brainit.training.ablation import SWITCHES, ablation
+from brainit.training.decoder import BrainDecoder
+from brainit.training.fitting import fit
+from brainit.training.targets import (
     Prediction,
     Targets,
     TargetTable,

@@ -10,8 +10,8 @@ from pathlib import Path
 from _common import finish
 
 from brainit import datasets
-from brainit.datasets.clean import sha256
 from brainit.datasets.digits69 import FILE
+from brainit.datasets.files.clean import sha256
 from brainit.errors import MissingDataError
 
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"

@@ -18,22 +18,22 @@ from quant.registry import get_method, get_preset, list_methods, list_presets
 if TYPE_CHECKING:
     from quant.api import plan, quantize_
     from quant.checkpoint import export, load, read_header
-    from quant.install import enabled, restore_, use_backend
-    from quant.ledger import Ledger
-    from quant.lora import attach_lora, attached_loras, detach_lora
+    from quant.formats.quantizer import Quantizer
+    from quant.interop.lora import attach_lora, attached_loras, detach_lora
+    from quant.layers.install import enabled, restore_, use_backend
     from quant.observation import Observation, observe
-    from quant.plans import Plan
-    from quant.quantizer import Quantizer
-    from quant.trajectories import Trajectories, record
+    from quant.plans.ledger import Ledger
+    from quant.plans.plan import Plan
+    from quant.recordings.trajectories import Trajectories, record
 
 _LAZY = {
     "plan": "quant.api", "quantize_": "quant.api",
     "export": "quant.checkpoint", "load": "quant.checkpoint", "read_header": "quant.checkpoint",
-    "enabled": "quant.install", "restore_": "quant.install", "use_backend": "quant.install",
+    "enabled": "quant.layers.install", "restore_": "quant.layers.install", "use_backend": "quant.layers.install",
     "Observation": "quant.observation", "observe": "quant.observation",
-    "attach_lora": "quant.lora", "attached_loras": "quant.lora", "detach_lora": "quant.lora",
-    "Ledger": "quant.ledger", "Plan": "quant.plans", "Quantizer": "quant.quantizer",
-    "Trajectories": "quant.trajectories", "record": "quant.trajectories",
+    "attach_lora": "quant.interop.lora", "attached_loras": "quant.interop.lora", "detach_lora": "quant.interop.lora",
+    "Ledger": "quant.plans.ledger", "Plan": "quant.plans.plan", "Quantizer": "quant.formats.quantizer",
+    "Trajectories": "quant.recordings.trajectories", "record": "quant.recordings.trajectories",
 }  # fmt: skip
 
 __all__ = [

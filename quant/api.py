@@ -12,22 +12,22 @@ from pydantic import BaseModel
 from torch import nn
 
 from quant import registry
-from quant.attention import install_attention_
-from quant.calibration import calibration_keys
-from quant.encoded import LayerResult, param_bytes, planned_bytes
+from quant.denoisers.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
+from quant.denoisers.inventory import LayerInfo, find_layers, model_bytes
+from quant.denoisers.macs import Example, count_macs, input_sizes
+from quant.denoisers.roles import selection
 from quant.errors import InputError, MissingDataError
-from quant.execute import kernel_op
-from quant.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
-from quant.granularity import weight_layout
-from quant.install import install_, refuse_quantized
-from quant.layers import LayerInfo, find_layers, model_bytes
-from quant.ledger import LayerRecord, Ledger
-from quant.macs import Example, count_macs, input_sizes
-from quant.modules import weight_sqnr_db
-from quant.parts import part_bytes
-from quant.plans import LayerPlan, Plan
-from quant.policy import selection
-from quant.trajectories import Trajectories
+from quant.formats.granularity import weight_layout
+from quant.layers.attachments import part_bytes
+from quant.layers.attention import install_attention_
+from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
+from quant.layers.execute import kernel_op
+from quant.layers.install import install_, refuse_quantized
+from quant.layers.quantized import weight_sqnr_db
+from quant.plans.ledger import LayerRecord, Ledger
+from quant.plans.plan import LayerPlan, Plan
+from quant.recordings.rows import calibration_keys
+from quant.recordings.trajectories import Trajectories
 
 NOT_REACHED = "the forward does not reach it: there is nothing to calibrate on"
 Recipe = str | BaseModel

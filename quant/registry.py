@@ -13,7 +13,7 @@ where the module that `load` returns has two functions:
     the format of one layer, or the reason why it is skipped; pure, so a plan costs nothing.
 ``handler(model, plan, config, context) -> dict[str, LayerResult]``
     one result for each planned layer. It may run the model, go block by block, take gradients, even install
-    results for a while (`quant.install.installed`), but leaves the model as it found it: `quantize_` installs
+    results for a while (`quant.layers.install.installed`), but leaves the model as it found it: `quantize_` installs
     the results, all or none.
 """
 
@@ -108,7 +108,7 @@ class Context:
     progress: Callable[[int, int, str], None] = _no_progress
     extra: dict[str, Any] = field(default_factory=dict)
     attention: dict[str, Any] = field(default_factory=dict)
-    """Formats (`quant.attention.AttentionFormat`) by attention module, left here by the handler."""
+    """Formats (`quant.layers.attention.AttentionFormat`) by attention module, left here by the handler."""
 
 
 def method(name: str, *, config: type[BaseModel], info: MethodInfo) -> Callable[[Callable[[], Any]], Method]:

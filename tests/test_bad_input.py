@@ -24,9 +24,9 @@ import pytest
 
 from brainit.datasets import simulated
 from lab.cli.main import run
-from lab.config import ReconstructConfig
-from lab.runs import Run
-from tests.brainit import test_bad_input_data as bad
+from lab.decoding.settings import ReconstructConfig
+from lab.runs.folder import Run
+from tests.brainit.datasets import test_bad_input as bad
 from tests.brainit.datasets.conftest import TINY, mat_parts, write_haxby, write_mat
 
 Capture = pytest.CaptureFixture[str]

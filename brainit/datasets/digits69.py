@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from brainit.datasets import clean, mat
+from brainit.datasets import mat
 from brainit.datasets.cards import CARDS
+from brainit.datasets.files import clean
 from brainit.errors import MissingDataError
 from brainit.subject import Subject
 

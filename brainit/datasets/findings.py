@@ -63,7 +63,7 @@ def check_subject(subject: Subject) -> list[Finding]:
     """List what a report or a model should know about a subject that could be read."""
     import numpy as np
 
-    from brainit.leaks import find_leaks
+    from brainit.datasets.leaks import find_leaks
 
     who = f"{subject.dataset} {subject.name}"
     n_train, n_test = (int((subject.split == s).sum()) for s in ("train", "test"))

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from brainit.datasets import clean, haxby_files
+from brainit.datasets import haxby_files
+from brainit.datasets.files import clean
+from brainit.datasets.files.glm import block_betas
 from brainit.datasets.findings import Finding
-from brainit.datasets.glm import block_betas
 from brainit.datasets.haxby_files import CATEGORIES
 from brainit.errors import InputError
 from brainit.subject import Subject

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from brainit.datasets import clean, volumes
-from brainit.datasets.glm import Event, read_events
+from brainit.datasets.files import clean, volumes
+from brainit.datasets.files.glm import Event, read_events
 from brainit.errors import InputError, MissingDataError
 
 CATEGORIES = ("bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe")

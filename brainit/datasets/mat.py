@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from brainit.datasets import clean
+from brainit.datasets.files import clean
 from brainit.errors import InputError, MissingDataError
 from brainit.subject import Subject
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from brainit.datasets import clean, volumes
-from brainit.datasets.ceiling import noise_ceiling
-from brainit.datasets.pictures import read_stimuli
+from brainit.datasets.files import clean, volumes
+from brainit.datasets.files.ceiling import noise_ceiling
+from brainit.datasets.files.pictures import read_stimuli
 from brainit.errors import InputError, MissingDataError
 from brainit.subject import Subject
 

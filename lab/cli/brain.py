@@ -138,10 +138,10 @@ def tune(
 
     Test trials are not looked at.
     """
-    from lab.config import ReconstructConfig
+    from lab.decoding.settings import ReconstructConfig
     from lab.jobs.tune import tune as job
     from lab.progress import reporting
-    from lab.settings import resolve
+    from lab.runs.settings import resolve
 
     flags = {
         "dataset": dataset,
@@ -169,7 +169,7 @@ def evaluate(
 
     The comparison looks at everything but the time (seconds_total) and ends with exit code 1 if they differ.
     """
-    from lab.compare import equal_metrics, read_metrics
+    from lab.runs.metrics import equal_metrics, read_metrics
 
     if compare is None:
         emit_record(read_metrics(run), as_json)
@@ -229,9 +229,9 @@ def _go(
     as_json: bool,
     checkpoints: Path | None = None,
 ) -> None:
-    from lab.config import ReconstructConfig
+    from lab.decoding.settings import ReconstructConfig
     from lab.jobs.checks import check_names
-    from lab.settings import resolve
+    from lab.runs.settings import resolve
 
     settings = resolve(ReconstructConfig, config, flags, sets or ())
     check_names(settings)

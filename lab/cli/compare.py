@@ -56,9 +56,9 @@ def compare(
     Same noise and conditions for all, intervals, gates that prove the meter. The same command goes on after
     a stop, and with more recipes it adds them.
     """
+    from lab.compare.bench import PanelSettings
     from lab.errors import InputError
     from lab.jobs import compare as job
-    from lab.panel.bench import PanelSettings
     from lab.progress import reporting
 
     if merge:
@@ -93,8 +93,8 @@ def compare(
 
 
 def _show(result: dict, out: Path, as_json: bool) -> None:
+    from lab.compare.tables import cell, shown_columns
     from lab.jobs.compare import FAILED
-    from lab.panel.tables import cell, shown_columns
 
     if as_json:
         emit_json({k: v for k, v in result.items() if k != "curves"})

@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     arguments : sequence of str
         What follows ``brainlab``.
     """
-    from lab.interrupt import prompt_stop
+    from lab.cli.interrupt import prompt_stop
 
     debug = bool(os.environ.get("BRAINLAB_DEBUG"))
     try:

@@ -7,17 +7,17 @@ caption ends with where its numbers come from (`Provenance`). Nothing touches py
 
 from lab.figures.activations import activation_surfaces, channel_timestep_map
 from lab.figures.attention import score_histogram, sink_mass
-from lab.figures.brain import brain_slices, response_profile
-from lab.figures.categories import category_accuracies, confusion_matrices
+from lab.figures.brain.categories import category_accuracies, confusion_matrices
+from lab.figures.brain.pictures import ROWS, choose, picture_grid, picture_png
+from lab.figures.brain.scores import MetricRow, metric_rows, score_chart
+from lab.figures.brain.slices import brain_slices, response_profile
 from lab.figures.channels import channel_histogram
 from lab.figures.curves import training_curve
 from lab.figures.distributions import drift_bands, level_histogram
 from lab.figures.layers import sorted_layers, statistic_bars
 from lab.figures.ledger import LayerRow, layer_bytes, layer_rows, mac_shares, share_of_macs
-from lab.figures.pictures import ROWS, choose, picture_grid, picture_png
 from lab.figures.plate import Plate, Provenance
 from lab.figures.ranges import axis_ranges, skip_ranges
-from lab.figures.scores import MetricRow, metric_rows, score_chart
 
 __all__ = [
     "ROWS",

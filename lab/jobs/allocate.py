@@ -68,12 +68,12 @@ def allocate(
         No recording for a model that is not shipped.
     """
     import quant
-    from lab.jobs.models import open_model
-    from lab.jobs.preflight import check_folder, check_recording
     from lab.jobs.quantize import open_recording
     from lab.jobs.zoo import choose_device
+    from lab.models.opening import open_model
+    from lab.models.preflight import check_folder, check_recording
     from quant.methods.mixdq import search
-    from quant.probes import NoisePrediction
+    from quant.sensitivity.probes import NoisePrediction
 
     config = _config(recipe, budgets, choices, metric)
     check_folder(out)

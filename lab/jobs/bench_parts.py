@@ -63,11 +63,11 @@ class Kind:
     def run(self, config: Any, device: torch.device) -> dict[str, Any]:
         """Make random weights on the CPU in bfloat16, quantize on the device, install on the CPU."""
         from lab.jobs.bench_svdquant import random_rows, wait
-        from quant.calibration import LayerRows
+        from quant.denoisers.offload import to_device
+        from quant.formats.schedule import Clock
+        from quant.layers.quantized import make, weight_sqnr_db
         from quant.methods.svdquant import core
-        from quant.modules import make, weight_sqnr_db
-        from quant.schedule import Clock
-        from quant.streaming import to_device
+        from quant.recordings.rows import LayerRows
 
         modules: dict[str, nn.Module] = {line.name: _layer(line, info) for line, info in zip(
             self.lines, self.infos, strict=True
@@ -123,7 +123,7 @@ def _filled(module: nn.Module) -> nn.Module:
 
 def layer_kinds(model: nn.Module, planned: Any, tokens: int) -> list[Kind]:
     """Kinds of planned layers; siblings that read the very same tensor are one stack, as in the method."""
-    from quant.layers import find_layers
+    from quant.denoisers.inventory import find_layers
     from quant.methods.svdquant.formats import kind_of
 
     infos = {info.name: info for info in find_layers(model)}
@@ -174,7 +174,7 @@ def _inputs(model: nn.Module, tokens: int) -> dict[str, int]:
 @torch.no_grad()
 def meta_forward(model: nn.Module, tokens: int, batch: int) -> None:
     """One forward on the meta device with inputs from the config."""
-    from quant import families
+    from quant.denoisers import families
 
     example = families.example(model, batch, tokens)
     if example is None:
@@ -219,7 +219,7 @@ class Blocks:
     def measure(self, device: torch.device, progress: Progress) -> list[dict[str, Any]]:
         """Time one forward of each kind with its layers watched, weights coming from the CPU."""
         from lab.jobs.bench_svdquant import wait
-        from quant.streaming import streamed
+        from quant.denoisers.offload import streamed
 
         lines = []
         for number, kind in enumerate(self.found.values()):

@@ -2,7 +2,7 @@
 
 Nothing of the model's size is ever allocated: shapes come from the config on the meta device, weights are
 made when a layer is measured. What is measured is the code that `quant.quantize_` runs on a streamed model
-(`quant.streaming`): weights in bfloat16 on the CPU, one layer's problem on the device, results back.
+(`quant.denoisers.offload`): weights in bfloat16 on the CPU, one layer's problem on the device, results back.
 """
 
 from __future__ import annotations

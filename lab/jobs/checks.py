@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from lab.config import ReconstructConfig
+from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 
 

@@ -10,7 +10,7 @@ from lab.errors import InputError
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from lab.panel.work import Calibrator
+    from lab.compare.work import Calibrator
 
 MIXED = "mixed"
 FAILED = 1
@@ -42,8 +42,8 @@ def compare(
     model : str
         Shipped denoiser, or any model with a ``recording`` of it.
     recipes : str
-        ``A,B,…``, wildcards, groups (`lab.panel.recipes.groups`).
-    settings : lab.panel.bench.PanelSettings
+        ``A,B,…``, wildcards, groups (`lab.compare.recipes.groups`).
+    settings : lab.compare.bench.PanelSettings
     claims : Path, optional
         Where several processes say which part is whose (`in_processes`); the report is then left to `merge`.
     calibrate_on : {"cpu", "cuda", "mixed"}, optional
@@ -66,16 +66,16 @@ def compare(
     MissingDataError
         No recording of a model that is not shipped.
     """
+    from lab.compare import recipes as names
+    from lab.compare.about import about, exact_arithmetic
+    from lab.compare.bench import PanelSettings, open_bench
+    from lab.compare.claims import Claims
+    from lab.compare.finish import ABOUT, finish
+    from lab.compare.work import Work
     from lab.files import write_json
-    from lab.jobs.preflight import check_run_folder
     from lab.jobs.zoo import choose_device
-    from lab.panel import recipes as names
-    from lab.panel.about import about, exact_arithmetic
-    from lab.panel.bench import PanelSettings, open_bench
-    from lab.panel.claims import Claims
-    from lab.panel.finish import ABOUT, finish
-    from lab.panel.work import Work
-    from lab.runs import Run
+    from lab.models.preflight import check_run_folder
+    from lab.runs.folder import Run
 
     settings = settings or PanelSettings()
     chosen = names.expand(recipes, model)
@@ -126,8 +126,8 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
     MissingDataError
         A folder is no comparison. One that was stopped gives the parts that it finished.
     """
-    from lab.jobs.preflight import check_folder
-    from lab.panel.finish import collect, finish
+    from lab.compare.finish import collect, finish
+    from lab.models.preflight import check_folder
 
     check_folder(out)
     about, parts, gates, failed = collect(folders)
@@ -158,9 +158,9 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
     import subprocess
     import sys
 
-    from lab.jobs.preflight import check_folder
-    from lab.lock import FolderLock
-    from lab.panel.claims import Claims, finished
+    from lab.compare.claims import Claims, finished
+    from lab.models.preflight import check_folder
+    from lab.runs.lock import FolderLock
 
     if jobs < 1:
         raise InputError(f"--jobs is {jobs}; it must be at least 1")

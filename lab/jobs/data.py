@@ -33,7 +33,7 @@ def fetch(name: str, root: Path | None = None, progress: Progress = silent, **op
 
     given = {key: value for key, value in options.items() if value is not None}
     if name == "simulated":
-        from lab.jobs.simulate import ensure_simulated
+        from lab.decoding.simulated import ensure_simulated
 
         return {"dataset": name, "root": str(ensure_simulated(root, progress=progress, **given))}
     datasets.describe(name)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lab.config import ReconstructConfig
+from lab.decoding.settings import ReconstructConfig
 from lab.jobs.reconstruct import reconstruct
 from lab.progress import Progress, silent
 
@@ -57,9 +57,9 @@ def demo(out: Path, progress: Progress = silent) -> dict[str, Any]:
     dict
         ``table`` (a row a subject) and ``report``, the first subject's page; ``group`` is the page over all.
     """
-    from lab.compare import tidy
     from lab.files import write_json
     from lab.report import build_group_report
+    from lab.runs.metrics import tidy
 
     rows, pages, began = [], [], time.monotonic()
     scores: dict[str, Any] = {}

@@ -71,10 +71,10 @@ def inspect(
     MissingDataError
         No weights, or no recording for a model that is not shipped.
     """
-    from lab.jobs.models import open_model
-    from lab.jobs.preflight import check_recording, check_run_folder
     from lab.jobs.zoo import choose_device
-    from lab.runs import Run
+    from lab.models.opening import open_model
+    from lab.models.preflight import check_recording, check_run_folder
+    from lab.runs.folder import Run
     from quant.observation import Observation, check_statistic, observe, select_layers
 
     check_statistic(sort)
@@ -143,7 +143,7 @@ def _recording(
     import quant
 
     if folder is None:
-        from lab.recordings import zoo_recording
+        from lab.zoo.recordings import zoo_recording
 
         # the one that other commands share where it is large enough; half of a recording is for calibration
         shared = steps == DEFAULT_STEPS and samples <= SHARED_SAMPLES

@@ -95,8 +95,8 @@ def kernels() -> list[dict[str, Any]]:
 
 def settings() -> list[dict[str, Any]]:
     """Every setting of a reconstruction run with its default, what is allowed and its meaning."""
-    from lab.config import ReconstructConfig
-    from lab.settings import describe_settings
+    from lab.decoding.settings import ReconstructConfig
+    from lab.runs.settings import describe_settings
 
     return describe_settings(ReconstructConfig)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from lab.errors import InputError, MissingDataError
 from lab.files import write_json, write_text
-from lab.jobs.models import model_files
-from lab.jobs.preflight import check_recording
-from lab.jobs.weights import fingerprint
+from lab.models.opening import model_files
+from lab.models.preflight import check_recording
+from lab.models.weights import fingerprint
 from lab.progress import Progress, silent
 
 
@@ -34,7 +34,7 @@ def plan(model: str, recipe: str, part: str | None = None, config: Path | None =
         ``layers`` (one row a Linear or Conv2d), ``totals`` (name, value), ``plan`` (complete, JSON-able).
     """
     import quant
-    from lab.jobs.models import open_model
+    from lab.models.opening import open_model
 
     quant.get_preset(recipe)  # refuse a bad name before a model is read
     planned = quant.plan(open_model(model, part, config), recipe)
@@ -69,8 +69,8 @@ def quantize(
         The method calibrates, the model is no shipped denoiser and there is no recording.
     """
     import quant
-    from lab.jobs.models import open_model
-    from lab.runs import Run, config_hash
+    from lab.models.opening import open_model
+    from lab.runs.folder import Run, config_hash
     from quant.api import check
 
     store = _given_recording(model, recipe, recording)
@@ -138,7 +138,7 @@ def open_recording(
 
     if folder is not None:
         return quant.Trajectories.open(folder)
-    from lab.recordings import zoo_recording
+    from lab.zoo.recordings import zoo_recording
 
     return zoo_recording(model, device=device, progress=progress)
 
@@ -164,7 +164,7 @@ def _calibrates(recipe: str) -> bool:
 def _recipe_hash(recipe: str) -> str:
     """Hash of what a preset says, not of its name: a file may have been edited."""
     import quant
-    from lab.runs import config_hash
+    from lab.runs.folder import config_hash
 
     _, method, config = quant.registry.resolve(recipe)
     return config_hash({"method": method.name, "config": config.model_dump(mode="json")})
@@ -172,8 +172,8 @@ def _recipe_hash(recipe: str) -> str:
 
 def _hash_of(module: Any) -> str:
     """Hash of an opened model, for one whose files are not known."""
-    from lab.runs import config_hash
-    from quant.sensitivity import fingerprint as of_tensors
+    from lab.runs.folder import config_hash
+    from quant.sensitivity.by_layer import fingerprint as of_tensors
 
     return config_hash(
         {"config": repr(sorted(module.config.items(), key=str)), "tensors": of_tensors(module)}

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from brainit.fitting import fit
 from brainit.subject import Subject
-from lab.config import ReconstructConfig
+from brainit.training.fitting import fit
+from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
+from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
-from lab.jobs.brain_data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.progress import Progress, silent
-from lab.runs import Run
+from lab.runs.folder import Run
 
 _PACKAGES = (
     "brainit-lab",
@@ -74,7 +74,7 @@ def reconstruct(
         if until == "prepare":
             return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
         if data.subject.stimuli is None:
-            from lab.jobs.categories import run_categories, train_folds
+            from lab.decoding.categories import run_categories, train_folds
 
             if until == "train":
                 trained = train_folds(run, config, data.subject, progress)
@@ -114,7 +114,9 @@ def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progr
 def _pictures(
     run: Run, config: ReconstructConfig, data: BrainData, decoder: Any, progress: Progress
 ) -> dict[str, Any]:
-    from lab.jobs import brain_draw, brain_scores, brain_structure
+    from lab.decoding import drawing as brain_draw
+    from lab.decoding import scores as brain_scores
+    from lab.decoding import structure as brain_structure
     from lab.jobs.zoo import choose_device
 
     train, test = (data.subject.part(s).mean_over_repeats() for s in ("train", "test"))
@@ -262,7 +264,7 @@ def versions() -> dict[str, str]:
 
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
     from brainit import datasets
-    from lab.jobs.brain_draw import settings_of
+    from lab.decoding.drawing import settings_of
 
     if config.dataset == "simulated":
         counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}

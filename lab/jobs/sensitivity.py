@@ -82,10 +82,10 @@ def sensitivity(
         No recording for a model that is not shipped.
     """
     from lab.files import write_json
-    from lab.jobs.models import open_model
     from lab.jobs.quantize import open_recording
     from lab.jobs.zoo import choose_device
-    from quant.sensitivity import ALL, layer_sensitivity
+    from lab.models.opening import open_model
+    from quant.sensitivity.by_layer import ALL, layer_sensitivity
 
     settings = _check(model, recipe, out, mode, metric, bits, side, samples, timesteps, recording)
     device = choose_device(device)
@@ -119,7 +119,7 @@ def _check(
 ) -> dict[str, dict[str, Any]] | None:  # fmt: skip
     """Refuse what cannot work before a model is opened; settings by name for each number of bits."""
     import quant
-    from lab.jobs.preflight import check_json_file, check_recording
+    from lab.models.preflight import check_json_file, check_recording
 
     for what, value, allowed in (
         ("--mode", mode, MODES), ("--metric", metric, (*PREDICTION, *SAMPLE)), ("--side", side, SIDES),
@@ -178,14 +178,14 @@ def _shipped() -> tuple[str, ...]:
 
 
 def _sampler(model: str, store: Any) -> Any:
-    from lab.recordings import zoo_scheduler
-    from quant.denoiser import Sampler
+    from lab.zoo.recordings import zoo_scheduler
+    from quant.recordings.sampling import Sampler
 
     return Sampler(store, zoo_scheduler(), store.null_condition)
 
 
 def _probes(model: str, store: Any, metric: str, samples: int, timesteps: int) -> list[Any]:
-    from quant.probes import FinalSample, NoisePrediction
+    from quant.sensitivity.probes import FinalSample, NoisePrediction
 
     probes: list[Any] = [NoisePrediction(store, samples, timesteps)]
     if metric in SAMPLE:
@@ -201,7 +201,7 @@ def _stored(table: Any, metric: str) -> list[dict[str, Any]]:
     """Rows as `Sensitivity.save` writes them: everything quantized first, then worst first."""
     from dataclasses import asdict
 
-    from quant.sensitivity import ALL
+    from quant.sensitivity.by_layer import ALL
 
     whole = [row for row in table.rows if row.layer == ALL]
     return [asdict(row) for row in (*whole, *table.sorted(metric))]
@@ -216,7 +216,7 @@ def _growth(
     module: Any, recipe: str, store: Any, model: str, include: tuple[str, ...], samples: int, seed: int
 ) -> list[dict[str, float]]:
     import quant
-    from quant.probes import error_growth
+    from quant.sensitivity.probes import error_growth
 
     quant.quantize_(module, recipe, trajectories=store, include=include, seed=seed)
     try:

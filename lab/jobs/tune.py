@@ -13,9 +13,9 @@ import numpy as np
 from brainit import datasets
 from brainit.metrics import score
 from brainit.subject import Subject
-from lab.config import ReconstructConfig
+from lab.decoding.drawing import draw
+from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
-from lab.jobs.brain_draw import draw
 from lab.progress import Progress, silent
 
 
@@ -76,8 +76,8 @@ def tune(
             f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
         )
     from lab import zoo
+    from lab.decoding.scores import networks_for
     from lab.images import to_model
-    from lab.jobs.brain_scores import networks_for
     from lab.jobs.zoo import choose_device
 
     make = _of_posterior if config.structure == "posterior" else _of_brainit
@@ -107,9 +107,9 @@ def tune(
 
 def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
     """Take the trials that Brain-IT's training held out."""
+    from lab.decoding.data import open_subjects
+    from lab.decoding.structure import baselines, blended, inverted, maps_of, unit_tokens
     from lab.images import from_model
-    from lab.jobs.brain_data import open_subjects
-    from lab.jobs.brain_structure import baselines, blended, inverted, maps_of, unit_tokens
     from lab.jobs.reconstruct import train
 
     data = open_subjects(config, progress)
@@ -131,9 +131,9 @@ def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path
 
 def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
     """Take every training trial; Brain-IT's tokens come from a fit to the other two thirds."""
-    from brainit.posterior import fit_posterior
+    from brainit.structure import fit_posterior
+    from lab.decoding.structure import glyph_weights
     from lab.images import to_model
-    from lab.jobs.brain_structure import glyph_weights
     from lab.jobs.reconstruct import tokens_of
 
     own = datasets.open(config.dataset, config.root, config.subject, **config.options).part("train")
@@ -152,9 +152,9 @@ def _left_out_tokens(
     config: ReconstructConfig, train: Subject, progress: Progress, folds: int = 3
 ) -> np.ndarray:
     """Return Brain-IT's tokens (n, 17, 192) of every training trial, by networks that have not seen it."""
-    from brainit.fitting import fit
-    from lab.jobs.brain_data import external_targets, zoo_targets
-    from lab.jobs.brain_structure import predictions
+    from brainit.training.fitting import fit
+    from lab.decoding.data import external_targets, zoo_targets
+    from lab.decoding.structure import predictions
 
     external = external_targets(config, train, progress)
     fold = np.random.default_rng(config.seed).permutation(train.n_trials) % folds

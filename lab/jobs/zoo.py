@@ -138,8 +138,8 @@ def sample(
     import numpy as np
     import torch
 
-    from lab import decoder
     from lab.images import sheet, write_picture
+    from lab.zoo import sampling as decoder
 
     device = choose_device(device)
     settings = decoder.SamplerSettings(steps=steps, guidance=1.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.figures.categories import category_accuracies, confusion_matrices
+from lab.figures.brain.categories import category_accuracies, confusion_matrices
 from lab.report.block import Block, figure, sentence
 from lab.report.rundata import RunData
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from lab.compare.networks import DOMAIN, LITE0
+from lab.compare.recipes import FULL, OTHER_SEED
+from lab.compare.tables import COLUMNS, NOTES, cell, not_measured, peaks, shown_columns, span
 from lab.figures.plate import Plate, Provenance
 from lab.figures.tradeoff import Point, errors_over_time, quality_against_bytes
 from lab.files import replacing
 from lab.images import write_picture
-from lab.panel.networks import DOMAIN, LITE0
-from lab.panel.recipes import FULL, OTHER_SEED
-from lab.panel.tables import COLUMNS, NOTES, cell, not_measured, peaks, shown_columns, span
 from lab.report.block import Block, figure, sentence, table
 from lab.report.document import HTMLDocument
 from lab.report.page import render_block, render_page

@@ -10,7 +10,7 @@ import numpy as np
 
 from lab.errors import InputError
 from lab.figures import choose, metric_rows, picture_png
-from lab.figures.scores import KNOWN
+from lab.figures.brain.scores import KNOWN
 from lab.report.block import Block
 from lab.report.document import HTMLDocument
 from lab.report.page import render_block, render_page

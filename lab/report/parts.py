@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from lab.compare import flat
-from lab.config import ReconstructConfig
+from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.figures import LayerRow, layer_bytes, layer_rows, mac_shares, share_of_macs, training_curve
 from lab.report.block import Block, figure, sentence, table
 from lab.report.rundata import RunData
-from lab.settings import resolve
+from lab.runs.metrics import flat
+from lab.runs.settings import resolve
 
 # Options of `brainlab brain reconstruct`; every other setting goes through --set.
 _FLAGS = (

@@ -17,8 +17,8 @@ from lab.figures import (
     response_profile,
     score_chart,
 )
-from lab.figures.pictures import RULE
-from lab.figures.scores import ARMS, Cell
+from lab.figures.brain.pictures import RULE
+from lab.figures.brain.scores import ARMS, Cell
 from lab.report.block import Block, figure, sentence, table
 from lab.report.rundata import RunData
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lab.compare import read_metrics
 from lab.figures import Provenance
-from lab.runs import config_hash
+from lab.runs.folder import config_hash
+from lab.runs.metrics import read_metrics
 
 _OPTIONAL = (
     "config.yaml",

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from brainit import metrics
-from lab.decoder import SamplerSettings, draw_noise, sample
 from lab.errors import InputError
 from lab.images import sheet, write_picture
 from lab.metrics.distances import pooled_features, set_distance
@@ -26,6 +25,7 @@ from lab.metrics.efficientnet import load_efficientnet
 from lab.progress import Progress, silent
 from lab.zoo import DENOISERS, HOME, load, null_tokens, summary
 from lab.zoo.data import Pictures, held_out
+from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
 KINDS = ("natural", "digits", "patterns")
 OURS = ("samples", "patterns")

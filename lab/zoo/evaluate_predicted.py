@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from brainit import metrics
-from lab.decoder import SamplerSettings, draw_noise, sample
 from lab.errors import InputError, MissingDataError
 from lab.images import sheet, write_picture
 from lab.metrics.distances import pooled_features
@@ -22,6 +21,7 @@ from lab.progress import Progress, silent
 from lab.zoo import DENOISERS, HOME, load, load_file, people, summary, weight_file
 from lab.zoo.cortex import NAME as CORTEX
 from lab.zoo.readers import Condition, Reader
+from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
 GUIDANCES = (1.0, 2.0, 3.0)
 SHOWN_AT = 3.0
@@ -56,7 +56,9 @@ class _Painter:
             "two_way": metrics.two_way(heads, self.heads),
             "pixcorr": metrics.pixcorr(made, self.truth),
         }
-        return made, {k: [round(float(v), 4) for v in metrics.bootstrap_interval(s)] for k, s in scores.items()}
+        return made, {
+            k: [round(float(v), 4) for v in metrics.bootstrap_interval(s)] for k, s in scores.items()
+        }
 
 
 def evaluate_into_card(
@@ -175,9 +177,7 @@ def _painter(images: torch.Tensor, seed: int, device: str) -> _Painter:
     return _Painter(load("autoencoder-64", device), network, truth, heads, seed, device)
 
 
-def _readings(
-    crowd: dict[str, Any], readers: list[list[Reader]]
-) -> Iterable[tuple[str, float, Reader]]:
+def _readings(crowd: dict[str, Any], readers: list[list[Reader]]) -> Iterable[tuple[str, float, Reader]]:
     for person, row in zip(crowd, readers, strict=True):
         yield from ((person, c, r) for c, r in zip(people.TEST_CEILINGS, row, strict=True))
 
@@ -196,7 +196,9 @@ def _token_r(tokens: torch.Tensor, true: torch.Tensor) -> float:
 def _said(person: Any) -> str:
     if person.ventral == "prototypes":
         return f"{person.n_voxels} voxels; 24 prototypes in 64 projections of encoder-64's tokens"
-    return f"{person.n_voxels} voxels; ventral ones mix {CORTEX}, {person.own:.0%} of a mixture a voxel's alone"
+    return (
+        f"{person.n_voxels} voxels; ventral ones mix {CORTEX}, {person.own:.0%} of a mixture a voxel's alone"
+    )
 
 
 def _targets(found: dict[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from lab import zoo
-from lab.decoder import SamplerSettings, draw_noise, sample
 from lab.errors import InputError, MissingDataError
 from lab.files import read_npz, write_json, write_npz
 from lab.images import sheet, write_picture
 from lab.progress import Progress, silent
 from lab.zoo.data import class_names, held_out
+from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
 NAME = "samples of the zoo's own decoder (unet-64)"
 SHEET = zoo.HOME / "weights" / "stimuli-64.webp"

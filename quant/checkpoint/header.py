@@ -16,7 +16,7 @@ from torch import Tensor
 
 from quant.checkpoint.architecture import Architecture
 from quant.errors import InputError
-from quant.ledger import Ledger
+from quant.plans.ledger import Ledger
 
 KEY = "brainit_lab_quant"
 FORMAT = 2

@@ -10,16 +10,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from quant.attention import find_attention, install_attention_, remove_attention_
 from quant.checkpoint.architecture import check_architecture
 from quant.checkpoint.header import Header, digest
 from quant.checkpoint.rebuilding import check_format, rebuild
 from quant.checkpoint.writing import dtype_of
-from quant.encoded import LayerResult
+from quant.denoisers.inventory import LayerInfo, find_layers
 from quant.errors import InputError, MissingDataError
-from quant.install import install_, refuse_quantized, state_of
-from quant.layers import LayerInfo, find_layers
-from quant.ledger import Ledger
+from quant.layers.attention import find_attention, install_attention_, remove_attention_
+from quant.layers.encoded import LayerResult
+from quant.layers.install import install_, refuse_quantized, state_of
+from quant.plans.ledger import Ledger
 
 
 def read_header(path: str | Path) -> Header:

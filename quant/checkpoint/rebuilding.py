@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant import clusters
 from quant.checkpoint import specs
 from quant.checkpoint.header import LayerParts
 from quant.checkpoint.writing import dtype_of
-from quant.encoded import EncodedWeight, LayerResult
+from quant.denoisers.inventory import LayerInfo
 from quant.errors import InputError
-from quant.granularity import Layout, input_layout, weight_layout
-from quant.layers import LayerInfo
-from quant.ledger import LayerRecord
-from quant.lowbit import packing
-from quant.parts import build
-from quant.quantizer import Quantizer
+from quant.formats import clusters
+from quant.formats.granularity import Layout, input_layout, weight_layout
+from quant.formats.quantizer import Quantizer
+from quant.layers.attachments import build
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.lowbit import packing
+from quant.plans.ledger import LayerRecord
 
 LARGEST_GROUP = 4096
 """Groups may be wider than a layer, which is then filled up; a limit keeps that in bounds."""
@@ -24,7 +24,7 @@ LARGEST_GROUP = 4096
 _Sizes = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 _CLUSTERED = {"axis", "labels", "scale", "zero_point"}
-"""Tables of `quant.clusters`."""
+"""Tables of `quant.formats.clusters`."""
 
 
 def rebuild(

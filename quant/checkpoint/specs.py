@@ -1,6 +1,6 @@
 """Descriptions of transforms and branches in a header, checked before anything is built from them.
 
-`quant.parts` writes and rebuilds them; here stands what a description may say for a layer of a given size.
+`quant.layers.attachments` writes and rebuilds them; here stands what a description may say for a layer of a given size.
 Sizes come from the tensors that the file holds, so no description makes anything large.
 """
 
@@ -12,9 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from quant.denoisers.inventory import LayerInfo
 from quant.errors import InputError
-from quant.layers import LayerInfo
-from quant.rotations import factors_of
+from quant.layers.rotations import factors_of
 
 Sizes = dict[str, tuple[int, ...]]
 _SEEDS = 2**46

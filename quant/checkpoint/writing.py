@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from quant.checkpoint.architecture import describe
 from quant.checkpoint.header import KEY, Header, LayerParts, digest
 from quant.errors import InputError
-from quant.install import quant_layers, state_of
-from quant.ledger import Ledger
-from quant.modules import QuantLayer
+from quant.layers.install import quant_layers, state_of
+from quant.layers.quantized import QuantLayer
+from quant.plans.ledger import Ledger
 
 
 def export(model: nn.Module, path: str | Path) -> Path:

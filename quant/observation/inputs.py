@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quant.clusters import as_matrix
 from quant.errors import InputError
-from quant.granularity import input_layout
+from quant.formats.clusters import as_matrix
+from quant.formats.granularity import input_layout
 from quant.observation import bins
 from quant.observation.moments import Moments
 from quant.observation.stats import CHANNEL_FIELDS, OUTLIER_FACTOR, SHARES, TensorStats

@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.attention import Watcher, find_attention
-from quant.calibration import null_of
-from quant.denoiser import predict
+from quant.denoisers.inventory import find_layers
+from quant.denoisers.skips import split_points
 from quant.errors import InputError, MissingDataError
-from quant.install import refuse_quantized
-from quant.layers import find_layers
+from quant.layers.attention import Watcher, find_attention
+from quant.layers.install import refuse_quantized
 from quant.observation.attention import AttentionObserver
 from quant.observation.inputs import InputObserver
 from quant.observation.result import Observation
 from quant.observation.stats import OUTLIER_RULE
 from quant.observation.weights import weight_stats
-from quant.skips import split_points
-from quant.trajectories import Trajectories
+from quant.recordings.rows import null_of
+from quant.recordings.sampling import predict
+from quant.recordings.trajectories import Trajectories
 
 Progress = Callable[[int, int, str], None]
 Transform = Callable[[Tensor], Tensor]
@@ -64,7 +64,7 @@ def observe(
     layers : wildcard or several
         Over names of Linear and Conv2d layers, and of attention modules.
     transforms : mapping of wildcard to callable or several
-        Tensor to tensor of the same layout, for example `quant.rotations.Rotate`: such a layer's input is
+        Tensor to tensor of the same layout, for example `quant.layers.rotations.Rotate`: such a layer's input is
         looked at before and after each. The attribute ``label`` names what it does; if it has
         ``to_weight``, the weight after it is looked at too.
     samples : int, optional

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import InputError
-from quant.grid import Grid
+from quant.formats.grids import Grid
+from quant.layers.rotations import Rotate, factors_of
 from quant.observation.stats import TensorStats, WeightStats
-from quant.rotations import Rotate, factors_of
 
 
 class Labelled:

@@ -11,7 +11,7 @@ import torch
 
 from brainit.config import BrainITConfig, parse_config
 from brainit.subject import Subject
-from brainit.targets import Targets, TargetTable
+from brainit.training.targets import Targets, TargetTable
 
 TINY: dict[str, Any] = {
     "model": {"width": 16, "heads": 2, "depth": 1, "dropout": 0.1},

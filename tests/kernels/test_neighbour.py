@@ -52,7 +52,7 @@ BOTH = """
 from diffusers.utils import is_kernels_available
 assert is_kernels_available()
 import diffusers.models.attention_dispatch
-import quant.lowbit
+import quant.layers.lowbit
 from kernels import get_kernel
 import kernels, kernels.layer
 from kernels import Mode
@@ -60,7 +60,7 @@ from kernels.packing import pack
 import torch
 assert get_kernel("x") == (Mode, "x") and Mode is kernels.layer.Mode
 assert kernels.__version__ == "0.17.2"
-assert quant.lowbit.packing.pack(torch.ones(1, 2, dtype=torch.uint8), 4).tolist() == [[0x11]]
+assert quant.layers.lowbit.packing.pack(torch.ones(1, 2, dtype=torch.uint8), 4).tolist() == [[0x11]]
 try:
     from kernels import no_such_name
 except ImportError:

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from brainit.datasets import clean, nifti
+from brainit.datasets import nifti
+from brainit.datasets.files import clean
 from brainit.datasets.simulated import config
 from brainit.datasets.simulated.config import PRESETS, SimulationConfig, preset
 from brainit.errors import InputError

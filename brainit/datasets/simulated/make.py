@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from brainit.datasets import pictures
+from brainit.datasets.files import pictures
+from brainit.datasets.leaks import similarity
 from brainit.datasets.simulated import anatomy, design, features, noise, procedural, tuning, write
 from brainit.datasets.simulated.config import SimulationConfig
 from brainit.errors import InputError
-from brainit.leaks import similarity
 
 Progress = Callable[[int, int, str], None]
 _BATCH = 64

@@ -106,7 +106,9 @@ def mix(
     areas = [AREAS[a] for a in cortex.area[voxel]]
     # the ventral areas prefer different kinds
     third = KINDS // 3
-    offset = np.array([third * max(0, ("LO", "FFA", "PPA").index(a)) if a != "hV4" else 0 for a in areas], int)
+    offset = np.array(
+        [third * max(0, ("LO", "FFA", "PPA").index(a)) if a != "hV4" else 0 for a in areas], int
+    )
     kind = offset + rng.integers(0, third, voxel.size)
     alone = rng.standard_normal((voxel.size, 2, n_components))
     weights = ((1 - own) * common[kind] + own * alone) * fall

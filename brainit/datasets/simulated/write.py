@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from brainit.datasets.clean import content_id
+from brainit.datasets.files.clean import content_id
 from brainit.datasets.simulated.anatomy import AREAS, Cortex
 from brainit.datasets.simulated.design import Trials
 from brainit.datasets.simulated.tuning import KINDS, Tuning

@@ -150,9 +150,7 @@ def run_on_predicted(
     kept.parent.mkdir(parents=True, exist_ok=True)
     with replacing(kept) as temporary:
         shutil.copyfile(weight_file(name), temporary)
-    images, n_scanned = people.training_pictures(
-        data, sizes["scanned"], sizes["external"], sizes["simple"]
-    )
+    images, n_scanned = people.training_pictures(data, sizes["scanned"], sizes["external"], sizes["simple"])
     seen = people.see(images, n_scanned, device)
     model, outcome = predicted.train(
         name,

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.attention import AttentionFormat, Watcher, find_attention
 from quant.errors import InputError
-from quant.granularity import Granularity
-from quant.grid import IntGrid, LogGrid
+from quant.formats.granularity import Granularity
+from quant.formats.grids import IntGrid, LogGrid
+from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.schedule import Schedule
+from quant.layers.attention import AttentionFormat, Watcher, find_attention
 from quant.methods.dgq.config import DgqConfig
-from quant.plans import Plan
-from quant.quantizer import Quantizer, int_quantizer
-from quant.schedule import Schedule
+from quant.plans.plan import Plan
 
 _TIMES_UNIFORM = 3.0
 """A sink also has so many times the mean probability: with few keys a large share alone says nothing."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
-from quant.calibration import watch
-from quant.encoded import EncodedWeight, LayerResult
-from quant.granularity import Granularity, input_layout, weight_layout
-from quant.grid import IntGrid
-from quant.layers import LayerInfo
+from quant.denoisers.inventory import LayerInfo
+from quant.denoisers.roles import REASONS, role_of
+from quant.formats.granularity import Granularity, input_layout, weight_layout
+from quant.formats.grids import IntGrid
+from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.schedule import Schedule
+from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.methods.dgq.attention import attention_formats, attention_settings, measured
 from quant.methods.dgq.config import DgqConfig
 from quant.methods.dgq.ranges import AxisRanges, table, table_bytes
-from quant.observers import MinMax, MseSearch
-from quant.plans import Plan
-from quant.policy import REASONS, role_of
-from quant.quantizer import Quantizer, int_quantizer
+from quant.observers.ranges import MinMax, MseSearch
+from quant.plans.plan import Plan
+from quant.recordings.rows import watch
 from quant.registry import Context, LayerFormat
-from quant.schedule import Schedule
 
 _STATIC = Schedule(kind="static")
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant.clusters import CHANNEL, PADDING, POSITION, as_matrix
-from quant.granularity import Layout
-from quant.grid import Params
-from quant.layers import InputSize, tensor_bytes
-from quant.quantizer import Quantizer
+from quant.denoisers.inventory import InputSize, tensor_bytes
+from quant.formats.clusters import CHANNEL, PADDING, POSITION, as_matrix
+from quant.formats.granularity import Layout
+from quant.formats.grids import Params
+from quant.formats.quantizer import Quantizer
 
 
 class AxisRanges:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from quant.encoded import EncodedWeight, LayerResult, param_bytes
+from quant.denoisers.inventory import LayerInfo
+from quant.denoisers.roles import REASONS, role_of
+from quant.denoisers.skips import is_shortcut, split_points, two_ranges
 from quant.errors import MissingDataError
-from quant.granularity import Granularity, input_layout, weight_layout
-from quant.grid import IntGrid
-from quant.install import installed
-from quant.layers import LayerInfo
+from quant.formats.granularity import Granularity, input_layout, weight_layout
+from quant.formats.grids import IntGrid
+from quant.formats.quantizer import Quantizer
+from quant.formats.schedule import Schedule
+from quant.layers.encoded import EncodedWeight, LayerResult, param_bytes
+from quant.layers.install import installed
 from quant.methods.eda_dm.config import EdaDmConfig
 from quant.methods.eda_dm.reconstruct import reconstruct
 from quant.methods.eda_dm.sampling import calibration
 from quant.methods.eda_dm.units import find_units, inputs_of
-from quant.observers import MinMax, MseSearch
-from quant.plans import LayerPlan, Plan
-from quant.policy import REASONS, role_of
-from quant.quantizer import Quantizer
+from quant.observers.ranges import MinMax, MseSearch
+from quant.plans.plan import LayerPlan, Plan
 from quant.registry import Context, LayerFormat
-from quant.schedule import Schedule
-from quant.skips import is_shortcut, split_points, two_ranges
 
 _STATIC = Schedule(kind="static")
 _SEARCH = MseSearch(norm=2.4, candidates=40)

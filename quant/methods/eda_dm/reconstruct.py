@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.granularity import input_layout
-from quant.grid import Params
+from quant.denoisers.skips import halves
+from quant.formats.granularity import input_layout
+from quant.formats.grids import Params
 from quant.methods.eda_dm.config import EdaDmConfig
 from quant.methods.eda_dm.soft import SoftLayer
 from quant.methods.eda_dm.units import Inputs, Unit, outputs_of, swapped
-from quant.plans import LayerPlan
-from quant.skips import halves
+from quant.plans.plan import LayerPlan
 
 WARM_UP, START, END = 0.2, 20.0, 2.0
 """The regulariser waits for a fifth of the steps; its power falls from 20 to 2."""

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.calibration import calibration_keys, null_of
-from quant.denoiser import predict
 from quant.methods.eda_dm.config import EdaDmConfig
-from quant.trajectories import Batch, Trajectories
+from quant.recordings.rows import calibration_keys, null_of
+from quant.recordings.sampling import predict
+from quant.recordings.trajectories import Batch, Trajectories
 
 
 def distances(features: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.encoded import EncodedWeight, LayerResult
-from quant.granularity import weight_layout
-from quant.grid import IntGrid, Params
-from quant.plans import LayerPlan
-from quant.rounding import as_storage, round_ste_
+from quant.formats.granularity import weight_layout
+from quant.formats.grids import IntGrid, Params
+from quant.formats.rounding import as_storage, round_ste_
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.plans.plan import LayerPlan
 
 HIGH, LOW = 1.1, -0.1
 """Ends of the stretched sigmoid (Nagel et al. 2020)."""

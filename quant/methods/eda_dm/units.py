@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from quant.denoiser import predict
 from quant.errors import InputError
-from quant.trajectories import Batch
+from quant.recordings.sampling import predict
+from quant.recordings.trajectories import Batch
 
 BLOCK = re.compile(r"ResnetBlock2D|\w*TransformerBlock")
 """Classes of diffusers that are one block."""

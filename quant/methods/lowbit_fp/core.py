@@ -5,20 +5,20 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from quant.calibration import LayerRows, layer_rows, spread_batches
-from quant.encoded import EncodedWeight, LayerResult
-from quant.granularity import Granularity, weight_layout
-from quant.grid import FloatGrid, IntGrid, Params
-from quant.layers import LayerInfo
+from quant.denoisers.inventory import LayerInfo
+from quant.denoisers.roles import REASONS, role_of
+from quant.formats.granularity import Granularity, weight_layout
+from quant.formats.grids import FloatGrid, IntGrid, Params
+from quant.formats.quantizer import Quantizer
+from quant.formats.schedule import Schedule
+from quant.formats.searched import SearchedFloatGrid
+from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.methods.lowbit_fp.config import LowbitFpConfig
 from quant.methods.lowbit_fp.rounding import learn
 from quant.methods.lowbit_fp.search import sample, search
-from quant.plans import LayerPlan, Plan
-from quant.policy import REASONS, role_of
-from quant.quantizer import Quantizer
+from quant.plans.plan import LayerPlan, Plan
+from quant.recordings.rows import LayerRows, layer_rows, spread_batches
 from quant.registry import Context, LayerFormat
-from quant.schedule import Schedule
-from quant.searched import SearchedFloatGrid
 
 __all__ = ["formats", "handler"]
 

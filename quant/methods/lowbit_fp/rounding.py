@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.grid import FloatGrid, IntGrid
+from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.rounding import floor_log2
 from quant.methods.lowbit_fp.config import LowbitFpConfig
-from quant.rounding import floor_log2
 
 ZETA, GAMMA = 1.1, -0.1
 WARM_UP = 0.2

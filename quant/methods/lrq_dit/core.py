@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quant.calibration import watch
-from quant.encoded import EncodedWeight, LayerResult
-from quant.granularity import Granularity, weight_layout
-from quant.grid import IntGrid, LogGrid
-from quant.layers import LayerInfo, find_layers
+from quant.denoisers.inventory import LayerInfo, find_layers
+from quant.denoisers.roles import REASONS, role_of
+from quant.formats.granularity import Granularity, weight_layout
+from quant.formats.grids import IntGrid, LogGrid
+from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.schedule import Schedule
+from quant.layers.attachments import Smooth
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.rotations import Rotate, index_dtype
 from quant.methods.lrq_dit.config import LrqDitConfig
 from quant.methods.lrq_dit.rotation import (
     InputStats,
@@ -19,14 +23,10 @@ from quant.methods.lrq_dit.rotation import (
     smoothing_factor,
 )
 from quant.methods.lrq_dit.twin_log import fit, fit_as_released
-from quant.observers import MinMax, MseSearch
-from quant.parts import Smooth
-from quant.plans import LayerPlan, Plan
-from quant.policy import REASONS, role_of
-from quant.quantizer import Quantizer, int_quantizer
+from quant.observers.ranges import MinMax, MseSearch
+from quant.plans.plan import LayerPlan, Plan
+from quant.recordings.rows import watch
 from quant.registry import Context, LayerFormat
-from quant.rotations import Rotate, index_dtype
-from quant.schedule import Schedule
 
 _STATIC = Schedule(kind="static")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.layers import LayerInfo
-from quant.methods.lrq_dit.config import LrqDitConfig
-from quant.rotations import (
+from quant.denoisers.inventory import LayerInfo
+from quant.layers.rotations import (
     Rotate,
     blockwise,
     chain_matrix,
@@ -17,6 +16,7 @@ from quant.rotations import (
     orthogonal,
     step_matrix,
 )
+from quant.methods.lrq_dit.config import LrqDitConfig
 
 _KEPT_ROWS = 128
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.grid import Params
-from quant.quantizer import DTYPES, Quantizer
-from quant.rounding import as_storage
+from quant.formats.grids import Params
+from quant.formats.quantizer import DTYPES, Quantizer
+from quant.formats.rounding import as_storage
 
 SPANS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0, 24.0)
 """Octaves between the largest and the smallest magnitude that are tried."""

@@ -7,20 +7,20 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from quant.encoded import EncodedWeight, LayerResult, param_bytes
+from quant.denoisers.inventory import LayerInfo
+from quant.denoisers.roles import REASONS, role_of
+from quant.denoisers.skips import is_shortcut, split_points, two_ranges
 from quant.errors import MissingDataError
-from quant.granularity import Granularity, input_layout, weight_layout
-from quant.grid import IntGrid
-from quant.layers import LayerInfo
+from quant.formats.granularity import Granularity, input_layout, weight_layout
+from quant.formats.grids import IntGrid
+from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.schedule import Schedule
+from quant.layers.encoded import EncodedWeight, LayerResult, param_bytes
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
 from quant.methods.mixdq.ranges import RunningRange, input_ranges
 from quant.methods.mixdq.sinks import Sink, find_sinks, is_condition, slot, slot_bytes
-from quant.plans import LayerPlan, Plan
-from quant.policy import REASONS, role_of
-from quant.quantizer import Quantizer, int_quantizer
+from quant.plans.plan import LayerPlan, Plan
 from quant.registry import Context, LayerFormat
-from quant.schedule import Schedule
-from quant.skips import is_shortcut, split_points, two_ranges
 
 _STATIC = Schedule(kind="static")
 

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.calibration import calibration_keys, null_of
-from quant.denoiser import predict
+from quant.denoisers.skips import halves
 from quant.errors import MissingDataError
+from quant.formats.quantizer import Quantizer
+from quant.layers.sinks import matches
 from quant.methods.mixdq.config import MixdqConfig
 from quant.methods.mixdq.sinks import Sink
-from quant.plans import LayerPlan
-from quant.quantizer import Quantizer
+from quant.plans.plan import LayerPlan
+from quant.recordings.rows import calibration_keys, null_of
+from quant.recordings.sampling import predict
+from quant.recordings.trajectories import Trajectories
 from quant.registry import Context
-from quant.sinks import matches
-from quant.skips import halves
-from quant.trajectories import Trajectories
 
 
 class RunningRange:

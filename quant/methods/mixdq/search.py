@@ -11,17 +11,17 @@ from typing import Any, Literal
 from torch import nn
 
 from quant.api import plan, quantize_
-from quant.encoded import planned_bytes
 from quant.errors import InputError
-from quant.granularity import weight_layout
-from quant.install import restore_
+from quant.formats.granularity import weight_layout
+from quant.formats.quantizer import int_quantizer
+from quant.layers.encoded import planned_bytes
+from quant.layers.install import restore_
 from quant.methods.mixdq.allocate import Allocation, allocate
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
-from quant.plans import Plan
-from quant.probes import NoisePrediction, Probe
-from quant.quantizer import int_quantizer
-from quant.sensitivity import Sensitivity, layer_sensitivity
-from quant.trajectories import Trajectories
+from quant.plans.plan import Plan
+from quant.recordings.trajectories import Trajectories
+from quant.sensitivity.by_layer import Sensitivity, layer_sensitivity
+from quant.sensitivity.probes import NoisePrediction, Probe
 
 CONTENT = ("*attn2*", "*.ff.*")
 """Layers that decide what is in the picture: cross-attention and feed-forward (diffusers names)."""
@@ -50,7 +50,7 @@ def measure(
 ) -> Sensitivity:
     """Quantize the weights (or the inputs) of one layer at a time to each number of bits.
 
-    Settings of the rows are called "2", "4", ...; see `quant.sensitivity.layer_sensitivity` for the rest.
+    Settings of the rows are called "2", "4", ...; see `quant.sensitivity.by_layer.layer_sensitivity` for the rest.
     """
     base = config.model_copy(update={"table": {}})
     if side == "weight":

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.denoiser import predict
-from quant.sinks import CLOSE, SinkDrop, SinkRow
-from quant.trajectories import Trajectories
+from quant.layers.sinks import CLOSE, SinkDrop, SinkRow
+from quant.recordings.sampling import predict
+from quant.recordings.trajectories import Trajectories
 
 CONDITION = ("*attn2.to_k", "*attn2.to_v")
 LOOKED_AT = 64

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import nn
 
-from quant.encoded import EncodedWeight, LayerResult
-from quant.granularity import weight_layout
-from quant.grid import FloatGrid
-from quant.layers import LayerInfo
+from quant.denoisers.inventory import LayerInfo
+from quant.denoisers.roles import REASONS, role_of
+from quant.formats.granularity import weight_layout
+from quant.formats.grids import FloatGrid
+from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.schedule import Schedule
+from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.methods.rtn.config import FLOATS, RtnConfig
-from quant.observers import MinMax, MseSearch
-from quant.plans import Plan
-from quant.policy import REASONS, role_of
-from quant.quantizer import Quantizer, int_quantizer
+from quant.observers.ranges import MinMax, MseSearch
+from quant.plans.plan import Plan
 from quant.registry import Context, LayerFormat
-from quant.schedule import Schedule
 
 
 def formats(layer: LayerInfo, config: RtnConfig) -> LayerFormat | str:

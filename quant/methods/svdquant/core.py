@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.calibration import LayerRows, layer_rows, spread_batches
-from quant.encoded import EncodedWeight, LayerResult
-from quant.granularity import weight_layout
-from quant.layers import LayerInfo, find_layers
+from quant.denoisers.inventory import LayerInfo, find_layers
+from quant.denoisers.offload import to_device
+from quant.formats.granularity import weight_layout
+from quant.layers.attachments import LowRank, Smooth
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.quantized import weight_sqnr_db
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.formats import formats, kind_of, rank_of, shifted
 from quant.methods.svdquant.solve import SHIFT, Candidate, Problem, shift_bias, solve
-from quant.modules import weight_sqnr_db
-from quant.parts import LowRank, Smooth
-from quant.plans import LayerPlan, Plan
+from quant.plans.plan import LayerPlan, Plan
+from quant.recordings.rows import LayerRows, layer_rows, spread_batches
 from quant.registry import Context
-from quant.streaming import to_device
 
 __all__ = ["formats", "handler"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from quant.granularity import Granularity
-from quant.grid import FloatGrid, IntGrid
-from quant.layers import LayerInfo
+from quant.denoisers.inventory import LayerInfo
+from quant.denoisers.roles import REASONS, role_of
+from quant.formats.granularity import Granularity
+from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.schedule import Schedule
 from quant.methods.svdquant.config import SvdQuantConfig
-from quant.policy import REASONS, role_of
-from quant.quantizer import Quantizer, int_quantizer
 from quant.registry import LayerFormat
-from quant.schedule import Schedule
 
 # diffusers names, beyond the roles that every method knows
 PARTS: tuple[tuple[str, str], ...] = (

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from quant.errors import InputError
-from quant.grid import Params
-from quant.quantizer import Quantizer
-from quant.scales import effective
+from quant.formats.grids import Params
+from quant.formats.quantizer import Quantizer
+from quant.formats.scales import effective
 
 
 def gptq_codes(

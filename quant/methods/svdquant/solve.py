@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quant.grid import Params
+from quant.formats.grids import Params
+from quant.formats.quantizer import DTYPES, Quantizer
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import branch_weight, stored_branch
-from quant.quantizer import DTYPES, Quantizer
 
 SHIFT = 0.171875
 """Added to the output of GELU, whose minimum is -0.16997; exact in 16 bit."""

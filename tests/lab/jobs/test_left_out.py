@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab.config import ReconstructConfig
+from lab.decoding import data as brain_data
+from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.files import read_npz
-from lab.jobs import brain_data
 from lab.jobs.reconstruct import reconstruct
 from lab.jobs.tune import tune
 

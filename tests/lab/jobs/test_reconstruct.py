@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from lab.runs import equal_metrics
+from lab.runs.folder import equal_metrics
 
 SETS = """structure=brainit external=0 noise_seeds=2 n_samples=1 steps=2 strength=0.5 bootstrap=100
 brain.train.epochs=1 brain.train.steps_per_epoch=2 brain.care.folds=1 brain.model.width=16""".split()

@@ -12,7 +12,7 @@ from skimage import data
 from skimage.filters import gaussian
 
 from brainit.metrics import compare, pixcorr
-from lab.config import ReconstructConfig
+from lab.decoding.settings import ReconstructConfig
 
 CONFIG = ReconstructConfig(dataset="simulated", subject="sub-02", noise_seeds=3).model_dump(mode="json")
 
@@ -39,7 +39,7 @@ def _blur(images: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def make_ledger(generator: np.random.Generator) -> dict:
-    """A ledger in the form of `quant.ledger`, for a small U-Net."""
+    """A ledger in the form of `quant.plans.ledger`, for a small U-Net."""
     int8 = {"grid": {"kind": "int", "bits": 8, "mode": "symmetric"}, "granularity": {"kind": "channel"}}
     layers = []
     for i in range(34):

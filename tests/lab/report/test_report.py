@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import yaml
 
-from lab.config import ReconstructConfig
+from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.report import HTMLDocument, build_group_report, build_report, report_document
 from lab.report.page import _MAKERS, _environment, render_block, summary
 from lab.report.parts import as_command
 from lab.report.rundata import read_run
-from lab.runs import config_hash
-from lab.settings import resolve
+from lab.runs.folder import config_hash
+from lab.runs.settings import resolve
 
 
 class Page(HTMLParser):

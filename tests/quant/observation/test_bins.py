@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from quant.grid import FloatGrid, IntGrid, LogGrid
+from quant.formats.grids import FloatGrid, IntGrid, LogGrid
 from quant.observation import bins, grid_levels
 from quant.observation.moments import Moments
 from quant.observation.stats import bimodality

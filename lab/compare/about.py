@@ -1,0 +1,73 @@
+"""Where a comparison was made: command, machine, commit, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lab.compare.bench import Bench
+from lab.compare.cost import BIT_OPS_RULE
+from quant.api import versions
+
+
+def about(bench: Bench, command: str, device: str) -> dict[str, Any]:
+    """Say where and how a comparison was made."""
+    s = bench.settings
+    return {
+        "model": bench.name,
+        "command": command or "brainlab compare",
+        "n": s.n,
+        "seeds": s.seeds,
+        "steps": s.steps,
+        "guidance": s.guidance,
+        "settings": s.to_dict(),
+        "conditions": bench.conditions_are,
+        "recording": bench.recording.hash,
+        "hardware": hardware(device),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "versions": versions(),
+        "missing": bench.networks.missing,
+        "bit_ops_rule": BIT_OPS_RULE,
+        "execution": "simulated",
+    }
+
+
+def hardware(device: str) -> str:
+    """Name of the device."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"CPU ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def commit() -> str:
+    """Return the checkout's commit, marked where it was changed.
+
+    The environment variable BRAINLAB_COMMIT says it for a copy without history; else it is "unknown".
+    """
+    if stated := os.environ.get("BRAINLAB_COMMIT"):
+        return stated
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def exact_arithmetic(device: str) -> None:
+    """Full float32 products: TF32 would be an error of the size of some recipes' own."""
+    if device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True

@@ -1,0 +1,82 @@
+"""What a recipe costs: bytes, bits, operations. All of it from the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FLOAT_BITS = 16
+"""What an operand that stays in floating point counts as."""
+BIT_OPS_RULE = (
+    "bit-operations of one forward: sum over Linear and Conv2d of multiply-accumulates x bits of the weight "
+    f"x bits of the input; an operand in floating point counts {FLOAT_BITS}; scales, side branches, "
+    "transforms, normalisation and attention products are not counted"
+)
+
+
+def costs(ledger: Any) -> dict[str, Any]:
+    """Return flat costs of a quantized model.
+
+    Parameters
+    ----------
+    ledger : quant.Ledger
+
+    Returns
+    -------
+    dict
+        ``bytes`` of all tensors as stored (the rest of the model as it is kept, in float32 for the zoo's),
+        ``bytes_quantized`` of the layers alone, ``weight_bits`` (mean over all Linear and Conv2d weights with
+        scales and branches), ``tera_bit_ops`` and ``bit_ops_share`` of what 16x16 bits would be (None where
+        the model's sizes are not known), ``kept`` (layers left in floating point), ``native``.
+    """
+    layers = ledger.layers
+    measured = all(layer.macs is not None for layer in layers)
+    operations = sum((layer.macs or 0) * _bits(layer.weight) * _bits(layer.activation) for layer in layers)
+    full = sum((layer.macs or 0) for layer in layers) * FLOAT_BITS**2
+    return {
+        "bytes": ledger.bytes_after,
+        "bytes_before": ledger.bytes_before,
+        "bytes_quantized": sum(layer.bytes_after for layer in layers),
+        "weight_bits": ledger.mean_weight_bits,
+        "tera_bit_ops": operations / 1e12 if measured else None,
+        "bit_ops_share": operations / full if measured and full else None,
+        "layers_quantized": len(ledger.quantized),
+        "layers": len(layers),
+        "execution": "simulated",
+        "from_codes": "; ".join(sorted({x.path.rpartition("from codes: ")[2] for x in ledger.quantized})),
+    }
+
+
+def full_costs(model: Any) -> dict[str, Any]:
+    """Return the same of the model before it is quantized."""
+    from quant.denoisers.inventory import find_layers, model_bytes
+    from quant.denoisers.macs import count_macs
+
+    layers = find_layers(model)
+    macs, _ = count_macs(model, None)
+    size = model_bytes(model)
+    weights = sum(layer.bytes for layer in layers)
+    count = sum(_numel(layer.shape) for layer in layers)
+    full = sum(macs.values()) * FLOAT_BITS**2
+    return {
+        "bytes": size,
+        "bytes_before": size,
+        "bytes_quantized": weights,
+        "weight_bits": 8 * weights / max(1, count),
+        "tera_bit_ops": full / 1e12 if macs else None,
+        "bit_ops_share": 1.0 if macs else None,
+        "layers_quantized": 0,
+        "layers": len(layers),
+        "execution": "full precision",
+        "from_codes": "",
+    }
+
+
+def _bits(quantizer: Any) -> int:
+    return FLOAT_BITS if quantizer is None else int(quantizer.bits)
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

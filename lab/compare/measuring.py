@@ -1,0 +1,220 @@
+"""Take one model through the bench: everything measured about it at one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lab.compare import measures
+from lab.compare.bench import NULL_OFFSET, Bench
+from lab.compare.networks import DOMAIN, LITE0
+from lab.metrics.distances import frechet_distance, kid, set_distance
+from lab.metrics.manifold import precision_recall
+from quant.recordings.sampling import predict
+
+SHOWN = 12
+"""Pictures of each recipe that are kept for the grid: the first ones at seed 0, whatever they look like."""
+
+
+@dataclass
+class Part:
+    """One recipe at one seed; plain data.
+
+    Parameters
+    ----------
+    arrays : mapping of str to float64 array of shape (n,)
+        One number a picture.
+    curves : mapping of str to float64 array of shape (steps,) or (steps + 1,)
+    numbers : mapping of str to number, text or None
+        Set distances and costs.
+    pictures : uint8 array of shape (k, H, W, 3), or None
+    """
+
+    recipe: str
+    seed: int
+    arrays: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]
+    numbers: dict[str, Any]
+    pictures: np.ndarray | None = None
+
+    def to_step(self) -> dict[str, Any]:
+        """As a run's step stores it."""
+        out: dict[str, Any] = {"recipe": self.recipe, "seed": self.seed, "numbers": self.numbers}
+        out |= {f"array.{k}": v for k, v in self.arrays.items()}
+        out |= {f"curve.{k}": v for k, v in self.curves.items()}
+        return out if self.pictures is None else {**out, "pictures": self.pictures}
+
+    @classmethod
+    def from_step(cls, stored: dict[str, Any]) -> Part:
+        """Undo `to_step`."""
+        arrays = {k[6:]: v for k, v in stored.items() if k.startswith("array.")}
+        curves = {k[6:]: v for k, v in stored.items() if k.startswith("curve.")}
+        return cls(
+            stored["recipe"], stored["seed"], arrays, curves, stored["numbers"], stored.get("pictures")
+        )
+
+
+@dataclass
+class Reference:
+    """The full-precision model at one seed, kept on the device."""
+
+    seed: int
+    states: list[Tensor]
+    latents: Tensor
+    pictures: Tensor | None
+    features: dict[str, Tensor]
+    forced: list[Tensor]
+    """Predictions at its own states, for each step."""
+    sources: dict[str, Tensor]
+    """Features of the pictures that the conditions were made from; empty without them."""
+
+
+def reference(bench: Bench, seed: int) -> Reference:
+    """Sample the full-precision model and keep what every recipe is compared with."""
+    states: dict[int, list[Tensor]] = {}
+    latents = bench.draw(bench.model, seed, see=lambda step, rows, x: states.setdefault(step, []).append(x))
+    path = [torch.cat(states[step]) for step in sorted(states)]
+    pictures = bench.pictures(latents)
+    features = {} if pictures is None else bench.networks.features(pictures)
+    sources = {}
+    if bench.sources is not None:
+        sources = bench.networks.features(measures.eight_bit(bench.sources.to(bench.device)))
+    made = Reference(seed, path, latents, pictures, features, [], sources)
+    made.forced = _forced(bench, bench.model, made)
+    return made
+
+
+def measure(
+    bench: Bench, model: nn.Module, name: str, ref: Reference, costs: dict[str, Any], seed: int | None = None
+) -> Part:
+    """Measure a model against the reference.
+
+    Parameters
+    ----------
+    costs : mapping
+        Put into ``numbers`` as they are.
+    seed : int, optional
+        Of the noise, if it is another than the reference's (the null).
+    """
+    return _measure(bench, model, name, ref, costs, ref.seed if seed is None else seed)[0]
+
+
+def _measure(
+    bench: Bench, model: nn.Module, name: str, ref: Reference, costs: dict[str, Any], noise_seed: int
+) -> tuple[Part, dict[str, Tensor]]:
+    gaps = torch.zeros(len(ref.states) + 1, dtype=torch.float64, device=bench.device)
+    sizes = torch.zeros_like(gaps)
+
+    def compare(step: int, rows: slice, x: Tensor) -> None:
+        truth = ref.states[step][rows].double()
+        gaps[step] += (x.double() - truth).square().sum()
+        sizes[step] += truth.square().sum()
+
+    latents = bench.draw(model, noise_seed, see=compare)
+    compare_final = ref.latents.double()
+    gaps[-1] = (latents.double() - compare_final).square().sum()
+    sizes[-1] = compare_final.square().sum()
+    arrays = {
+        "latent_sqnr_db": measures.sqnr_db(latents, ref.latents),
+        "latent_rel_l2": measures.relative_l2(latents, ref.latents),
+    }
+    numbers: dict[str, Any] = dict(costs)
+    features: dict[str, Tensor] = {}
+    pictures = bench.pictures(latents)
+    shown = None
+    if pictures is not None and ref.pictures is not None:
+        arrays |= _picture_arrays(bench, pictures, ref)
+        features = bench.networks.features(pictures)
+        if "head" in ref.sources and "head" in features:
+            arrays["two_way"] = measures.two_way(features["head"], ref.sources["head"])
+        numbers |= set_distances(features, ref.features)
+        numbers |= source_distances(features, ref.sources)
+        if ref.seed == 0:
+            shown = pictures[:SHOWN].mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    curves = {"timestep": np.array([float(t) for t in bench.scheduler.timesteps])}
+    curves["growth"] = (gaps / sizes.clamp(min=1e-30)).cpu().numpy()
+    curves |= noise_error(bench, model, ref)
+    numbers["noise_nmse"] = float(curves["noise_nmse"].mean())
+    plain = {k: v.double().cpu().numpy() for k, v in arrays.items()}
+    return Part(name, ref.seed, plain, curves, numbers, shown), features
+
+
+def noise_error(bench: Bench, model: nn.Module, ref: Reference) -> dict[str, np.ndarray]:
+    """Error of the prediction at the full-precision model's own states, each timestep: MSE, and relative."""
+    found = _forced(bench, model, ref)
+    pairs = list(zip(found, ref.forced, strict=True))
+    error = torch.stack([(q.double() - y.double()).square().mean() for q, y in pairs])
+    signal = torch.stack([y.double().square().mean() for _, y in pairs])
+    return {
+        "noise_mse": error.cpu().numpy(),
+        "noise_nmse": (error / signal.clamp(min=1e-30)).cpu().numpy(),
+    }
+
+
+def set_distances(features: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
+    """KID and FD of two sets of pictures in every network at hand."""
+    out = {}
+    for layer in (LITE0, DOMAIN):
+        if layer in features and layer in other:
+            a, b = features[layer].numpy(), other[layer].numpy()
+            out[f"KID({layer})"], out[f"FD({layer})"] = kid(a, b), frechet_distance(a, b)
+    return out
+
+
+def source_distances(features: dict[str, Tensor], sources: dict[str, Tensor]) -> dict[str, float]:
+    """KID, FD, precision and recall to the pictures that the conditions were made from, ``data.NAME``."""
+    out = {f"data.{name}": value for name, value in set_distances(features, sources).items()}
+    for layer in (LITE0, DOMAIN):
+        if layer in features and layer in sources:
+            found = precision_recall(features[layer].numpy(), sources[layer].numpy())
+            out |= {f"data.{name}({layer})": value for name, value in found._asdict().items()}
+    return out
+
+
+def null_part(bench: Bench, name: str, ref: Reference) -> Part:
+    """Measure the full-precision model with other noise against itself: what no difference looks like.
+
+    The set distances' range under random re-dealing of the two sets is added as ``NAME.high``.
+    """
+    part, features = _measure(bench, bench.model, name, ref, {}, ref.seed + NULL_OFFSET)
+    del part.numbers["noise_nmse"]  # the same model: its prediction has no error
+    for layer in (LITE0, DOMAIN):
+        if layer in features:
+            a, b = features[layer].numpy(), ref.features[layer].numpy()
+            for kind in ("KID", "FD"):
+                found = set_distance(a, b, kind=kind, layer=layer, seed=ref.seed)  # type: ignore[arg-type]
+                part.numbers[f"{kind}({layer}).high"] = found.null_high
+    return part
+
+
+def _picture_arrays(bench: Bench, pictures: Tensor, ref: Reference) -> dict[str, Tensor]:
+    assert ref.pictures is not None
+    out = {
+        "psnr_db": measures.psnr(pictures, ref.pictures),
+        "ssim": measures.ssim(pictures, ref.pictures),
+    }
+    perceptual = bench.networks.perceptual(pictures, ref.pictures)
+    if perceptual is not None:
+        out["st_lpips"] = perceptual
+    if bench.sources is not None:
+        out["pixcorr"] = measures.pixcorr(pictures, bench.sources.to(pictures.device))
+    return out
+
+
+@torch.no_grad()
+def _forced(bench: Bench, model: nn.Module, ref: Reference) -> list[Tensor]:
+    """Predictions at the reference's states, both guidance branches below each other."""
+    k = min(bench.settings.forced, bench.settings.n)
+    held = None if bench.conditions is None else bench.conditions[:k]
+    both = held is not None and bench.null is not None and bench.settings.guidance != 1.0
+    out = []
+    for t, state in zip(bench.scheduler.timesteps.to(bench.device), ref.states, strict=True):
+        x, c = state[:k], held
+        if both and held is not None and bench.null is not None:
+            x, c = torch.cat([x, x]), torch.cat([bench.null.expand_as(held), held])
+        out.append(predict(model, x, t, c).float())
+    return out

@@ -1,0 +1,293 @@
+"""The way of `brain reconstruct` for data that do not say which picture was shown when: categories only.
+
+Every run is predicted by decoders that were trained on the other runs: by ridge from the betas, and by
+Brain-IT, whose tokens are then compared with each category's. No picture is made, and the report says why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainit.categories.decoding import CategoryScore, decode_category, score_predictions
+from brainit.categories.tokens import CARE, predict_held_out, run_names
+from brainit.config import BrainITConfig, override, parse_config
+from brainit.metrics.intervals import paired_interval
+from brainit.subject import Subject
+from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
+from lab.files import write_json, write_npz
+from lab.progress import Progress, silent
+from lab.runs.metrics import flat
+
+if TYPE_CHECKING:
+    from lab.runs.folder import Run
+
+N_PERMUTATIONS = 10_000
+NO_PICTURES = (
+    "The data do not record which picture was shown when, only its category. Without pictures to learn from "
+    "none can be reconstructed, so each trial's category is decoded instead."
+)
+_FIXED = "labels permuted within runs against the fixed out-of-fold predictions; nothing is trained again"
+HOW = {
+    "brainit": _FIXED,
+    "network": _FIXED,
+    "ridge": "labels permuted within runs and the whole leave-one-run-out decoder fitted again each time",
+}
+#: Arms of the score: prefix in metrics.json.
+_PREFIX = {"brainit": "", "network": "network.", "ridge": "ridge."}
+
+
+def train_folds(
+    run: Run, config: ReconstructConfig, subject: Subject, progress: Progress = silent
+) -> dict[str, Any]:
+    """Train the networks of every held-out run and stop there; `run_categories` goes on from them.
+
+    Returns
+    -------
+    dict
+        ``n_folds`` and ``n_train``, the fewest trials a fold was trained on.
+
+    Raises
+    ------
+    InputError
+        No labels, or fewer than two runs or categories.
+    """
+    names = run_names(_labelled(subject))
+    brain, classes = brain_settings(config), len(np.unique(subject.labels))  # type: ignore[arg-type]
+    folds = _folds(run, brain, subject, names, classes, progress)
+    return {"n_folds": len(folds["held"]), "n_train": min(folds["n_train"])}
+
+
+def _labelled(subject: Subject) -> Subject:
+    if subject.labels is None:
+        raise InputError(
+            f"dataset {subject.dataset!r}, subject {subject.name!r}: neither pictures nor category labels, "
+            "so there is nothing to decode; choose another dataset (brainlab data list)"
+        )
+    return subject
+
+
+def run_categories(
+    run: Run, config: ReconstructConfig, subject: Subject, progress: Progress = silent
+) -> dict[str, Any]:
+    """Decode categories leave-one-run-out; write metrics and arrays, and add the details to subject.json.
+
+    Each held-out run is a cached step, so a killed run goes on with the next one. The caller writes
+    versions.json and the report, and marks the run finished.
+
+    Parameters
+    ----------
+    run : Run
+    config : ReconstructConfig
+        ``brain`` as `brain_settings` completes it; the denoiser's settings are not used.
+    subject : Subject
+        With labels; its split is not looked at, since every run is held out once.
+    progress : callable
+
+    Returns
+    -------
+    dict
+        Flat metrics as written: ``category.accuracy`` (Brain-IT), ``network.category.accuracy``,
+        ``ridge.category.accuracy``, each with ``.low``, ``.high`` (95 % Wilson) and ``.p`` (permutation).
+
+    Raises
+    ------
+    InputError
+        No labels, or fewer than two runs or categories.
+    """
+    labels = np.asarray(_labelled(subject).labels).astype(str)
+    brain, names = brain_settings(config), run_names(subject)
+    scores = {"ridge": _ridge(run, config, subject, labels, names, progress)}
+    folds = _folds(run, brain, subject, names, len(scores["ridge"].classes), progress)
+    for arm in ("brainit", "network"):
+        scores[arm] = score_predictions(
+            folds[arm], labels, names, n_permutations=N_PERMUTATIONS, seed=config.seed
+        )
+    write_npz(run.path / "arrays.npz", _arrays(subject, labels, names, scores, folds))
+    write_json(run.path / "subject.json", _about(run, subject, brain, scores, folds))
+    return run.write_metrics(_metrics(config, subject, labels, names, scores, folds))
+
+
+def brain_settings(config: ReconstructConfig) -> BrainITConfig:
+    """Return Brain-IT's settings for one trial a category and run.
+
+    Where the preset is "few", `CARE` takes the place of what was left at its default; anything given by hand
+    stays, and another preset is taken as it is.
+    """
+    if config.preset != "few":
+        return config.brain
+    given, default = (
+        flat(brain.model_dump()) for brain in (config.brain, parse_config(preset=config.preset))
+    )
+    lean = {
+        section: {k: v for k, v in values.items() if given[f"{section}.{k}"] == default[f"{section}.{k}"]}
+        for section, values in CARE.items()
+    }
+    return override(config.brain, lean)
+
+
+def _ridge(
+    run: Run,
+    config: ReconstructConfig,
+    subject: Subject,
+    labels: np.ndarray,
+    names: np.ndarray,
+    progress: Progress,
+) -> CategoryScore:
+    def compute() -> dict[str, Any]:
+        score = decode_category(
+            subject.betas,
+            labels,
+            names,
+            n_permutations=N_PERMUTATIONS,
+            seed=config.seed,
+            progress=progress,
+        )
+        return vars(score)
+
+    stored = run.step("ridge", compute)
+    return CategoryScore(
+        **{**stored, "interval": tuple(stored["interval"]), "classes": tuple(stored["classes"])}
+    )
+
+
+def _folds(
+    run: Run,
+    brain: BrainITConfig,
+    subject: Subject,
+    names: np.ndarray,
+    n_classes: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run every fold and put its predictions back at their trials."""
+    held = list(dict.fromkeys(names.tolist()))
+    category, network = np.empty((2, len(names)), object)
+    scores = np.empty((len(names), n_classes))
+    out: dict[str, Any] = {"weights": [], "n_train": []}
+    for index, name in enumerate(held):
+
+        def told(done: int, total: int, what: str, index: int = index, name: str = name) -> None:
+            progress(index * total + done, len(held) * total, f"{name} held out, {what}")
+
+        def compute(name: str = name, told: Progress = told) -> dict[str, Any]:
+            return vars(predict_held_out(subject, name, brain, told))
+
+        stored = run.step(f"fold.{name}", compute)
+        trials = stored["trials"]
+        category[trials], network[trials], scores[trials] = (
+            stored["category"],
+            stored["network"],
+            stored["scores"],
+        )
+        out["weights"].append(stored["weights"])
+        out["n_train"].append(stored["n_train"])
+        out["cluster"] = stored["cluster"]  # the last run's fold is the one that the report shows
+    return {
+        **out,
+        "brainit": category.astype(str),
+        "network": network.astype(str),
+        "scores": scores,
+        "held": held,
+    }
+
+
+def _metrics(
+    config: ReconstructConfig,
+    subject: Subject,
+    labels: np.ndarray,
+    names: np.ndarray,
+    scores: Mapping[str, CategoryScore],
+    folds: Mapping[str, Any],
+) -> dict[str, Any]:
+    ridge = scores["ridge"]
+    metrics: dict[str, Any] = {
+        "dataset": subject.dataset,
+        "subject": subject.name,
+        "simulated": subject.simulated,
+        "seed": config.seed,
+        "recipe": "none",
+        "pictures": "none",
+        "n_train": min(folds["n_train"]),
+        "n_test": subject.n_trials,
+        "n_runs": len(np.unique(names)),
+        "n_categories": len(ridge.classes),
+        "n_voxels": subject.n_voxels,
+        "category.chance": ridge.chance,
+    }
+    for arm, prefix in _PREFIX.items():
+        name, score = f"{prefix}category.accuracy", scores[arm]
+        low, high = score.interval
+        metrics |= {name: score.accuracy, f"{name}.low": low, f"{name}.high": high, f"{name}.p": score.p}
+    right = {arm: (scores[arm].predicted == labels).astype(float) for arm in scores}
+    gap = paired_interval(right["brainit"], right["ridge"], n_draws=config.bootstrap, seed=config.seed)
+    name = "minus_ridge.category.accuracy"
+    return metrics | {name: gap.mean, f"{name}.low": gap.low, f"{name}.high": gap.high}
+
+
+def _arrays(
+    subject: Subject,
+    labels: np.ndarray,
+    names: np.ndarray,
+    scores: Mapping[str, CategoryScore],
+    folds: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    arrays = {
+        "label": labels,
+        "run": names,
+        "category_names": np.array(scores["ridge"].classes),
+        "category_scores": folds["scores"],
+        "xyz": subject.xyz.astype(np.float32),
+        "cluster": folds["cluster"],
+    }
+    for arm, prefix in _PREFIX.items():
+        under = prefix.replace(".", "_")
+        arrays[f"{under}category_predicted"] = scores[arm].predicted
+        arrays[f"{under}category_confusion"] = scores[arm].confusion
+    return arrays
+
+
+def _about(
+    run: Run,
+    subject: Subject,
+    brain: BrainITConfig,
+    scores: Mapping[str, CategoryScore],
+    folds: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Add what the report says of categories to what the caller wrote of the subject."""
+    file = run.path / "subject.json"
+    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else _who(subject)
+    ridge_weight, network_weight = np.mean(folds["weights"], axis=0)
+    tested = {
+        arm: {
+            "line": score.line(),
+            "per_category": score.per_category,
+            "per_run": score.per_run,
+            "null_mean": score.null_mean,
+            "n_permutations": score.n_permutations,
+            "test": HOW[arm],
+        }
+        for arm, score in scores.items()
+    }
+    return {
+        **about,
+        "pictures": NO_PICTURES,
+        "category": tested,
+        "category_brain": brain.model_dump(mode="json"),
+        "weights": {"ridge": round(float(ridge_weight), 4), "network": round(float(network_weight), 4)},
+        "cluster_of": f"the fold that holds out {folds['held'][-1]}",
+    }
+
+
+def _who(subject: Subject) -> dict[str, Any]:
+    return {
+        "terms": subject.info.get("terms"),
+        "info": {key: value for key, value in subject.info.items() if key not in ("warnings", "terms")},
+        "n_voxels": subject.n_voxels,
+        "n_trials": subject.n_trials,
+        "roi": {name: int(inside.sum()) for name, inside in subject.roi.items()},
+        "warnings": list(subject.info.get("warnings", ())),
+    }

@@ -1,0 +1,158 @@
+"""First steps of a reconstruction: subjects, leak check, and what the networks should predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from brainit import datasets
+from brainit.datasets.leaks import find_leaks
+from brainit.errors import InputError
+from brainit.io import fingerprint
+from brainit.subject import Subject
+from brainit.training.targets import Targets, TargetTable
+from lab.decoding.settings import ReconstructConfig
+from lab.images import SIDE
+from lab.progress import Progress
+
+_BATCH = 64
+_SCREENED = 2000  # external pictures compared with the test pictures at once
+_LIKE = 0.85  # from this similarity on, a picture is taken for a test picture (as in the leak check)
+_ENCODED: dict[str, TargetTable] = {}  # the last set encoded; the demo's subjects share it
+
+
+@dataclass(frozen=True)
+class BrainData:
+    """Who is decoded, whom the networks learn from, and what a report should know of them."""
+
+    subject: Subject
+    others: list[Subject]
+    about: dict[str, Any]
+
+    @property
+    def learners(self) -> list[Subject]:
+        """Subjects that the networks are trained on, by name."""
+        return sorted([self.subject, *self.others], key=lambda s: s.name)
+
+
+def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
+    """Read the subject to decode and, with ``train_on: all``, the dataset's other subjects.
+
+    Trials in which another subject saw a test picture of this one are left out of training.
+    """
+    options: dict[str, Any] = dict(config.options)
+    if config.dataset == "simulated":
+        from lab.decoding.simulated import ensure_simulated
+
+        preset, seed = str(options.get("preset", "small")), int(options.get("seed", 0))
+        made = {name: options.pop(name) for name in ("test_stimuli", "features") if name in options}
+        stimuli = options.pop("stimuli", None)
+        root: str | None = str(ensure_simulated(config.root, preset, seed, stimuli, progress, **made))
+    else:
+        root = config.root
+    names = datasets.subjects(config.dataset, root)
+    subject = datasets.open(config.dataset, root, config.subject, **options)
+    rest = [n for n in names if n != subject.name] if config.train_on == "all" else []
+    others = []
+    if subject.stimuli is not None:
+        tested = set(subject.part("test").stimulus_id.tolist())
+        for index, name in enumerate(rest):
+            progress(index, len(rest), f"reading {name}")
+            other = datasets.open(config.dataset, root, name, **options)
+            clean = ~np.isin(other.stimulus_id, list(tested))
+            others.append(other.select(clean & (other.split == "train")))
+    for split in ("train", "test"):
+        if not (subject.split == split).any():
+            raise InputError(
+                f"subject {subject.name!r} of {subject.dataset} has no {split} trials; nothing to do"
+            )
+    tested_pictures = len(np.unique(subject.stimulus_id[subject.split == "test"]))
+    if subject.stimuli is not None and tested_pictures < 2:
+        raise InputError(
+            f"subject {subject.name!r} of {subject.dataset} has {tested_pictures} test picture; scores need "
+            "at least 2 to tell it from another, so move some training trials to the test split"
+        )
+    leaks = find_leaks(subject)
+    about = {
+        "dataset": subject.dataset,
+        "subject": subject.name,
+        "simulated": subject.simulated,
+        "n_voxels": subject.n_voxels,
+        "n_trials": subject.n_trials,
+        "roi": {name: int(inside.sum()) for name, inside in subject.roi.items()},
+        "trained_on": [subject.name, *(o.name for o in others)],
+        "leak": {k: None if v != v else v for k, v in asdict(leaks).items()},  # NaN: nothing to compare
+        "leak_line": leaks.line(),
+        "info": {k: v for k, v in subject.info.items() if _plain(v)},
+        "warnings": list(subject.info.get("warnings", [])),
+        "terms": subject.info.get("terms"),
+        "space": subject.info.get("space"),
+    }
+    return BrainData(subject, others, {k: v for k, v in about.items() if v is not None})
+
+
+def zoo_targets(learners: Sequence[Subject], progress: Progress, device: str = "cpu") -> TargetTable:
+    """Encode every training stimulus once: semantic tokens and structural maps of the zoo's encoders."""
+    pictures: dict[str, np.ndarray] = {}
+    for subject in learners:
+        train = subject.part("train")
+        for key in train.stimulus_id:
+            if key not in pictures:
+                pictures[str(key)] = train.stimuli[key]  # type: ignore[index]
+    key = fingerprint(list(pictures), list(pictures.values()))
+    if key not in _ENCODED:
+        _ENCODED.clear()
+        _ENCODED[key] = TargetTable(list(pictures), _encode(list(pictures.values()), progress, device))
+    return _ENCODED[key]
+
+
+def _encode(pictures: Sequence[np.ndarray], progress: Progress, device: str = "cpu") -> Targets:
+    import torch
+
+    from lab import zoo
+    from lab.images import to_model
+
+    encoder, structure = zoo.load("encoder-64", device), zoo.load("structure-64", device)
+    tokens, maps = [], []
+    with torch.no_grad():
+        for start in range(0, len(pictures), _BATCH):
+            progress(start, len(pictures), "encoding pictures")
+            images = to_model(np.stack(pictures[start : start + _BATCH])).to(device)
+            tokens.append(encoder(images).cpu())
+            maps.append([scale.cpu() for scale in structure.features(images)])
+    return Targets(torch.cat(tokens), [torch.cat(parts) for parts in zip(*maps, strict=True)])
+
+
+def external_targets(
+    config: ReconstructConfig, subject: Subject, progress: Progress, device: str = "cpu"
+) -> Targets | None:
+    """Encode ``config.external`` pictures that nobody was shown, for synthetic fMRI (0: None).
+
+    From the glyph prior, or from ``external_stimuli`` less what resembles one of the subject's test pictures.
+    """
+    if config.external == 0:
+        return None
+    if config.external_stimuli is None:
+        from brainit.structure import GlyphPrior
+        from lab.decoding.structure import glyph_weights
+
+        return _encode(GlyphPrior(glyph_weights()).draw(config.external, 28, config.seed), progress, device)
+    from brainit.datasets.files import pictures
+    from brainit.datasets.leaks import similarity
+
+    found, _ = pictures.draw(config.external_stimuli, config.external, config.seed, SIDE)
+    tested = subject.part("test")
+    shown = [np.asarray(tested.stimuli[k]) for k in np.unique(tested.stimulus_id)]  # type: ignore[index]
+    fresh: list[np.ndarray] = []
+    for start in range(0, len(found), _SCREENED):
+        some = list(found[start : start + _SCREENED].astype(np.float32) / 255)
+        near = similarity(shown, some).max(0) >= _LIKE
+        fresh += [picture for picture, same in zip(some, near, strict=True) if not same]
+    return _encode(fresh, progress, device)
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | tuple | dict)

@@ -1,0 +1,81 @@
+"""Drawing pictures with the diffusion decoder, in full precision or quantized."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lab.decoding.settings import ReconstructConfig
+from lab.images import from_model
+from lab.progress import Progress
+from lab.zoo.sampling import SamplerSettings, draw_noise, sample
+
+
+def settings_of(config: ReconstructConfig) -> SamplerSettings:
+    """Return sampler settings; a smaller strength needs fewer of the steps."""
+    strength = 1.0 if config.structure == "none" else config.strength
+    return SamplerSettings(max(1, round(config.steps * strength)), config.guidance, strength)
+
+
+def open_denoiser(
+    config: ReconstructConfig, device: str, progress: Progress
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the denoiser, quantized by the recipe, and ``plan`` and ``ledger`` as plain data (none: {})."""
+    from lab import zoo
+
+    denoiser = zoo.load(config.denoiser)
+    if config.recipe == "none":
+        return denoiser.to(device), {}
+    import quant
+
+    planned = quant.plan(denoiser, config.recipe)
+    ledger = quant.quantize_(
+        denoiser, config.recipe, seed=config.seed, keep_originals=False, progress=progress
+    )
+    about = {
+        "plan": planned.to_dict(),
+        "ledger": ledger.to_dict(),
+        "decoder_bytes": int(ledger.bytes_after),
+        "decoder_bytes_before": int(ledger.bytes_before),
+        "decoder_mean_weight_bits": float(ledger.mean_weight_bits),
+    }
+    return denoiser.to(device), about
+
+
+def draw(
+    config: ReconstructConfig,
+    denoiser: nn.Module,
+    tokens: np.ndarray,
+    start: np.ndarray,
+    number: int,
+    like: tuple[int, ...],
+    device: str,
+    progress: Progress,
+) -> np.ndarray:
+    """Return reconstructions (n, *like) for noise seed ``number``, each the mean of ``n_samples`` pictures.
+
+    The same seed gives the same noise at every bit-width, so pictures are paired.
+    """
+    from lab import zoo
+
+    n, k = len(tokens), config.n_samples
+    autoencoder, null = zoo.load("autoencoder-64", device), zoo.null_tokens(config.denoiser)
+    repeat = torch.arange(n).repeat_interleave(k)
+    noise = draw_noise(n * k, config.seed * 1000 + number)
+    with torch.no_grad():
+        origin = autoencoder.encode(torch.from_numpy(start).to(device)).cpu()
+        latents = sample(
+            denoiser,
+            torch.from_numpy(tokens)[repeat],
+            null,
+            noise,
+            settings_of(config),
+            start=origin[repeat],
+            progress=progress,
+        )
+        images = torch.cat([autoencoder.decode(z.to(device)).cpu() for z in latents.split(64)])
+    pictures = from_model(images, like)
+    return pictures.reshape(n, k, *like).mean(1, dtype=np.float64).astype(np.float32)

@@ -1,0 +1,128 @@
+"""What jobs refuse before any work: a recording of another model, a place that cannot be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import InputError, MissingDataError
+
+if TYPE_CHECKING:
+    import quant
+
+
+def check_recording(model: str, folder: Path | None) -> quant.Trajectories | None:
+    """Open a recording given by the user; refuse a missing one, and one of another shipped model.
+
+    Parameters
+    ----------
+    model : str
+        As the user gave it.
+    folder : Path, optional
+        What `quant.record` wrote.
+
+    Returns
+    -------
+    quant.Trajectories or None
+        None where there is no folder: the model is a shipped denoiser, which records itself.
+
+    Raises
+    ------
+    InputError
+        The recording is of another model or of other weights; without one: an unknown name, or a shipped
+        model that does not denoise.
+    MissingDataError
+        No recording in the folder, or none for a model that is not shipped.
+    """
+    import quant
+    from lab import zoo
+
+    if folder is None:
+        if model in zoo.DENOISERS:
+            return None
+        if not Path(model).exists() and "/" not in model:
+            zoo.summary(model)  # refuses an unknown name
+            raise InputError(
+                f"{model!r} does not denoise; shipped denoisers: {', '.join(zoo.DENOISERS)}; for other "
+                "models give --recording FOLDER"
+            )
+        raise MissingDataError(
+            f"{model!r} is no shipped denoiser, so there is nothing to calibrate and compare on: record it "
+            "with quant.record, then give --recording FOLDER"
+        )
+    store = quant.Trajectories.open(folder)
+    if model in zoo.DENOISERS:
+        from quant.recordings.shards import hash_tensor
+
+        # a denoiser's null tokens were trained with it, so they tell whose recording it is
+        if store.settings.get("null_condition") != hash_tensor(zoo.null_tokens(model)):
+            raise InputError(
+                f"the recording at {folder} was not made with {model}'s null condition: it is of another "
+                "model or of other weights; leave --recording out to make one"
+            )
+    return store
+
+
+def check_sampling(store: Any, steps: int, guidance: float) -> None:
+    """Refuse steps and guidance that differ from a recording's.
+
+    Raises
+    ------
+    InputError
+        They differ: what calibrates would not be what is sampled.
+    """
+    made = store.settings
+    if (steps, guidance) != (made["n_steps"], made["guidance"]):
+        raise InputError(
+            f"--steps {steps} --guidance {guidance:g}: the recording at {store.path} has {made['n_steps']} "
+            f"steps and guidance {made['guidance']:g}; give --steps and --guidance the same"
+        )
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a place where no folder can be made.
+
+    Raises
+    ------
+    InputError
+        A file is in the way.
+    """
+    _check_parents(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out wants a folder")
+
+
+def check_run_folder(out: Path) -> None:
+    """Refuse a place where `lab.runs.folder.Run` could not begin, before work that needs no folder.
+
+    Raises
+    ------
+    InputError
+        A file is in the way, or the folder holds other files.
+    """
+    check_folder(out)
+    if out.is_dir() and not (out / "config.yaml").exists():
+        strange = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+        if strange:
+            raise InputError(
+                f"{out} holds other files ({strange[0]}) and is no run folder; choose a new --out"
+            )
+
+
+def check_json_file(out: Path) -> None:
+    """Refuse a place where a JSON table could not be written.
+
+    Raises
+    ------
+    InputError
+        No .json file's name, a folder, or a file is in the way.
+    """
+    if out.suffix != ".json" or out.is_dir():
+        raise InputError(f"--out {out}: give a file that ends in .json")
+    _check_parents(out)
+
+
+def _check_parents(out: Path) -> None:
+    above = next((p for p in out.absolute().parents if p.exists()), None)
+    if above is not None and not above.is_dir():
+        raise InputError(f"--out {out}: {above} is a file, no folder; choose another --out")

@@ -1,0 +1,168 @@
+"""Recordings of the zoo's denoisers: what methods calibrate on, and the conditions kept apart from it.
+
+A recording samples the full-precision model under the tokens of shipped stimuli (`lab.zoo.stimuli`). Stimuli
+are taken in one fixed random order, so whatever a recording leaves over is free for evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lab import zoo
+from lab.errors import InputError
+from lab.progress import Progress, silent
+from lab.runs.lock import FolderLock
+
+if TYPE_CHECKING:
+    import quant
+
+HOME = Path("runs/recordings")
+_ORDER_SEED = 20
+
+
+def zoo_scheduler() -> Any:
+    """Return the scheduler that samples the zoo's denoisers; ``set_timesteps(n)`` gives its times."""
+    from lab.zoo.scheduler import RectifiedFlowScheduler
+
+    return RectifiedFlowScheduler(num_train_timesteps=1000, shift=1.0)
+
+
+def zoo_recording(
+    model: str,
+    folder: Path | None = None,
+    *,
+    n: int = 64,
+    steps: int = 20,
+    guidance: float = 2.0,
+    seed: int = 0,
+    device: Any = "cpu",
+    progress: Progress = silent,
+) -> quant.Trajectories:
+    """Record, or reopen, full-precision sampling of a zoo denoiser on the tokens of the shipped stimuli.
+
+    Parameters
+    ----------
+    model : str
+        "unet-64" or "dit-64".
+    folder : Path, optional
+        Default ``runs/recordings/MODEL-HASH``; the hash is over settings, weights and stimuli. A recording
+        that was stopped goes on.
+    n : int
+        Samples: half of their keys are for calibrating, 30 % for distilling, 20 % for evaluating.
+    steps, guidance, seed
+        Of the sampler; see `lab.zoo.sampling.SamplerSettings`.
+
+    Returns
+    -------
+    quant.Trajectories
+
+    Raises
+    ------
+    InputError
+        The model is no denoiser of the zoo; ``n`` is out of bounds; the folder has other settings.
+    MissingDataError
+        There are no weights, or no stimuli.
+    """
+    from quant import record
+
+    null, shared = _null(model), folder is None
+    if folder is None:
+        settings = {"n": n, "steps": steps, "guidance": guidance, "seed": seed}
+        folder = HOME / f"{model}-{fingerprint(model, settings)}"
+        if (done := _finished(folder)) is not None:  # tokens made on another device differ in the last digit
+            return done
+    rows = order(stop=n)
+    if len(rows) < n or n < 4:
+        raise InputError(f"a recording of {n} samples: there are stimuli for 4 to {len(order())}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder, wait=True):  # processes that need the same one: the first records it for all
+        if shared and (done := _finished(folder)) is not None:
+            return done
+        return record(
+            zoo.load(model, device),
+            zoo_scheduler(),
+            stimulus_tokens(rows, device),
+            folder,
+            n_steps=steps,
+            guidance=guidance,
+            null_condition=null,
+            seed=seed,
+            progress=progress,
+        )
+
+
+def order(start: int = 0, stop: int | None = None) -> torch.Tensor:
+    """Return rows of the shipped stimuli in the one order that recordings take them: int64 (k,)."""
+    from lab.zoo import stimuli
+
+    n = len(stimuli.load()[1])
+    return torch.randperm(n, generator=torch.Generator().manual_seed(_ORDER_SEED))[start:stop]
+
+
+def stimulus_pictures(rows: torch.Tensor) -> torch.Tensor:
+    """Return shipped stimuli as float32 pictures (k, 3, 64, 64) in 0..1."""
+    from lab.zoo import stimuli
+
+    images, _ = stimuli.load()
+    return torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+@torch.no_grad()
+def stimulus_tokens(rows: torch.Tensor, device: Any = "cpu", batch: int = 64) -> torch.Tensor:
+    """Return the encoder's tokens of shipped stimuli: float32 (k, 17, 192), on the CPU."""
+    encoder = zoo.load("encoder-64", device)
+    return torch.cat([encoder(x.to(device)).float().cpu() for x in stimulus_pictures(rows).split(batch)])
+
+
+def _null(model: str) -> torch.Tensor:
+    if model not in zoo.DENOISERS:
+        raise InputError(
+            f"{model!r} is no denoiser of the zoo (those are {', '.join(zoo.DENOISERS)}); "
+            "record another model with quant.record"
+        )
+    return zoo.null_tokens(model)
+
+
+def fingerprint(model: str, settings: dict[str, Any]) -> str:
+    """Short hash over settings, weights and stimuli: another of these is another recording."""
+    from lab.zoo import stimuli
+
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for file in (zoo.weight_file(model), zoo.weight_file("encoder-64"), stimuli.SHEET):
+        digest.update(file.read_bytes() if file.is_file() else b"-")
+    return digest.hexdigest()[:12]
+
+
+def _finished(folder: Path) -> quant.Trajectories | None:
+    import quant
+
+    try:
+        return quant.Trajectories.open(folder)
+    except quant.MissingDataError:
+        return None
+
+
+def recorded_scheduler(store: quant.Trajectories) -> Any:
+    """Return the scheduler that a recording was made with, from its class name and config.
+
+    Raises
+    ------
+    InputError
+        Diffusers has no scheduler of that name.
+    """
+    import diffusers
+
+    from lab.zoo.scheduler import RectifiedFlowScheduler
+
+    name, config = store.settings["scheduler"], store.settings["scheduler_config"]
+    if name == RectifiedFlowScheduler.__name__:
+        return RectifiedFlowScheduler.from_config(config)
+    found = getattr(diffusers, name, None)
+    if found is None or not issubclass(found, diffusers.SchedulerMixin):
+        raise InputError(f"the recording at {store.path} used {name}, which is no scheduler of diffusers")
+    return found.from_config(config)

@@ -1,0 +1,102 @@
+"""Multiply-accumulates and input sizes of each layer, found on the meta device (no arithmetic is done)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from quant.denoisers import families
+from quant.denoisers.families import Example
+from quant.denoisers.inventory import ASSUMED_TIMESTEPS, InputSize
+
+log = logging.getLogger(__name__)
+
+
+def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int], str]:
+    """MACs by layer name, and the rule they were counted by.
+
+    Layers that the forward does not reach count 0. Without an example, or where the model cannot run on
+    the meta device, the dictionary is empty and the rule says so.
+    """
+    example = families.example(model, device="meta") if example is None else example
+    if example is None:
+        return {}, "not measured: pass example=((args...), {kwargs}) to count multiply-accumulates"
+    macs: dict[str, int] = {}
+
+    def count(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
+        # every output element is a dot product over one output channel's weights
+        macs[name] = macs.get(name, 0) + output.numel() * (weight.numel() // weight.shape[0])
+
+    try:
+        names = _watch(model, example, count)
+    except Exception as error:  # a model that looks at values cannot run without any: the rule says so
+        log.info("multiply-accumulates not counted: %s", error)
+        return {}, f"not measured: the model does not run on the meta device ({type(error).__name__})"
+    first = next((a for a in (*example[0], *example[1].values()) if isinstance(a, Tensor)), None)
+    size = tuple(first.shape) if first is not None else "()"
+    return {name: macs.get(name, 0) for name in names}, f"counted over one forward, first input {size}"
+
+
+def input_sizes(model: nn.Module, trajectories: Any) -> dict[str, InputSize] | None:
+    """Find the tokens or pixels that each layer will see, on the meta device; None where that cannot be.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    trajectories : quant.Trajectories or None
+        Sizes of its samples and conditions count; without one, those of the model's config.
+    """
+    timesteps, example = ASSUMED_TIMESTEPS, None
+    if trajectories is not None:
+        timesteps, sample = len(set(trajectories.timesteps)), trajectories.sample(0)
+        condition = sample["condition"][None] if "condition" in sample else None
+        example = families.forward_arguments(model, sample["x"][:1], torch.zeros(1), condition)
+    else:
+        example = families.example(model, device="meta")
+    if example is None:
+        return None
+    positions: dict[str, int] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shape = inputs[0].shape
+        positions[name] = math.prod(shape[2:] if isinstance(module, nn.Conv2d) else shape[1:-1])
+
+    try:
+        names = _watch(model, example, look)
+    except Exception as error:
+        log.info("input sizes not found: %s", error)
+        return None
+    return {name: InputSize(positions.get(name), timesteps, trajectories is None) for name in names}
+
+
+def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list[str]:
+    """Run on the meta device with ``see(name, module, inputs, output)`` after every Linear and Conv2d.
+
+    Everything is taken as float32: sizes do not depend on the dtype, and inputs of another dtype than the
+    model's would stop it.
+    """
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    handles = [module.register_forward_hook(partial(see, name)) for name, module in layers.items()]
+    tensors = {n: _to_meta(t.detach()) for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    args, kwargs = tree_map(_to_meta, example)
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(model, tensors, args, kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(layers)
+
+
+def _to_meta(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to("meta", torch.float32 if value.is_floating_point() else value.dtype)

@@ -1,0 +1,94 @@
+"""When parameters are chosen: once, for each timestep, or from the data of each call."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from quant.errors import InputError
+
+EXACT = 1e-3
+"""Relative distance at which two timesteps in float32 are one: schedulers round their own tables."""
+
+
+class Reading(NamedTuple):
+    """What a clock says."""
+
+    timesteps: Tensor
+    """(1,) or (batch,), as the scheduler counts."""
+    tolerance: float
+    """How far they may be from the true ones, relative: of the type that they arrived in."""
+
+
+class Schedule(BaseModel):
+    """static: one set from calibration. timestep: a table keyed by the timestep's value. dynamic: every call.
+
+    A table is never read by a call counter: one extra forward would shift every later row.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["static", "timestep", "dynamic"] = "dynamic"
+    match: Literal["exact", "nearest"] = Field(
+        default="exact",
+        description="timestep not in the table: 'exact' is an error, 'nearest' takes the closest",
+    )
+
+    @property
+    def label(self) -> str:
+        """Short name for tables."""
+        return self.kind
+
+    def rows(self, now: Reading, table: Tensor) -> Tensor:
+        """Row of `table` (sorted timestep values) for each timestep of a reading: the closest.
+
+        Raises
+        ------
+        InputError
+            A timestep is further from the closest than its type rounds, and `match` is "exact".
+        """
+        keys = now.timesteps.reshape(-1).to(table)
+        distance = (keys[:, None] - table[None]).abs()
+        gap, row = distance.min(1)
+        if self.match == "exact" and bool((gap > now.tolerance * (1 + keys.abs())).any()):
+            missing = keys[int(gap.argmax())].item()
+            raise InputError(
+                f"timestep {missing:g} is not in the calibrated table ({len(table)} values, {table.min():g} "
+                f"to {table.max():g}): sample with the calibrated steps, or use match='nearest'"
+            )
+        return row
+
+
+class Clock:
+    """The current timestep of one model, read from its forward call.
+
+    `copy.deepcopy` of a quantized model copies hook and layers together, so they stay on one clock.
+
+    Parameters
+    ----------
+    unit : float
+        Scheduler timesteps in one unit of the model's argument (`quant.denoisers.families`): 1000 for Flux.
+    """
+
+    def __init__(self, unit: float = 1.0) -> None:
+        self.unit = unit
+        self.timestep: Tensor | None = None
+        self.tolerance = EXACT
+
+    def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook of the root module: the second argument or the keyword `timestep`."""
+        value = kwargs.get("timestep", args[1] if len(args) > 1 else None)
+        if value is not None:
+            value = torch.as_tensor(value).detach()
+            self.timestep = value.reshape(-1).float() * self.unit
+            # Flux's pipeline rounds twice: t to the latents' type, then t / 1000. Half an eps each
+            rounded = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+            self.tolerance = max(EXACT, rounded)
+
+    def now(self) -> Reading:
+        """Timesteps of this call, and how far to trust them."""
+        if self.timestep is None:
+            raise InputError("this model has per-timestep scales but was called without a timestep")
+        return Reading(self.timestep, self.tolerance)

@@ -1,0 +1,189 @@
+"""Quantize attention scores and values of any model whose attention is scaled_dot_product_attention.
+
+An attention module's forward runs under a mode that replaces PyTorch's fused attention by the plain formula,
+with the softmax probabilities (and the values) going through quantizers. The module, its processor and its
+arguments stay as they are, so it works for every processor that ends in that function: U-Nets, PixArt, joint
+attention. `restore_` removes the hooks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from quant.errors import InputError
+from quant.formats.grids import Params
+from quant.formats.quantizer import Quantizer
+
+_HOOKS = "_quant_attention"
+
+
+class AttentionFormat(BaseModel):
+    """What is rounded in one attention module."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    scores: Quantizer | None = Field(default=None, description="of the probabilities (batch, heads, q, k)")
+    values: Quantizer | None = Field(default=None, description="of the values, one row a channel of a head")
+    sink: int | None = Field(default=None, description="key whose probabilities stay in floating point")
+    scale: float | None = Field(default=None, description="of a static schedule; none: from each image")
+    keep_sums: bool = Field(default=False, description="a query's rounded probabilities sum to what they did")
+
+    def quantize_scores(self, scores: Tensor) -> Tensor:
+        """Round probabilities (batch, heads, q, k); the sink's column is the caller's, bit for bit."""
+        if self.scores is None:
+            return scores
+        params = None
+        if self.scale is not None:
+            params = {"scale": torch.full([1] * scores.ndim, self.scale, device=scores.device)}
+        if self.sink is None:
+            return self._round(self.scores, scores, params)
+        rest = torch.arange(scores.shape[-1], device=scores.device) != self.sink
+        out = scores.clone()
+        out[..., rest] = self._round(self.scores, scores[..., rest], params)
+        return out
+
+    def _round(self, quantizer: Quantizer, scores: Tensor, params: Params | None) -> Tensor:
+        """Round; a query's factor back to its sum is a row scale of the product with the values: free."""
+        out = quantizer.fake(scores, "linear_input", params)
+        if not self.keep_sums:
+            return out
+        sums = out.sum(-1, keepdim=True).clamp(min=torch.finfo(out.dtype).tiny)  # all zero: stays so
+        return out * (scores.sum(-1, keepdim=True) / sums)
+
+    def quantize_values(self, values: Tensor) -> Tensor:
+        """Round values (batch, heads, k, channels)."""
+        if self.values is None:
+            return values
+        return self.values.fake(values.transpose(-1, -2), "linear_input").transpose(-1, -2)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *,
+    look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:  # fmt: skip
+    """scaled_dot_product_attention by its formula; `look` may change probabilities and values.
+
+    Parameters
+    ----------
+    query, key, value : tensor of shape (batch, heads, tokens, channels)
+    attn_mask, dropout_p, is_causal, scale, enable_gqa
+        As PyTorch has them; dropout is left out.
+    look : callable
+        Gets float32 (or wider) probabilities (batch, heads, q, k) and values, returns both.
+    """
+    if enable_gqa:
+        times = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    logits = query.to(wide) @ key.to(wide).transpose(-1, -2) * factor
+    if is_causal:
+        allowed = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            logits = logits.masked_fill(~attn_mask, -torch.inf)
+        else:
+            logits = logits + attn_mask
+    scores, value = look(logits.softmax(-1), value)
+    return (scores @ value.to(wide)).to(query.dtype)
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.look = look
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return attend(*args, **(kwargs or {}), look=self.look)
+        return func(*args, **(kwargs or {}))
+
+
+class Watcher:
+    """Two hooks of one attention module: enter the mode before its forward, leave it after, come what may."""
+
+    def __init__(self, look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        self.look, self.active = look, True
+        self.stack: list[_Mode] = []
+        self.handles: list[Any] = []
+
+    def attach(self, module: nn.Module) -> Watcher:
+        """Register the hooks."""
+        self.handles = [
+            module.register_forward_pre_hook(self.enter),
+            module.register_forward_hook(self.leave, always_call=True),
+        ]
+        return self
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """Forward pre-hook."""
+        if self.active:
+            self.stack.append(_Mode(self.look))
+            self.stack[-1].__enter__()
+
+    def leave(self, module: nn.Module, args: Any, out: Any) -> None:
+        """Forward hook, also after an exception."""
+        if self.stack:
+            self.stack.pop().__exit__(None, None, None)
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self.handles:
+            handle.remove()
+
+
+class Rounding:
+    """What a quantized module's watcher does: round by a format."""
+
+    def __init__(self, fmt: AttentionFormat) -> None:
+        self.format = fmt
+
+    def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Round both."""
+        return self.format.quantize_scores(scores), self.format.quantize_values(values)
+
+
+def find_attention(model: nn.Module) -> list[str]:
+    """Names of the attention modules: those with projections to queries, keys and values of their own."""
+    return [
+        name for name, module in model.named_modules()
+        if isinstance(getattr(module, "to_q", None), nn.Module) and hasattr(module, "processor")
+    ]  # fmt: skip
+
+
+def install_attention_(model: nn.Module, formats: dict[str, AttentionFormat]) -> None:
+    """Round the scores and values of the modules named; `remove_attention_` undoes it.
+
+    Raises
+    ------
+    InputError
+        There is no module of that name.
+    """
+    modules = dict(model.named_modules())
+    unknown = sorted(set(formats) - set(modules))
+    if unknown:
+        raise InputError(
+            f"{type(model).__name__} has no attention module {unknown[0]!r}: another architecture"
+        )
+    model.__dict__[_HOOKS] = {
+        name: Watcher(Rounding(fmt)).attach(modules[name]) for name, fmt in formats.items()
+    }
+
+
+def attention_watchers(model: nn.Module) -> dict[str, Watcher]:
+    """Watchers that `install_attention_` attached."""
+    return model.__dict__.get(_HOOKS, {})
+
+
+def remove_attention_(model: nn.Module) -> None:
+    """Undo `install_attention_`."""
+    for watcher in model.__dict__.pop(_HOOKS, {}).values():
+        watcher.remove()

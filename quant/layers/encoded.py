@@ -1,0 +1,130 @@
+"""A weight as codes and parameters, and what a method hands back for one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from quant.denoisers.inventory import tensor_bytes
+from quant.formats.granularity import Layout
+from quant.formats.grids import Params
+from quant.formats.quantizer import Quantizer
+from quant.layers.lowbit import packing
+
+CATEGORIES = {
+    "scale": "scales", "scale_fine": "scales", "scale_negative": "scales", "bases": "scales",
+    "step": "scales", "step_negative": "scales", "offset": "scales",
+    "zero_point": "zero_points",
+}  # fmt: skip
+
+
+@dataclass
+class EncodedWeight:
+    """Packed codes, parameters, and how to read them.
+
+    Attributes
+    ----------
+    quantizer : Quantizer
+    layout : "linear_weight" or "conv_weight"
+    shape : tuple of int
+        Of the weight, (out, in, ...).
+    packed : uint8 tensor of shape (out, bytes a row)
+        Row-major bit stream (`kernels.packing`) of the codes of one output channel.
+    params : dict of str to tensor
+        In the shape of the granularity's view with shared axes of size 1.
+    """
+
+    quantizer: Quantizer
+    layout: Layout
+    shape: tuple[int, ...]
+    packed: Tensor
+    params: Params
+
+    @classmethod
+    def from_weight(
+        cls, weight: Tensor, quantizer: Quantizer, layout: Layout, params: Params | None = None
+    ) -> EncodedWeight:
+        """Encode by rounding to nearest; `params` are found from the weight unless given."""
+        codes, params = quantizer.encode(weight.detach(), layout, params)
+        return cls.from_codes(codes, quantizer, layout, params)
+
+    @classmethod
+    def from_codes(cls, codes: Tensor, quantizer: Quantizer, layout: Layout, params: Params) -> EncodedWeight:
+        """Take codes that a method chose itself (learned rounding, error feedback)."""
+        packed = packing.pack(codes.flatten(1), quantizer.bits)
+        return cls(quantizer, layout, tuple(codes.shape), packed, dict(params))
+
+    def codes(self) -> Tensor:
+        """Integer codes in the shape of the weight."""
+        n = 1
+        for size in self.shape[1:]:
+            n *= size
+        flat = packing.unpack(self.packed, self.quantizer.bits, n, self.quantizer.grid.signed_codes)
+        return flat.reshape(self.shape)
+
+    def decode(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Decode the weight."""
+        return self.quantizer.decode(self.codes(), self.params, self.layout, dtype)
+
+    def bytes(self) -> dict[str, int]:
+        """Bytes on disk by category: codes, scales, zero_points."""
+        return {"codes": tensor_bytes(self.packed), **param_bytes(self.params)}
+
+
+def param_bytes(params: Params) -> dict[str, int]:
+    """Bytes of parameters by category."""
+    out: dict[str, int] = {}
+    for name, tensor in params.items():
+        category = CATEGORIES.get(name, "other")
+        out[category] = out.get(category, 0) + tensor_bytes(tensor)
+    return out
+
+
+def planned_bytes(quantizer: Quantizer, shape: tuple[int, ...], layout: Layout) -> dict[str, int]:
+    """Bytes that an `EncodedWeight` will take, without touching a weight."""
+    row = 1
+    for size in shape[1:]:
+        row *= size
+    codes = shape[0] * packing.packed_bytes(row, quantizer.bits)
+    return {"codes": codes, **param_bytes(quantizer.blank_params(shape, layout))}
+
+
+@dataclass
+class LayerResult:
+    """What a method's handler returns for one layer; `quantize_` installs it.
+
+    Attributes
+    ----------
+    weight : EncodedWeight
+        Of the weight *after* `transform` and without `branch`.
+    activation : Quantizer, optional
+        For the layer's input after `transform`; None leaves it in floating point.
+    activation_params : dict of str to tensor
+        Calibrated parameters: for a static schedule as `Quantizer.fake` takes them, for a per-timestep one
+        with a leading axis of rows; empty for dynamic.
+    timesteps : tensor of shape (rows,), optional
+        Timestep value of each row.
+    transform : module, optional
+        Applied to the layer's input before quantization (smoothing, rotation); see `quant.layers.attachments`.
+    branch : module, optional
+        Added to the output, fed with the layer's untouched input (low rank, LoRA).
+    bias : tensor of shape (out,), optional
+        Replaces the bias, for methods that fold a correction into it.
+    notes : dict
+        Anything the ledger should carry, JSON types only (chosen alpha, iterations, ...).
+    sqnr_db : float, optional
+        Of the effective weight, if the method measured it where the layer was at work (a GPU); else it is
+        measured where the layer lives.
+    """
+
+    weight: EncodedWeight
+    activation: Quantizer | None = None
+    activation_params: Params = field(default_factory=dict)
+    timesteps: Tensor | None = None
+    transform: nn.Module | None = None
+    branch: nn.Module | None = None
+    bias: Tensor | None = None
+    notes: dict = field(default_factory=dict)
+    sqnr_db: float | None = None

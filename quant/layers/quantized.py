@@ -1,0 +1,159 @@
+"""Quantized Linear and Conv2d: drop-in subclasses that hold codes and simulate them.
+
+`weight` is the decoded weight, computed once when the layer is made, so a simulated forward costs the float
+layer plus the rounding of its input. It is a cache: codes and parameters are what is stored. The original
+module stays reachable (and follows device moves) unless the layer came from a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.formats.granularity import Layout
+from quant.formats.schedule import Clock
+from quant.layers.activation import ActivationQuantizer, ExactBuffers
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.execute import run_codes
+
+
+class QuantLayer(ExactBuffers):
+    """What QuantLinear and QuantConv2d share.
+
+    Attributes
+    ----------
+    active : bool
+        False runs the original layer (A/B).
+    backend : str in {"simulated", "kernels"}
+        "simulated": fake-quantized input, cached decoded weight. "kernels": integer codes through `kernels`.
+    """
+
+    def adopt(self, original: nn.Module, result: LayerResult, clock: Clock, keep_original: bool) -> None:
+        """Take over shape attributes, bias and codes; called once by `make`."""
+        self._original = (original,) if keep_original else ()
+        self.active, self.backend = True, "simulated"
+        self.last_path: str | None = None
+        encoded = result.weight
+        self.weight_quantizer, self.weight_layout = encoded.quantizer, encoded.layout
+        self.weight_shape, self.weight_params = encoded.shape, tuple(encoded.params)
+        bias: Any = original.bias
+        if result.bias is not None:
+            bias = nn.Parameter(result.bias.detach(), requires_grad=False)
+        self.register_parameter("bias", bias)
+        self.register_buffer("codes", encoded.packed)
+        for name, tensor in encoded.params.items():
+            self.register_buffer(f"weight_{name}", tensor)
+        dtype = getattr(original, "weight").dtype  # noqa: B009 - a Tensor attribute mypy cannot see
+        self.register_buffer("weight", encoded.decode(dtype), persistent=False)
+        self.transform, self.branch, self.input_quantizer = result.transform, result.branch, None
+        if result.activation is not None:
+            layout: Layout = "linear_input" if encoded.layout == "linear_weight" else "conv_input"
+            self.input_quantizer = ActivationQuantizer(
+                result.activation, layout, result.activation_params, result.timesteps, clock
+            )
+        self.training = original.training
+
+    @property
+    def original(self) -> nn.Module | None:
+        """The full-precision layer this one stands for; None after `load`."""
+        return self._original[0] if self._original else None
+
+    def encoded(self) -> EncodedWeight:
+        """Codes and parameters of the weight."""
+        params = {name: getattr(self, f"weight_{name}") for name in self.weight_params}
+        return EncodedWeight(self.weight_quantizer, self.weight_layout, self.weight_shape, self.codes, params)
+
+    def exact_buffers(self) -> list[str]:
+        """Scales keep their dtype; the cached weight follows the model's."""
+        return [name for name in self._buffers if name != "weight"]
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
+        for module in self._original:
+            module._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layer on codes, simulated or through the kernels."""
+        if not self.active:
+            original = self.original
+            if original is None:
+                raise RuntimeError(
+                    "this layer was loaded from codes: there is no full-precision layer to switch to"
+                )
+            return original(x)
+        hidden = x if self.transform is None else self.transform(x)
+        if self.backend == "simulated":
+            if self.input_quantizer is not None:
+                hidden = self.input_quantizer(hidden)
+            out = self.float_op(hidden, self.weight, self.bias)
+        else:
+            out, self.last_path = run_codes(self, hidden)
+        return out if self.branch is None else out + self.branch(x)
+
+    def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Do the layer's own arithmetic on given values."""
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+
+class QuantLinear(QuantLayer, nn.Linear):
+    """A Linear on codes; see QuantLayer."""
+
+    def __init__(
+        self, original: nn.Linear, result: LayerResult, clock: Clock, keep_original: bool = True
+    ) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = original.in_features, original.out_features
+        self.adopt(original, result, clock, keep_original)
+
+    def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Multiply by the transposed weight and add the bias."""
+        return nn.functional.linear(x, weight, bias)
+
+
+class QuantConv2d(QuantLayer, nn.Conv2d):
+    """A Conv2d on codes; see QuantLayer. Padding is exact: every integer grid has 0."""
+
+    COPIED = (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed",
+        "output_padding", "groups", "padding_mode", "_reversed_padding_repeated_twice",
+    )  # fmt: skip
+
+    def __init__(
+        self, original: nn.Conv2d, result: LayerResult, clock: Clock, keep_original: bool = True
+    ) -> None:
+        nn.Module.__init__(self)
+        for name in self.COPIED:
+            setattr(self, name, getattr(original, name))
+        self.adopt(original, result, clock, keep_original)
+
+    def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve with this layer's stride, padding and groups."""
+        return self._conv_forward(x, weight, bias)
+
+
+def make(original: nn.Module, result: LayerResult, clock: Clock, keep_original: bool = True) -> QuantLayer:
+    """Build the quantized layer that stands for `original`."""
+    if isinstance(original, nn.Linear):
+        return QuantLinear(original, result, clock, keep_original)
+    if isinstance(original, nn.Conv2d):
+        return QuantConv2d(original, result, clock, keep_original)
+    raise TypeError(f"only Linear and Conv2d can be quantized, got {type(original).__name__}")
+
+
+def weight_sqnr_db(original: Tensor, result: LayerResult) -> float | None:
+    """Signal to quantization noise of the effective weight in dB; None where it is exact (no noise)."""
+    if result.sqnr_db is not None:
+        return result.sqnr_db
+    effective = result.weight.decode(torch.float32)
+    branch, transform = result.branch, result.transform
+    if transform is not None and hasattr(transform, "from_weight"):
+        effective = transform.from_weight(effective)
+    if branch is not None and hasattr(branch, "weight"):
+        effective = effective + branch.weight().reshape(effective.shape)
+    reference = original.detach().float()
+    noise = (reference - effective).double().square().sum().item()
+    signal = reference.double().square().sum().item()
+    return None if noise == 0 or signal == 0 else 10 * float(torch.log10(torch.tensor(signal / noise)))

@@ -1,0 +1,78 @@
+"""The ledger: what was done to each layer, with true bytes, errors and the path that will run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from quant.layers.attention import AttentionFormat
+from quant.plans.plan import LayerPlan, Plan
+
+
+class LayerRecord(LayerPlan):
+    """One line of a ledger: the plan's line and what came of it."""
+
+    bytes_by: dict[str, int] = Field(
+        default_factory=dict, description="codes, scales, zero_points, activation, transform, branch"
+    )
+    weight_sqnr_db: float | None = Field(
+        default=None,
+        description="signal to quantization noise of the effective weight, dB; None: exact or skipped",
+    )
+    path: str = Field(default="float", description="the kernel path that will run")
+    notes: dict[str, Any] = Field(default_factory=dict, description="what the method chose for this layer")
+
+    def as_plan(self) -> LayerPlan:
+        """Cut down to the plan's part of this line, for comparing with the plan."""
+        return LayerPlan(**{name: getattr(self, name) for name in LayerPlan.model_fields})
+
+
+class Ledger(Plan):
+    """What `quantize_` did. Stated bits and bytes are computed from it."""
+
+    layers: list[LayerRecord]  # type: ignore[assignment]
+    seed: int = 0
+    versions: dict[str, str] = Field(default_factory=dict, description="of the libraries that took part")
+    trajectories: str | None = Field(default=None, description="hash of the calibration trajectories")
+    seconds_taken: float = Field(default=0.0, description="wall-clock time of quantize_")
+    attention: dict[str, AttentionFormat] = Field(
+        default_factory=dict, description="what is rounded inside attention modules, by their names"
+    )
+    bytes_header: int = Field(default=0, description="file overhead; set by export")
+
+    def by_category(self) -> dict[str, int]:
+        """Bytes of codes, scales, zero points, side branches, ... and of everything left as it was."""
+        total: dict[str, int] = {}
+        for layer in self.layers:
+            for category, size in layer.bytes_by.items():
+                total[category] = total.get(category, 0) + size
+        total["unquantized"] = self.bytes_other + sum(x.bytes_after for x in self.layers if x.skipped)
+        return total
+
+    @property
+    def bytes_file(self) -> int:
+        """Bytes of the exported file (after `export`, header included)."""
+        return self.bytes_after + self.bytes_header
+
+    def worst(self, count: int = 10) -> list[LayerRecord]:
+        """Layers with the lowest weight SQNR first."""
+        rated = [layer for layer in self.layers if layer.weight_sqnr_db is not None]
+        return sorted(rated, key=lambda layer: layer.weight_sqnr_db or 0.0)[:count]
+
+    def summary(self) -> dict[str, Any]:
+        rated = [layer.weight_sqnr_db for layer in self.layers if layer.weight_sqnr_db is not None]
+        return {
+            **super().summary(), "seed": self.seed, "bytes_by": self.by_category(),
+            "lowest_weight_sqnr_db": min(rated) if rated else None, "seconds_taken": self.seconds_taken,
+            "paths": sorted({layer.path for layer in self.layers}),
+        }  # fmt: skip
+
+    def save(self, path: str | Path) -> Path:
+        """Write JSON, atomically."""
+        target = Path(path)
+        temporary = target.with_name(target.name + ".part")
+        temporary.write_text(self.to_json(indent=1) + "\n", encoding="utf-8")
+        temporary.replace(target)
+        return target

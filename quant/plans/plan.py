@@ -1,0 +1,164 @@
+"""A plan: every Linear and Conv2d exactly once, with its format or the reason why it is left alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from quant.formats.granularity import input_layout, weight_layout
+from quant.formats.quantizer import Quantizer
+
+
+class LayerPlan(BaseModel):
+    """One line of a plan."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    kind: str = Field(description="Linear or Conv2d")
+    shape: tuple[int, ...] = Field(description="of the weight")
+    weight: Quantizer | None = Field(default=None, description="format of the weight; None: not quantized")
+    activation: Quantizer | None = Field(
+        default=None, description="format of the input; None: floating point"
+    )
+    reason: str | None = Field(
+        default=None, description="why the layer is skipped, or why its format differs"
+    )
+    macs: int | None = Field(
+        default=None, description="multiply-accumulates of one forward; None: not measured"
+    )
+    bytes_before: int = Field(description="bytes of the weight as it was")
+    bytes_after: int = Field(description="bytes of codes, scales, zero points and side branches")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="method settings of this layer, if overridden"
+    )
+
+    @property
+    def skipped(self) -> bool:
+        """The weight keeps its precision."""
+        return self.weight is None
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def bits(self) -> str:
+        """`W4A8`; 16 or 32 for what stays in floating point."""
+        full = 8 * self.bytes_before // max(1, self.n_weights)
+        weight = self.weight.bits if self.weight else full
+        return f"W{weight}A{self.activation.bits if self.activation else full}"
+
+    @property
+    def cost(self) -> str:
+        """Which scales need a rescale inside the sum: "", "weight", "activation" or both."""
+        taps = self.n_weights // (self.shape[0] * self.shape[1])
+        parts = []
+        if self.weight and self.weight.granularity.cost(weight_layout(self.kind)) != "free":
+            parts.append("weight")
+        if self.activation and self.activation.granularity.cost(input_layout(self.kind), taps) != "free":
+            parts.append("activation")
+        return " + ".join(parts)
+
+
+class Plan(BaseModel):
+    """What a recipe would do to a model; made without changing it."""
+
+    model_config = ConfigDict(extra="forbid")
+    recipe: str = Field(description="preset name, or the method's name for a hand-made config")
+    method: str
+    config: dict[str, Any]
+    model: str = Field(description="class of the model")
+    layers: list[LayerPlan]
+    bytes_other: int = Field(
+        default=0, description="parameters and buffers outside Linear and Conv2d weights"
+    )
+    mac_rule: str = Field(default="not measured", description="how multiply-accumulates were counted")
+    seconds: float = Field(default=0.0, description="estimated time of quantize_ on one CPU core")
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of the whole model as it was."""
+        return self.bytes_other + sum(layer.bytes_before for layer in self.layers)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of the whole model's tensors afterwards."""
+        return self.bytes_other + sum(layer.bytes_after for layer in self.layers)
+
+    @property
+    def quantized(self) -> list[LayerPlan]:
+        """Layers whose weight gets codes."""
+        return [layer for layer in self.layers if not layer.skipped]
+
+    @property
+    def mean_weight_bits(self) -> float:
+        """Bits a weight over *all* Linear and Conv2d weights, with scales, branches and skipped layers."""
+        weights = sum(layer.n_weights for layer in self.layers)
+        return 8 * sum(layer.bytes_after for layer in self.layers) / max(1, weights)
+
+    def macs_share(self) -> dict[str, float]:
+        """Share of multiply-accumulates at each bit-width; of weights where MACs were not measured."""
+        measured = all(layer.macs is not None for layer in self.layers)
+        sizes = [(layer.bits, (layer.macs or 0) if measured else layer.n_weights) for layer in self.layers]
+        total = max(1, sum(size for _, size in sizes))
+        share: dict[str, float] = {}
+        for bits, size in sizes:
+            share[bits] = share.get(bits, 0.0) + size / total
+        return dict(sorted(share.items()))
+
+    def summary(self) -> dict[str, Any]:
+        """Flat totals for tables and metrics."""
+        return {
+            "recipe": self.recipe, "method": self.method, "model": self.model,
+            "n_layers": len(self.layers), "n_quantized": len(self.quantized),
+            "bytes_before": self.bytes_before, "bytes_after": self.bytes_after,
+            "mean_weight_bits": round(self.mean_weight_bits, 4), "macs_share": self.macs_share(),
+            "mac_rule": self.mac_rule,
+        }  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types; each distinct quantizer is written once and referred to by its index."""
+        data = self.model_dump(mode="json")
+        formats: list[Any] = []
+        for layer in data["layers"]:
+            for side in ("weight", "activation"):
+                if layer[side] is not None:
+                    if layer[side] not in formats:
+                        formats.append(layer[side])
+                    layer[side] = formats.index(layer[side])
+        return {"formats": formats, **data}
+
+    def to_json(self, indent: int | None = None) -> str:
+        """JSON text that `from_json` reads back to an equal object."""
+        return json.dumps(self.to_dict(), indent=indent, sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Any:
+        """Undo `to_dict`."""
+        formats = data.get("formats", [])
+        layers = [
+            {**layer, **{s: formats[layer[s]] for s in ("weight", "activation") if layer[s] is not None}}
+            for layer in data["layers"]
+        ]
+        return cls.model_validate({**{k: v for k, v in data.items() if k != "formats"}, "layers": layers})
+
+    @classmethod
+    def from_json(cls, text: str) -> Any:
+        """Undo `to_json`."""
+        return cls.from_dict(json.loads(text))
+
+    def _repr_html_(self) -> str:
+        from quant.plans.tables import to_html
+
+        return to_html(self)
+
+    def __str__(self) -> str:
+        from quant.plans.tables import to_text
+
+        return to_text(self)

@@ -1,0 +1,350 @@
+"""Record full-precision sampling once, read it many times: calibration, distillation, evaluation.
+
+A store is a folder: ``manifest.json`` (settings, shard list, hash) and one safetensors file for each batch
+of samples, holding the denoiser's inputs ``x`` (samples, steps, ...), the final samples and the conditions;
+``null.safetensors`` has guidance's null condition.
+Each sample has a key; its starting noise depends on the seed and its key only, so batch size and resuming
+change nothing. Keys are split into disjoint subsets once, when the store is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.denoisers import families
+from quant.denoisers.fits import check_arguments, model_kind
+from quant.errors import InputError
+from quant.recordings.shards import (
+    begin,
+    check_shard,
+    complete,
+    hash_digests,
+    hash_file,
+    hash_tensor,
+    read_manifest,
+    read_shard,
+    write_manifest,
+    write_shard,
+)  # fmt: skip
+
+SUBSETS = {"calibrate": 0.5, "distill": 0.3, "evaluate": 0.2}
+Progress = Callable[[int, int, str], None]
+_NULL = "null.safetensors"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Denoiser inputs of some samples at some timesteps.
+
+    Attributes
+    ----------
+    x : tensor of shape (n, C, H, W)
+    timestep : float tensor of shape (n,)
+    condition : tensor of shape (n, ...) or None
+    key : int64 tensor of shape (n,)
+    """
+
+    x: Tensor
+    timestep: Tensor
+    condition: Tensor | None
+    key: Tensor
+
+
+def record(
+    denoiser: nn.Module,
+    scheduler: Any,
+    conditions: Tensor | None,
+    path: str | Path,
+    *,
+    n_steps: int,
+    shape: Sequence[int] | None = None,
+    n_samples: int | None = None,
+    guidance: float = 1.0,
+    null_condition: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Trajectories:
+    """Sample with the full-precision model and keep every input it saw.
+
+    Parameters
+    ----------
+    denoiser : torch.nn.Module
+        Of any family that `quant.denoisers.families` knows.
+    scheduler : diffusers scheduler
+        Its timesteps are reset for every batch.
+    conditions : tensor of shape (n, T, D), (n,) for class labels, or None
+        One sample for each row; more than tokens is packed by `quant.denoisers.families.pack`.
+    path : folder
+        Started again with the same settings, recording goes on where it stopped.
+    n_steps : int
+    shape : (C, H, W), optional
+        Of one sample; from the denoiser's config if left out.
+    n_samples : int, optional
+        Needed without conditions.
+    guidance : float
+        1 turns classifier-free guidance off; otherwise ``null_condition`` of shape (...) is needed. The
+        stored inputs are those of one half; both halves see the same x.
+    seed : int
+    batch_size : int
+        Samples in memory at a time; also the size of a shard.
+    progress : callable
+        ``progress(done, total, what)`` in samples.
+
+    Returns
+    -------
+    Trajectories
+
+    Raises
+    ------
+    InputError
+        The folder holds a recording with other settings; guidance without a null condition; conditions,
+        shape or numbers that do not suit the model; or sampling goes to NaN.
+    """
+    check_arguments(
+        denoiser, conditions, null_condition, n_steps=n_steps, n_samples=n_samples, guidance=guidance,
+        seed=seed, batch_size=batch_size, shape=shape,
+    )  # fmt: skip
+    count = n_samples if conditions is None else len(conditions)
+    assert count is not None  # checked
+    sample_shape = tuple(shape) if shape is not None else tuple(families.sample_shape(denoiser) or ())
+    settings = {
+        "n_steps": n_steps, "n_samples": count, "shape": list(sample_shape), "guidance": guidance,
+        "seed": seed, "batch_size": batch_size, "scheduler": type(scheduler).__name__,
+        "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
+        "conditions": None if conditions is None else hash_tensor(conditions),
+        "null_condition": None if null_condition is None else hash_tensor(null_condition),
+        "model": model_kind(denoiser),
+    }  # fmt: skip
+    folder = Path(path)
+    known = begin(folder, json.loads(json.dumps(settings)))
+    if null_condition is not None:
+        write_shard(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
+    device = next(denoiser.parameters()).device
+    digests: list[str] = []
+    for start in range(0, count, batch_size):
+        keys = list(range(start, min(start + batch_size, count)))
+        shard = folder / f"shard-{start:06d}.safetensors"
+        if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
+            rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
+            noise = torch.stack([_noise(seed, key, sample_shape) for key in keys]).to(device)
+            tensors = _sample(denoiser, scheduler, noise, rows, null_condition, guidance, n_steps, seed, keys)
+            write_shard(shard, tensors)
+        digests.append(hash_file(shard))
+        if progress is not None:
+            progress(keys[-1] + 1, count, "recording trajectories")
+    total = hash_digests(digests)
+    write_manifest(folder, {"settings": json.loads(json.dumps(settings)), "shards": digests, "hash": total})
+    return Trajectories.open(folder)
+
+
+@torch.no_grad()
+def _sample(
+    denoiser: nn.Module, scheduler: Any, x: Tensor, conditions: Tensor | None, null: Tensor | None,
+    guidance: float, n_steps: int, seed: int, keys: list[int],
+) -> dict[str, Tensor]:  # fmt: skip
+    scheduler.set_timesteps(n_steps)
+    x = x * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    # stochastic samplers draw from one generator a sample, so a sample does not depend on its batch mates
+    options: dict[str, Any] = {}
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        options["generator"] = [torch.Generator().manual_seed(_derived(seed, key, "steps")) for key in keys]
+    inputs = []
+    for timestep in scheduler.timesteps:
+        model_input = (
+            scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
+        )
+        if not bool(torch.isfinite(model_input).all()):
+            raise InputError(
+                f"sampling gives NaN or infinite values before timestep {float(timestep):g}: repair the "
+                "checkpoint, or use the scheduler that the model was trained for"
+            )
+        inputs.append(model_input.float().cpu())
+        times = timestep.to(x.device).expand(len(x))
+        output = families.call(denoiser, model_input, times, conditions)
+        if conditions is not None and guidance != 1.0 and null is not None:
+            nothing = null.to(conditions).expand_as(conditions)
+            base = families.call(denoiser, model_input, times, nothing)
+            output = base + guidance * (output - base)
+        x = scheduler.step(output, timestep, x, **options).prev_sample
+    tensors = {
+        "x": torch.stack(inputs, dim=1), "final": x.float().cpu(), "key": torch.tensor(keys),
+        "timestep": torch.as_tensor(scheduler.timesteps).double().cpu(),
+    }  # fmt: skip
+    if conditions is not None:
+        tensors["condition"] = conditions.float().cpu().contiguous()
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+class Trajectories:
+    """A finished recording on disk; reads one sample at a time, never a whole shard.
+
+    Attributes
+    ----------
+    path : Path
+    settings : dict
+    hash : str
+        sha256 over all shards.
+    timesteps : tuple of float
+        In sampling order.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.settings, self.hash = path, manifest["settings"], manifest["hash"]
+        self._digests: list[str] = manifest["shards"]
+        self._checked: set[int] = set()
+        with self._open(0) as file:
+            self.timesteps: tuple[float, ...] = tuple(file.get_tensor("timestep").tolist())
+
+    @classmethod
+    def open(cls, path: str | Path) -> Trajectories:
+        """Open a finished recording.
+
+        Raises
+        ------
+        MissingDataError
+            There is none, or it was not finished.
+        InputError
+            It is damaged, or was changed after it was recorded.
+        """
+        return cls(Path(path), read_manifest(Path(path)))
+
+    def __len__(self) -> int:
+        return int(self.settings["n_samples"])
+
+    @property
+    def null_condition(self) -> Tensor | None:
+        """Null condition (T, D) that guidance pushed away from; None without guidance."""
+        if not (self.path / _NULL).is_file():
+            return None
+        with read_shard(self.path / _NULL) as file:
+            found = file.get_tensor("null_condition")
+        if hash_tensor(found) != self.settings["null_condition"]:
+            raise InputError(
+                f"{self.path / _NULL} was changed after it was recorded: fetch it again, or delete the "
+                "folder and record again"
+            )
+        return found
+
+    def verify(self) -> None:
+        """Check all shards now, rather than each when it is first read; see `quant.recordings.shards.check_shard`."""
+        for start in range(0, len(self), self.settings["batch_size"]):
+            self._open(start)
+
+    def class_labels(self) -> Tensor | None:
+        """Class labels of all samples (n,), or None where conditions are tokens or there are none."""
+        if self.sample(0).get("condition", torch.zeros(1)).ndim:
+            return None
+        return torch.stack([self.sample(key)["condition"] for key in range(len(self))])
+
+    def keys(self, subset: str | None = None) -> list[int]:
+        """Sample keys of a subset ("calibrate", "distill", "evaluate"), or all."""
+        if subset is None:
+            return list(range(len(self)))
+        if subset not in SUBSETS:
+            raise InputError(f"unknown subset {subset!r}, allowed: {', '.join(SUBSETS)}")
+        generator = torch.Generator().manual_seed(_derived(self.settings["seed"], 0, "subsets"))
+        order = torch.randperm(len(self), generator=generator).tolist()
+        edges, total = {}, 0.0
+        for name, share in SUBSETS.items():
+            edges[name] = (round(total * len(self)), round((total + share) * len(self)))
+            total += share
+        low, high = edges[subset]
+        return sorted(order[low:high])
+
+    def sample(self, key: int) -> dict[str, Tensor]:
+        """Read one sample: `x` (steps, C, H, W), `final`, `timestep`, and `condition` if there is one."""
+        size = self.settings["batch_size"]
+        with self._open(key // size * size) as file:
+            row = key % size
+            found = {
+                name: file.get_slice(name)[row] for name in file.keys() if name in ("x", "final", "condition")
+            }
+        return {**found, "timestep": torch.tensor(self.timesteps)}
+
+    def batches(
+        self,
+        subset: str | None = "calibrate",
+        *,
+        timesteps: Sequence[float] | None = None,
+        batch_size: int = 16,
+        shuffle: int | None = None,
+    ) -> Iterator[Batch]:
+        """Iterate over (sample, timestep) pairs.
+
+        Parameters
+        ----------
+        subset : str or None
+        timesteps : sequence of float, optional
+            Values to keep; all by default.
+        batch_size : int
+        shuffle : int, optional
+            Seed of a random order; by default samples in key order, steps in sampling order.
+
+        Yields
+        ------
+        Batch
+        """
+        steps = range(len(self.timesteps))
+        if timesteps is not None:
+            missing = [t for t in timesteps if not any(abs(t - known) < 1e-3 for known in self.timesteps)]
+            if missing:
+                raise InputError(f"timestep {missing[0]:g} was not recorded; recorded: {self.timesteps}")
+            steps = [s for s in steps if any(abs(self.timesteps[s] - t) < 1e-3 for t in timesteps)]  # type: ignore
+        pairs = [(key, step) for key in self.keys(subset) for step in steps]
+        if shuffle is not None:
+            generator = torch.Generator().manual_seed(shuffle)
+            pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
+        for start in range(0, len(pairs), batch_size):
+            yield self._batch(pairs[start : start + batch_size])
+
+    def _batch(self, pairs: list[tuple[int, int]]) -> Batch:
+        size = self.settings["batch_size"]
+        rows: list[Tensor] = []
+        conditions: list[Tensor] = []
+        for key, step in pairs:
+            with self._open(key // size * size) as file:
+                rows.append(file.get_slice("x")[key % size, step])
+                if "condition" in file.keys():
+                    conditions.append(file.get_slice("condition")[key % size])
+        return Batch(
+            torch.stack(rows),
+            torch.tensor([self.timesteps[step] for _, step in pairs]),
+            torch.stack(conditions) if conditions else None,
+            torch.tensor([key for key, _ in pairs]),
+        )
+
+    def _open(self, start: int) -> Any:
+        """Open the shard that begins with a key; it is checked when it is read for the first time."""
+        size, shard = self.settings["batch_size"], self.path / f"shard-{start:06d}.safetensors"
+        if start not in self._checked:
+            rows = min(size, len(self) - start)
+            steps = len(self.timesteps) if self._checked else None
+            check_shard(shard, self._digests[start // size], rows, self.settings, steps)
+            self._checked.add(start)
+        return read_shard(shard)
+
+
+def _noise(seed: int, key: int, shape: tuple[int, ...]) -> Tensor:
+    """Draw the starting noise of one sample, on the CPU in float32."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(_derived(seed, key, "noise")))
+
+
+def _derived(seed: int, key: int, purpose: str) -> int:
+    """Derive a seed for one purpose of one sample, unrelated to its neighbours'."""
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}|{key}|{purpose}".encode(), digest_size=7).digest(), "little"
+    )
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str, type(None)))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainit import datasets
+from brainit.datasets.simulated import config
+from lab.decoding.simulated import DESCRIPTION, FEATURES, ensure_simulated
+from lab.errors import explain
+from lab.jobs.data import fetch
+from lab.zoo import stimuli
+
+TINY = {
+    "n_subjects": 1,
+    "n_voxels": 40,
+    "n_train": 12,
+    "n_shared": 6,
+    "n_test": 3,
+    "n_repeats": 1,
+    "n_sessions": 1,
+    "side": 32,
+    "resolution": 4,
+}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = config.SimulationConfig(**TINY)
+    monkeypatch.setitem(config.PRESETS, "small", small)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_default_is_own_samples_and_random_features(tmp_path: Path) -> None:
+    root = ensure_simulated(tmp_path / "a")
+    info = datasets.open("simulated", root).info
+    assert info["stimuli"] == stimuli.NAME
+    assert info["features"] == "fixed random convolutions"
+    again = ensure_simulated(root)  # already there: nothing is made, whatever was asked for by default
+    assert again == root
+
+
+@pytest.mark.usefixtures("tiny")
+def test_circular_features_are_only_made_on_demand_and_said(tmp_path: Path) -> None:
+    root = ensure_simulated(tmp_path / "a", features="encoder-64")
+    said = datasets.open("simulated", root).info["features"]
+    assert said == FEATURES["encoder-64"] and "encoder-64" in said and "circular" in said
+    plain = ensure_simulated(tmp_path / "b")
+    one, two = (datasets.open("simulated", folder) for folder in (root, plain))
+    assert one.betas.shape == two.betas.shape and not np.array_equal(one.betas, two.betas)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_given_pictures_are_shown_and_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", images=rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8))
+    made = fetch("simulated", tmp_path / "a", stimuli=tmp_path / "mine.npz", seed=None)
+    about = json.loads((Path(made["root"]) / DESCRIPTION).read_text())
+    assert about["stimuli"] == "mine.npz"
+    for other in ({"stimuli": "other.npz"}, {"preset": "large"}, {"seed": 3}, {"features": "encoder-64"}):
+        error = caught(fetch, "simulated", tmp_path / "a", **other)
+        assert explain(error).code == 2 and next(iter(other)) in str(error)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_procedural_pictures_where_no_samples_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stimuli, "SHEET", tmp_path / "none.webp")
+    assert (
+        datasets.open("simulated", ensure_simulated(tmp_path / "a")).info["stimuli"] == "procedural pictures"
+    )
+
+
+def test_small_preset_fits_the_shipped_pictures() -> None:
+    assert config.PRESETS["small"].n_pictures <= len(stimuli.load()[0])
+
+
+def caught(call, *arguments, **options) -> BaseException:
+    with pytest.raises(Exception) as found:
+        call(*arguments, **options)
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"features": "vgg"}, "simulated features 'vgg' are not known; allowed: random, encoder-64"),
+        ({"preset": "huge"}, "unknown preset 'huge'"),
+    ],
+)
+def test_bad_input(tmp_path: Path, options: dict[str, str], said: str) -> None:
+    error = caught(ensure_simulated, tmp_path / "a", **options)
+    assert said in str(error) and explain(error).code == 2
+    assert not (tmp_path / "a").exists()
+
+
+def test_options_of_simulation_are_refused_for_real_data(tmp_path: Path) -> None:
+    error = caught(fetch, "haxby2001", tmp_path, preset="small")
+    assert "--preset is only for simulated" in str(error)

@@ -1,0 +1,104 @@
+"""plan and quantize on a diffusers folder: rows, files, resume, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from lab.cli.main import run
+from lab.errors import InputError
+from lab.models.opening import open_model
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "unet"
+    UNet2DModel(
+        sample_size=8,
+        in_channels=2,
+        out_channels=2,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+    ).save_pretrained(path)
+    return path
+
+
+def test_plan_lists_every_layer_once_with_bytes(folder: Path, capsys: Capture) -> None:
+    assert run(["plan", str(folder), "--recipe", "rtn-w4a8", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = [row["layer"] for row in result["layers"]]
+    expected = [
+        n
+        for n, m in open_model(str(folder)).named_modules()
+        if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    assert sorted(names) == sorted(expected)
+    totals = {row["total"]: row["value"] for row in result["totals"]}
+    assert totals["bytes_after"] < totals["bytes_before"] / 3
+    assert run(["plan", str(folder)]) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in names)
+
+
+def test_quantize_writes_codes_plan_and_ledger_and_a_second_time_does_nothing(
+    folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "q"
+    command = ["quantize", str(folder), "--recipe", "rtn-w8a8", "--out", str(out), "--json"]
+    assert run(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    files = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix in {".json", ".safetensors"}}
+    assert {"plan.json", "ledger.json", "model.safetensors"} <= set(files)
+    assert run(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again.pop("done before") is True and again == first
+    assert files == {
+        p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix in {".json", ".safetensors"}
+    }
+    assert run([*command[:3], "rtn-w4a4", *command[4:]]) == 2
+    assert "recipe" in capsys.readouterr().err
+
+
+def test_dry_run_writes_nothing(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert run(["quantize", str(folder), "--out", str(tmp_path / "q"), "--dry-run"]) == 0
+    assert "conv_in" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_models_are_one_line(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text('{"_class_name": "UNet2DModel"')
+    for arguments, says in (
+        ([str(tmp_path / "empty")], "no config.json"),
+        ([str(tmp_path / "broken")], "config.json is not JSON"),
+        ([str(folder), "--recipe", "rtn-w8a9"], "did you mean"),
+        ([str(folder), "--part", "unet"], "not a pipeline"),
+        (["unet-46"], "unknown zoo model"),
+    ):
+        assert run(["plan", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1 and says in captured.err
+
+
+def test_a_pipeline_folder_gives_its_denoiser(folder: Path, tmp_path: Path) -> None:
+    index = {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPM"],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "unet").symlink_to(folder)
+    assert type(open_model(str(tmp_path))).__name__ == "UNet2DModel"
+    with pytest.raises(InputError, match="must be one of scheduler, unet"):
+        open_model(str(tmp_path), "vae")

@@ -1,0 +1,110 @@
+"""Recordings against models, sizes by config in any dtype, and layers that a forward never reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+
+import quant
+from quant.denoisers import families
+from quant.denoisers.macs import count_macs, input_sizes
+
+CALIBRATED = [m for m in quant.list_methods() if quant.get_method(m).info.needs_calibration]
+
+
+def first(method: str) -> str:
+    return next(p for p in quant.list_presets() if quant.get_preset(p).method == method)
+
+
+@pytest.mark.parametrize(("name", "of"), [("sd3", "flux"), ("pixart", "unet"), ("unet", "pixart")])
+def test_another_familys_recording_is_refused(name: str, of: str, family, store) -> None:
+    with pytest.raises(quant.InputError, match=r"is of another model: it (was made with a|has)") as caught:
+        quant.quantize_(family.build(name), "mixdq-w8a8", trajectories=store(of))
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_out_of_range_are_refused(family, store, tmp_path: Path) -> None:
+    model = family.build("dit")
+    for labels, says in ((torch.tensor([3, 11]), "class label 11, .* takes 0 to 10"), (None, "no class lab")):
+        with pytest.raises(quant.InputError, match=says):
+            quant.record(
+                model, FlowMatchEulerDiscreteScheduler(), labels, tmp_path / "r", n_steps=1, n_samples=2
+            )
+    few = family.build("dit", num_embeds_ada_norm=4)
+    with pytest.raises(quant.InputError, match=r"class label 5, .* takes 0 to 4"):
+        quant.quantize_(few, "mixdq-w8a8", trajectories=store("dit"))
+    with pytest.raises(quant.InputError, match="takes no condition"):
+        quant.record(
+            family.build("unconditional"), FlowMatchEulerDiscreteScheduler(), torch.tensor([1, 2]),
+            tmp_path / "r", n_steps=1,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", CALIBRATED)
+def test_an_empty_calibration_subset_is_missing_data(method: str, family, tmp_path: Path) -> None:
+    model = family.build("unet")
+    scheduler, one = FlowMatchEulerDiscreteScheduler(), family.conditions("unet", model)[:1]
+    store = quant.record(model, scheduler, one, tmp_path, n_steps=1)
+    assert store.keys("calibrate") == []
+    with pytest.raises(quant.MissingDataError, match="has 1 samples and none in 'calibrate'"):
+        quant.quantize_(model, first(method), trajectories=store)
+
+
+def test_an_autoencoder_is_no_denoiser(store) -> None:
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4)
+    with pytest.raises(quant.InputError, match="is an autoencoder, not a denoiser"):
+        quant.quantize_(vae, "svdquant-w4a4", trajectories=store("unet"))
+
+
+@pytest.mark.parametrize("name", ["unet", "pixart", "flux"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_macs_and_sizes_do_not_depend_on_the_dtype(name: str, dtype: torch.dtype, family, store) -> None:
+    plain, twin = family.build(name), family.build(name).to(dtype)
+    assert count_macs(twin, None) == count_macs(plain, None)
+    for recording in (None, store(name)):
+        assert input_sizes(twin, recording) == input_sizes(plain, recording) is not None
+    given = families.example(twin)
+    assert count_macs(twin, given)[0] == count_macs(plain, None)[0]
+
+
+@pytest.mark.parametrize("size", ["big", -8, 0, 10**9, (8,), 8.5])
+def test_impossible_sample_sizes_are_one_line(size: object, family) -> None:
+    model = family.build("unet")
+    model.register_to_config(sample_size=size)
+    with pytest.raises(quant.InputError, match=r"sample_size = .* from 1 to 65536"):
+        quant.plan(model, "rtn-w8a8")
+
+
+def test_large_samples_take_no_memory(family) -> None:
+    model = family.build("unet", sample_size=1 << 14)  # 4 GiB of zeros
+    args, _ = families.example(model, device="meta")
+    assert args[0].is_meta and sum(count_macs(model, None)[0].values()) > 0
+
+
+def test_width_by_block_is_read_where_all_are_the_same(family, store) -> None:
+    model = family.build("unet", cross_attention_dim=(24, 24))
+    assert sum(count_macs(model, None)[0].values()) > 0
+    quant.quantize_(model, "mixdq-w8a8", trajectories=store("unet"))
+
+
+@pytest.mark.parametrize("preset", ["mixdq-w8a8", "dgq-w4a8"])
+def test_layers_that_never_run_are_left_out_and_named(preset: str, family, store) -> None:
+    model = family.build("unet", time_cond_proj_dim=8)
+    name = "time_embedding.cond_proj"
+    planned = quant.plan(model, preset, trajectories=store("unet"))
+    line = next(line for line in planned.layers if line.name == name)
+    assert line.skipped and "does not reach it" in (line.reason or "")
+    assert next(x for x in quant.plan(model, "rtn-w8a8").layers if x.name == name).macs == 0
+    ledger = quant.quantize_(model, preset, trajectories=store("unet"))
+    assert next(record for record in ledger.layers if record.name == name).skipped
+
+
+def test_a_layer_without_any_input_is_missing_data(family, store) -> None:
+    """Where multiply-accumulates could not be counted, it is found out while calibrating."""
+    model = family.build("unet", time_cond_proj_dim=8)
+    wrong = ((torch.zeros(1),), {})
+    with pytest.raises(quant.MissingDataError, match=r"'time_embedding\.cond_proj' never ran"):
+        quant.quantize_(model, "mixdq-w8a8", trajectories=store("unet"), example=wrong)

@@ -1,0 +1,77 @@
+"""Rows of layer inputs: what a layer really saw, siblings alike, nothing left behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import nn
+
+import quant
+from quant.denoisers.inventory import find_layers
+from quant.recordings.rows import im2col, layer_rows, run_batch, spread_batches
+
+
+@pytest.fixture(scope="module")
+def store(tiny, tmp_path_factory):
+    conditions = torch.randn(6, 5, 24, generator=torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("rows")
+    return quant.record(
+        tiny.build("unet"), FlowMatchEulerDiscreteScheduler(), conditions, path, n_steps=4, batch_size=3
+    )
+
+
+def test_rows_are_inputs_and_siblings_agree(store, tiny) -> None:
+    model = tiny.build("unet")
+    batches = spread_batches(store, samples=2, steps=2)
+    assert [float(b.timestep[0]) for b in batches] == [store.timesteps[0], store.timesteps[-1]]
+    block = "mid_block.attentions.0.transformer_blocks.0"
+    names = [f"{block}.attn1.to_q", f"{block}.attn1.to_k", f"{block}.attn2.to_k", "mid_block.resnets.0.conv1"]
+    seen = {}
+    handles = [
+        model.get_submodule(n).register_forward_pre_hook(
+            lambda m, a, n=n: seen.setdefault(n, []).append(a[0])
+        )
+        for n in names
+    ]
+    for batch in batches:
+        run_batch(model, batch)
+    for handle in handles:
+        handle.remove()
+    found = dict(layer_rows(model, names, batches, lambda name, width: 12, budget=1))
+    assert list(found) == names
+    assert torch.equal(found[names[0]].rows, found[names[1]].rows)
+    for name in names[:3]:
+        everything = torch.cat([x.flatten(0, -2) for x in seen[name]])
+        rows = found[name].rows
+        assert rows.shape == (12, everything.shape[1])
+        assert bool((rows[:, None] == everything[None]).all(-1).any(1).all())
+        assert torch.equal(found[name].high, everything.amax(0))
+    conv = model.get_submodule(names[3])
+    assert found[names[3]].rows.shape[1] == conv.weight[0].numel()
+    assert torch.equal(found[names[3]].low, torch.cat(seen[names[3]]).amin((0, 2, 3)))
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_im2col_is_the_convolution() -> None:
+    conv = nn.Conv2d(3, 5, 3, stride=2, padding=1, dilation=1)
+    x = torch.randn(2, 3, 9, 9)
+    out = conv.weight.flatten(1) @ im2col(conv, x)
+    torch.testing.assert_close(out.unflatten(2, (5, 5)) + conv.bias[:, None, None], conv(x))
+
+
+def test_missing_data_is_said_clearly(store, tiny) -> None:
+    with pytest.raises(quant.MissingDataError, match="got str"):
+        spread_batches("folder", 1, 1)
+    model = tiny.build("unet")
+    model.unused = nn.Linear(4, 4)
+    with pytest.raises(quant.MissingDataError, match="'unused' never ran"):
+        list(layer_rows(model, ["unused"], spread_batches(store, 1, 1), lambda name, width: 4))
+
+
+def test_layers_after_gelu_are_known(tiny) -> None:
+    after = {layer.name for layer in find_layers(tiny.build("pixart")) if layer.after_gelu}
+    assert after == {f"transformer_blocks.{i}.ff.net.2" for i in (0, 1)}
+    assert not any(layer.after_gelu for layer in find_layers(tiny.build("unet")))  # GEGLU is signed
+    plain = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 4))
+    assert [layer.after_gelu for layer in find_layers(plain)] == [False, True]
