@@ -123,7 +123,7 @@ class TrainConfig(_Config):
 
 
 class CareConfig(_Config):
-    """What helps where there are few trials. Scored by `brainit.training.ablation` on training trials only."""
+    """What helps where there are few trials. `brainit.training.ablation` scores it on training trials."""
 
     ridge: bool = Field(
         True, description="Fit the ridge baseline too; switch off only where targets are too large for it."

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 _LAZY = {
     "plan": "quant.api", "quantize_": "quant.api",
     "export": "quant.checkpoint", "load": "quant.checkpoint", "read_header": "quant.checkpoint",
-    "enabled": "quant.layers.install", "restore_": "quant.layers.install", "use_backend": "quant.layers.install",
+    "enabled": "quant.layers.install", "restore_": "quant.layers.install",
+    "use_backend": "quant.layers.install",
     "Observation": "quant.observation", "observe": "quant.observation",
-    "attach_lora": "quant.interop.lora", "attached_loras": "quant.interop.lora", "detach_lora": "quant.interop.lora",
+    "attach_lora": "quant.interop.lora", "attached_loras": "quant.interop.lora",
+    "detach_lora": "quant.interop.lora",
     "Ledger": "quant.plans.ledger", "Plan": "quant.plans.plan", "Quantizer": "quant.formats.quantizer",
     "Trajectories": "quant.recordings.trajectories", "record": "quant.recordings.trajectories",
 }  # fmt: skip

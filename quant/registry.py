@@ -13,7 +13,7 @@ where the module that `load` returns has two functions:
     the format of one layer, or the reason why it is skipped; pure, so a plan costs nothing.
 ``handler(model, plan, config, context) -> dict[str, LayerResult]``
     one result for each planned layer. It may run the model, go block by block, take gradients, even install
-    results for a while (`quant.layers.install.installed`), but leaves the model as it found it: `quantize_` installs
+    results for a while (`installed`), but leaves the model as it found it: `quantize_` installs
     the results, all or none.
 """
 
@@ -31,8 +31,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quant.errors import InputError, MissingDataError
-from quant.methods import NAMES
 
+# One folder each under quant/methods. To add a method: its folder, its name here.
+NAMES = ("rtn", "mixdq", "eda_dm", "svdquant", "lowbit_fp", "lrq_dit", "dgq")
 _REGISTERED: dict[str, Method] = {}
 
 

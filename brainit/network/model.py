@@ -91,7 +91,7 @@ class BrainIT(nn.Module):
         return [*semantic(betas, subject, None, keep), *structural(betas, subject, places[1:], keep)]
 
     def forward_flat(self, betas: torch.Tensor, subject: str) -> torch.Tensor:
-        """Predict everything as the flat layout of :class:`brainit.training.targets.Targets`: (B, n_values)."""
+        """Predict everything as the flat layout of `brainit.training.targets.Targets`: (B, n_values)."""
         tokens, *maps = self(betas, subject)
         return torch.cat([tokens.flatten(1), *(part.transpose(1, 2).flatten(1) for part in maps)], 1)
 

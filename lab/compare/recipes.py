@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab import zoo
 from lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,9 +115,7 @@ def parse(name: str, model: str = "") -> Recipe:
 
 def allocations(model: str) -> dict[str, str]:
     """Return the committed bit allocations of a shipped denoiser, name and file (`brainlab allocate`)."""
-    import quant
-
-    folder = Path(quant.__file__).parent / "results" / "allocations" / model
+    folder = zoo.HOME / "allocations" / model
     shipped = bool(model) and Path(model).name == model
     return {file.stem: str(file) for file in sorted(folder.glob("*.yaml"))} if shipped else {}
 

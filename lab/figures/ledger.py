@@ -68,7 +68,7 @@ class LayerRow:
 
 
 def layer_rows(ledger: Mapping[str, Any]) -> list[LayerRow]:
-    """Read the layers of a ledger or a plan as its JSON file holds them (`quant.plans.ledger`, `quant.plan`)."""
+    """Read the layers of a ledger or a plan as its JSON file holds them (`quant.plans`)."""
     layers, formats = ledger.get("layers") or [], ledger.get("formats") or []
     return [_row(entry, formats) for entry in layers if isinstance(entry, Mapping)]
 

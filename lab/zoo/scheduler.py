@@ -9,7 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 
 class RectifiedFlowScheduler(FlowMatchEulerDiscreteScheduler):
-    """Euler steps of a rectified flow at equal distances: s = 1, 1 - 1/n, ..., 1/n (`lab.zoo.sampling.sample`).
+    """Euler steps of a rectified flow at equal distances: s = 1, 1 - 1/n, ..., 1/n (`lab.zoo.sampling`).
 
     The parent's own default ends with a step of almost no length at s = 1/1000.
     """

@@ -1,7 +1,7 @@
 """Descriptions of transforms and branches in a header, checked before anything is built from them.
 
-`quant.layers.attachments` writes and rebuilds them; here stands what a description may say for a layer of a given size.
-Sizes come from the tensors that the file holds, so no description makes anything large.
+`quant.layers.attachments` writes and rebuilds them; here stands what a description may say for a layer of a
+given size. Sizes come from the tensors that the file holds, so no description makes anything large.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def export(model: nn.Module, path: str | Path) -> Path:
     if state.ledger is None:
         raise InputError(
             "the model has no ledger (its layers were installed from a Nunchaku file): quant.export writes "
-            "what quant.quantize_ or quant.load made; use quant.checkpoint.export_nunchaku"
+            "what quant.quantize_ or quant.load made; use quant.interop.export_nunchaku"
         )
     tensors = collect(model)
     ledger: Ledger = state.ledger

@@ -1,4 +1,4 @@
-"""What each family of diffusers denoisers takes and gives, by its config; `quant.denoisers.families` calls them."""
+"""What each family of diffusers denoisers takes and gives, by its config; `families` calls them."""
 
 from __future__ import annotations
 

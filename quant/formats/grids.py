@@ -1,9 +1,10 @@
 """Which numbers exist: the grids a value can be rounded to.
 
-A grid turns *views* (see `quant.formats.granularity`) into integer codes and back. It works on three things: the
-tensor, its parameters (`scale` and, where the grid has them, `zero_point`, `scale_negative`, `bases`), and
-nothing else. `decode(encode(x))` and `fake(x)` run the same floating-point operations, so they agree bit for
-bit. No grid has more than ``2**bits`` distinct values, and zero points are integers inside the code range.
+A grid turns *views* (see `quant.formats.granularity`) into integer codes and back. It works on three
+things: the tensor, its parameters (`scale` and, where the grid has them, `zero_point`, `scale_negative`,
+`bases`), and nothing else. `decode(encode(x))` and `fake(x)` run the same floating-point operations, so
+they agree bit for bit. No grid has more than ``2**bits`` distinct values, and zero points are integers
+inside the code range.
 """
 
 from __future__ import annotations

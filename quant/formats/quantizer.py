@@ -45,7 +45,7 @@ class Quantizer(BaseModel):
     )
     fine: Literal["pow2", "int", "e4m3"] | None = Field(
         default=None,
-        description="group scales of two levels (quant.formats.scales): a coarse one times a small exact number",
+        description="group scales of two levels (formats.scales): a coarse one times a small exact number",
     )
 
     search: int = Field(

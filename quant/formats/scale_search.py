@@ -13,9 +13,9 @@ from quant.formats.scales import Fine, coarse_candidates, coarse_dims, effective
 def searched(view: View, real: Tensor, grid: IntGrid, layout: Layout, fine: Fine, count: int) -> Params:
     """Coarse and fine scales with the least squared error, for each row by itself.
 
-    Every coarse scale of `quant.formats.scales.coarse_candidates` is tried, and with each of them three neighbouring
-    fine scales for every group: between two powers of two, rounding down cuts the largest codes and rounding
-    up makes all steps wider, and which costs less depends on the group.
+    Every coarse scale of `quant.formats.scales.coarse_candidates` is tried, and with each of them three
+    neighbouring fine scales for every group: between two powers of two, rounding down cuts the largest
+    codes and rounding up makes all steps wider, and which costs less depends on the group.
 
     Parameters
     ----------

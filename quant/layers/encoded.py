@@ -107,7 +107,7 @@ class LayerResult:
     timesteps : tensor of shape (rows,), optional
         Timestep value of each row.
     transform : module, optional
-        Applied to the layer's input before quantization (smoothing, rotation); see `quant.layers.attachments`.
+        Applied to the layer's input before quantization (smoothing, rotation); see `attachments`.
     branch : module, optional
         Added to the output, fed with the layer's untouched input (low rank, LoRA).
     bias : tensor of shape (out,), optional

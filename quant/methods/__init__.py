@@ -1,3 +1,1 @@
-"""One folder a method; this list is what exists. To add a method: its folder, its name here."""
-
-NAMES = ("rtn", "mixdq", "eda_dm", "svdquant", "lowbit_fp", "lrq_dit", "dgq")
+"""One folder per published method; `quant.registry.NAMES` lists them."""

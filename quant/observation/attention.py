@@ -13,7 +13,7 @@ from quant.observation.stats import AttentionStats
 
 
 class AttentionObserver:
-    """Look at the probabilities of one attention module (by a `quant.layers.attention.Watcher`), changing nothing.
+    """Look at the probabilities of one attention module (by a `Watcher`), changing nothing.
 
     Memory: one number for each key and head and two histograms for each timestep.
     """

@@ -64,7 +64,7 @@ def observe(
     layers : wildcard or several
         Over names of Linear and Conv2d layers, and of attention modules.
     transforms : mapping of wildcard to callable or several
-        Tensor to tensor of the same layout, for example `quant.layers.rotations.Rotate`: such a layer's input is
+        Tensor to tensor of the same layout, for example `rotations.Rotate`: such a layer's input is
         looked at before and after each. The attribute ``label`` names what it does; if it has
         ``to_weight``, the weight after it is looked at too.
     samples : int, optional

@@ -236,7 +236,7 @@ class Trajectories:
         return found
 
     def verify(self) -> None:
-        """Check all shards now, rather than each when it is first read; see `quant.recordings.shards.check_shard`."""
+        """Check all shards now, rather than each when it is first read; see `shards.check_shard`."""
         for start in range(0, len(self), self.settings["batch_size"]):
             self._open(start)
 

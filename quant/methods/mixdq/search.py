@@ -50,7 +50,7 @@ def measure(
 ) -> Sensitivity:
     """Quantize the weights (or the inputs) of one layer at a time to each number of bits.
 
-    Settings of the rows are called "2", "4", ...; see `quant.sensitivity.by_layer.layer_sensitivity` for the rest.
+    Settings of the rows are called "2", "4", ...; see `layer_sensitivity` for the rest.
     """
     base = config.model_copy(update={"table": {}})
     if side == "weight":

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from brainit import datasets
-
-from .conftest import mat_parts, write_mat
+from tests.brainit.datasets.conftest import mat_parts, write_mat
 
 
 def test_pictures_are_upright_whichever_order_is_stored(tmp_path):

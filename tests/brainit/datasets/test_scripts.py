@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from .conftest import write_mat
+from tests.brainit.datasets.conftest import write_mat
 
 
 def run(repo, script, *arguments):

@@ -250,8 +250,8 @@ def test_gates_are_in_the_job(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("table", "drawn"), [("dit-64-ptq", True), ("dit-64-eda-dm", False)])
-def test_trade_off_is_drawn_where_sizes_differ(table: str, drawn: bool) -> None:
-    result = json.loads((Path(quant.__file__).parent / "results" / f"{table}.json").read_text())
+def test_trade_off_is_drawn_where_sizes_differ(table: str, drawn: bool, repo: Path) -> None:
+    result = json.loads((repo / "benchmarks" / "results" / "ptq" / f"{table}.json").read_text())
     curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
     result["curves"] = {row["recipe"]: curve for row in result["rows"]}
     assert ("quality-bytes" in figures(result)) == drawn

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import quant
-from quant.checkpoint import export_nunchaku, read_nunchaku
 from quant.formats.quantizer import int_quantizer
+from quant.interop import export_nunchaku, read_nunchaku
 from quant.interop.nunchaku import SHIFT, from_nunchaku, to_nunchaku
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
@@ -192,5 +192,5 @@ def test_a_bias_that_the_file_lacks_is_zero(whole: Path, tmp_path: Path) -> None
 def test_an_import_has_no_ledger_and_says_so(whole: Path, tmp_path: Path) -> None:
     model = bare()
     install_(model, read_nunchaku(whole, model))
-    refused(lambda: quant.export(model, tmp_path / "m.safetensors"), "use quant.checkpoint.export_nunchaku")
+    refused(lambda: quant.export(model, tmp_path / "m.safetensors"), "use quant.interop.export_nunchaku")
     assert export_nunchaku(model, tmp_path / "n.safetensors") == {}

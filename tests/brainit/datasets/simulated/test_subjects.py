@@ -13,8 +13,7 @@ from brainit.datasets import simulated
 from brainit.datasets.files.ceiling import noise_ceiling
 from brainit.datasets.simulated import anatomy, design, features, make, tuning
 from brainit.errors import InputError
-
-from .conftest import TINY
+from tests.brainit.datasets.conftest import TINY
 
 
 def digest(root):
