@@ -101,13 +101,13 @@ def read(
     progress: Progress = silent,
 ) -> list[list[Reader]]:
     """Return each person's readers, one for every condition."""
-    device = seen.tokens.device
+    device = str(seen.tokens.device)
     high = None
     if any(p.ventral == "prototypes" for p in people):
         projected = features.project(seen.tokens.cpu().numpy())
         high = standard(projected, seen.n_scanned)
     images = np.ascontiguousarray(seen.images.permute(0, 2, 3, 1).numpy())
-    answered = answers(people, images, cortex_maps(str(device)), high, seen.n_scanned, progress)
+    answered = answers(people, images, cortex_maps(device), high, seen.n_scanned, device, progress)
     out = []
     for k, (person, rows) in enumerate(zip(people, answered, strict=True)):
         progress(k, len(people), "ridges to tokens")

@@ -75,6 +75,7 @@ def answers(
     deep: ventral.Maps,
     high: np.ndarray | None,
     n_reference: int,
+    device: str = "cpu",
     progress: Progress = lambda done, total, what: None,
 ) -> list[np.ndarray]:
     """Answer of every person's voxels to every picture, without noise.
@@ -88,6 +89,8 @@ def answers(
         Standardised features for persons of the kind ``prototypes``.
     n_reference : int
         The first pictures; over them each answer has mean 0 and variance 1.
+    device : str
+        Where simple filters are computed; ``deep`` minds its own.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def answers(
         progress(start, len(images), "simulated people look at the pictures")
         part = slice(start, start + _BATCH)
         batch = _floats(images[part])
-        seen, components = features.maps(batch), stages.components(deep(batch))
+        seen, components = features.maps(batch, device), stages.components(deep(batch))
         for d, rows in zip(drawn, out, strict=True):
             rows[part] = tuning.respond(
                 d.tuned, d.field, seen, None if d.mixtures or high is None else high[part]

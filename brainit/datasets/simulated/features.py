@@ -21,13 +21,15 @@ N_LATENT = 64
 Features = Callable[[np.ndarray], np.ndarray]
 
 
-def maps(images: np.ndarray) -> dict[str, np.ndarray]:
+def maps(images: np.ndarray, device: str = "cpu") -> dict[str, np.ndarray]:
     """Filter pictures.
 
     Parameters
     ----------
     images : float32 array of shape (n, H, W) or (n, H, W, 3)
         In 0..1.
+    device : str
+        Where torch filters.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def maps(images: np.ndarray) -> dict[str, np.ndarray]:
     import torch
     from torch.nn.functional import avg_pool2d, pad
 
-    x = _square(images)
+    x = _square(images).to(device)
     grey = x.mean(1, keepdim=True)
     with torch.no_grad():
         energy = _energy(pad(grey - 0.5, (_PAD,) * 4, mode="reflect")[:, 0])
@@ -60,7 +62,8 @@ def maps(images: np.ndarray) -> dict[str, np.ndarray]:
             "curvature": curvature,
         }
         return {
-            name: _gridded(v).flatten(2).transpose(1, 2).contiguous().numpy() for name, v in found.items()
+            name: _gridded(v).flatten(2).transpose(1, 2).contiguous().cpu().numpy()
+            for name, v in found.items()
         }
 
 
@@ -127,10 +130,10 @@ def _energy(wide: torch.Tensor) -> torch.Tensor:
         size = side if wave < 8 else side // 2
         low = spectrum
         if size < side:
-            keep = torch.cat([torch.arange(size // 2), torch.arange(side - size // 2, side)])
+            keep = torch.cat([torch.arange(size // 2), torch.arange(side - size // 2, side)]).to(wide.device)
             low = spectrum[:, keep][:, :, keep]
         edge = _PAD * size // side
-        bank = torch.from_numpy(_bank(size, wave * size / side)) * (size / side) ** 2
+        bank = torch.from_numpy(_bank(size, wave * size / side)).to(wide.device) * (size / side) ** 2
         answers = torch.fft.ifft2(low[:, None] * bank).abs()
         out.append(_gridded(answers[:, :, edge:-edge, edge:-edge]))
     return torch.cat(out, 1)
