@@ -69,8 +69,9 @@ class Reader:
         self.ceiling = torch.where(answers.std(0).cpu() > 0, ceiling, 0.0).to(device)
         loadings = torch.randn(n_voxels, _SOURCES, generator=draw)
         self.loadings = (loadings / loadings.norm(dim=1, keepdim=True)).to(device)
-        scanned = torch.randperm(n_scanned, generator=draw)[: max(8, round(condition.share * n_scanned))]
-        scanned = scanned.sort().values.to(device)
+        each = max(8, round(condition.share * n_scanned / 2))  # as many of one half as of the other
+        order = torch.randperm(n_scanned, generator=draw)
+        scanned = torch.cat([order[order % 2 == k][:each] for k in (0, 1)]).to(device)
         voxels = self.look(scanned, 1, torch.Generator(device=device).manual_seed(seed))
         goals = tokens[scanned]
         odd = scanned % 2 == 1
