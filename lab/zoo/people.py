@@ -16,7 +16,7 @@ from lab.zoo.cortex import cortex_maps
 from lab.zoo.data import Pictures, held_out, spaced
 from lab.zoo.readers import Condition, Reader
 
-VOXELS, SCANNED, EXTERNAL, SIMPLE, TESTED = 4000, 6000, 3600, 1000, 300
+VOXELS, SCANNED, EXTERNAL, SIMPLE, TESTED = 8000, 6000, 3600, 1000, 300
 CONDITIONS = (
     Condition(0.05),
     Condition(0.1),

@@ -16,7 +16,7 @@ from brainit.datasets.simulated import anatomy, features, tuning, ventral
 from brainit.errors import InputError
 
 Progress = Callable[[int, int, str], None]
-_BATCH = 128
+_BATCH = 512
 _LEARN = 1024
 
 

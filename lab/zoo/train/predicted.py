@@ -27,6 +27,8 @@ RECIPES = {
 }
 TRUE = 0.15
 """Share of the cases whose condition is the true tokens: what the model could do it still can."""
+BETWEEN = 0.2
+"""Share of the cases that lie between prediction and truth: better subjects than any simulated one."""
 REPEATS = 3
 
 
@@ -38,6 +40,7 @@ def about(sizes: dict[str, int]) -> dict[str, Any]:
         "people": [asdict(p) for p in training_people(sizes["voxels"])],
         "readings": [asdict(c) for c in CONDITIONS],
         "true_tokens": TRUE,
+        "between": BETWEEN,
         **sizes,
     }
 
@@ -71,8 +74,9 @@ def train(
         reader = readers[int(torch.randint(len(readers), (1,)))]
         repeats = int(torch.randint(1, REPEATS + 1, (1,)))
         predicted = reader.predict(index, repeats)
-        true = torch.rand(len(index), 1, device=device) < TRUE
-        tokens = torch.where(true, seen.tokens[index], predicted)
+        kind, share = torch.rand(2, len(index), 1, device=device)
+        share = torch.where(kind < TRUE, 1.0, torch.where(kind < TRUE + BETWEEN, share, 0.0))
+        tokens = torch.lerp(predicted, seen.tokens[index], share)
         return seen.latents[index].float(), tokens.view(-1, N_TOKENS, WIDTH)
 
     outcome = fit(
