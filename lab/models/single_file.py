@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError, MissingDataError, one_line
+from lab.models.architecture import model_class, read_json
+from lab.models.kinds import refuse_adapters, refuse_kind
+from lab.models.weights import FLOATS, refuse_codes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,22 +30,20 @@ def from_file(path: Path, config: Path | None) -> nn.Module:
     MissingDataError
         There is no such file.
     InputError
-        Not safetensors (pickle is never read), quantized already, no plain floating point, no architecture,
-        or tensors that do not fit it.
+        Not safetensors (pickle is never read), quantized already, with an adapter, no plain floating point,
+        no architecture, or tensors that do not fit it.
     """
     from safetensors import SafetensorError, safe_open
 
-    from lab.models.weights import refuse_codes
-
     if not path.is_file():
         raise MissingDataError(f"no such model file: {path}")
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path} is not a .safetensors file; pickled weights are never opened: convert them")
+    refuse_kind(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
             dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
             refuse_codes(path, file.metadata() or {}, dtypes)
+            refuse_adapters(path, dtypes)
             kind, settings = _architecture(path, file.metadata() or {}, config)
             model = _blank(path, kind, settings)
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
@@ -58,8 +59,6 @@ def from_file(path: Path, config: Path | None) -> nn.Module:
 
 def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> tuple[str, dict[str, Any]]:
     """Class name and settings."""
-    from lab.models.opening import read_json
-
     if config is not None:
         source = config / "config.json" if config.is_dir() else config
         if not source.is_file():
@@ -70,13 +69,13 @@ def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> 
         try:
             settings = json.loads(metadata["config"])
         except ValueError:
-            raise InputError(f"{where} has a config that is not JSON: give --config FILE") from None
+            raise InputError(f"{where} has a config that is not JSON: give --architecture FILE") from None
     else:
         raise InputError(
-            f"{path} does not say its architecture: give --config with its diffusers config.json"
+            f"{path} does not say its architecture: give --architecture with its diffusers config.json"
         )
     if not isinstance(settings, dict):
-        raise InputError(f"{where} holds no settings of a model: give --config FILE")
+        raise InputError(f"{where} holds no settings of a model: give --architecture FILE")
     kind = settings.get("_class_name") or metadata.get("class") or metadata.get("model_class")
     if not isinstance(kind, str):
         raise InputError(f"{where} names no class (_class_name): give a diffusers config.json")
@@ -86,8 +85,6 @@ def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> 
 def _blank(path: Path, kind: str, settings: dict[str, Any]) -> nn.Module:
     """Build the architecture without values."""
     from accelerate import init_empty_weights
-
-    from lab.models.opening import model_class
 
     found = model_class(kind, path)
     known = set(found._get_init_keys(found)) - {"self"}
@@ -121,8 +118,6 @@ def _check(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> 
 
 def _check_kinds(path: Path, model: nn.Module, dtypes: dict[str, str]) -> None:
     """Refuse whole numbers where the model has weights."""
-    from lab.models.weights import FLOATS
-
     for name, _ in model.named_parameters():
         if dtypes.get(name, "F32") not in FLOATS:
             raise InputError(

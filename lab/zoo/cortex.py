@@ -1,4 +1,4 @@
-"""What simulated ventral voxels read: stages of a network that neither makes the tokens nor scores pictures."""
+"""What simulated ventral voxels read: a network that neither makes the tokens nor scores pictures."""
 
 from __future__ import annotations
 

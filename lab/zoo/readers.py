@@ -18,7 +18,7 @@ _SOURCES = 24
 
 @dataclass(frozen=True)
 class Condition:
-    """Noise ceiling of one trial (mean over voxels), and the share of the scanned pictures that is fitted on."""
+    """Noise ceiling of one trial (mean over voxels), and the share of scanned pictures that is fitted on."""
 
     ceiling: float
     share: float = 1.0

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from importlib import metadata
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quant.about import versions
 from quant.denoisers.inventory import find_layers
 from quant.denoisers.skips import split_points
 from quant.errors import InputError, MissingDataError
@@ -20,14 +18,15 @@ from quant.layers.attention import Watcher, find_attention
 from quant.layers.install import refuse_quantized
 from quant.observation.attention import AttentionObserver
 from quant.observation.inputs import InputObserver
+from quant.observation.names import nearest
 from quant.observation.result import Observation
 from quant.observation.stats import OUTLIER_RULE
 from quant.observation.weights import weight_stats
+from quant.progress import Progress
 from quant.recordings.rows import null_of
 from quant.recordings.sampling import predict
 from quant.recordings.trajectories import Trajectories
 
-Progress = Callable[[int, int, str], None]
 Transform = Callable[[Tensor], Tensor]
 Transforms = Mapping[str, Transform | Sequence[Transform]]
 
@@ -183,11 +182,6 @@ def label_of(transform: Transform) -> str:
     return str(getattr(transform, "label", None) or type(transform).__name__.lower())
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that took part."""
-    return {"python": platform.python_version(), **{p: metadata.version(p) for p in ("torch", "brainit-lab")}}
-
-
 def select_layers(
     model: nn.Module, patterns: Iterable[str], transforms: Transforms | None = None
 ) -> list[str]:
@@ -211,19 +205,6 @@ def select_layers(
                 f"names: {', '.join(close)}"
             )
     return chosen
-
-
-def nearest(pattern: str, names: Sequence[str], most: int) -> list[str]:
-    """Return names with a part (as many components as the pattern has) that is most like a pattern."""
-    core = pattern.replace("*", "").strip(".")
-    size = core.count(".") + 1
-
-    def likeness(name: str) -> float:
-        parts = name.split(".")
-        windows = {".".join(parts[i : i + size]) for i in range(max(1, len(parts) - size + 1))}
-        return max(difflib.SequenceMatcher(None, core, window).ratio() for window in windows)
-
-    return sorted(names, key=likeness, reverse=True)[:most]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -82,8 +82,8 @@ def fit(
         ``noise_key`` is an int64 tensor that changes each step. On CUDA it is compiled together with the
         model and runs in bfloat16.
     prepare : callable, optional
-        ``prepare(index) -> (a, b)`` makes what ``step_loss(model, a, b)`` gets in place of index and key; it is
-        not compiled, and may draw from torch's generators.
+        ``prepare(index) -> (a, b)`` makes what ``step_loss(model, a, b)`` gets in place of index and key; it
+        is not compiled, and may draw from torch's generators.
     state_file : Path
         Weights, averages, optimiser moments and the step, written every ``save_every`` seconds. If it is
         there, the run goes on from it; data order depends on seed and step alone, so the result is the same

@@ -12,7 +12,9 @@ from PIL import Image
 from brainit.datasets.simulated import ventral
 from lab import zoo
 from lab.errors import InputError, MissingDataError
-from lab.jobs import zoo as jobs
+from lab.jobs.contract import Context
+from lab.jobs.zoo import evaluate as evaluate_job
+from lab.jobs.zoo import train as train_job
 from lab.zoo import data as data_module
 from lab.zoo import evaluate_predicted, people
 
@@ -39,6 +41,15 @@ def toy(monkeypatch: pytest.MonkeyPatch, own_zoo: Path) -> Path:
     return own_zoo
 
 
+def learn(name: str, data: Path, out: Path, **settings: object) -> None:
+    train_job.run(train_job.Settings(name=name, data=data, out=out, device="cpu", **settings), Context())
+
+
+def measure(name: str, data: Path, out: Path, **settings: object) -> dict:
+    wanted = evaluate_job.Settings(name=name, data=data, out=out, device="cpu", **settings)
+    return evaluate_job.run(wanted, Context()).card
+
+
 def test_pictures_come_in_the_same_order_for_training_and_measuring(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +72,7 @@ def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
     toy: Path, data: Path, tmp_path: Path
 ) -> None:
     before, null, card = zoo.load("dit-64"), zoo.null_tokens("dit-64"), zoo.info("dit-64")
-    jobs.train("dit-64", data, tmp_path, on="predicted", steps=2, batch=4, simple=3, device="cpu", **SIZES)
+    learn("dit-64", data, tmp_path, on="predicted", steps=2, batch=4, simple=3, device="cpu", **SIZES)
     kept = tmp_path / "dit-64-1.before.safetensors"
     assert torch.equal(zoo.load_file(kept)[1]["null"], null)
     after, record = zoo.load("dit-64"), zoo.info("dit-64")["training"]
@@ -73,9 +84,7 @@ def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
         "brainlab zoo train dit-64 --on predicted --steps 2 --batch 4 --voxels 40 --scanned 16"
         " --external 4 --simple 3"
     )
-    found = jobs.evaluate(
-        "dit-64", data, tmp_path, on="predicted", before=kept, n=4, n_simple=None, device="cpu", **SIZES
-    )
+    found = measure("dit-64", data, tmp_path, on="predicted", before=kept, n=4, **SIZES)
     assert zoo.info("dit-64")["predicted"] == found and zoo.info("dit-64")["training"] == record
     assert [(r["person"], r["ceiling"]) for r in found["readings"]] == [
         ("mixtures", 0.1),
@@ -92,15 +101,15 @@ def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
 
 def test_bad_input_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'encoder-64' takes no tokens"):
-        jobs.train("encoder-64", data, tmp_path, on="predicted", device="cpu")
-    with pytest.raises(InputError, match="'guessed' are not known; allowed for --on: true, predicted"):
-        jobs.train("dit-64", data, tmp_path, on="guessed", device="cpu")
+        learn("encoder-64", data, tmp_path, on="predicted")
+    with pytest.raises(ValueError, match="'true' or 'predicted'"):
+        learn("dit-64", data, tmp_path, on="guessed")
     with pytest.raises(InputError, match="--voxels is for training on predicted tokens"):
-        jobs.train("dit-64", data, tmp_path, voxels=30, device="cpu")
+        learn("dit-64", data, tmp_path, voxels=30)
     with pytest.raises(InputError, match="always trains further; leave --further out"):
-        jobs.train("dit-64", data, tmp_path, on="predicted", further=True, device="cpu")
+        learn("dit-64", data, tmp_path, on="predicted", further=True)
     with pytest.raises(InputError, match="--before is for measuring on predicted tokens"):
-        jobs.evaluate("dit-64", data, tmp_path, before=tmp_path, n=2, device="cpu")
+        measure("dit-64", data, tmp_path, before=tmp_path, n=2)
     with pytest.raises(MissingDataError, match="--before wants the weights that training kept"):
-        jobs.evaluate("dit-64", data, tmp_path, on="predicted", before=tmp_path / "no", device="cpu")
+        measure("dit-64", data, tmp_path, on="predicted", before=tmp_path / "no")
     assert not list(tmp_path.iterdir())

@@ -57,7 +57,7 @@ def test_two_at_once_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return real(denoiser, scheduler, conditions, path, **options)
 
     monkeypatch.setattr(quant, "record", slow)
-    monkeypatch.setattr(recordings, "HOME", tmp_path)
+    monkeypatch.setenv("BRAINLAB_CACHE", str(tmp_path))
     recordings.stimulus_tokens(torch.arange(2))  # imports are not what is tested
     zoo.load("dit-64")
     with ThreadPoolExecutor(2) as pool:
@@ -72,7 +72,7 @@ def test_conditions_for_recording_and_evaluation_do_not_meet() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(InputError, match="no denoiser of the zoo"):
+    with pytest.raises(InputError, match="not a denoiser of the zoo"):
         recordings.zoo_recording("encoder-64")
     with pytest.raises(InputError, match="there are stimuli for"):
         recordings.zoo_recording("unet-64", Path("unused"), n=100_000)

@@ -1,0 +1,201 @@
+"""How strong should diffusion be? Answered on left-out training trials, never on test trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainit import datasets
+from brainit.metrics import score
+from brainit.subject import Subject
+from lab.decoding.drawing import draw
+from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Numbers, Table, setting
+from lab.models.devices import choose_device
+from lab.progress import Progress
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Left-out training pictures and what decoders that had not seen them make of them.
+
+    Parameters
+    ----------
+    truth, seen : float32 arrays of shape (n, H, W[, 3])
+        Pictures shown, and their structural pictures.
+    conditions : dict of str to float32 array of shape (n, 17, 192)
+        Tokens by source: ``brainit``, ``picture``.
+    ridge : float32 array like ``truth``, optional
+        Ridge from voxels to pixels, for comparison.
+    """
+
+    truth: np.ndarray
+    seen: np.ndarray
+    conditions: dict[str, np.ndarray]
+    ridge: np.ndarray | None = None
+
+    def every(self, step: int) -> LeftOut:
+        """Return each ``step``-th picture."""
+        tokens = {name: own[::step] for name, own in self.conditions.items()}
+        ridge = None if self.ridge is None else self.ridge[::step]
+        return LeftOut(self.truth[::step], self.seen[::step], tokens, ridge)
+
+
+class Settings(ReconstructConfig, contract.Settings):
+    """Score diffusion strengths on left-out training trials.
+
+    Test trials are not looked at.
+    """
+
+    strengths: tuple[float, ...] = setting((0.1, 0.2, 0.3, 0.45), "strengths to try", min_length=1)
+    averaged: Numbers = setting((1, 4), "numbers of averaged samples to try", min_length=1)
+    every: int = setting(2, "take every so many left-out trials", ge=1)
+    checkpoints: Path | None = setting(
+        None, "training of another run (RUN/checkpoints/brainit), not done again"
+    )
+
+    def config(self) -> ReconstructConfig:
+        """Return the settings of the run that is tuned."""
+        return ReconstructConfig(**{name: getattr(self, name) for name in ReconstructConfig.model_fields})
+
+
+class Result(contract.Result):
+    """Ridge where it is known and the structural picture itself, then a row for each setting with its scores.
+
+    What is scored comes from decoders that had not seen the trial.
+    """
+
+    rows: list[dict[str, Any]]
+
+    def plain(self) -> Any:
+        """Return the rows."""
+        return self.rows
+
+    def tables(self) -> list[Table]:
+        """Return the rows."""
+        return [Table(self.rows)]
+
+    def next_step(self) -> str:
+        """Return the command with the best strength by PixCorr."""
+        tried = [row for row in self.rows if row["n_samples"]]
+        if not tried:
+            return ""
+        best = max(tried, key=lambda row: row["pixcorr"])
+        return f"brainlab brain reconstruct --strength {best['strength']} --n-samples {best['n_samples']}"
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Score strengths and numbers of averaged samples on held-out training trials, full precision.
+
+    Raises
+    ------
+    InputError
+        Unknown names, or a ``structure`` that gives no pictures of left-out training trials.
+    """
+    from lab.jobs.checks import check_names
+
+    config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
+    strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
+    check_names(config)
+    if config.structure not in ("posterior", "brainit", "blend"):
+        raise InputError(
+            f"tuning needs structural pictures of left-out training trials, which "
+            f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
+        )
+    from lab import zoo
+    from lab.decoding.scores import networks_for
+    from lab.images import to_model
+
+    make = _of_posterior if config.structure == "posterior" else _of_brainit
+    held, device = make(config, progress, checkpoints).every(every), choose_device(config.device)
+    networks = networks_for(held.truth)
+    known = {name: network(held.truth) for name, network in networks.items()}
+
+    def means(pictures: np.ndarray) -> dict[str, float]:
+        features = {name: (network(pictures), known[name]) for name, network in networks.items()}
+        return {k: round(v, 4) for k, v in score(pictures, held.truth, features).means().items()}
+
+    plain = {"structure": held.seen} if held.ridge is None else {"ridge": held.ridge, "structure": held.seen}
+    rows = [{"tokens": name, "strength": 0.0, "n_samples": 0, **means(own)} for name, own in plain.items()]
+    denoiser, start = zoo.load(config.denoiser, device), to_model(held.seen).numpy()
+    for name, strength in product(held.conditions, strengths):
+        one = config.model_copy(update={"strength": strength, "n_samples": 1})
+        drawn = [
+            draw(one, denoiser, held.conditions[name], start, number, held.truth.shape[1:], device, progress)
+            for number in range(max(n_samples))
+        ]
+        for k in n_samples:
+            rows.append(
+                {"tokens": name, "strength": strength, "n_samples": k, **means(np.mean(drawn[:k], 0))}
+            )
+    return Result(rows=rows)
+
+
+def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+    """Take the trials that Brain-IT's training held out."""
+    from lab.decoding.data import open_subjects
+    from lab.decoding.structure import baselines, blended, inverted, maps_of, unit_tokens
+    from lab.images import from_model
+    from lab.jobs.reconstruct import train
+
+    data = open_subjects(config, progress)
+    decoder = train(config, data, checkpoints, progress)
+    own = data.subject.part("train").mean_over_repeats()
+    stimuli, held = decoder.held_out(own.name)
+    # the blend's weights are two for each of five bands, found on these very trials
+    simple = baselines(own, own.select(np.arange(2)), stimuli)
+    row = {str(key): i for i, key in enumerate(own.stimulus_id)}
+    truth = own.images()[[row[str(key)] for key in stimuli]]
+    maps = maps_of(held)
+    if config.structure == "blend":
+        few = {name: part[:2] for name, part in maps.items()}
+        seen = blended(decoder, own, few, simple).left_out
+    else:
+        seen = from_model(inverted(maps), truth.shape[1:])
+    return LeftOut(truth, seen, {"brainit": unit_tokens(held)}, simple["ridge_left_out"].astype(np.float32))
+
+
+def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+    """Take every training trial; Brain-IT's tokens come from a fit to the other two thirds."""
+    from brainit.structure import fit_posterior
+    from lab.decoding.structure import glyph_weights
+    from lab.images import to_model
+    from lab.jobs.reconstruct import tokens_of
+
+    own = datasets.open(config.dataset, config.root, config.subject, **config.options).part("train")
+    own = own.mean_over_repeats()
+    pictures = own.images()
+    fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
+    seen = fitted.held_out().picture
+    tokens = {
+        "picture": tokens_of(to_model(seen).numpy()),
+        "brainit": _left_out_tokens(config, own, progress),
+    }
+    return LeftOut(pictures, seen, tokens)
+
+
+def _left_out_tokens(
+    config: ReconstructConfig, train: Subject, progress: Progress, folds: int = 3
+) -> np.ndarray:
+    """Return Brain-IT's tokens (n, 17, 192) of every training trial, by networks that have not seen it."""
+    from brainit.training.fitting import fit
+    from lab.decoding.data import external_targets, zoo_targets
+    from lab.decoding.structure import predictions
+
+    external = external_targets(config, train, progress)
+    fold = np.random.default_rng(config.seed).permutation(train.n_trials) % folds
+    out: dict[int, np.ndarray] = {}
+    for k in range(folds):
+        split = np.where(fold == k, "test", "train")
+        part = replace(train, split=split)
+        decoder = fit([part], zoo_targets([part], progress), config.brain, None, progress, external=external)
+        out |= dict(
+            zip(np.flatnonzero(fold == k), predictions(decoder, part.part("test"))["tokens"], strict=True)
+        )
+    return np.stack([out[i] for i in range(train.n_trials)])

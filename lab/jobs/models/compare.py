@@ -1,0 +1,209 @@
+"""Job behind ``brainlab compare``: recipes side by side on one model, in one report."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
+from lab.models.devices import choose_device
+from lab.previews import step_previews
+from lab.progress import duration
+
+FAILED = 1
+"""Exit code of a comparison in which a recipe could not be measured."""
+_NUMBERS = ("n", "seeds", "steps", "guidance", "calibrate", "batch")
+LONG = 1200
+"""Seconds from which a comparison says how long it will take before it begins."""
+
+
+class Settings(contract.Settings):
+    """Compare recipes on one model, in one report.
+
+    Same noise and conditions for all, intervals, a gate that proves the meter. The same command goes on after
+    a stop, and with more recipes it adds them.
+    """
+
+    model: str | None = setting(None, "unet-64, dit-64, or a model with a recording", argument=True)
+    recipes: Words = setting(
+        ("all-ptq",), "A,B,...; wildcards; PRESET+field=value; groups such as all-ptq", short="-r"
+    )
+    out: Path = setting(Path("runs/compare"), "folder; what is finished in it is used again", short="-o")
+    n: int = setting(256, "pictures per seed", ge=4)
+    seeds: int = setting(3, "seeds of noise and calibration", ge=1)
+    steps: int = setting(20, "sampling steps", ge=1, le=1000)
+    guidance: float = setting(2.0, "classifier-free guidance; 1 is none", ge=0)
+    calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
+    batch: int = setting(256, "pictures at a time", ge=1)
+    recording: Path | None = setting(None, "folder that quant.record wrote")
+    part: str | None = setting(None, "component of a pipeline, such as unet or transformer")
+    jobs: int = setting(1, "processes that share the recipes and the device", ge=1)
+    calibrate_on: Literal["cpu", "cuda", "mixed"] | None = setting(
+        None, "device that quantizes; mixed: what trains on the GPU, the rest on the CPU"
+    )
+    device: Device = setting("auto", "where the networks run")
+
+    def command(self) -> str:
+        """Return the command that gives these numbers, whatever the folder and the number of processes."""
+        words = ["brainlab", "compare", str(self.model), "--recipes", ",".join(self.recipes)]
+        for name in (*_NUMBERS, "recording", "part", "device", "calibrate_on"):
+            value = getattr(self, name)
+            if value is not None and (name, value) != ("device", "auto"):
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+                words += [f"--{name.replace('_', '-')}", shown]
+        return shlex.join(words)
+
+
+class Result(contract.Result):
+    """Rows with intervals, the gate, and what could not be measured; ``curves`` are for figures."""
+
+    about: dict[str, Any]
+    rows: list[dict[str, Any]]
+    gates: list[dict[str, Any]]
+    neighbours: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    curves: dict[str, Any]
+    out: str
+
+    def plain(self) -> Any:
+        """Return everything but the curves."""
+        return self.model_dump(mode="json", exclude={"curves"})
+
+    def tables(self) -> list[Table]:
+        """Return the scores, the gate, and what failed."""
+        from lab.compare.tables import cell, shown_columns
+
+        columns = shown_columns(self.rows)
+        scores = [
+            {"recipe": row["recipe"], **{c[1]: cell(row, c[0], c[2], c[3]) for c in columns}}
+            for row in self.rows
+        ]
+        words = {True: "passed", False: "FAILED"}
+        gates = [{"gate": g["name"], "": words[g["passed"]], "found": g["found"]} for g in self.gates]
+        failed = [line(f"not measured: {f['recipe']}, seed {f['seed']}: {f['reason']}") for f in self.failed]
+        return [Table(scores), Table(gates), *failed]
+
+    def files(self) -> dict[str, str]:
+        """Return the report and the tables."""
+        return {"report": f"{self.out}/report.html", "scores": f"{self.out}/results.csv"}
+
+    def next_step(self) -> str:
+        """Return how more recipes are added."""
+        return f"brainlab compare {self.about['model']} --out {self.out} --recipes MORE adds recipes"
+
+    def exit_code(self) -> int:
+        """Return 1 where a recipe could not be measured."""
+        return FAILED if self.failed else 0
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Quantize copies of a model by recipes and measure them at the same seeds and conditions.
+
+    Finished work lies in ``out/steps`` and is used again, also by a call with more recipes.
+
+    Raises
+    ------
+    InputError
+        Unknown recipe, more pictures than conditions, a folder with other settings.
+    MissingDataError
+        No recording of a model that is not shipped.
+    """
+    from lab.compare import results, workers
+    from lab.compare.about import about, exact_arithmetic
+    from lab.compare.work import Work, open_work
+    from lab.models.preflight import check_run_folder
+    from lab.report.compare import write_report
+    from lab.runs.folder import Run
+
+    out, device = settings.out, choose_device(settings.device)
+    if settings.calibrate_on in ("cpu", "cuda"):
+        choose_device(settings.calibrate_on)
+    if (seconds := estimate(settings)) > LONG and device == "cpu":
+        context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
+    check_run_folder(out)  # before a recording is made, which takes minutes
+    request = settings.model_dump(
+        mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
+    )
+    request |= {"settings": settings.model_dump(include=set(_NUMBERS)), "device": device}
+    with exact_arithmetic(device):
+        bench, chosen, where = open_work(**request, progress=context.progress)
+        config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
+        config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict()}
+        with Run.open(out, config) as run:
+            turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
+            turns.begin()
+            work = Work(bench, run, chosen, context.progress, where, turns)
+            if bench.decode is not None:
+                bench.watch = step_previews(context.preview, bench.decode, lambda: work.what, settings.steps)
+            if settings.jobs > 1:
+                with workers.helpers(settings.jobs - 1, run.path, request) as others:
+                    work.share()
+                    while any(process.poll() is None for process in others):
+                        context.check()
+                        time.sleep(0.1)
+            measured, failed = work.all()
+            turns.end()
+            result = results.conclude(about(bench, settings.command(), device), measured, failed)
+            results.write(result, run.path)
+            write_report(result, results.pictures(measured), run.path)
+    return Result(**result, out=str(out))
+
+
+def dry_run(settings: Settings) -> Foreseen:
+    """List the recipes with the time that each will take."""
+    rows = [
+        {"recipe": r.name, "method": r.method, "calibrates": r.calibrates, "trains": r.trains,
+         "time": f"about {duration(_seconds(settings, r) * settings.seeds)}"}
+        for r in _recipes(settings)
+    ]  # fmt: skip
+    time = f"about {duration(estimate(settings))} on two CPU cores"
+    facts = {"model": settings.model, "recipes": len(rows), "time": time}
+    return Foreseen(facts={**facts, "would write": str(settings.out)}, rows=tuple(rows))
+
+
+def estimate(settings: Settings) -> float:
+    """Seconds that the comparison of a shipped denoiser takes on two CPU cores; others differ widely."""
+    found = [_seconds(settings, recipe) for recipe in _recipes(settings)]
+    return settings.seeds * (sum(found) + 2 * _drawing(settings)) / settings.jobs
+
+
+def _recipes(settings: Settings) -> list[Any]:
+    from lab.compare.recipes import expand
+
+    if settings.model is None:
+        raise InputError("compare needs a model (unet-64, dit-64, a folder)")
+    return expand(settings.recipes, settings.model)
+
+
+def _drawing(settings: Settings) -> float:
+    """Seconds of sampling, scoring and single predictions for one recipe and seed."""
+    passes = settings.n * settings.steps * (1 if settings.guidance == 1 else 2)
+    return SECONDS_A_PASS * passes
+
+
+def _seconds(settings: Settings, recipe: Any) -> float:
+    calibrating = TRAINING_SECONDS if recipe.trains else CALIBRATING_SECONDS if recipe.calibrates else 1.0
+    return SIMULATED_SLOWDOWN * _drawing(settings) + calibrating
+
+
+SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.012, 1.6
+CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
+"""Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
+
+
+def _announcing(context: Context, words: str) -> Context:
+    """Return a context that says something before the first report: when all checks have passed."""
+    said: list[str] = []
+
+    def report(done: int, total: int, what: str) -> None:
+        if not said:
+            said.append(words)
+            context.report(0, 1, words)
+        context.report(done, total, what)
+
+    return replace(context, report=report)
