@@ -72,7 +72,7 @@ def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
     toy: Path, data: Path, tmp_path: Path
 ) -> None:
     before, null, card = zoo.load("dit-64"), zoo.null_tokens("dit-64"), zoo.info("dit-64")
-    learn("dit-64", data, tmp_path, on="predicted", steps=2, batch=4, simple=3, device="cpu", **SIZES)
+    learn("dit-64", data, tmp_path, on="predicted", steps=2, batch=4, simple=3, **SIZES)
     kept = tmp_path / "dit-64-1.before.safetensors"
     assert torch.equal(zoo.load_file(kept)[1]["null"], null)
     after, record = zoo.load("dit-64"), zoo.info("dit-64")["training"]
