@@ -46,8 +46,9 @@ def baselines(
 ) -> dict[str, np.ndarray]:
     """Return what ridge from voxels to pixels sees and the mean training picture: float32 (n, H, W[, 3]).
 
-    With ``left_out``, also ``ridge_left_out``: what ridge says of these training stimuli when the trial is
-    left out (float16).
+    Also ``ridge_tokens``, what ridge from voxels to the encoder's tokens says, shrunk as ridge leaves them:
+    float32 (n, 17, 192). With ``left_out``, also ``ridge_left_out``: what ridge says of these training
+    stimuli when the trial is left out (float16).
     """
     pictures = train.images()
     shape = pictures.shape[1:]
@@ -63,7 +64,24 @@ def baselines(
         ridge = fit_ridge(betas, pixels, device=device)
     seen = np.clip(ridge.predict(scaler.apply(test.betas)), 0, 1).reshape(-1, *shape)
     mean = np.broadcast_to(pictures.mean(0), seen.shape)
-    return {"ridge": seen.astype(np.float32), "mean_image": mean.astype(np.float32), **out}
+    goals = tokens_of(to_model(pictures), device)
+    linear = fit_ridge(betas, goals.reshape(len(goals), -1), device=device)
+    tokens = linear.predict(scaler.apply(test.betas)).reshape(-1, *goals.shape[1:]).astype(np.float32)
+    return {
+        "ridge": seen.astype(np.float32),
+        "ridge_tokens": tokens,
+        "mean_image": mean.astype(np.float32),
+        **out,
+    }
+
+
+@torch.no_grad()
+def tokens_of(pictures: torch.Tensor, device: str = "cpu") -> np.ndarray:
+    """Return the zoo encoder's tokens (n, 17, 192) of pictures (n, 3, 64, 64)."""
+    from lab import zoo
+
+    encoder = zoo.load("encoder-64", device)
+    return torch.cat([encoder(x.to(device)).cpu() for x in pictures.split(256)]).numpy()
 
 
 def maps_of(found: Targets) -> dict[str, np.ndarray]:

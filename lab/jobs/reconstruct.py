@@ -145,7 +145,9 @@ def _pictures(
         "structure",
         lambda: brain_structure.structural(config, train, test, predicted, simple, decoder, progress),
     )
-    tokens = predicted["tokens"] if config.tokens == "brainit" else tokens_of(first["start"])
+    tokens = predicted["tokens"]
+    if config.tokens == "picture":
+        tokens = brain_structure.tokens_of(_tensor(first["start"]), device)
     arms: dict[str, Any] = {}
     about: dict[str, Any] = {}
     for arm, recipe in (("fp", "none"), ("quantized", config.recipe)):
@@ -158,6 +160,8 @@ def _pictures(
             _drawn(run, arm, number, config.noise_seeds, ask, progress)
             for number in range(config.noise_seeds)
         ]
+        if arm == "fp":
+            arms["ridge_tokens"] = _ridge_tokens(run, config, denoiser, simple, first, like, device, progress)
     from lab.images import from_model
 
     structural = from_model(_tensor(first["start"]), like)
@@ -189,6 +193,26 @@ def _pictures(
     }
 
 
+def _ridge_tokens(
+    run: Run,
+    config: ReconstructConfig,
+    denoiser: Any,
+    simple: dict[str, np.ndarray],
+    first: dict[str, Any],
+    like: tuple[int, ...],
+    device: str,
+    progress: Progress,
+) -> list[np.ndarray]:
+    """Draw one picture from each of ridge's tokens, from noise alone: the rival of every network."""
+    from lab.decoding import drawing as brain_draw
+
+    alone = config.model_copy(update={"structure": "none", "n_samples": 1})
+    ask = partial(
+        brain_draw.draw, alone, denoiser, simple["ridge_tokens"], first["start"], like=like, device=device
+    )
+    return [_drawn(run, "ridge_tokens", 0, 1, ask, progress)]
+
+
 def _drawn(
     run: Run, arm: str, number: int, of: int, ask: Callable[..., np.ndarray], progress: Progress
 ) -> np.ndarray:
@@ -216,16 +240,6 @@ def _tensor(array: np.ndarray) -> Any:
     import torch
 
     return torch.from_numpy(array)
-
-
-def tokens_of(pictures: np.ndarray) -> np.ndarray:
-    """Return the zoo encoder's tokens (n, 17, 192) of pictures (n, 3, 64, 64)."""
-    import torch
-
-    from lab import zoo
-
-    with torch.no_grad():
-        return zoo.load("encoder-64")(_tensor(pictures)).numpy()
 
 
 def _float_size(config: ReconstructConfig) -> dict[str, Any]:
