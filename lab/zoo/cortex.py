@@ -32,3 +32,25 @@ def cortex_maps(device: str = "cpu") -> Maps:
         return [F.adaptive_avg_pool2d(m, GRID).flatten(2).transpose(1, 2).cpu().numpy() for m in maps]
 
     return stages
+
+
+def scorer_maps(device: str = "cpu") -> Maps:
+    """Return stages of the network that scores pictures: for a bound only, its subjects are favourable.
+
+    Raises
+    ------
+    InputError
+        The ``weights`` extra is not installed.
+    """
+    from lab.metrics.efficientnet import load_efficientnet
+
+    network = load_efficientnet(device)
+
+    @torch.no_grad()
+    def stages(images: np.ndarray) -> list[np.ndarray]:
+        x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)).to(device)
+        taps = network.features(x, _SIDE, ("112", "192", "320"))
+        maps = [taps[k] for k in ("112", "192", "320")]
+        return [F.adaptive_avg_pool2d(m, GRID).flatten(2).transpose(1, 2).cpu().numpy() for m in maps]
+
+    return stages

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from brainit import metrics
+from brainit.datasets.simulated.crowd import Person
 from lab.errors import InputError, MissingDataError
 from lab.images import sheet, write_picture
 from lab.metrics.distances import pooled_features
@@ -23,7 +24,7 @@ from lab.zoo.cortex import NAME as CORTEX
 from lab.zoo.readers import Condition, Reader
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
-GUIDANCES = (1.0, 2.0, 3.0)
+GUIDANCES = (1.0, 2.0, 3.0, 4.0)
 SHOWN_AT = 3.0
 REPEATS = 3
 COLUMNS = 14
@@ -114,9 +115,7 @@ def evaluate_into_card(
     tested = torch.arange(n_scanned, len(images), device=seen.tokens.device)
     painter = _painter(images[n_scanned:], seed, device)
     crowd = people.unseen_people(voxels or people.VOXELS)
-    readers = people.read(
-        list(crowd.values()), tuple(Condition(c) for c in people.TEST_CEILINGS), seen, seed, progress
-    )
+    readers = _readers(crowd, seen, seed, progress)
     true = seen.tokens[tested]
     rows: list[np.ndarray] = []
     found: dict[str, Any] = {"true_tokens": {}, "readings": []}
@@ -124,7 +123,7 @@ def evaluate_into_card(
         made, found["true_tokens"][key] = painter.paint(denoiser, null, _shaped(true), SAMPLER.guidance)
         rows.append(made[:COLUMNS])
     names = [f"true tokens, {key}" for key, *_ in loaded]
-    jobs = list(_readings(crowd, readers))
+    jobs = list(_readings(readers))
     for k, (person, ceiling, reader) in enumerate(jobs):
         progress(k, len(jobs), f"pictures of {person} at {ceiling}")
         look = torch.Generator(device=tested.device).manual_seed(seed + 1)
@@ -147,7 +146,7 @@ def evaluate_into_card(
     card = {
         "sampler": f"Euler, {SAMPLER.steps} steps, from tokens alone, one sample a picture, seed {seed}",
         "n": len(tested),
-        "people": {k: _said(p) for k, p in crowd.items()},
+        "people": {k: _said(k, p) for k, p in crowd.items()},
         "cortex": CORTEX,
         "scored_by": f"two-way: {NETWORK}, head",
         "trials": f"{n_scanned} scanned once, test pictures {REPEATS} times",
@@ -177,9 +176,21 @@ def _painter(images: torch.Tensor, seed: int, device: str) -> _Painter:
     return _Painter(load("autoencoder-64", device), network, truth, heads, seed, device)
 
 
-def _readings(crowd: dict[str, Any], readers: list[list[Reader]]) -> Iterable[tuple[str, float, Reader]]:
-    for person, row in zip(crowd, readers, strict=True):
-        yield from ((person, c, r) for c, r in zip(people.TEST_CEILINGS, row, strict=True))
+def _readers(
+    crowd: dict[str, Person], seen: people.Seen, seed: int, progress: Progress
+) -> dict[str, list[Reader]]:
+    out: dict[str, list[Reader]] = {}
+    for favourable in (False, True):
+        names = [k for k in crowd if (k == "favourable") == favourable]
+        asked = [[Condition(c) for c in people.TEST_CEILINGS[k]] for k in names]
+        found = people.read([crowd[k] for k in names], asked, seen, seed, progress, favourable)
+        out |= dict(zip(names, found, strict=True))
+    return out
+
+
+def _readings(readers: dict[str, list[Reader]]) -> Iterable[tuple[str, float, Reader]]:
+    for person, row in readers.items():
+        yield from ((person, c, r) for c, r in zip(people.TEST_CEILINGS[person], row, strict=True))
 
 
 def _shaped(tokens: torch.Tensor) -> torch.Tensor:
@@ -193,11 +204,12 @@ def _token_r(tokens: torch.Tensor, true: torch.Tensor) -> float:
     return round(float(r.mean()), 4)
 
 
-def _said(person: Any) -> str:
+def _said(name: str, person: Person) -> str:
     if person.ventral == "prototypes":
         return f"{person.n_voxels} voxels; 24 prototypes in 64 projections of encoder-64's tokens"
+    reads = f"{NETWORK}, the network that scores: a bound" if name == "favourable" else CORTEX
     return (
-        f"{person.n_voxels} voxels; ventral ones mix {CORTEX}, {person.own:.0%} of a mixture a voxel's alone"
+        f"{person.n_voxels} voxels; ventral ones mix {reads}; {person.own:.0%} of a mixture a voxel's alone"
     )
 
 

@@ -7,6 +7,7 @@ border, hV4 below them, then the lateral occipital, fusiform face and parahippoc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,7 +71,8 @@ def grow(config: SimulationConfig, rng: np.random.Generator) -> Cortex:
     index, xyz, grey_affine = _back_of_the_brain(config.resolution)
     xyz = xyz - rng.normal(0, 1.5, 3)
     area, angle, eccentricity = _areas(xyz)
-    chosen = _choose(area, config.n_voxels, rng)
+    shares = SHARE_OF_MIXTURES if config.ventral == "mixtures" else _SHARE
+    chosen = _choose(area, config.n_voxels, shares, rng)
     low = index[chosen].min(0) - 1
     shape = index[chosen].max(0) - low + 2
     inside = np.zeros(shape, bool)
@@ -94,17 +96,19 @@ def grow(config: SimulationConfig, rng: np.random.Generator) -> Cortex:
 
 
 def without_places(n_voxels: int, rng: np.random.Generator) -> Cortex:
-    """Draw areas and receptive fields alone, voxels in a row: enough where nothing is mapped to a brain."""
+    """Draw areas and receptive fields alone, voxels in a row: enough where nothing is mapped to a brain.
+
+    Fields lie evenly over the picture, as in a mask of voxels that were chosen because they answer pictures.
+    """
     area = rng.choice(len(AREAS), n_voxels, p=list(SHARE_OF_MIXTURES.values()))
-    retinotopic = area <= AREAS.index("hV4")
-    angle = rng.uniform(0, 2 * np.pi, n_voxels)
-    eccentricity = _magnified(rng.random(n_voxels)) * np.where(retinotopic, 1, 0.4)
+    reach = FIELD * np.where(area <= AREAS.index("hV4"), 1, 0.7)
+    x, y = rng.uniform(-1, 1, (2, n_voxels)) * reach
+    eccentricity = np.hypot(x, y)
     sigma = np.zeros(n_voxels)
     for name, (base, slope) in _SIZE.items():
         here = area == AREAS.index(name)
         sigma[here] = base + slope * eccentricity[here]
     sigma *= np.exp(rng.normal(0, 0.15, n_voxels))
-    x, y = eccentricity * np.cos(angle), eccentricity * np.sin(angle)
     return Cortex(np.ones((n_voxels, 1, 1), bool), np.eye(4), area, x, y, sigma)
 
 
@@ -153,12 +157,14 @@ def _magnified(part: np.ndarray) -> np.ndarray:
     return 5.0 * np.expm1(1.8 * part) / np.expm1(1.8)
 
 
-def _choose(area: np.ndarray, n_voxels: int, rng: np.random.Generator) -> np.ndarray:
+def _choose(
+    area: np.ndarray, n_voxels: int, shares: Mapping[str, float], rng: np.random.Generator
+) -> np.ndarray:
     """Pick voxels so that each area has its share; what an area lacks is taken from the others."""
     picked = np.zeros(area.size, bool)
     for code, name in enumerate(AREAS):
         here = np.flatnonzero(area == code)
-        picked[rng.permutation(here)[: round(_SHARE[name] * n_voxels)]] = True
+        picked[rng.permutation(here)[: round(shares[name] * n_voxels)]] = True
     rest = rng.permutation(np.flatnonzero((area >= 0) & ~picked))
     picked[rest[: max(0, n_voxels - int(picked.sum()))]] = True
     chosen = np.flatnonzero(picked)

@@ -33,7 +33,8 @@ class Person:
         ``"mixtures"``: every ventral voxel has its own (`ventral`). ``"prototypes"``: 24 repeated ones over
         64 random projections of given features (`tuning`).
     own : float
-        Of ``mixtures``: the share that is a voxel's alone, 0..1.
+        Of ``mixtures``: the share of a voxel's weights that is the voxel's alone, 0..1; of simple filters
+        as well.
     """
 
     seed: int
@@ -61,7 +62,7 @@ def _draw(person: Person, n_stages: int, n_components: int) -> _Drawn:
     cortex = anatomy.without_places(person.n_voxels, rng)
     rich = person.ventral == "mixtures"
     shares = tuning.MIX_OF_MIXTURES if rich else tuning.MIX
-    tuned = tuning.assign(cortex, tuning.prototypes(person.seed), rng, shares)
+    tuned = tuning.assign(cortex, tuning.prototypes(person.seed), rng, shares, person.own if rich else 0)
     mixtures = None
     if rich:
         voxel = np.flatnonzero(tuned.kind == tuning.KINDS.index("feature"))

@@ -93,8 +93,22 @@ def project(rows: np.ndarray) -> np.ndarray:
 
 def random_features(images: np.ndarray) -> np.ndarray:
     """Two layers of fixed random convolutions with rectification, averaged to 4x4 places: (n, 768)."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    return adaptive_avg_pool2d(_random_layers(images)[1], 4).flatten(1).numpy()
+
+
+def random_maps(images: np.ndarray, places: int = 8) -> list[np.ndarray]:
+    """Return the same two layers as stages of a network: (n, places * places, 24) and (..., 48)."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    layers = _random_layers(images)
+    return [adaptive_avg_pool2d(x, places).flatten(2).transpose(1, 2).numpy() for x in layers]
+
+
+def _random_layers(images: np.ndarray) -> list[torch.Tensor]:
     import torch
-    from torch.nn.functional import adaptive_avg_pool2d, conv2d
+    from torch.nn.functional import conv2d
 
     draw = torch.Generator().manual_seed(11)
     one = torch.randn(24, 3, 7, 7, generator=draw)
@@ -103,8 +117,7 @@ def random_features(images: np.ndarray) -> np.ndarray:
     two -= two.mean((1, 2, 3), keepdim=True)
     with torch.no_grad():
         hidden = conv2d(_square(images) - 0.5, one / 12, stride=2, padding=3).relu()
-        hidden = conv2d(hidden, two / 25, stride=2, padding=2).relu()
-        return adaptive_avg_pool2d(hidden, 4).flatten(1).numpy()
+        return [hidden, conv2d(hidden, two / 25, stride=2, padding=2).relu()]
 
 
 def _square(images: np.ndarray) -> torch.Tensor:

@@ -79,10 +79,12 @@ def assign(
     shared: dict[str, np.ndarray],
     rng: np.random.Generator,
     shares: Mapping[str, Sequence[float]] = MIX,
+    own: float = 0.0,
 ) -> Tuning:
     """Give each voxel of a subject a kind by its area, a prototype of it, and some difference of its own.
 
-    ``shares`` says how much of an area each of ``KINDS`` takes.
+    ``shares`` says how much of an area each of ``KINDS`` takes; ``own`` how much of a voxel's weights on
+    simple filters is the voxel's alone, 0..1: a measured voxel pools many columns, never a single filter.
     """
     n = cortex.area.size
     kind, prototype = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -100,11 +102,16 @@ def assign(
         else:
             prototype[here] = rng.integers(0, n_prototypes, here.size)
         base = shared[name][prototype[here]]
-        own = rng.standard_normal(base.shape) * 0.3 / np.sqrt(base.shape[1])
+        apart = rng.standard_normal(base.shape) * 0.3 / np.sqrt(base.shape[1])
+        signed = name in ("luminance", "colour", "feature")
         # energies are not negative, so neither are the weights on them
-        weights[name] = (
-            base + own if name in ("luminance", "colour", "feature") else np.abs(base + own)
-        ).astype(np.float32)
+        found = base + apart if signed else np.abs(base + apart)
+        if own:
+            alone = rng.standard_normal(base.shape)
+            if not signed:
+                alone = np.abs(alone) * (rng.random(base.shape) < 0.3) + 0.02
+            found = (1 - own) * found + own * alone
+        weights[name] = found.astype(np.float32)
     return Tuning(kind, prototype, weights)
 
 

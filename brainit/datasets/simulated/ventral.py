@@ -27,7 +27,8 @@ GRID = 8
 KINDS = 48
 N_COMPONENTS = 96
 _FALL = -0.35  # weight of a component by its rank: the first ones count most, none is negligible
-_DEPTH = {"hV4": 0.0, "LO": 0.5, "FFA": 1.0, "PPA": 1.0}
+# how far into the network's stages an area reads: of ST-LPIPS' AlexNet the middle ones say most of a picture
+_DEPTH = {"hV4": 0.0, "LO": 0.25, "FFA": 0.5, "PPA": 0.5}
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def mix(
     alone = rng.standard_normal((voxel.size, 2, n_components))
     weights = ((1 - own) * common[kind] + own * alone) * fall
     depth = np.array([_DEPTH[a] for a in areas])
-    stage = np.rint(depth * max(0, n_stages - 2)).astype(int)
+    # between two pairs of stages, some voxels read the one and some the other
+    stage = np.floor(depth * max(0, n_stages - 2) + rng.random(voxel.size)).astype(int)
     return Mixtures(voxel, kind, stage, weights.astype(np.float32), fields(cortex, GRID)[voxel])
 
 

