@@ -173,7 +173,7 @@ def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Pa
     fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
     seen = fitted.held_out().picture
     tokens = {
-        "picture": tokens_of(to_model(seen)),
+        "picture": tokens_of(to_model(seen).numpy()),
         "brainit": _left_out_tokens(config, own, progress),
     }
     return LeftOut(pictures, seen, tokens)
