@@ -12,8 +12,8 @@ NAME = "layers 2 to 5 of ST-LPIPS' AlexNet"
 _SIDE = 128  # twice the pictures' side: the network was trained on larger ones
 
 
-def cortex_maps(device: str = "cpu") -> Maps:
-    """Return the function that gives the stages of pictures (n, side, side, 3) in 0..1.
+def cortex_maps(device: str = "cpu", side: int = _SIDE) -> Maps:
+    """Return the function that gives the stages of pictures (n, h, w, 3) in 0..1, resized to ``side``.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def cortex_maps(device: str = "cpu") -> Maps:
     @torch.no_grad()
     def stages(images: np.ndarray) -> list[np.ndarray]:
         x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)).to(device)
-        x = F.interpolate(x, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+        x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
         maps = network.layers(x)[1:]
         return [F.adaptive_avg_pool2d(m, GRID).flatten(2).transpose(1, 2).cpu().numpy() for m in maps]
 

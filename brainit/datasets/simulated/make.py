@@ -11,7 +11,7 @@ import numpy as np
 from brainit.datasets.files import pictures
 from brainit.datasets.leaks import similarity
 from brainit.datasets.simulated import anatomy, design, features, noise, procedural, tuning, ventral, write
-from brainit.datasets.simulated.config import SimulationConfig
+from brainit.datasets.simulated.config import PRESETS, SimulationConfig
 from brainit.datasets.simulated.sight import Sight, deep_sight, flat_sight, standard
 from brainit.errors import InputError
 from brainit.progress import Progress, silent
@@ -68,7 +68,7 @@ def generate(
         ``root`` holds something else, there are too few pictures, or what is given does not go with the
         kind of ventral voxels.
     """
-    root, config = Path(root), config or SimulationConfig()
+    root, config = Path(root), config or PRESETS["small"]
     rich = config.ventral == "mixtures"
     if (features if rich else deep) is not None:
         raise InputError(
