@@ -48,13 +48,13 @@ def ensure_simulated(
     seed : int
         Decides tuning, layout, noise and which pictures are drawn.
     stimuli : path, optional
-        Folder, parquet file or ``.npz`` of pictures. Default where they are enough: the shipped samples of the
-        zoo's own decoder; else procedural pictures.
+        Folder, parquet file or ``.npz`` of pictures. Default where they are enough: the shipped samples of
+        the zoo's own decoder; else procedural pictures.
     test_stimuli : path, optional
         Another source for the test pictures.
     features : str, optional
-        What ventral voxels read. ``"alexnet"`` (default): a network that neither makes the decoder's tokens nor
-        scores its pictures; it comes with the ``weights`` extra. ``"random"``: fixed random convolutions.
+        What ventral voxels read. ``"alexnet"`` (default): a network that neither makes the decoder's tokens
+        nor scores its pictures; it comes with the ``weights`` extra. ``"random"``: fixed random convolutions.
         ``"encoder-64"``: the zoo encoder's tokens, in repeated prototypes; a decoder that predicts the same
         tokens has it too easy then, and reports say so.
 
