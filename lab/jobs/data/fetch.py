@@ -27,7 +27,7 @@ class Settings(contract.Settings):
     stimuli: Path | None = setting(None, "simulated: folder or parquet file of pictures to show")
     test_stimuli: Path | None = setting(None, "simulated: another source for the test pictures")
     features: Literal["alexnet", "random", "encoder-64"] | None = setting(
-        None, "simulated: high-level tuning"
+        None, "simulated: what ventral voxels read"
     )
 
 

@@ -205,7 +205,7 @@ def test_subjects_differ_in_their_ceilings(tmp_path):
     made = [datasets.open("simulated", root, subject=s).noise_ceiling for s in names]
     mean = [c[c > 0].mean() for c in made]
     assert mean[0] < mean[-1] - 0.2
-    with pytest.raises(InputError, match="gives a subject -0.10"):
+    with pytest.raises(InputError, match="gives a subject -0"):
         simulated.preset("small", ceiling=0.3, ceiling_spread=0.4)
 
 
