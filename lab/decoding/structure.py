@@ -30,9 +30,13 @@ def glyph_weights() -> str:
     return str(HOME / "weights" / "glyph-prior.safetensors")
 
 
-def unit_tokens(found: Targets) -> np.ndarray:
-    """Return tokens (n, 17, 192) at mean 0 and variance 1 each, as the encoder gives them."""
-    return torch.nn.functional.layer_norm(found.tokens, found.tokens.shape[-1:]).numpy()
+def shrunk_tokens(found: Targets) -> np.ndarray:
+    """Return tokens (n, 17, 192) as predicted, shrunk to what is known of each.
+
+    The shipped denoisers have learned from such (`lab.zoo.train.predicted`): how far a token is shrunk tells
+    them how far to trust it, so it is not brought back to the encoder's unit variance.
+    """
+    return found.tokens.numpy()
 
 
 @torch.no_grad()
@@ -45,12 +49,9 @@ def tokens_of(pictures: np.ndarray) -> np.ndarray:
 
 
 def predictions(decoder: BrainDecoder, test: Subject) -> dict[str, np.ndarray]:
-    """Return Brain-IT's ``tokens`` (n, 17, 192) and structural maps ``map0`` ... for the test trials.
-
-    The encoder's tokens have mean 0 and variance 1; predicted ones are shrunk and are brought back to that.
-    """
+    """Return Brain-IT's ``tokens`` (n, 17, 192) and structural maps ``map0`` ... for the test trials."""
     found = decoder.predict(test)
-    return {"tokens": unit_tokens(found)} | maps_of(found)
+    return {"tokens": shrunk_tokens(found)} | maps_of(found)
 
 
 def baselines(
@@ -166,7 +167,7 @@ def structural(
     """
     stimuli, held = decoder.held_out(train.name)
     chosen = np.sort(np.random.default_rng(config.seed).permutation(len(stimuli))[:LEFT_OUT])
-    few = {"left_out_tokens": unit_tokens(held)[chosen]}
+    few = {"left_out_tokens": shrunk_tokens(held)[chosen]}
     maps = {name: values[chosen] for name, values in maps_of(held).items()}
     if config.structure in ("brainit", "none"):
         few["left_out_start"] = inverted(maps).numpy()
