@@ -27,18 +27,19 @@ CARDS: list[dict[str, Any]] = [
         "title": "simulated subjects: a forward model of visual cortex looking at pictures",
         "simulated": True,
         "terms": "made by this program; the pictures keep the terms of the folder they came from",
-        "size": "small: 4 subjects, 600 voxels, 14 MB; large: 4 subjects, 4,000 voxels, about 430 MB",
+        "size": "small: 4 subjects of 1,200 voxels, 780 trials; cohort-small: 4 of 2,000, 940; "
+        "cohort: 8 of 4,000, 4,900",
         "source": "brainit.datasets.simulated",
         "how": "made on first use, or by: brainlab data fetch simulated",
         "module": "brainit.datasets.simulated",
         "fetches": True,
         "options": {
             **_NIFTI_OPTIONS,
-            "preset": "'small' (default) or 'large': size when the subjects have to be made",
+            "preset": "'small' (default), 'cohort-small' or 'cohort': size when the subjects have to be made",
             "seed": "seed of the subjects when they have to be made (default 0)",
             "stimuli": "folder, parquet file or array of pictures to show (default: procedural pictures)",
             "test_stimuli": "another source for the test pictures (default: the same)",
-            "features": "tuning of ventral voxels: 'random' (default) or 'encoder-64' (circular: see report)",
+            "features": "what ventral voxels read: 'alexnet' (default), 'random', 'encoder-64' (circular)",
         },
     },
     {

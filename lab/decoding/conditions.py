@@ -42,6 +42,8 @@ class Conditions:
     predicted : mapping of str to array
         Brain-IT's tokens and structural maps at test.
     ridge, mean_image : float32 arrays like ``truth``
+    ridge_tokens : float32 array of shape (n, 17, 192)
+        What ridge from voxels to tokens says.
     from_start : str
         Where the structural pictures come from.
     facts : mapping
@@ -56,6 +58,7 @@ class Conditions:
     predicted: Mapping[str, np.ndarray]
     ridge: np.ndarray
     mean_image: np.ndarray
+    ridge_tokens: np.ndarray
     from_start: str
     facts: Mapping[str, Any]
 
@@ -88,9 +91,9 @@ def find_conditions(
         left_out = decoder().held_out(train.name)[0].tolist() if blended else ()
         return structure.baselines(train, test, left_out, device)
 
-    progress(0, 1, "fitting ridge to pixels")
-    simple = step("baselines-left-out" if blended else "baselines", ridge)
-    progress(1, 1, "ridge fitted to pixels")
+    progress(0, 1, "fitting ridge to pixels and to tokens")
+    simple = step("linear-left-out" if blended else "linear", ridge)
+    progress(1, 1, "ridge fitted to pixels and to tokens")
     found = step(
         "structural",
         lambda: structure.structural(config, train, test, predicted, simple, decoder(), progress),
@@ -107,6 +110,7 @@ def find_conditions(
         predicted=predicted,
         ridge=simple["ridge"],
         mean_image=simple["mean_image"],
+        ridge_tokens=simple["ridge_tokens"],
         from_start=found["made_by"],
         facts=found.get("posterior", {}),
     )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ DESCRIPTION = "dataset_description.json"
 
 #: High-level tuning of simulated voxels, and what reports say of it.
 FEATURES = {
+    "alexnet": "layers 2 to 5 of ST-LPIPS' AlexNet at 64 pixels, which neither decodes nor scores",
     "random": None,
     "encoder-64": "encoder-64's tokens, which the decoder also predicts: favourable to it, circular",
 }
@@ -34,7 +35,7 @@ def ensure_simulated(
     progress: Progress = silent,
     *,
     test_stimuli: Path | str | None = None,
-    features: str = "random",
+    features: str | None = None,
 ) -> Path:
     """Make simulated subjects where ``root`` holds none yet, or go on making them after a stop.
 
@@ -43,18 +44,19 @@ def ensure_simulated(
     root : path, optional
         Folder of the subjects; default its place in the user's cache.
     preset : str
-        ``"small"`` or ``"large"``.
+        ``"small"``, ``"cohort-small"`` or ``"cohort"``.
     seed : int
         Decides tuning, layout, noise and which pictures are drawn.
     stimuli : path, optional
-        Folder, parquet file or ``.npz`` of pictures. Default for the small preset: the shipped samples of the
-        zoo's own decoder; for others, or where they are missing, procedural pictures.
+        Folder, parquet file or ``.npz`` of pictures. Default where they are enough: the shipped samples of
+        the zoo's own decoder; else procedural pictures.
     test_stimuli : path, optional
         Another source for the test pictures.
-    features : str
-        Tuning of ventral voxels. ``"random"`` (default): fixed random convolutions, nothing that any decoder
-        was trained on. ``"encoder-64"``: the zoo encoder's tokens; a decoder that predicts the same tokens
-        has it too easy then, and reports say so.
+    features : str, optional
+        What ventral voxels read. ``"alexnet"`` (default): a network that neither makes the decoder's tokens
+        nor scores its pictures; it comes with the ``weights`` extra. ``"random"``: fixed random convolutions.
+        ``"encoder-64"``: the zoo encoder's tokens, in repeated prototypes; a decoder that predicts the same
+        tokens has it too easy then, and reports say so.
 
     Returns
     -------
@@ -70,16 +72,17 @@ def ensure_simulated(
     from brainit.datasets import simulated
     from brainit.datasets.simulated import config
 
-    if features not in FEATURES:
+    if features is not None and features not in FEATURES:
         raise InputError(f"simulated features {features!r} are not known; allowed: {', '.join(FEATURES)}")
-    wanted = config.preset(preset, seed=seed)
+    kind = {"ventral": "prototypes"} if features == "encoder-64" else {}
+    wanted = config.preset(preset, seed=seed, **kind)
     folder = datasets.default_root("simulated") if root is None else Path(root).expanduser()
     if (folder / DESCRIPTION).is_file():
         asked = {
             "preset": None if preset == "small" else preset,
             "seed": seed or None,
             "stimuli": None if stimuli is None else Path(stimuli).name,
-            "features": FEATURES[features],
+            "features": FEATURES[features] if features else None,
         }
         _check_same(folder, {k: v for k, v in asked.items() if v is not None})
         return folder
@@ -91,7 +94,8 @@ def ensure_simulated(
         test_stimuli=test_stimuli,
         stimuli_name=name,
         features=_encoder_features() if features == "encoder-64" else None,
-        features_name=FEATURES[features],
+        deep=_cortex() if features in (None, "alexnet") else None,
+        features_name=FEATURES[features or "alexnet"],
         progress=progress,
     )
 
@@ -130,3 +134,9 @@ def _encoder_features() -> Callable[[np.ndarray], np.ndarray]:
             return encoder(to_model(images)).flatten(1).numpy()
 
     return tokens
+
+
+def _cortex() -> Callable[[np.ndarray], Sequence[np.ndarray]]:
+    from lab.zoo.cortex import cortex_maps
+
+    return cortex_maps(side=64)

@@ -30,9 +30,13 @@ def glyph_weights() -> str:
     return str(HOME / "weights" / "glyph-prior.safetensors")
 
 
-def unit_tokens(found: Targets) -> np.ndarray:
-    """Return tokens (n, 17, 192) at mean 0 and variance 1 each, as the encoder gives them."""
-    return torch.nn.functional.layer_norm(found.tokens, found.tokens.shape[-1:]).numpy()
+def shrunk_tokens(found: Targets) -> np.ndarray:
+    """Return tokens (n, 17, 192) as predicted, shrunk to what is known of each.
+
+    The shipped denoisers have learned from such (`lab.zoo.train.predicted`): how far a token is shrunk tells
+    them how far to trust it, so it is not brought back to the encoder's unit variance.
+    """
+    return found.tokens.numpy()
 
 
 @torch.no_grad()
@@ -45,12 +49,9 @@ def tokens_of(pictures: np.ndarray) -> np.ndarray:
 
 
 def predictions(decoder: BrainDecoder, test: Subject) -> dict[str, np.ndarray]:
-    """Return Brain-IT's ``tokens`` (n, 17, 192) and structural maps ``map0`` ... for the test trials.
-
-    The encoder's tokens have mean 0 and variance 1; predicted ones are shrunk and are brought back to that.
-    """
+    """Return Brain-IT's ``tokens`` (n, 17, 192) and structural maps ``map0`` ... for the test trials."""
     found = decoder.predict(test)
-    return {"tokens": unit_tokens(found)} | maps_of(found)
+    return {"tokens": shrunk_tokens(found)} | maps_of(found)
 
 
 def baselines(
@@ -58,8 +59,9 @@ def baselines(
 ) -> dict[str, np.ndarray]:
     """Return what ridge from voxels to pixels sees and the mean training picture: float32 (n, H, W[, 3]).
 
-    With ``left_out``, also ``ridge_left_out``: what ridge says of these training stimuli when the trial is
-    left out (float16).
+    Also ``ridge_tokens``, what ridge from voxels to the encoder's tokens says, shrunk as ridge leaves them:
+    float32 (n, 17, 192). With ``left_out``, also ``ridge_left_out``: what ridge says of these training
+    stimuli when the trial is left out (float16).
     """
     pictures = train.images()
     shape = pictures.shape[1:]
@@ -75,7 +77,15 @@ def baselines(
         ridge = fit_ridge(betas, pixels, device=device)
     seen = np.clip(ridge.predict(scaler.apply(test.betas)), 0, 1).reshape(-1, *shape)
     mean = np.broadcast_to(pictures.mean(0), seen.shape)
-    return {"ridge": seen.astype(np.float32), "mean_image": mean.astype(np.float32), **out}
+    goals = tokens_of(to_model(pictures).numpy())
+    linear = fit_ridge(betas, goals.reshape(len(goals), -1), device=device)
+    tokens = linear.predict(scaler.apply(test.betas)).reshape(-1, *goals.shape[1:]).astype(np.float32)
+    return {
+        "ridge": seen.astype(np.float32),
+        "ridge_tokens": tokens,
+        "mean_image": mean.astype(np.float32),
+        **out,
+    }
 
 
 def maps_of(found: Targets) -> dict[str, np.ndarray]:
@@ -157,7 +167,7 @@ def structural(
     """
     stimuli, held = decoder.held_out(train.name)
     chosen = np.sort(np.random.default_rng(config.seed).permutation(len(stimuli))[:LEFT_OUT])
-    few = {"left_out_tokens": unit_tokens(held)[chosen]}
+    few = {"left_out_tokens": shrunk_tokens(held)[chosen]}
     maps = {name: values[chosen] for name, values in maps_of(held).items()}
     if config.structure in ("brainit", "none"):
         few["left_out_start"] = inverted(maps).numpy()

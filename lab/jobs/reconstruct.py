@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,12 @@ def _pictures(
     arms: dict[str, Any] = {}
     arms["fp"], _ = decoded(run.step, "full", config, DecoderRecipe(FULL), given, device, progress)
     arms["quantized"], found = decoded(run.step, "quantized", config, recipe, given, device, progress)
+    # the rival of every network: ridge's tokens through the same decoder, one picture each, from noise alone
+    alone = config.model_copy(update={"structure": "none", "n_samples": 1, "noise_seeds": 1})
+    linear = replace(given, tokens=given.ridge_tokens)
+    arms["ridge_tokens"], _ = decoded(
+        run.step, "ridge-tokens", alone, DecoderRecipe(FULL), linear, device, progress
+    )
     structural = from_model(_tensor(given.start), like)
     arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}
     if config.structure != "brainit":

@@ -22,7 +22,8 @@ from lab.figures.brain.scores import ARMS, Cell
 from lab.report.block import Block, figure, sentence, table
 from lab.report.rundata import RunData
 
-_GRID = (*ROWS, ("ridge", "ridge"))
+_GRID = (*ROWS, ("ridge", "ridge"), ("ridge_tokens", "ridge to tokens"))
+_GAPS = ("quantized − ridge", "quantized − ridge to tokens")
 
 
 def metric_table(run: RunData) -> Block | None:
@@ -33,9 +34,8 @@ def metric_table(run: RunData) -> Block | None:
     if not rows:
         return sentence("metrics.json holds no score that this report knows.")
     arms = [label for _, label, _, _ in ARMS if any(r.cells[label].value is not None for r in rows)]
-    lines = []
+    lines: list[dict[str, Any]] = []
     for row in rows:
-        gap = row.against_ridge
         lines.append(
             {
                 "label": row.label,
@@ -43,14 +43,20 @@ def metric_table(run: RunData) -> Block | None:
                 "better": "higher is better" if row.larger_is_better else "lower is better",
                 "cells": [_words(row.cells[arm], row.digits) for arm in arms],
                 "chance": "–" if row.chance is None else f"{row.chance:.{row.digits}f}",
-                "gap": _words(gap, row.digits, signed=True) if gap.value is not None else None,
+                "gaps": [
+                    _words(gap, row.digits, signed=True) if gap.value is not None else None
+                    for gap in (row.against_ridge, row.against_ridge_tokens)
+                ],
             }
         )
     heads = [
         ("quantized, " + str(run.metrics.get("recipe", ""))).strip(", ") if a == "quantized" else a
         for a in arms
     ]
-    return Block("metric_table", {"arms": heads, "rows": lines, "gaps": any(line["gap"] for line in lines)})
+    gaps = [k for k in range(len(_GAPS)) if any(line["gaps"][k] for line in lines)]
+    for line in lines:
+        line["gaps"] = [line["gaps"][k] for k in gaps]
+    return Block("metric_table", {"arms": heads, "rows": lines, "gaps": [_GAPS[k] for k in gaps]})
 
 
 def score_chart_block(run: RunData) -> Block | None:

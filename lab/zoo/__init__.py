@@ -54,6 +54,13 @@ def null_tokens(name: str) -> torch.Tensor:
     return _read(name)[1]["null"]
 
 
+def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """Return the model that a weight file of the zoo's form holds, float32, and the file's extras."""
+    from lab.zoo.io import load_weights
+
+    return load_weights(path, _classes())
+
+
 @lru_cache(maxsize=1)
 def _classes() -> dict[str, type]:
     from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
@@ -68,7 +75,6 @@ def _classes() -> dict[str, type]:
 
 def _read(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     from lab.errors import MissingDataError
-    from lab.zoo.io import load_weights
 
     path = weight_file(name)
     if not path.is_file():
@@ -76,7 +82,7 @@ def _read(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
             f"model {name!r} has no weights at {path.name} (there: {', '.join(names()) or 'none'}); "
             f"train it with: brainlab zoo train {name}"
         )
-    return load_weights(path, _classes())
+    return load_file(path)
 
 
 def _known(name: str) -> str:

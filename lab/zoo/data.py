@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lab.errors import MissingDataError
+from lab.errors import InputError, MissingDataError
 from lab.images import resize
 from lab.zoo import patterns
 
@@ -46,17 +46,21 @@ class Pictures:
 
 def training(root: Path, n_patterns: int = N_PATTERNS, limit: int | None = None) -> Pictures:
     """Read everything that models are trained on; ``limit`` keeps only the first of each kind."""
-    files = sorted((root / "tiny-imagenet-64").glob("train-*.parquet"))
-    if not files:
-        raise MissingDataError(
-            f"no tiny-imagenet-64/train-*.parquet below {root}; give the folder with --data"
-        )
-    natural = _natural(files, limit)
-    digits, labels = _digits(root)
-    keep = ~_shown_in_digits69(digits, root)
-    keep[-N_HELD_OUT_DIGITS:] = False
-    digits, labels = digits[keep][:limit], labels[keep][:limit]
+    natural = _natural(_training_files(root), limit)
+    digits, labels = (x[:limit] for x in _training_digits(root))
     shapes, kinds = patterns.draw(min(n_patterns, limit or n_patterns), seed=_PATTERN_SEEDS[0])
+    return _join(natural, (_upscale(digits), labels + N_NATURAL_CLASSES), (shapes, kinds + 210))
+
+
+def spaced(root: Path, n_natural: int, n_simple: int) -> Pictures:
+    """Read training pictures: ``n_natural`` evenly spaced over all natural ones, then digits, then patterns.
+
+    ``n_simple`` is the number of digits and of patterns, each, or as many as there are.
+    """
+    natural = _natural(_training_files(root), None, n_natural)
+    digits, labels = _training_digits(root)
+    shapes, kinds = patterns.draw(N_PATTERNS, seed=_PATTERN_SEEDS[0])
+    digits, labels, shapes, kinds = (x[:n_simple] for x in (digits, labels, shapes, kinds))
     return _join(natural, (_upscale(digits), labels + N_NATURAL_CLASSES), (shapes, kinds + 210))
 
 
@@ -88,11 +92,36 @@ def class_names(root: Path) -> list[str]:
     return [names[k] for k in sorted(names)]
 
 
+def _training_files(root: Path) -> list[Path]:
+    files = sorted((root / "tiny-imagenet-64").glob("train-*.parquet"))
+    if not files:
+        raise MissingDataError(
+            f"no tiny-imagenet-64/train-*.parquet below {root}; give the folder with --data"
+        )
+    return files
+
+
+def _training_digits(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    digits, labels = _digits(root)
+    keep = ~_shown_in_digits69(digits, root)
+    keep[-N_HELD_OUT_DIGITS:] = False
+    return digits[keep], labels[keep]
+
+
 def _validation(root: Path) -> Path:
     return root / "tiny-imagenet-64" / "validation.parquet"
 
 
-def _natural(files: list[Path], limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _natural(
+    files: list[Path], limit: int | None, n_spaced: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read the first ``limit`` pictures, or ``n_spaced`` evenly spaced ones.
+
+    Raises
+    ------
+    InputError
+        There are fewer than ``n_spaced``.
+    """
     import pyarrow.parquet as pq
 
     encoded: list[bytes] = []
@@ -106,6 +135,13 @@ def _natural(files: list[Path], limit: int | None) -> tuple[torch.Tensor, torch.
         encoded += table["image"].to_pylist()
         labels += table["label"].to_pylist()
     encoded, labels = encoded[:limit], labels[:limit]
+    if n_spaced is not None:
+        if n_spaced > len(encoded):
+            raise InputError(
+                f"{n_spaced} natural pictures are asked for; there are {len(encoded)} below {files[0].parent}"
+            )
+        pick = np.linspace(0, len(encoded) - 1, n_spaced).astype(int)
+        encoded, labels = [encoded[k] for k in pick], [labels[k] for k in pick]
     with ThreadPoolExecutor() as pool:
         images = torch.from_numpy(np.stack(list(pool.map(_decode, encoded, chunksize=256))))
     return images.permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)

@@ -7,6 +7,7 @@ border, hV4 below them, then the lateral occipital, fusiform face and parahippoc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,8 @@ from brainit.datasets.simulated.config import SimulationConfig
 
 AREAS = ("V1", "V2", "V3", "hV4", "LO", "FFA", "PPA")
 _SHARE = {"V1": 0.26, "V2": 0.19, "V3": 0.15, "hV4": 0.12, "LO": 0.1, "FFA": 0.09, "PPA": 0.09}
+SHARE_OF_MIXTURES = {"V1": 0.17, "V2": 0.14, "V3": 0.12, "hV4": 0.12, "LO": 0.17, "FFA": 0.14, "PPA": 0.14}
+"""Share of each area where ventral voxels are as many as in a mask of all visual cortex."""
 # centre (|x|, y, z) and radii in mm of the areas that are not bands along the calcarine sulcus
 _BLOBS = {
     "hV4": ((27.0, -76.0, -12.0), (11.0, 11.0, 9.0)),
@@ -24,7 +27,15 @@ _BLOBS = {
     "PPA": ((25.0, -45.0, -9.0), (9.0, 11.0, 9.0)),
 }
 # receptive-field size in degrees: at the fovea, and its growth a degree of eccentricity
-_SIZE = {"V1": (0.25, 0.1), "V2": (0.35, 0.16), "V3": (0.5, 0.22), "hV4": (0.8, 0.35)}
+_SIZE = {
+    "V1": (0.25, 0.1),
+    "V2": (0.35, 0.16),
+    "V3": (0.5, 0.22),
+    "hV4": (0.8, 0.35),
+    "LO": (1.2, 0.4),
+    "FFA": (1.8, 0.45),
+    "PPA": (2.4, 0.5),
+}
 FIELD = 4.2
 """Half the width of the pictures, in degrees of visual angle."""
 
@@ -60,7 +71,8 @@ def grow(config: SimulationConfig, rng: np.random.Generator) -> Cortex:
     index, xyz, grey_affine = _back_of_the_brain(config.resolution)
     xyz = xyz - rng.normal(0, 1.5, 3)
     area, angle, eccentricity = _areas(xyz)
-    chosen = _choose(area, config.n_voxels, rng)
+    shares = SHARE_OF_MIXTURES if config.ventral == "mixtures" else _SHARE
+    chosen = _choose(area, config.n_voxels, shares, rng)
     low = index[chosen].min(0) - 1
     shape = index[chosen].max(0) - low + 2
     inside = np.zeros(shape, bool)
@@ -75,12 +87,29 @@ def grow(config: SimulationConfig, rng: np.random.Generator) -> Cortex:
     scatter = 0.15 + 0.05 * eccentricity
     x = -side * eccentricity * np.cos(angle) + rng.normal(0, 1, angle.size) * scatter
     y = eccentricity * np.sin(angle) + rng.normal(0, 1, angle.size) * scatter
-    sigma = np.full(area.size, 2.5)
+    sigma = np.zeros(area.size)
     for name, (base, slope) in _SIZE.items():
         here = area == AREAS.index(name)
         sigma[here] = base + slope * eccentricity[here]
     sigma *= np.exp(rng.normal(0, 0.15, sigma.size))
     return Cortex(inside, affine, area, np.clip(x, -5.5, 5.5), np.clip(y, -5.5, 5.5), sigma)
+
+
+def without_places(n_voxels: int, rng: np.random.Generator) -> Cortex:
+    """Draw areas and receptive fields alone, voxels in a row: enough where nothing is mapped to a brain.
+
+    Fields lie evenly over the picture, as in a mask of voxels that were chosen because they answer pictures.
+    """
+    area = rng.choice(len(AREAS), n_voxels, p=list(SHARE_OF_MIXTURES.values()))
+    reach = FIELD * np.where(area <= AREAS.index("hV4"), 1, 0.7)
+    x, y = rng.uniform(-1, 1, (2, n_voxels)) * reach
+    eccentricity = np.hypot(x, y)
+    sigma = np.zeros(n_voxels)
+    for name, (base, slope) in _SIZE.items():
+        here = area == AREAS.index(name)
+        sigma[here] = base + slope * eccentricity[here]
+    sigma *= np.exp(rng.normal(0, 0.15, n_voxels))
+    return Cortex(np.ones((n_voxels, 1, 1), bool), np.eye(4), area, x, y, sigma)
 
 
 @lru_cache(maxsize=3)
@@ -128,12 +157,14 @@ def _magnified(part: np.ndarray) -> np.ndarray:
     return 5.0 * np.expm1(1.8 * part) / np.expm1(1.8)
 
 
-def _choose(area: np.ndarray, n_voxels: int, rng: np.random.Generator) -> np.ndarray:
+def _choose(
+    area: np.ndarray, n_voxels: int, shares: Mapping[str, float], rng: np.random.Generator
+) -> np.ndarray:
     """Pick voxels so that each area has its share; what an area lacks is taken from the others."""
     picked = np.zeros(area.size, bool)
     for code, name in enumerate(AREAS):
         here = np.flatnonzero(area == code)
-        picked[rng.permutation(here)[: round(_SHARE[name] * n_voxels)]] = True
+        picked[rng.permutation(here)[: round(shares[name] * n_voxels)]] = True
     rest = rng.permutation(np.flatnonzero((area >= 0) & ~picked))
     picked[rest[: max(0, n_voxels - int(picked.sum()))]] = True
     chosen = np.flatnonzero(picked)

@@ -7,6 +7,8 @@ from typing import Any
 
 from brainit.errors import InputError
 
+VENTRAL = ("mixtures", "prototypes")
+
 
 @dataclass(frozen=True)
 class SimulationConfig:
@@ -30,8 +32,16 @@ class SimulationConfig:
         Pictures are ``side`` pixels square.
     resolution : int
         Voxel size in mm.
-    ceiling : float
-        Mean noise ceiling, one trial, of the voxels that respond at all; 0..1.
+    ceiling, ceiling_spread : float
+        Mean noise ceiling, one trial, of the voxels that respond at all; 0..1. Subjects differ: theirs lie
+        evenly from ``ceiling - ceiling_spread`` to ``ceiling + ceiling_spread``. Of NSD's subjects a voxel of
+        visual cortex explains about a tenth to three tenths of one trial's variance by the picture (from its
+        ``ncsnr``: ``ncsnr^2 / (ncsnr^2 + 1)``, Allen et al. 2022, Nature Neuroscience 25, Methods).
+    ventral : str
+        ``"mixtures"``: ventral voxels each with a mixture of their own (`ventral`). ``"prototypes"``: they
+        repeat 24 prototypes over 64 projections (`tuning`).
+    own : float
+        Of ``mixtures``: the share that is a voxel's alone, 0..1.
     noise_shared : float
         Share of the noise variance that neighbouring voxels have in common.
     """
@@ -49,6 +59,9 @@ class SimulationConfig:
     side: int = 64
     resolution: int = 3
     ceiling: float = 0.3
+    ceiling_spread: float = 0.0
+    ventral: str = "mixtures"
+    own: float = 0.7
     noise_shared: float = 0.2
 
     def __post_init__(self) -> None:
@@ -64,12 +77,28 @@ class SimulationConfig:
             "side": (16, 256),
             "resolution": (2, 4),
             "ceiling": (0.02, 0.95),
+            "ceiling_spread": (0.0, 0.5),
+            "own": (0.0, 1.0),
             "noise_shared": (0.0, 0.9),
         }
+        if self.ventral not in VENTRAL:
+            raise InputError(f"simulation: ventral is {self.ventral!r}; allowed: {', '.join(VENTRAL)}")
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"simulation: {name} is {value!r}; allowed: {low} to {high}")
+        for number in (0, self.n_subjects - 1):
+            if not 0.02 <= self.ceiling_of(number) <= 0.95:
+                raise InputError(
+                    f"simulation: ceiling {self.ceiling} with ceiling_spread {self.ceiling_spread} gives a "
+                    f"subject {self.ceiling_of(number):.2f}; allowed: 0.02 to 0.95"
+                )
+
+    def ceiling_of(self, number: int) -> float:
+        """Mean noise ceiling of subject ``number`` (from 0)."""
+        if self.n_subjects == 1:
+            return self.ceiling
+        return self.ceiling + self.ceiling_spread * (2 * number / (self.n_subjects - 1) - 1)
 
     @property
     def n_trials(self) -> int:
@@ -87,17 +116,32 @@ class SimulationConfig:
 
 
 PRESETS = {
-    # Enough signal and trials for a picture to be seen in what is decoded, few enough for a laptop.
-    "small": SimulationConfig(n_voxels=800, n_train=450, n_shared=450, ceiling=0.5),
-    "large": SimulationConfig(
-        preset="large",
+    # What ships: few enough trials for a laptop.
+    "small": SimulationConfig(
+        n_voxels=1200, n_train=600, n_shared=600, n_test=60, ceiling=0.25, ceiling_spread=0.05
+    ),
+    # All that the shipped pictures allow, with the range of ceilings of real subjects.
+    "cohort-small": SimulationConfig(
+        preset="cohort-small",
+        n_voxels=2000,
+        n_train=700,
+        n_shared=700,
+        n_test=80,
+        ceiling=0.2,
+        ceiling_spread=0.1,
+    ),
+    "cohort": SimulationConfig(
+        preset="cohort",
+        n_subjects=8,
         n_voxels=4000,
         n_train=4000,
         n_shared=1000,
-        n_test=200,
+        n_test=300,
         n_sessions=10,
         n_runs=4,
         resolution=2,
+        ceiling=0.2,
+        ceiling_spread=0.1,
     ),
 }
 

@@ -21,13 +21,15 @@ N_LATENT = 64
 Features = Callable[[np.ndarray], np.ndarray]
 
 
-def maps(images: np.ndarray) -> dict[str, np.ndarray]:
+def maps(images: np.ndarray, device: str = "cpu") -> dict[str, np.ndarray]:
     """Filter pictures.
 
     Parameters
     ----------
     images : float32 array of shape (n, H, W) or (n, H, W, 3)
         In 0..1.
+    device : str
+        Where torch filters.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def maps(images: np.ndarray) -> dict[str, np.ndarray]:
     import torch
     from torch.nn.functional import avg_pool2d, pad
 
-    x = _square(images)
+    x = _square(images).to(device)
     grey = x.mean(1, keepdim=True)
     with torch.no_grad():
         energy = _energy(pad(grey - 0.5, (_PAD,) * 4, mode="reflect")[:, 0])
@@ -60,7 +62,8 @@ def maps(images: np.ndarray) -> dict[str, np.ndarray]:
             "curvature": curvature,
         }
         return {
-            name: _gridded(v).flatten(2).transpose(1, 2).contiguous().numpy() for name, v in found.items()
+            name: _gridded(v).flatten(2).transpose(1, 2).contiguous().cpu().numpy()
+            for name, v in found.items()
         }
 
 
@@ -78,15 +81,34 @@ def latent(images: np.ndarray, features: Features | None) -> np.ndarray:
     float32 array of shape (n, N_LATENT)
         Not yet standardised.
     """
-    rows = np.asarray((features or random_features)(images), np.float32).reshape(len(images), -1)
+    return project((features or random_features)(images))
+
+
+def project(rows: np.ndarray) -> np.ndarray:
+    """Mix features (n, ...) down to ``N_LATENT`` numbers by a fixed random projection, not standardised."""
+    rows = np.asarray(rows, np.float32).reshape(len(rows), -1)
     rng = np.random.default_rng(9)
     return rows @ (rng.standard_normal((rows.shape[1], N_LATENT)).astype(np.float32) / np.sqrt(rows.shape[1]))
 
 
 def random_features(images: np.ndarray) -> np.ndarray:
     """Two layers of fixed random convolutions with rectification, averaged to 4x4 places: (n, 768)."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    return adaptive_avg_pool2d(_random_layers(images)[1], 4).flatten(1).numpy()
+
+
+def random_maps(images: np.ndarray, places: int = 8) -> list[np.ndarray]:
+    """Return the same two layers as stages of a network: (n, places * places, 24) and (..., 48)."""
+    from torch.nn.functional import adaptive_avg_pool2d
+
+    layers = _random_layers(images)
+    return [adaptive_avg_pool2d(x, places).flatten(2).transpose(1, 2).numpy() for x in layers]
+
+
+def _random_layers(images: np.ndarray) -> list[torch.Tensor]:
     import torch
-    from torch.nn.functional import adaptive_avg_pool2d, conv2d
+    from torch.nn.functional import conv2d
 
     draw = torch.Generator().manual_seed(11)
     one = torch.randn(24, 3, 7, 7, generator=draw)
@@ -95,8 +117,7 @@ def random_features(images: np.ndarray) -> np.ndarray:
     two -= two.mean((1, 2, 3), keepdim=True)
     with torch.no_grad():
         hidden = conv2d(_square(images) - 0.5, one / 12, stride=2, padding=3).relu()
-        hidden = conv2d(hidden, two / 25, stride=2, padding=2).relu()
-        return adaptive_avg_pool2d(hidden, 4).flatten(1).numpy()
+        return [hidden, conv2d(hidden, two / 25, stride=2, padding=2).relu()]
 
 
 def _square(images: np.ndarray) -> torch.Tensor:
@@ -122,10 +143,10 @@ def _energy(wide: torch.Tensor) -> torch.Tensor:
         size = side if wave < 8 else side // 2
         low = spectrum
         if size < side:
-            keep = torch.cat([torch.arange(size // 2), torch.arange(side - size // 2, side)])
+            keep = torch.cat([torch.arange(size // 2), torch.arange(side - size // 2, side)]).to(wide.device)
             low = spectrum[:, keep][:, :, keep]
         edge = _PAD * size // side
-        bank = torch.from_numpy(_bank(size, wave * size / side)) * (size / side) ** 2
+        bank = torch.from_numpy(_bank(size, wave * size / side)).to(wide.device) * (size / side) ** 2
         answers = torch.fft.ifft2(low[:, None] * bank).abs()
         out.append(_gridded(answers[:, :, edge:-edge, edge:-edge]))
     return torch.cat(out, 1)

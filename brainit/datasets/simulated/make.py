@@ -10,8 +10,9 @@ import numpy as np
 
 from brainit.datasets.files import pictures
 from brainit.datasets.leaks import similarity
-from brainit.datasets.simulated import anatomy, design, features, noise, procedural, tuning, write
-from brainit.datasets.simulated.config import SimulationConfig
+from brainit.datasets.simulated import anatomy, design, features, noise, procedural, tuning, ventral, write
+from brainit.datasets.simulated.config import PRESETS, SimulationConfig
+from brainit.datasets.simulated.sight import Sight, deep_sight, flat_sight, standard
 from brainit.errors import InputError
 from brainit.progress import Progress, silent
 
@@ -27,6 +28,7 @@ def generate(
     test_stimuli: Any = None,
     stimuli_name: str | None = None,
     features: features.Features | None = None,
+    deep: ventral.Maps | None = None,
     features_name: str | None = None,
     progress: Progress = silent,
 ) -> Path:
@@ -48,8 +50,11 @@ def generate(
     stimuli_name, features_name : str, optional
         What reports should say; default made from the arguments.
     features : callable, optional
-        ``features(images) -> array (n, ...)``: high-level features for ventral voxels. Images are
-        float32 (n, side, side, 3) in 0..1. Default a fixed bank of random convolutions.
+        ``features(images) -> array (n, ...)``: high-level features for ventral voxels of the kind
+        ``prototypes``. Images are float32 (n, side, side, 3) in 0..1. Default a fixed bank of random
+        convolutions.
+    deep : callable, optional
+        Stages of a network that ventral voxels of the kind ``mixtures`` read. Default the same bank.
     progress : callable
 
     Returns
@@ -60,67 +65,76 @@ def generate(
     Raises
     ------
     InputError
-        ``root`` holds something else, or there are too few pictures.
+        ``root`` holds something else, there are too few pictures, or what is given does not go with the
+        kind of ventral voxels.
     """
-    root, config = Path(root), config or SimulationConfig()
+    root, config = Path(root), config or PRESETS["small"]
+    rich = config.ventral == "mixtures"
+    if (features if rich else deep) is not None:
+        raise InputError(
+            f"ventral voxels of the kind {config.ventral!r} take {'deep' if rich else 'features'}, not "
+            f"{'features' if rich else 'deep'}"
+        )
     progress(0, config.n_subjects + 1, "pictures")
     images, labels = _pictures(config, stimuli, test_stimuli)
     about = {
         "config": config.plain(),
         "stimuli": stimuli_name or _name(stimuli),
-        "features": features_name or ("given callable" if features else "fixed random convolutions"),
+        "features": features_name or ("given callable" if features or deep else "fixed random convolutions"),
         "pictures_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
     }
     write.begin(root, about, images, labels)
-    high = None
+    sight: Sight | None = None
     for number in range(config.n_subjects):
         name = write.subject_name(number)
         progress(number + 1, config.n_subjects + 1, name)
         if (root / name).is_dir():
             continue
-        if high is None:
-            high = _standard(_latent(images, features), np.arange(config.n_pictures - config.n_test))
-        write.subject(root, number, _subject(config, number, images, high), labels)
+        if sight is None:
+            sight = deep_sight(config, images, deep) if rich else flat_sight(config, images, features)
+        write.subject(root, number, _subject(config, number, images, sight), labels)
     write.finish(root, about)
     progress(config.n_subjects + 1, config.n_subjects + 1, "done")
     return root
 
 
-def _subject(config: SimulationConfig, number: int, images: np.ndarray, high: np.ndarray) -> write.Made:
+def _subject(config: SimulationConfig, number: int, images: np.ndarray, sight: Sight) -> write.Made:
     # one stream of random numbers a subject, so that subjects do not depend on the order of making
     rng = np.random.default_rng([config.seed, 1000 + number])
     cortex = anatomy.grow(config, rng)
-    tuned = tuning.assign(cortex, tuning.prototypes(config.seed), rng)
+    rich = config.ventral == "mixtures"
+    shares = tuning.MIX_OF_MIXTURES if rich else tuning.MIX
+    own = config.own if rich else 0.0
+    tuned = tuning.assign(cortex, tuning.prototypes(config.seed), rng, shares, own)
+    mixtures = None
+    if rich:
+        voxel = np.flatnonzero(tuned.kind == tuning.KINDS.index("feature"))
+        mixtures = sight.mix(cortex, voxel, rng)
+        tuned.prototype[voxel] = mixtures.kind
     trials = design.trials_of(config, number, rng)
     used = np.unique(trials.picture)
     field = tuning.fields(cortex)
-    answers = np.concatenate(
-        [
-            tuning.respond(tuned, field, features.maps(images[part].astype(np.float32) / 255), high[part])
-            for part in np.array_split(used, max(1, used.size // _BATCH))
-        ]
-    )
+    rows = []
+    for part in np.array_split(used, max(1, used.size // _BATCH)):
+        seen = features.maps(images[part].astype(np.float32) / 255)
+        answer = tuning.respond(tuned, field, seen, sight.high(part))
+        if mixtures:
+            answer[:, mixtures.voxel] = ventral.drive(mixtures, sight.components(part))
+        rows.append(answer)
+    answers = np.concatenate(rows)
     train, _ = design.pictures_of(config, number)
-    answers = _standard(answers, np.searchsorted(used, train))
+    reference = np.searchsorted(used, train)
+    if mixtures:
+        drives = standard(answers[:, mixtures.voxel], reference)
+        answers[:, mixtures.voxel] = ventral.bend(drives)
+    answers = standard(answers, reference)
     responds = tuned.kind != tuning.KINDS.index("noise")
     responds &= answers.std(0) > 0
-    ceiling = noise.ceilings(responds, config.ceiling, rng)
+    ceiling = noise.ceilings(responds, config.ceiling_of(number), rng)
     places = np.argwhere(cortex.inside) * config.resolution
     signal = answers[np.searchsorted(used, trials.picture)]
     values = noise.betas(signal, ceiling, trials.session, places, config.noise_shared, rng)
     return write.Made(cortex, tuned, trials, ceiling, values)
-
-
-def _latent(images: np.ndarray, callable_: features.Features | None) -> np.ndarray:
-    parts = np.array_split(np.arange(len(images)), max(1, len(images) // _BATCH))
-    return np.concatenate([features.latent(images[p].astype(np.float32) / 255, callable_) for p in parts])
-
-
-def _standard(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Scale each column to mean 0 and variance 1 over the reference rows; a constant column becomes 0."""
-    mean, std = values[reference].mean(0, dtype=np.float64), values[reference].std(0, dtype=np.float64)
-    flat = std < 1e-6
-    return np.where(flat, 0, (values - mean) / np.where(flat, 1, std)).astype(np.float32)
 
 
 def _pictures(config: SimulationConfig, stimuli: Any, test_stimuli: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ follows which prototype, and how exactly, differs between subjects. A voxel's an
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from brainit.datasets.simulated import features
 from brainit.datasets.simulated.anatomy import AREAS, FIELD, Cortex
 
 KINDS = ("energy", "luminance", "contrast", "colour", "curvature", "feature", "noise")
-_MIX = {  # share of each kind in an area, in the order of ``KINDS``
+MIX = {  # share of each kind in an area, in the order of ``KINDS``
     "V1": (0.60, 0.12, 0.12, 0.06, 0.00, 0.00, 0.10),
     "V2": (0.44, 0.08, 0.18, 0.10, 0.10, 0.00, 0.10),
     "V3": (0.28, 0.06, 0.26, 0.08, 0.20, 0.00, 0.12),
@@ -28,6 +29,10 @@ _MIX = {  # share of each kind in an area, in the order of ``KINDS``
     "LO": (0.00, 0.00, 0.00, 0.00, 0.20, 0.65, 0.15),
     "FFA": (0.00, 0.00, 0.00, 0.00, 0.00, 0.85, 0.15),
     "PPA": (0.00, 0.00, 0.00, 0.00, 0.00, 0.85, 0.15),
+}
+MIX_OF_MIXTURES = MIX | {  # where ventral voxels read deep features through receptive fields, hV4 does too
+    "hV4": (0.00, 0.00, 0.06, 0.20, 0.14, 0.50, 0.10),
+    "LO": (0.00, 0.00, 0.00, 0.00, 0.05, 0.80, 0.15),
 }
 _CHANNELS = {
     "energy": 18,
@@ -69,13 +74,23 @@ def prototypes(seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def assign(cortex: Cortex, shared: dict[str, np.ndarray], rng: np.random.Generator) -> Tuning:
-    """Give each voxel of a subject a kind by its area, a prototype of it, and some difference of its own."""
+def assign(
+    cortex: Cortex,
+    shared: dict[str, np.ndarray],
+    rng: np.random.Generator,
+    shares: Mapping[str, Sequence[float]] = MIX,
+    own: float = 0.0,
+) -> Tuning:
+    """Give each voxel of a subject a kind by its area, a prototype of it, and some difference of its own.
+
+    ``shares`` says how much of an area each of ``KINDS`` takes; ``own`` how much of a voxel's weights on
+    simple filters is the voxel's alone, 0..1: a measured voxel pools many columns, never a single filter.
+    """
     n = cortex.area.size
     kind, prototype = np.zeros(n, np.int64), np.zeros(n, np.int64)
     for code, name in enumerate(AREAS):
         here = np.flatnonzero(cortex.area == code)
-        kind[here] = rng.choice(len(KINDS), here.size, p=_MIX[name])
+        kind[here] = rng.choice(len(KINDS), here.size, p=shares[name])
     weights = {}
     for code, name in enumerate(KINDS[:-1]):
         here = np.flatnonzero(kind == code)
@@ -87,24 +102,31 @@ def assign(cortex: Cortex, shared: dict[str, np.ndarray], rng: np.random.Generat
         else:
             prototype[here] = rng.integers(0, n_prototypes, here.size)
         base = shared[name][prototype[here]]
-        own = rng.standard_normal(base.shape) * 0.3 / np.sqrt(base.shape[1])
+        apart = rng.standard_normal(base.shape) * 0.3 / np.sqrt(base.shape[1])
+        signed = name in ("luminance", "colour", "feature")
         # energies are not negative, so neither are the weights on them
-        weights[name] = (
-            base + own if name in ("luminance", "colour", "feature") else np.abs(base + own)
-        ).astype(np.float32)
+        found = base + apart if signed else np.abs(base + apart)
+        if own:
+            alone = rng.standard_normal(base.shape)
+            if not signed:
+                alone = np.abs(alone) * (rng.random(base.shape) < 0.3) + 0.02
+            found = (1 - own) * found + own * alone
+        weights[name] = found.astype(np.float32)
     return Tuning(kind, prototype, weights)
 
 
-def fields(cortex: Cortex) -> np.ndarray:
-    """Receptive fields on the features' grid, each summing to 1: float32 (n_voxels, GRID * GRID)."""
-    centre = (np.arange(features.GRID) + 0.5) / features.GRID * 2 - 1
+def fields(cortex: Cortex, grid: int = features.GRID) -> np.ndarray:
+    """Receptive fields on a grid over the picture, each summing to 1: float32 (n_voxels, grid * grid)."""
+    centre = (np.arange(grid) + 0.5) / grid * 2 - 1
     column, row = np.meshgrid(centre * FIELD, -centre * FIELD)  # row 0 is the top of the picture
     apart = (column.ravel() - cortex.x[:, None]) ** 2 + (row.ravel() - cortex.y[:, None]) ** 2
     gauss = np.exp(-apart / (2 * cortex.sigma[:, None] ** 2)) + 1e-9
     return (gauss / gauss.sum(1, keepdims=True)).astype(np.float32)
 
 
-def respond(tuning: Tuning, field: np.ndarray, seen: dict[str, np.ndarray], high: np.ndarray) -> np.ndarray:
+def respond(
+    tuning: Tuning, field: np.ndarray, seen: dict[str, np.ndarray], high: np.ndarray | None
+) -> np.ndarray:
     """Answer of every voxel to every picture, without noise: float32 (n_pictures, n_voxels).
 
     Parameters
@@ -112,19 +134,22 @@ def respond(tuning: Tuning, field: np.ndarray, seen: dict[str, np.ndarray], high
     tuning : Tuning
     field : array of shape (n_voxels, GRID * GRID)
     seen : dict of feature maps, as ``features.maps`` gives them
-    high : array of shape (n_pictures, N_LATENT)
-        Standardised high-level features.
+    high : array of shape (n_pictures, N_LATENT), optional
+        Standardised high-level features; without them voxels of the kind ``feature`` are left at 0.
     """
-    out = np.zeros((len(high), tuning.kind.size), np.float32)
+    n = len(seen["luminance"])
+    out = np.zeros((n, tuning.kind.size), np.float32)
     for code, name in enumerate(KINDS[:-1]):
         here = np.flatnonzero(tuning.kind == code)
         if not here.size:
             continue
         weights = tuning.weights[name]
         if name == "feature":
+            if high is None:
+                continue
             out[:, here] = np.logaddexp(0, 2 * (high @ weights.T)) / 2
             continue
-        pooled = np.zeros((len(high), here.size), np.float32)
+        pooled = np.zeros((n, here.size), np.float32)
         for channel in range(weights.shape[1]):
             pooled += (seen[name][:, :, channel] @ field[here].T) * weights[:, channel]
         out[:, here] = np.maximum(pooled, 0) ** (0.7 if name in ("luminance", "colour") else 0.5)

@@ -7,13 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.errors import InputError
-from lab.figures.plate import BLUE, GREEN, ORANGE, PURPLE, Plate, Provenance, Theme, axes, canvas, ink, shade
+from lab.figures.plate import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    Plate,
+    Provenance,
+    Theme,
+    axes,
+    canvas,
+    ink,
+    shade,
+)
 
 #: Sets of reconstructions: prefix in metrics.json, label, colour, marker.
 ARMS = (
     ("", "quantized", BLUE, "o"),
     ("fp.", "full precision", GREEN, "D"),
     ("ridge.", "ridge", ORANGE, "s"),
+    ("ridge_tokens.", "ridge to tokens", VERMILION, "P"),
     ("mean_image.", "mean image", PURPLE, "^"),
 )
 #: Label, whether larger is better, digits.
@@ -48,10 +62,12 @@ class MetricRow:
     digits : int
         Decimals to print.
     cells : mapping of str to Cell
-        By arm label: quantized, full precision, ridge, mean image.
+        By arm label: quantized, full precision, ridge, ridge to tokens, mean image.
     chance : float or None
     against_ridge : Cell
-        Quantized minus ridge, picture by picture.
+        Quantized minus ridge to pixels, picture by picture.
+    against_ridge_tokens : Cell
+        Quantized minus ridge to tokens through the same decoder, picture by picture.
     """
 
     key: str
@@ -61,6 +77,7 @@ class MetricRow:
     cells: Mapping[str, Cell]
     chance: float | None
     against_ridge: Cell
+    against_ridge_tokens: Cell
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
@@ -90,6 +107,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
                 cells,
                 fixed if chance is None else chance,
                 _cell(metrics, f"minus_ridge.{name}"),
+                _cell(metrics, f"minus_ridge_tokens.{name}"),
             )
         )
     return rows
@@ -124,7 +142,7 @@ def score_chart(rows: Sequence[MetricRow], provenance: Provenance, theme: Theme 
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=5,
+        ncols=6,
         frameon=False,
         fontsize=9,
         labelcolor=text,

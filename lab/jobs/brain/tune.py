@@ -140,7 +140,7 @@ def run(settings: Settings, context: Context) -> Result:
 def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
     """Take the trials that Brain-IT's training held out."""
     from lab.decoding.data import open_subjects
-    from lab.decoding.structure import baselines, blended, inverted, maps_of, unit_tokens
+    from lab.decoding.structure import baselines, blended, inverted, maps_of, shrunk_tokens
     from lab.images import from_model
     from lab.jobs.reconstruct import train
 
@@ -158,7 +158,7 @@ def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path
         seen = blended(decoder, own, few, simple).left_out
     else:
         seen = from_model(inverted(maps), truth.shape[1:])
-    return LeftOut(truth, seen, {"brainit": unit_tokens(held)}, simple["ridge_left_out"].astype(np.float32))
+    return LeftOut(truth, seen, {"brainit": shrunk_tokens(held)}, simple["ridge_left_out"].astype(np.float32))
 
 
 def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:

@@ -20,11 +20,15 @@ class Settings(contract.Settings):
 
     name: str = setting(..., "name of the dataset (brainlab data list)", argument=True)
     root: Path | None = setting(None, "folder or file of the dataset; default: its place in the user's cache")
-    preset: Literal["small", "large"] | None = setting(None, "simulated: how many subjects, voxels, trials")
+    preset: Literal["small", "cohort-small", "cohort"] | None = setting(
+        None, "simulated: how many subjects, voxels, trials"
+    )
     seed: Seed | None = setting(None, "simulated: seed of the subjects")
     stimuli: Path | None = setting(None, "simulated: folder or parquet file of pictures to show")
     test_stimuli: Path | None = setting(None, "simulated: another source for the test pictures")
-    features: Literal["random", "encoder-64"] | None = setting(None, "simulated: high-level tuning")
+    features: Literal["alexnet", "random", "encoder-64"] | None = setting(
+        None, "simulated: what ventral voxels read"
+    )
 
 
 class Result(contract.Result):

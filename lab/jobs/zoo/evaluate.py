@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
-from lab.jobs.zoo.train import check
+from lab.jobs.zoo.train import Tokens, check
+
+PREDICTED = ("before", "voxels", "scanned", "external")
 
 
 class Settings(contract.Settings):
     """Measure a shipped model on held-out pictures.
 
     The numbers go into the model's card, with a sheet of pictures beside it that shows only what was made by
-    this project.
+    this project. With --on predicted a denoiser is measured on tokens predicted from simulated people that
+    nothing was trained on.
     """
 
     name: str = setting(..., "name of the model (brainlab zoo list)", argument=True)
@@ -22,8 +26,13 @@ class Settings(contract.Settings):
     out: Path = setting(
         Path("runs/zoo"), "folder of the sheet that shows the held-out pictures too", short="-o"
     )
-    n: int = setting(1000, "natural pictures to measure on", ge=2)
+    n: int | None = setting(None, "natural pictures to measure on; default 1000, 300 if predicted", ge=2)
     n_simple: int | None = setting(None, "digits and patterns, each; default: as many as natural ones", ge=2)
+    on: Tokens = setting("true", "tokens to paint from; predicted: from simulated fMRI (denoisers)")
+    before: Path | None = setting(None, "weights to compare with, as training kept them (--on predicted)")
+    voxels: int | None = setting(None, "voxels of a simulated person (--on predicted)", ge=20)
+    scanned: int | None = setting(None, "pictures scanned, as in training (--on predicted)", ge=16)
+    external: int | None = setting(None, "pictures not scanned, as in training (--on predicted)", ge=0)
     seed: Seed = setting(0, "fixes the noise")
     device: Device = setting("auto", "where the networks run")
 
@@ -51,17 +60,31 @@ def run(settings: Settings, context: Context) -> Result:
     InputError
         Unknown model, no folder of pictures, or too many pictures asked for.
     """
-    device = check(settings)
-    from lab.zoo.evaluate import evaluate_into_card
-
-    found = evaluate_into_card(
-        settings.name, settings.data, settings.out, device=device, progress=context.progress,
-        n=settings.n, n_simple=settings.n_simple, seed=settings.seed,
-    )  # fmt: skip
+    device, options = check(settings), _options(settings)
+    if settings.on == "predicted":
+        from lab.zoo.evaluate_predicted import evaluate_into_card as measure
+    else:
+        from lab.zoo.evaluate import evaluate_into_card as measure
+    found = measure(
+        settings.name, settings.data, settings.out, device=device, progress=context.progress, **options
+    )
     return Result(card=found, folder=str(settings.out))
 
 
 def dry_run(settings: Settings) -> Foreseen:
     """Say what would be measured."""
-    device = check(settings)
-    return Foreseen(facts={"would measure": settings.name, "pictures": settings.n, "device": device})
+    device, options = check(settings), _options(settings)
+    return Foreseen(facts={"would measure": settings.name, "on": settings.on, "device": device, **options})
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """Return what the measuring itself takes; refuse what does not go with the kind of tokens."""
+    given = settings.model_dump(include={"n", "n_simple", "seed", *PREDICTED})
+    if settings.on == "predicted":
+        if given.pop("n_simple") is not None:
+            raise InputError("--n-simple is for true tokens; leave it out with --on predicted")
+        return given | {"n": settings.n or 300}
+    for key in PREDICTED:
+        if given.pop(key) is not None:
+            raise InputError(f"--{key} is for measuring on predicted tokens; add --on predicted")
+    return given | {"n": settings.n or 1000}

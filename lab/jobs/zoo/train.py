@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lab.errors import InputError
 from lab.jobs import contract
@@ -30,13 +30,44 @@ class Trial(contract.Settings):
         return self.model_dump(exclude={"name", "data", "out", "device"})
 
 
+Tokens = Literal["true", "predicted"]
+SIZES = ("voxels", "scanned", "external", "simple")
+
+
 class Settings(Trial):
     """Train a shipped model again.
 
-    The same command goes on after a stop.
+    The same command goes on after a stop. With --on predicted a denoiser is trained further on what ridge
+    regression reads out of simulated people, so that it paints pictures from predicted tokens, too.
     """
 
     further: bool = setting(False, "start from the weights there")
+    on: Tokens = setting("true", "tokens that a denoiser learns from; predicted: from simulated fMRI")
+    voxels: int | None = setting(None, "voxels of the largest simulated person (--on predicted)", ge=20)
+    scanned: int | None = setting(None, "pictures that people are scanned with (--on predicted)", ge=16)
+    external: int | None = setting(None, "pictures nobody was scanned with (--on predicted)", ge=0)
+    simple: int | None = setting(None, "digits and patterns, each (--on predicted)", ge=0)
+
+    def options(self) -> dict[str, Any]:
+        """Return what the training itself takes.
+
+        Raises
+        ------
+        InputError
+            A setting does not go with the kind of tokens.
+        """
+        given = super().options()
+        kind = given.pop("on")
+        if kind == "true":
+            for key in SIZES:
+                if given.pop(key) is not None:
+                    raise InputError(f"--{key} is for training on predicted tokens; add --on predicted")
+            return given
+        if given.pop("limit") is not None:
+            raise InputError("--limit is for training on true tokens; give --scanned and --external instead")
+        if given.pop("further"):
+            raise InputError("--on predicted always trains further; leave --further out")
+        return given
 
 
 class Result(contract.Result):
@@ -69,11 +100,11 @@ def run(settings: Settings, context: Context) -> Result:
     """
     from lab.zoo import train
 
-    device = check(settings)
-    found = train.run(
-        settings.name, settings.data, settings.out, device=device, progress=context.progress,
-        **settings.options(),
-    )  # fmt: skip
+    device, options = check(settings), settings.options()
+    job = train.run_on_predicted if settings.on == "predicted" else train.run
+    found = job(
+        settings.name, settings.data, settings.out, device=device, progress=context.progress, **options
+    )
     return Result(card=found)
 
 

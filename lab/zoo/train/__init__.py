@@ -103,6 +103,91 @@ def run(
     return card
 
 
+def run_on_predicted(
+    name: str,
+    data: Path,
+    out: Path | None = None,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    minutes: float | None = None,
+    voxels: int | None = None,
+    scanned: int | None = None,
+    external: int | None = None,
+    simple: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train a denoiser further on tokens predicted from simulated fMRI; arguments as for ``run``.
+
+    The weights that it starts from are kept in ``out/NAME-K.before.safetensors``, ``K`` being the number of
+    trainings before this one.
+
+    Parameters
+    ----------
+    voxels : int, optional
+        Of the largest simulated person.
+    scanned, external : int, optional
+        Natural pictures that simulated people were scanned with, and further ones.
+    simple : int, optional
+        Digits and patterns, each.
+
+    Raises
+    ------
+    InputError
+        The model is not a denoiser.
+    """
+    import shutil
+
+    from lab.files import replacing
+    from lab.zoo import people
+    from lab.zoo.io import save_weights
+    from lab.zoo.train import predicted
+
+    summary(name)
+    if name not in DENOISERS:
+        raise InputError(f"model {name!r} takes no tokens; those that do are {', '.join(DENOISERS)}")
+    sizes = {
+        "voxels": voxels or people.VOXELS,
+        "scanned": scanned or people.SCANNED,
+        "external": people.EXTERNAL if external is None else external,
+        "simple": people.SIMPLE if simple is None else simple,
+    }
+    recipe = _changed(predicted.RECIPES[name], steps, batch)
+    earlier, start = _history(name), _weights(name, device)
+    stage = (out or STATES) / f"{name}-{len(earlier)}"
+    kept = stage.with_name(f"{stage.name}.before.safetensors")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(kept) as temporary:
+        shutil.copyfile(weight_file(name), temporary)
+    images, n_scanned = people.training_pictures(data, sizes["scanned"], sizes["external"], sizes["simple"])
+    seen = people.see(images, n_scanned, device)
+    model, outcome = predicted.train(
+        name,
+        seen,
+        sizes["voxels"],
+        stage.with_name(f"{stage.name}.state.safetensors"),
+        recipe,
+        seed,
+        minutes,
+        progress,
+        start,
+    )
+    flags = _flags(steps=steps, batch=batch, minutes=minutes, voxels=voxels, scanned=scanned)
+    flags += _flags(external=external, simple=simple)
+    record = _record(len(images), seed, recipe, outcome, f"brainlab zoo train {name} --on predicted{flags}")
+    record |= predicted.about(sizes) | {"earlier": earlier}
+    save_weights(model.denoiser, weight_file(name), {"null": model.null})
+    card = {
+        "name": name,
+        "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+        "training": record,
+    }
+    merge_card(name, card)
+    return card
+
+
 def refine(
     name: str, data: Path, out: Path | None = None, *, device: str = "cpu", **effort: Unpack[Effort]
 ) -> dict[str, Any]:

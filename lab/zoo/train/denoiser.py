@@ -83,6 +83,17 @@ def encode_all(
     return torch.cat(latents), torch.cat(tokens)
 
 
+def flow_loss(model: Conditioned, x0: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """Mean of |v(x_s, s, c) - (n - x_0)|^2, ``train`` says where; latents and tokens in float32."""
+    drop = torch.rand(len(x0), 1, 1, device=x0.device) < DROP_CONDITION
+    c = torch.where(drop, model.null, c)
+    s = torch.sigmoid(torch.randn(len(x0), device=x0.device))
+    noise = torch.randn_like(x0)
+    at = s.view(-1, 1, 1, 1)
+    v = model((1 - at) * x0 + at * noise, 1000 * s, c)
+    return (v.float() - (noise - x0)).square().mean()
+
+
 def train(
     name: str,
     latents: torch.Tensor,
@@ -106,14 +117,7 @@ def train(
         model = model.to(memory_format=torch.channels_last)
 
     def step_loss(model: Conditioned, index: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        x0, c = latents[index].float(), tokens[index].float()
-        drop = torch.rand(len(index), 1, 1, device=device) < DROP_CONDITION
-        c = torch.where(drop, model.null, c)
-        s = torch.sigmoid(torch.randn(len(index), device=device))
-        noise = torch.randn_like(x0)
-        at = s.view(-1, 1, 1, 1)
-        v = model((1 - at) * x0 + at * noise, 1000 * s, c)
-        return (v.float() - (noise - x0)).square().mean()
+        return flow_loss(model, latents[index].float(), tokens[index].float())
 
     outcome = fit(
         model, step_loss, len(latents), recipe, state_file, seed=seed, minutes=minutes, progress=progress

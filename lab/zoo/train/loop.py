@@ -19,6 +19,7 @@ from lab.files import replacing
 from lab.progress import Progress, silent
 
 StepLoss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+Prepare = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,6 +70,7 @@ def fit(
     seed: int = 0,
     minutes: float | None = None,
     save_every: float = 120.0,
+    prepare: Prepare | None = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Train ``model`` in place and leave its averaged (EMA) weights in it.
@@ -79,6 +81,9 @@ def fit(
         ``step_loss(model, index, noise_key) -> scalar``; ``index`` (batch,) says which examples,
         ``noise_key`` is an int64 tensor that changes each step. On CUDA it is compiled together with the
         model and runs in bfloat16.
+    prepare : callable, optional
+        ``prepare(index) -> (a, b)`` makes what ``step_loss(model, a, b)`` gets in place of index and key; it
+        is not compiled, and may draw from torch's generators.
     state_file : Path
         Weights, averages, optimiser moments and the step, written every ``save_every`` seconds. If it is
         there, the run goes on from it; data order depends on seed and step alone, so the result is the same
@@ -109,8 +114,9 @@ def fit(
         generator.manual_seed(seed * 1_000_003 + step)
         index = torch.randint(n_examples, (recipe.batch,), generator=generator, device=device)
         torch.manual_seed(seed * 1_000_003 + step)
+        given = (index, torch.tensor(step)) if prepare is None else prepare(index)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cuda):
-            loss = step_fn(model, index, torch.tensor(step))
+            loss = step_fn(model, *given)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.clip)

@@ -34,11 +34,13 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_default_is_own_samples_and_random_features(tmp_path: Path) -> None:
+def test_default_is_own_samples_and_a_network_that_neither_decodes_nor_scores(tmp_path: Path) -> None:
     root = ensure_simulated(tmp_path / "a")
     info = datasets.open("simulated", root).info
     assert info["stimuli"] == stimuli.NAME
-    assert info["features"] == "fixed random convolutions"
+    assert info["features"] == FEATURES["alexnet"] and "AlexNet" in info["features"]
+    random = ensure_simulated(tmp_path / "r", features="random")
+    assert datasets.open("simulated", random).info["features"] == "fixed random convolutions"
     again = ensure_simulated(root)  # already there: nothing is made, whatever was asked for by default
     assert again == root
 
@@ -61,7 +63,7 @@ def test_given_pictures_are_shown_and_named(tmp_path: Path) -> None:
     made = fetch.run(asked, Context())
     about = json.loads((Path(made.root) / DESCRIPTION).read_text())
     assert about["stimuli"] == "mine.npz"
-    for other in ({"stimuli": "other.npz"}, {"preset": "large"}, {"seed": 3}, {"features": "encoder-64"}):
+    for other in ({"stimuli": "other.npz"}, {"preset": "cohort"}, {"seed": 3}, {"features": "encoder-64"}):
         changed = fetch.Settings(**{**dict(asked), "stimuli": None, **other})
         error = caught(fetch.run, changed, Context())
         assert explain(error).code == 2 and next(iter(other)) in str(error)
@@ -75,8 +77,9 @@ def test_procedural_pictures_where_no_samples_ship(tmp_path: Path, monkeypatch: 
     )
 
 
-def test_small_preset_fits_the_shipped_pictures() -> None:
-    assert config.PRESETS["small"].n_pictures <= len(stimuli.load()[0])
+def test_presets_that_ship_fit_the_shipped_pictures() -> None:
+    for name in ("small", "cohort-small"):
+        assert config.PRESETS[name].n_pictures <= len(stimuli.load()[0])
 
 
 def caught(call, *arguments, **options) -> BaseException:
@@ -88,7 +91,7 @@ def caught(call, *arguments, **options) -> BaseException:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"features": "vgg"}, "simulated features 'vgg' are not known; allowed: random, encoder-64"),
+        ({"features": "vgg"}, "simulated features 'vgg' are not known; allowed: alexnet, random, encoder-64"),
         ({"preset": "huge"}, "unknown preset 'huge'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ import scipy.io
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
+
+from lab import zoo
+from lab.zoo import train
 
 N_DIGITS = 600
 PLANTED = (3, 40)
@@ -82,3 +86,14 @@ def denoiser() -> UNet2DConditionModel:
         attention_head_dim=(2, 2),
         norm_num_groups=4,
     ).eval()
+
+
+@pytest.fixture
+def own_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the zoo's folder that training may write to."""
+    home = tmp_path / "zoo"
+    for part in ("weights", "cards"):
+        shutil.copytree(zoo.HOME / part, home / part)
+    monkeypatch.setattr(zoo, "HOME", home)
+    monkeypatch.setattr(train, "HOME", home)
+    return home

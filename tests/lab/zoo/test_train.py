@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -94,17 +93,6 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     model = tiny()
     with pytest.raises(RuntimeError, match="loss became nan at step 0; train with a lower learning rate"):
         fit(model, lambda m, i, k: loss(m, i, k) * torch.nan, 64, RECIPE, tmp_path / "a.safetensors")
-
-
-@pytest.fixture
-def own_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the zoo's folder that training may write to."""
-    home = tmp_path / "zoo"
-    for part in ("weights", "cards"):
-        shutil.copytree(zoo.HOME / part, home / part)
-    monkeypatch.setattr(zoo, "HOME", home)
-    monkeypatch.setattr(train, "HOME", home)
-    return home
 
 
 def test_refining_changes_the_decoder_and_never_the_encoder(

@@ -147,7 +147,7 @@ def test_trials_cover_the_design():
     config = simulated.preset("small")
     trials = design.trials_of(config, 2, np.random.default_rng(0))
     train, test = design.pictures_of(config, 2)
-    assert trials.picture.size == config.n_trials == 540
+    assert trials.picture.size == config.n_trials == 780
     assert sorted(trials.picture[~trials.test].tolist()) == sorted(train.tolist())
     for picture in test:
         assert sorted(trials.session[trials.picture == picture].tolist()) == [1, 2, 3]
@@ -162,7 +162,7 @@ def test_pictures_may_be_given_and_features_too(tmp_path):
         seen.append(batch.shape)
         return batch.mean((1, 2))
 
-    config = simulated.preset("small", **{**TINY, "n_subjects": 1})
+    config = simulated.preset("small", **{**TINY, "n_subjects": 1, "ventral": "prototypes"})
     root = simulated.generate(
         tmp_path / "s",
         config,
@@ -174,6 +174,39 @@ def test_pictures_may_be_given_and_features_too(tmp_path):
     about = json.loads((root / "dataset_description.json").read_text())
     assert (about["stimuli"], about["features"], about["Simulated"]) == ("noise", "colour", True)
     assert sum(s[0] for s in seen) == config.n_pictures and seen[0][1:] == (32, 32, 3)
+
+
+def test_stages_of_a_network_may_be_given(tmp_path):
+    seen = []
+
+    def stages(batch):
+        seen.append(len(batch))
+        places = batch.reshape(len(batch), 8, 4, 8, 4, 3).mean((2, 4)).reshape(len(batch), 64, 3)
+        return [places, places**2]
+
+    config = simulated.preset("small", **{**TINY, "n_subjects": 2})
+    root = simulated.generate(tmp_path / "s", config, deep=stages, features_name="places")
+    assert json.loads((root / "dataset_description.json").read_text())["features"] == "places"
+    learned, n_pictures = config.n_pictures - config.n_test, config.n_pictures
+    assert sum(seen) == learned + n_pictures, "each picture is looked at once, whoever sees it"
+    with pytest.raises(InputError, match="'mixtures' take deep, not features"):
+        simulated.generate(tmp_path / "t", config, features=lambda batch: batch)
+    assert not (tmp_path / "t").exists()
+
+
+def test_subjects_differ_in_their_ceilings(tmp_path):
+    config = simulated.preset("cohort-small")
+    found = [config.ceiling_of(k) for k in range(config.n_subjects)]
+    assert np.allclose(found, [0.1, 1 / 6, 0.7 / 3, 0.3])
+    root = simulated.generate(
+        tmp_path / "s", simulated.preset("small", **{**TINY, "ceiling": 0.3, "ceiling_spread": 0.2})
+    )
+    names = simulated.subjects(root)
+    made = [datasets.open("simulated", root, subject=s).noise_ceiling for s in names]
+    mean = [c[c > 0].mean() for c in made]
+    assert mean[0] < mean[-1] - 0.2
+    with pytest.raises(InputError, match="gives a subject -0"):
+        simulated.preset("small", ceiling=0.3, ceiling_spread=0.4)
 
 
 @pytest.mark.shared_data
@@ -190,4 +223,4 @@ def test_the_small_preset_is_quick(tmp_path):
     simulated.generate(tmp_path / "s")
     assert time.process_time() - start < 20, "seconds of one core"
     subject = datasets.open("simulated", tmp_path / "s", subject="sub-04")
-    assert subject.betas.shape == (390, 600) and len(datasets.subjects("simulated", tmp_path / "s")) == 4
+    assert subject.betas.shape == (780, 1200) and len(datasets.subjects("simulated", tmp_path / "s")) == 4
