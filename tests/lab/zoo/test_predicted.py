@@ -73,15 +73,16 @@ def test_nobody_is_trained_on_who_is_tested() -> None:
 def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
     toy: Path, data: Path, tmp_path: Path
 ) -> None:
-    before, null, card = zoo.load("dit-64"), zoo.null_tokens("dit-64"), zoo.info("dit-64")
+    before, null, card = zoo.load("dit-64"), zoo.null_tokens("dit-64"), zoo.info("dit-64")["training"]
+    stages = [*card.pop("earlier", []), card]
     learn("dit-64", data, tmp_path, on="predicted", steps=2, batch=4, simple=3, **SIZES)
-    kept = tmp_path / "dit-64-1.before.safetensors"
+    kept = tmp_path / f"dit-64-{len(stages)}.before.safetensors"
     assert torch.equal(zoo.load_file(kept)[1]["null"], null)
     after, record = zoo.load("dit-64"), zoo.info("dit-64")["training"]
     change = [(a - b).abs().max() for a, b in zip(after.parameters(), before.parameters(), strict=True)]
     assert 0 < max(change) < 1e-3, "two warm-up steps of Adam"
     assert (zoo.null_tokens("dit-64") - null).abs().max() < 1e-3
-    assert record["earlier"] == [card["training"]] and record["scanned"] == 16
+    assert record["earlier"] == stages and record["scanned"] == 16
     assert record["command"] == (
         "brainlab zoo train dit-64 --on predicted --steps 2 --batch 4 --voxels 40 --scanned 16"
         " --external 4 --simple 3"
