@@ -1,0 +1,92 @@
+"""A page's state as a link, as JSON, as a command and as Python: each gives the same numbers.
+
+A link's query is ``v=1&page=NAME&...settings``. Whatever comes in through it passes the page's pydantic
+settings and nothing else, so a crafted link can only ever be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ValidationError
+
+from lab.errors import InputError
+
+VERSION = "1"
+
+
+def changed(settings: BaseModel) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, in order, as JSON has them."""
+    fields = type(settings).model_fields
+    values = settings.model_dump(mode="json")
+    return {k: v for k, v in values.items() if fields[k].is_required() or v != fields[k].default}
+
+
+def as_link(page: str, settings: BaseModel) -> str:
+    """Return the query string of a page in this state."""
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in changed(settings).items()}
+    return "?" + urlencode({"v": VERSION, "page": page, **values})
+
+
+def as_json(settings: BaseModel) -> str:
+    """Return all settings as a configuration file has them (``--config``)."""
+    return settings.model_dump_json(indent=1)
+
+
+def as_command(command: str, settings: BaseModel, positional: str | None = None) -> str:
+    """Return the command line that does the same."""
+    words = ["brainlab", *command.split()]
+    values = changed(settings)
+    if positional is not None:
+        words.append(str(getattr(settings, positional)))
+        values.pop(positional, None)
+    for name, value in values.items():
+        words += ["--" + name.replace("_", "-"), value if isinstance(value, str) else json.dumps(value)]
+    return shlex.join(words)
+
+
+def as_python(job: str, settings: BaseModel) -> str:
+    """Return the Python that does the same."""
+    kind = type(settings).__name__
+    given = ", ".join(f"{k}={v!r}" for k, v in changed(settings).items())
+    call = f"{job}.run({job}.{kind}({given}), Context())"
+    return f"from lab.jobs import {job}\nfrom lab.jobs.contract import Context\n\n{call}"
+
+
+def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) -> tuple[str, BaseModel] | None:
+    """Return the page and checked settings that a link names; None for a link without any.
+
+    Raises
+    ------
+    InputError
+        Another version, an unknown page, a field or a value that its settings do not allow.
+    """
+    if not query or "page" not in query:
+        return None
+    version, page = query.get("v", ""), query["page"]
+    if version != VERSION:
+        raise InputError(
+            f"the link is of version {version[:12]!r}; this app reads version {VERSION}: copy it again"
+        )
+    if page not in pages:
+        raise InputError(f"the link names the page {page[:40]!r}; there are: {', '.join(pages)}")
+    values = {k: _value(v) for k, v in query.items() if k not in ("v", "page") and not k.startswith("__")}
+    try:
+        return page, pages[page](**values)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        where = ".".join(str(x) for x in first["loc"])[:40]
+        raise InputError(
+            f"the link's {where!r} is not allowed: {first['msg']}; copy the link again"
+        ) from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

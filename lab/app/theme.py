@@ -1,0 +1,22 @@
+"""How the pages look: fonts of the machine, the house's colours, room on narrow screens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+CSS = """
+.gradio-container {max-width: 1500px !important; margin: 0 auto;}
+.lead {font-size: 1.02rem; margin-bottom: .25rem;}
+.numbers table {width: 100%;} .numbers td:last-child {font-variant-numeric: tabular-nums;}
+.fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
+footer {display: none !important;}
+"""
+
+
+def theme() -> Any:
+    """Return a theme whose fonts are the machine's own, so that the page asks nothing of the outside."""
+    sans = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "sans-serif"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=sans, font_mono=mono)

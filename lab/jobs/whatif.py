@@ -1,0 +1,92 @@
+"""What if this layer's input were rounded: bits, format, who shares a scale, and where the range is cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from lab.errors import InputError
+from lab.jobs.contract import Context, Result
+from lab.jobs.look import LookSettings
+from lab.jobs.look import run as look
+
+if TYPE_CHECKING:
+    from quant.formats.grids import Grid
+    from quant.observation import Observation
+    from quant.observation.whatif import WhatIf
+
+Format = Literal["int", "int asymmetric", "float", "log"]
+MANTISSA = {3: 0, 4: 1, 5: 2, 6: 2, 7: 3, 8: 3}
+"""Mantissa bits of the small float of each size: E2M0, E2M1, E2M2, E3M2, E3M3, E4M3."""
+
+
+class WhatIfSettings(LookSettings):
+    """One layer's input and one way of rounding it (*simulated*)."""
+
+    layer: str = Field("", description="layer name; empty: the one with the largest magnitude")
+    format: Format = Field("int", description="which numbers exist: int, int asymmetric, float or log")
+    bits: int = Field(4, ge=3, le=8, description="bits of a code")
+    shared: Literal["tensor", "channel"] = Field("tensor", description="who shares a scale")
+    clip: float = Field(1.0, ge=0.05, le=1, description="share of the seen range that the grid covers")
+
+
+class WhatIfResult(Result):
+    """Errors of rounding, over everything seen."""
+
+    layer: str
+    grid: str
+    mse: float
+    sqnr_db: float
+    clipped: float
+    zeroed: float
+    levels: int
+
+
+def grid_of(format: str, bits: int) -> Grid:
+    """Return the grid of a format and a number of bits."""
+    from quant.formats.grids import FloatGrid, IntGrid, LogGrid
+
+    if format == "float":
+        mantissa = MANTISSA[bits]
+        return FloatGrid(exponent=bits - 1 - mantissa, mantissa=mantissa)
+    if format == "log":
+        return LogGrid(bits=bits)
+    return IntGrid(bits=bits, mode="asymmetric" if format == "int asymmetric" else "symmetric")
+
+
+def layer_of(seen: Observation, layer: str) -> str:
+    """Return a layer's name; the one with the largest magnitude if it is empty.
+
+    Raises
+    ------
+    InputError
+        There is no such layer; names the nearest.
+    """
+    if not layer:
+        return seen.layer_table("absmax")[0]["layer"]
+    if layer not in seen.inputs:
+        import difflib
+
+        close = difflib.get_close_matches(layer, list(seen.inputs), 1, 0.0)
+        raise InputError(f"layer {layer!r} is not in this model; nearest name: {close[0]!r}")
+    return layer
+
+
+def measure(seen: Observation, settings: WhatIfSettings) -> tuple[str, WhatIf]:
+    """Say what rounding would do to a layer that was looked at; a few milliseconds."""
+    from quant.observation.whatif import what_if
+
+    layer = layer_of(seen, settings.layer)
+    grid = grid_of(settings.format, settings.bits)
+    return layer, what_if(seen.inputs[layer], grid, settings.shared, settings.clip)
+
+
+def run(settings: WhatIfSettings, context: Context) -> WhatIfResult:
+    """Look at the model if nobody has yet, and measure."""
+    seen = look(LookSettings(**settings.model_dump(include=set(LookSettings.model_fields))), context)
+    layer, found = measure(seen, settings)
+    return WhatIfResult(
+        layer=layer, grid=grid_of(settings.format, settings.bits).label, mse=found.mse, sqnr_db=found.sqnr_db,
+        clipped=found.clipped, zeroed=found.zeroed, levels=len(found.levels),
+    )  # fmt: skip
