@@ -9,6 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_AR
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 STAMP := $(VENV)/.installed-for
 OUT ?= runs/demo
+# OpenMP's waiting threads rest soon, unless the user has chosen: two runs at once stay quick
+ifndef OMP_WAIT_POLICY
+export GOMP_SPINCOUNT ?= 3000
+endif
 TESTS ?= tests
 
 .PHONY: demo test test-gpu lint check install install-dev clean

@@ -87,8 +87,8 @@ def _before_condition(token: torch.Tensor) -> Callable[..., Any]:
 def measure(model: nn.Module, store: Any, samples: int, arms: tuple[str, ...]) -> list[dict[str, Any]]:
     """Signal over noise of prediction and final latent for every arm, dB."""
     import quant
-    from lab.compare.recipes import parse
     from lab.zoo.recordings import zoo_scheduler
+    from quant.recipes import parse
     from quant.recordings.sampling import Sampler
     from quant.sensitivity.probes import FinalSample, NoisePrediction
 

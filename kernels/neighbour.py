@@ -16,10 +16,8 @@ _PRIVATE = "kernels._neighbour_init"
 @lru_cache(maxsize=1)
 def find() -> Path | None:
     """Folder of the other distribution's package on the import path, or None."""
-    import kernels
-
     ours = Path(__file__).resolve().parent
-    for entry in kernels.__path__:
+    for entry in sys.modules[__package__].__path__:  # importing it would close a circle
         folder = Path(entry).resolve()
         if folder != ours and (folder / "__init__.py").is_file():
             return folder

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from quant import registry
+from quant import recipes, registry
 from quant.denoisers.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
 from quant.denoisers.inventory import LayerInfo, find_layers, model_bytes
 from quant.denoisers.macs import Example, count_macs, input_sizes
@@ -51,7 +51,8 @@ def plan(
     model : torch.nn.Module
         May lie on the meta device.
     recipe : str or config
-        A preset's name (`quant.list_presets()`) or a method's config object.
+        ``PRESET`` (`quant.list_presets()`), ``PRESET+field=value+...``, a preset's YAML file, or a method's
+        config object.
     include, exclude : wildcards
         Over layer names; an empty `include` means every layer.
     overrides : dict
@@ -73,7 +74,7 @@ def plan(
         Unknown preset, setting or pattern; model already quantized.
     """
     refuse_quantized(model)
-    name, chosen, config = registry.resolve(recipe)
+    name, chosen, config = recipes.resolve(recipe)
     formats = chosen.load().formats
     layers = find_layers(model)
     if not layers:
@@ -202,7 +203,7 @@ def quantize_(
     """
     start = time.perf_counter()
     check_whole("seed", seed, 0, MAX_SEED)
-    _, chosen, config = registry.resolve(recipe)
+    _, chosen, config = recipes.resolve(recipe)
     check(model, recipe, trajectories)
     planned = plan(
         model, recipe, include=include, exclude=exclude, overrides=overrides, example=example,
@@ -270,7 +271,7 @@ def check(model: nn.Module, recipe: Recipe, trajectories: Any = None) -> None:
     """
     refuse_quantized(model)
     _check_tensors(model)
-    needs = registry.resolve(recipe)[1].info.needs_calibration
+    needs = recipes.resolve(recipe)[1].info.needs_calibration
     if needs:
         refuse_autoencoder(model)
     if trajectories is not None:

@@ -167,7 +167,7 @@ def get_preset(name: str) -> Preset:
     if name not in files:
         close = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(files)}")
+        raise InputError(f"unknown preset {name!r}; {hint}see: brainlab list presets")
     owner, path = files[name]
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     return Preset(name, owner, data["title"], data["policy"], data.get("config", {}))
@@ -186,19 +186,6 @@ def _preset_from(path: Path) -> Preset:
         raise InputError(
             f"{path} is not a preset ({reason}): it needs title, policy, method, config"
         ) from None
-
-
-def resolve(recipe: str | BaseModel) -> tuple[str, Method, BaseModel]:
-    """Recipe name, method and validated config of a preset name or a config object."""
-    if isinstance(recipe, str):
-        preset = get_preset(recipe)
-        chosen = get_method(preset.method)
-        return preset.name, chosen, validate(chosen, preset.config)
-    for name in NAMES:
-        chosen = get_method(name)
-        if type(recipe) is chosen.config:
-            return name, chosen, recipe
-    raise InputError(f"a recipe is a preset name or a method's config, got {type(recipe).__name__}")
 
 
 def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:

@@ -223,7 +223,7 @@ TABLE: dict[str, Row] = {
     "strength out of range": Row(reconstruct("--strength", "1.5"), ("strength: 1.5", "at most 1")),
     "strength NaN": Row(option("--set", "strength=.nan"), ("strength: nan",)),
     "no steps": Row(reconstruct("--steps", "0"), ("steps: 0", "at least 1")),
-    "no samples": Row(reconstruct("--n-samples", "0"), ("n_samples: 0", "at least 1")),
+    "no samples": Row(reconstruct("--n-samples", "0"), ("n-samples: 0", "at least 1")),
     "width and heads do not fit": Row(option("--set", "brain.model.width=97"), ("97", "multiple of heads")),
     "device unknown": Row(reconstruct("--device", "gpu"), ("'gpu'", "one of auto, cpu, cuda")),
     "settings file broken": Row(config_file("seed: [1\n"), ("settings.yaml", "not YAML or JSON at line")),
@@ -392,6 +392,6 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, capsys: Capture) -
         assert run([*command, "--out", str(folder)]) == 0
     capsys.readouterr()
     assert run(["brain", "evaluate", str(out), "--compare", str(tmp_path / "whole")]) == 0
-    assert capsys.readouterr().out == "equal\n"
+    assert capsys.readouterr().out.startswith("equal\n")
     assert not [f for f in out.rglob("*") if ".part" in f.name]
     shutil.rmtree(out)

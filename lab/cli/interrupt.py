@@ -23,13 +23,16 @@ GRACE_SECONDS = 0.7
 
 
 @contextmanager
-def prompt_stop(grace: float = GRACE_SECONDS) -> Iterator[None]:
+def prompt_stop(stop: threading.Event, grace: float = GRACE_SECONDS) -> Iterator[None]:
     """End the process at most ``grace`` seconds after SIGINT or SIGTERM, with exit code 130 (`STOPPED_CODE`).
 
     Parameters
     ----------
+    stop : threading.Event
+        Of the job's context: set at once, so that its other threads hear of it; the main thread gets
+        `lab.jobs.contract.Cancelled` where it stands.
     grace : float
-        Seconds left to the main thread for raising KeyboardInterrupt and closing its files.
+        Seconds left to the main thread for closing its files.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals belong to the main thread; a caller elsewhere has its own way to stop
@@ -38,7 +41,16 @@ def prompt_stop(grace: float = GRACE_SECONDS) -> Iterator[None]:
     sender.setblocking(False)
     left = threading.Event()
     before_wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    before_term = signal.signal(signal.SIGTERM, _interrupt)
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        if "lab.jobs.contract" not in sys.modules:  # no job has begun
+            raise KeyboardInterrupt
+        from lab.jobs.contract import Cancelled
+
+        raise Cancelled(STOPPED)
+
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGTERM, signal.SIGINT)}
     watcher = threading.Thread(target=_watch, args=(receiver, left, grace), daemon=True, name="prompt-stop")
     watcher.start()
     try:
@@ -46,14 +58,11 @@ def prompt_stop(grace: float = GRACE_SECONDS) -> Iterator[None]:
     finally:
         left.set()
         signal.set_wakeup_fd(before_wakeup)
-        signal.signal(signal.SIGTERM, before_term)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         sender.close()
         watcher.join(timeout=1)
         receiver.close()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _watch(receiver: socket.socket, left: threading.Event, grace: float) -> None:

@@ -1,55 +1,48 @@
-"""Results on stdout: a table for a person, JSON for a program."""
+"""Results on stdout: tables for a person, with what was written and what to do next; JSON for a program."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.files import plain
 
+if TYPE_CHECKING:
+    from lab.jobs.contract import Result, Table
 
-def emit_json(content: Any) -> None:
-    """Print JSON, keys in the order given."""
-    sys.stdout.write(json.dumps(content, indent=2, default=plain) + "\n")
-
-
-def emit_line(text: str) -> None:
-    """Print one line."""
-    sys.stdout.write(text + "\n")
+WIDTH = 100
+"""Columns of a table where nobody says how wide the terminal is."""
 
 
-def emit_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, columns: Sequence[str] | None = None) -> None:
-    """Print records: a table with one row each, or JSON.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Records with the same keys.
-    as_json : bool
-        JSON shows every key, the table only ``columns``.
-    columns : sequence of str, optional
-        Keys in the order of the table; default all of the first record.
-    """
+def emit(result: Result, as_json: bool) -> None:
+    """Print a job's result: its tables, its files and a next step; or all of it as JSON, keys as they are."""
     if as_json:
-        emit_json(list(rows))
+        sys.stdout.write(json.dumps(result.plain(), indent=2, default=plain) + "\n")
         return
-    if not rows:
-        emit_line("(none)")
-        return
-    names = list(columns or rows[0])
-    _table(names, [[word(row.get(name)) for name in names] for row in rows])
+    for number, table in enumerate(result.tables()):
+        sys.stdout.write("\n" if number and table.kind != "lines" else "")
+        _emit(table)
+    for what, path in result.files().items():
+        sys.stdout.write(f"{what}: {path}\n" if path else "")
+    if step := result.next_step():
+        sys.stdout.write(f"next: {step}\n")
 
 
-def emit_record(record: Mapping[str, Any], as_json: bool) -> None:
-    """Print one record: name and value a line, or JSON."""
-    if as_json:
-        emit_json(dict(record))
-        return
-    width = max((len(key) for key in record), default=0)
-    for key, value in record.items():
-        emit_line(f"{key.ljust(width)}  {word(value)}")
+def _emit(table: Table) -> None:
+    if table.kind == "lines":
+        for row in table.rows:
+            sys.stdout.write(f"{row['text'].rstrip()}\n")
+    elif not table.rows:
+        sys.stdout.write("(none)\n")
+    elif table.kind == "record":
+        width = max(len(str(row["name"])) for row in table.rows)
+        for row in table.rows:
+            sys.stdout.write(f"{str(row['name']).ljust(width)}  {word(row['value'])}\n")
+    else:
+        names = list(table.columns or table.rows[0])
+        _table(names, [[word(row.get(name)) for name in names] for row in table.rows])
 
 
 def word(value: Any) -> str:
@@ -72,13 +65,13 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(names):
+        # what stands first is a name, to be copied whole
+        table.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
-    # A pipe has no width: do not fold what the next program reads.
     console = Console(
-        file=sys.stdout, width=None if sys.stdout.isatty() else 1_000, markup=False, highlight=False
+        file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False
     )
     with console.capture() as capture:
         console.print(table)

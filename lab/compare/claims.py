@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lab.compare.recipes import Recipe
 from lab.runs.steps import StepCache
+from quant.recipes import Recipe
 
 
 class Claims:

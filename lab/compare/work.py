@@ -17,10 +17,11 @@ from lab.compare.claims import Claims
 from lab.compare.cost import costs, full_costs
 from lab.compare.measuring import Part, Reference, measure, null_part, reference
 from lab.compare.memory import PeakMemory
-from lab.compare.recipes import FULL, OTHER_SEED, Recipe
+from lab.compare.recipes import FULL, OTHER_SEED
 from lab.errors import one_line
 from lab.progress import Progress
 from lab.runs.folder import Run, config_hash
+from quant.recipes import Recipe
 
 FINE = 1000
 """Progress counts thousandths of a part, so that one long calibration moves the bar as well."""
@@ -109,7 +110,7 @@ class Work:
             seconds = time.perf_counter() - began
         taken = {
             "method": recipe.method,
-            "policy": quant.get_preset(recipe.preset).policy,
+            "policy": recipe.policy,
             "calibrate_seconds": seconds,
             "calibrate_peak_bytes": memory.bytes,
             "calibrate_peak_how": memory.how,

@@ -107,7 +107,7 @@ def bench_svdquant(
         raise InputError(f"unknown size {size!r}; known: {', '.join(SIZES)}")
     if not 0 < fraction <= 1:
         raise InputError(f"fraction is {fraction:g}; give a share of the layers above 0 and up to 1")
-    _, method, found = quant.registry.resolve(recipe)
+    _, method, found = quant.recipes.resolve(recipe)
     config: Any = found
     if method.name != "svdquant":
         raise InputError(f"{recipe} is a recipe of {method.name}; this times svdquant's, as svdquant-w4a4")

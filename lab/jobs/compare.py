@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
+from lab.jobs.contract import Context
+from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ FAILED = 1
 
 def compare(
     model: str,
-    recipes: str,
+    recipes: str | Sequence[str],
     out: Path,
     settings: Any = None,
     *,
@@ -73,7 +76,6 @@ def compare(
     from lab.compare.finish import ABOUT, finish
     from lab.compare.work import Work
     from lab.files import write_json
-    from lab.jobs.zoo import choose_device
     from lab.models.preflight import check_run_folder
     from lab.runs.folder import Run
 
@@ -104,8 +106,6 @@ def calibrator(choice: str | None, device: str) -> Calibrator | None:
     """
     import torch
 
-    from lab.jobs.zoo import choose_device
-
     if choice is None:
         return None
     if choice not in ("cpu", "cuda", MIXED):
@@ -135,7 +135,7 @@ def merge(folders: Sequence[Path], out: Path, publish: Path | None = None) -> di
     return finish(out, about, parts, gates, failed, publish)
 
 
-def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
+def in_processes(jobs: int, arguments: Sequence[str], out: Path, context: Context) -> list[Path]:
     """Run ``brainlab compare`` in several processes; each takes the next part that nobody has.
 
     Parameters
@@ -144,6 +144,8 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
         Processes; they share one device.
     arguments : sequence of str
         What follows ``brainlab compare``, without ``--out`` and ``--jobs``.
+    context : lab.jobs.contract.Context
+        Cancelling ends all of them.
 
     Returns
     -------
@@ -177,7 +179,10 @@ def in_processes(jobs: int, arguments: Sequence[str], out: Path) -> list[Path]:
             command = [sys.executable, "-m", "lab.cli.main", "compare", *words]
             running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
         try:
-            codes = [process.wait() for process in running]
+            while any(process.poll() is None for process in running):
+                context.check()
+                time.sleep(0.1)
+            codes = [process.returncode for process in running]
         except BaseException:
             for process in running:
                 process.terminate()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.decoding.settings import ReconstructConfig
+from lab.jobs import contract
+from lab.jobs.contract import Context, Table, setting
 from lab.jobs.reconstruct import reconstruct
-from lab.progress import Progress, silent
 
 SUBJECTS = ("sub-01", "sub-02", "sub-03", "sub-04")
 _COLUMNS = (
@@ -46,26 +47,58 @@ def demo_config(subject: str, out: Path) -> ReconstructConfig:
     )
 
 
-def demo(out: Path, progress: Progress = silent) -> dict[str, Any]:
+class Settings(contract.Settings):
+    """Decode the shipped simulated subjects.
+
+    Four simulated subjects, decoded end to end by one network that all of them share.
+    """
+
+    out: Path = setting(Path("runs/demo"), "folder for the runs", short="-o")
+
+
+class Result(contract.Result):
+    """A row for each subject; the first subject's page, and the one over all."""
+
+    table: list[dict[str, Any]]
+    report: str
+    group: str
+
+    def tables(self) -> list[Table]:
+        """Return the subjects' scores."""
+        return [Table(self.table)]
+
+    def files(self) -> dict[str, str]:
+        """Return both pages."""
+        return {"report": self.report, "group": self.group}
+
+    def next_step(self) -> str:
+        """Return how data of one's own are decoded."""
+        return "brainlab data list"
+
+
+def run(settings: Settings, context: Context) -> Result:
     """Make the small simulated subjects below ``out``, train on all of them, decode each, write the reports.
 
     Stopped, it goes on where it was. ``metrics.json`` below ``out`` holds every subject's scores, the seconds
-    and the peak memory of this call; the runs' own files hold nothing that differs between two calls.
+    and the peak memory of this call; the runs' other files hold nothing that differs between two calls.
 
-    Returns
-    -------
-    dict
-        ``table`` (a row a subject) and ``report``, the first subject's page; ``group`` is the page over all.
+    Raises
+    ------
+    InputError
+        The folder holds something else.
     """
     from lab.files import write_json
+    from lab.models.preflight import check_folder
     from lab.report import build_group_report
     from lab.runs.metrics import tidy
 
+    out = settings.out
+    check_folder(out)
     rows, pages, began = [], [], time.monotonic()
     scores: dict[str, Any] = {}
     for subject in SUBJECTS:
         found = reconstruct(
-            demo_config(subject, out), out / subject, progress, checkpoints=out / "checkpoints"
+            demo_config(subject, out), out / subject, context.progress, checkpoints=out / "checkpoints"
         )
         scores |= {f"{subject}.{k}": v for k, v in found.items() if isinstance(v, int | float)}
         rows.append({"simulated subject": subject, **{k: _short(found.get(k)) for k in _COLUMNS}})
@@ -73,7 +106,7 @@ def demo(out: Path, progress: Progress = silent) -> dict[str, Any]:
     group = build_group_report([out / s for s in SUBJECTS], out / "group.html")
     scores |= {"peak_memory_gb": peak_memory_gb(), "seconds_total": round(time.monotonic() - began, 1)}
     write_json(out / "metrics.json", tidy(scores))
-    return {"table": rows, "report": str(Path(pages[0]).resolve()), "group": str(group.resolve())}
+    return Result(table=rows, report=str(Path(pages[0]).resolve()), group=str(group.resolve()))
 
 
 def peak_memory_gb() -> float | None:

@@ -9,9 +9,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from lab.errors import EXTRA_OF
+from lab.jobs import contract
+from lab.jobs.contract import Context, Table
 
 OK, NOTE, BAD = "ok", "note", "bad"
 
@@ -27,23 +28,36 @@ _NATIVE = {
 }
 
 
-def examine() -> dict[str, Any]:
-    """Look at the machine.
+class Settings(contract.Settings):
+    """Show what this machine can do.
 
-    Returns
-    -------
-    dict
-        ``checks``: records of state (ok, note, bad), what, found, advice; ``recipes``: which low-bit products
-        run natively here and which are simulated; ``ready``: no check is bad.
+    Hardware, packages, disk, where things are kept, and which arithmetic is native or simulated here.
     """
-    checks = [_python(), _torch(), _memory(), _disk(Path.cwd())]
+
+
+class Result(contract.Result):
+    """Checks (state, what, found, advice) and which low-bit products run natively here."""
+
+    checks: list[dict[str, str]]
+    recipes: list[dict[str, str]]
+    ready: bool
+
+    def tables(self) -> list[Table]:
+        """Return the checks, then the arithmetic."""
+        return [Table(self.checks, ("state", "what", "found", "advice")), Table(self.recipes)]
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Look at the machine."""
+    context.check()
+    checks = [_python(), _torch(), _memory(), _disk(Path.cwd()), _cache()]
     capability, gpu = _gpu()
     checks += [gpu, _triton(capability is not None), *_extras(), _weights()]
-    return {
-        "checks": checks,
-        "recipes": [_path_of(name, capability) for name in _NATIVE],
-        "ready": all(check["state"] != BAD for check in checks),
-    }
+    return Result(
+        checks=checks,
+        recipes=[_path_of(name, capability) for name in _NATIVE],
+        ready=all(check["state"] != BAD for check in checks),
+    )
 
 
 def _check(state: str, what: str, found: str, advice: str = "") -> dict[str, str]:
@@ -82,6 +96,14 @@ def _disk(folder: Path) -> dict[str, str]:
         f"{free / 1e9:.1f} GB free here",
         "" if enough else "runs may fill the disk",
     )
+
+
+def _cache() -> dict[str, str]:
+    from lab.cache import VARIABLE, cache_folder
+
+    folder = cache_folder()
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return _check(OK, "cache", f"{folder}, {size:.1f} MB", f"recordings and datasets; {VARIABLE} moves it")
 
 
 def _gpu() -> tuple[tuple[int, int] | None, dict[str, str]]:

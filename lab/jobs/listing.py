@@ -9,30 +9,54 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.checks import known
+from lab.jobs.contract import Context, Table, line, setting
 
-#: The word that leaves a model in full precision, wherever a recipe is asked for.
-NO_RECIPE = "none"
 
+class Settings(contract.Settings):
+    """List methods, presets, models, datasets, kernels, settings.
 
-def listing(what: str, pattern: str = "*") -> list[dict[str, Any]]:
-    """List things of one kind whose name matches a shell-style pattern.
-
-    Parameters
-    ----------
-    what : str
-        ``methods``, ``presets``, ``models``, ``datasets``, ``kernels`` or ``settings``.
-    pattern : str
-        Such as ``*w4*``.
-
-    Returns
-    -------
-    list of dict
-        Records with at least ``name``.
+    Without a word: what can be listed. ``brainlab list methods NAME`` shows the method's card.
     """
-    from lab.jobs.checks import known
 
-    known("list", what, _LISTS, "brainlab list --help")
-    return [row for row in _LISTS[what]() if fnmatchcase(row["name"], pattern)]
+    what: str | None = setting(None, "methods, presets, models, datasets, kernels or settings", argument=True)
+    pattern: str = setting("*", "only names that match, such as '*w4*'", argument=True)
+
+
+class Result(contract.Result):
+    """Records with at least ``name``; of a single method its card too."""
+
+    rows: list[dict[str, Any]]
+    card: str = ""
+    columns: tuple[str, ...] = ()
+
+    def plain(self) -> Any:
+        """Return the rows, with the card if there is one."""
+        return [{**row, "card": self.card} for row in self.rows] if self.card else self.rows
+
+    def tables(self) -> list[Table]:
+        """Return the rows, or the card."""
+        if self.card:
+            return [line(self.card)]
+        return [Table(self.rows, self.columns)]
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """List things of one kind whose name matches a shell-style pattern."""
+    context.check()
+    if settings.what is None:
+        return Result(rows=[{"name": name, "see": f"brainlab list {name}"} for name in _LISTS])
+    known("list", settings.what, _LISTS, "brainlab list")
+    rows = [row for row in _LISTS[settings.what]() if fnmatchcase(row["name"], settings.pattern)]
+    one = settings.what == "methods" and len(rows) == 1 and settings.pattern != "*"
+    card = _card(rows[0]["name"]) if one else ""
+    return Result(rows=rows, card=card, columns=_COLUMNS.get(settings.what, ()))
+
+
+def _card(method: str) -> str:
+    file = _home("quant") / "methods" / method / "CARD.md"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def preset_names() -> list[str]:
@@ -75,9 +99,10 @@ def models() -> list[dict[str, Any]]:
 
 def datasets() -> list[dict[str, Any]]:
     """All datasets."""
-    from lab.jobs.data import list_all
+    from brainit import datasets as found
 
-    return [{key: row[key] for key in ("name", "simulated", "size", "title")} for row in list_all()]
+    rows = (found.describe(name) for name in found.list_datasets())
+    return [{key: row[key] for key in ("name", "simulated", "size", "title")} for row in rows]
 
 
 def kernels() -> list[dict[str, Any]]:
@@ -101,6 +126,8 @@ def settings() -> list[dict[str, Any]]:
     return describe_settings(ReconstructConfig)
 
 
+_COLUMNS = {"methods": ("name", "bits", "needs_calibration", "needs_gradients", "native")}
+"""What a person sees of a list where there is more."""
 _LISTS = {
     "methods": methods,
     "presets": presets,

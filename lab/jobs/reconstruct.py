@@ -97,7 +97,7 @@ def reconstruct(
 
 def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progress: Progress) -> Any:
     """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
-    from lab.jobs.zoo import choose_device
+    from lab.models.devices import choose_device
 
     device = choose_device(config.device)
     return fit(
@@ -117,7 +117,7 @@ def _pictures(
     from lab.decoding import drawing as brain_draw
     from lab.decoding import scores as brain_scores
     from lab.decoding import structure as brain_structure
-    from lab.jobs.zoo import choose_device
+    from lab.models.devices import choose_device
 
     train, test = (data.subject.part(s).mean_over_repeats() for s in ("train", "test"))
     truth = test.images()

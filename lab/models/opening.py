@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import re
+import socket
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from lab.errors import InputError, MissingDataError, one_line
+from lab.models.architecture import model_class, read_json
+from lab.models.single_file import from_file
+from lab.models.weights import refuse_quantized_folder, stored_dtype, weight_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +47,6 @@ def open_model(name: str, part: str | None = None, config: Path | None = None) -
         If a file is not there, or a hub model is neither here nor can be fetched.
     """
     from lab import zoo
-    from lab.models.single_file import from_file
 
     path = _existing(name)
     if path is not None and not path.is_dir():
@@ -49,7 +54,9 @@ def open_model(name: str, part: str | None = None, config: Path | None = None) -
             raise InputError(f"--part {part} picks from a pipeline; {name} is a single file")
         return from_file(path, config)
     if config is not None:
-        raise InputError(f"--config belongs to a single safetensors file, {name!r} is none: leave it away")
+        raise InputError(
+            f"--architecture belongs to a single safetensors file, {name!r} is none: leave it away"
+        )
     if path is not None:
         return _from_folder(path, part)
     if _HUB_NAME.fullmatch(name):
@@ -68,7 +75,6 @@ def model_files(name: str, part: str | None = None, config: Path | None = None) 
         As `open_model`, as far as the files' names tell.
     """
     from lab import zoo
-    from lab.models.weights import weight_files
 
     path = _existing(name)
     if path is None:
@@ -109,7 +115,6 @@ def _existing(name: str) -> Path | None:
 
 
 def _from_folder(folder: Path, part: str | None) -> nn.Module:
-    from lab.models.weights import stored_dtype, weight_files
 
     folder = _model_folder(folder, part)
     return _read(str(folder), None, local=True, dtype=stored_dtype(weight_files(folder)))
@@ -117,8 +122,6 @@ def _from_folder(folder: Path, part: str | None) -> nn.Module:
 
 def _model_folder(folder: Path, part: str | None) -> Path:
     """Folder of the model itself: a pipeline's part, or the one given."""
-    from lab.models.weights import refuse_quantized_folder
-
     index = folder / "model_index.json"
     if index.is_file():
         parts = [key for key, value in read_json(index).items() if isinstance(value, list)]
@@ -135,37 +138,43 @@ def _model_folder(folder: Path, part: str | None) -> Path:
     return folder
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file, with a one-line error."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({one_line(error)}): fetch it again") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path} holds a {type(data).__name__}, not the settings of a model")
-    return data
-
-
 def _from_hub(name: str, part: str | None) -> nn.Module:
     parts = (part,) if part else (*DENOISER_PARTS, None)
     problems = []
+    local = not hub_answers()
     for candidate in parts:
         try:
-            model = _read(name, candidate, local=False)
+            model = _read(name, candidate, local=local)
             return model.to(dtype) if (dtype := _fetched_dtype(name, candidate)) else model
         except InputError as error:
             problems.append(str(error))
+    why = "the hub cannot be reached and the cache does not hold it" if local else problems[-1]
     raise MissingDataError(
-        f"hub model {name!r} could not be read or fetched ({problems[-1]}); offline, give a local folder or "
+        f"hub model {name!r} could not be read or fetched ({why}); offline, give a local folder or "
         "a safetensors file"
     )
+
+
+def hub_answers(seconds: float = 3.0) -> bool:
+    """Whether the hub can be reached; through a proxy only trying would tell, so the answer is yes."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    if address.scheme in getproxies():
+        return True
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def _fetched_dtype(name: str, part: str | None) -> Any:
     """Dtype of what was fetched from the hub, by its files in the cache; None if they are not found."""
     from huggingface_hub import try_to_load_from_cache
-
-    from lab.models.weights import stored_dtype, weight_files
 
     config = try_to_load_from_cache(name, f"{part}/config.json" if part else "config.json")
     return stored_dtype(weight_files(Path(config).parent)) if isinstance(config, str) else None
@@ -178,8 +187,10 @@ def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.M
 
     where = {"subfolder": part, "local_files_only": local}
     options = {} if dtype is None else {"torch_dtype": dtype}
-    loud = diffusers.logging.get_verbosity()
+    loud, hub = diffusers.logging.get_verbosity(), logging.getLogger("huggingface_hub")
+    level = hub.level
     diffusers.logging.set_verbosity_error()  # what it would warn of is an error here
+    hub.setLevel(logging.ERROR)  # one line a retry says nothing more than the error at the end
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of diffusers, about its own use of the hub's client
@@ -195,6 +206,7 @@ def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.M
         raise InputError(f"{source}: cannot be read as a diffusers model: {one_line(error)[:200]}") from None
     finally:
         diffusers.logging.set_verbosity(loud)
+        hub.setLevel(level)
     for what in ("missing_keys", "mismatched_keys"):
         if info.get(what):
             first = next(iter(info[what]))
@@ -203,13 +215,3 @@ def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.M
                 f"the first is {first if isinstance(first, str) else first[0]!r}): fetch the model again"
             )
     return model.eval()
-
-
-def model_class(name: object, source: object) -> Any:
-    """Class of diffusers by the name in a config; only diffusers' own models are ever built."""
-    import diffusers
-
-    found = getattr(diffusers, name, None) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, diffusers.ModelMixin)):
-        raise InputError(f"{source}: {name!r} is no model class of diffusers {diffusers.__version__}")
-    return found

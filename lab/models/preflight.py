@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError, MissingDataError
+from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
     import quant
+
+
+def need(*packages: str) -> None:
+    """Refuse to begin without packages that are only imported at the end.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The first that is not installed, by name; the command line says how to get it.
+    """
+    for name in packages:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def check_recording(model: str, folder: Path | None) -> quant.Trajectories | None:
@@ -126,3 +141,16 @@ def _check_parents(out: Path) -> None:
     above = next((p for p in out.absolute().parents if p.exists()), None)
     if above is not None and not above.is_dir():
         raise InputError(f"--out {out}: {above} is a file, no folder; choose another --out")
+
+
+def open_recording(
+    model: str, folder: Path | None = None, device: Any = "cpu", progress: Progress = silent
+) -> quant.Trajectories:
+    """Open the recording in a folder, or record a shipped denoiser (once; it is kept in the user's cache)."""
+    import quant
+
+    if folder is not None:
+        return quant.Trajectories.open(folder)
+    from lab.zoo.recordings import zoo_recording
+
+    return zoo_recording(model, device=device, progress=progress)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError, MissingDataError, one_line
+from lab.models.architecture import model_class, read_json
+from lab.models.weights import FLOATS, refuse_codes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,8 +34,6 @@ def from_file(path: Path, config: Path | None) -> nn.Module:
     """
     from safetensors import SafetensorError, safe_open
 
-    from lab.models.weights import refuse_codes
-
     if not path.is_file():
         raise MissingDataError(f"no such model file: {path}")
     if path.suffix != ".safetensors":
@@ -58,8 +58,6 @@ def from_file(path: Path, config: Path | None) -> nn.Module:
 
 def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> tuple[str, dict[str, Any]]:
     """Class name and settings."""
-    from lab.models.opening import read_json
-
     if config is not None:
         source = config / "config.json" if config.is_dir() else config
         if not source.is_file():
@@ -70,13 +68,13 @@ def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> 
         try:
             settings = json.loads(metadata["config"])
         except ValueError:
-            raise InputError(f"{where} has a config that is not JSON: give --config FILE") from None
+            raise InputError(f"{where} has a config that is not JSON: give --architecture FILE") from None
     else:
         raise InputError(
-            f"{path} does not say its architecture: give --config with its diffusers config.json"
+            f"{path} does not say its architecture: give --architecture with its diffusers config.json"
         )
     if not isinstance(settings, dict):
-        raise InputError(f"{where} holds no settings of a model: give --config FILE")
+        raise InputError(f"{where} holds no settings of a model: give --architecture FILE")
     kind = settings.get("_class_name") or metadata.get("class") or metadata.get("model_class")
     if not isinstance(kind, str):
         raise InputError(f"{where} names no class (_class_name): give a diffusers config.json")
@@ -86,8 +84,6 @@ def _architecture(path: Path, metadata: dict[str, str], config: Path | None) -> 
 def _blank(path: Path, kind: str, settings: dict[str, Any]) -> nn.Module:
     """Build the architecture without values."""
     from accelerate import init_empty_weights
-
-    from lab.models.opening import model_class
 
     found = model_class(kind, path)
     known = set(found._get_init_keys(found)) - {"self"}
@@ -121,8 +117,6 @@ def _check(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> 
 
 def _check_kinds(path: Path, model: nn.Module, dtypes: dict[str, str]) -> None:
     """Refuse whole numbers where the model has weights."""
-    from lab.models.weights import FLOATS
-
     for name, _ in model.named_parameters():
         if dtypes.get(name, "F32") not in FLOATS:
             raise InputError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError, one_line
+from lab.models.architecture import read_json
 from lab.runs.folder import config_hash
 from lab.runs.steps import digest
 
@@ -29,8 +30,6 @@ def weight_files(folder: Path) -> list[Path]:
     InputError
         There are none, and the message says what there is; or a shard is not there.
     """
-    from lab.models.opening import read_json
-
     index = folder / f"{NAME}.safetensors.index.json"
     if (folder / f"{NAME}.safetensors").is_file():
         return [folder / f"{NAME}.safetensors"]
@@ -47,7 +46,7 @@ def weight_files(folder: Path) -> list[Path]:
     if variants:
         raise InputError(
             f"{folder} has no {NAME}.safetensors, only {', '.join(variants)[:200]}: give one of these files "
-            f"as the model, with --config {folder}"
+            f"as the model, with --architecture {folder}"
         )
     pickled = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"})
     if pickled:

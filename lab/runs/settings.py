@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from lab.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+MADE_FROM = "made_from"
+"""Section of a run's config.yaml for hashes of what it was made from, which are not settings."""
 
 
 def resolve(
@@ -19,6 +21,7 @@ def resolve(
     file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     sets: Iterable[str] = (),
+    spelled: Mapping[str, str] | None = None,
 ) -> Model:
     """Merge settings and check them: defaults, then ``file``, then ``flags``, then ``sets``.
 
@@ -32,6 +35,8 @@ def resolve(
         Values given on the command line; None means not given.
     sets : iterable of str
         ``name=value`` pairs; dots reach into sections, values are read as YAML.
+    spelled : mapping, optional
+        How the command line spells a setting that was given as a flag, for messages.
 
     Raises
     ------
@@ -39,13 +44,14 @@ def resolve(
         One line: the setting, its value, what is allowed.
     """
     content: dict[str, Any] = read_settings(file) if file else {}
+    content.pop(MADE_FROM, None)  # a run's own file may be given again
     content.update({name: value for name, value in (flags or {}).items() if value is not None})
     for pair in sets:
         _put(content, pair)
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InputError(explain_validation(model, error)) from None
+        raise InputError(explain_validation(model, error, spelled or {})) from None
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -86,12 +92,15 @@ def describe_settings(
         Keys ``name``, ``default``, ``allowed``, ``help``; sections come as dotted names.
     """
     rows: list[dict[str, Any]] = []
+    properties = model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
-        default = getattr(start, name) if start else field.get_default(call_default_factory=True)
+        default = getattr(start, name) if start else None
+        if start is None and not field.is_required():
+            default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
             rows += describe_settings(type(default), f"{prefix}{name}.", default)
             continue
-        schema = model.model_json_schema()["properties"][name]
+        schema = properties[name]
         rows.append(
             {
                 "name": f"{prefix}{name}",
@@ -103,7 +112,9 @@ def describe_settings(
     return rows
 
 
-def explain_validation(model: type[BaseModel], error: ValidationError) -> str:
+def explain_validation(
+    model: type[BaseModel], error: ValidationError, spelled: Mapping[str, str] | None = None
+) -> str:
     """Turn pydantic's first complaint into one line: setting, value, what is allowed, what to do."""
     first = error.errors(include_url=False)[0]
     names = [str(part) for part in first["loc"]]
@@ -118,6 +129,10 @@ def explain_validation(model: type[BaseModel], error: ValidationError) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(rows)}"
         return f"unknown setting {name!r}; {hint}"
     allowed = rows[name]["allowed"] if name in rows else ""
+    name = (spelled or {}).get(name, name)
+    if first["type"] == "missing":
+        what = "option" if name.startswith("--") else "argument" if name.isupper() else "setting"
+        return f"Missing {what} {name!r}; it must be given"
     if first["type"] == "model_type":
         return f"{name} is a section, not a value ({_short(first['input'])}); set {name}.NAME=VALUE instead"
     if first["type"] == "value_error":
@@ -173,6 +188,7 @@ _KIND = {
     "number": "a number",
     "string": "text",
     "boolean": "true or false",
+    "array": "a list",
     "object": "a section of name: value",
 }
 

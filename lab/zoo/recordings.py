@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lab import zoo
+from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.progress import Progress, silent
 from lab.runs.lock import FolderLock
@@ -21,7 +22,6 @@ from lab.runs.lock import FolderLock
 if TYPE_CHECKING:
     import quant
 
-HOME = Path("runs/recordings")
 _ORDER_SEED = 20
 
 
@@ -50,8 +50,8 @@ def zoo_recording(
     model : str
         "unet-64" or "dit-64".
     folder : Path, optional
-        Default ``runs/recordings/MODEL-HASH``; the hash is over settings, weights and stimuli. A recording
-        that was stopped goes on.
+        Default ``recordings/MODEL-HASH`` in the cache (`lab.cache`); the hash is over settings, weights and
+        stimuli. A recording that was stopped goes on.
     n : int
         Samples: half of their keys are for calibrating, 30 % for distilling, 20 % for evaluating.
     steps, guidance, seed
@@ -73,7 +73,7 @@ def zoo_recording(
     null, shared = _null(model), folder is None
     if folder is None:
         settings = {"n": n, "steps": steps, "guidance": guidance, "seed": seed}
-        folder = HOME / f"{model}-{fingerprint(model, settings)}"
+        folder = cache_folder("recordings", f"{model}-{fingerprint(model, settings)}")
         if (done := _finished(folder)) is not None:  # tokens made on another device differ in the last digit
             return done
     rows = order(stop=n)

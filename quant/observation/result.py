@@ -100,7 +100,7 @@ class Observation:
         InputError
             The layer was not looked at, or its channels are not its weight's (grouped convolutions).
         """
-        from quant.observation.run import nearest
+        from quant.observation.names import nearest
         from quant.observation.transforms import smooth
 
         if layer not in self.inputs or layer not in self.weights:
@@ -125,7 +125,7 @@ class Observation:
         """
         from quant.observation.store import load
 
-        return load(folder)
+        return cls(*load(folder))
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from quant.layers.attention import Watcher, find_attention
 from quant.layers.install import refuse_quantized
 from quant.observation.attention import AttentionObserver
 from quant.observation.inputs import InputObserver
+from quant.observation.names import nearest
 from quant.observation.result import Observation
 from quant.observation.stats import OUTLIER_RULE
 from quant.observation.weights import weight_stats
@@ -211,19 +211,6 @@ def select_layers(
                 f"names: {', '.join(close)}"
             )
     return chosen
-
-
-def nearest(pattern: str, names: Sequence[str], most: int) -> list[str]:
-    """Return names with a part (as many components as the pattern has) that is most like a pattern."""
-    core = pattern.replace("*", "").strip(".")
-    size = core.count(".") + 1
-
-    def likeness(name: str) -> float:
-        parts = name.split(".")
-        windows = {".".join(parts[i : i + size]) for i in range(max(1, len(parts) - size + 1))}
-        return max(difflib.SequenceMatcher(None, core, window).ratio() for window in windows)
-
-    return sorted(names, key=likeness, reverse=True)[:most]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -18,16 +18,20 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from quant.errors import MissingDataError
 from quant.observation import bins
-from quant.observation.result import Observation
 from quant.observation.stats import CHANNEL_FIELDS, AttentionStats, TensorStats, WeightStats
 
+if TYPE_CHECKING:
+    from quant.observation.result import Observation
+
 FORMAT = 1
+Pieces = tuple[dict[str, Any], dict[Any, TensorStats], dict[str, WeightStats], dict[str, AttentionStats]]
+"""What an observation is made of: settings, inputs, weights, attention."""
 _ARRAYS = ("histogram", "channel_histogram", "threshold", "position_low", "position_high", "surface")
 _HEADS = ("mass", "head_mass", "leading", "rest")
 
@@ -74,8 +78,8 @@ def save(observation: Observation, folder: str | Path) -> Path:
     return folder
 
 
-def load(folder: str | Path) -> Observation:
-    """Read an observation.
+def load(folder: str | Path) -> Pieces:
+    """Read the pieces of an observation.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def load(folder: str | Path) -> Observation:
         ) from None
 
 
-def _rebuild(described: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Observation:
+def _rebuild(described: dict[str, Any], arrays: dict[str, np.ndarray], folder: Path) -> Pieces:
     import pyarrow.parquet as pq
 
     table = {
@@ -129,7 +133,7 @@ def _rebuild(described: dict[str, Any], arrays: dict[str, np.ndarray], folder: P
         entry["timesteps"] = np.asarray(entry["timesteps"], np.float64)
         mine = {name: arrays[f"attention.{i}.{name}"] for name in _HEADS}
         heads[entry["module"]] = AttentionStats(**entry, **mine)
-    return Observation(described["settings"], inputs, weights, heads)
+    return described["settings"], inputs, weights, heads
 
 
 def _channel_columns(index: int, stats: TensorStats) -> dict[str, Any]:

@@ -31,8 +31,9 @@ from quant.errors import InputError
 from quant.layers.attention import Watcher, attention_watchers
 from quant.layers.install import quant_layers, refuse_quantized, restore_
 from quant.layers.quantized import QuantLayer
+from quant.recipes import resolve
 from quant.recordings.trajectories import Trajectories
-from quant.registry import resolve, validate
+from quant.registry import validate
 from quant.sensitivity.probes import NoisePrediction, Probe
 
 Side = Literal["both", "weight", "activation"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ COMMANDS = [
 USAGE = {
     "no such command": (["encode"], "No such command 'encode'"),
     "no such verb": (["data", "chek"], "Did you mean 'check'?"),
-    "no such option": (["brain", "reconstruct", "--sed", "1"], "No such option: --sed"),
+    "no such option": (["brain", "reconstruct", "--sed", "1"], "No such option"),
     "not a number": (["brain", "reconstruct", "--seed", "x"], "--seed"),
     "missing argument": (["data", "info"], "Missing argument"),
     "out of range": (["zoo", "sample", "unet-64", "--n", "0"], "--n"),
@@ -78,6 +79,33 @@ def test_usage_errors_are_one_line_and_exit_2(arguments: list[str], says: str, c
 def test_a_bare_noun_shows_its_help(arguments: list[str], capsys: Capture) -> None:
     assert run(arguments) == 0
     assert capsys.readouterr().out.startswith("Usage: brainlab")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "None")],
+    ids=str,
+)
+def test_waiting_threads_rest_unless_the_user_has_chosen(given: dict[str, str], found: str) -> None:
+    code = (
+        "import os, sys\nfrom lab.cli.main import run\n"
+        "class Torch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': print('loaded with', os.environ.get('GOMP_SPINCOUNT')); os._exit(0)\n"
+        "sys.stdout.reconfigure(line_buffering=True)\n"
+        "sys.meta_path.insert(0, Torch())\n"
+        "run(['doctor'])\n"
+    )
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    env = {key: value for key, value in os.environ.items() if key not in names} | given
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == f"loaded with {found}\n", result.stderr
+
+
+def test_make_sets_it_too(repo: Path) -> None:
+    assert "export GOMP_SPINCOUNT ?= 3000" in (repo / "Makefile").read_text()
 
 
 def test_version(capsys: Capture) -> None:
@@ -153,9 +181,15 @@ def test_compare_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ssim"] == 0.7
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "b")]) == 0
-    assert capsys.readouterr().out == "equal\n"
+    assert capsys.readouterr().out.splitlines()[0] == "equal"
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c")]) == 1
-    assert capsys.readouterr().out == "ssim: 0.7 != 0.6\n"
+    text = capsys.readouterr().out
+    assert "SSIM   quantized  0.700  0.600   -0.100" in text and "1 of 2 values differ" in text
+    assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["differences"] == ["ssim: 0.7 != 0.6"]
+    for verb in ("evaluate", "grid", "report"):
+        assert run(["brain", verb, str(tmp_path / "nowhere")]) == 4
+        assert f"no run folder at {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_no_error() -> None:
@@ -171,7 +205,7 @@ def test_report_of_one_run_and_of_several(tmp_path: Path, capsys: Capture) -> No
             json.dumps({"dataset": "digits69", "pixcorr": 0.8, "n_test": 10})
         )
     assert run(["brain", "report", str(tmp_path / "a")]) == 0
-    assert capsys.readouterr().out == f"report: {tmp_path / 'a' / 'report.html'}\n"
+    assert capsys.readouterr().out.splitlines()[0] == f"report: {tmp_path / 'a' / 'report.html'}"
     assert (tmp_path / "a" / "report.html").read_text().startswith("<!")
     assert (
         run(["brain", "report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "g.html")])

@@ -10,6 +10,7 @@ from brainit import datasets
 from brainit.datasets.simulated import config
 from lab.decoding.simulated import DESCRIPTION, FEATURES, ensure_simulated
 from lab.errors import explain
+from lab.jobs.contract import Context
 from lab.jobs.data import fetch
 from lab.zoo import stimuli
 
@@ -56,11 +57,13 @@ def test_circular_features_are_only_made_on_demand_and_said(tmp_path: Path) -> N
 def test_given_pictures_are_shown_and_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", images=rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8))
-    made = fetch("simulated", tmp_path / "a", stimuli=tmp_path / "mine.npz", seed=None)
-    about = json.loads((Path(made["root"]) / DESCRIPTION).read_text())
+    asked = fetch.Settings(name="simulated", root=tmp_path / "a", stimuli=tmp_path / "mine.npz")
+    made = fetch.run(asked, Context())
+    about = json.loads((Path(made.root) / DESCRIPTION).read_text())
     assert about["stimuli"] == "mine.npz"
     for other in ({"stimuli": "other.npz"}, {"preset": "large"}, {"seed": 3}, {"features": "encoder-64"}):
-        error = caught(fetch, "simulated", tmp_path / "a", **other)
+        changed = fetch.Settings(**{**dict(asked), "stimuli": None, **other})
+        error = caught(fetch.run, changed, Context())
         assert explain(error).code == 2 and next(iter(other)) in str(error)
 
 

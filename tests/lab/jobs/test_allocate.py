@@ -61,7 +61,7 @@ def test_budgets_are_kept_and_the_sum_is_never_worse_than_uniform(
         (["--recipe", "rtn-w4a8"], 2, "cannot be allocated: give a recipe of mixdq"),
         (["--bits", "7"], 2, "--bits 7: a budget is that of uniform bits among --choices"),
         (["--choices", "1,4", "--bits", "4"], 2, "numbers from 2 to 8, got 1"),
-        (["--metric", "ssim"], 2, "--metric 'ssim'"),
+        (["--metric", "ssim"], 2, "--metric: 'ssim' is not allowed; must be one of nmse, sqnr_db"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -37,7 +37,7 @@ def not_finite(tmp: Path) -> list[str]:
 def quantized_already(tmp: Path) -> list[str]:
     folder = saved(tmp)
     assert run(["quantize", str(folder), "--out", str(tmp / "first")]) == 0
-    return [str(tmp / "first" / "model.safetensors"), "--config", str(folder)]
+    return [str(tmp / "first" / "model.safetensors"), "--architecture", str(folder)]
 
 
 def no_recording(tmp: Path) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 import lab.report
 from lab.jobs import demo as job
+from lab.jobs.contract import Context
 
 
 def test_scores_seconds_and_peak_memory_are_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,8 +22,8 @@ def test_scores_seconds_and_peak_memory_are_recorded(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(job, "reconstruct", reconstruct)
     monkeypatch.setattr(lab.report, "build_group_report", lambda runs, page: page)
-    found = job.demo(tmp_path)
-    assert len(found["table"]) == 4 and len(folders) == 1  # one training serves all four
+    found = job.run(job.Settings(out=tmp_path), Context())
+    assert len(found.table) == 4 and len(folders) == 1  # one training serves all four
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["sub-03.pixcorr"] == 0.5 and "sub-03.recipe" not in metrics
     assert 0.05 < metrics["peak_memory_gb"] < 64 and metrics["seconds_total"] >= 0

@@ -32,7 +32,7 @@ def command(store: Path, out: Path, *more: str) -> list[str]:
 def test_writes_tables_figures_and_one_page(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.jobs.inspect._CLOSE_UPS", 1)  # drawing is what takes the time
+    monkeypatch.setattr("lab.jobs.models.inspect._CLOSE_UPS", 1)  # drawing is what takes the time
     out = tmp_path / "o"
     asked = command(store, out, "--layers", LAYERS, "--sort", "kurtosis", "--steps", "2")
     assert run([*asked, "--json"]) == 0
@@ -52,11 +52,11 @@ def test_writes_tables_figures_and_one_page(
     assert run(asked) == 0  # finished: nothing is drawn again
     text = capsys.readouterr().out
     assert text.splitlines()[0].split()[:4] == ["layer", "kind", "channels", "kurtosis"]
-    assert "index.html" in text.splitlines()[-1] and result["layers"][0]["layer"] in text.splitlines()[1]
+    assert "index.html" in text.splitlines()[-2] and result["layers"][0]["layer"] in text.splitlines()[1]
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.p*") if p.is_file()}
     # stopped while drawing: what was seen is not looked at again
     (out / "done.json").unlink()
-    monkeypatch.setattr("lab.jobs.inspect._draw", lambda *a: None)
+    monkeypatch.setattr("lab.jobs.models.inspect._draw", lambda *a: None)
     monkeypatch.setattr("quant.observation.observe", lambda *a, **k: pytest.fail("observed again"))
     assert run(asked) == 0
 
@@ -70,7 +70,7 @@ def test_a_finished_folder_that_lost_a_file_gets_it_again(
         drawn.append(out)
         (out / "index.html").write_text("page")
 
-    monkeypatch.setattr("lab.jobs.inspect._draw", draw)
+    monkeypatch.setattr("lab.jobs.models.inspect._draw", draw)
     out = tmp_path / "o"
     asked = command(store, out, "--layers", LAYERS, "--steps", "2")
     assert run(asked) == run(asked) == 0 and len(drawn) == 1
@@ -109,7 +109,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], list[str]], int, tuple[str, ...]]] =
     "no denoiser": (lambda s, t: ["inspect", "encoder-64", "--out", str(t / "o")], 2, ("encoder-64", "dit")),
     "pattern": (lambda s, t: command(s, t / "o", "--layers", "*atn2.to_q"), 2, ("atn2.to_q", "attn2.to_q")),
     "statistic": (lambda s, t: command(s, t / "o", "--sort", "kurtosys"), 2, ("'kurtosys'", "drift")),
-    "samples": (lambda s, t: command(s, t / "o", "--samples", "0"), 2, ("--samples 0", "1 to 1024")),
+    "samples": (lambda s, t: command(s, t / "o", "--samples", "0"), 2, ("--samples: 0", "at most 1024")),
     "device": (lambda s, t: command(s, t / "o", "--device", "tpu"), 2, ("'tpu'", "auto, cpu, cuda")),
     "other recording": (_other, 2, ("other", "unet-64's null condition")),
     "other shape": (_unconditional, 2, ("UNet2DModel", "8 x 16 x 16", "another model")),

@@ -12,8 +12,9 @@ from lab.decoding import data as brain_data
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.files import read_npz
+from lab.jobs.brain import tune
+from lab.jobs.contract import Context
 from lab.jobs.reconstruct import reconstruct
-from lab.jobs.tune import tune
 
 BRAIN: dict[str, Any] = {
     "model": {"width": 16, "heads": 2, "depth": 0},
@@ -65,11 +66,14 @@ def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, tmp_path: Pat
 
     checkpoints = tmp_path / "run" / "checkpoints" / "brainit"
     before = (checkpoints / "decoder.safetensors").stat().st_mtime_ns
-    rows = tune(settings, strengths=(0.5,), n_samples=(1, 2), every=1, checkpoints=checkpoints)
+    asked = tune.Settings(
+        **dict(settings), strengths=(0.5,), averaged=(1, 2), every=1, checkpoints=checkpoints
+    )
+    rows = tune.run(asked, Context()).rows
     assert (checkpoints / "decoder.safetensors").stat().st_mtime_ns == before  # not trained again
     assert [(r["tokens"], r["strength"], r["n_samples"]) for r in rows] == [
         ("ridge", 0.0, 0), ("structure", 0.0, 0), ("brainit", 0.5, 1), ("brainit", 0.5, 2),
     ]  # fmt: skip
     assert all(-1 <= row["pixcorr"] <= 1 for row in rows)
     with pytest.raises(InputError, match="posterior, brainit, blend"):
-        tune(settings.model_copy(update={"structure": "ridge"}))
+        tune.run(asked.model_copy(update={"structure": "ridge"}), Context())

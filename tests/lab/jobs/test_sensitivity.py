@@ -80,13 +80,16 @@ def test_table_is_sorted_and_continued(folder: Path, tmp_path: Path, capsys: Cap
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--mode", "off"], "--mode 'off': must be one of one-on, one-off"),
-        (["--metric", "psnr"], "--metric 'psnr': must be one of sqnr_db"),
+        (["--mode", "off"], "--mode: 'off' is not allowed; must be one of one-on, one-off"),
+        (["--metric", "psnr"], "--metric: 'psnr' is not allowed; must be one of sqnr_db"),
         (["--metric", "ssim"], "needs the scheduler of a shipped denoiser"),
-        (["--side", "left"], "--side 'left': must be one of"),
-        (["--bits", "4,x"], "--bits '4,x': give whole numbers"),
+        (["--side", "left"], "--side: 'left' is not allowed; must be one of"),
+        (["--bits", "4,x"], "--bits: '4,x': give whole numbers"),
         (["--bits", "1"], "weight_bits = 1"),
-        (["--samples", "0"], "--samples 0: must be 1 to 1000"),
+        (
+            ["--samples", "0"],
+            "--samples: 0 is not allowed; must be a whole number at least 1 and at most 1000",
+        ),
         (["--layers", "nothing.*"], "matches none"),
         (["--recipe", "svdquant-w4a4", "--bits", "4"], "whose weight bits are not a setting"),
         (["--recipe", "rtn-w4a9"], "unknown preset 'rtn-w4a9'"),

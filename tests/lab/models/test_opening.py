@@ -70,7 +70,7 @@ def test_what_was_opened_from_a_file_quantizes_and_loads(
     folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     weights, out = folder / "diffusion_pytorch_model.safetensors", tmp_path / "q"
-    command = ["quantize", str(weights), "--config", str(folder), "--out", str(out), "--json"]
+    command = ["quantize", str(weights), "--architecture", str(folder), "--out", str(out), "--json"]
     assert run(command) == 0
     assert json.loads(capsys.readouterr().out)["model"] == str(weights)
     with torch.device("meta"):
@@ -106,7 +106,10 @@ def test_single_files_that_do_not_fit_are_one_line(folder: Path, tmp_path: Path,
         (written(weights, {**config, "down_block_types": ["Nothing"]}), "cannot be built from its config"),
         (written(weights, [1]), "holds no settings"),
         (lambda: [str(file), "--part", "unet"], "is a single file"),
-        (lambda: [str(folder), "--config", str(folder)], "--config belongs to a single safetensors file"),
+        (
+            lambda: [str(folder), "--architecture", str(folder)],
+            "--architecture belongs to a single safetensors file",
+        ),
     ):
         assert run(["plan", *arguments()]) == 2, says
         err = capsys.readouterr().err
@@ -117,7 +120,7 @@ def test_single_files_that_do_not_fit_are_one_line(folder: Path, tmp_path: Path,
     assert "truncated or not a safetensors file" in capsys.readouterr().err
     for arguments in (
         [str(tmp_path / "none.safetensors")],
-        [str(file), "--config", str(tmp_path / "no.json")],
+        [str(file), "--architecture", str(tmp_path / "no.json")],
     ):
         file.write_bytes(data)
         assert run(["plan", *arguments]) == 4

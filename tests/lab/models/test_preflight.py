@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import quant
 from lab.cli.main import run
 from lab.compare.bench import PanelSettings
-from lab.compare.recipes import parse
 from lab.errors import InputError
 from lab.models.preflight import check_recording, check_run_folder
 from lab.zoo import recordings
+from quant.recipes import parse
 
 RTN = ["--recipes", "rtn-w8a8", "--no-gates", "--device", "cpu", "--n", "4", "--seeds", "1"]
 
@@ -93,5 +94,5 @@ def test_settings_that_mean_nothing_are_refused(settings: dict, said: str) -> No
 
 
 def test_a_value_that_is_no_yaml_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'\[' is no value for weight_bits"):
+    with pytest.raises(quant.InputError, match=r"'\[' is no value for weight_bits"):
         parse("rtn-w8a8+weight_bits=[")

@@ -63,7 +63,7 @@ def test_what_is_no_plain_floating_point_is_refused(
 ) -> None:
     file = cast(folder, dtype, lambda t: t.ndim > 1)
     says = "not float16, bfloat16 or float32"
-    refused([str(file), "--config", str(folder)], says, capsys)
+    refused([str(file), "--architecture", str(folder)], says, capsys)
     refused([str(folder)], says, capsys)
 
 
@@ -71,9 +71,11 @@ def test_variants_pickles_and_missing_weights_are_one_line(folder: Path, capsys:
     variant = folder / "diffusion_pytorch_model.fp16.safetensors"
     (folder / NAME).rename(variant)
     refused(
-        [str(folder)], f"only {variant.name}: give one of these files as the model, with --config", capsys
+        [str(folder)],
+        f"only {variant.name}: give one of these files as the model, with --architecture",
+        capsys,
     )
-    assert run(["plan", str(variant), "--config", str(folder)]) == 0
+    assert run(["plan", str(variant), "--architecture", str(folder)]) == 0
     variant.rename(folder / "diffusion_pytorch_model.bin")
     refused([str(folder)], "only pickled weights (diffusion_pytorch_model.bin)", capsys)
     (folder / "diffusion_pytorch_model.bin").unlink()
@@ -106,7 +108,9 @@ def test_a_nunchaku_file_is_said_to_be(
 ) -> None:
     name = "to_q.weight" if metadata else "to_q.qweight"
     save_file({name: torch.zeros(2, 2, dtype=torch.int8)}, tmp_path / "n.safetensors", metadata=metadata)
-    refused([str(tmp_path / "n.safetensors"), "--config", str(folder)], "quantized model already", capsys)
+    refused(
+        [str(tmp_path / "n.safetensors"), "--architecture", str(folder)], "quantized model already", capsys
+    )
 
 
 def test_paths_that_are_not_there_never_ask_the_hub(

@@ -57,7 +57,7 @@ def test_two_at_once_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return real(denoiser, scheduler, conditions, path, **options)
 
     monkeypatch.setattr(quant, "record", slow)
-    monkeypatch.setattr(recordings, "HOME", tmp_path)
+    monkeypatch.setenv("BRAINLAB_CACHE", str(tmp_path))
     recordings.stimulus_tokens(torch.arange(2))  # imports are not what is tested
     zoo.load("dit-64")
     with ThreadPoolExecutor(2) as pool:

@@ -34,7 +34,7 @@ SHORT = {
 
 def recipe(method: str):
     """Return the method's first preset, with little work."""
-    _, chosen, config = quant.registry.resolve(PRESET[method])
+    _, chosen, config = quant.recipes.resolve(PRESET[method])
     return config.model_copy(update={k: v for k, v in SHORT.items() if k in chosen.config.model_fields})
 
 

@@ -32,7 +32,7 @@ SHORT = {
 
 def recipe(preset: str) -> Any:
     """Make the preset's config, with little work where it searches or trains."""
-    _, method, config = quant.registry.resolve(preset)
+    _, method, config = quant.recipes.resolve(preset)
     return config.model_copy(update={k: v for k, v in SHORT.items() if k in method.config.model_fields})
 
 

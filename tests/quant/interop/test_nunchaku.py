@@ -190,7 +190,7 @@ def test_what_the_method_makes_goes_through_a_file(tiny, tmp_path) -> None:
     model = tiny.build("pixart")
     rows = torch.randn(6, 7, 24, generator=torch.Generator().manual_seed(0))
     store = quant.record(model, FlowMatchEulerDiscreteScheduler(), rows, tmp_path / "s", n_steps=2)
-    config = quant.registry.resolve("svdquant-w4a4")[2].model_copy(
+    config = quant.recipes.resolve("svdquant-w4a4")[2].model_copy(
         update={"smooth_points": 3, "iterations": 2, "rows": 32, "samples": 2, "steps": 2}
     )
     shapes = {

@@ -10,7 +10,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
 
 import quant
-from quant.registry import get_method, get_preset, resolve, validate
+from quant.recipes import resolve
+from quant.registry import get_method, get_preset, validate
 
 METHODS = [name for name in quant.list_methods() if get_method(name).info.needs_calibration]
 PRESETS = [p for p in quant.list_presets() if get_preset(p).method in METHODS]

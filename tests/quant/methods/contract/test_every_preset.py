@@ -11,7 +11,8 @@ from torch import nn
 
 import quant
 from quant.denoisers.inventory import find_layers
-from quant.registry import get_method, get_preset, resolve, validate
+from quant.recipes import resolve
+from quant.registry import get_method, get_preset, validate
 
 # Presets that calibrate go through the same checks, on a recording, in methods/test_calibrated_contract.py.
 PRESETS = [p for p in quant.list_presets() if not get_method(get_preset(p).method).info.needs_calibration]

@@ -203,10 +203,10 @@ def test_protected_layers_are_the_worst_ones() -> None:
 def test_a_table_is_a_preset(tiny, tmp_path) -> None:
     model = tiny.build("unet")
     names = [line.name for line in quant.plan(model, "mixdq-w4a8").quantized]
-    config = quant.registry.resolve("mixdq-w4a8")[2]
+    config = quant.recipes.resolve("mixdq-w4a8")[2]
     config = with_inputs(with_weights(config, {names[3]: 8, names[5]: 2}), {names[3]: None, names[7]: 4})
     file = save_preset(tmp_path / "mine.yaml", config, "made by a test")
-    assert quant.registry.resolve(str(file))[2] == config
+    assert quant.recipes.resolve(str(file))[2] == config
     plan = quant.plan(model, str(file))
     assert plan.recipe == "mine" and plan.method == "mixdq"
     bits = {line.name: line.bits for line in plan.quantized}

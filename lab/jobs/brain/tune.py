@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,10 @@ from brainit.subject import Subject
 from lab.decoding.drawing import draw
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
-from lab.progress import Progress, silent
+from lab.jobs import contract
+from lab.jobs.contract import Context, Numbers, Table, setting
+from lab.models.devices import choose_device
+from lab.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -45,31 +47,62 @@ class LeftOut:
         return LeftOut(self.truth[::step], self.seen[::step], tokens, ridge)
 
 
-def tune(
-    config: ReconstructConfig,
-    strengths: Sequence[float] = (0.1, 0.2, 0.3, 0.45),
-    n_samples: Sequence[int] = (1, 4),
-    every: int = 2,
-    progress: Progress = silent,
-    checkpoints: Path | None = None,
-) -> list[dict[str, Any]]:
+class Settings(ReconstructConfig, contract.Settings):
+    """Score diffusion strengths on left-out training trials.
+
+    Test trials are not looked at.
+    """
+
+    strengths: tuple[float, ...] = setting((0.1, 0.2, 0.3, 0.45), "strengths to try", min_length=1)
+    averaged: Numbers = setting((1, 4), "numbers of averaged samples to try", min_length=1)
+    every: int = setting(2, "take every so many left-out trials", ge=1)
+    checkpoints: Path | None = setting(
+        None, "training of another run (RUN/checkpoints/brainit), not done again"
+    )
+
+    def config(self) -> ReconstructConfig:
+        """Return the settings of the run that is tuned."""
+        return ReconstructConfig(**{name: getattr(self, name) for name in ReconstructConfig.model_fields})
+
+
+class Result(contract.Result):
+    """Ridge where it is known and the structural picture itself, then a row for each setting with its scores.
+
+    What is scored comes from decoders that had not seen the trial.
+    """
+
+    rows: list[dict[str, Any]]
+
+    def plain(self) -> Any:
+        """Return the rows."""
+        return self.rows
+
+    def tables(self) -> list[Table]:
+        """Return the rows."""
+        return [Table(self.rows)]
+
+    def next_step(self) -> str:
+        """Return the command with the best strength by PixCorr."""
+        tried = [row for row in self.rows if row["n_samples"]]
+        if not tried:
+            return ""
+        best = max(tried, key=lambda row: row["pixcorr"])
+        return f"brainlab brain reconstruct --strength {best['strength']} --n-samples {best['n_samples']}"
+
+
+def run(settings: Settings, context: Context) -> Result:
     """Score strengths and numbers of averaged samples on held-out training trials, full precision.
 
-    Parameters
-    ----------
-    config : ReconstructConfig
-        With ``structure`` posterior, brainit or blend.
-    every : int
-        Take every so many left-out trials.
-    checkpoints : Path, optional
-        Folder of the network's training: read where it is finished, else written.
-
-    Returns
-    -------
-    list of dict
-        First ridge where it is known and the structural picture itself, then a row for each setting: tokens,
-        strength, n_samples and mean scores. What is scored comes from decoders that had not seen the trial.
+    Raises
+    ------
+    InputError
+        Unknown names, or a ``structure`` that gives no pictures of left-out training trials.
     """
+    from lab.jobs.checks import check_names
+
+    config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
+    strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
+    check_names(config)
     if config.structure not in ("posterior", "brainit", "blend"):
         raise InputError(
             f"tuning needs structural pictures of left-out training trials, which "
@@ -78,7 +111,6 @@ def tune(
     from lab import zoo
     from lab.decoding.scores import networks_for
     from lab.images import to_model
-    from lab.jobs.zoo import choose_device
 
     make = _of_posterior if config.structure == "posterior" else _of_brainit
     held, device = make(config, progress, checkpoints).every(every), choose_device(config.device)
@@ -102,7 +134,7 @@ def tune(
             rows.append(
                 {"tokens": name, "strength": strength, "n_samples": k, **means(np.mean(drawn[:k], 0))}
             )
-    return rows
+    return Result(rows=rows)
 
 
 def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from lab.progress import Progress, silent
+from lab.jobs import contract
+from lab.jobs.contract import Context, Device, Foreseen, Table, line, setting
+from lab.jobs.models.plan import OfModel
+from lab.models.devices import choose_device
+from lab.progress import Progress
 
 if TYPE_CHECKING:
     import quant
@@ -21,95 +25,121 @@ _TOP = 12
 _SURFACE_SAMPLES, _SURFACE_STEPS = 4, 5
 
 
-def inspect(
-    model: str,
-    out: Path,
-    *,
-    recording: Path | None = None,
-    layers: str = "*",
-    sort: str = "absmax",
-    samples: int = 8,
-    steps: int = DEFAULT_STEPS,
-    part: str | None = None,
-    device: str = "cpu",
-    progress: Progress = silent,
-) -> dict[str, Any]:
+class Settings(OfModel):
+    """Look at a denoiser's inputs, weights and attention.
+
+    Per layer, channel and timestep: extremes, quantiles, moments, outliers, histograms. Writes parquet and
+    npz, figures, and one page; prints the first layers by a statistic.
+    """
+
+    out: Path = setting(..., "folder for tables, figures and index.html", short="-o")
+    recording: Path | None = setting(None, "folder of recorded sampling; shipped denoisers make theirs")
+    layers: str = setting("*", "wildcard over layer names, as '*attn2*'")
+    sort: str = setting("absmax", "statistic to sort by; an unknown one lists all")
+    samples: int = setting(8, "recorded samples to look at", ge=1, le=1024)
+    steps: int = setting(
+        DEFAULT_STEPS, "sampling steps; with a recording, so many of its timesteps", ge=1, le=1000
+    )
+    device: Device = setting("auto", "where the model runs")
+
+
+class Result(contract.Result):
+    """Layers sorted by a statistic, those that read different tensors, attention, and where it all lies.
+
+    ``top`` are the first ones that read different tensors, ``also`` counting further readers.
+    """
+
+    model: str
+    sort: str
+    layers: list[dict[str, Any]]
+    top: list[dict[str, Any]]
+    attention: list[dict[str, Any]]
+    rule: str
+    figures: list[str]
+    page: str
+    out: str
+
+    def tables(self) -> list[Table]:
+        """Return the first tensors by the statistic."""
+        more = ("absmax", "rms", "kurtosis", "outlier_share", "salient_channels", "axis", "drift")
+        columns = ("layer", "kind", "channels", self.sort, *(c for c in more if c != self.sort), "same input")
+        top = [{**row, "same input": f"+{row['also']}" if row["also"] else ""} for row in self.top]
+        return [Table(top, columns), line(f"{len(top)} tensors of {len(self.layers)} layers")]
+
+    def files(self) -> dict[str, str]:
+        """Return the page."""
+        return {"page": self.page}
+
+    def next_step(self) -> str:
+        """Return what a recipe would do to these layers."""
+        return f"brainlab plan {self.model} --recipe rtn-w4a8"
+
+
+def run(settings: Settings, context: Context) -> Result:
     """Look at a model and write what was seen.
 
-    Parameters
-    ----------
-    model : str
-        Shipped denoiser, diffusers folder, or hub name.
-    out : Path
-        Gets ``observation/`` (parquet, npz), ``figures/`` (PNG) and ``index.html``; a folder that was
-        finished with the same settings is left as it is, unless a file of it was lost.
-    recording : Path, optional
-        Made by `quant.record` with this model; a shipped denoiser records itself.
-    layers : str
-        Wildcard over layer names.
-    sort : str
-        A name of `quant.observation.STATISTICS`; the first layers by it get figures of their own.
-    samples : int
-        Looked at; a shipped denoiser's recording is made large enough.
-    steps : int
-        Of the sampler; with ``recording``, so many of its timesteps, evenly spread.
-    part : str, optional
-        Part of a pipeline.
-    device : {"auto", "cpu", "cuda"}
-
-    Returns
-    -------
-    dict
-        ``model``, ``sort``, ``layers`` (rows, sorted), ``top`` (the first ones that read different tensors,
-        ``also`` counting further readers), ``attention`` (rows), ``rule``, ``figures`` (paths), ``page``,
-        ``out``.
+    ``out`` gets ``observation/`` (parquet, npz), ``figures/`` (PNG) and ``index.html``; a folder that was
+    finished with the same settings is left as it is, unless a file of it was lost.
 
     Raises
     ------
     InputError
-        Unknown model, statistic or pattern; numbers out of bounds; a recording of another model.
+        Unknown model, statistic or pattern; a recording of another model.
     MissingDataError
         No weights, or no recording for a model that is not shipped.
     """
-    from lab.jobs.zoo import choose_device
-    from lab.models.opening import open_model
-    from lab.models.preflight import check_recording, check_run_folder
     from lab.runs.folder import Run
-    from quant.observation import Observation, check_statistic, observe, select_layers
+    from quant.observation import Observation, observe
 
-    check_statistic(sort)
-    _check_numbers(samples, steps)
-    check_run_folder(out)
-    check_recording(model, recording)
-    device = choose_device(device)
-    module = open_model(model, part)
-    select_layers(module, [layers])
-    settings = {
-        "model": model, "part": part, "layers": layers, "sort": sort, "samples": samples, "steps": steps,
-        "recording": None if recording is None else str(recording),
-    }  # fmt: skip
-    with Run.open(out, settings) as run:
+    out, device, module = settings.out, *_check(settings)
+    with Run.open(out, settings.model_dump(mode="json", exclude={"out", "device"})) as run:
         # a finished folder may have lost a file since: it is made again, from what is left
         if not (run.finished and (out / PAGE).is_file() and _load(out / "observation") is not None):
-            store, times = _recording(model, recording, samples, steps, device, progress)
+            store, times = _recording(settings, device, context.progress)
             seen = _seen_before(out / "observation", store)
             if seen is None:
                 seen = observe(
-                    module, store, layers=layers, samples=samples, timesteps=times, device=device,
-                    progress=progress,
+                    module, store, layers=settings.layers, samples=settings.samples, timesteps=times,
+                    device=device, progress=context.progress,
                 )  # fmt: skip
-                seen.settings["name"] = model
+                seen.settings["name"] = settings.model
                 seen.save(out / "observation")
-            _draw(module, store, seen, out, sort, run.hash, device, progress)
+            _draw(module, store, seen, out, settings.sort, run.hash, device, context.progress)
             run.finish()
         found = Observation.load(out / "observation")
-        return {
-            "model": model, "sort": sort, "layers": found.layer_table(sort),
-            "top": found.distinct(found.layer_table(sort))[:_TOP],
-            "attention": found.attention_table(), "rule": found.settings["outlier_rule"],
-            "figures": sorted(str(p) for p in (out / "figures").glob("*.png")),
-            "page": str(out / PAGE), "out": str(out),
-        }  # fmt: skip
+        return Result(
+            model=settings.model, sort=settings.sort, layers=found.layer_table(settings.sort),
+            top=found.distinct(found.layer_table(settings.sort))[:_TOP],
+            attention=found.attention_table(), rule=found.settings["outlier_rule"],
+            figures=sorted(str(p) for p in (out / "figures").glob("*.png")),
+            page=str(out / PAGE), out=str(out),
+        )  # fmt: skip
+
+
+def dry_run(settings: Settings) -> Foreseen:
+    """Say which layers would be looked at."""
+    from quant.observation import select_layers
+
+    device, module = _check(settings)
+    names = select_layers(module, [settings.layers])
+    facts = {"would look at": f"{len(names)} layers of {settings.model}", "device": device}
+    return Foreseen(facts={**facts, "out": str(settings.out)})
+
+
+def _check(settings: Settings) -> tuple[str, Any]:
+    """Refuse what cannot work; return the device and the model."""
+    from lab.models.opening import open_model
+    from lab.models.preflight import check_recording, check_run_folder, need
+    from quant.observation import check_statistic, select_layers
+
+    need("pyarrow", "matplotlib")
+    check_statistic(settings.sort)
+    check_run_folder(settings.out)
+    check_recording(settings.model, settings.recording)
+    device = choose_device(settings.device)
+    module = open_model(settings.model, settings.part)
+    select_layers(module, [settings.layers])
+    return device, module
 
 
 def _seen_before(folder: Path, store: Any) -> Any:
@@ -129,27 +159,20 @@ def _load(folder: Path) -> Any:
         return None
 
 
-def _check_numbers(samples: int, steps: int) -> None:
-    from lab.errors import InputError
-
-    for name, value, low, high in (("--samples", samples, 1, 1024), ("--steps", steps, 1, 1000)):
-        if not low <= value <= high:
-            raise InputError(f"{name} {value}: must be {low} to {high}")
-
-
 def _recording(
-    model: str, folder: Path | None, samples: int, steps: int, device: str, progress: Progress
+    settings: Settings, device: str, progress: Progress
 ) -> tuple[quant.Trajectories, list[float] | None]:
     import quant
 
-    if folder is None:
+    samples, steps = settings.samples, settings.steps
+    if settings.recording is None:
         from lab.zoo.recordings import zoo_recording
 
         # the one that other commands share where it is large enough; half of a recording is for calibration
         shared = steps == DEFAULT_STEPS and samples <= SHARED_SAMPLES
         n = 2 * (SHARED_SAMPLES if shared else max(2, samples))
-        return zoo_recording(model, n=n, steps=steps, device=device, progress=progress), None
-    store = quant.Trajectories.open(folder)
+        return zoo_recording(settings.model, n=n, steps=steps, device=device, progress=progress), None
+    store = quant.Trajectories.open(settings.recording)
     known = store.timesteps
     count = min(steps, len(known))
     chosen = sorted({round(i * (len(known) - 1) / max(1, count - 1)) for i in range(count)})

@@ -1,0 +1,59 @@
+"""Job behind ``brainlab brain grid``: a run's pictures in one file, chosen by rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.brain.scores import check_run
+from lab.jobs.contract import Context, setting
+
+
+class Settings(contract.Settings):
+    """Write a run's pictures as one PNG.
+
+    Best, median, worst and random ones, chosen by rule: stimulus over reconstructions.
+    """
+
+    folder: Path = setting(..., "run folder", argument=True)
+    out: Path = setting(Path("grid.png"), "PNG file", short="-o")
+    n_each: int = setting(3, "pictures of each group", ge=1, le=20)
+
+
+class Result(contract.Result):
+    """The picture's file."""
+
+    picture: str
+
+    def files(self) -> dict[str, str]:
+        """Return the picture."""
+        return {"picture": self.picture}
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Write one picture of a finished run.
+
+    Raises
+    ------
+    MissingDataError
+        No such folder, or one without metrics.
+    InputError
+        The run holds no reconstructed pictures.
+    """
+    from lab.figures import choose, picture_grid
+    from lab.files import replacing
+    from lab.report.rundata import read_run
+
+    folder, out = settings.folder, settings.out
+    check_run(folder)
+    context.progress(0, 1, "drawing")
+    data = read_run(folder)
+    if "quantized" not in data.arrays:
+        raise InputError(f"{folder} holds no reconstructed pictures (arrays.npz); finish the run first")
+    score = data.arrays["score_pixcorr"]
+    plate = picture_grid(data.arrays, choose(score, settings.n_each, data.seed), score, data.provenance())
+    with replacing(out) as temporary:
+        temporary.write_bytes(plate.png())
+    context.progress(1, 1, "drawing")
+    return Result(picture=str(out))

@@ -1,0 +1,27 @@
+"""Job behind ``brainlab brain prepare``."""
+
+from __future__ import annotations
+
+from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.contract import Context
+
+__all__ = ["Result", "Settings", "dry_run", "run"]
+
+
+class Settings(RunSettings):
+    """Read and check the data, look for leaks."""
+
+
+class Result(StepResult):
+    """How many trials and voxels there are, and whether test pictures leak into training."""
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Read and check the data.
+
+    Raises
+    ------
+    InputError
+        Unknown names, data that cannot be used, or a folder with other settings.
+    """
+    return Result(found=steps(settings, context, until="prepare"), out=str(settings.out))

@@ -1,0 +1,56 @@
+"""Job behind ``brainlab brain reconstruct``: from a recording to pictures, metrics and a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab.jobs.brain.scores import score_table
+from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.contract import Context, Table, line
+
+__all__ = ["Result", "Settings", "dry_run", "run"]
+
+
+class Settings(RunSettings):
+    """Do it all, from data to report.
+
+    Data, training, pictures in full and low precision, metrics, report.
+    """
+
+
+class Result(StepResult):
+    """The run's metrics, flat, with the report's path."""
+
+    report: str
+
+    def plain(self) -> Any:
+        """Return the metrics with the report's path."""
+        return {"report": self.report, **self.found}
+
+    def tables(self) -> list[Table]:
+        """Return the report's scores."""
+        before = [line("done before")] if self.found.get("done before") else []
+        return [*before, *score_table(self.found)]
+
+    def files(self) -> dict[str, str]:
+        """Return run folder and report."""
+        return {"run": self.out, "report": self.report}
+
+    def next_step(self) -> str:
+        """Return how the scores are shown again."""
+        return f"brainlab brain evaluate {self.out}"
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Decode the test pictures of one subject and write the run folder with metrics and report.
+
+    A stopped run goes on; a finished one is left as it is.
+
+    Raises
+    ------
+    InputError
+        Unknown names, data that cannot be used, or a folder with other settings.
+    """
+    found = steps(settings, context)
+    page = str(found.pop("report", settings.out / "report.html"))
+    return Result(found=found, out=str(settings.out), report=page)

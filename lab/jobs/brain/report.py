@@ -1,0 +1,64 @@
+"""Job behind ``brainlab brain report``: the page of a run, or one over several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.brain.scores import check_run
+from lab.jobs.contract import Context, Table, setting
+
+
+class Settings(contract.Settings):
+    """Write report.html again, or one over several."""
+
+    runs: tuple[Path, ...] = setting(
+        ..., "run folders; several give one page that sets them side by side", argument=True, min_length=1
+    )
+    out: Path | None = setting(None, "HTML file of the page over several runs", short="-o")
+
+
+class Result(contract.Result):
+    """The HTML file."""
+
+    report: str
+
+    def tables(self) -> list[Table]:
+        """Return nothing: the file says it all."""
+        return []
+
+    def files(self) -> dict[str, Any]:
+        """Return the page."""
+        return {"report": self.report}
+
+    def next_step(self) -> str:
+        """Return what to do with the page."""
+        return "open it in a browser; it needs no network"
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Write the report of one run into its folder, or one page over several runs.
+
+    Raises
+    ------
+    MissingDataError
+        A folder is not there, or has no metrics.
+    InputError
+        A file's name for the page of one run, which goes into its folder.
+    """
+    from lab.report import build_group_report, build_report
+
+    runs, out = settings.runs, settings.out
+    for path in runs:
+        check_run(path)
+    context.progress(0, 1, "report")
+    if len(runs) > 1:
+        page = build_group_report(runs, out)
+    elif out is None:
+        page = build_report(runs[0])
+    else:
+        raise InputError(f"--out {out}: the report of one run goes into its folder, {runs[0]}/report.html")
+    context.progress(1, 1, "report")
+    return Result(report=str(page))

@@ -1,0 +1,85 @@
+"""A run's scores as a report shows them, for tables on a terminal and in forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.errors import MissingDataError
+from lab.jobs.contract import Table, record
+
+_CATEGORY = (("", "Brain-IT"), ("network.", "networks alone"), ("ridge.", "ridge on betas"))
+
+
+def score_table(metrics: Mapping[str, Any]) -> list[Table]:
+    """Return scores with intervals beside full precision, ridge, mean image and chance, and what they are of.
+
+    Parameters
+    ----------
+    metrics : mapping
+        Flat ``metrics.json``.
+    """
+    from lab.figures.brain.scores import metric_rows
+
+    rows: list[dict[str, Any]] = []
+    for row in metric_rows(metrics):
+        cells = {arm: _cell(cell, row.digits) for arm, cell in row.cells.items()}
+        chance = "-" if row.chance is None else f"{row.chance:.{row.digits}f}"
+        better = "higher" if row.larger_is_better else "lower"
+        rows.append({"score": row.label, "better": better, **cells, "chance": chance})
+    for prefix, label in _CATEGORY:
+        name = f"{prefix}category.accuracy"
+        if name in metrics:
+            score = {"decoder": label, "accuracy": metrics[name], "p": metrics.get(f"{name}.p")}
+            rows.append({**score, "chance": metrics.get("category.chance")})
+    facts = {key: metrics[key] for key in ("dataset", "subject", "n_test", "recipe") if key in metrics}
+    if "arithmetic" in metrics:
+        facts["arithmetic"] = metrics["arithmetic"]
+    if metrics.get("simulated"):
+        facts["subject is"] = "simulated"
+    if "decoder_bytes" in metrics:
+        facts["decoder"] = f"{metrics['decoder_bytes'] / 1e6:.2f} MB"
+    if "paired_psnr_to_fp" in metrics:
+        facts["PSNR to full precision"] = f"{metrics['paired_psnr_to_fp']:.1f} dB"
+    if "leak_test_in_train" in metrics:
+        facts["test pictures in training"] = metrics["leak_test_in_train"]
+    tables = [Table(rows)] if rows else []
+    return [*tables, record(facts)] if facts or rows else [record(dict(metrics))]
+
+
+def difference_table(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Table]:
+    """Return the scores of two runs beside each other, with their difference."""
+    from lab.figures.brain.scores import metric_rows
+
+    other = {row.key: row for row in metric_rows(two)}
+    rows = []
+    for row in metric_rows(one):
+        if row.key not in other:
+            continue
+        for arm, cell in row.cells.items():
+            against = other[row.key].cells[arm]
+            if cell.value is not None and against.value is not None:
+                gap = against.value - cell.value
+                pair = {"first": _cell(cell, row.digits), "second": _cell(against, row.digits)}
+                rows.append({"score": row.label, "of": arm, **pair, "difference": f"{gap:+.{row.digits}f}"})
+    return [Table(rows)] if rows else []
+
+
+def check_run(path: Path) -> None:
+    """Refuse a run folder that is not there.
+
+    Raises
+    ------
+    MissingDataError
+        There is nothing at the path.
+    """
+    if not path.exists():
+        raise MissingDataError(f"no run folder at {path}: the path does not exist; check it")
+
+
+def _cell(cell: Any, digits: int) -> str:
+    if cell.value is None:
+        return "-"
+    bounds = "" if cell.low is None else f" [{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
+    return f"{cell.value:.{digits}f}{bounds}"

@@ -1,0 +1,27 @@
+"""Job behind ``brainlab brain train``."""
+
+from __future__ import annotations
+
+from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.contract import Context
+
+__all__ = ["Result", "Settings", "dry_run", "run"]
+
+
+class Settings(RunSettings):
+    """Train Brain-IT and the ridge baseline."""
+
+
+class Result(StepResult):
+    """How many trials and voxels there are, and whether test pictures leak into training."""
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Train, after the steps before it.
+
+    Raises
+    ------
+    InputError
+        Unknown names, data that cannot be used, or a folder with other settings.
+    """
+    return Result(found=steps(settings, context, until="train"), out=str(settings.out))

@@ -1,0 +1,135 @@
+"""Job behind ``brainlab plan``: what a recipe would do to a model, changing nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Table, setting
+
+MODEL = "shipped model, folder of a diffusers model or pipeline, safetensors file, or a hub name"
+RECIPE = "preset (brainlab list presets), PRESET+field=value+..., or a preset's YAML file"
+
+
+class OfModel(contract.Settings):
+    """What every job on a model is asked for."""
+
+    model: str = setting(..., MODEL, argument=True)
+    part: str | None = setting(None, "of a pipeline, such as unet or transformer")
+
+
+class OfLayers(OfModel):
+    """What every job that applies a recipe layer by layer is asked for."""
+
+    recipe: str = setting("rtn-w8a8", RECIPE, short="-r")
+    include: tuple[str, ...] = setting((), "wildcard over layer names: only these", repeat=True)
+    exclude: tuple[str, ...] = setting((), "wildcard over layer names: leave these alone", repeat=True)
+    override: tuple[str, ...] = setting(
+        (), "WILDCARD:field=value+... or WILDCARD:skip, for the layers that match", repeat=True
+    )
+    architecture: Path | None = setting(
+        None, "config.json of a single file whose header does not say its architecture"
+    )
+
+    def selection(self) -> dict[str, Any]:
+        """Return the arguments of `quant.plan` that say which layers and how."""
+        return {
+            "include": self.include, "exclude": self.exclude,
+            "overrides": dict(_override(words) for words in self.override),
+        }  # fmt: skip
+
+
+class Settings(OfLayers):
+    """Show what quantizing would do to a model.
+
+    Every layer with its format, or the reason why it is skipped, and bytes before and after.
+    """
+
+
+class Result(contract.Result):
+    """A row for each Linear or Conv2d, totals, and the complete plan as `quant.Plan.to_dict` writes it."""
+
+    model: str
+    layers: list[dict[str, Any]]
+    totals: list[dict[str, Any]]
+    plan: dict[str, Any] | None = None
+
+    def tables(self) -> list[Table]:
+        """Return layers with sizes in kB, then totals in MB."""
+        return [Table([_shown(row) for row in self.layers]), totals_table(self.totals)]
+
+    def next_step(self) -> str:
+        """Return the command that does it."""
+        recipe = next(row["value"] for row in self.totals if row["total"] == "recipe")
+        return f"brainlab quantize {self.model} --recipe {recipe}"
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Plan; the model stays as it is.
+
+    Raises
+    ------
+    InputError
+        An unknown model, recipe, setting or layer; nothing to quantize.
+    """
+    import quant
+    from lab.models.opening import open_model
+    from quant import recipes
+
+    recipes.resolve(settings.recipe)  # refuse a bad name before a model is read
+    context.check()
+    module = open_model(settings.model, settings.part, settings.architecture)
+    planned = quant.plan(module, settings.recipe, **settings.selection())
+    return Result(model=settings.model, **tables(planned), plan=planned.to_dict())
+
+
+def tables(planned: Any) -> dict[str, Any]:
+    """Return the rows and totals of a plan or a ledger."""
+    layers = [
+        {
+            "layer": layer.name, "kind": layer.kind, "shape": "x".join(map(str, layer.shape)),
+            "bits": layer.bits, "bytes before": layer.bytes_before, "bytes after": layer.bytes_after,
+            "note": layer.reason or "",
+        }
+        for layer in planned.layers
+    ]  # fmt: skip
+    return {"layers": layers, "totals": [{"total": k, "value": v} for k, v in planned.summary().items()]}
+
+
+def totals_table(totals: list[dict[str, Any]]) -> Table:
+    """Return totals for a person: megabytes, shares in per cent, and that bits are simulated."""
+    rows = []
+    for row in totals:
+        name, value = row["total"], row["value"]
+        if name.startswith("bytes"):
+            sizes = value if isinstance(value, dict) else {"": value}
+            value = ", ".join(f"{part} {size / 1e6:.2f} MB".strip() for part, size in sizes.items())
+            name = name.replace("bytes", "size")
+        elif name == "macs_share":
+            value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
+        rows.append({"name": name.replace("_", " "), "value": value})
+    return Table([*rows, {"name": "arithmetic", "value": "simulated"}], kind="record")
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    size = {f"kB {when}": round(row[f"bytes {when}"] / 1e3, 1) for when in ("before", "after")}
+    return {"layer": row["layer"], "bits": row["bits"], **size, "note": row["note"]}
+
+
+def _override(words: str) -> tuple[str, Any]:
+    import yaml
+
+    pattern, colon, changes = words.rpartition(":")
+    if not colon or not pattern:
+        raise InputError(f"--override {words!r}: write WILDCARD:field=value or WILDCARD:skip")
+    if changes == "skip":
+        return pattern, "skip"
+    values = {}
+    for change in changes.split("+"):
+        field, equals, value = change.partition("=")
+        if not equals or not field:
+            raise InputError(f"--override {words!r}: {change!r} is no change; write field=value, or skip")
+        values[field] = yaml.safe_load(value)
+    return pattern, values

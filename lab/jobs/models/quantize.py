@@ -1,0 +1,183 @@
+"""Job behind ``brainlab quantize``: a model becomes packed codes, a plan, and a ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError, MissingDataError
+from lab.files import write_json, write_text
+from lab.jobs.contract import Context, Seed, Table, setting
+from lab.jobs.models import plan as planning
+from lab.jobs.models.plan import OfLayers, tables, totals_table
+from lab.models.opening import model_files
+from lab.models.preflight import check_recording, check_run_folder
+from lab.models.weights import fingerprint
+from lab.progress import Progress
+
+
+class Settings(OfLayers):
+    """Quantize a model into packed codes.
+
+    Writes the codes, the plan and the ledger of what was done into one folder.
+    """
+
+    out: Path = setting(Path("runs/quantized"), "folder for the packed model and its ledger", short="-o")
+    recording: Path | None = setting(
+        None, "folder of recorded sampling to calibrate on; shipped denoisers make theirs"
+    )
+    seed: Seed = setting(0, "fixes everything random in the method")
+    show_layers: bool = setting(False, "print a row for each layer", flag="layers")
+
+
+class Result(planning.Result):
+    """As a plan's, of what was done; ``out`` is the folder."""
+
+    out: str
+    done_before: bool = False
+    show_layers: bool = False
+
+    def tables(self) -> list[Table]:
+        """Return totals, after the layers if they were asked for."""
+        shown = super().tables()
+        return shown if self.show_layers else [totals_table(self.totals)]
+
+    def files(self) -> dict[str, str]:
+        """Return what lies in the folder."""
+        names = {"codes": "model.safetensors", "plan": "plan.json", "ledger": "ledger.json"}
+        return {what: f"{self.out}/{name}" for what, name in names.items()}
+
+    def next_step(self) -> str:
+        """Return the line that loads it."""
+        return (
+            f"in Python: quant.load({self.out!r}, model) puts it into a bare model of the same architecture"
+        )
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Quantize a model and write ``model.safetensors`` (packed codes), ``plan.json`` and ``ledger.json``.
+
+    A folder that was finished with the same settings, of the same recipe, weights and recording by content,
+    is left as it is. After a refusal nothing is left behind.
+
+    Raises
+    ------
+    MissingDataError
+        The method calibrates, the model is no shipped denoiser and there is no recording.
+    InputError
+        An unknown model, recipe or layer; a recording of another model; another result in the folder.
+    """
+    import quant
+    from lab.models.opening import open_model
+    from lab.runs.folder import Run
+    from quant.api import check
+
+    store, module, config = _begin(settings)
+    out, model = settings.out, settings.model
+    if not (out / "done.json").is_file():  # refuse what cannot be before the folder is taken
+        context.check()
+        module = module or open_model(model, settings.part, settings.architecture)
+        check(module, settings.recipe, store if _calibrates(settings.recipe) else None)
+        quant.plan(module, settings.recipe, **settings.selection())
+    with Run.open(out, config) as run:
+        if run.finished:
+            ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
+            return Result(model=model, **tables(ledger), out=str(out), done_before=True)
+        try:
+            ledger = _quantize(module, settings, run, store, context.progress)
+        except (quant.InputError, InputError):
+            run.discard("plan.json")
+            raise
+    return Result(model=model, **tables(ledger), out=str(out), show_layers=settings.show_layers)
+
+
+def dry_run(settings: Settings) -> planning.Result:
+    """Plan it, and refuse what could not be done."""
+    _begin(settings)
+    names = planning.Settings.model_fields
+    return planning.run(planning.Settings(**{n: getattr(settings, n) for n in names}), Context())
+
+
+def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the recording, the model if it had to be opened, and what makes two results the same."""
+    from lab.models.opening import open_model
+    from lab.runs.folder import config_hash
+
+    check_run_folder(settings.out)
+    store = _given_recording(settings.model, settings.recipe, settings.recording)
+    module = None
+    if (files := model_files(settings.model, settings.part, settings.architecture)) is None:
+        module = open_model(settings.model, settings.part)  # of the hub: what it fetched is what counts
+    content = {
+        "recipe_hash": _recipe_hash(settings.recipe),
+        "model_hash": fingerprint(files) if files else _hash_of(module),
+    }
+    if store is not None:
+        content["recording_hash"] = config_hash({"shards": store.hash, **store.settings})
+    given = settings.model_dump(mode="json", exclude={"out", "show_layers"}, exclude_defaults=True)
+    return store, module, {**given, "recipe": settings.recipe, "made_from": content}
+
+
+def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:
+    """Do it and write the files; the ledger."""
+    import json
+
+    import quant
+    from lab.models.preflight import open_recording
+
+    recipe, selection = settings.recipe, settings.selection()
+    progress(0, 3, "opening the recording")
+    if not _calibrates(recipe):
+        store = None
+    elif store is None:
+        store = open_recording(settings.model, progress=progress)
+    planned = quant.plan(module, recipe, trajectories=store, **selection)
+    write_json(run.path / "plan.json", planned.to_dict())
+    progress(1, 3, "quantizing")
+    ledger = quant.quantize_(
+        module, recipe, trajectories=store, seed=settings.seed, keep_originals=False, progress=progress,
+        **selection,
+    )  # fmt: skip
+    progress(2, 3, "writing codes")
+    quant.export(module, run.path / "model.safetensors")
+    write_text(run.path / "ledger.json", json.dumps(ledger.to_dict(), indent=1, sort_keys=True) + "\n")
+    run.finish()
+    progress(3, 3, "done")
+    return ledger
+
+
+def _given_recording(model: str, recipe: str, folder: Path | None) -> Any:
+    """Open the recording that was given; refuses a recipe that lacks one before any work."""
+    from lab import zoo
+
+    if _calibrates(recipe) and folder is None and model not in zoo.DENOISERS:
+        raise MissingDataError(
+            f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: make a "
+            "recording with quant.record, then give --recording FOLDER"
+        )
+    return None if folder is None else check_recording(model, folder)
+
+
+def _calibrates(recipe: str) -> bool:
+    from quant import recipes
+
+    return recipes.resolve(recipe)[1].info.needs_calibration
+
+
+def _recipe_hash(recipe: str) -> str:
+    """Hash of what a recipe says, not of its name: a file may have been edited."""
+    from lab.runs.folder import config_hash
+    from quant import recipes
+
+    _, method, config = recipes.resolve(recipe)
+    return config_hash({"method": method.name, "config": config.model_dump(mode="json")})
+
+
+def _hash_of(module: Any) -> str:
+    """Hash of an opened model, for one whose files are not known."""
+    from lab.runs.folder import config_hash
+    from quant.sensitivity.by_layer import fingerprint as of_tensors
+
+    return config_hash(
+        {"config": repr(sorted(module.config.items(), key=str)), "tensors": of_tensors(module)}
+    )

@@ -1,0 +1,115 @@
+"""Every job by the name of its command, with its title and the time that it takes. Imports nothing heavy.
+
+::
+
+    settings = registry.settings("quantize", {"model": "unet-64", "recipe": "rtn-w8a8"})
+    result = registry.run("quantize", settings, Context())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lab.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lab.jobs.contract import Context, Result, Settings
+
+
+class Job(NamedTuple):
+    """A job's place, title, and seconds that it takes with its defaults on two CPU cores."""
+
+    module: str
+    title: str
+    seconds: float
+
+
+JOBS: dict[str, Job] = {
+    "doctor": Job("lab.jobs.doctor", "Show what this machine can do.", 3),
+    "list": Job("lab.jobs.listing", "List methods, presets, models, kernels.", 1),
+    "demo": Job("lab.jobs.demo", "Decode the shipped simulated subjects.", 240),
+    "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
+    "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 5),
+    "quantize": Job("lab.jobs.models.quantize", "Quantize a model into packed codes.", 20),
+    "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
+    "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
+    "sensitivity": Job("lab.jobs.models.sensitivity", "Quantize one layer, or all but one, measure.", 600),
+    "data list": Job("lab.jobs.data.listing", "List the datasets.", 1),
+    "data info": Job("lab.jobs.data.info", "Say what a dataset is and its terms.", 1),
+    "data fetch": Job("lab.jobs.data.fetch", "Download or make a dataset.", 60),
+    "data check": Job("lab.jobs.data.check", "Test a folder before any long work.", 10),
+    "zoo list": Job("lab.jobs.zoo.listing", "List the shipped models.", 1),
+    "zoo info": Job("lab.jobs.zoo.info", "Show a model's card.", 1),
+    "zoo train": Job("lab.jobs.zoo.train", "Train a shipped model again.", 36_000),
+    "zoo refine": Job("lab.jobs.zoo.refine", "Train the autoencoder's decoder further.", 18_000),
+    "zoo evaluate": Job("lab.jobs.zoo.evaluate", "Measure a shipped model, held out.", 600),
+    "zoo stimuli": Job("lab.jobs.zoo.stimuli", "Draw pictures for simulated subjects.", 600),
+    "zoo sample": Job("lab.jobs.zoo.sample", "Draw pictures with a shipped denoiser.", 15),
+    "brain prepare": Job("lab.jobs.brain.prepare", "Read and check the data, look for leaks.", 10),
+    "brain train": Job("lab.jobs.brain.train", "Train Brain-IT and the ridge baseline.", 200),
+    "brain reconstruct": Job("lab.jobs.brain.reconstruct", "Do it all, from data to report.", 400),
+    "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
+    "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
+    "brain report": Job("lab.jobs.brain.report", "Write report.html again, or one over several.", 20),
+    "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 5),
+}
+GROUPS = {
+    "data": "Datasets: list, describe, fetch, check.",
+    "zoo": "Shipped models: list, describe, train, measure, sample.",
+    "brain": "Decode pictures from fMRI, step by step or at once.",
+}
+
+
+def module(name: str) -> Any:
+    """Import a job's module: it has ``Settings`` and ``run``.
+
+    Raises
+    ------
+    InputError
+        There is none of that name.
+    """
+    if name not in JOBS:
+        near = get_close_matches(name, JOBS, n=1)
+        raise InputError(
+            f"unknown job {name!r}; "
+            + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(JOBS)}")
+        )
+    return import_module(JOBS[name].module)
+
+
+def settings(
+    name: str, values: Mapping[str, Any] | None = None, file: Path | None = None, sets: Iterable[str] = ()
+) -> Settings:
+    """Check a job's settings: defaults, then a file, then values, then ``name=value`` words.
+
+    Raises
+    ------
+    InputError
+        One line: the setting, its value, what is allowed.
+    """
+    from lab.runs.settings import resolve
+
+    return resolve(module(name).Settings, file, values, sets)
+
+
+def run(name: str, settings: Settings, context: Context) -> Result:
+    """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop."""
+    context.check()
+    return module(name).run(settings, context)
+
+
+def dry_run(name: str, settings: Settings) -> Result:
+    """Say what a job would do and refuse what cannot work; changes nothing."""
+    from lab.jobs.contract import Foreseen
+    from lab.progress import duration
+
+    job = module(name)
+    if hasattr(job, "dry_run"):
+        return job.dry_run(settings)
+    facts = {"would run": f"brainlab {name}", **settings.model_dump(mode="json")}
+    return Foreseen(facts={**facts, "time": f"about {duration(JOBS[name].seconds)}"})

@@ -1,0 +1,106 @@
+"""Job behind ``brainlab zoo train``: a shipped model is trained again, or further."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
+from lab.models.devices import choose_device
+
+
+class Trial(contract.Settings):
+    """What every training of a shipped model is asked for."""
+
+    name: str = setting(..., "name of the model (brainlab zoo list)", argument=True)
+    data: Path = setting(..., "folder with the training and held-out pictures")
+    out: Path = setting(Path("runs/zoo"), "folder of the training state; a stopped run goes on", short="-o")
+    steps: int | None = setting(None, "optimiser steps instead of the recipe's", ge=1)
+    batch: int | None = setting(None, "pictures a step instead of the recipe's", ge=1)
+    minutes: float | None = setting(None, "time budget", unit="minutes", ge=0.01)
+    limit: int | None = setting(None, "only the first pictures, for a trial", ge=1)
+    seed: Seed = setting(0, "fixes data order, initial weights and noise")
+    device: Device = setting("auto", "where the networks run")
+
+    def options(self) -> dict[str, Any]:
+        """Return what the training itself takes."""
+        return self.model_dump(exclude={"name", "data", "out", "device"})
+
+
+class Settings(Trial):
+    """Train a shipped model again.
+
+    The same command goes on after a stop.
+    """
+
+    further: bool = setting(False, "start from the weights there")
+
+
+class Result(contract.Result):
+    """The training part of the model's card."""
+
+    card: dict[str, Any]
+
+    def plain(self) -> Any:
+        """Return that part of the card."""
+        return self.card
+
+    def files(self) -> dict[str, str]:
+        """Return the weights."""
+        from lab import zoo
+
+        return {"weights": str(zoo.weight_file(self.card["name"]))}
+
+    def next_step(self) -> str:
+        """Return how the new weights are measured."""
+        return f"brainlab zoo evaluate {self.card['name']} --data DATA"
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Train; weights and card go into the zoo.
+
+    Raises
+    ------
+    InputError
+        Unknown model, or no folder of pictures.
+    """
+    from lab.zoo import train
+
+    device = check(settings)
+    found = train.run(
+        settings.name, settings.data, settings.out, device=device, progress=context.progress,
+        **settings.options(),
+    )  # fmt: skip
+    return Result(card=found)
+
+
+def dry_run(settings: Settings) -> Foreseen:
+    """Say where the weights would go."""
+    return foreseen(settings, "would train")
+
+
+def foreseen(settings: Trial, what: str) -> Foreseen:
+    """Say what a training would do, as far as settings tell."""
+    from lab import zoo
+
+    device = check(settings)
+    target = {"weights": str(zoo.weight_file(settings.name)), "state": str(settings.out)}
+    about = {what: settings.name, "data": str(settings.data), "device": device}
+    return Foreseen(facts={**about, **target, **settings.options()})
+
+
+def check(settings: Any) -> str:
+    """Refuse an unknown model and a missing folder; return the device."""
+    from lab import zoo
+
+    zoo.summary(settings.name)
+    check_folder(settings.data)
+    return choose_device(settings.device)
+
+
+def check_folder(data: Path) -> None:
+    """Refuse a folder of pictures that is not there."""
+    if not data.is_dir():
+        raise InputError(f"{data}: no such folder; --data wants the folder with the training pictures")
