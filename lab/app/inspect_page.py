@@ -8,30 +8,28 @@ import gradio as gr
 
 from lab.app import links
 from lab.app.work import answer
-from lab.jobs import whatif
 from lab.jobs.contract import Context
-from lab.jobs.look import LookSettings
-from lab.jobs.look import run as look
-from lab.jobs.whatif import WhatIfSettings
+from lab.jobs.models import look, whatif
 
 COLUMNS = ("layer", "channels", "absmax", "rms", "kurtosis", "outlier_share", "drift")
 HEADERS = ["layer", "channels", "largest |x|", "rms", "kurtosis", "outliers", "drift over time"]
 
 
-def settings_of(model: str, layer: str, format: str, bits: float, shared: str, clip: float) -> WhatIfSettings:
+def settings_of(
+    model: str, layer: str, format: str, bits: float, shared: str, clip: float
+) -> whatif.Settings:
     """Check what the controls say."""
-    return WhatIfSettings(model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip)
+    return whatif.Settings(model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip)
 
 
-def seen_by(settings: LookSettings, context: Context | None = None) -> Any:
+def seen_by(settings: look.Settings, context: Context | None = None) -> Any:
     """Statistics of a model; looked at once per process."""
-    fields = set(LookSettings.model_fields)
-    return look(LookSettings(**settings.model_dump(include=fields)), context or Context())
+    return look.run(settings, context or Context())
 
 
 def layer_rows(model: str, sort: str = "absmax") -> list[list[Any]]:
     """Rows of the layer table, largest first."""
-    table = seen_by(LookSettings(model=model)).layer_table(sort)
+    table = seen_by(look.Settings(model=model)).layer_table(sort)
     return [[_short(row[c]) for c in COLUMNS] for row in table if row["tensor"] == "input"]
 
 
@@ -39,7 +37,7 @@ def heat(model: str, layer: str) -> Any:
     """Channel x timestep map of a layer's input."""
     from lab.figures.interactive import channel_timestep_heat
 
-    seen = seen_by(LookSettings(model=model))
+    seen = seen_by(look.Settings(model=model))
     stats = seen.inputs[whatif.layer_of(seen, layer)]
     marked = stats.outlier_channels()
     what = f"Input of {stats.layer}: largest magnitude per channel and timestep"
@@ -51,19 +49,19 @@ def bands(model: str, layer: str) -> Any:
     """Ranges of a layer's input over timesteps."""
     from lab.figures.interactive import range_bands
 
-    seen = seen_by(LookSettings(model=model))
+    seen = seen_by(look.Settings(model=model))
     name = whatif.layer_of(seen, layer)
     rows = seen.steps_of(name)
     columns = {k: [row[k] for row in rows] for k in ("min", "p1", "p50", "p99", "max")}
     return range_bands(list(seen.inputs[name].timesteps), columns, f"Input of {name}: range at each timestep")
 
 
-def rounding(settings: WhatIfSettings) -> tuple[Any, str]:
+def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     """Histogram with the grid over it, and the numbers below it."""
     from lab.figures.interactive import level_bars
     from quant.observation import bins
 
-    seen = seen_by(settings)
+    seen = seen_by(whatif.asked(settings))
     layer, found = whatif.measure(seen, settings)
     stats = seen.inputs[layer]
     grid = whatif.grid_of(settings.format, settings.bits).label
@@ -82,11 +80,11 @@ def rounding(settings: WhatIfSettings) -> tuple[Any, str]:
     return figure, numbers
 
 
-def copies(settings: WhatIfSettings) -> tuple[str, str, str, str]:
+def copies(settings: whatif.Settings) -> tuple[str, str, str, str]:
     """Return the state as link, command, Python and JSON."""
     return (
         links.as_link("inspect", settings), links.as_command("whatif", settings, "model"),
-        links.as_python("whatif", settings), links.as_json(settings),
+        links.as_python("lab.jobs.models.whatif", settings), links.as_json(settings),
     )  # fmt: skip
 
 
@@ -112,7 +110,7 @@ def build(models: list[str]) -> dict[str, Any]:
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
             with gr.Row():
                 form = gr.Radio(
-                    ["int", "int asymmetric", "float", "log"], value="int", label="Format", scale=3
+                    ["int", "int-asymmetric", "float", "log"], value="int", label="Format", scale=3
                 )
                 shared = gr.Radio(["tensor", "channel"], value="tensor", label="A scale per", scale=2)
             with gr.Row():

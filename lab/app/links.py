@@ -49,12 +49,12 @@ def as_command(command: str, settings: BaseModel, positional: str | None = None)
     return shlex.join(words)
 
 
-def as_python(job: str, settings: BaseModel) -> str:
+def as_python(module: str, settings: BaseModel) -> str:
     """Return the Python that does the same."""
-    kind = type(settings).__name__
+    package, _, job = module.rpartition(".")
     given = ", ".join(f"{k}={v!r}" for k, v in changed(settings).items())
-    call = f"{job}.run({job}.{kind}({given}), Context())"
-    return f"from lab.jobs import {job}\nfrom lab.jobs.contract import Context\n\n{call}"
+    call = f"{job}.run({job}.Settings({given}), Context())"
+    return f"from {package} import {job}\nfrom lab.jobs.contract import Context\n\n{call}"
 
 
 def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) -> tuple[str, BaseModel] | None:

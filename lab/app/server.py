@@ -10,9 +10,9 @@ import gradio as gr
 from lab.app import inspect_page, links
 from lab.app.theme import CSS, theme
 from lab.app.work import sentence
-from lab.jobs.whatif import WhatIfSettings
+from lab.jobs.models import whatif
 
-PAGES = {"inspect": WhatIfSettings}
+PAGES = {"inspect": whatif.Settings}
 LOOPBACK = "127.0.0.1"
 
 

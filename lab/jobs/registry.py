@@ -34,6 +34,8 @@ JOBS: dict[str, Job] = {
     "list": Job("lab.jobs.listing", "List methods, presets, models, kernels.", 1),
     "demo": Job("lab.jobs.demo", "Decode the shipped simulated subjects.", 240),
     "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
+    "whatif": Job("lab.jobs.models.whatif", "Say what rounding one layer's input would do.", 15),
+    "variants": Job("lab.jobs.models.variants", "Draw the same pictures with several recipes.", 60),
     "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 5),
     "quantize": Job("lab.jobs.models.quantize", "Quantize a model into packed codes.", 20),
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),

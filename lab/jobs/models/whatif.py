@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from lab.errors import InputError
-from lab.jobs.contract import Context, Result
-from lab.jobs.look import LookSettings
-from lab.jobs.look import run as look
+from lab.jobs import contract
+from lab.jobs.contract import Context, setting
+from lab.jobs.models import look
 
 if TYPE_CHECKING:
     from quant.formats.grids import Grid
     from quant.observation import Observation
     from quant.observation.whatif import WhatIf
 
-Format = Literal["int", "int asymmetric", "float", "log"]
+Format = Literal["int", "int-asymmetric", "float", "log"]
 MANTISSA = {3: 0, 4: 1, 5: 2, 6: 2, 7: 3, 8: 3}
 """Mantissa bits of the small float of each size: E2M0, E2M1, E2M2, E3M2, E3M3, E4M3."""
 
 
-class WhatIfSettings(LookSettings):
-    """One layer's input and one way of rounding it (*simulated*)."""
+class Settings(look.Settings):
+    """Say what rounding one layer's input would do (simulated), from a short look at the model."""
 
-    layer: str = Field("", description="layer name; empty: the one with the largest magnitude")
-    format: Format = Field("int", description="which numbers exist: int, int asymmetric, float or log")
-    bits: int = Field(4, ge=3, le=8, description="bits of a code")
-    shared: Literal["tensor", "channel"] = Field("tensor", description="who shares a scale")
-    clip: float = Field(1.0, ge=0.05, le=1, description="share of the seen range that the grid covers")
+    layer: str = setting("", "layer name; empty: the one with the largest magnitude")
+    format: Format = setting("int", "which numbers exist")
+    bits: int = setting(4, "size of a code", unit="bits", ge=3, le=8)
+    shared: Literal["tensor", "channel"] = setting("tensor", "who shares a scale")
+    clip: float = setting(1.0, "share of the seen range that the grid covers", ge=0.05, le=1)
 
 
-class WhatIfResult(Result):
+class Result(contract.Result):
     """Errors of rounding, over everything seen."""
 
     layer: str
     grid: str
+    arithmetic: str = "simulated"
     mse: float
     sqnr_db: float
     clipped: float
@@ -52,7 +51,12 @@ def grid_of(format: str, bits: int) -> Grid:
         return FloatGrid(exponent=bits - 1 - mantissa, mantissa=mantissa)
     if format == "log":
         return LogGrid(bits=bits)
-    return IntGrid(bits=bits, mode="asymmetric" if format == "int asymmetric" else "symmetric")
+    return IntGrid(bits=bits, mode="asymmetric" if format == "int-asymmetric" else "symmetric")
+
+
+def asked(settings: Settings) -> look.Settings:
+    """Return the look that a measurement reads."""
+    return look.Settings(**settings.model_dump(include=set(look.Settings.model_fields)))
 
 
 def layer_of(seen: Observation, layer: str) -> str:
@@ -73,7 +77,7 @@ def layer_of(seen: Observation, layer: str) -> str:
     return layer
 
 
-def measure(seen: Observation, settings: WhatIfSettings) -> tuple[str, WhatIf]:
+def measure(seen: Observation, settings: Settings) -> tuple[str, WhatIf]:
     """Say what rounding would do to a layer that was looked at; a few milliseconds."""
     from quant.observation.whatif import what_if
 
@@ -82,11 +86,11 @@ def measure(seen: Observation, settings: WhatIfSettings) -> tuple[str, WhatIf]:
     return layer, what_if(seen.inputs[layer], grid, settings.shared, settings.clip)
 
 
-def run(settings: WhatIfSettings, context: Context) -> WhatIfResult:
+def run(settings: Settings, context: Context) -> Result:
     """Look at the model if nobody has yet, and measure."""
-    seen = look(LookSettings(**settings.model_dump(include=set(LookSettings.model_fields))), context)
+    seen = look.run(asked(settings), context)
     layer, found = measure(seen, settings)
-    return WhatIfResult(
+    return Result(
         layer=layer, grid=grid_of(settings.format, settings.bits).label, mse=found.mse, sqnr_db=found.sqnr_db,
         clipped=found.clipped, zeroed=found.zeroed, levels=len(found.levels),
     )  # fmt: skip

@@ -9,9 +9,8 @@ from collections import OrderedDict
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from lab.jobs.contract import Context, Settings
+from lab.jobs import contract
+from lab.jobs.contract import Context, setting
 
 if TYPE_CHECKING:
     from quant.observation import Observation
@@ -21,22 +20,21 @@ _SEEN: OrderedDict[str, Any] = OrderedDict()
 _ONE_AT_A_TIME = Lock()
 
 
-class LookSettings(Settings):
+class Settings(contract.Settings):
     """What to look at."""
 
-    model: str = Field("dit-64", description="shipped denoiser (brainlab zoo list)")
-    layers: str = Field("*", description="wildcard over layer names")
-    samples: int = Field(2, ge=1, le=32, description="samples looked at")
-    steps: int = Field(5, ge=1, le=100, description="sampling steps of the recording")
+    model: str = setting("dit-64", "shipped denoiser (brainlab zoo list)", argument=True)
+    samples: int = setting(2, "samples looked at", ge=1, le=32)
+    steps: int = setting(5, "sampling steps of the recording", ge=1, le=100)
 
 
-def run(settings: LookSettings, context: Context) -> Observation:
-    """Observe the layers; the same settings are looked at once per process.
+def run(settings: Settings, context: Context) -> Observation:
+    """Observe all layers; the same settings are looked at once per process.
 
     Raises
     ------
     InputError
-        Unknown model, or a wildcard without a layer.
+        Unknown model.
     """
     key = settings.model_dump_json()
     with _ONE_AT_A_TIME:  # two sessions that ask for the same look wait for one of them
@@ -48,7 +46,7 @@ def run(settings: LookSettings, context: Context) -> Observation:
         return _SEEN[key]
 
 
-def _observe(settings: LookSettings, context: Context) -> Observation:
+def _observe(settings: Settings, context: Context) -> Observation:
     from lab.models.opening import open_model
     from lab.zoo.recordings import zoo_recording
     from quant.observation import observe
@@ -56,8 +54,4 @@ def _observe(settings: LookSettings, context: Context) -> Observation:
     model = open_model(settings.model)
     n = max(4, 2 * settings.samples)  # half of a recording is for calibrating
     store = zoo_recording(settings.model, n=n, steps=settings.steps, progress=context.progress)
-    attention = settings.layers == "*"
-    return observe(
-        model, store, layers=settings.layers, samples=settings.samples, attention=attention,
-        progress=context.progress,
-    )  # fmt: skip
+    return observe(model, store, samples=settings.samples, attention=False, progress=context.progress)
