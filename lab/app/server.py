@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from lab.app import inspect_page, links
+from lab.app import inspect_page, links, models_page, runs_page
 from lab.app.theme import CSS, theme
 from lab.app.work import sentence
-from lab.jobs.models import whatif
+from lab.jobs.models import plan, variants, whatif
 
-PAGES = {"inspect": whatif.Settings}
+PAGES = {"inspect": whatif.Settings, "plan": plan.Settings, "compare": variants.Settings}
 LOOPBACK = "127.0.0.1"
 
 
@@ -23,34 +23,45 @@ def build() -> Any:
     models = [name for name in reversed(zoo.DENOISERS) if name in zoo.names()]
     with gr.Blocks(title="brainit-lab", analytics_enabled=False, fill_width=True) as app:
         gr.Markdown(
-            "# brainit-lab\nWhat low-bit numbers do to a diffusion model, and what can be read from fMRI through it."
+            "# brainit-lab\n"
+            "What low-bit numbers do to a diffusion model, and what can be read from fMRI through it."
         )
         fault = gr.Markdown(visible=False, elem_classes="fault")
-        with gr.Tabs() as tabs, gr.Tab("Inspect", id="inspect"):
-            inspected = inspect_page.build(models)
-
-        fields = inspected["fields"]
+        pages = {}
+        with gr.Tabs() as tabs:
+            with gr.Tab("Inspect", id="inspect"):
+                pages["inspect"] = inspect_page.build(models)
+            with gr.Tab("Plan and apply", id="plan"):
+                pages["plan"] = models_page.build_plan(models)
+            with gr.Tab("Compare", id="compare"):
+                pages["compare"] = models_page.build_compare(models)
+            with gr.Tab("Runs", id="runs"):
+                runs_page.build()
+        fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
 
         def from_link(request: gr.Request) -> list[Any]:
-            """Set the controls from the link's query; a link that is not allowed is said and ignored."""
+            """Set the controls from the link's query; a link that is not allowed is named and ignored."""
+            shown, chosen, values = gr.Markdown(visible=False), gr.Tabs(), [gr.skip()] * len(fields)
             try:
                 found = links.read_link(dict(request.query_params), PAGES)
             except Exception as problem:
-                return [gr.Markdown(sentence(problem), visible=True), gr.Tabs(), *(gr.skip() for _ in fields)]
-            if found is None:
-                return [gr.Markdown(visible=False), gr.Tabs(), *(gr.skip() for _ in fields)]
-            page, settings = found
-            return [
-                gr.Markdown(visible=False),
-                gr.Tabs(selected=page),
-                *(getattr(settings, f) for f in fields),
-            ]
+                return [gr.Markdown(sentence(problem), visible=True), chosen, *values]
+            if found is not None:
+                page, settings = found
+                chosen = gr.Tabs(selected=page)
+                values = [_value(settings, name) if at == page else gr.skip() for at, name in fields]
+            return [shown, chosen, *values]
 
-        first, inputs, outputs = inspected["first"]
+        first, inputs, outputs = pages["inspect"]["first"]
         app.load(
             from_link, None, [fault, tabs, *fields.values()], api_visibility="private", show_progress="hidden"
         ).then(first, inputs, outputs, api_visibility="private", concurrency_id="device")
     return app
+
+
+def _value(settings: Any, name: str) -> Any:
+    value = getattr(settings, name)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def serve(
@@ -62,7 +73,7 @@ def serve(
     app.queue(default_concurrency_limit=4)
     _, url, _ = app.launch(
         server_name=host, server_port=port, auth=auth, share=False, quiet=True, prevent_thread_lock=not wait,
-        theme=theme(), css=CSS, footer_links=[], ssr_mode=False, pwa=False, mcp_server=False, show_error=False,
-        enable_monitoring=False, allowed_paths=[], inbrowser=False,
+        theme=theme(), css=CSS, footer_links=[], ssr_mode=False, pwa=False, mcp_server=False,
+        show_error=False, enable_monitoring=False, allowed_paths=[], inbrowser=False,
     )  # fmt: skip
     return url

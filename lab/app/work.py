@@ -38,6 +38,38 @@ def answer(outputs: Sequence[Any]) -> Callable[[Callable[..., Any]], Callable[..
     return wrap
 
 
+def stream(
+    prepare: Callable[[], tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]], outputs: int
+) -> Iterator[list[Any]]:
+    """Run a job for a page: yields (status, pictures on their way, *outputs) and ends with its result.
+
+    Parameters
+    ----------
+    prepare : callable
+        Returns the job, ``job(context) -> result``, and what turns its result into the page's outputs;
+        checks settings on the way.
+    outputs : int
+        How many outputs there are; they are left as they are until the end.
+    """
+    waiting = [gr.skip()] * outputs
+    try:
+        job, show = prepare()
+    except Exception as fault:
+        raise gr.Error(sentence(fault), duration=None, print_exception=False) from None
+    yield ["Starting ...", gr.skip(), *waiting]
+    for kind, what in Running(job).follow():
+        if kind == "progress":
+            yield [what, gr.skip(), *waiting]
+        elif kind == "preview":
+            yield [f"{what.what}: step {what.step} of {what.steps}", list(what.images), *waiting]
+        elif kind == "done":
+            yield ["Done.", gr.skip(), *show(what)]
+        elif kind == "cancelled":
+            yield ["Stopped. The same settings go on from here.", gr.skip(), *waiting]
+        else:
+            raise gr.Error(sentence(what), duration=None, print_exception=False)
+
+
 class Running:
     """A job on a thread of its own, whose progress and previews a page reads as they come.
 

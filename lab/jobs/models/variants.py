@@ -81,10 +81,10 @@ def run(settings: Settings, context: Context) -> Result:
                      "seconds per picture": round(seconds / settings.n, 3)})  # fmt: skip
     files = {}
     for name, pictures in drawn.items():
-        files[name] = str(settings.out / f"{_plain(name)}.png")
+        files[name] = str(settings.out / f"{plain_name(name)}.png")
         write_picture(sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2), Path(files[name]))
     archive = settings.out / "pictures.npz"
-    write_npz(archive, {_plain(name): pictures for name, pictures in drawn.items()})
+    write_npz(archive, {plain_name(name): pictures for name, pictures in drawn.items()})
     return Result(rows=rows, pictures=files, archive=str(archive))
 
 
@@ -146,5 +146,6 @@ def _scores(pictures: np.ndarray, reference: np.ndarray, name: str) -> dict[str,
     }
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a recipe's name as a file may be called."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

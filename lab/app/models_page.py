@@ -1,0 +1,251 @@
+"""Plan and apply, compare: what a recipe would do to every layer, doing it, and the pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from lab.app import links
+from lab.app.work import answer, stream
+from lab.cache import cache_folder
+from lab.jobs.contract import Context
+from lab.jobs.models import plan, quantize, variants
+
+PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "why it is left alone"]
+START = "svdquant-w4a4"
+
+
+def presets() -> list[str]:
+    """Names of all presets, for a list to choose from."""
+    import quant
+
+    return quant.list_presets()
+
+
+def plan_settings(model: str, recipe: str, include: str, exclude: str, override: str) -> plan.Settings:
+    """Check what the controls say; wildcards stand one per line."""
+    return plan.Settings(
+        model=model, recipe=recipe, include=_lines(include), exclude=_lines(exclude),
+        override=_lines(override),
+    )  # fmt: skip
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in (text or "").splitlines() if line.strip())
+
+
+def plan_rows(result: plan.Result) -> list[list[Any]]:
+    """Rows of the plan's table."""
+    return [
+        [row["layer"], row["bits"] or "-", round(row["bytes before"] / 1e3, 1),
+         round(row["bytes after"] / 1e3, 1), row["note"]]
+        for row in result.layers
+    ]  # fmt: skip
+
+
+def totals(result: plan.Result, what: str) -> str:
+    """Totals as a small table, with the word *simulated* beside the bits."""
+    rows = [row for table in [plan.totals_table(result.totals)] for row in table.rows]
+    return f"**{what}**\n\n| | |\n|---|---|\n" + "".join(f"| {r['name']} | {r['value']} |\n" for r in rows)
+
+
+def copies(module: str, command: str, page: str, settings: Any) -> tuple[str, str, str, str]:
+    """Return a state as link, command, Python and JSON."""
+    return (
+        links.as_link(page, settings), links.as_command(command, settings, "model"),
+        links.as_python(module, settings), links.as_json(settings),
+    )  # fmt: skip
+
+
+def copy_box() -> list[Any]:
+    """Lay out the fold with a state's four forms."""
+    with gr.Accordion("Copy this state", open=False):
+        link = gr.Textbox(label="Link", interactive=False, buttons=["copy"])
+        command = gr.Code(label="Command line", language="shell", interactive=False)
+        python = gr.Code(label="Python", language="python", interactive=False)
+        config = gr.Code(label="JSON", language="json", interactive=False)
+    return [link, command, python, config]
+
+
+def build_plan(models: list[str]) -> dict[str, Any]:
+    """Lay out Plan and apply."""
+    gr.Markdown(
+        "What would a recipe do to every layer, what does it leave alone and why, and what is saved? "
+        "A plan costs nothing; applying writes packed codes.", elem_classes="lead",
+    )  # fmt: skip
+    with gr.Row():
+        with gr.Column(scale=1, min_width=320):
+            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
+                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
+            recipe = gr.Dropdown(presets(), value=START, label="Recipe", allow_custom_value=True,
+                                 info="PRESET or PRESET+field=value", elem_id="recipe")  # fmt: skip
+            include = gr.Textbox(label="Only these layers", info="wildcards, one per line", lines=1)
+            exclude = gr.Textbox(label="Leave these alone", info="wildcards, one per line", lines=1)
+            override = gr.Textbox(
+                label="Per layer", info="WILDCARD:field=value or WILDCARD:skip, one per line", lines=1
+            )
+            planned = gr.Button("Plan", variant="primary", elem_id="plan")
+            applied = gr.Button("Apply", elem_id="apply")
+            stop = gr.Button("Cancel", variant="stop", elem_id="cancel-apply")
+            undo = gr.Button("Undo: back to full precision")
+            status = gr.Markdown(elem_id="apply-status")
+        with gr.Column(scale=2, min_width=360):
+            summary = gr.Markdown(elem_id="plan-summary", elem_classes="numbers")
+            table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
+                                 max_height=520, show_search="filter", elem_id="plan-table")  # fmt: skip
+            boxes = copy_box()
+    current = gr.BrowserState("", storage_key="brainlab-recipe")
+    hidden = gr.Gallery(visible=False)
+    controls = [model, recipe, include, exclude, override]
+
+    @answer(boxes)
+    def plan_model(model: str, recipe: str, include: str, exclude: str, override: str) -> Any:
+        """Plan: every layer with its bits and bytes, or the reason why it is left alone."""
+        settings = plan_settings(model, recipe, include, exclude, override)
+        found = plan.run(settings, Context())
+        texts = copies("lab.jobs.models.plan", "plan", "plan", settings)
+        return (totals(found, f"Plan of {recipe}"), plan_rows(found), *texts)
+
+    def apply_recipe(
+        model: str, recipe: str, include: str, exclude: str, override: str
+    ) -> Iterator[list[Any]]:
+        """Quantize the model, write packed codes and the ledger, and keep the recipe as the current one."""
+
+        def prepare() -> Any:
+            base = plan_settings(model, recipe, include, exclude, override)
+            out = cache_folder("app") / _stem(base)
+            settings = quantize.Settings(**base.model_dump(), out=out)
+
+            def show(found: quantize.Result) -> list[Any]:
+                again = " (was there already)" if found.done_before else ""
+                return [totals(found, f"Ledger of {recipe}{again}: {out}"), plan_rows(found), recipe]
+
+            return lambda context: quantize.run(settings, context), show
+
+        yield from stream(prepare, 3)
+
+    def back() -> tuple[str, str]:
+        return "", "Full precision again: Compare and Brain use no recipe."
+
+    planned.click(plan_model, controls, [summary, table, *boxes], api_name="plan", concurrency_limit=4)
+    running = applied.click(
+        apply_recipe, controls, [status, hidden, summary, table, current], api_name="apply",
+        concurrency_id="device", concurrency_limit=1,
+    )  # fmt: skip
+    stop.click(lambda: "Stopping ...", None, status, cancels=[running], api_visibility="private")
+    undo.click(back, None, [current, status], api_visibility="private")
+    names = ("model", "recipe")
+    return {"fields": dict(zip(names, controls, strict=False)), "current": current}
+
+
+def _stem(settings: plan.Settings) -> str:
+    from lab.runs.folder import config_hash
+
+    return f"{Path(settings.model).name}-{config_hash(settings.model_dump(mode='json'))}"
+
+
+def build_compare(models: list[str]) -> dict[str, Any]:
+    """Lay out Compare."""
+    gr.Markdown(
+        "The same noise and conditions in full precision and with up to four recipes: what changes in the "
+        "pictures, and how much?", elem_classes="lead",
+    )  # fmt: skip
+    with gr.Row():
+        with gr.Column(scale=1, min_width=320):
+            model = gr.Dropdown(models, value=models[0], label="Model")
+            chosen = gr.Dropdown(presets(), value=["rtn-w4a4", START], multiselect=True,
+                                 label="Recipes (simulated)",
+                                 max_choices=4, allow_custom_value=True, elem_id="recipes")  # fmt: skip
+            with gr.Row():
+                n = gr.Slider(1, 16, value=4, step=1, label="Pictures")
+                steps = gr.Slider(2, 50, value=10, step=1, label="Sampling steps")
+            with gr.Row():
+                guidance = gr.Slider(0, 6, value=2, step=0.5, label="Guidance")
+                seed = gr.Number(value=0, precision=0, label="Seed")
+            go = gr.Button("Draw", variant="primary", elem_id="draw")
+            stop = gr.Button("Cancel", variant="stop", elem_id="cancel-draw")
+            status = gr.Markdown(elem_id="draw-status")
+            live = gr.Gallery(label="On their way", columns=4, height=190, object_fit="contain")
+        with gr.Column(scale=2, min_width=360):
+            table = gr.Dataframe(
+                interactive=False, label="Against full precision", wrap=True, elem_id="scores"
+            )
+            with gr.Row():
+                which = gr.Dropdown([], label="Recipe")
+                index = gr.Slider(1, 4, value=1, step=1, label="Picture")
+            slider = gr.ImageSlider(label="Left: full precision. Right: the recipe", height=380,
+                                    interactive=False)  # fmt: skip
+            difference = gr.Image(label="Difference, times ten", height=240, interactive=False)
+            boxes = copy_box()
+    archive = gr.State("")
+    controls = [model, chosen, n, steps, guidance, seed]
+
+    def draw(
+        model: str, recipes: list[str], n: float, steps: float, guidance: float, seed: float
+    ) -> Iterator[list[Any]]:
+        """Draw the same pictures in full precision and with each recipe (simulated), and measure."""
+
+        def prepare() -> Any:
+            given = {"model": model, "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
+                     "guidance": guidance, "seed": int(seed)}  # fmt: skip
+            bare = variants.Settings(**given)
+            settings = variants.Settings(**given, out=cache_folder("app") / f"variants-{_key(bare)}")
+
+            def show(found: variants.Result) -> list[Any]:
+                columns = list(dict.fromkeys(k for row in found.rows for k in row))
+                rows = {
+                    "headers": columns,
+                    "data": [[_word(row.get(c)) for c in columns] for row in found.rows],
+                }
+                names = [row["recipe"] for row in found.rows[1:]]
+                shown = copies("lab.jobs.models.variants", "variants", "compare", bare)
+                return [rows, gr.Dropdown(choices=names, value=names[0]), gr.Slider(maximum=int(n), value=1),
+                        *_pair(found.archive, names[0], 1), found.archive, *shown]  # fmt: skip
+
+            variants.check(settings)
+            return lambda context: variants.run(settings, context), show
+
+        yield from stream(prepare, 6 + len(boxes))
+
+    def look_at(archive: str, recipe: str, index: float) -> Any:
+        return _pair(archive, recipe, int(index)) if archive and recipe else (gr.skip(), gr.skip())
+
+    outputs = [status, live, table, which, index, slider, difference, archive, *boxes]
+    running = go.click(
+        draw, controls, outputs, api_name="draw", concurrency_id="device",
+        concurrency_limit=1,
+    )  # fmt: skip
+    stop.click(lambda: "Stopping ...", None, status, cancels=[running], api_visibility="private")
+    for control in (which, index):
+        control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
+                      show_progress="hidden")  # fmt: skip
+    names = ("model", "recipes", "n", "steps", "guidance", "seed")
+    return {"fields": dict(zip(names, controls, strict=True))}
+
+
+def _pair(archive: str, recipe: str, index: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a picture in full precision and by a recipe, and ten times their difference."""
+    from lab.files import read_npz
+
+    pictures = read_npz(Path(archive))
+    full, other = (pictures[variants.plain_name(name)][index - 1] for name in (variants.FULL, recipe))
+    return (_large(full), _large(other)), _large(np.clip(10 * np.abs(full - other), 0, 1))
+
+
+def _large(picture: np.ndarray) -> np.ndarray:
+    """Pixels of 64 x 64 pictures eight times as large, edges kept: uint8 (512, 512, 3)."""
+    return np.kron((picture * 255).round().astype(np.uint8), np.ones((8, 8, 1), np.uint8))
+
+
+def _word(value: Any) -> Any:
+    return "-" if value is None else value
+
+
+def _key(settings: Any) -> str:
+    from lab.runs.folder import config_hash
+
+    return config_hash(settings.model_dump(mode="json", exclude={"out"}))
