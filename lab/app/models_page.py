@@ -53,10 +53,12 @@ def totals(result: plan.Result, what: str) -> str:
     return f"**{what}**\n\n| | |\n|---|---|\n" + "".join(f"| {r['name']} | {r['value']} |\n" for r in rows)
 
 
-def copies(module: str, command: str, page: str, settings: Any) -> tuple[str, str, str, str]:
+def copies(
+    module: str, command: str, page: str, settings: Any, positional: str = "model"
+) -> tuple[str, str, str, str]:
     """Return a state as link, command, Python and JSON."""
     return (
-        links.as_link(page, settings), links.as_command(command, settings, "model"),
+        links.as_link(page, settings), links.as_command(command, settings, positional),
         links.as_python(module, settings), links.as_json(settings),
     )  # fmt: skip
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-from lab.app import inspect_page, links, models_page, runs_page
+from lab.app import brain_page, inspect_page, links, models_page, runs_page
 from lab.app.theme import CSS, theme
 from lab.app.work import sentence
+from lab.jobs.brain import decode
 from lab.jobs.models import plan, variants, whatif
 
-PAGES = {"inspect": whatif.Settings, "plan": plan.Settings, "compare": variants.Settings}
+PAGES = {"inspect": whatif.Settings, "plan": plan.Settings, "compare": variants.Settings, "brain": decode.Settings}
 LOOPBACK = "127.0.0.1"
 
 
@@ -35,6 +36,8 @@ def build() -> Any:
                 pages["plan"] = models_page.build_plan(models)
             with gr.Tab("Compare", id="compare"):
                 pages["compare"] = models_page.build_compare(models)
+            with gr.Tab("Brain", id="brain"):
+                pages["brain"] = brain_page.build()
             with gr.Tab("Runs", id="runs"):
                 runs_page.build()
         fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
@@ -61,7 +64,9 @@ def build() -> Any:
 
 def _value(settings: Any, name: str) -> Any:
     value = getattr(settings, name)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) if name == "trials" else list(value)
+    return str(value) if name == "folder" else value
 
 
 def serve(
