@@ -9,7 +9,7 @@ A sink token, for MixDQ: the zoo's tokens are layer-normalised, no one stands ou
 300 is put before the condition of every cross-attention, and a mask keeps the attention from it: it does
 nothing but stretch the range of the keys' and values' inputs, as the first token of CLIP does.
 
-    python benchmarks/planted_outliers.py --out planted.json
+    python -m benchmarks.planted_outliers --out planted.csv
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.files import write_csv
+
 SALIENT, LEAST, MOST = 4, 8.0, 40.0
 SINK = 300.0
-CHANNEL_ARMS = (
+CHANNEL_RECIPES = (
     "rtn-w4a4", "svdquant-lowrank-only-rank4", "svdquant-lowrank-only", "svdquant-smooth-only",
     "svdquant-w4a4-rank4", "svdquant-w4a4-common",
 )  # fmt: skip
-SINK_ARMS = ("mixdq-w8a8+momentum=null+sinks=false", "mixdq-w8a8+momentum=null")
+SINK_RECIPES = ("mixdq-w8a8+momentum=null+sinks=false", "mixdq-w8a8+momentum=null")
 
 
 def plant(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -84,25 +86,25 @@ def _before_condition(token: torch.Tensor) -> Callable[..., Any]:
     return hook
 
 
-def measure(model: nn.Module, store: Any, samples: int, arms: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Signal over noise of prediction and final latent for every arm, dB."""
+def measure(model: nn.Module, store: Any, samples: int, recipes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Signal over noise of prediction and final latent for every recipe, dB."""
     import quant
     from lab.zoo.recordings import zoo_scheduler
     from quant.recipes import parse
-    from quant.recordings.sampling import Sampler
+    from quant.recordings.repeat import Sampler
     from quant.sensitivity.probes import FinalSample, NoisePrediction
 
     sampler = Sampler(store, zoo_scheduler(), store.null_condition)
     steps = store.settings["n_steps"]
-    probes = [
+    probes: list[Any] = [
         NoisePrediction(store, samples, 5, "evaluate"),
         FinalSample(sampler, samples, steps, None, "evaluate"),
     ]  # fmt: skip
     references = [probe.run(model) for probe in probes]
     rows = []
-    for arm in arms:
-        quant.quantize_(model, parse(arm).config(), trajectories=store)
-        row: dict[str, Any] = {"recipe": arm}
+    for name in recipes:
+        quant.quantize_(model, parse(name).config(), trajectories=store)
+        row: dict[str, Any] = {"recipe": name}
         for probe, reference in zip(probes, references, strict=True):
             found, _ = probe.compare(reference, probe.run(model))
             row |= {k: round(v, 2) for k, v in found.items() if k.endswith("db")}
@@ -112,9 +114,8 @@ def measure(model: nn.Module, store: Any, samples: int, arms: tuple[str, ...]) -
 
 
 def main() -> None:
-    """Run all models and write JSON."""
+    """Run all models and write CSV."""
     from lab import zoo
-    from lab.files import write_json
     from lab.zoo.recordings import zoo_recording
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -123,14 +124,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     store = zoo_recording("dit-64", guidance=1.0, steps=10, device=given.device)
-    made: dict[str, Any] = {}
-    for name, change, arms in (
-        ("as it is", lambda model: model, (*CHANNEL_ARMS, *SINK_ARMS)),
-        ("salient channels", plant, CHANNEL_ARMS),
-        ("sink token", plant_sink, SINK_ARMS),
+    about = {"model": "dit-64", "samples": given.samples, "device": given.device}
+    rows: list[dict[str, Any]] = []
+    for planted, change, recipes in (
+        ("nothing", lambda model: model, (*CHANNEL_RECIPES, *SINK_RECIPES)),
+        ("salient channels", plant, CHANNEL_RECIPES),
+        ("sink token", plant_sink, SINK_RECIPES),
     ):
-        made[name] = measure(change(zoo.load("dit-64", given.device)), store, given.samples, arms)
-    write_json(given.out, {"model": "dit-64", "samples": given.samples, "device": given.device, **made})
+        found = measure(change(zoo.load("dit-64", given.device)), store, given.samples, recipes)
+        rows += [{"planted": planted, **row, **about} for row in found]
+    write_csv(given.out, rows)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Both formats round the same weights to nearest with one scale for 64 channels. A
 the largest weight, an integer's do not, so which is closer depends on how many weights lie near the largest:
 on the excess kurtosis inside a group (0 for a Gaussian, -1.2 for a uniform density).
 
-    python benchmarks/weight_formats.py --out benchmarks/results/weight-formats.json
+    python -m benchmarks.weight_formats --out benchmarks/results/weight-formats.csv
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import kurtosis
+
+from benchmarks.files import write_csv
 
 GROUP = 64
 
@@ -40,31 +42,34 @@ def layers(model: torch.nn.Module) -> list[dict[str, Any]]:
         if not whole:
             continue
         tails = kurtosis(flat[:, :whole].reshape(-1, GROUP).numpy(), axis=1).mean()
-        integer, floating = (part[name].weight_sqnr_db for part in found)
+        integer, floating = (ledger[name].weight_sqnr_db for ledger in found)
         rows.append({"layer": name, "integer_db": integer, "float_db": floating, "kurtosis": float(tails)})
     return rows
 
 
 def main() -> None:
-    """Measure both denoisers and write JSON."""
+    """Measure both denoisers and write CSV."""
     from lab import zoo
-    from lab.files import write_json
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    made = {}
+    made = []
     for name in ("dit-64", "unet-64"):
         rows = layers(zoo.load(name))
         gain = np.array([row["float_db"] - row["integer_db"] for row in rows])
         tails = np.array([row["kurtosis"] for row in rows])
-        made[name] = {
-            "layers": len(rows),
-            "float_minus_integer_db": round(float(gain.mean()), 3),
-            "kurtosis": round(float(tails.mean()), 3),
-            "correlation": round(float(np.corrcoef(gain, tails)[0, 1]), 3),
-        }
-    write_json(given.out, {"group": GROUP, **made})
+        made.append(
+            {
+                "model": name,
+                "group": GROUP,
+                "layers": len(rows),
+                "float_minus_integer_db": round(float(gain.mean()), 3),
+                "kurtosis": round(float(tails.mean()), 3),
+                "correlation": round(float(np.corrcoef(gain, tails)[0, 1]), 3),
+            }
+        )
+    write_csv(given.out, made)
 
 
 if __name__ == "__main__":

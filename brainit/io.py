@@ -1,4 +1,4 @@
-"""Tensors and a JSON header in one safetensors file, written to a temporary name and renamed."""
+"""Files that are whole or not there; tensors and a JSON header in one safetensors file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,35 @@ from brainit.errors import InputError, MissingDataError
 HEADER = "brainit"
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path; it takes the name ``path`` on success and is removed on any failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_state(path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> None:
     """Write atomically: after a kill there is the old file or the new one, never half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    try:
-        save_file(own, str(temporary), metadata={HEADER: json.dumps(header, sort_keys=True)})
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    with replacing(Path(path)) as temporary:
+        save_file(plain, str(temporary), metadata={HEADER: json.dumps(header, sort_keys=True)})
 
 
 def read_state(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

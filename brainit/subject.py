@@ -112,7 +112,8 @@ class Subject:
         """
         if self.mask is None:
             raise InputError(
-                f"dataset {self.dataset!r}, subject {self.name!r}: no mask image, so values have no place"
+                f"dataset {self.dataset!r}, subject {self.name!r}: no mask image, so values have no "
+                "place in the brain and no NIfTI map can be written"
             )
         import nibabel
 

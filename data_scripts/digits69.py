@@ -11,8 +11,8 @@ from _common import finish
 
 from brainit import datasets
 from brainit.datasets.digits69 import FILE
-from brainit.datasets.files.clean import sha256
-from brainit.errors import MissingDataError
+from brainit.errors import InputError, MissingDataError
+from brainit.io import hash_file
 
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"
 
@@ -26,10 +26,13 @@ def main() -> int:
     def prepare() -> Path:
         if not arguments.file.is_file():
             raise MissingDataError(f"{arguments.file} does not exist; {datasets.describe('digits69')['how']}")
-        if sha256(arguments.file) != SHA256:
+        if hash_file(arguments.file) != SHA256:
             sys.stderr.write(
                 f"warning: {arguments.file} is not the file that published numbers were made with\n"
             )
+        there = arguments.root / FILE
+        if there.is_file() and hash_file(there) != hash_file(arguments.file):
+            raise InputError(f"{there} is another file; remove it first, or give another --root")
         arguments.root.mkdir(parents=True, exist_ok=True)
         part = arguments.root / f".{FILE}.part"
         shutil.copyfile(arguments.file, part)

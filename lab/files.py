@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = ".part"
+from quant.io import TEMPORARY, hash_file, replacing, write_text
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it on success, remove it on any failure.
-
-    Parameters
-    ----------
-    path : Path
-        The file to appear. Missing parent folders are made.
-
-    Yields
-    ------
-    Path
-        Name to write to; it ends in the same suffix, since some writers choose their format by it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())  # a rename must not overtake the bytes it names
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file at once."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+__all__ = ["hash_file", "plain", "read_npz", "replacing", "sweep", "write_json", "write_npz", "write_text"]
 
 
 def write_json(path: Path, content: Any) -> None:

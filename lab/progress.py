@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-Progress = Callable[[int, int, str], None]
+from quant.progress import Progress, silent
 
-
-def silent(done: int, total: int, what: str) -> None:
-    """Report nothing."""
+__all__ = ["Bar", "Estimate", "Lines", "Progress", "duration", "reporting", "silent"]
 
 
 class Estimate:

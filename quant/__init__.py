@@ -2,9 +2,9 @@
 
 >>> import quant
 >>> quant.list_presets("rtn-*")
-['rtn-w4a4', 'rtn-w4a8', 'rtn-w6a6', 'rtn-w8a8']
+['rtn-w3a4', 'rtn-w4a4', 'rtn-w4a8', 'rtn-w6a6', 'rtn-w8a8']
 
-Importing this package is cheap; torch is imported by the first verb that needs it.
+Importing this package costs nothing; torch is imported by the first verb that needs it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from quant.errors import HardwareError, InputError, MissingDataError
-from quant.registry import get_method, get_preset, list_methods, list_presets
 
 if TYPE_CHECKING:
     from quant.api import plan, quantize_
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from quant.plans.ledger import Ledger
     from quant.plans.plan import Plan
     from quant.recordings.trajectories import Trajectories, record
+    from quant.registry import get_method, get_preset, list_methods, list_presets
 
 _LAZY = {
     "plan": "quant.api", "quantize_": "quant.api",
@@ -36,6 +36,8 @@ _LAZY = {
     "detach_lora": "quant.interop.lora",
     "Ledger": "quant.plans.ledger", "Plan": "quant.plans.plan", "Quantizer": "quant.formats.quantizer",
     "Trajectories": "quant.recordings.trajectories", "record": "quant.recordings.trajectories",
+    "get_method": "quant.registry", "get_preset": "quant.registry", "list_methods": "quant.registry",
+    "list_presets": "quant.registry",
 }  # fmt: skip
 
 __all__ = [
@@ -53,6 +55,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "registry":
+        return import_module("quant.registry")
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

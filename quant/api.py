@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable
-from importlib import metadata
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from quant import recipes, registry
+from quant.about import versions
 from quant.denoisers.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
 from quant.denoisers.inventory import LayerInfo, find_layers, model_bytes
 from quant.denoisers.macs import Example, count_macs, input_sizes
@@ -24,14 +26,16 @@ from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
 from quant.layers.execute import kernel_op
 from quant.layers.install import install_, refuse_quantized
 from quant.layers.quantized import weight_sqnr_db
+from quant.modes import ordinary_mode
 from quant.plans.ledger import LayerRecord, Ledger
 from quant.plans.plan import LayerPlan, Plan
+from quant.progress import Progress
 from quant.recordings.rows import calibration_keys
 from quant.recordings.trajectories import Trajectories
+from quant.training.state import State, weights_hash
 
 NOT_REACHED = "the forward does not reach it: there is nothing to calibrate on"
 Recipe = str | BaseModel
-Progress = Callable[[int, int, str], None]
 
 
 def plan(
@@ -57,7 +61,7 @@ def plan(
         Over layer names; an empty `include` means every layer.
     overrides : dict
         Wildcard to settings of the method's config for those layers, or to "skip". Not those that hold for
-        the whole run (`MethodInfo.whole_run`).
+        the whole run (`Method.whole_run`).
     example : (args, kwargs), optional
         Inputs for counting multiply-accumulates; made up from the config for diffusers denoisers.
     trajectories : quant.Trajectories, optional
@@ -75,7 +79,7 @@ def plan(
     """
     refuse_quantized(model)
     name, chosen, config = recipes.resolve(recipe)
-    formats = chosen.load().formats
+    maths = chosen.load()
     layers = find_layers(model)
     if not layers:
         raise InputError(
@@ -103,7 +107,7 @@ def plan(
             values = {**config.model_dump(), **settings}
             own = registry.validate(chosen, values) if settings else config
             registry.refuse_own(chosen, config, own, layer.name)
-            answer = formats(layer, own)
+            answer = maths.formats(layer, own)
         line = _line(layer, answer, macs.get(layer.name), settings)
         weight = id(modules[layer.name].weight)
         if weight in before:  # tied: stored once
@@ -114,6 +118,10 @@ def plan(
         kept |= {weight} if line.skipped else set()
         lines.append(line)
     work = sum(line.n_weights for line in lines if not line.skipped)
+    seconds, cost = work * 1e-6 * chosen.info.seconds_per_million_weights, None
+    if chosen.info.trains:
+        cost = maths.training(config)
+        seconds += cost.seconds(sum(line.macs or 0 for line in lines))
     return Plan(
         recipe=name,
         method=chosen.name,
@@ -122,7 +130,8 @@ def plan(
         layers=lines,
         bytes_other=model_bytes(model) - sum(line.bytes_before for line in lines),
         mac_rule=rule,
-        seconds=round(work * 1e-6 * chosen.info.seconds_per_million_weights, 3),
+        seconds=round(seconds, 3),
+        training=cost,
     )
 
 
@@ -161,6 +170,7 @@ def quantize_(
     seed: int = 0,
     keep_originals: bool = True,
     progress: Progress | None = None,
+    state: str | Path | None = None,
 ) -> Ledger:
     """Quantize a model in place.
 
@@ -179,6 +189,9 @@ def quantize_(
         Keep the full-precision layers for `restore_` and `enabled`; False frees their memory.
     progress : callable
         ``progress(done, total, what)``.
+    state : folder, optional
+        Where a method that trains keeps its checkpoints. Stopped and started again with the same arguments,
+        it goes on from the last one and ends at the same bytes; with others it is refused.
 
     Returns
     -------
@@ -215,13 +228,15 @@ def quantize_(
             "quant.record, then pass trajectories=quant.Trajectories.open(path)"
         )
     context = registry.Context(
-        trajectories=trajectories, seed=seed, device=str(next(model.parameters()).device)
-    )
+        device=str(next(model.parameters()).device), seed=seed, recording=trajectories,
+        state=_state(state, model, planned, seed, trajectories),
+    )  # fmt: skip
     if progress is not None:
         context.progress = progress
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), ordinary_mode():
         torch.manual_seed(seed)
-        results: dict[str, LayerResult] = chosen.load().handler(model, planned, config, context)
+        outcome: registry.Outcome = chosen.load().core(model, planned, config, context)
+    results: dict[str, LayerResult] = outcome.layers
     missing = {line.name for line in planned.quantized} ^ set(results)
     if missing:
         raise RuntimeError(
@@ -232,11 +247,24 @@ def quantize_(
     ledger = Ledger(
         **{**planned.model_dump(exclude={"layers"}), "layers": records}, seed=seed, versions=versions(),
         trajectories=getattr(trajectories, "hash", None), seconds_taken=round(time.perf_counter() - start, 3),
-        attention=context.attention,
+        attention=outcome.attention, notes=outcome.notes, cost=outcome.cost,
     )  # fmt: skip
-    install_(model, results, keep_originals).ledger = ledger
+    install_(model, results, keep_originals, outcome.tensors).ledger = ledger
     install_attention_(model, ledger.attention)
     return ledger
+
+
+def _state(
+    folder: str | Path | None, model: nn.Module, planned: Plan, seed: int, trajectories: Any
+) -> State:  # fmt: skip
+    if folder is None:
+        return State()
+    formats = hashlib.sha256(planned.to_json().encode()).hexdigest()
+    owner = {
+        "config": planned.config, "plan": formats, "seed": seed, "weights": weights_hash(model),
+        "recording": getattr(trajectories, "hash", None), "method": planned.method,
+    }  # fmt: skip
+    return State(folder, owner)
 
 
 def _record(line: LayerPlan, result: LayerResult | None, module: nn.Module) -> LayerRecord:
@@ -321,14 +349,3 @@ def _check_tensors(model: nn.Module) -> None:
                 f"{name!r} has {int((~finite).sum())} of {tensor.numel()} values that are NaN or infinite: "
                 "repair the checkpoint"
             )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {}
-    for name in ("brainit-lab", "torch", "diffusers", "safetensors"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -1,26 +1,27 @@
-"""Methods and presets by name. An explicit list, no discovery; listing never imports torch.
+"""Methods, adapters and presets by name. An explicit list, no discovery; listing never imports torch.
 
-A method registers itself in its folder's ``__init__``::
+A method is data and its maths::
 
-    @method("rtn", config=RtnConfig, info=MethodInfo(...))
-    def load():
-        from quant.methods.rtn import core
-        return core
+    METHOD = Method("rtn", RtnConfig, MethodInfo(...), core="quant.methods.rtn.core")
 
-where the module that `load` returns has two functions:
+in ``quant/methods/rtn/__init__.py``, where the module that `core` names has two functions:
 
 ``formats(layer: LayerInfo, config) -> LayerFormat | str``
     the format of one layer, or the reason why it is skipped; pure, so a plan costs nothing.
-``handler(model, plan, config, context) -> dict[str, LayerResult]``
+``core(model, plan, config, context) -> Outcome``
     one result for each planned layer. It may run the model, go block by block, take gradients, even install
     results for a while (`installed`), but leaves the model as it found it: `quantize_` installs
-    the results, all or none.
+    the outcome, all or none.
+
+A method that trains has a third one, ``training(config) -> quant.plans.cost.TrainingCost``, for the plan.
+An adapter adds to a model instead of quantizing it (``ADAPTER = Method(...)`` in
+``quant/adapters/NAME/__init__.py``); what its core takes and gives is its business.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -31,14 +32,32 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quant.errors import InputError, MissingDataError
+from quant.progress import Progress, silent
 
 # One folder each under quant/methods. To add a method: its folder, its name here.
-NAMES = ("rtn", "mixdq", "eda_dm", "svdquant", "lowbit_fp", "lrq_dit", "dgq")
-_REGISTERED: dict[str, Method] = {}
+NAMES = (
+    "rtn",
+    "mixdq",
+    "eda_dm",
+    "svdquant",
+    "lowbit_fp",
+    "lrq_dit",
+    "dgq",
+    "efficientdm",
+    "quest",
+    "binarydm",
+    "qvgen",
+)
+# And under quant/adapters, in the same way.
+ADAPTERS: tuple[str, ...] = ()
+
+
+RUN: dict[str, Any] = {"scope": "run"}
+"""``json_schema_extra`` of a setting that holds for the whole run; the others may differ by layer."""
 
 
 class MethodInfo(BaseModel):
-    """What forms, tables and the command line say about a method."""
+    """What forms, tables and the command line say about a method or an adapter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     title: str
@@ -47,11 +66,9 @@ class MethodInfo(BaseModel):
     bits: str = Field(description="weights and activations it is meant for, as 'W4A4'")
     needs_calibration: bool = Field(description="needs recorded trajectories")
     needs_gradients: bool = Field(description="trains something")
+    trains: bool = Field(default=False, description="a distillation loop: plans say its steps")
     sized_by_recording: bool = Field(
         default=False, description="stores tables as long as the recording: plans look at `LayerInfo.seen`"
-    )
-    whole_run: tuple[str, ...] = Field(
-        default=(), description="settings that no layer can have of its own, as the samples to calibrate on"
     )
     native: tuple[str, ...] = Field(description="hardware that runs it natively; simulated elsewhere")
     seconds_per_million_weights: float = Field(
@@ -61,12 +78,23 @@ class MethodInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method."""
+    """A method, or an adapter: what it is called, its settings, what forms say about it, and its maths."""
 
     name: str
     config: type[BaseModel]
     info: MethodInfo
-    load: Callable[[], Any]
+    core: str
+    """Module of the maths; imported when it is used."""
+
+    @property
+    def whole_run(self) -> tuple[str, ...]:
+        """Settings that no layer can have of its own, as the samples to calibrate on: fields marked `RUN`."""
+        fields = self.config.model_fields.items()
+        return tuple(name for name, field in fields if field.json_schema_extra == RUN)
+
+    def load(self) -> Any:
+        """Import the maths."""
+        return import_module(self.core)
 
 
 @dataclass(frozen=True)
@@ -95,33 +123,55 @@ class LayerFormat:
     """Why the format differs from the recipe's usual one."""
 
 
-def _no_progress(done: int, total: int, what: str) -> None:
-    """Ignore progress."""
+@dataclass
+class Context:
+    """What a core may use besides the model.
+
+    Attributes
+    ----------
+    device : str
+        Where the model is.
+    seed : int
+        Of everything random.
+    progress : callable
+        ``progress(done, total, what)``.
+    recording : quant.Trajectories or None
+        Recorded full-precision sampling.
+    state : quant.training.state.State or None
+        Where work that takes long is kept under keys, and found again after a stop.
+    """
+
+    device: str = "cpu"
+    seed: int = 0
+    progress: Progress = silent
+    recording: Any = None
+    state: Any = None
 
 
 @dataclass
-class Context:
-    """What a handler may use besides the model."""
+class Outcome:
+    """What a core hands back; `quantize_` installs all of it or nothing.
 
-    trajectories: Any = None
-    seed: int = 0
-    device: str = "cpu"
-    progress: Callable[[int, int, str], None] = _no_progress
-    extra: dict[str, Any] = field(default_factory=dict)
+    Attributes
+    ----------
+    layers : dict of str to LayerResult
+        One for each planned layer.
+    attention : dict of str to AttentionFormat
+        What is rounded inside attention modules.
+    tensors : dict of str to tensor
+        New values of parameters outside the quantized layers, by their names.
+    notes : dict
+        What the ledger says about the whole run, JSON types only.
+    cost : dict
+        Of training: ``seconds``, ``peak_bytes``, ``steps``. Apart from the notes, since equal models must
+        give equal files.
+    """
+
+    layers: dict[str, Any]
     attention: dict[str, Any] = field(default_factory=dict)
-    """Formats (`quant.layers.attention.AttentionFormat`) by attention module, left here by the handler."""
-
-
-def method(name: str, *, config: type[BaseModel], info: MethodInfo) -> Callable[[Callable[[], Any]], Method]:
-    """Register a method; decorates the function that imports its maths."""
-
-    def register(load: Callable[[], Any]) -> Method:
-        if name in _REGISTERED:
-            raise ValueError(f"method {name!r} is registered twice")
-        _REGISTERED[name] = Method(name, config, info, load)
-        return _REGISTERED[name]
-
-    return register
+    tensors: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
 
 
 def list_methods(pattern: str = "*") -> list[str]:
@@ -133,8 +183,21 @@ def get_method(name: str) -> Method:
     """Look up a method by name."""
     if name not in NAMES:
         raise InputError(f"unknown method {name!r}, known: {', '.join(NAMES)}")
-    import_module(f"quant.methods.{name}")
-    return _REGISTERED[name]
+    found: Method = import_module(f"quant.methods.{name}").METHOD
+    return found
+
+
+def list_adapters(pattern: str = "*") -> list[str]:
+    """List the names of the adapters that match a wildcard."""
+    return [name for name in ADAPTERS if fnmatchcase(name, pattern)]
+
+
+def get_adapter(name: str) -> Method:
+    """Look up an adapter by name."""
+    if name not in ADAPTERS:
+        raise InputError(f"unknown adapter {name!r}, known: {', '.join(ADAPTERS) or 'none yet'}")
+    found: Method = import_module(f"quant.adapters.{name}").ADAPTER
+    return found
 
 
 def list_presets(pattern: str = "*") -> list[str]:
@@ -201,9 +264,14 @@ def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:
         ) from None
 
 
+def settings_of(chosen: type[BaseModel], config: BaseModel, settings: dict[str, Any]) -> Any:
+    """Config of one layer: the recipe's, with what its plan's line overrides."""
+    return chosen.model_validate({**config.model_dump(), **settings}) if settings else config
+
+
 def refuse_own(chosen: Method, config: BaseModel, own: BaseModel, layer: str) -> None:
     """Raise InputError if a layer's own config changes what holds for the whole run; it would be ignored."""
-    for name in chosen.info.whole_run:
+    for name in chosen.whole_run:
         wanted, known = getattr(own, name), getattr(config, name)
         if wanted != known:
             raise InputError(

@@ -7,13 +7,17 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests import house
+
 PACKAGES = ("kernels", "quant", "brainit", "lab")
 HARD_LIMIT = 500
 MEAN_LIMIT = 150
+FOLDER_LIMIT = 14
 FILE_LIMIT = 16 * 2**20
 WEIGHTS_LIMIT = 44e6  # about 40 MB: the checkout must stay light
 WEIGHT_SUFFIXES = {".safetensors", ".npz"}
@@ -44,6 +48,33 @@ def test_no_file_is_too_long(repo: Path) -> None:
     assert not {str(file): n for file, n in lengths.items() if n > HARD_LIMIT}
     filled = [n for n in lengths.values() if n]
     assert sum(filled) / len(filled) < MEAN_LIMIT
+
+
+def test_no_folder_is_too_full(repo: Path) -> None:
+    counts = Counter(str(file.parent.relative_to(repo)) for file in sources(repo))
+    assert not {folder: n for folder, n in counts.items() if n > FOLDER_LIMIT}
+
+
+def test_no_file_imports_itself_by_a_detour(repo: Path) -> None:
+    """Imports inside functions count; those for type checkers alone do not."""
+    graph = house.imports(repo, sources(repo))
+    assert "lab.jobs.contract" in graph["lab.jobs.doctor"] and len(graph) == len(sources(repo))
+    assert house.circles(graph) == []
+
+
+def test_circles_and_copies_are_found(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    block = "\n".join(f"    x = x * {n}" for n in range(house.RUN))
+    for name, other in (("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")):
+        text = f"def f(x):\n    from p import {other}\n"
+        (tmp_path / "p" / f"{name}.py").write_text(text + (block if name in "ad" else ""))
+    files = sorted(tmp_path.rglob("*.py"))
+    assert house.circles(house.imports(tmp_path, files)) == [["p.a", "p.b", "p.c"]]
+    assert house.copies(tmp_path, files) == ["p/a.py:1 = p/d.py:1"]
+
+
+def test_nothing_stands_twice(repo: Path) -> None:
+    assert house.copies(repo, sources(repo)) == []
 
 
 def test_no_drawer_for_everything(repo: Path) -> None:

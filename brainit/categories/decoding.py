@@ -7,12 +7,13 @@ permutation test repeats exactly what was done with the true labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from brainit.errors import InputError
+from brainit.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def decode_category(
     ridge: float = 1.0,
     n_permutations: int = 2000,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> CategoryScore:
     """Decode each trial's category from the other runs, and test it by permuting labels within runs.
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from brainit.config import BrainITConfig
 from brainit.errors import InputError
+from brainit.progress import Progress, silent
 from brainit.subject import Subject
 from brainit.training.fitting import fit
-from brainit.training.loop import Progress, silent
 from brainit.training.targets import category_targets, nearest_category
 
 #: What is laid over the "few" preset: one trial a category and run is little, so each network is trained

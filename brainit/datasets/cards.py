@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+_RANGE = (
+    "values of black and white in the pictures, LOW..HIGH; 'auto' (default): by type, "
+    "uint8 0..255, uint16 0..65535, float 0..1, others are asked for"
+)
 _NAN = "what to do with voxels that hold NaN: 'error' (default) or 'drop' (left out of train and test alike)"
 _MAT_OPTIONS = {
     "nan": _NAN,
     "zscore": "'none' (default: as in the file) or 'train' (mean and deviation of training trials)",
+    "range": _RANGE,
     "order": "'F' (default: pictures stored column by column, as MATLAB does) or 'C'",
 }
 _NIFTI_OPTIONS = {
     "nan": _NAN,
     "zscore": "'session' (default: statistics of the training trials of each session) or 'none'",
+    "range": _RANGE,
 }
 
 CARDS: list[dict[str, Any]] = [
@@ -47,6 +53,24 @@ CARDS: list[dict[str, Any]] = [
         "options": _MAT_OPTIONS,
     },
     {
+        "name": "kay2008",
+        "title": "real fMRI of one person looking at natural grey pictures (1,750 + 120 trials, 128x128)",
+        "simulated": False,
+        "terms": "CRCNS vim-1: for research; cite Kay et al. (2008) and the data, doi 10.6080/K0QN64NG; the "
+        "copy on OSF states no licence: do not redistribute",
+        "size": "about 190 MB as arrays",
+        "source": "Kay et al. 2008, doi 10.1038/nature06713; kay_images.npz as passed on (OSF ymnjv)",
+        "how": "download it with: brainlab data fetch kay2008 (kay_images.npz is https://osf.io/ymnjv)",
+        "module": "brainit.datasets.kay2008",
+        "fetches": True,
+        "options": {
+            "nan": "voxels that hold NaN: 'drop' (default: left out of train and test alike) or 'error'",
+            "zscore": "'none' (default: the file's responses are z-scored) or 'train'",
+            "range": "values of black and white, LOW..HIGH; 'auto' (default): smallest and largest of all",
+            "label_level": "row of the labels, 1 (default, general) to 4 (special)",
+        },
+    },
+    {
         "name": "mat",
         "title": "any .mat file with fmriTrn, fmriTest, stimTrn, stimTest (and labelTrn, labelTest)",
         "simulated": False,
@@ -74,6 +98,9 @@ CARDS: list[dict[str, Any]] = [
             "zscore": "'run' (default: within each run) or 'none'",
             "hrf": "haemodynamic response of the model: 'glover' (default) or 'spm'",
             "noise": "noise model of nilearn.glm: 'ols' (default) or 'ar1'",
+            "nan": _NAN,
+            "baseline": "'percent' (default: of each voxel's mean) or 'none' (BOLD whose mean was removed)",
+            "repetition_time": "seconds between volumes; default: what the header states",
         },
     },
     {

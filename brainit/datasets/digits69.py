@@ -8,6 +8,7 @@ from typing import Any
 from brainit.datasets import mat
 from brainit.datasets.cards import CARDS
 from brainit.datasets.files import clean
+from brainit.datasets.files.presence import there
 from brainit.errors import MissingDataError
 from brainit.subject import Subject
 
@@ -36,6 +37,6 @@ def _card() -> dict[str, Any]:
 
 
 def _file(root: Path) -> Path:
-    if not root.is_file() and not (root / FILE).is_file():
+    if not there(root) and not there(root / FILE):
         raise MissingDataError(f"dataset 'digits69': {root} holds no {FILE}; {_card()['how']}")
     return mat.find_file(root, FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,17 @@ class Finding:
     message: str
 
 
-def check(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> list[Finding]:
-    """Read every subject of a dataset and list what is wrong, worst first.
+Needs = Callable[["Subject"], Iterable[str]]
+
+
+def check(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    subject: str | None = None,
+    needs: Needs = lambda _: (),
+    **options: Any,
+) -> list[Finding]:
+    """Read the subjects of a dataset and list what is wrong, worst first.
 
     Parameters
     ----------
@@ -30,6 +40,10 @@ def check(name: str, root: str | os.PathLike[str] | None = None, **options: Any)
         One of ``list_datasets()``.
     root : path, optional
         Folder or file of the dataset.
+    subject : str, optional
+        Default all of them.
+    needs : callable
+        Given a subject that could be read, names what is missing for what it is meant for; each is an error.
     **options
         As for ``open``.
 
@@ -41,18 +55,25 @@ def check(name: str, root: str | os.PathLike[str] | None = None, **options: Any)
     entry = card(name)
     found: list[Finding] = []
     try:
+        from brainit.datasets.files.clean import pick_subject
+
         path = _existing(entry, root)
         adapter = entry.adapter()
         if not path.exists():
             return [Finding("info", f"dataset {name!r}: nothing in {path} yet; {entry.how}")]
+        entry.check_options(options)
         names = adapter.subjects(path)
+        if subject is not None:
+            names = [pick_subject(subject, names, path)]
         for extra in getattr(adapter, "check", lambda _: [])(path):
             found.append(extra)
     except InputError as error:
         return [Finding("error", str(error))]
     for subject_name in names:
         try:
-            found += check_subject(adapter.load(path, subject_name, **options))
+            loaded = adapter.load(path, subject_name, **options)
+            found += check_subject(loaded)
+            found += [Finding("error", f"{name} {subject_name}: {line}") for line in needs(loaded)]
         except InputError as error:
             found.append(Finding("error", f"{subject_name}: {error}"))
     rank = {"error": 0, "warning": 1, "info": 2}
@@ -89,9 +110,30 @@ def check_subject(subject: Subject) -> list[Finding]:
         found.append(
             Finding("warning", f"{who}: a run has {runs.min()} trials where {int(np.median(runs))} are usual")
         )
+    found += [Finding("warning", f"{who}: {line}") for line in _odd_betas(subject)]
     leaks = find_leaks(subject)
     if leaks.leak_test_in_train:
         found.append(Finding("error", f"{who}: {leaks.line()}"))
     else:
         found.append(Finding("info", f"{who}: {leaks.line()}"))
     return found
+
+
+def _odd_betas(subject: Subject) -> list[str]:
+    """List what betas should not be: copies of training trials in test, or BOLD before any model."""
+    import numpy as np
+
+    odd = []
+    train, test = (subject.betas[subject.split == s] for s in ("train", "test"))
+    known = {row.tobytes() for row in train}
+    copies = sum(row.tobytes() in known for row in test)
+    if copies:
+        odd.append(f"{copies} of {len(test)} test trials have exactly the betas of a training trial")
+    spread = train.std(0, dtype=np.float64)
+    ratio = np.abs(train.mean(0, dtype=np.float64)) / np.maximum(spread, 1e-12)
+    if np.median(ratio) > 10:
+        odd.append(
+            f"the typical voxel's mean is {np.median(ratio):.0f} times its spread over trials: this "
+            "looks like BOLD, not like betas"
+        )
+    return odd

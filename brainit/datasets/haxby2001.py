@@ -14,7 +14,7 @@ import numpy as np
 
 from brainit.datasets import haxby_files
 from brainit.datasets.files import clean
-from brainit.datasets.files.glm import block_betas
+from brainit.datasets.files.glm import block_betas, has_baseline
 from brainit.datasets.findings import Finding
 from brainit.datasets.haxby_files import CATEGORIES
 from brainit.errors import InputError
@@ -38,6 +38,9 @@ def load(
     zscore: str = "run",
     hrf: str = "glover",
     noise: str = "ols",
+    nan: str = "error",
+    baseline: str = "percent",
+    repetition_time: float | None = None,
 ) -> Subject:
     """Fit block betas and return them as a Subject.
 
@@ -57,6 +60,12 @@ def load(
     hrf : {"glover", "spm"}
     noise : {"ols", "ar1"}
         As in ``nilearn.glm``.
+    nan : {"error", "drop"}
+        Voxels with NaN or infinite values inside the mask.
+    baseline : {"percent", "none"}
+        Amplitudes in percent of each voxel's mean, or in the file's units where the mean was removed.
+    repetition_time : float, optional
+        Seconds between volumes; default what the headers state.
 
     Returns
     -------
@@ -65,14 +74,17 @@ def load(
     Raises
     ------
     InputError
-        A run has no events, events end after it, a trial type is unknown, or grids differ.
+        A run has no events, events end after it, a trial type is unknown, grids or timing differ between
+        files, or the BOLD has no mean to be a percentage of.
     """
     clean.choice(zscore, ("run", "none"), "zscore")
     clean.choice(hrf, ("glover", "spm"), "hrf")
     clean.choice(noise, ("ols", "ar1"), "noise")
+    clean.choice(nan, ("error", "drop"), "nan")
+    clean.choice(baseline, ("percent", "none"), "baseline")
     folders = {folder.name: folder for folder in haxby_files.subject_folders(root)}
     folder = folders[clean.pick_subject(subject, list(folders), root)]
-    recording = haxby_files.read(folder, image, mask)
+    recording = haxby_files.read(folder, image, mask, _seconds(repetition_time))
     numbers = [run.number for run in recording.runs]
     last = numbers[-1] if test_run is None else int(test_run)
     if last not in numbers or len(numbers) < 2:
@@ -80,18 +92,38 @@ def load(
             f"{folder}: test_run {last} of runs {numbers}; allowed: one of them, with others to train on"
         )
     betas, labels, runs, ids = [], [], [], []
+    warnings = list(recording.warnings)
+    based = np.ones(recording.runs[0].series.shape[1], bool)
     for run in recording.runs:
         where = f"{folder.name} run {run.number}"
-        betas.append(
-            block_betas(run.series, run.events, recording.repetition_time, where, hrf=hrf, noise=noise)
+        if baseline == "percent":
+            based &= has_baseline(run.series, where)
+        found, odd = block_betas(
+            run.series,
+            run.events,
+            recording.repetition_time,
+            where,
+            hrf=hrf,
+            noise=noise,
+            baseline=baseline,
         )
+        betas.append(found)
+        warnings += odd
         labels += [event.trial_type for event in run.events]
         runs += [run.number] * len(run.events)
         ids += [f"run{run.number:02d}-block{i:02d}" for i in range(len(run.events))]
     number = np.array(runs)
     train = number != last
     values = np.concatenate(betas)
-    keep, warnings = clean.usable_voxels(values, train, "error", str(folder))
+    keep, dropped = clean.usable_voxels(values, train, nan, str(folder))
+    values = np.where(keep, values, 0)
+    warnings += dropped
+    if (keep & ~based).any():
+        warnings.append(
+            f"{folder}: dropped {int((keep & ~based).sum())} of {keep.size} voxels whose mean does not "
+            "exceed their spread in every run"
+        )
+        keep &= based
     if zscore == "run":
         # a run's own mean and spread, of all its blocks: uses no labels and no other run
         values = clean.zscore(values, number, np.ones(len(number), bool))
@@ -115,13 +147,28 @@ def load(
             "terms": "CC BY-SA 3.0",
             "image": recording.image,
             "mask": recording.mask_name,
-            "units": "z-scored within run" if zscore == "run" else "percent signal change",
+            "units": _units(zscore, baseline),
             "glm": f"one regressor a block, {hrf} response, {noise}, cosine drift (1/128 Hz), nilearn.glm",
             "pictures": "which picture was shown when is not recorded: categories only",
-            "warnings": [*recording.warnings, *warnings],
+            "warnings": warnings,
         },
     )
     return whole if keep.all() else whole.keep_voxels(keep)
+
+
+def _units(zscore: str, baseline: str) -> str:
+    if zscore == "run":
+        return "z-scored within run"
+    return "percent signal change" if baseline == "percent" else "as in the files"
+
+
+def _seconds(stated: Any) -> float | None:
+    if stated is None:
+        return None
+    try:
+        return float(stated)
+    except ValueError:
+        raise InputError(f"repetition_time is {stated!r}; allowed: seconds, such as 2.5") from None
 
 
 def check(root: Path) -> Iterator[Finding]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from brainit.datasets.files import clean
+from brainit.datasets.files import clean, ranges
+from brainit.datasets.files.presence import check_content, there, visible
 from brainit.errors import InputError, MissingDataError
+from brainit.io import hash_file
 from brainit.subject import Subject
 
 _NEEDED = ("fmriTrn", "fmriTest", "stimTrn", "stimTest")
@@ -37,8 +39,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
     import h5py
     import scipy.io
 
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); copy it again from its source")
+    check_content(path)
     wanted = [*_NEEDED, *_LABELS]
     try:
         if h5py.is_hdf5(path):
@@ -68,12 +69,13 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
     return out
 
 
-def pictures(stimuli: np.ndarray, where: str, order: str = "F") -> np.ndarray:
-    """Reshape rows of pixels to upright square pictures in 0..1.
+def pictures(images: np.ndarray, where: str, order: str = "F") -> np.ndarray:
+    """Reshape rows of pixels to upright square pictures.
 
     Parameters
     ----------
-    stimuli : array of shape (n, side * side)
+    images : float32 array of shape (n, side * side)
+        In 0..1.
     where : str
         Name for messages.
     order : {"F", "C"}
@@ -84,12 +86,12 @@ def pictures(stimuli: np.ndarray, where: str, order: str = "F") -> np.ndarray:
     float32 array of shape (n, side, side)
     """
     clean.choice(order, ("F", "C"), "order")
-    side = isqrt(stimuli.shape[1])
-    if side * side != stimuli.shape[1]:
+    side = isqrt(images.shape[1])
+    if side * side != images.shape[1]:
         raise InputError(
-            f"{where}: a picture has {stimuli.shape[1]} pixels; allowed: a square number, such as 784"
+            f"{where}: a picture has {images.shape[1]} pixels; allowed: a square number, such as 784"
         )
-    images = clean.unit_range(stimuli, where).reshape(-1, side, side)
+    images = images.reshape(-1, side, side)
     return np.ascontiguousarray(images.transpose(0, 2, 1) if order == "F" else images)
 
 
@@ -101,12 +103,12 @@ def subjects(root: Path) -> list[str]:
 
 def find_file(root: Path, name: str | None = None) -> Path:
     """Return the .mat file: ``root`` itself, ``root/name``, or the only one in ``root``."""
-    if root.is_file():
+    if there(root):
         return root
     if name is not None:
-        found = [root / name] if (root / name).is_file() else []
+        found = [root / name] if there(root / name) else []
     else:
-        found = sorted(root.glob("*.mat"))
+        found = visible(root.glob("*.mat"))
     if len(found) == 1:
         return found[0]
     if not found:
@@ -129,6 +131,7 @@ def load_file(
     nan: str = "error",
     zscore: str = "none",
     order: str = "F",
+    range: str = "auto",
     label_names: Mapping[int, str] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Subject:
@@ -143,6 +146,8 @@ def load_file(
     zscore : {"none", "train"}
     order : {"F", "C"}
         How the pictures' pixels are stored.
+    range : str
+        Values of black and white, ``"LOW..HIGH"``; ``"auto"``: by type.
     label_names : mapping of int to str, optional
         Names of label codes; default the code itself.
     info : mapping, optional
@@ -163,7 +168,9 @@ def load_file(
     _same(path, parts, "stimTrn", "stimTest", axis=1)
     for end in ("Trn", "Test"):
         _same(path, parts, f"fmri{end}", f"stim{end}", axis=0)
-    labels = None
+    labels, notes = None, []
+    if any(k in parts for k in _LABELS) and not all(k in parts for k in _LABELS):
+        notes.append(f"{path}: only one of {' and '.join(_LABELS)} is there, so labels are left out")
     if all(k in parts for k in _LABELS):
         codes = [
             _codes(path, parts, k, parts[f"fmri{end}"].shape[0])
@@ -179,7 +186,8 @@ def load_file(
     betas = betas[:, keep].astype(np.float32)
     if zscore == "train":
         betas = clean.zscore(betas, np.zeros(n_trials), train)
-    images = pictures(np.concatenate([parts["stimTrn"], parts["stimTest"]]), str(path), order)
+    unit, clipped = ranges.to_unit({k: parts[k] for k in ("stimTrn", "stimTest")}, str(path), range)
+    images = pictures(np.concatenate(unit), str(path), order)
     ids = np.array([clean.content_id(image) for image in images])
     ones = np.ones(n_trials, np.int64)
     return Subject(
@@ -197,9 +205,9 @@ def load_file(
         labels=labels,
         info={
             "file": path.name,
-            "sha256": clean.sha256(path),
+            "sha256": hash_file(path),
             "units": "z-scored by training trials" if zscore == "train" else "as in the file",
-            "warnings": warnings,
+            "warnings": [*notes, *warnings, *clipped],
             **(info or {}),
         },
     )
@@ -216,4 +224,7 @@ def _codes(path: Path, parts: Mapping[str, np.ndarray], key: str, n_trials: int)
     codes = parts[key].ravel()
     if codes.size != n_trials:
         raise InputError(f"{path}: {key} has {codes.size} labels for {n_trials} trials; they must be equal")
-    return np.rint(codes).astype(np.int64)
+    if codes.dtype.kind == "f" and not (np.isfinite(codes).all() and (codes % 1 == 0).all()):
+        odd = codes[~(np.isfinite(codes) & (codes % 1 == 0))][0]
+        raise InputError(f"{path}: {key} holds {odd:g}; allowed: whole numbers, one code a category")
+    return codes.astype(np.int64)

@@ -9,33 +9,36 @@
     sub-01/*_desc-noiseceiling_statmap.nii.gz         optional: 0..1, one trial
     sub-01/ses-01/*_desc-betas_statmap.nii.gz         4D, one volume a trial
     sub-01/ses-01/*_events.tsv                        one row a volume: stimulus_id, split (trial_type, run)
+
+Every image may also end in ``.nii``. All images of a subject must lie on one grid.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from brainit.datasets.files import clean, volumes
+from brainit.datasets.files import clean, geometry, volumes
 from brainit.datasets.files.ceiling import noise_ceiling
-from brainit.datasets.files.pictures import read_stimuli
+from brainit.datasets.files.events import Trial, entity, number_sessions, read_trials
+from brainit.datasets.files.presence import there, visible
+from brainit.datasets.files.stimuli import read_stimuli
+from brainit.datasets.files.text import read_json, read_table
 from brainit.errors import InputError, MissingDataError
 from brainit.subject import Subject
 
-_BETAS = "_desc-betas_statmap.nii.gz"
+_BETAS = "_desc-betas_statmap"
+_KEPT = ("Name", "License", "Simulated")
 
 
 def subjects(root: Path) -> list[str]:
     """Return the names of the ``sub-*`` folders."""
-    found = sorted(p.name for p in root.glob("sub-*") if p.is_dir())
+    found = [p.name for p in visible(root.glob("sub-*")) if p.is_dir()]
     if not found:
-        raise MissingDataError(f"{root} holds no sub-* folder; expected sub-01/ses-01/*{_BETAS}")
+        raise MissingDataError(f"{root} holds no sub-* folder; expected sub-01/ses-01/*{_BETAS}.nii.gz")
     return found
 
 
@@ -45,7 +48,13 @@ def load(root: Path, subject: str | None = None, **options: Any) -> Subject:
 
 
 def load_folder(
-    root: Path, subject: str, *, nan: str = "error", zscore: str = "session", dataset: str = "nifti"
+    root: Path,
+    subject: str,
+    *,
+    nan: str = "error",
+    zscore: str = "session",
+    range: str = "auto",
+    dataset: str = "nifti",
 ) -> Subject:
     """Read the betas, places and pictures of one subject.
 
@@ -57,6 +66,8 @@ def load_folder(
     nan : {"error", "drop"}
     zscore : {"session", "none"}
         Scale each voxel within each session by the mean and deviation of that session's training trials.
+    range : str
+        Values of black and white in ``stimuli.npz``, ``"LOW..HIGH"``; ``"auto"``: by type or as it says.
     dataset : str
         Name that the subject carries.
 
@@ -73,15 +84,18 @@ def load_folder(
     """
     clean.choice(zscore, ("session", "none"), "zscore")
     folder = root / subject
-    files = sorted(folder.rglob(f"*{_BETAS}"))
+    files = volumes.find(folder, f"*{_BETAS}", deep=True)
     if not files:
-        raise MissingDataError(f"{folder} holds no betas; expected ses-01/*{_BETAS}")
-    inside, mask = volumes.read_mask(_only(folder, "*_mask.nii.gz"), volumes.open_image(files[0]), files[0])
+        raise MissingDataError(f"{folder} holds no betas; expected ses-01/*{_BETAS}.nii.gz")
+    first = volumes.open_image(files[0])
+    inside, mask, warnings = volumes.read_mask(_mask(folder), first, files[0])
     values, trials = [], []
+    sessions = number_sessions([entity(path.name, "ses") for path in files])
     for path in files:
         image = volumes.open_image(path)
-        volumes.same_grid(mask, _only(folder, "*_mask.nii.gz"), image, path)
-        rows = _events(path)
+        geometry.same_series(first, files[0], image, path)
+        warnings += geometry.odd_header(image, path)
+        rows = _events(path, sessions[entity(path.name, "ses")])
         n_volumes = image.shape[3] if len(image.shape) == 4 else 1
         if n_volumes != len(rows):
             raise InputError(
@@ -98,13 +112,22 @@ def load_folder(
         raise InputError(
             f"{folder}: {int(train.sum())} training trials; at least 2 are needed (column split)"
         )
-    keep, warnings = clean.usable_voxels(betas, train, nan, str(folder))
-    ceiling = _ceiling(folder, inside, betas, ids, train)
+    ceiling = _ceiling(folder, inside, mask, warnings)
+    bad = None if ceiling is None else ~np.isfinite(ceiling)
+    keep, more = clean.usable_voxels(betas, train, nan, str(folder), bad)
+    warnings += more
+    betas = np.where(keep, betas, 0)
+    if ceiling is None and np.unique(ids[train], return_counts=True)[1].max() > 1:
+        ceiling = noise_ceiling(betas[train], ids[train])  # test trials are never used
     about = _description(root)
     stimuli = None
     if (root / "stimuli").is_dir():
-        stimuli = read_stimuli(root / "stimuli").only(ids, str(root / "stimuli"))
-    betas = np.where(keep, betas, 0)
+        stimuli = read_stimuli(root / "stimuli", range).only(ids, str(root / "stimuli"))
+        warnings += stimuli.warnings
+    else:
+        warnings.append(
+            f"{root} holds no folder 'stimuli': pictures are not known, only categories can be decoded"
+        )
     if zscore == "session":
         betas = clean.zscore(betas, session, train)
     whole = Subject(
@@ -119,104 +142,94 @@ def load_folder(
         repeat=clean.count_repeats(ids),
         split=split,
         stimuli=stimuli,
-        labels=np.array([t.label for t in trials]) if all(t.label for t in trials) else None,
+        labels=_labels(trials, folder, warnings),
         roi=_regions(folder, inside, mask),
         noise_ceiling=ceiling,
         mask=mask,
         info={
+            **{k: v for k, v in about.items() if k not in _KEPT},
             "source": about.get("Name", str(root.name)),
             "terms": about.get("License", "not stated"),
             "units": "z-scored within session by training trials"
             if zscore == "session"
             else "as in the files",
-            "warnings": warnings,
-            **{k: v for k, v in about.items() if k not in ("Name", "License", "Simulated")},
+            "warnings": list(dict.fromkeys(warnings)),
         },
     )
     return whole if keep.all() else whole.keep_voxels(keep)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    stimulus_id: str
-    split: str
-    label: str
-    session: int
-    run: int
+def _mask(folder: Path) -> Path:
+    return volumes.one(folder, "*_mask", "which voxels were measured")
 
 
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if not found:
-        raise MissingDataError(f"{folder} holds no {pattern}; it says which voxels were measured")
-    if len(found) > 1:
-        raise InputError(
-            f"{folder} holds {len(found)} files {pattern}; one is allowed: {', '.join(p.name for p in found)}"
+def _events(betas: Path, session: int) -> list[Trial]:
+    stem = volumes.bare(betas).removesuffix(_BETAS)
+    return read_trials(Path(f"{stem}_events.tsv"), session)
+
+
+def _labels(trials: list[Trial], folder: Path, warnings: list[str]) -> np.ndarray | None:
+    known = sum(bool(t.label) for t in trials)
+    if 0 < known < len(trials):
+        warnings.append(
+            f"{folder}: {len(trials) - known} of {len(trials)} trials have no trial_type: labels are left out"
         )
-    return found[0]
+    return np.array([t.label for t in trials]) if known == len(trials) else None
 
 
-def _events(betas: Path) -> list[_Trial]:
-    path = betas.with_name(betas.name.removesuffix(_BETAS) + "_events.tsv")
-    if not path.is_file():
-        raise MissingDataError(f"{path} does not exist; every file of betas needs its events")
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    if not rows:
-        raise InputError(f"{path} holds no events; one row a volume is needed")
-    missing = [k for k in ("stimulus_id", "split") if k not in rows[0]]
-    if missing:
-        raise InputError(f"{path}: column {missing[0]} is missing; found: {', '.join(map(str, rows[0]))}")
-    out = []
-    for line, row in enumerate(rows, start=2):
-        if row["split"] not in ("train", "test"):
-            raise InputError(f"{path} line {line}: split is {row['split']!r}; allowed: train, test")
-        run = row.get("run") or _number(path.name, "run")
-        if not str(run).isdigit():
-            raise InputError(f"{path} line {line}: run is {run!r}; allowed: a whole number")
-        label = row.get("trial_type") or ""
-        out.append(_Trial(row["stimulus_id"] or "", row["split"], label, _number(path.name, "ses"), int(run)))
-    if any(not trial.stimulus_id for trial in out):
-        raise InputError(f"{path}: a row has no stimulus_id; every volume needs one")
-    return out
-
-
-def _number(name: str, entity: str) -> int:
-    match = re.search(rf"(?:^|_){entity}-0*(\d+)", name)
-    return int(match[1]) if match else 1
-
-
-def _ceiling(
-    folder: Path, inside: np.ndarray, betas: np.ndarray, ids: np.ndarray, train: np.ndarray
-) -> np.ndarray | None:
-    """Read the noise ceiling, else estimate it from training repeats; test trials are never used."""
-    found = sorted(folder.glob("*_desc-noiseceiling_statmap.nii.gz"))
-    if found:
-        return np.clip(volumes.read_voxels(volumes.open_image(found[0]), inside, found[0]), 0, 1)
-    repeated = np.unique(ids[train], return_counts=True)[1].max() > 1
-    return noise_ceiling(betas[train], ids[train]) if repeated else None
+def _ceiling(folder: Path, inside: np.ndarray, mask: Any, warnings: list[str]) -> np.ndarray | None:
+    """Read the noise ceiling where there is one: NaN stays NaN, a share below 0 becomes 0."""
+    path = volumes.only(folder, "*_desc-noiseceiling_statmap")
+    if path is None:
+        return None
+    image = volumes.open_image(path)
+    geometry.same_grid(image, path, mask, _mask(folder))
+    found = volumes.read_voxels(image, inside, path)
+    if found.ndim != 1:
+        raise InputError(f"{path} has shape {image.shape}; a noise ceiling is one number a voxel")
+    high = float(np.nanmax(found, initial=0))
+    if high > 1.001:
+        raise InputError(
+            f"{path}: noise ceilings up to {high:g}; allowed: 0..1, the share of one trial's variance; "
+            "divide percent by 100"
+        )
+    if np.nanmin(found, initial=0) < 0:
+        warnings.append(
+            f"{path}: {int((found < 0).sum())} of {found.size} noise ceilings are below 0; read as 0"
+        )
+    return np.clip(found, 0, 1)
 
 
 def _regions(folder: Path, inside: np.ndarray, mask: Any) -> dict[str, np.ndarray]:
-    found = sorted(folder.glob("*_dseg.nii.gz"))
-    if not found:
+    path = volumes.only(folder, "*_dseg")
+    if path is None:
         return {}
-    image = volumes.open_image(found[0])
-    volumes.same_grid(image, found[0], mask, Path("the mask"))
-    codes = volumes.read_voxels(image, inside, found[0])
-    table = found[0].with_name(found[0].name.removesuffix(".nii.gz") + ".tsv")
-    if not table.is_file():
-        return {f"region{int(c)}": codes == c for c in np.unique(codes) if c > 0}
-    with table.open(newline="", encoding="utf-8") as stream:
-        return {row["name"]: codes == float(row["index"]) for row in csv.DictReader(stream, delimiter="\t")}
+    image = volumes.open_image(path)
+    geometry.same_grid(image, path, mask, _mask(folder))
+    codes = volumes.read_voxels(image, inside, path)
+    if codes.ndim != 1 or (codes[np.isfinite(codes)] % 1).any():
+        raise InputError(
+            f"{path}: region codes must be one whole number a voxel; resample by nearest neighbour"
+        )
+    table = Path(f"{volumes.bare(path)}.tsv")
+    if not there(table):
+        return {f"region{int(c)}": codes == c for c in np.unique(codes[np.isfinite(codes)]) if c > 0}
+    rows = read_table(table, ("index", "name"))
+    index = [row.number("index") for row in rows]
+    clean.each_once(((row.text("name"), row.where) for row in rows), "region")
+    clean.each_once(((f"{c:g}", row.where) for c, row in zip(index, rows, strict=True)), "region code")
+    return {row.text("name"): codes == c for c, row in zip(index, rows, strict=True)}
 
 
 def _description(root: Path) -> dict[str, Any]:
+    """Read what the folder says of itself; its words never take the place of what was found in the files."""
     path = root / "dataset_description.json"
-    if not path.is_file():
+    if not there(path):
         return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); correct or remove it") from error
-    return about if isinstance(about, dict) else {}
+    about = read_json(path)
+    if not isinstance(about.get("Simulated", False), bool):
+        raise InputError(f"{path}: Simulated is {about['Simulated']!r}; allowed: true or false")
+    for key in ("Name", "License"):
+        if key in about and not isinstance(about[key], str):
+            about[key] = json.dumps(about[key], ensure_ascii=False)
+    return about

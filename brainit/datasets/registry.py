@@ -8,7 +8,7 @@ An adapter is a module with ``subjects(root)`` and ``load(root, subject, **optio
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from brainit.datasets.cards import CARDS
 from brainit.errors import InputError, MissingDataError
+from brainit.progress import Progress, silent
 
 if TYPE_CHECKING:
     from brainit.subject import Subject
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,13 @@ class DatasetCard:
     def adapter(self) -> Any:
         """Import and return the adapter's module."""
         return import_module(self.module)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Refuse an option that the dataset does not have (InputError)."""
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            allowed = ", ".join(self.options) or "none"
+            raise InputError(f"dataset {self.name!r} has no option {unknown[0]!r}; allowed: {allowed}")
 
 
 _REGISTRY: dict[str, DatasetCard] = {card["name"]: DatasetCard(**card) for card in CARDS}
@@ -102,6 +108,10 @@ def _root(name: str, root: str | os.PathLike[str] | None) -> Path:
 
 def _existing(entry: DatasetCard, root: str | os.PathLike[str] | None) -> Path:
     path = _root(entry.name, root)
+    if path.is_symlink() and not path.exists():
+        from brainit.datasets.files.presence import check_content
+
+        check_content(path)
     if not path.exists() and not getattr(entry.adapter(), "MAKES_ITSELF", False):
         raise MissingDataError(f"dataset {entry.name!r}: {path} does not exist; {entry.how}")
     return path
@@ -148,16 +158,11 @@ def open(
     (100, 3092)
     """
     entry = card(name)
-    unknown = sorted(set(options) - set(entry.options))
-    if unknown:
-        allowed = ", ".join(entry.options) or "none"
-        raise InputError(f"dataset {name!r} has no option {unknown[0]!r}; allowed: {allowed}")
+    entry.check_options(options)
     return entry.adapter().load(_existing(entry, root), subject, **options)
 
 
-def fetch(
-    name: str, root: str | os.PathLike[str] | None = None, progress: Progress = lambda done, total, what: None
-) -> Path:
+def fetch(name: str, root: str | os.PathLike[str] | None = None, progress: Progress = silent) -> Path:
     """Download or make a dataset and return its folder; what is already there is kept.
 
     Raises

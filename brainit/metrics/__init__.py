@@ -1,4 +1,4 @@
-"""How close a reconstruction is to its stimulus, always as one value an image.
+"""How close a reconstruction is to its stimulus, always as one value per image.
 
 Every function takes ``(reconstruction, truth)`` in that order, pictures in 0..1 of shape (n, H, W) or (n,
 H, W, 3), and returns a float64 vector of shape (n,). `score` gathers them, `compare` sets them beside the
@@ -22,7 +22,7 @@ from brainit.metrics.intervals import (
     permutation_null,
     sign_flip_p,
 )
-from brainit.metrics.pixels import constant_images, eight_bit, grey, mse, pixcorr, psnr, ssim, ssim_gauss
+from brainit.metrics.pixels import constant_images, grey, mse, pixcorr, psnr, ssim, ssim_gauss
 from brainit.metrics.scores import SCORES, Scores, average_scores, compare, score
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "compare",
     "constant_images",
     "correlation_block",
-    "eight_bit",
     "grey",
     "mse",
     "paired_interval",

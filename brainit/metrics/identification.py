@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 
 from brainit.errors import InputError
-from brainit.metrics.pixels import centred_rows, check_pair
+from brainit.metrics import tensors
+from brainit.metrics.pixels import check_pair
 
 TWO_WAY_CHANCE = 0.5
 Vary = Literal["truth", "reconstruction"]
@@ -31,15 +33,12 @@ def correlation_block(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarr
         raise InputError(
             f"{len(reconstruction)} reconstructions for {len(truth)} stimuli; both must be as many"
         )
-    (rec, flat_rec), (tru, flat_tru) = centred_rows(reconstruction), centred_rows(truth)
-    if rec.shape != tru.shape:
+    ours, theirs = (torch.from_numpy(np.array(x, np.float64)).flatten(1) for x in (reconstruction, truth))
+    if ours.shape != theirs.shape:
         raise InputError(
-            f"reconstruction features are {rec.shape[1]} wide but stimulus features {tru.shape[1]}"
+            f"reconstruction features are {ours.shape[1]} wide but stimulus features {theirs.shape[1]}"
         )
-    block = tru @ rec.T
-    block[flat_tru] = np.nan
-    block[:, flat_rec] = np.nan
-    return block
+    return tensors.correlations(ours, theirs).numpy()
 
 
 def two_way(reconstruction: np.ndarray, truth: np.ndarray, vary: Vary = "truth") -> np.ndarray:
@@ -69,10 +68,7 @@ def two_way(reconstruction: np.ndarray, truth: np.ndarray, vary: Vary = "truth")
     if n < 2:
         raise InputError(f"two-way identification needs at least 2 test pictures, got {n}")
     block = correlation_block(reconstruction, truth)
-    if vary == "reconstruction":
-        block = block.T
-    own = np.diagonal(block)
-    return (block < own[None, :]).sum(0) / (n - 1)  # NaN compares as False; the diagonal never beats itself
+    return tensors.beaten(torch.from_numpy(block.T if vary == "reconstruction" else block)).numpy()
 
 
 def two_way_pix(reconstruction: np.ndarray, truth: np.ndarray, vary: Vary = "truth") -> np.ndarray:

@@ -35,7 +35,7 @@ def _vector(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64).ravel()
     if values.size == 0 or not np.isfinite(values).all():
         raise InputError(
-            f"need at least one finite value a picture, got {values.size} with some not finite or none"
+            f"need at least one finite value per picture, got {values.size} with some not finite or none"
         )
     return values
 
@@ -53,7 +53,7 @@ def bootstrap_interval(
     Parameters
     ----------
     values : array of shape (n,)
-        One score a picture. With one picture the interval is that value: nothing can be said.
+        One score per picture. With one picture the interval is that value: nothing can be said.
     level : float
         Coverage, between 0 and 1.
     n_draws, seed : int

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from skimage.color import rgb2gray
-from skimage.metrics import structural_similarity
+import torch
 
 from brainit.errors import InputError
+from brainit.metrics import tensors
+from brainit.metrics.tensors import GAUSS_WINDOW, SSIM_WINDOW
 
-SSIM_WINDOW = 7  # scikit-image's default
-GAUSS_WINDOW = 11  # what scikit-image derives from sigma 1.5 and truncate 3.5
+LUMINANCE = (0.2125, 0.7154, 0.0721)
+"""Of red, green and blue (ITU-R BT.709, as in scikit-image's ``rgb2gray``)."""
 _SLACK = 1e-4  # float32 arithmetic may leave 0..1 by this much
 
 
@@ -48,41 +49,20 @@ def check_pair(reconstruction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarra
 
 
 def grey(images: np.ndarray) -> np.ndarray:
-    """Return (n, H, W): luminance of colour pictures (scikit-image's ``rgb2gray``), grey ones unchanged."""
+    """Return (n, H, W): luminance of colour pictures, grey ones unchanged."""
     images = np.asarray(images, np.float64)
-    return rgb2gray(images, channel_axis=-1) if images.ndim == 4 else images
+    return images @ np.array(LUMINANCE) if images.ndim == 4 else images
 
 
-def eight_bit(images: np.ndarray) -> np.ndarray:
-    """Round to the 256 levels a saved picture has (rounded, not truncated), still in 0..1."""
-    return np.rint(np.clip(images, 0, 1) * 255) / 255
-
-
-def centred_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and normalise each row; also say which rows are constant (those become 0).
-
-    Parameters
-    ----------
-    features : array of shape (n, ...)
-
-    Returns
-    -------
-    rows : float64 array of shape (n, d)
-        Mean 0 and length 1 a row, so that a product of two rows is their Pearson correlation.
-    constant : bool array of shape (n,)
-    """
-    flat = np.asarray(features, np.float64).reshape(len(features), -1)
-    centred = flat - flat.mean(1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1)
-    # Rounding leaves a constant row with a tiny length, never exactly 0.
-    constant = length <= 1e-12 * np.maximum(np.abs(flat).max(1), 1e-30) * np.sqrt(flat.shape[1])
-    rows = np.where(constant[:, None], 0.0, centred / np.where(constant, 1.0, length)[:, None])
-    return rows, constant
+def planes(images: np.ndarray) -> torch.Tensor:
+    """Return pictures as a float64 tensor of shape (n, C, H, W), C 1 for grey ones."""
+    values = torch.from_numpy(np.array(images, np.float64))
+    return values[:, None] if values.ndim == 3 else values.movedim(-1, 1)
 
 
 def constant_images(images: np.ndarray) -> np.ndarray:
     """Say which pictures have one value everywhere, so that no correlation exists: bool (n,)."""
-    return centred_rows(images)[1]
+    return tensors.centred_rows(torch.from_numpy(np.array(images, np.float64)))[1].numpy()
 
 
 def pixcorr(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -95,34 +75,32 @@ def pixcorr(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     float64 array of shape (n,)
     """
     reconstruction, truth = check_pair(reconstruction, truth)
-    return np.einsum("nd,nd->n", centred_rows(reconstruction)[0], centred_rows(truth)[0])
+    return tensors.pixcorr(planes(reconstruction), planes(truth)).numpy()
 
 
 def mse(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Mean squared error a picture, on the 0..1 scale."""
+    """Mean squared error per picture, on the 0..1 scale."""
     reconstruction, truth = check_pair(reconstruction, truth)
-    return ((reconstruction - truth) ** 2).reshape(len(truth), -1).mean(1)
+    return tensors.mse(planes(reconstruction), planes(truth)).numpy()
 
 
 def psnr(reconstruction: np.ndarray, truth: np.ndarray, cap: float = np.inf) -> np.ndarray:
-    """Peak signal-to-noise ratio a picture in dB, peak 1; equal pictures get `cap`.
+    """Peak signal-to-noise ratio per picture in dB, peak 1; equal pictures get `cap`.
 
     Averages of it are averages of dB (the form most papers use), not the dB of an average.
     """
-    with np.errstate(divide="ignore"):
-        return np.minimum(-10 * np.log10(mse(reconstruction, truth)), cap)
+    reconstruction, truth = check_pair(reconstruction, truth)
+    return tensors.psnr(planes(reconstruction), planes(truth), cap).numpy()
 
 
 def ssim(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity a picture: scikit-image's default 7x7 uniform window, ``data_range`` 1.
+    """Structural similarity per picture: scikit-image's default 7x7 uniform window, ``data_range`` 1.
 
     Colour pictures are compared channel by channel (``channel_axis=-1``) and averaged, not turned grey.
     """
     reconstruction, truth = check_pair(reconstruction, truth)
     _check_window(truth, SSIM_WINDOW)
-    axis = -1 if truth.ndim == 4 else None
-    pairs = zip(reconstruction, truth, strict=True)
-    return np.array([structural_similarity(t, r, data_range=1.0, channel_axis=axis) for r, t in pairs])
+    return tensors.ssim(planes(reconstruction), planes(truth)).numpy()
 
 
 def ssim_gauss(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -135,14 +113,12 @@ def ssim_gauss(reconstruction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     reconstruction, truth = check_pair(reconstruction, truth)
     _check_window(truth, GAUSS_WINDOW)
-    form = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    pairs = zip(grey(reconstruction), grey(truth), strict=True)
-    return np.array([structural_similarity(t, r, **form) for r, t in pairs])
+    return tensors.ssim(planes(grey(reconstruction)), planes(grey(truth)), gaussian=True).numpy()
 
 
 def _check_window(images: np.ndarray, window: int) -> None:
     side = min(images.shape[1:3])
     if side < window:
         raise InputError(
-            f"pictures are {images.shape[1]}x{images.shape[2]} pixels; this SSIM needs {window} a side"
+            f"pictures are {images.shape[1]}x{images.shape[2]} pixels; this SSIM needs {window} per side"
         )

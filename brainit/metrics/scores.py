@@ -18,7 +18,7 @@ PSNR_CAP = 100.0  # dB given to two equal pictures, so that means stay finite
 
 @dataclass(frozen=True)
 class Scores:
-    """One value a picture for each score.
+    """One value per picture for each score.
 
     Parameters
     ----------
@@ -91,39 +91,39 @@ def average_scores(runs: Sequence[Scores]) -> Scores:
 
 def compare(
     truth: np.ndarray,
-    arms: Mapping[str, np.ndarray | Sequence[np.ndarray]],
+    sets: Mapping[str, np.ndarray | Sequence[np.ndarray]],
     main: str = "quantized",
     reference: str = "fp",
     seed: int = 0,
     n_draws: int = 10_000,
     networks: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> dict[str, float]:
-    """Score several sets of reconstructions of the same stimuli; the picture part of ``metrics.json``.
+    """Score several sets of reconstructions of the same stimuli; the pictures' numbers of ``metrics.json``.
 
     Parameters
     ----------
     truth : array of shape (n, H, W) or (n, H, W, 3)
-    arms : mapping of str to array like `truth`, or to a sequence of such arrays (one a noise seed)
+    sets : mapping of str to array like `truth`, or to a sequence of such arrays (one per noise seed)
         For example ``quantized, fp, ridge, mean_image``. Scores are averaged over noise seeds picture by
         picture.
     main : str
-        The arm whose scores carry no prefix; every other is ``<arm>.<score>``.
+        The set whose scores carry no prefix; every other is ``<set>.<score>``.
     reference : str
-        The arm that `main` is paired with: ``paired_psnr_to_<reference>`` (dB, same fMRI and noise seed),
-        absent where there is no such arm.
+        The set that `main` is paired with: ``paired_psnr_to_<reference>`` (dB, same fMRI and noise seed),
+        absent where there is no such set.
     networks : mapping of str to callable, optional
         ``network(pictures) -> features (n, ...)``; each adds a ``two_way_<name>`` score.
 
     Returns
     -------
     dict of str to float
-        ``score``, ``score.low``, ``score.high`` an arm; ``minus_<arm>.<score>`` with bounds, main minus
-        that arm; ``chance.two_way_pix``, and ``chance.pixcorr`` with bounds and ``chance.pixcorr.p`` from
+        ``score``, ``score.low``, ``score.high`` per set; ``minus_<set>.<score>`` with bounds, main minus
+        that set; ``chance.two_way_pix``, and ``chance.pixcorr`` with bounds and ``chance.pixcorr.p`` from
         random pairing.
     """
-    if main not in arms:
-        raise InputError(f"no arm {main!r} among {sorted(arms)}; `main` names one of them")
-    stacks = {name: _seeds(arm, truth, name) for name, arm in arms.items()}
+    if main not in sets:
+        raise InputError(f"no set {main!r} among {sorted(sets)}; `main` names one of them")
+    stacks = {name: _seeds(one, truth, name) for name, one in sets.items()}
     known = {name: network(truth) for name, network in (networks or {}).items()}
 
     def features(pictures: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -160,10 +160,10 @@ def compare(
     return flat
 
 
-def _seeds(arm: np.ndarray | Sequence[np.ndarray], truth: np.ndarray, name: str) -> list[np.ndarray]:
-    if isinstance(arm, np.ndarray) and arm.ndim == truth.ndim:
-        return [arm]
-    stacks = [np.asarray(a) for a in arm]
+def _seeds(one: np.ndarray | Sequence[np.ndarray], truth: np.ndarray, name: str) -> list[np.ndarray]:
+    if isinstance(one, np.ndarray) and one.ndim == truth.ndim:
+        return [one]
+    stacks = [np.asarray(a) for a in one]
     if not stacks or any(s.shape != truth.shape for s in stacks):
-        raise InputError(f"arm {name!r} has pictures unlike the stimuli's {truth.shape}; resize them first")
+        raise InputError(f"set {name!r} has pictures unlike the stimuli's {truth.shape}; resize them first")
     return stacks

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
-from skimage.color import rgb2gray
 
 from brainit.errors import InputError
+from brainit.metrics.pixels import grey
 
 MAX_SIDE = 32  # filters are applied at this size at most: V1 voxels of a small set see no finer detail
 _BANDWIDTH = 0.375  # Gaussian envelope's sigma in periods of the carrier
@@ -107,7 +107,7 @@ def check_pictures(pictures: np.ndarray, what: str = "pictures") -> np.ndarray:
 
 def luminance(pictures: np.ndarray) -> np.ndarray:
     """Return (n, S, S) float32: grey pictures unchanged, colour ones as luminance."""
-    return pictures if pictures.ndim == 3 else rgb2gray(pictures, channel_axis=-1).astype(np.float32)
+    return pictures if pictures.ndim == 3 else grey(pictures).astype(np.float32)
 
 
 def resize(pictures: np.ndarray, side: int) -> np.ndarray:

@@ -16,13 +16,14 @@ given instead, with samples that add ridge's own leave-one-out errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from brainit.errors import InputError
+from brainit.progress import Progress, silent
 from brainit.structure.encoding import Basis, EncodingModel, fit_encoding, log_likelihood
 from brainit.structure.features import CANDIDATES, FeatureMap, check_pictures
 from brainit.structure.priors import Prior, as_prior
@@ -168,7 +169,7 @@ def fit_posterior(
     maps: Sequence[FeatureMap] = CANDIDATES,
     crisp: float = 0.1,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> PicturePosterior:
     """Fit on training trials only; every setting is chosen by cross-validation there.
 

@@ -12,19 +12,18 @@ is then that of least squared error of the posterior mean on the same held-out t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from brainit.progress import Progress, silent
 from brainit.structure.encoding import Basis, fit_encoding, log_likelihood
 from brainit.structure.features import CANDIDATES, FeatureMap
 
 GAMMAS = (0.5, 0.8, 0.95, 0.99)
 TEMPERATURES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.5, 0.7, 1.0)
 FOLDS = 30  # 90 trials: three at a time
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def choose(
     gammas: Sequence[float] = GAMMAS,
     temperatures: Sequence[float] = TEMPERATURES,
     seed: int = 0,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Choice:
     """Score the settings on held-out training trials and return the best.
 

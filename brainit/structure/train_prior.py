@@ -13,8 +13,6 @@ import argparse
 import gzip
 import json
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ import torch
 from torch import nn
 
 from brainit.errors import InputError
+from brainit.io import replacing
+from brainit.progress import Progress, silent
 from brainit.structure.deform import deform
 from brainit.structure.features import check_pictures
 from brainit.structure.priors import exclude_near, glyph_decoder
@@ -42,7 +42,7 @@ def train_prior(
     steps: int = 5_900,
     components: int = 100,
     info: dict[str, Any] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train on pictures of glyphs and write a safetensors file (half precision, under 2 MB).
 
@@ -128,10 +128,8 @@ def train_prior(
         "widths": json.dumps(widths),
         "info": json.dumps(said),
     }
-    out = Path(out)
-    part = out.with_name(out.name + ".part")
-    save_file({k: v.half().contiguous() for k, v in tensors.items()}, str(part), metadata=metadata)
-    os.replace(part, out)
+    with replacing(Path(out)) as temporary:
+        save_file({k: v.half().contiguous() for k, v in tensors.items()}, str(temporary), metadata=metadata)
     return said
 
 

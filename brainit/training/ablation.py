@@ -10,9 +10,9 @@ import numpy as np
 
 from brainit.config import BrainITConfig, override
 from brainit.errors import InputError
+from brainit.progress import Progress, silent
 from brainit.subject import Subject
 from brainit.training.fitting import fit
-from brainit.training.loop import Progress, silent
 from brainit.training.targets import Targets, TargetTable
 
 SWITCHES: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ import torch
 
 from brainit.config import BrainITConfig, parse_config
 from brainit.errors import InputError
-from brainit.io import read_state, write_state
+from brainit.io import read_state, write_state, write_text
 from brainit.network.model import BrainIT, brain_it
 from brainit.subject import Subject
 from brainit.training.stacking import Weights, combine
@@ -176,9 +176,7 @@ class BrainDecoder:
             "report": dict(self.report),
         }
         write_state(folder / "decoder.safetensors", tensors, header)
-        text = folder / "decoder.json.tmp"
-        text.write_text(json.dumps(header, indent=1, sort_keys=True) + "\n")
-        text.replace(folder / "decoder.json")
+        write_text(folder / "decoder.json", json.dumps(header, indent=1, sort_keys=True) + "\n")
         return folder / "decoder.safetensors"
 
     @classmethod

@@ -15,11 +15,12 @@ from brainit.config import BrainITConfig, parse_config
 from brainit.errors import InputError
 from brainit.io import fingerprint
 from brainit.network.model import BrainIT
+from brainit.progress import Progress, silent
 from brainit.subject import Subject
 from brainit.training.batches import Batch, LearningData
 from brainit.training.decoder import BrainDecoder, build_network
 from brainit.training.grouping import fold_encoder, group_voxels
-from brainit.training.loop import Progress, silent, train_network
+from brainit.training.loop import train_network
 from brainit.training.stacking import combine, fit_weights, fixed_weights
 from brainit.training.targets import Targets, TargetScaler, TargetTable, as_table
 from brainit.training.trials import SyntheticTrials, TrainingTrials, fold_groups, prepare

@@ -20,6 +20,7 @@ from brainit.errors import InputError
 from brainit.io import optimizer_tensors, read_state, restore_optimizer, write_state
 from brainit.network.losses import total_loss
 from brainit.network.model import BrainIT
+from brainit.progress import Progress, silent
 from brainit.training.batches import (
     Batch,
     LearningData,
@@ -31,14 +32,9 @@ from brainit.training.batches import (
     draw_places,
 )
 
-Progress = Callable[[int, int, str], None]
 FINE = 100
 """Progress counts hundredths of an epoch."""
 _VALIDATION_CHUNK = 64
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """Report nothing."""
 
 
 @dataclass

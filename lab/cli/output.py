@@ -12,6 +12,8 @@ from lab.files import plain
 if TYPE_CHECKING:
     from lab.jobs.contract import Result, Table
 
+NARROW = 12
+"""Characters that a column can be folded to."""
 WIDTH = 100
 """Columns of a table where nobody says how wide the terminal is."""
 
@@ -64,15 +66,19 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(names):
-        # what stands first is a name, to be copied whole
-        table.add_column(name, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*row)
     console = Console(
         file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False
     )
+    least = [max(len(name), min(NARROW, max(len(row[i]) for row in rows))) for i, name in enumerate(names)]
+    least[0] = max(len(names[0]), max(len(row[0]) for row in rows))  # a name, to be copied whole
+    shown = next(n for n in range(len(names), 0, -1) if n == 1 or sum(least[:n]) + 2 * n <= console.width)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(names[:shown]):
+        table.add_column(name, overflow="fold", no_wrap=number == 0, min_width=least[number])
+    for row in rows:
+        table.add_row(*row[:shown])
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
+    if shown < len(names):
+        sys.stdout.write(f"(more with --json: {', '.join(names[shown:])})\n")

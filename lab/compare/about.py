@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 
 from lab.compare.bench import Bench
 from lab.compare.cost import BIT_OPS_RULE
-from quant.api import versions
+from quant.about import versions
 
 
 def about(bench: Bench, command: str, device: str) -> dict[str, Any]:
@@ -64,10 +66,20 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def exact_arithmetic(device: str) -> None:
-    """Full float32 products: TF32 would be an error of the size of some recipes' own."""
-    if device.startswith("cuda"):
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
+@contextmanager
+def exact_arithmetic(device: str) -> Iterator[None]:
+    """Full float32 products for a while: TF32 would be an error of the size of some recipes' own."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    wanted = ((matmul, "allow_tf32", False), (cudnn, "allow_tf32", False), (cudnn, "benchmark", False),
+              (cudnn, "deterministic", True))  # fmt: skip
+    before = [getattr(place, name) for place, name, _ in wanted]
+    try:
+        for place, name, value in wanted:
+            setattr(place, name, value)
+        yield
+    finally:
+        for (place, name, _), value in zip(wanted, before, strict=True):
+            setattr(place, name, value)

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brainit.metrics.tensors import eight_bit
 from lab.compare.networks import Networks
-from lab.compare.sampling import draw
 from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
+from quant.recordings import sampling
 
 NULL_OFFSET = 1000
 """Noise seeds of the null are this far from the others."""
@@ -31,7 +32,7 @@ class PanelSettings:
     Parameters
     ----------
     n : int
-        Pictures a seed.
+        Pictures per seed.
     seeds : int
         Noise and calibration seeds 0, 1, ...
     steps, guidance
@@ -103,6 +104,8 @@ class Bench:
     conditions_are: str
     fingerprint: str = ""
     """Of the weights that decode and score."""
+    watch: Callable[[sampling.Step], None] | None = None
+    """Sees each step of each sampling, for looking only."""
 
     def fresh(self) -> nn.Module:
         """Return a full-precision copy of the model."""
@@ -114,20 +117,27 @@ class Bench:
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return drawn[:n].to(self.device)
 
-    def draw(self, model: nn.Module, seed: int, n: int | None = None, see: Callable | None = None) -> Tensor:
+    def draw(
+        self, model: nn.Module, seed: int, n: int | None = None,
+        see: Callable[[sampling.Step], None] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Sample the first ``n`` pictures of a seed (all by default): latents on the device."""
-        s = self.settings
-        held = None if self.conditions is None else self.conditions[:n]
-        return draw(
-            model, self.scheduler, self.noise(seed, n), held, self.null,
-            steps=s.steps, guidance=s.guidance, batch=s.batch, seed=seed, see=see,
+        s, watchers = self.settings, [w for w in (see, self.watch) if w is not None]
+
+        def seen(step: sampling.Step) -> None:
+            for watcher in watchers:
+                watcher(step)
+
+        return sampling.sample(
+            model, self.scheduler, self.noise(seed, n),
+            None if self.conditions is None else self.conditions[:n], self.null,
+            steps=s.steps, guidance=s.guidance, batch=s.batch, see=seen if watchers else None,
+            generator=lambda row: torch.Generator().manual_seed(seed * 1_000_003 + row),
         )  # fmt: skip
 
     @torch.no_grad()
     def pictures(self, latents: Tensor, batch: int = 256) -> Tensor | None:
         """Decode latents into the 8-bit pictures that are scored: (n, 3, H, W) in 0..1, or None."""
-        from lab.compare.measures import eight_bit
-
         if self.decode is None:
             return None
         return torch.cat([eight_bit(self.decode(z).float()) for z in latents.split(batch)])
@@ -156,14 +166,14 @@ def open_bench(
         Another model without a recording, or a recording with guidance that lacks its null condition.
     InputError
         More pictures than there are conditions; a recording of another model, or of other steps or guidance;
-        a part of a shipped model.
+        a component of a shipped model.
     """
     from lab import zoo
     from lab.models.preflight import check_recording, check_sampling
 
     where = torch.device(device)
     if name in zoo.DENOISERS and part is not None:
-        raise InputError(f"--part {part} picks from a pipeline; the shipped model {name!r} has no parts")
+        raise InputError(f"--part {part} picks from a pipeline; the shipped model {name!r} is not a pipeline")
     store = check_recording(name, recording)
     if store is not None:
         check_sampling(store, settings.steps, settings.guidance)

@@ -9,25 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lab.compare import measures
+from brainit.metrics import tensors
 from lab.compare.bench import NULL_OFFSET, Bench
 from lab.compare.networks import DOMAIN, LITE0
 from lab.metrics.distances import frechet_distance, kid, set_distance
 from lab.metrics.manifold import precision_recall
-from quant.recordings.sampling import predict
+from quant.recordings.sampling import Step, predict
 
+PSNR_CAP = 100.0
+"""What equal pictures count as, in dB; one level off in one pixel of a 64x64 picture is 89 dB."""
+SQNR_CAP = 200.0
 SHOWN = 12
 """Pictures of each recipe that are kept for the grid: the first ones at seed 0, whatever they look like."""
 
 
 @dataclass
-class Part:
+class Measured:
     """One recipe at one seed; plain data.
 
     Parameters
     ----------
     arrays : mapping of str to float64 array of shape (n,)
-        One number a picture.
+        One number per picture.
     curves : mapping of str to float64 array of shape (steps,) or (steps + 1,)
     numbers : mapping of str to number, text or None
         Set distances and costs.
@@ -49,7 +52,7 @@ class Part:
         return out if self.pictures is None else {**out, "pictures": self.pictures}
 
     @classmethod
-    def from_step(cls, stored: dict[str, Any]) -> Part:
+    def from_step(cls, stored: dict[str, Any]) -> Measured:
         """Undo `to_step`."""
         arrays = {k[6:]: v for k, v in stored.items() if k.startswith("array.")}
         curves = {k[6:]: v for k, v in stored.items() if k.startswith("curve.")}
@@ -76,13 +79,15 @@ class Reference:
 def reference(bench: Bench, seed: int) -> Reference:
     """Sample the full-precision model and keep what every recipe is compared with."""
     states: dict[int, list[Tensor]] = {}
-    latents = bench.draw(bench.model, seed, see=lambda step, rows, x: states.setdefault(step, []).append(x))
+    latents = bench.draw(
+        bench.model, seed, see=lambda step: states.setdefault(step.index, []).append(step.seen)
+    )
     path = [torch.cat(states[step]) for step in sorted(states)]
     pictures = bench.pictures(latents)
     features = {} if pictures is None else bench.networks.features(pictures)
     sources = {}
     if bench.sources is not None:
-        sources = bench.networks.features(measures.eight_bit(bench.sources.to(bench.device)))
+        sources = bench.networks.features(tensors.eight_bit(bench.sources.to(bench.device)))
     made = Reference(seed, path, latents, pictures, features, [], sources)
     made.forced = _forced(bench, bench.model, made)
     return made
@@ -90,7 +95,7 @@ def reference(bench: Bench, seed: int) -> Reference:
 
 def measure(
     bench: Bench, model: nn.Module, name: str, ref: Reference, costs: dict[str, Any], seed: int | None = None
-) -> Part:
+) -> Measured:
     """Measure a model against the reference.
 
     Parameters
@@ -105,22 +110,22 @@ def measure(
 
 def _measure(
     bench: Bench, model: nn.Module, name: str, ref: Reference, costs: dict[str, Any], noise_seed: int
-) -> tuple[Part, dict[str, Tensor]]:
+) -> tuple[Measured, dict[str, Tensor]]:
     gaps = torch.zeros(len(ref.states) + 1, dtype=torch.float64, device=bench.device)
     sizes = torch.zeros_like(gaps)
 
-    def compare(step: int, rows: slice, x: Tensor) -> None:
-        truth = ref.states[step][rows].double()
-        gaps[step] += (x.double() - truth).square().sum()
-        sizes[step] += truth.square().sum()
+    def compare(step: Step) -> None:
+        truth = ref.states[step.index][step.rows].double()
+        gaps[step.index] += (step.seen.double() - truth).square().sum()
+        sizes[step.index] += truth.square().sum()
 
     latents = bench.draw(model, noise_seed, see=compare)
     compare_final = ref.latents.double()
     gaps[-1] = (latents.double() - compare_final).square().sum()
     sizes[-1] = compare_final.square().sum()
     arrays = {
-        "latent_sqnr_db": measures.sqnr_db(latents, ref.latents),
-        "latent_rel_l2": measures.relative_l2(latents, ref.latents),
+        "latent_sqnr_db": sqnr_db(latents, ref.latents),
+        "latent_rel_l2": relative_l2(latents, ref.latents),
     }
     numbers: dict[str, Any] = dict(costs)
     features: dict[str, Tensor] = {}
@@ -130,7 +135,7 @@ def _measure(
         arrays |= _picture_arrays(bench, pictures, ref)
         features = bench.networks.features(pictures)
         if "head" in ref.sources and "head" in features:
-            arrays["two_way"] = measures.two_way(features["head"], ref.sources["head"])
+            arrays["two_way"] = tensors.two_way(features["head"], ref.sources["head"])
         numbers |= set_distances(features, ref.features)
         numbers |= source_distances(features, ref.sources)
         if ref.seed == 0:
@@ -140,7 +145,7 @@ def _measure(
     curves |= noise_error(bench, model, ref)
     numbers["noise_nmse"] = float(curves["noise_nmse"].mean())
     plain = {k: v.double().cpu().numpy() for k, v in arrays.items()}
-    return Part(name, ref.seed, plain, curves, numbers, shown), features
+    return Measured(name, ref.seed, plain, curves, numbers, shown), features
 
 
 def noise_error(bench: Bench, model: nn.Module, ref: Reference) -> dict[str, np.ndarray]:
@@ -153,6 +158,17 @@ def noise_error(bench: Bench, model: nn.Module, ref: Reference) -> dict[str, np.
         "noise_mse": error.cpu().numpy(),
         "noise_nmse": (error / signal.clamp(min=1e-30)).cpu().numpy(),
     }
+
+
+def relative_l2(latents: Tensor, reference: Tensor) -> Tensor:
+    """Norm of the difference over the norm of the reference, each sample: (n,)."""
+    gap = (latents.double() - reference.double()).flatten(1).norm(dim=1)
+    return gap / reference.double().flatten(1).norm(dim=1).clamp(min=1e-30)
+
+
+def sqnr_db(latents: Tensor, reference: Tensor) -> Tensor:
+    """Signal to quantization noise of each sample in dB, at most `SQNR_CAP`: (n,)."""
+    return (-20 * relative_l2(latents, reference).clamp(min=1e-30).log10()).clamp(max=SQNR_CAP)
 
 
 def set_distances(features: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
@@ -175,33 +191,33 @@ def source_distances(features: dict[str, Tensor], sources: dict[str, Tensor]) ->
     return out
 
 
-def null_part(bench: Bench, name: str, ref: Reference) -> Part:
+def measure_null(bench: Bench, name: str, ref: Reference) -> Measured:
     """Measure the full-precision model with other noise against itself: what no difference looks like.
 
     The set distances' range under random re-dealing of the two sets is added as ``NAME.high``.
     """
-    part, features = _measure(bench, bench.model, name, ref, {}, ref.seed + NULL_OFFSET)
-    del part.numbers["noise_nmse"]  # the same model: its prediction has no error
+    one, features = _measure(bench, bench.model, name, ref, {}, ref.seed + NULL_OFFSET)
+    del one.numbers["noise_nmse"]  # the same model: its prediction has no error
     for layer in (LITE0, DOMAIN):
         if layer in features:
             a, b = features[layer].numpy(), ref.features[layer].numpy()
             for kind in ("KID", "FD"):
                 found = set_distance(a, b, kind=kind, layer=layer, seed=ref.seed)  # type: ignore[arg-type]
-                part.numbers[f"{kind}({layer}).high"] = found.null_high
-    return part
+                one.numbers[f"{kind}({layer}).high"] = found.null_high
+    return one
 
 
 def _picture_arrays(bench: Bench, pictures: Tensor, ref: Reference) -> dict[str, Tensor]:
     assert ref.pictures is not None
     out = {
-        "psnr_db": measures.psnr(pictures, ref.pictures),
-        "ssim": measures.ssim(pictures, ref.pictures),
+        "psnr_db": tensors.psnr(pictures, ref.pictures, PSNR_CAP),
+        "ssim": tensors.ssim(pictures, ref.pictures),
     }
     perceptual = bench.networks.perceptual(pictures, ref.pictures)
     if perceptual is not None:
         out["st_lpips"] = perceptual
     if bench.sources is not None:
-        out["pixcorr"] = measures.pixcorr(pictures, bench.sources.to(pictures.device))
+        out["pixcorr"] = tensors.pixcorr(pictures, bench.sources.to(pictures.device))
     return out
 
 

@@ -46,14 +46,14 @@ class Networks:
     def features(self, images: Tensor, batch: int = 128) -> dict[str, Tensor]:
         """Pooled features by network and layer, float64 (n, d), on the CPU; "head" is for identification."""
         rows: dict[str, list[Tensor]] = {}
-        for part in images.split(batch):
+        for some in images.split(batch):
             if self.lite is not None:
-                taps = self.lite.features(part, 128, ["112", "head"])
+                taps = self.lite.features(some, 128, ["112", "head"])
                 rows.setdefault(LITE0, []).append(taps["112"].float().mean((2, 3)))
                 rows.setdefault("head", []).append(taps["head"].float())
             if self.encoder is not None:
-                rows.setdefault(DOMAIN, []).append(self.encoder(part)[:, 1:].mean(1))
-        return {name: torch.cat(parts).double().cpu() for name, parts in rows.items()}
+                rows.setdefault(DOMAIN, []).append(self.encoder(some)[:, 1:].mean(1))
+        return {name: torch.cat(found).double().cpu() for name, found in rows.items()}
 
     @torch.no_grad()
     def perceptual(self, images: Tensor, reference: Tensor, batch: int = 128) -> Tensor | None:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from lab.compare.measuring import Part
+from brainit.metrics import Interval
+from lab.compare.measuring import Measured
 
 DRAWS = 4000
 LEVEL = 0.95
-
-
-class Interval(NamedTuple):
-    """A mean with its bounds."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class Resampler:
@@ -54,34 +46,34 @@ class Resampler:
 
 
 class Scores:
-    """Numbers of all parts by recipe: `arrays` a picture, `scalars` a seed."""
+    """Numbers of all measurements by recipe: `arrays` per picture, `scalars` per seed."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts: dict[str, dict[int, Part]] = {}
-        for part in parts:
-            self.parts.setdefault(part.recipe, {})[part.seed] = part
-        sizes = {len(a) for p in parts for a in p.arrays.values()}
+    def __init__(self, measured: Sequence[Measured]) -> None:
+        self.by_recipe: dict[str, dict[int, Measured]] = {}
+        for one in measured:
+            self.by_recipe.setdefault(one.recipe, {})[one.seed] = one
+        sizes = {len(a) for one in measured for a in one.arrays.values()}
         self.n = max(sizes, default=0)
         self._resampler = Resampler(self.n) if self.n else None
 
     def seeds(self, *recipes: str) -> list[int]:
         """Seeds that all of these recipes have."""
-        have = [set(self.parts.get(r, {})) for r in recipes]
+        have = [set(self.by_recipe.get(r, {})) for r in recipes]
         return sorted(set.intersection(*have)) if have else []
 
     def array(self, recipe: str, metric: str, seeds: Sequence[int]) -> np.ndarray | None:
-        """Values (seeds, n) of a metric, or None if a part lacks it."""
-        rows = [self.parts[recipe][s].arrays.get(metric) for s in seeds]
+        """Values (seeds, n) of a metric, or None if a measurement lacks it."""
+        rows = [self.by_recipe[recipe][s].arrays.get(metric) for s in seeds]
         return None if not rows or any(r is None for r in rows) else np.stack(rows)  # type: ignore[arg-type]
 
     def scalars(self, recipe: str, metric: str) -> list[float]:
-        """One number a seed, of those that have it."""
-        found = (self.parts[recipe][s].numbers.get(metric) for s in self.seeds(recipe))
+        """One number per seed, of those that have it."""
+        found = (self.by_recipe[recipe][s].numbers.get(metric) for s in self.seeds(recipe))
         return [float(v) for v in found if isinstance(v, int | float)]
 
     def interval(self, recipe: str, metric: str) -> Interval | None:
         """Mean over seeds and pictures with its bootstrap interval."""
-        values = self.array(recipe, metric, self.seeds(recipe)) if recipe in self.parts else None
+        values = self.array(recipe, metric, self.seeds(recipe)) if recipe in self.by_recipe else None
         return None if values is None or self._resampler is None else self._resampler.interval(values)
 
     def by_seed(self, recipe: str, metric: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""From parts to flat rows: one a recipe, one a recipe and seed."""
+"""From measurements to flat rows, one per recipe."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lab.compare.memory import EXACT, SAMPLED
+from lab.compare.cost import EXACT, SAMPLED
 from lab.compare.networks import DOMAIN, LITE0
-from lab.compare.orderings import LARGER_IS_BETTER
 from lab.compare.recipes import FULL, OTHER_SEED
 from lab.compare.statistics import Scores
 
@@ -18,36 +17,30 @@ SETS = tuple(f"{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID",
 DATA = tuple(
     f"data.{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID", "FD", "precision", "recall")
 )
-"""To the pictures that the conditions were made from; parts of before these were measured lack them."""
+"""To the pictures that the conditions were made from; measurements of before lack them."""
 PER_SEED = ("noise_nmse", *SETS, *DATA, "calibrate_seconds")
 COSTS = (
     "bytes", "bytes_before", "bytes_quantized", "weight_bits", "tera_bit_ops", "bit_ops_share",
     "layers_quantized", "layers", "execution", "from_codes",
 )  # fmt: skip
+LARGER_IS_BETTER = {
+    "psnr_db": True, "ssim": True, "st_lpips": False, "latent_sqnr_db": True, "latent_rel_l2": False,
+    "two_way": True, "pixcorr": True,
+}  # fmt: skip
+"""Measures of single pictures, each with its interval."""
 RANKED_BY = ("psnr_db", "latent_sqnr_db")
 
 
 def rows(scores: Scores) -> list[dict[str, Any]]:
-    """One flat row a recipe, best first, full precision and its null on top.
+    """One flat row per recipe, best first, full precision and its null on top.
 
     Measures of pictures have the bootstrap interval over seeds and pictures (``.low``, ``.high``); those and
     numbers of a seed have their least and greatest seed mean (``.seed_min``, ``.seed_max``).
     """
-    found = [_row(scores, recipe) for recipe in scores.parts]
+    found = [_row(scores, recipe) for recipe in scores.by_recipe]
     key = next((k for k in RANKED_BY if any(k in row for row in found)), RANKED_BY[-1])
     first = {FULL: 0, OTHER_SEED: 1}
     return sorted(found, key=lambda r: (first.get(r["recipe"], 2), -(r.get(key) or -np.inf), r["recipe"]))
-
-
-def seed_rows(scores: Scores) -> list[dict[str, Any]]:
-    """One flat row a recipe and seed: means and numbers."""
-    out = []
-    for recipe, parts in scores.parts.items():
-        for seed in sorted(parts):
-            part = parts[seed]
-            means = {k: float(v.mean()) for k, v in part.arrays.items()}
-            out.append({"recipe": recipe, "seed": seed, **means, **part.numbers})
-    return out
 
 
 def neighbours(scores: Scores, ranked: Sequence[str], metric: str) -> list[dict[str, Any]]:
@@ -67,14 +60,14 @@ def neighbours(scores: Scores, ranked: Sequence[str], metric: str) -> list[dict[
 
 def curves(scores: Scores, recipe: str) -> dict[str, list[float]]:
     """Mean curves over seeds: timestep, noise_nmse, growth."""
-    parts = [scores.parts[recipe][s] for s in scores.seeds(recipe)]
+    runs = [scores.by_recipe[recipe][s] for s in scores.seeds(recipe)]
     names = ("timestep", "noise_mse", "noise_nmse", "growth")
-    return {n: np.mean([p.curves[n] for p in parts], axis=0).tolist() for n in names if n in parts[0].curves}
+    return {n: np.mean([p.curves[n] for p in runs], axis=0).tolist() for n in names if n in runs[0].curves}
 
 
 def _row(scores: Scores, recipe: str) -> dict[str, Any]:
     seeds = scores.seeds(recipe)
-    numbers = scores.parts[recipe][seeds[0]].numbers
+    numbers = scores.by_recipe[recipe][seeds[0]].numbers
     about = {name: numbers.get(name, "") for name in ("method", "policy", "calibrate_on")}
     row: dict[str, Any] = {"recipe": recipe, **about, "seeds": len(seeds), "n": scores.n}
     for metric in LARGER_IS_BETTER:
@@ -96,9 +89,9 @@ def _row(scores: Scores, recipe: str) -> dict[str, Any]:
 def _peak(scores: Scores, recipe: str) -> dict[str, Any]:
     """Peak memory and how it was measured, if at all seeds in one way that can be trusted.
 
-    Parts of before read the growth of resident memory over whatever had been freed: these are dropped.
+    Measurements of before read the growth of resident memory over whatever had been freed: these are dropped.
     """
-    hows = {part.numbers.get("calibrate_peak_how") for part in scores.parts[recipe].values()}
+    hows = {one.numbers.get("calibrate_peak_how") for one in scores.by_recipe[recipe].values()}
     values = scores.scalars(recipe, "calibrate_peak_bytes")
     if not values or len(hows) > 1 or not hows <= {EXACT, SAMPLED}:
         return {}

@@ -1,4 +1,4 @@
-"""A comparison as files for reading: CSV with every column, Markdown with the main ones."""
+"""The numbers of a comparison for a person: columns, notes, cells; and CSV with every column."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.compare.memory import EXACT
+from lab.compare.cost import EXACT
 from lab.compare.networks import DOMAIN, LITE0
-from lab.compare.recipes import FULL, OTHER_SEED
+from lab.compare.recipes import FULL
 
 COLUMNS = (
     ("seeds", "seeds", "{:.0f}", 1.0),
@@ -26,7 +26,7 @@ COLUMNS = (
     (f"data.recall({LITE0})", "recall ↑", "{:.3f}", 1.0),
     ("two_way", "two-way ↑", "{:.3f}", 1.0),
     ("pixcorr", "PixCorr ↑", "{:.3f}", 1.0),
-    ("weight_bits", "bits a weight", "{:.2f}", 1.0),
+    ("weight_bits", "bits per weight", "{:.2f}", 1.0),
     ("bytes", "MB", "{:.2f}", 1e-6),
     ("bit_ops_share", "bit-ops", "{:.1%}", 1.0),
     ("calibrate_seconds", "calibrated in, s", "{:.1f}", 1.0),
@@ -37,8 +37,6 @@ NEVER = (
     "class agreement and entropy (a condition is the tokens of a picture, not a class)",
     "latency (simulated low-bit arithmetic has none that means anything)",
 )
-LISTED = 8
-"""Claims that were not run are named up to so many."""
 NOTES = (
     "Mean over pictures and seeds, 95 % bootstrap interval over both in brackets (a seed is other noise and "
     "another calibration; Owen's pigeonhole bootstrap); everything is *simulated* low-bit arithmetic on "
@@ -100,7 +98,7 @@ def not_measured(result: Mapping[str, Any]) -> list[str]:
     """Name what a panel of quality would have and this one has not, and why."""
     out = list(result["about"].get("missing") or [])
     if not any(key.startswith("data.") for row in result["rows"] for key in row):
-        out.append("distances to source pictures (there are none, or the parts are older than the measure)")
+        out.append("distances to source pictures (there are none, or the measurement is older)")
     return [*out, *NEVER]
 
 
@@ -108,96 +106,3 @@ def peaks(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say how many recipes' peak memory was measured which way; nothing where no row says."""
     hows = [row[PEAK_HOW] for row in rows if row.get(PEAK_HOW)]
     return ", ".join(f"{hows.count(how)} by {how}" for how in sorted(set(hows)))
-
-
-def to_markdown(result: Mapping[str, Any], figure: str | None = None) -> str:
-    """Write the main columns, gates and orderings, for a repository; `figure` lies beside the file."""
-    about, rows = result["about"], result["rows"]
-    columns = shown_columns(rows)
-    lines = [f"# Post-training quantization of {about['model']}", "", _made_by(result), "", NOTES, ""]
-    lines += [f"![Quality over stored size, by recipe]({figure})", ""] if figure else []
-    lines += _table(
-        ["recipe", *(c[1] for c in columns)],
-        [[_name(row), *(cell(row, c[0], c[2], c[3]) for c in columns)] for row in rows],
-    )
-    places = [row["calibrate_on"] for row in rows if row.get("calibrate_on")]
-    counts = ", ".join(f"{places.count(place)} on {place}" for place in sorted(set(places)))
-    lines += ["", f"Calibrated: {counts} (`calibrate_on` in the JSON)."] if counts else []
-    lines += ["", f"Peak memory: {peaks(rows)} (`{PEAK_HOW}`)."] if peaks(rows) else []
-    if len({row["seeds"] for row in rows}) > 1:
-        lines += [
-            "",
-            "Not every recipe was measured at every seed; differences are over seeds that both have.",
-        ]
-    null: Mapping[str, Any] = next((row for row in rows if row["recipe"] == OTHER_SEED), {})
-    highs = [f"{k[:-10]} {v:.3g}" for k, v in null.items() if k.endswith(".null_high")]
-    if highs:
-        lines += [
-            "",
-            f"Null (full precision with other seeds), largest of re-dealt sets: {'; '.join(highs)}.",
-        ]
-    failed = [g for g in result["gates"] if not g["passed"]]
-    passed = len(result["gates"]) - len(failed)
-    lines += ["", "## Gates", "", f"{passed} of {len(result['gates'])} passed.", ""]
-    lines += _table(
-        ["gate", "expected", "found", ""],
-        [[g["name"], g["expected"], g["found"], "passed" if g["passed"] else "**failed**"]
-         for g in result["gates"]],
-    )  # fmt: skip
-    lines += ["", "## Orderings", "", "Better minus worse, 95 % interval over seeds and pictures.", ""]
-    judged = [o for o in result["orderings"] if o["verdict"] != "not run"]
-    absent = [o for o in result["orderings"] if o["verdict"] == "not run"]
-    lines += _table(["claim", "worse", "better", "difference", "verdict", "source"], [
-        [o["says"], _code(o["worse"]), _code(o["better"]), span(o), o["verdict"] + (f" ({o['note']})" if
-         o["note"] and o["kind"] != "null" else ""), o["source"]]
-        for o in judged
-    ])  # fmt: skip
-    if absent:
-        said = dict.fromkeys(f"{o['id']} ({o['note']})" for o in absent)
-        listed = "; ".join(said) if len(said) <= LISTED else f"{len(said)} claims about other recipes"
-        lines += ["", f"Not run: {listed}."]
-    if result["failed"]:
-        lines += ["", "## Not measured", ""]
-        lines += [f"- `{f['recipe']}` (seed {f['seed']}): {f['reason']}" for f in result["failed"]]
-    return "\n".join(lines) + "\n"
-
-
-def span(row: Mapping[str, Any]) -> str:
-    """Difference with its interval, and what was claimed of it."""
-    if row["difference"] is None:
-        return "–"
-    if row["low"] is None:
-        return row["note"] or "–"
-    claim = f"; claimed {'at least ' if row['kind'] == 'increasing' else 'no less than -'}{row['gap']:g}"
-    unit = " dB" if row["metric"].endswith("_db") else f" {row['metric']}"
-    said = f"{row['difference']:+.3g}{unit} [{row['low']:+.3g}, {row['high']:+.3g}]"
-    return said + (claim if row["gap"] else "")
-
-
-def _made_by(result: Mapping[str, Any]) -> str:
-    about = result["about"]
-    versions = ", ".join(f"{k} {v}" for k, v in sorted(about["versions"].items()))
-    missing = f" Not measured: {'; '.join(not_measured(result))}."
-    count = about.get("merged", 1)
-    merged = "" if count < 2 else f" Put together from {count} calls that shared these recipes among them."
-    return (
-        f"`{about['command']}` on {about['hardware']}, {about['date']}, commit {about['commit']} "
-        f"({versions}). {about['n']} pictures at each of {about['seeds']} seeds, {about['steps']} steps, "
-        f"guidance {about['guidance']:g}; conditions: {about['conditions']}. Recording "
-        f"{about['recording'][:12]}.{merged}{missing}"
-    )
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    return row["recipe"] if row["recipe"] in (FULL, OTHER_SEED) else _code(row["recipe"])
-
-
-def _code(text: str) -> str:
-    return text if text == OTHER_SEED else f"`{text}`"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-
-    return [line(head), line(["---"] * len(head)), *map(line, rows)]

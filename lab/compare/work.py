@@ -1,4 +1,4 @@
-"""The loop of a comparison: seeds, recipes, gates; every finished part is on disk at once."""
+"""The loop of a comparison: seeds and recipes; every finished measurement is on disk at once."""
 
 from __future__ import annotations
 
@@ -6,28 +6,79 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 import quant
-from lab.compare import gates
-from lab.compare.bench import Bench
-from lab.compare.claims import Claims
-from lab.compare.cost import costs, full_costs
-from lab.compare.measuring import Part, Reference, measure, null_part, reference
-from lab.compare.memory import PeakMemory
-from lab.compare.recipes import FULL, OTHER_SEED
-from lab.errors import one_line
-from lab.progress import Progress
+from lab.compare.bench import Bench, PanelSettings, open_bench
+from lab.compare.cost import PeakMemory, costs, full_costs
+from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
+from lab.compare.recipes import FULL, OTHER_SEED, expand
+from lab.compare.workers import Turns
+from lab.errors import InputError, one_line
+from lab.progress import Progress, silent
 from lab.runs.folder import Run, config_hash
 from quant.recipes import Recipe
 
 FINE = 1000
-"""Progress counts thousandths of a part, so that one long calibration moves the bar as well."""
-GATE_TICKS = 9
+"""Progress counts thousandths of a measurement, so that one long calibration moves the bar as well."""
+MIXED = "mixed"
 Calibrator = Callable[[Recipe], torch.device]
 """Device that calibrates a recipe."""
+
+
+class Task(NamedTuple):
+    """One measurement: a recipe (or full precision, or its null) at one seed."""
+
+    name: str
+    seed: int
+    what: str
+    recipe: Recipe | None
+
+
+def open_work(
+    model: str,
+    recipes: Sequence[str],
+    *,
+    settings: dict[str, Any],
+    device: str,
+    recording: str | None = None,
+    part: str | None = None,
+    calibrate_on: str | None = None,
+    progress: Progress = silent,
+) -> tuple[Bench, list[Recipe], Calibrator | None]:
+    """Open what a comparison works with, in this process: bench, recipes, and where recipes calibrate.
+
+    Raises
+    ------
+    InputError
+        Unknown recipe or device, more pictures than conditions.
+    MissingDataError
+        No recording of a model that is not shipped.
+    """
+    chosen = expand(recipes, model)
+    where = calibrator(calibrate_on, device)
+    at = None if recording is None else Path(recording)
+    return open_bench(model, PanelSettings(**settings), device, at, part, progress), chosen, where
+
+
+def calibrator(choice: str | None, device: str) -> Calibrator | None:
+    """Say where each recipe is calibrated; None: on the comparison's own device.
+
+    Raises
+    ------
+    InputError
+        An unknown choice.
+    """
+    if choice is None:
+        return None
+    if choice not in ("cpu", "cuda", MIXED):
+        raise InputError(f"--calibrate-on {choice!r}: must be cpu, cuda or {MIXED}")
+    if choice != MIXED:
+        return lambda recipe: torch.device(choice)
+    return lambda recipe: torch.device(device if recipe.trains else "cpu")
 
 
 @dataclass
@@ -37,67 +88,73 @@ class Work:
     bench: Bench
     run: Run
     recipes: Sequence[Recipe]
-    with_gates: bool
-    progress: Progress
+    progress: Progress = silent
     calibrate_on: Calibrator | None = None
-    claims: Claims = field(default_factory=Claims)
+    turns: Turns = field(default_factory=Turns)
 
     def __post_init__(self) -> None:
-        self.parts: list[Part] = []
-        self.gates: list[dict[str, Any]] = []
+        self.reference: Reference | None = None
         self.done = 0
-        seeds = self.bench.settings.seeds
-        self.total = seeds * (len(self.recipes) + 2) + (GATE_TICKS if self.with_gates else 0)
-
-    def all(self) -> list[dict[str, Any]]:
-        """Measure everything that is not on disk yet and not another process's; return what could not be."""
-        failed = []
+        self.tasks: list[Task] = []
         for seed in range(self.bench.settings.seeds):
-            self.reference: Reference | None = None
-            if self.claims.take(f"full.seed-{seed}"):
-                self.full(seed)
+            self.tasks += [
+                Task(f"full.seed-{seed}", seed, "full precision", None),
+                Task(f"null.seed-{seed}", seed, "null", None),
+                *(Task(step_name(r, seed), seed, r.name, r) for r in self.recipes),
+            ]
+
+    def share(self) -> None:
+        """Measure what nobody has taken yet; long ones of a seed first, so that nobody waits at the end."""
+
+        def long_first(task: Task) -> tuple[int, float]:
+            cost = task.recipe.info.seconds_per_million_weights if task.recipe else float("inf")
+            return task.seed, -cost
+
+        for task in sorted(self.tasks, key=long_first):
+            if self.turns.take(task.name):
+                self.turns.fail(task.name, self.attempt(task)[1])
+
+    def all(self) -> tuple[list[Measured], list[dict[str, Any]]]:
+        """Return all measurements, from disk or made now, and what could not be measured."""
+        found, failed, self.done = [], [], 0
+        for task in self.tasks:
+            reason = self.turns.reason(task.name)
+            one, reason = (None, reason) if reason else self.attempt(task)
+            if one is not None:
+                found.append(one)
             else:
-                self.done += 2 + (GATE_TICKS if self.with_gates and seed == 0 else 0)
-            for recipe in self.claims.order(self.recipes):
-                self.tick(f"{recipe.name}, seed {seed}")
-                if not self.claims.take(part_name(recipe, seed)):
-                    continue
-                reason = self.recipe(recipe, seed)
-                if reason:
-                    failed.append({"recipe": recipe.name, "seed": seed, "reason": reason})
-        self.progress(self.total * FINE, self.total * FINE, "compared")
-        return failed
+                failed.append({"recipe": task.what, "seed": task.seed, "reason": reason})
+        self.progress(len(self.tasks) * FINE, len(self.tasks) * FINE, "compared")
+        return found, failed
 
-    def full(self, seed: int) -> None:
-        """Full precision, its null, and at the first seed the gates."""
-        self.tick(f"full precision, seed {seed}")
-        costs = full_costs(self.bench.model)
-        self.step(
-            f"full.seed-{seed}", lambda: measure(self.bench, self.bench.model, FULL, self.ref(seed), costs)
-        )
-        self.tick(f"null, seed {seed}")
-        null = self.step(f"null.seed-{seed}", lambda: null_part(self.bench, OTHER_SEED, self.ref(seed)))
-        if seed == 0 and self.with_gates:
-
-            def judged() -> dict[str, Any]:
-                found = gates.run_gates(self.bench, self.ref(0), null, self.tick)
-                return {"gates": [gate.to_dict() for gate in found]}
-
-            before = self.done
-            self.gates = self.run.step("gates", judged)["gates"]
-            self.done = before + GATE_TICKS
-
-    def recipe(self, recipe: Recipe, seed: int) -> str:
-        """Measure one recipe at one seed; return why it could not be, or nothing."""
+    def attempt(self, task: Task) -> tuple[Measured | None, str]:
+        """Make one measurement, or read it; return it, or none and why it could not be made."""
+        self.what = f"{task.what}, seed {task.seed}"
+        self.progress(self.done * FINE, len(self.tasks) * FINE, self.what)
+        self.done += 1
         try:
-            self.step(part_name(recipe, seed), lambda: self.quantized(recipe, seed))
-        except Exception as error:  # one recipe must not end the others; it is listed as failed
-            self.run.log("failed", recipe=recipe.name, seed=seed, error=repr(error)[:500])
-            return f"{type(error).__name__}: {one_line(error)[:300]}"
-        return ""
+            return Measured.from_step(self.run.step(task.name, lambda: self.measure(task).to_step())), ""
+        except Exception as error:
+            if task.recipe is None:
+                raise
+            # one recipe must not end the others; it is listed as failed
+            self.run.log("failed", recipe=task.what, seed=task.seed, error=repr(error)[:500])
+            return None, f"{type(error).__name__}: {one_line(error)[:300]}"
 
-    def quantized(self, recipe: Recipe, seed: int) -> Part:
+    def measure(self, task: Task) -> Measured:
+        """Measure full precision, its null, or a quantized copy."""
+        if self.reference is None or self.reference.seed != task.seed:
+            self.reference = None  # two at a time would not fit beside a large model
+            self.reference = reference(self.bench, task.seed)
+        if task.recipe is not None:
+            return self.quantized(task.recipe, task.seed)
+        if task.name.startswith("null"):
+            return measure_null(self.bench, OTHER_SEED, self.reference)
+        return measure(self.bench, self.bench.model, FULL, self.reference, full_costs(self.bench.model))
+
+    def quantized(self, recipe: Recipe, seed: int) -> Measured:
         """Calibrate a copy by a recipe and measure it."""
+        assert self.reference is not None
         where = self.calibrate_on(recipe) if self.calibrate_on else self.bench.device
         model = self.bench.fresh().to(where)
         store = self.bench.recording if recipe.calibrates else None
@@ -117,33 +174,16 @@ class Work:
             "calibrate_on": str(where),
         }
         model.to(self.bench.device)
-        return measure(self.bench, model, recipe.name, self.ref(seed), {**costs(ledger), **taken})
-
-    def step(self, name: str, make: Callable[[], Part]) -> Part:
-        """Return a part, from disk or made now."""
-        made = Part.from_step(self.run.step(name, lambda: make().to_step()))
-        self.parts.append(made)
-        return made
-
-    def ref(self, seed: int) -> Reference:
-        """Return the full-precision reference of a seed, made when the first part needs it."""
-        if self.reference is None:
-            self.reference = reference(self.bench, seed)
-        return self.reference
-
-    def tick(self, what: str) -> None:
-        """Begin the next part."""
-        self.what = what
-        self.progress(self.done * FINE, self.total * FINE, what)
-        self.done += 1
+        return measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
 
     def inner(self, done: int, total: int, what: str) -> None:
-        """Progress inside one calibration, whatever it counts: never more than one part."""
+        """Progress inside one calibration, whatever it counts: never more than one measurement."""
         share = min(1.0, done / total) if total else 0.0
-        self.progress((self.done - 1) * FINE + int(share * FINE * 0.9), self.total * FINE, self.what)
+        now = (self.done - 1) * FINE + int(share * FINE * 0.9)
+        self.progress(now, len(self.tasks) * FINE, self.what)
 
 
-def part_name(recipe: Recipe, seed: int) -> str:
-    """File name of a recipe's part; another config under the same name is another part."""
+def step_name(recipe: Recipe, seed: int) -> str:
+    """File name of a recipe's measurement; another config under the same name is another one."""
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe.name)[:80]
     return f"{slug}.{config_hash(recipe.config())[:8]}.seed-{seed}"

@@ -10,10 +10,10 @@ import numpy as np
 
 from brainit import datasets
 from brainit.datasets.leaks import find_leaks
-from brainit.errors import InputError
 from brainit.io import fingerprint
 from brainit.subject import Subject
 from brainit.training.targets import Targets, TargetTable
+from lab.decoding.needs import check_needs
 from lab.decoding.settings import ReconstructConfig
 from lab.images import SIDE
 from lab.progress import Progress
@@ -21,7 +21,6 @@ from lab.progress import Progress
 _BATCH = 64
 _SCREENED = 2000  # external pictures compared with the test pictures at once
 _LIKE = 0.85  # from this similarity on, a picture is taken for a test picture (as in the leak check)
-_ENCODED: dict[str, TargetTable] = {}  # the last set encoded; the demo's subjects share it
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
         root = config.root
     names = datasets.subjects(config.dataset, root)
     subject = datasets.open(config.dataset, root, config.subject, **options)
+    check_needs(config, subject)
     rest = [n for n in names if n != subject.name] if config.train_on == "all" else []
     others = []
     if subject.stimuli is not None:
@@ -64,18 +64,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
             other = datasets.open(config.dataset, root, name, **options)
             clean = ~np.isin(other.stimulus_id, list(tested))
             others.append(other.select(clean & (other.split == "train")))
-    for split in ("train", "test"):
-        if not (subject.split == split).any():
-            raise InputError(
-                f"subject {subject.name!r} of {subject.dataset} has no {split} trials; nothing to do"
-            )
-    tested_pictures = len(np.unique(subject.stimulus_id[subject.split == "test"]))
-    if subject.stimuli is not None and tested_pictures < 2:
-        raise InputError(
-            f"subject {subject.name!r} of {subject.dataset} has {tested_pictures} test picture; scores need "
-            "at least 2 to tell it from another, so move some training trials to the test split"
-        )
-    leaks = find_leaks(subject)
+    leaks = find_leaks(subject, others=others)
     about = {
         "dataset": subject.dataset,
         "subject": subject.name,
@@ -94,8 +83,16 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
     return BrainData(subject, others, {k: v for k, v in about.items() if v is not None})
 
 
-def zoo_targets(learners: Sequence[Subject], progress: Progress, device: str = "cpu") -> TargetTable:
-    """Encode every training stimulus once: semantic tokens and structural maps of the zoo's encoders."""
+def zoo_targets(
+    learners: Sequence[Subject],
+    progress: Progress,
+    device: str = "cpu",
+    encoded: dict[str, TargetTable] | None = None,
+) -> TargetTable:
+    """Encode every training stimulus: semantic tokens and structural maps of the zoo's encoders.
+
+    ``encoded`` keeps the last set for a caller who asks for the same pictures again.
+    """
     pictures: dict[str, np.ndarray] = {}
     for subject in learners:
         train = subject.part("train")
@@ -103,10 +100,13 @@ def zoo_targets(learners: Sequence[Subject], progress: Progress, device: str = "
             if key not in pictures:
                 pictures[str(key)] = train.stimuli[key]  # type: ignore[index]
     key = fingerprint(list(pictures), list(pictures.values()))
-    if key not in _ENCODED:
-        _ENCODED.clear()
-        _ENCODED[key] = TargetTable(list(pictures), _encode(list(pictures.values()), progress, device))
-    return _ENCODED[key]
+    if encoded is not None and key in encoded:
+        return encoded[key]
+    table = TargetTable(list(pictures), _encode(list(pictures.values()), progress, device))
+    if encoded is not None:
+        encoded.clear()
+        encoded[key] = table
+    return table
 
 
 def _encode(pictures: Sequence[np.ndarray], progress: Progress, device: str = "cpu") -> Targets:

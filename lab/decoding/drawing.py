@@ -10,6 +10,7 @@ from torch import nn
 
 from lab.decoding.settings import ReconstructConfig
 from lab.images import from_model
+from lab.previews import step_previews, watcher
 from lab.progress import Progress
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
@@ -75,7 +76,14 @@ def draw(
             settings_of(config),
             start=origin[repeat],
             progress=progress,
+            see=step_previews(watcher(), autoencoder.decode, _stage(denoiser), settings_of(config).steps),
         )
         images = torch.cat([autoencoder.decode(z.to(device)).cpu() for z in latents.split(64)])
     pictures = from_model(images, like)
     return pictures.reshape(n, k, *like).mean(1, dtype=np.float64).astype(np.float32)
+
+
+def _stage(denoiser: nn.Module) -> str:
+    from quant.layers.install import state_of
+
+    return "full precision" if state_of(denoiser) is None else "quantized"

@@ -26,7 +26,11 @@ STARTING_POINTS: dict[str, dict[str, Any]] = {
         "n_samples": 4,
     }
     for name in ("digits69", "mat")
-} | {"haxby2001": {"preset": "few"}}
+} | {
+    "haxby2001": {"preset": "few"},
+    # one person, grey natural pictures, 1,750 trials: what two cores do in a quarter of an hour
+    "kay2008": {"preset": "small", "structure": "blend", "noise_seeds": 1, "steps": 12},
+}
 
 
 def _absolute(value: Any) -> Any:

@@ -50,6 +50,8 @@ class Provenance:
         Whether the subject is simulated.
     version : str
         Of the program, for figures that leave their page.
+    leaks : str
+        What the leak check found, where the numbers are scores.
     """
 
     source: str
@@ -58,6 +60,7 @@ class Provenance:
     config: str = ""
     simulated: bool = False
     version: str = ""
+    leaks: str = ""
 
     def sentence(self) -> str:
         """Say it in one sentence."""
@@ -65,7 +68,8 @@ class Provenance:
         parts += [f"seed {self.seed}"] if self.seed is not None else []
         parts += [f"settings {self.config}"] if self.config else []
         parts += [f"brainit-lab {self.version}"] if self.version else []
-        return "Source: " + ", ".join(p for p in parts if p) + "."
+        source = "Source: " + ", ".join(p for p in parts if p) + "."
+        return f"{source} {self.leaks[0].upper()}{self.leaks[1:]}." if self.leaks else source
 
 
 @dataclass(frozen=True)

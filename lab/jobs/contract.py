@@ -9,16 +9,18 @@ the app, the widgets and the report are made from `Settings` and `Result`; none 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from lab.previews import Preview as Preview
+from lab.previews import Watcher, unseen
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 
 class Settings(BaseModel):
@@ -174,29 +176,6 @@ class Cancelled(BaseException):
 
 
 @dataclass(frozen=True)
-class Preview:
-    """Pictures on their way, for looking only: no result depends on them.
-
-    Parameters
-    ----------
-    what : str
-        Which stage, as a person would call it ("sampling, quantized").
-    step, steps : int
-        How far this stage is.
-    images : uint8 array of shape (n, H, W, 3)
-    """
-
-    what: str
-    step: int
-    steps: int
-    images: np.ndarray
-
-
-def unseen(preview: Preview) -> None:
-    """Show nothing; who watches gives another."""
-
-
-@dataclass(frozen=True)
 class Context:
     """What a job may use of whoever runs it.
 
@@ -205,13 +184,13 @@ class Context:
     report : callable
         ``report(done, total, what)``; hears of progress.
     preview : callable
-        Receives a `Preview` now and then.
+        Receives a `lab.previews.Preview` now and then.
     stop : threading.Event
         Set by whoever wants the job to end; looked at whenever the job reports progress.
     """
 
     report: Progress = silent
-    preview: Callable[[Preview], None] = unseen
+    preview: Watcher = unseen
     stop: threading.Event = field(default_factory=threading.Event)
 
     def progress(self, done: int, total: int, what: str) -> None:

@@ -96,12 +96,16 @@ def run(settings: Settings, context: Context) -> Result:
     check_folder(out)
     rows, pages, began = [], [], time.monotonic()
     scores: dict[str, Any] = {}
+    encoded: dict[str, Any] = {}  # the subjects share their training pictures
     for subject in SUBJECTS:
         found = reconstruct(
-            demo_config(subject, out), out / subject, context.progress, checkpoints=out / "checkpoints"
-        )
+            demo_config(subject, out), out / subject, context.progress, checkpoints=out / "checkpoints",
+            encoded=encoded,
+        )  # fmt: skip
         scores |= {f"{subject}.{k}": v for k, v in found.items() if isinstance(v, int | float)}
-        rows.append({"simulated subject": subject, **{k: _short(found.get(k)) for k in _COLUMNS}})
+        scored = {k: _short(found.get(k)) for k in _COLUMNS}
+        leaked = f"{found.get('leak_test_in_train')} of {found.get('n_test')}"
+        rows.append({"simulated subject": subject, **scored, "test pictures in training": leaked})
         pages.append(found["report"])
     group = build_group_report([out / s for s in SUBJECTS], out / "group.html")
     scores |= {"peak_memory_gb": peak_memory_gb(), "seconds_total": round(time.monotonic() - began, 1)}

@@ -80,9 +80,10 @@ def methods() -> list[dict[str, Any]]:
 
     rows = []
     for name in quant.list_methods():
-        info = quant.get_method(name).info.model_dump()
+        method = quant.get_method(name)
+        info = method.info.model_dump()
         info.pop("seconds_per_million_weights", None)
-        rows.append({"name": name, **info, "native": list(info["native"])})
+        rows.append({"name": name, **info, "whole_run": method.whole_run, "native": list(info["native"])})
     return rows
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,16 @@ import numpy as np
 
 from brainit.subject import Subject
 from brainit.training.fitting import fit
+from brainit.training.targets import TargetTable
 from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
+from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 from lab.runs.folder import Run
 
+#: What stands beside scores where no pictures are known.
+_NO_LEAKS = "leak check: no pictures to compare; every run was predicted by decoders that saw no trial of it"
 _PACKAGES = (
     "brainit-lab",
     "torch",
@@ -40,6 +43,7 @@ def reconstruct(
     dry_run: bool = False,
     until: str | None = None,
     checkpoints: Path | None = None,
+    encoded: dict[str, TargetTable] | None = None,
 ) -> dict[str, Any]:
     """Decode the test pictures of one subject and write the run folder with metrics and report.
 
@@ -56,6 +60,8 @@ def reconstruct(
         Stop after that part.
     checkpoints : Path, optional
         Folder of the network's training; default the run's own. Runs on the same training data can share it.
+    encoded : dict, optional
+        Encoded training pictures by fingerprint, kept here for the next call on the same ones.
 
     Returns
     -------
@@ -64,10 +70,14 @@ def reconstruct(
     """
     if dry_run:
         return _dry(config, out, progress)
+    Run.check(out, config)
+    choose_device(config.device)
+    # data that cannot be used are refused before the folder is claimed
+    opened = None if (out / "done.json").is_file() else open_subjects(config, progress)
     with Run.open(out, config) as run:
         if run.finished:
             return {"done before": True, "report": str(out / "report.html"), **run.metrics}
-        data = open_subjects(config, progress)
+        data = opened or open_subjects(config, progress)
         write_json(out / "subject.json", data.about)
         write_json(out / "versions.json", versions())
         run.log("leaks", line=data.about["leak_line"])
@@ -79,9 +89,10 @@ def reconstruct(
             if until == "train":
                 trained = train_folds(run, config, data.subject, progress)
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject), **trained}
-            metrics = run_categories(run, config, data.subject, progress)
+            metrics = run_categories(run, config, data.subject, progress) | {"leaks": _NO_LEAKS}
         else:
-            decoder = train(config, data, checkpoints or run.checkpoints / "brainit", progress)
+            folder = checkpoints or run.checkpoints / "brainit"
+            decoder = train(config, data, folder, progress, encoded)
             for record in decoder.report.get("training", []):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
             if until == "train":
@@ -95,14 +106,18 @@ def reconstruct(
     return {"report": str(page), **metrics}
 
 
-def train(config: ReconstructConfig, data: BrainData, folder: Path | None, progress: Progress) -> Any:
+def train(
+    config: ReconstructConfig,
+    data: BrainData,
+    folder: Path | None,
+    progress: Progress,
+    encoded: dict[str, TargetTable] | None = None,
+) -> Any:
     """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
-    from lab.models.devices import choose_device
-
     device = choose_device(config.device)
     return fit(
         data.learners,
-        zoo_targets(data.learners, progress, device),
+        zoo_targets(data.learners, progress, device, encoded),
         config.brain,
         folder,
         progress,
@@ -117,7 +132,6 @@ def _pictures(
     from lab.decoding import drawing as brain_draw
     from lab.decoding import scores as brain_scores
     from lab.decoding import structure as brain_structure
-    from lab.models.devices import choose_device
 
     train, test = (data.subject.part(s).mean_over_repeats() for s in ("train", "test"))
     truth = test.images()
@@ -168,6 +182,7 @@ def _pictures(
         "arithmetic": "full precision" if config.recipe == "none" else "simulated",
         "structure.made_by": first["made_by"],
         "leak_test_in_train": data.about["leak"]["leak_test_in_train"],
+        "leaks": data.about["leak_line"],
         **facts,
         **size,
         **flat,
@@ -253,23 +268,24 @@ def _write_pictures(
 
 def versions() -> dict[str, str]:
     """Versions of Python, the platform, and the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    from quant.about import versions as installed
+
+    machine = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    return machine | installed(_PACKAGES)
 
 
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
     from brainit import datasets
+    from brainit.datasets.leaks import find_leaks
     from lab.decoding.drawing import settings_of
+    from lab.decoding.needs import check_needs
 
     if config.dataset == "simulated":
         counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}
     else:
-        counts = _counts(datasets.open(config.dataset, config.root, config.subject, **config.options))
+        subject = datasets.open(config.dataset, config.root, config.subject, **config.options)
+        check_needs(config, subject)
+        counts = _counts(subject) | {"leaks": find_leaks(subject).line()}
     sampler = settings_of(config)
     evaluations = sampler.steps * (1 if sampler.guidance == 1 else 2) * config.n_samples * config.noise_seeds
     return {

@@ -36,7 +36,7 @@ JOBS: dict[str, Job] = {
     "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
     "whatif": Job("lab.jobs.models.whatif", "Say what rounding one layer's input would do.", 15),
     "variants": Job("lab.jobs.models.variants", "Draw the same pictures with several recipes.", 60),
-    "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 5),
+    "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 4),
     "quantize": Job("lab.jobs.models.quantize", "Quantize a model into packed codes.", 20),
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
@@ -58,8 +58,10 @@ JOBS: dict[str, Job] = {
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
     "brain report": Job("lab.jobs.brain.report", "Write report.html again, or one over several.", 20),
-    "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 5),
+    "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 4),
 }
+QUICK = 5
+"""Seconds below which a job runs no model, and is not worth the wait for torch."""
 GROUPS = {
     "data": "Datasets: list, describe, fetch, check.",
     "zoo": "Shipped models: list, describe, train, measure, sample.",
@@ -102,7 +104,12 @@ def settings(
 def run(name: str, settings: Settings, context: Context) -> Result:
     """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop."""
     context.check()
-    return module(name).run(settings, context)
+    if JOBS[name].seconds < QUICK:
+        return module(name).run(settings, context)
+    from lab.jobs.stopping import stoppable
+
+    with stoppable(context):
+        return module(name).run(settings, context)
 
 
 def dry_run(name: str, settings: Settings) -> Result:

@@ -10,7 +10,6 @@ is ``FD(network, layer)`` or ``KID(network, layer)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,9 +18,9 @@ from scipy.linalg import eigh, eigvalsh
 
 from lab.errors import InputError
 from lab.metrics.efficientnet import NAME, EfficientNetLite0
+from lab.progress import Progress, silent
 
 Kind = Literal["FD", "KID"]
-Progress = Callable[[int, int, str], None]
 
 
 class SetDistance(NamedTuple):
@@ -41,9 +40,9 @@ def pooled_features(
     tap: str = "112",
     size: int = 128,
     batch: int = 64,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> np.ndarray:
-    """Return one feature vector a picture, maps averaged over places.
+    """Return one feature vector per picture, maps averaged over places.
 
     Parameters
     ----------

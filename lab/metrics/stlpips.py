@@ -61,7 +61,7 @@ class STLPIPS(nn.Module):
         Parameters
         ----------
         first, second : Tensor of shape (n, 3, H, W) or (n, 1, H, W)
-            In 0..1 (not -1..1), at least 32 pixels a side.
+            In 0..1 (not -1..1), at least 32 pixels per side.
 
         Returns
         -------
@@ -74,7 +74,7 @@ class STLPIPS(nn.Module):
             )
         if min(first.shape[-2:]) < _SMALLEST:
             raise InputError(
-                f"pictures are {tuple(first.shape[-2:])} pixels; {NAME} needs {_SMALLEST} a side"
+                f"pictures are {tuple(first.shape[-2:])} pixels; {NAME} needs {_SMALLEST} per side"
             )
         total = torch.zeros(len(first), device=first.device, dtype=self.shift.dtype)
         ours, theirs = (self.layers(x.expand(-1, 3, -1, -1)) for x in (first, second))

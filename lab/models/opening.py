@@ -13,6 +13,7 @@ from urllib.request import getproxies
 
 from lab.errors import InputError, MissingDataError, one_line
 from lab.models.architecture import model_class, read_json
+from lab.models.kinds import SUFFIXES, refuse_adapter_folder, refuse_adapters
 from lab.models.single_file import from_file
 from lab.models.weights import refuse_quantized_folder, stored_dtype, weight_files
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 #: Parts of a diffusers pipeline that denoise, in order of preference.
 DENOISER_PARTS = ("transformer", "unet")
-_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -106,7 +106,7 @@ def _existing(name: str) -> Path | None:
     if name in zoo.names():
         return None
     path = Path(name)
-    if path.suffix in _SUFFIXES or path.exists():
+    if path.suffix.lower() in SUFFIXES or path.exists():
         return path
     local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if local or (path.parent != Path() and path.parent.is_dir()):
@@ -132,6 +132,7 @@ def _model_folder(folder: Path, part: str | None) -> Path:
     elif part is not None:
         raise InputError(f"{folder} is a single model, not a pipeline; leave --part {part} away")
     if not (folder / "config.json").is_file():
+        refuse_adapter_folder(folder)
         refuse_quantized_folder(folder)
         raise InputError(f"{folder}: no config.json; give the folder that save_pretrained wrote")
     model_class(read_json(folder / "config.json").get("_class_name"), folder)
@@ -207,6 +208,7 @@ def _read(source: str, part: str | None, local: bool, dtype: Any = None) -> nn.M
     finally:
         diffusers.logging.set_verbosity(loud)
         hub.setLevel(level)
+    refuse_adapters(Path(source), info.get("unexpected_keys") or [])
     for what in ("missing_keys", "mismatched_keys"):
         if info.get(what):
             first = next(iter(info[what]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError, MissingDataError, one_line
 from lab.models.architecture import model_class, read_json
+from lab.models.kinds import refuse_adapters, refuse_kind
 from lab.models.weights import FLOATS, refuse_codes
 
 if TYPE_CHECKING:
@@ -29,20 +30,20 @@ def from_file(path: Path, config: Path | None) -> nn.Module:
     MissingDataError
         There is no such file.
     InputError
-        Not safetensors (pickle is never read), quantized already, no plain floating point, no architecture,
-        or tensors that do not fit it.
+        Not safetensors (pickle is never read), quantized already, with an adapter, no plain floating point,
+        no architecture, or tensors that do not fit it.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise MissingDataError(f"no such model file: {path}")
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path} is not a .safetensors file; pickled weights are never opened: convert them")
+    refuse_kind(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
             dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
             refuse_codes(path, file.metadata() or {}, dtypes)
+            refuse_adapters(path, dtypes)
             kind, settings = _architecture(path, file.metadata() or {}, config)
             model = _blank(path, kind, settings)
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import InputError, one_line
+from lab.files import hash_file
 from lab.models.architecture import read_json
+from lab.models.kinds import OTHER, PICKLED, refuse_adapters
 from lab.runs.folder import config_hash
-from lab.runs.steps import digest
 
 if TYPE_CHECKING:
     import torch
@@ -48,12 +49,15 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder} has no {NAME}.safetensors, only {', '.join(variants)[:200]}: give one of these files "
             f"as the model, with --architecture {folder}"
         )
-    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"})
+    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
     if pickled:
         raise InputError(
             f"{folder} has only pickled weights ({', '.join(pickled)[:200]}), which are never opened: "
             "convert them to safetensors, with save_pretrained"
         )
+    others = sorted(p for p in folder.iterdir() if p.suffix in OTHER and p.suffix not in (".yaml", ".yml"))
+    if others:
+        raise InputError(f"{folder} has no safetensors, and {others[0].name} is {OTHER[others[0].suffix]}")
     raise InputError(f"{folder} has a config and no weights: {NAME}.safetensors is missing; fetch the model")
 
 
@@ -63,7 +67,7 @@ def stored_dtype(files: Iterable[Path]) -> torch.dtype:
     Raises
     ------
     InputError
-        A file is quantized already, of another dtype, or no safetensors.
+        A file is quantized already, has an adapter, is of another dtype, or no safetensors.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -74,6 +78,7 @@ def stored_dtype(files: Iterable[Path]) -> torch.dtype:
             with safe_open(path, framework="pt", device="cpu") as file:
                 kinds = {name: str(file.get_slice(name).get_dtype()) for name in file.keys()}
                 refuse_codes(path, file.metadata() or {}, kinds)
+                refuse_adapters(path, kinds)
         except SafetensorError as error:
             raise InputError(
                 f"{path} cannot be read as a diffusers model: it is truncated or not a safetensors file "
@@ -124,17 +129,18 @@ def refuse_codes(path: Path, metadata: dict[str, str], kinds: dict[str, str]) ->
 
 
 def refuse_quantized_folder(folder: Path) -> None:
-    """Refuse a folder that ``brainlab quantize`` wrote, in place of "no config.json"."""
+    """Refuse a folder that ``brainlab quantize`` wrote, or one of a LoRA, in place of "no config.json"."""
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
                 refuse_codes(path, file.metadata() or {}, dict.fromkeys(file.keys(), "F32"))
+                refuse_adapters(path, file.keys())
         except SafetensorError:
             continue
 
 
 def fingerprint(files: Iterable[Path]) -> str:
     """Short hash over names and contents of files; another one is another model."""
-    return config_hash({path.name: digest(path) for path in sorted(files)})
+    return config_hash({path.name: hash_file(path) for path in sorted(files)})

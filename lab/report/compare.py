@@ -1,9 +1,7 @@
-"""The report of a comparison: gates, table, figures, pictures, orderings; one self-contained page."""
+"""The report of a comparison: verdict, pictures, trade-off, scores, gate; one self-contained page."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +10,16 @@ import numpy as np
 
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import FULL, OTHER_SEED
-from lab.compare.tables import COLUMNS, NOTES, cell, not_measured, peaks, shown_columns, span
+from lab.compare.tables import NOTES, cell, not_measured, peaks, shown_columns
 from lab.figures.plate import Plate, Provenance
-from lab.figures.tradeoff import Point, errors_over_time, quality_against_bytes
+from lab.figures.tradeoff import Point, errors_over_time, pareto, quality_against_bytes
 from lab.files import replacing
 from lab.images import write_picture
-from lab.report.block import Block, figure, sentence, table
+from lab.report.block import Block, figure, table
+from lab.report.compare_pictures import grid, picture_blocks
 from lab.report.document import HTMLDocument
 from lab.report.page import render_block, render_page
 
-MARKS = {
-    "held": ("✓ held", "good"), "undecided": ("? not distinguishable", ""), "smaller": ("≈ smaller", "warn"),
-    "reversed": ("✗ reversed", "bad"), "not run": ("– not run", "quiet"),
-}  # fmt: skip
 QUALITY = {"psnr_db": "paired PSNR, dB", "latent_sqnr_db": "final-latent SQNR, dB"}
 
 
@@ -52,12 +47,11 @@ def document(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> H
     failed = [g for g in result["gates"] if not g["passed"]]
     plates = figures(result)
     sections = [
-        _section("Gates", "What must come out if the measuring is right; run at seed 0.", _gates(result)),
-        _section("Scores", NOTES.replace("*", ""), [_scores(result)]),
-        _section("Trade-offs", "", [figure(draw) for draw in plates.values()]),
-        _section("Pictures", _picture_words(about), _pictures(result, pictures)),
-        _section("Orderings", _ORDERING_WORDS, [_orderings(result)]),
-        _section("Neighbours", _NEIGHBOUR_WORDS, [_neighbours(result)]),
+        _section("Verdict", "", _verdict(result)),
+        _section("Pictures", PICTURE_WORDS, picture_blocks(_strips(result, pictures))),
+        _section("Trade-off", "", [figure(draw) for draw in plates.values()]),
+        _section("Scores", "", [_scores(result), _notes(NOTES), *_neighbours(result)]),
+        _section("Gate", "What must come out if the measuring is right.", [_gates(result)]),
         _section("How it was made", "", _made(result)),
     ]
     return render_page(
@@ -67,21 +61,16 @@ def document(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> H
         summary=_summary(result),
         banner=""
         if not failed
-        else f"{len(failed)} of {len(result['gates'])} gates failed: "
-        f"{', '.join(g['name'] for g in failed)}. Read no score before that is explained.",
+        else f"The gate failed: {', '.join(g['name'] for g in failed)}. "
+        "Read no score before that is explained.",
         sections=[s for s in sections if s["blocks"]],
         problems=[f"{f['recipe']}, seed {f['seed']}: {f['reason']}" for f in result["failed"]],
     )
 
 
-_ORDERING_WORDS = (
-    "Claims of the methods' publications, judged on these numbers: better minus worse with its 95 % interval "
-    "over seeds and pictures. Held: the interval lies beyond the claim; smaller: the order holds, not the "
-    "claimed gap; reversed: the interval lies on the other side."
-)
-_NEIGHBOUR_WORDS = (
-    "Each recipe against the next one in the ranking, picture by picture: where 0 lies in the interval the "
-    "two cannot be told apart here."
+PICTURE_WORDS = (
+    "The first pictures of seed 0, whatever they look like, from best to worst. Below each: ten times the "
+    "difference to full precision, around middle grey."
 )
 
 
@@ -92,11 +81,7 @@ def figures(result: Mapping[str, Any]) -> dict[str, Any]:
     if key is None or not rows:
         return {}
     source = Provenance(about["model"], f"{about['n']} pictures at {_seeds(about)}")
-    points = [
-        Point(r["recipe"], r["method"], r["bytes"] / 1e6, r[key], r[f"{key}.low"], r[f"{key}.high"])
-        for r in rows
-        if r.get(key) is not None
-    ]
+    points = _points(rows, key)
     full = next((r["bytes"] for r in result["rows"] if r["recipe"] == FULL), rows[0]["bytes_before"]) / 1e6
     ranked = [r["recipe"] for r in rows]
     named = list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
@@ -118,45 +103,53 @@ def figures(result: Mapping[str, Any]) -> dict[str, Any]:
     return {"quality-bytes": tradeoff, **drawn} if len({p.megabytes for p in points}) > 1 else drawn
 
 
-def grid(rows: Mapping[str, np.ndarray], label_width: int = 300) -> np.ndarray:
-    """Lay pictures out, one row a recipe with its name at the left: uint8 (h, w, 3)."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    height, width = next(iter(rows.values())).shape[1:3]
-    columns = max(len(strip) for strip in rows.values())
-    gap = 2
-    sheet = Image.new("RGB", (label_width + columns * (width + gap), len(rows) * (height + gap)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for r, (name, strip) in enumerate(rows.items()):
-        top = r * (height + gap)
-        pen.text((6, top + height / 2 - 8), _short(name, 40), fill="black", font=font)
-        for c, picture in enumerate(strip):
-            sheet.paste(Image.fromarray(picture), (label_width + c * (width + gap), top))
-    return np.asarray(sheet)
-
-
 def _summary(result: Mapping[str, Any]) -> list[str]:
     about, rows = result["about"], _measured(result)
     lines = [
-        f"{about['n']} pictures at {_seeds(about)}, "
-        f"{about['steps']} steps, guidance {about['guidance']:g}, on {about['hardware']}. Every recipe at "
-        "the same noise and conditions."
+        f"{about['n']} pictures at {_seeds(about)}, {about['steps']} steps, guidance {about['guidance']:g}, "
+        f"on {about['hardware']}. Every recipe at the same noise and conditions."
     ]
-    counts = {mark: sum(o["verdict"] == mark for o in result["orderings"]) for mark in MARKS}
-    judged = sum(counts.values()) - counts["not run"]
-    passed = sum(g["passed"] for g in result["gates"])
-    gates = f"{passed} of {len(result['gates'])} gates passed" if result["gates"] else "gates were not run"
-    if rows:
-        best = rows[0]
-        key = next((k for k in QUALITY if k in best), None)
-        said = f"{best['recipe']} is nearest to full precision" + (
-            f" ({QUALITY[key].removesuffix(', dB')} {best[key]:.2f} dB)" if key else ""
-        )
+    key = next((k for k in QUALITY if rows and k in rows[0]), None)
+    if key is not None:
+        best, small = rows[0], min(rows, key=lambda row: row["bytes"])
+        said = [
+            f"{r['recipe']} ({_name(key)} {r[key]:.2f} dB, {r['bytes'] / 1e6:.2f} MB)" for r in (best, small)
+        ]
         lines.append(
-            f"{said}; {gates}; of {judged} claimed orderings {counts['held']} held, {counts['reversed']} "
-            "reversed."
+            f"Nearest to full precision: {said[0]}." + (f" Smallest: {said[1]}." if small is not best else "")
         )
     return lines
+
+
+def _verdict(result: Mapping[str, Any]) -> list[Block]:
+    rows = _measured(result)
+    key = next((k for k in QUALITY if any(k in r for r in rows)), None)
+    if key is None:
+        return []
+    full = next((r["bytes"] for r in result["rows"] if r["recipe"] == FULL), rows[0]["bytes_before"])
+    known = {row["recipe"]: row for row in rows}
+    lines = []
+    for point in pareto(_points(rows, key)):
+        row = known[point.label]
+        lines.append({
+            "name": point.label, "value": f"{point.value:.2f}", "bounds": f"{point.low:.2f}–{point.high:.2f}",
+            "megabytes": f"{point.megabytes:.2f}", "share": f"{row['bytes'] / full:.0%}",
+            "bits": f"{row['weight_bits']:.2f}",
+        })  # fmt: skip
+    return [Block("compare_verdict", {"rows": lines, "quality": QUALITY[key]})]
+
+
+def _points(rows: list[Mapping[str, Any]], key: str) -> list[Point]:
+    return [
+        Point(r["recipe"], r["method"], r["bytes"] / 1e6, r[key], r[f"{key}.low"], r[f"{key}.high"])
+        for r in rows
+        if r.get(key) is not None
+    ]
+
+
+def _notes(text: str) -> Block:
+    lines = [f"{line.rstrip('.')}." for line in text.replace("*", "").split(". ")]
+    return Block("fold", {"title": "What the columns mean", "lines": lines})
 
 
 def _scores(result: Mapping[str, Any]) -> Block:
@@ -177,44 +170,16 @@ def _scores(result: Mapping[str, Any]) -> Block:
     return Block("compare_scores", {"heads": [c[1] for c in columns], "rows": lines})
 
 
-def _gates(result: Mapping[str, Any]) -> list[Block]:
-    if not result["gates"]:
-        return [sentence("The gates were not run: nothing here shows that the meter works.")]
-    return [Block("compare_gates", {"gates": result["gates"]})]
+def _gates(result: Mapping[str, Any]) -> Block:
+    return Block("compare_gates", {"gates": result["gates"]})
 
 
-def _orderings(result: Mapping[str, Any]) -> Block:
-    order = list(MARKS)
-    rows = []
-    absent = [o for o in result["orderings"] if o["verdict"] == "not run"]
-    for o in result["orderings"]:
-        if o["verdict"] == "not run":
-            continue
-        mark, kind = MARKS[o["verdict"]]
-        note = o["note"] if o["kind"] != "null" else ""
-        rows.append({**o, "mark": mark, "class": kind, "span": span(o), "note": note})
-    counts = [f"{MARKS[k][0]}: {sum(o['verdict'] == k for o in result['orderings'])}" for k in order]
-    return Block("compare_orderings", {"rows": rows, "counts": counts, "absent": absent})
-
-
-def _neighbours(result: Mapping[str, Any]) -> Block:
+def _neighbours(result: Mapping[str, Any]) -> list[Block]:
     rows = [
         {**n, "span": f"{n['difference']:+.3g} [{n['low']:+.3g}, {n['high']:+.3g}]"}
         for n in result["neighbours"]
     ]
-    if not rows:
-        return sentence("One recipe has no neighbour.")
-    return Block("compare_neighbours", {"rows": rows})
-
-
-def _pictures(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> list[Block]:
-    if not pictures:
-        return [sentence("This model has no decoder here, so only latents were compared.")]
-    ranked = _ordered(result, pictures)
-    strips = [{"name": name, "src": _strip(strip), "width": strip.shape[0] * strip.shape[2]}
-              for name, strip in ranked.items()]  # fmt: skip
-    height = next(iter(pictures.values())).shape[1]
-    return [Block("compare_pictures", {"strips": strips, "height": height})]
+    return [Block("compare_neighbours", {"rows": rows})] if rows else []
 
 
 def _made(result: Mapping[str, Any]) -> list[Block]:
@@ -247,19 +212,16 @@ def _curve(result: Mapping[str, Any], row: Mapping[str, Any], name: str) -> tupl
     return row["method"], times + [0.0] * (len(values) - len(times)), values
 
 
-def _picture_words(about: Mapping[str, Any]) -> str:
-    return (
-        "The first pictures of seed 0, whatever they look like; rows from best to worst by the ranking. "
-        f"Conditions: {about['conditions']}."
-    )
-
-
-def _strip(pictures: np.ndarray) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(list(pictures), axis=1)).save(buffer, "WEBP", quality=92, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _strips(
+    result: Mapping[str, Any], pictures: Mapping[str, np.ndarray]
+) -> dict[str, tuple[str, np.ndarray]]:
+    known = {row["recipe"]: row for row in result["rows"]}
+    out = {}
+    for name, strip in _ordered(result, pictures).items():
+        value, size = known[name].get("psnr_db"), known[name].get("bytes")
+        about = "" if value is None or name == FULL else f"{value:.1f} dB"
+        out[name] = (about + (f", {size / 1e6:.2f} MB" if about and size else ""), strip)
+    return out
 
 
 def _section(title: str, intro: str, blocks: list[Block]) -> dict[str, Any]:
@@ -271,8 +233,5 @@ def _seeds(about: Mapping[str, Any]) -> str:
     return "one seed" if about["seeds"] == 1 else f"each of {about['seeds']} seeds"
 
 
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-__all__ = ["COLUMNS", "document", "figures", "grid", "write_report"]
+def _name(key: str) -> str:
+    return QUALITY[key].removesuffix(", dB")

@@ -112,6 +112,8 @@ def _row(run: RunData, keys: Sequence[str], base: Path) -> dict[str, object]:
         "recipe": run.metrics.get("recipe", "–"),
         "seed": run.metrics.get("seed", "–"),
         "n_test": run.metrics.get("n_test", "–"),
+        "leaks": run.leaks,
+        "leaked": run.leaked,
         "link": Path(os.path.relpath(report, base)).as_posix() if report.is_file() else "",
         "cells": cells,
     }

@@ -146,7 +146,7 @@ def _position(stats: TensorStats) -> str:
 def _grid(described: dict[str, Any]) -> Any:
     from pydantic import TypeAdapter
 
-    from quant.formats.grids import AnyGrid
+    from quant.formats.quantizer import AnyGrid
 
     return TypeAdapter(AnyGrid).validate_python(described)
 

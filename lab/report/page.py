@@ -66,7 +66,7 @@ def report_document(run_dir: Path | str) -> HTMLDocument:
 def summary(run: RunData) -> list[str]:
     """Say the result in two or three sentences."""
     if run.categories:
-        return categories.category_summary(run)
+        return [*categories.category_summary(run), *filter(None, [leak_sentence(run)])]
     m = run.metrics
     who = "a simulated subject" if run.simulated else "measured fMRI"
     bits = m.get("decoder_mean_weight_bits")
@@ -75,7 +75,7 @@ def summary(run: RunData) -> list[str]:
         if m.get("recipe") not in (None, "none")
         else "full-precision decoder"
     )
-    decoder += f" ({bits:.2f} bits a weight)" if isinstance(bits, int | float) else ""
+    decoder += f" ({bits:.2f} bits per weight)" if isinstance(bits, int | float) else ""
     lines = [
         f"{m.get('n_test', '?')} test pictures reconstructed from {who} after {m.get('n_train', '?')} "
         f"training trials, with a {decoder}."
@@ -94,7 +94,13 @@ def summary(run: RunData) -> list[str]:
         ]
         rivals += [f"chance {first.chance:.{first.digits}f}"] if first.chance is not None else []
         lines.append(said + (f", beside {', '.join(rivals)}." if rivals else "."))
-    return lines
+    return [*lines, leak_sentence(run)] if leak_sentence(run) else lines
+
+
+def leak_sentence(run: RunData) -> str:
+    """Say what the leak check found, and what scores mean where it found something."""
+    line = f"{run.leaks[0].upper()}{run.leaks[1:]}." if run.leaks else ""
+    return f"{line} Scores on these pictures measure recall, not decoding." if run.leaked else line
 
 
 def _banner(run: RunData) -> str:

@@ -72,7 +72,7 @@ def bit_summary(run: RunData) -> Block | None:
     if metrics.get("decoder_mean_weight_bits"):
         lines.append(
             (
-                "bits a weight",
+                "bits per weight",
                 f"{metrics['decoder_mean_weight_bits']:.2f}, with scales, side branches and skipped layers",
             )
         )

@@ -26,7 +26,7 @@ _GRID = (*ROWS, ("ridge", "ridge"))
 
 
 def metric_table(run: RunData) -> Block | None:
-    """Scores with intervals, one column an arm."""
+    """Scores with intervals, one column per set of pictures."""
     if run.categories:
         return None
     rows = metric_rows(run.metrics)
@@ -96,7 +96,7 @@ def picture_groups(run: RunData) -> Block | None:
         )
     score = arrays.get("score_pixcorr")
     if score is None or len(score) != len(main):
-        score, rule = np.zeros(len(main)), "no score a picture is stored, so pictures are in file order"
+        score, rule = np.zeros(len(main)), "no score per picture is stored, so pictures are in file order"
     else:
         rule = RULE
     recipe = str(run.metrics.get("recipe", "")).replace("-", "\N{NON-BREAKING HYPHEN}")

@@ -84,12 +84,28 @@ class RunData:
         """Hash of the settings."""
         return config_hash(self.config) if self.config else ""
 
+    @property
+    def leaks(self) -> str:
+        """What the leak check found, in one line; it stands wherever a score of this run stands."""
+        line = self.metrics.get("leaks") or self.subject.get("leak_line")
+        count = self.metrics.get("leak_test_in_train")
+        if line or self.categories:
+            return str(line or "")
+        if count is None:
+            return "leak check: none is recorded, so these scores are unchecked"
+        return f"leak check: {count} of {self.metrics.get('n_test', '?')} test pictures in training"
+
+    @property
+    def leaked(self) -> int:
+        """Test pictures that occur in training, 0 where none is recorded."""
+        return int(self.metrics.get("leak_test_in_train") or 0)
+
     def provenance(self, samples: str | None = None) -> Provenance:
         """Where this run's numbers come from."""
         if samples is None:
             what = "trials" if self.categories else "test pictures"
             samples = f"{self.metrics.get('n_test', '?')} {what}"
-        return Provenance(self.name, samples, self.seed, self.hash, self.simulated)
+        return Provenance(self.name, samples, self.seed, self.hash, self.simulated, leaks=self.leaks)
 
 
 def read_run(path: Path | str) -> RunData:

@@ -81,14 +81,7 @@ class Run:
         """
         path = Path(path)
         settings = as_settings(config)
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file; --out wants a folder")
-        if path.is_dir() and not (path / "config.yaml").exists():
-            strange = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
-            if strange:
-                raise InputError(
-                    f"{path} holds other files ({strange[0]}) and is no run folder; choose a new --out"
-                )
+        cls.check(path, settings)
         fresh = not (path / "config.yaml").exists()
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
@@ -105,15 +98,41 @@ class Run:
         return run
 
     @staticmethod
+    def check(path: Path | str, config: Any) -> None:
+        """Refuse what `open` would refuse of a folder, but for a lock; changes nothing.
+
+        For work that needs no folder and comes before it is claimed.
+
+        Raises
+        ------
+        InputError
+            If the folder holds other settings or other files, or is a file.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; --out wants a folder")
+        if (path / "config.yaml").exists():
+            Run._same(path / "config.yaml", as_settings(config))
+        elif path.is_dir():
+            strange = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+            if strange:
+                raise InputError(
+                    f"{path} holds other files ({strange[0]}) and is no run folder; choose a new --out"
+                )
+
+    @staticmethod
     def _settle(file: Path, settings: dict[str, Any]) -> None:
         import yaml
 
-        if not file.exists():
-            head = f"# brainlab settings, hash {config_hash(settings)}; --config takes this file\n"
-            write_text(file, head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        if file.exists():
+            Run._same(file, settings)
             return
-        stored = read_settings(file)
-        changed = differences(stored, settings)
+        head = f"# brainlab settings, hash {config_hash(settings)}; --config takes this file\n"
+        write_text(file, head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+    @staticmethod
+    def _same(file: Path, settings: dict[str, Any]) -> None:
+        changed = differences(read_settings(file), settings)
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise InputError(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.files import plain, read_npz, write_npz, write_text
+from lab.files import hash_file, plain, read_npz, replacing, write_npz, write_text
 
 
 class StepCache:
@@ -45,10 +44,10 @@ class StepCache:
         record: dict[str, Any] = {"seconds": seconds, "values": rest, "states": sorted(states)}
         if arrays:
             write_npz(self._file(name, "npz"), arrays)
-            record["npz"] = digest(self._file(name, "npz"))
+            record["npz"] = hash_file(self._file(name, "npz"))
         for key, state in states.items():
             _write_state(self._file(f"{name}.{key}", "safetensors"), state)
-            record[f"state.{key}"] = digest(self._file(f"{name}.{key}", "safetensors"))
+            record[f"state.{key}"] = hash_file(self._file(f"{name}.{key}", "safetensors"))
         write_text(self._file(name, "json"), json.dumps(record, default=plain))
 
     def load(self, name: str) -> dict[str, Any] | None:
@@ -59,12 +58,12 @@ class StepCache:
         output: dict[str, Any] = dict(record["values"])
         if "npz" in record:
             file = self._file(name, "npz")
-            if not file.is_file() or digest(file) != record["npz"]:
+            if not file.is_file() or hash_file(file) != record["npz"]:
                 return None
             output.update(read_npz(file))
         for key in record["states"]:
             file = self._file(f"{name}.{key}", "safetensors")
-            if not file.is_file() or digest(file) != record[f"state.{key}"]:
+            if not file.is_file() or hash_file(file) != record[f"state.{key}"]:
                 return None
             output[key] = _read_state(file)
         return output
@@ -87,12 +86,6 @@ class StepCache:
         return self.folder / f"{name}.{suffix}"
 
 
-def digest(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def _is_array(value: Any) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
@@ -107,8 +100,6 @@ def _is_state(value: Any) -> bool:
 
 def _write_state(path: Path, state: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
-
-    from lab.files import replacing
 
     with replacing(path) as temporary:
         save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary)

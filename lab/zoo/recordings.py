@@ -18,18 +18,12 @@ from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.progress import Progress, silent
 from lab.runs.lock import FolderLock
+from lab.zoo.scheduler import RectifiedFlowScheduler, zoo_scheduler
 
 if TYPE_CHECKING:
     import quant
 
 _ORDER_SEED = 20
-
-
-def zoo_scheduler() -> Any:
-    """Return the scheduler that samples the zoo's denoisers; ``set_timesteps(n)`` gives its times."""
-    from lab.zoo.scheduler import RectifiedFlowScheduler
-
-    return RectifiedFlowScheduler(num_train_timesteps=1000, shift=1.0)
 
 
 def zoo_recording(
@@ -64,7 +58,7 @@ def zoo_recording(
     Raises
     ------
     InputError
-        The model is no denoiser of the zoo; ``n`` is out of bounds; the folder has other settings.
+        The model is not a denoiser of the zoo; ``n`` is out of bounds; the folder has other settings.
     MissingDataError
         There are no weights, or no stimuli.
     """
@@ -122,7 +116,7 @@ def stimulus_tokens(rows: torch.Tensor, device: Any = "cpu", batch: int = 64) ->
 def _null(model: str) -> torch.Tensor:
     if model not in zoo.DENOISERS:
         raise InputError(
-            f"{model!r} is no denoiser of the zoo (those are {', '.join(zoo.DENOISERS)}); "
+            f"{model!r} is not a denoiser of the zoo (those are {', '.join(zoo.DENOISERS)}); "
             "record another model with quant.record"
         )
     return zoo.null_tokens(model)
@@ -157,12 +151,10 @@ def recorded_scheduler(store: quant.Trajectories) -> Any:
     """
     import diffusers
 
-    from lab.zoo.scheduler import RectifiedFlowScheduler
-
     name, config = store.settings["scheduler"], store.settings["scheduler_config"]
     if name == RectifiedFlowScheduler.__name__:
         return RectifiedFlowScheduler.from_config(config)
     found = getattr(diffusers, name, None)
     if found is None or not issubclass(found, diffusers.SchedulerMixin):
-        raise InputError(f"the recording at {store.path} used {name}, which is no scheduler of diffusers")
+        raise InputError(f"the recording at {store.path} used {name}, which is not a scheduler of diffusers")
     return found.from_config(config)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
+from lab.zoo.scheduler import zoo_scheduler
+from quant.recordings import sampling
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ def draw_noise(n: int, seed: int, shape: tuple[int, ...] = (8, 16, 16)) -> torch
     return torch.randn((n, *shape), generator=torch.Generator().manual_seed(seed))
 
 
-@torch.no_grad()
 def sample(
     denoiser: nn.Module,
     tokens: torch.Tensor,
@@ -60,7 +59,7 @@ def sample(
     settings: SamplerSettings,
     start: torch.Tensor | None = None,
     progress: Progress = silent,
-    on_step: Callable[[dict], None] | None = None,
+    see: Callable[[sampling.Step], None] | None = None,
 ) -> torch.Tensor:
     """Follow the rectified flow dx/ds = v(x, s, c) from s = strength to 0 in Euler steps (Liu et al. 2023).
 
@@ -76,8 +75,8 @@ def sample(
         From ``draw_noise``.
     start : float32 tensor of shape (n, 8, 16, 16), optional
         Latent of the structural picture; needed where ``strength`` < 1.
-    on_step : callable, optional
-        Receives a dict (x, velocity, timestep, index) at each step; for looking only.
+    see : callable, optional
+        Receives each step of each batch; for looking only.
 
     Returns
     -------
@@ -89,7 +88,7 @@ def sample(
     InputError
         ``strength`` is below 1 and there is no ``start``, or the numbers of pictures differ.
     """
-    lengths = {len(part) for part in (tokens, noise, start) if part is not None}
+    lengths = {len(given) for given in (tokens, noise, start) if given is not None}
     if len(lengths) > 1:
         raise InputError(f"tokens, noise and start are for {sorted(lengths)} pictures; they must agree")
     if start is None and settings.strength < 1:
@@ -97,47 +96,9 @@ def sample(
     if start is not None and settings.strength == 0:
         return start.float().cpu()
     device = next(denoiser.parameters()).device
-    batches = torch.arange(len(noise)).split(settings.batch)
-    done, out = 0, []
-    for index in batches:
-        c, n = tokens[index].to(device), noise[index].to(device)
-        x0 = torch.zeros_like(n) if start is None else start[index].to(device)
-        x = (1 - settings.strength) * x0 + settings.strength * n
-        scheduler = _scheduler(settings)
-        for t in scheduler.timesteps:
-            v = guided(denoiser, x, t.to(device), c, null.to(device), settings.guidance)
-            if on_step:
-                on_step({"x": x, "velocity": v, "timestep": float(t), "index": index})
-            x = scheduler.step(v, t, x, return_dict=False)[0]
-            done += 1
-            progress(done, len(batches) * settings.steps, "sampling")
-        out.append(x.float().cpu())
-    return torch.cat(out)
-
-
-def guided(
-    denoiser: nn.Module,
-    x: torch.Tensor,
-    t: torch.Tensor,
-    c: torch.Tensor,
-    null: torch.Tensor,
-    guidance: float,
-) -> torch.Tensor:
-    """Return v(x, null) + guidance * (v(x, c) - v(x, null)); one evaluation where guidance is 1."""
-    if guidance == 1:
-        return _velocity(denoiser, x, t, c)
-    both = torch.cat([null.expand_as(c), c])
-    free, held = _velocity(denoiser, torch.cat([x, x]), t, both).chunk(2)
-    return free + guidance * (held - free)
-
-
-def _velocity(denoiser: nn.Module, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    return denoiser(x, timestep=t.expand(len(x)), encoder_hidden_states=c, return_dict=False)[0]
-
-
-def _scheduler(settings: SamplerSettings) -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
-    scheduler.set_timesteps(sigmas=np.linspace(settings.strength, 0, settings.steps, endpoint=False))
-    return scheduler
+    drawn = sampling.sample(
+        denoiser, zoo_scheduler(), noise.to(device), tokens.to(device), null.to(device),
+        steps=settings.steps, guidance=settings.guidance, strength=settings.strength,
+        start=None if start is None else start.to(device), batch=settings.batch, see=see, progress=progress,
+    )  # fmt: skip
+    return drawn.cpu()

@@ -25,3 +25,8 @@ class RectifiedFlowScheduler(FlowMatchEulerDiscreteScheduler):
         if sigmas is None and num_inference_steps is not None and options.get("timesteps") is None:
             sigmas = np.linspace(1, 0, num_inference_steps, endpoint=False).tolist()
         super().set_timesteps(num_inference_steps, device=device, sigmas=sigmas, **options)
+
+
+def zoo_scheduler() -> RectifiedFlowScheduler:
+    """Return the scheduler that samples the zoo's denoisers; ``set_timesteps(n)`` gives its times."""
+    return RectifiedFlowScheduler(num_train_timesteps=1000, shift=1.0)

@@ -18,8 +18,11 @@ from quant.denoisers.inventory import LayerInfo, find_layers
 from quant.errors import InputError, MissingDataError
 from quant.layers.attention import find_attention, install_attention_, remove_attention_
 from quant.layers.encoded import LayerResult
-from quant.layers.install import install_, refuse_quantized, state_of
+from quant.layers.install import install_, refuse_quantized, state_of, unguard_
 from quant.plans.ledger import Ledger
+
+IN_FOLDER = "model.safetensors"
+"""The file's name in a folder of ``brainlab quantize``."""
 
 
 def read_header(path: str | Path) -> Header:
@@ -32,6 +35,7 @@ def read_header(path: str | Path) -> Header:
     InputError
         Truncated, damaged, or not written by `quant.export`.
     """
+    path = _file(path)
     with _opened(path) as file:
         return Header.from_metadata(file.metadata(), path)
 
@@ -44,6 +48,7 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
     Parameters
     ----------
     path : str or Path
+        The file, or the folder that ``brainlab quantize`` wrote it into.
     model : torch.nn.Module
         Built from its config: random weights or the meta device; its values are never read.
     device : str
@@ -63,6 +68,7 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
         Damaged or tampered file; another architecture; model already quantized. The model is unchanged then.
     """
     refuse_quantized(model)
+    path = _file(path)
     with _opened(path) as file:
         header = Header.from_metadata(file.metadata(), path)
         ledger = header.read_ledger(path)
@@ -100,6 +106,12 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
     return ledger
 
 
+def _file(path: str | Path) -> Path:
+    """Return the file itself; of a folder that ``brainlab quantize`` wrote, the one inside."""
+    path = Path(path)
+    return path / IN_FOLDER if path.is_dir() else path
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator:
     if not Path(path).is_file():
@@ -129,6 +141,7 @@ def _undone_on_failure(model: nn.Module) -> Iterator[None]:
         state = state_of(model)
         if state is not None and state.hook is not None:
             state.hook.remove()
+        unguard_(model)
         for name in set(model.__dict__) - attributes:
             del model.__dict__[name]
         for table, before in tables:

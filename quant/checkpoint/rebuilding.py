@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from quant.checkpoint import specs
@@ -15,13 +14,10 @@ from quant.formats.granularity import Layout, input_layout, weight_layout
 from quant.formats.quantizer import Quantizer
 from quant.layers.attachments import build
 from quant.layers.encoded import EncodedWeight, LayerResult
-from quant.layers.lowbit import packing
 from quant.plans.ledger import LayerRecord
 
 LARGEST_GROUP = 4096
 """Groups may be wider than a layer, which is then filled up; a limit keeps that in bounds."""
-
-_Sizes = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 _CLUSTERED = {"axis", "labels", "scale", "zero_point"}
 """Tables of `quant.formats.clusters`."""
@@ -96,27 +92,11 @@ def _weight(record: LayerRecord, packed: Tensor, params: dict[str, Tensor]) -> E
     if quantizer is None:
         raise InputError("it has no weight format")
     check_format(quantizer, layout, "its weight")
-    try:
-        expected = (shape[0], packing.packed_bytes(record.n_weights // shape[0], quantizer.bits))
-        blank = quantizer.blank_params(shape, layout)
-    except (ArithmeticError, ValueError, RuntimeError, TypeError):
-        raise InputError(f"its weight format {quantizer.label} cannot be computed") from None
-    if tuple(packed.shape) != expected or packed.dtype != torch.uint8:
-        raise InputError(f"its codes are {packed.dtype} {tuple(packed.shape)}, expected uint8 {expected}")
-    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in params.items()}
-    wanted = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in blank.items()}
-    if found != wanted:
-        raise InputError(f"its parameters do not fit its format {quantizer.label}: {_first(found, wanted)}")
-    fault = quantizer.grid.fault(params)
+    encoded = EncodedWeight(quantizer, layout, shape, packed, params)
+    fault = encoded.fault()
     if fault:
-        raise InputError(f"its weight has {fault}")
-    return EncodedWeight(quantizer, layout, shape, packed, params)
-
-
-def _first(found: _Sizes, wanted: _Sizes) -> str:
-    name = next(n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n))
-    shown = [f"{size[1]} {size[0]}" if size else "nothing" for size in (found.get(name), wanted.get(name))]
-    return f"{name!r} is {shown[0]}, expected {shown[1]}"
+        raise InputError(fault)
+    return encoded
 
 
 def _check_activation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,10 +10,13 @@ from torch import Tensor, nn
 
 from quant.checkpoint.architecture import describe
 from quant.checkpoint.header import KEY, Header, LayerParts, digest
+from quant.denoisers.inventory import find_layers
 from quant.errors import InputError
-from quant.layers.install import quant_layers, state_of
+from quant.io import replacing
+from quant.layers.install import quant_layers, refuse_adapters, state_of
 from quant.layers.quantized import QuantLayer
 from quant.plans.ledger import Ledger
+from quant.training.fake import layers_in_training
 
 
 def export(model: nn.Module, path: str | Path) -> Path:
@@ -37,7 +39,8 @@ def export(model: nn.Module, path: str | Path) -> Path:
     Raises
     ------
     InputError
-        The model is not quantized or has no ledger, or the folder does not exist.
+        The model is not quantized or has no ledger, its layers are others since, or the folder does not
+        exist.
     """
     target = Path(path)
     state = state_of(model)
@@ -52,20 +55,35 @@ def export(model: nn.Module, path: str | Path) -> Path:
             "the model has no ledger (its layers were installed from a Nunchaku file): quant.export writes "
             "what quant.quantize_ or quant.load made; use quant.interop.export_nunchaku"
         )
-    tensors = collect(model)
+    if unfinished := layers_in_training(model):
+        raise InputError(
+            f"{len(unfinished)} layers are in training (the first is {unfinished[0]!r}), and what helps them "
+            "does not belong in a checkpoint: export after quant.quantize_ is through"
+        )
     ledger: Ledger = state.ledger
-    record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0})
+    _check_layers(model, ledger)
+    tensors = collect(model)
+    record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0, "cost": {}})
     parts = {name: _parts(layer) for name, layer in quant_layers(model).items()}
     header = Header(architecture=describe(model), ledger=record.to_dict(), parts=parts)
     header.digest = digest(header, tensors)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as temporary:
         save_file(tensors, temporary, metadata={KEY: header.to_text()})
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     ledger.bytes_header = target.stat().st_size - sum(t.numel() * t.element_size() for t in tensors.values())
     return target
+
+
+def _check_layers(model: nn.Module, ledger: Ledger) -> None:
+    """Insist on the layers that were quantized: a file of others could not be loaded."""
+    refuse_adapters(model)
+    found, known = {layer.name for layer in find_layers(model)}, {record.name for record in ledger.layers}
+    if found != known:
+        name = sorted(found ^ known)[0]
+        what = "was put into" if name in found else "was taken out of"
+        raise InputError(
+            f"layer {name!r} {what} the model after it was quantized (fused projections?): change the model "
+            "first, then quantize and export it"
+        )
 
 
 def collect(model: nn.Module) -> dict[str, Tensor]:
@@ -74,14 +92,14 @@ def collect(model: nn.Module) -> dict[str, Tensor]:
     Buffers that PyTorch calls non-persistent are included: a model built on the meta device has no other way
     to get them back.
     """
-    cached = {id(layer.weight) for layer in quant_layers(model).values()}
+    cached = {id(layer.decoded) for layer in quant_layers(model).values()}
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: t.detach().cpu().contiguous() for name, t in named if id(t) not in cached}
 
 
 def _parts(layer: QuantLayer) -> LayerParts:
     quantizer = layer.input_quantizer
-    dtype = str(layer.weight.dtype).removeprefix("torch.")
+    dtype = str(layer.decoded.dtype).removeprefix("torch.")
     return LayerParts(
         dtype=dtype,
         weight_params=list(layer.weight_params),

@@ -37,6 +37,8 @@ class LayerInfo(NamedTuple):
     """Exactly nn.Linear or nn.Conv2d, not a subclass that may go another way."""
     after_gelu: bool = False
     """Follows a plain GELU in its container (and has a bias): its input is never below -0.17."""
+    depth: float | None = None
+    """0 in the first block, 1 in the last, by how a forward goes through them; None outside of blocks."""
     seen: InputSize | None = None
     """For methods that are `sized_by_recording`; None where it could not be found out."""
 
@@ -57,7 +59,7 @@ class LayerInfo(NamedTuple):
 def find_layers(model: nn.Module) -> list[LayerInfo]:
     """Every Linear and Conv2d of `model` in module order; a module used under two names appears once."""
     found = []
-    gelu = _after_gelu(model)
+    gelu, depths = _after_gelu(model), _depths(model)
     for name, module in model.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             weight = module.weight
@@ -65,8 +67,28 @@ def find_layers(model: nn.Module) -> list[LayerInfo]:
             groups = getattr(module, "groups", 1)
             size = weight.numel() * weight.element_size()
             plain = type(module) in (nn.Linear, nn.Conv2d)
-            found.append(LayerInfo(name, kind, tuple(weight.shape), groups, size, plain, id(module) in gelu))
+            gelued, depth = id(module) in gelu, depths.get(_block(name))
+            found.append(LayerInfo(name, kind, tuple(weight.shape), groups, size, plain, gelued, depth))
     return found
+
+
+_BLOCKS = {"down_blocks": 0, "mid_block": 1, "transformer_blocks": 1, "blocks": 1,
+           "single_transformer_blocks": 2, "up_blocks": 3}  # fmt: skip
+"""diffusers' names of lists of blocks, in the order a forward reaches them."""
+
+
+def _block(name: str) -> tuple[int, int] | None:
+    """Place of a layer's block among all blocks; None outside of them."""
+    first, _, rest = name.partition(".")
+    number = rest.partition(".")[0]
+    if first not in _BLOCKS:
+        return None
+    return _BLOCKS[first], int(number) if number.isdigit() else 0
+
+
+def _depths(model: nn.Module) -> dict[tuple[int, int] | None, float]:
+    places = sorted({place for name, _ in model.named_modules() if "." in name and (place := _block(name))})
+    return {place: index / max(1, len(places) - 1) for index, place in enumerate(places)}
 
 
 def _after_gelu(model: nn.Module) -> set[int]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from quant.formats.codebooks import BinaryGrid, CodebookGrid
+from quant.formats.floats import FloatGrid, SearchedFloatGrid
 from quant.formats.granularity import Granularity, Layout, View
-from quant.formats.grids import AnyGrid, BinaryGrid, IntGrid, Params
+from quant.formats.grids import IntGrid, Params
+from quant.formats.logs import LogGrid
 from quant.formats.scale_search import searched
 from quant.formats.scales import effective, split
 from quant.formats.schedule import Schedule
-from quant.formats.searched import SearchedFloatGrid
 from quant.observers.ranges import AnyObserver, MinMax, Stream
 
+AnyGrid = Annotated[
+    IntGrid | FloatGrid | LogGrid | BinaryGrid | CodebookGrid | SearchedFloatGrid, Field(discriminator="kind")
+]
 DTYPES = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
     "float8_e4m3fn": torch.float8_e4m3fn,
@@ -35,7 +40,7 @@ class Quantizer(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    grid: AnyGrid | SearchedFloatGrid = Field(discriminator="kind")
+    grid: AnyGrid
     granularity: Granularity
     schedule: Schedule = Schedule()
     observer: AnyObserver = MinMax()
@@ -108,13 +113,32 @@ class Quantizer(BaseModel):
 
     def _fit(self, low: Tensor, high: Tensor, layout: Layout) -> Params:
         if self.fine is not None:
-            real = self.grid.fit_range(low, high, False, torch.float32)
+            real = self._real_scales(low, high)
             return {**real, **split(real["scale"], layout, self.fine, code=self.largest_code)}
-        return self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
+        params = self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
+        if self._without_zero:  # the stand-in scale of 1 for a group of zeros would be a value
+            nothing = high == 0 if isinstance(self.grid, LogGrid) else (high == 0) & (low == 0)
+            least = torch.finfo(params["scale"].dtype).tiny
+            params["scale"] = params["scale"].masked_fill(nothing, least)
+        return params
+
+    @property
+    def _without_zero(self) -> bool:
+        """Whether no code stands for 0."""
+        grid = self.grid
+        return isinstance(grid, LogGrid) or (isinstance(grid, CodebookGrid) and 0 not in grid.values)
+
+    def _real_scales(self, low: Tensor, high: Tensor) -> Params:
+        """Group scales before they are split; 0 for a group of zeros, whose stand-in of 1 is no range."""
+        real = self.grid.fit_range(low, high, False, torch.float32)
+        signed = not (isinstance(self.grid, IntGrid) and self.grid.mode == "unsigned")
+        reach = high.maximum(-low) if signed else high
+        nothing = (real["scale"] == 1) & (reach < 0.5)  # a real scale of 1 reaches to 1 at least
+        return {**real, "scale": real["scale"].masked_fill(nothing, 0.0)}
 
     def _searched(self, view: View, low: Tensor, high: Tensor, layout: Layout) -> Params:
         assert isinstance(self.grid, IntGrid) and self.fine in ("pow2", "int")  # as `_check` saw to
-        real = self.grid.fit_range(low, high, False, torch.float32)
+        real = self._real_scales(low, high)
         return {**real, **searched(view, real["scale"], self.grid, layout, self.fine, self.search)}
 
     def encode(self, x: Tensor, layout: Layout, params: Params | None = None) -> tuple[Tensor, Params]:

@@ -25,6 +25,11 @@ def round_ste_(x: Tensor) -> Tensor:
     return x.round_()
 
 
+def round_ste(x: Tensor) -> Tensor:
+    """Round half to even, and pass gradients straight through."""
+    return _RoundSTE.apply(x)
+
+
 def safe_scale(scale: Tensor) -> Tensor:
     """Replace scales that cannot be divided by (zero groups, underflow) by 1."""
     return torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))

@@ -66,7 +66,7 @@ def split(
     Parameters
     ----------
     scale : tensor
-        Real group scales, in view shape.
+        Real group scales, in view shape; 0 for groups without a range, which take no share in the coarse one.
     layout : Layout
     fine : {"pow2", "int", "e4m3"}
     coarse : tensor, optional

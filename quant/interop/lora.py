@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from quant.errors import InputError
 from quant.interop.lora_files import Factors, LoraFile, read_lora
+from quant.interop.lora_places import FUSED, hint, layer_name, refuse_bypassed
+from quant.layers.install import refuse_adapters
+from quant.modes import ordinary_mode
 
 _LORAS = "_quant_loras"
 
@@ -47,7 +50,8 @@ class LoraLayer:
             return None
         x = args[0] if args else kwargs["input"]
         if (self._cast[0].device, self._cast[0].dtype) != (x.device, x.dtype):
-            self._cast = self.down.to(x), self.up.to(x)  # a move to half and back costs nothing
+            with ordinary_mode():  # a later backward may save them
+                self._cast = self.down.to(x), self.up.to(x)  # a move to half and back costs nothing
         down, up = self._cast
         if isinstance(module, nn.Conv2d):
             hidden = nn.functional.conv2d(_padded(module, x), down, None, module.stride, 0, module.dilation)
@@ -110,7 +114,7 @@ def attach_lora(
     model : torch.nn.Module
     source : state dict, safetensors file, or folder that peft wrote
         Names of peft (``lora_A``, ``lora_B``), diffusers (also ``lora.down``, ``lora.up`` and attention
-        processors), or kohya (``lora_unet_...`` with underscores).
+        processors), or kohya (``lora_unet_...`` with underscores, SDXL's of the original U-Net too).
     strength : float
     name : str, optional
         For `detach_lora`; the file's name or "lora-<number>" if left out.
@@ -126,8 +130,8 @@ def attach_lora(
     MissingDataError
         No such file.
     InputError
-        A layer that the model lacks or that does not fit, an incomplete pair, a name taken. The model is
-        unchanged then.
+        A layer that the model lacks, that does not fit, or that a fused projection bypasses; an incomplete
+        pair, a name taken, a peft adapter in the model. The model is unchanged then.
 
     Examples
     --------
@@ -151,9 +155,23 @@ def attach_lora(
     for layer, addition in fitted.items():
         module = model.get_submodule(layer)
         lora._handles.append(module.register_forward_hook(addition, with_kwargs=True))
+        parent, _, leaf = layer.rpartition(".")
+        if any(leaf in stood for stood in FUSED.values()):
+            watch = _NotFused(leaf, f"LoRA {name!r}")
+            lora._handles.append(model.get_submodule(parent).register_forward_pre_hook(watch))
     lora.layers = tuple(fitted)
     model.__dict__.setdefault(_LORAS, {})[name] = lora
     return lora
+
+
+class _NotFused:
+    """Forward pre-hook of an attention module: refuses to run a LoRA's layer that was fused since."""
+
+    def __init__(self, leaf: str, label: str) -> None:
+        self.leaf, self.label = leaf, label
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        refuse_bypassed(module, self.leaf, self.label)
 
 
 def detach_lora(model: nn.Module, name: str | None = None) -> None:
@@ -180,15 +198,19 @@ def attached_loras(model: nn.Module) -> dict[str, Lora]:
 
 
 def _fit(model: nn.Module, file: LoraFile, lora: Lora) -> dict[str, LoraLayer]:
+    refuse_adapters(model)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
-    flat = {name.replace(".", "_"): name for name in layers}
-    fitted = {}
+    fitted: dict[str, LoraLayer] = {}
     for given, factors in file.factors.items():
-        name = given if given in layers else flat.get(given.removeprefix("lora_unet_"), given)
+        name = layer_name(given, model, layers)
         if name not in layers:
             close = difflib.get_close_matches(name, layers, 1)
-            hint = f"; closest: {close[0]!r}" if close else ""
-            raise InputError(f"{file.label}: {type(model).__name__} has no layer {given!r}{hint}")
+            raise InputError(
+                f"{file.label}: {type(model).__name__} has no layer {given!r}{hint(given, close)}"
+            )
+        if name in fitted:
+            raise InputError(f"{file.label}: two entries are for {name!r}, one of them {given!r}: keep one")
+        refuse_bypassed(model, name, file.label)
         fitted[name] = _layer(name, layers[name], factors, file.label, lora)
     return fitted
 

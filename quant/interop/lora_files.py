@@ -19,6 +19,8 @@ PREFIXES = ("base_model.model.", "unet.", "transformer.", "diffusion_model.")
 OTHERS = ("text_encoder", "lora_te", "text_model")
 """Entries of a pipeline's LoRA that belong to its text encoders."""
 
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+
 
 @dataclass
 class Factors:
@@ -118,13 +120,15 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         path = next((path / name for name in names if (path / name).is_file()), path / names[0])
     if not path.is_file():
         raise MissingDataError(f"no LoRA at {path}: give a safetensors file or a folder that peft wrote")
+    if path.suffix.lower() in PICKLED:
+        raise InputError(f"{path} is pickled, which is never opened: convert it to safetensors")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise InputError(
-            f"{path} is truncated or not a safetensors file ({error}); pickle is not read"
+            f"{path} is truncated or not a safetensors file ({error}): a LoRA is one, or a folder with one"
         ) from None
     if not settings and "lora_adapter_metadata" in metadata:
         text = _json(metadata["lora_adapter_metadata"], path)

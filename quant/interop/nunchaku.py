@@ -1,14 +1,19 @@
 """SVDQuant linears in and out of the file layout of their authors' engine, byte for byte.
 
 Per linear: ``qweight`` (N, K/2) int8, ``wscales`` (K/64, N), ``bias`` (N,), ``smooth_factor`` (K,),
-``proj_down`` (K, R) with the smoothing divided out, ``proj_up`` (N, R); 16-bit types, N and K padded to 128,
-R to 16; orders in `quant.interop.fragments`. Older files say ``smooth``, ``lora_down``, ``lora_up``: both
-are read.
+``proj_down`` (K, R) with the smoothing divided out, ``proj_up`` (N, R), ``smooth_factor_orig`` (K,), which
+the engine's Python class wants and nothing reads; 16-bit types, N and K padded to 128, R to 16; orders in
+`quant.interop.fragments`. Older files say ``smooth``, ``lora_down``, ``lora_up``: both are read.
 
-Covered: INT4 in groups of 64 (unsigned inputs after a GELU included). *Assumed*, since no document says it:
-padding is zero (scales and smoothing 1), a layer without a branch has 16 zero ranks. Not covered: NVFP4, and
-the engine's fused modules (q, k, v in one linear, adaLN rows interleaved), which are a matter of its model
-classes. Whole files: `quant.interop.nunchaku_files`.
+The engine's packer fills biases, scales and smoothing with 1 and codes and branches with 0; biases are filled
+with 0 here, which makes no difference, since what is filled is cut off. It writes ``wcscales`` (N,) in place
+of ``wscales`` where K is one group, and no branch at all for rank 0; its Python class has factors of R = 0
+columns then, which is written here, and everything is read. The class makes its tensors from N and K as they
+are, so only multiples of 128 load there.
+
+Covered: INT4 in groups of 64 (unsigned inputs after a GELU included). Not covered: NVFP4, and the engine's
+fused modules (q, k, v in one linear, adaLN rows interleaved), which are a matter of its model classes. Whole
+files: `quant.interop.nunchaku_files`.
 """
 
 from __future__ import annotations
@@ -33,11 +38,16 @@ SHIFT = 0.171875
 
 OLD_NAMES = {"smooth": "smooth_factor", "lora_down": "proj_down", "lora_up": "proj_up"}
 NAMES = ("qweight", "wscales", "bias", "smooth_factor", "proj_down", "proj_up")
-IGNORED = ("smooth_factor_orig", "smooth_orig")
+CHANNEL = "wcscales"
+"""Scales of output channels, which the engine's packer writes where K is one group."""
+ORIG = "smooth_factor_orig"
+IGNORED = (ORIG, "smooth_orig")
 DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
-def to_nunchaku(layer: QuantLayer, dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor]:
+def to_nunchaku(
+    layer: QuantLayer, dtype: torch.dtype = torch.bfloat16, rank: int | None = None
+) -> dict[str, Tensor]:
     """Tensors of one SVDQuant linear in the engine's layout.
 
     Parameters
@@ -46,11 +56,13 @@ def to_nunchaku(layer: QuantLayer, dtype: torch.dtype = torch.bfloat16) -> dict[
         With 4-bit codes in groups of 64; `Smooth` and `LowRank` are optional.
     dtype : torch.bfloat16 or torch.float16
         Of everything but the codes; a float32 bias is rounded to it.
+    rank : int, optional
+        To which the branch is filled up with zeros, at least its own; the class has one rank for all linears.
 
     Returns
     -------
     dict of str to tensor
-        By `NAMES`.
+        By `NAMES`, and `ORIG`.
 
     Raises
     ------
@@ -68,8 +80,8 @@ def to_nunchaku(layer: QuantLayer, dtype: torch.dtype = torch.bfloat16) -> dict[
     if isinstance(layer.branch, LowRank):
         down, up = layer.branch.down.T.to(dtype), layer.branch.up.to(dtype)
     else:
-        down, up = torch.zeros(k, order.RANKS, dtype=dtype), torch.zeros(n, order.RANKS, dtype=dtype)
-    rank = _up(down.shape[1], order.RANKS)
+        down, up = torch.zeros(k, 0, dtype=dtype), torch.zeros(n, 0, dtype=dtype)
+    ranks = _up(max(down.shape[1], rank or 0), order.RANKS)
     bias = torch.zeros(n, dtype=dtype) if layer.bias is None else layer.bias.detach().to(dtype)
     tensors = {
         "qweight": order.pack_codes(_pad(encoded.codes(), rows, columns)),
@@ -78,9 +90,10 @@ def to_nunchaku(layer: QuantLayer, dtype: torch.dtype = torch.bfloat16) -> dict[
         "smooth_factor": order.pack_vector(
             torch.ones(columns, dtype=dtype) if smooth is None else _pad(smooth[:, None], columns, 1, 1)[:, 0]
         ),
-        "proj_down": order.pack_branch(_pad(down, columns, rank), True),
-        "proj_up": order.pack_branch(_pad(up, rows, rank), False),
+        "proj_down": order.pack_branch(_pad(down, columns, ranks), True),
+        "proj_up": order.pack_branch(_pad(up, rows, ranks), False),
     }
+    tensors[ORIG] = tensors["smooth_factor"].clone()
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{name} of this layer is not finite in {DTYPES[dtype]}: write torch.bfloat16")
@@ -145,7 +158,7 @@ def from_nunchaku(
     found = _named(tensors)
     n, k = _check_sizes(found, shape)
     _check_values(found, k)
-    dtype, ranks = found["wscales"].dtype, found["proj_down"].shape[1]
+    dtype, ranks = found["smooth_factor"].dtype, found["proj_down"].shape[1]
     if rank is not None and not 0 <= rank <= ranks:
         raise InputError(f"rank is {rank}, the linear's branch has 0 to {ranks}")
     codes = order.unpack_codes(found["qweight"])
@@ -153,7 +166,11 @@ def from_nunchaku(
     for name, table in {"qweight": codes[n:], "qweight ": codes[:, k:], "proj_down": down[k:]}.items():
         if bool(table.any()):
             raise InputError(f"{name.strip()} has values beyond {n} x {k}: the linear is larger than that")
-    scale = order.unpack_scales(found["wscales"])[:n, : -(-k // order.GROUP)].unsqueeze(-1)
+    groups = -(-k // order.GROUP)
+    if CHANNEL in found:
+        scale = order.unpack_vector(found[CHANNEL])[:n].reshape(n, 1, 1).repeat(1, groups, 1)
+    else:
+        scale = order.unpack_scales(found["wscales"])[:n, :groups].unsqueeze(-1)
     group = Granularity(kind="group", group_size=order.GROUP)
     weight = Quantizer(
         grid=IntGrid(bits=4), granularity=group, schedule=Schedule(kind="static"), scale_dtype=DTYPES[dtype]  # type: ignore
@@ -183,16 +200,22 @@ def _named(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         new = OLD_NAMES.get(name, name)
         if new in found:
             raise InputError(f"the linear has {new!r} twice, under its older name too")
-        if new in NAMES:
+        if new in NAMES or (new == CHANNEL and "wscales" not in tensors):
             found[new] = tensor
         elif new not in IGNORED:
             raise InputError(
-                f"the linear has {name!r}, which INT4 SVDQuant has not: NVFP4 (wtscale, wcscales) and AWQ "
-                "(wzeros) are not read"
+                f"the linear has {name!r}, which INT4 SVDQuant has not: NVFP4 (wtscale, wcscales beside "
+                "wscales) and AWQ (wzeros) are not read"
             )
-    missing = [name for name in NAMES if name not in found and name != "bias"]
-    if missing:
-        raise InputError(f"the linear has no {missing[0]!r}: is it INT4 SVDQuant in Nunchaku's layout?")
+    scales = CHANNEL if CHANNEL in found else "wscales"
+    missing = [name for name in ("qweight", scales, "smooth_factor") if name not in found]
+    branch = [name for name in ("proj_down", "proj_up") if name not in found]
+    if missing or len(branch) == 1:
+        raise InputError(
+            f"the linear has no {[*missing, *branch][0]!r}: is it INT4 SVDQuant in Nunchaku's layout?"
+        )
+    for name, side in zip(branch, ("smooth_factor", scales), strict=False):  # rank 0
+        found[name] = found[side].new_empty(found[side].shape[-1], 0)
     return found
 
 
@@ -205,17 +228,19 @@ def _check_sizes(found: dict[str, Tensor], shape: tuple[int, ...]) -> tuple[int,
     down = found["proj_down"]
     ranks = down.shape[1] if down.ndim == 2 else 0
     wanted = {
-        "qweight": (rows, columns // 2), "wscales": (columns // order.GROUP, rows), "bias": (rows,),
+        "qweight": (rows, columns // 2), "wscales": (columns // order.GROUP, rows), CHANNEL: (rows,),
+        "bias": (rows,),
         "smooth_factor": (columns,), "proj_down": (columns, ranks), "proj_up": (rows, ranks),
     }  # fmt: skip
     for name, size in wanted.items():
         if name in found and tuple(found[name].shape) != size:
             raise InputError(f"{name} is {tuple(found[name].shape)}, a linear of {n} x {k} has {size}")
-    if not ranks or ranks % order.RANKS:
-        raise InputError(f"proj_down has {ranks} ranks, not a positive multiple of {order.RANKS}")
-    if found["wscales"].dtype not in DTYPES:
+    if down.ndim != 2 or ranks % order.RANKS:
+        raise InputError(f"proj_down is {tuple(down.shape)}, its ranks are no multiple of {order.RANKS}")
+    scales = found[CHANNEL if CHANNEL in found else "wscales"]
+    if scales.dtype not in DTYPES:
         raise InputError(
-            f"wscales are {found['wscales'].dtype}: only INT4 files with 16-bit scales are read, NVFP4 is not"
+            f"wscales are {scales.dtype}: only INT4 files with 16-bit scales are read, NVFP4 is not"
         )
     for name, tensor in found.items():
         allowed = (torch.int8,) if name == "qweight" else tuple(DTYPES)
@@ -229,21 +254,11 @@ def _check_values(found: dict[str, Tensor], k: int) -> None:
     for name, tensor in found.items():
         if name != "qweight" and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{name} has values that are NaN or infinite: the file is damaged")
-    if bool((found["wscales"] < 0).any()):
-        raise InputError("wscales has negative values: scales are at least 0, the file is damaged")
+    for name in ("wscales", CHANNEL):
+        if name in found and bool((found[name] < 0).any()):
+            raise InputError(f"{name} has negative values: scales are at least 0, the file is damaged")
     if not bool((order.unpack_vector(found["smooth_factor"])[:k] > 0).all()):
         raise InputError("smooth_factor has values that are not positive: inputs are divided by it")
-
-
-def effective_weight(layer: QuantLayer) -> Tensor:
-    """Weight that a quantized layer stands for, float32: branch added, transform undone."""
-    weight = layer.encoded().decode(torch.float32)
-    transform, branch = layer.transform, layer.branch
-    if transform is not None and hasattr(transform, "from_weight"):
-        weight = transform.from_weight(weight)
-    if branch is not None and hasattr(branch, "weight"):
-        weight = weight + branch.weight().reshape(weight.shape)
-    return weight
 
 
 def _up(size: int, multiple: int) -> int:

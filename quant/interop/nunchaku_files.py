@@ -1,12 +1,13 @@
 """Whole files in the layout of SVDQuant's engine; single linears: `quant.interop.nunchaku`.
 
-``unsigned_layers`` in the header is ours: the tensors do not say which inputs have no sign.
+The header has what the engine's Python class reads: ``config`` (diffusers' JSON, from which it builds the
+model) and ``quantization_config``. ``unsigned_layers`` in the latter is ours: the tensors do not say which
+inputs have no sign.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from quant.checkpoint.architecture import describe
 from quant.errors import InputError, MissingDataError
 from quant.interop import fragments as order
 from quant.interop.nunchaku import (
+    CHANNEL,
     NAMES,
     OLD_NAMES,
+    ORIG,
     check_dtype,
-    effective_weight,
     from_nunchaku,
     to_nunchaku,
     why_not,
 )
+from quant.io import replacing
 from quant.layers.attachments import LowRank
+from quant.layers.effective import folded
 from quant.layers.encoded import LayerResult
 from quant.layers.install import quant_layers
 from quant.layers.quantized import QuantLayer
 
-_OWN = {*NAMES, *OLD_NAMES} - {"bias"}
+_OWN = {*NAMES, *OLD_NAMES, CHANNEL, ORIG} - {"bias"}
 """Names that only a linear in this layout has."""
 
 
@@ -69,10 +74,12 @@ def export_nunchaku(
         first = next(iter(reasons.items()), ("none", "the model is not quantized"))
         raise InputError(f"no layer has a place in Nunchaku's layout; {first[0]!r}: {first[1]}")
     tensors: dict[str, Tensor] = {}
+    quantization = _config(layers, fitting)
     for name, layer in layers.items():
         if reasons[name] is None:
             try:
-                tensors.update({f"{name}.{key}": t for key, t in to_nunchaku(layer, dtype).items()})
+                packed = to_nunchaku(layer, dtype, quantization["rank"])
+                tensors.update({f"{name}.{key}": t for key, t in packed.items()})
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
     for name, tensor in model.state_dict().items():
@@ -81,21 +88,23 @@ def export_nunchaku(
             tensors[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     left = {name: reason for name, reason in reasons.items() if reason is not None}
     for name in left:
-        tensors[f"{name}.weight"] = effective_weight(layers[name]).to(dtype)
-        bias = layers[name].bias
+        try:
+            weight, bias = folded(layers[name])
+        except InputError as error:
+            raise InputError(f"{name}: {error}: exclude it when you quantize") from None
+        tensors[f"{name}.weight"] = weight.to(dtype)
         if bias is not None:
-            tensors[f"{name}.bias"] = bias.detach().to(dtype)
+            tensors[f"{name}.bias"] = bias.to(dtype)
+    architecture = describe(model)
     metadata = {
-        "model_class": type(model).__name__,
-        "quantization_config": json.dumps(_config(layers, fitting)),
-    }
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+        "model_class": architecture.model_class, "quantization_config": json.dumps(quantization),
+    }  # fmt: skip
+    if architecture.config is not None:
+        config = {"_class_name": architecture.model_class, **architecture.config}
+        metadata["config"] = json.dumps(config, sort_keys=True)
+    with replacing(target) as temporary:
         save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
         _sort_metadata(temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return left
 
 

@@ -19,6 +19,8 @@ CATEGORIES = {
     "zero_point": "zero_points",
 }  # fmt: skip
 
+_Sizes = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
 
 @dataclass
 class EncodedWeight:
@@ -68,9 +70,34 @@ class EncodedWeight:
         """Decode the weight."""
         return self.quantizer.decode(self.codes(), self.params, self.layout, dtype)
 
+    def fault(self) -> str | None:
+        """Say what about codes and parameters cannot be of this format and shape; None if nothing."""
+        quantizer, count = self.quantizer, 1
+        for size in self.shape[1:]:
+            count *= size
+        try:
+            expected = (self.shape[0], packing.packed_bytes(count, quantizer.bits))
+            blank = quantizer.blank_params(self.shape, self.layout)
+        except (ArithmeticError, ValueError, RuntimeError, TypeError):
+            return f"its weight format {quantizer.label} cannot be computed"
+        if tuple(self.packed.shape) != expected or self.packed.dtype != torch.uint8:
+            return f"its codes are {self.packed.dtype} {tuple(self.packed.shape)}, expected uint8 {expected}"
+        found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in self.params.items()}
+        wanted = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in blank.items()}
+        if found != wanted:
+            return f"its parameters do not fit its format {quantizer.label}: {_first(found, wanted)}"
+        fault = quantizer.grid.fault(self.params)
+        return f"its weight has {fault}" if fault else None
+
     def bytes(self) -> dict[str, int]:
         """Bytes on disk by category: codes, scales, zero_points."""
         return {"codes": tensor_bytes(self.packed), **param_bytes(self.params)}
+
+
+def _first(found: _Sizes, wanted: _Sizes) -> str:
+    name = next(n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n))
+    shown = [f"{size[1]} {size[0]}" if size else "nothing" for size in (found.get(name), wanted.get(name))]
+    return f"{name!r} is {shown[0]}, expected {shown[1]}"
 
 
 def param_bytes(params: Params) -> dict[str, int]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from quant.denoisers.families import family_of
 from quant.errors import InputError
@@ -15,8 +16,11 @@ from quant.formats.schedule import Clock
 from quant.layers.attention import attention_watchers, remove_attention_
 from quant.layers.encoded import LayerResult
 from quant.layers.quantized import QuantLayer, make
+from quant.layers.replaced import exchange_
+from quant.layers.states import KEY, check_state
 
 _STATE = "_quant_state"
+_GUARDS = "_quant_guards"
 
 
 @dataclass
@@ -26,6 +30,8 @@ class QuantState:
     ledger: Any
     clock: Clock
     hook: Any
+    originals: dict[str, Tensor] = field(default_factory=dict)
+    """Parameters outside the layers as they were before a method trained them."""
 
 
 def state_of(model: nn.Module) -> QuantState | None:
@@ -41,11 +47,24 @@ def quant_layers(model: nn.Module) -> dict[str, QuantLayer]:
 def refuse_quantized(model: nn.Module) -> None:
     """Raise if `model` or a part of it is quantized already, or has a LoRA on the layers to be replaced."""
     _refuse_loras(model)
+    refuse_adapters(model)
     layers = quant_layers(model)
     if layers:
         raise InputError(
             f"the model is already quantized ({len(layers)} layers, the first is {next(iter(layers))!r}): "
             "call quant.restore_(model) first"
+        )
+
+
+def refuse_adapters(model: nn.Module) -> None:
+    """Raise if peft has put adapters into `model`: their factors would be quantized like layers."""
+    named = model.named_modules()
+    wrapped = [name for name, module in named if isinstance(getattr(module, "base_layer", None), nn.Module)]
+    if wrapped:
+        raise InputError(
+            f"the model has a peft adapter ({len(wrapped)} layers, the first is {wrapped[0]!r}): merge it "
+            "with model.fuse_lora() and take it out with model.unload_lora(), or take it out only and attach "
+            "its file afterwards with quant.attach_lora"
         )
 
 
@@ -58,8 +77,14 @@ def _refuse_loras(model: nn.Module) -> None:
         )
 
 
-def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: bool = True) -> QuantState:
-    """Replace layers by quantized ones; everything is built before the first one is swapped."""
+def install_(
+    model: nn.Module, results: dict[str, LayerResult], keep_originals: bool = True,
+    tensors: dict[str, Tensor] | None = None,
+) -> QuantState:  # fmt: skip
+    """Replace layers by quantized ones; everything is built before the first one is swapped.
+
+    `tensors` are new values of other parameters, by name.
+    """
     clock = Clock(family_of(model).timestep_unit)
     modules = dict(model.named_modules())
     made = {
@@ -71,9 +96,44 @@ def install_(model: nn.Module, results: dict[str, LayerResult], keep_originals: 
         r.activation is not None and r.activation.schedule.kind == "timestep" for r in results.values()
     )
     hook = model.register_forward_pre_hook(clock.hook, with_kwargs=True) if per_step else None
-    state = QuantState(None, clock, hook)
+    before = exchange_(model, tensors or {})
+    state = QuantState(None, clock, hook, before if keep_originals else {})
     model.__dict__[_STATE] = state
+    model.__dict__[_GUARDS] = [
+        model.register_load_state_dict_pre_hook(_check_states),
+        model.register_state_dict_post_hook(_describe_attention),
+    ]
     return state
+
+
+def unguard_(model: nn.Module) -> None:
+    """Take the hooks of state dictionaries away."""
+    for guard in model.__dict__.pop(_GUARDS, []):
+        guard.remove()
+
+
+def _attention(model: nn.Module) -> str:
+    """Describe how attention is rounded, which no tensor of the state says; empty: it is not."""
+    formats = {name: watcher.look.format for name, watcher in attention_watchers(model).items()}  # type: ignore
+    shown = {name: fmt.model_dump(mode="json") for name, fmt in formats.items()}
+    return json.dumps(shown, sort_keys=True) if shown else ""
+
+
+def _describe_attention(module: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    """Put the description beside a model's state; a hook of PyTorch's."""
+    metadata[KEY] = _attention(module)
+
+
+def _check_states(module: nn.Module, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+    """Check a model's attention and every quantized layer before the first tensor is loaded."""
+    if KEY in metadata and metadata[KEY] != _attention(module):
+        raise InputError(
+            "the state is of a model whose attention is rounded in another way, which no tensor says: load "
+            "the state of a model that was quantized with the same recipe and recording, or use quant.load"
+        )
+    every = getattr(state, "_metadata", None) or {}
+    for name, layer in quant_layers(module).items():
+        check_state(layer, state, f"{prefix}{name}.", every.get(f"{prefix}{name}", {}))
 
 
 def _swap(model: nn.Module, replacement: dict[int, Any]) -> None:
@@ -104,8 +164,11 @@ def restore_(model: nn.Module) -> nn.Module:
     _swap(model, {id(layer): layer.original for layer in layers.values()})
     remove_attention_(model)
     state = model.__dict__.pop(_STATE, None)
-    if state is not None and state.hook is not None:
-        state.hook.remove()
+    if state is not None:
+        exchange_(model, state.originals)
+        if state.hook is not None:
+            state.hook.remove()
+    unguard_(model)
     return model
 
 
@@ -117,11 +180,15 @@ def enabled(model: nn.Module, on: bool = True) -> Iterator[nn.Module]:
         raise InputError("the model was loaded from codes: there is no full-precision model to switch to")
     switches: list[Any] = [*layers, *attention_watchers(model).values()]
     before = [switch.active for switch in switches]
+    state = state_of(model)
+    # a switch inside a switch: what is off already has its parameters back
+    trained = exchange_(model, state.originals) if state and not on and any(before) else {}
     try:
         for switch in switches:
             switch.active = on
         yield model
     finally:
+        exchange_(model, trained)
         for switch, value in zip(switches, before, strict=True):
             switch.active = value
 

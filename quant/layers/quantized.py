@@ -1,23 +1,30 @@
 """Quantized Linear and Conv2d: drop-in subclasses that hold codes and simulate them.
 
-`weight` is the decoded weight, computed once when the layer is made, so a simulated forward costs the float
-layer plus the rounding of its input. It is a cache: codes and parameters are what is stored. The original
-module stays reachable (and follows device moves) unless the layer came from a checkpoint.
+Codes and parameters are what is stored. `decoded` is what they stand for, kept so that a simulated forward
+costs the float layer plus the rounding of its input; it is decoded again when the tensors it came from were
+replaced or written to. (Writes through ``.data`` leave no trace: write to the tensors themselves.) `weight`
+is the effective weight of the whole layer, for tools that read it. The original module stays reachable (and
+follows device moves) unless the layer came from a checkpoint.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quant.errors import InputError
 from quant.formats.granularity import Layout
 from quant.formats.schedule import Clock
 from quant.layers.activation import ActivationQuantizer, ExactBuffers
+from quant.layers.effective import WRITTEN, weight_of
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.execute import run_codes
+from quant.layers.states import KEY, check_encoded, check_state, describe
+from quant.modes import make_ordinary_, ordinary_mode
 
 
 class QuantLayer(ExactBuffers):
@@ -29,7 +36,14 @@ class QuantLayer(ExactBuffers):
         False runs the original layer (A/B).
     backend : str in {"simulated", "kernels"}
         "simulated": fake-quantized input, cached decoded weight. "kernels": integer codes through `kernels`.
+    decoded : tensor
+        The cache; `current` brings it up to date.
+    stand_in : tensor, optional
+        Weight to compute with in place of the decoded one, to look at one side of the rounding.
     """
+
+    decoded: Tensor
+    stand_in: Tensor | None
 
     def adopt(self, original: nn.Module, result: LayerResult, clock: Clock, keep_original: bool) -> None:
         """Take over shape attributes, bias and codes; called once by `make`."""
@@ -46,8 +60,6 @@ class QuantLayer(ExactBuffers):
         self.register_buffer("codes", encoded.packed)
         for name, tensor in encoded.params.items():
             self.register_buffer(f"weight_{name}", tensor)
-        dtype = getattr(original, "weight").dtype  # noqa: B009 - a Tensor attribute mypy cannot see
-        self.register_buffer("weight", encoded.decode(dtype), persistent=False)
         self.transform, self.branch, self.input_quantizer = result.transform, result.branch, None
         if result.activation is not None:
             layout: Layout = "linear_input" if encoded.layout == "linear_weight" else "conv_input"
@@ -55,6 +67,26 @@ class QuantLayer(ExactBuffers):
                 result.activation, layout, result.activation_params, result.timesteps, clock
             )
         self.training = original.training
+        self.stand_in = None
+        make_ordinary_(self)
+        dtype = getattr(original, "weight").dtype  # noqa: B009 - a Tensor attribute mypy cannot see
+        self.register_buffer("decoded", torch.empty(0, dtype=dtype), persistent=False)
+        self.refresh()
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """Effective weight, (out, in, ...), to be read; see `quant.layers.effective`."""
+        return weight_of(self, self.decoded.dtype)
+
+    @weight.setter
+    def weight(self, value: Tensor) -> None:
+        raise InputError(WRITTEN)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refuse a weight beside the codes."""
+        if name == "weight":
+            raise InputError(WRITTEN)
+        super().register_parameter(name, param)
 
     @property
     def original(self) -> nn.Module | None:
@@ -66,14 +98,62 @@ class QuantLayer(ExactBuffers):
         params = {name: getattr(self, f"weight_{name}") for name in self.weight_params}
         return EncodedWeight(self.weight_quantizer, self.weight_layout, self.weight_shape, self.codes, params)
 
+    def current(self) -> Tensor:
+        """Get the decoded weight, decoded again if a tensor it came from is another one or was written to.
+
+        A compiled forward takes the cache as it is, which loading and moving keep up to date.
+        """
+        if not torch.compiler.is_compiling():
+            now = self._stored()
+            seen = self._seen
+            if len(now) != len(seen) or not all(map(_unchanged, now, seen)):
+                self.refresh()
+        return self.decoded
+
+    def refresh(self) -> None:
+        """Decode codes and parameters as they are now.
+
+        Raises
+        ------
+        InputError
+            They are not those of a weight of this format and shape.
+        """
+        encoded = self.encoded()
+        check_encoded(encoded)
+        with ordinary_mode(), torch.no_grad():
+            self.decoded = encoded.decode(self.decoded.dtype)
+        self._seen = tuple((weakref.ref(t), _version(t), t.data_ptr()) for t in self._stored())
+
+    def _stored(self) -> list[Tensor]:
+        buffers: Any = self._buffers
+        return [buffers["codes"], *(buffers[f"weight_{name}"] for name in self.weight_params)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": ()}  # a copy has other tensors, and decodes them once
+
     def exact_buffers(self) -> list[str]:
         """Scales keep their dtype; the cached weight follows the model's."""
-        return [name for name in self._buffers if name != "weight"]
+        return [name for name in self._buffers if name != "decoded"]
 
     def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
         for module in self._original:
             module._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        before = self.decoded.dtype
+        super()._apply(fn, recurse)
+        if self.decoded.dtype != before and not self.decoded.is_meta:
+            self.refresh()  # a cast cache has lost what the codes still hold
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata.setdefault(prefix[:-1], {})[KEY] = describe(self)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
+        check_state(self, state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+        if not self.codes.is_meta:
+            self.refresh()
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the layer on codes, simulated or through the kernels."""
@@ -88,7 +168,8 @@ class QuantLayer(ExactBuffers):
         if self.backend == "simulated":
             if self.input_quantizer is not None:
                 hidden = self.input_quantizer(hidden)
-            out = self.float_op(hidden, self.weight, self.bias)
+            weight = self.current() if self.stand_in is None else self.stand_in
+            out = self.float_op(hidden, weight, self.bias)
         else:
             out, self.last_path = run_codes(self, hidden)
         return out if self.branch is None else out + self.branch(x)
@@ -96,6 +177,18 @@ class QuantLayer(ExactBuffers):
     def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Do the layer's own arithmetic on given values."""
         raise TypeError(f"{type(self).__name__} is abstract")
+
+
+def _unchanged(tensor: Tensor, seen: tuple[Any, int | None, int]) -> bool:
+    ref, version, data = seen
+    return (
+        ref() is tensor and version is not None and version == _version(tensor) and data == tensor.data_ptr()
+    )
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Count of in-place writes; None for inference tensors, which keep none."""
+    return None if tensor.is_inference() else tensor._version
 
 
 class QuantLinear(QuantLayer, nn.Linear):

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from quant.modes import kept
+
 LARGEST = 256
 """Points of the largest factor; channel counts with a larger odd part cannot be rotated."""
 
@@ -88,7 +90,7 @@ def factors_of(count: int) -> tuple[tuple[str, int], ...] | None:
     return (*powers, *small)
 
 
-@lru_cache
+@kept(128)
 def orthogonal(kind: str, points: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Orthonormal factor (points, points); row i holds the weights of output i."""
     if kind == "hadamard":
@@ -183,10 +185,9 @@ class Rotate(nn.Module):
                 return kronecker(x, self.factors, inverse)
             signs = random_signs(self.seed, self.count, x.dtype, x.device)
             return kronecker(x, self.factors, True) * signs if inverse else kronecker(x * signs, self.factors)
-        first, second = (
-            chain_matrix(tuple(moves), self.block, self.seed + i, x.dtype, x.device)
-            for i, moves in enumerate(self.moves)
-        )
+        before, after = self.moves
+        first = chain_matrix(tuple(before), self.block, self.seed, x.dtype, x.device)
+        second = chain_matrix(tuple(after), self.block, self.seed + 1, x.dtype, x.device)
         order = self.order.long() if "order" in self._buffers else torch.arange(self.count, device=x.device)
         if inverse:
             x = blockwise(x, second.T)
@@ -228,7 +229,7 @@ def blockwise(x: Tensor, matrix: Tensor) -> Tensor:
     return (x.unflatten(-1, (-1, size)) @ matrix.T).flatten(-2)
 
 
-@lru_cache(maxsize=512)
+@kept(512)
 def chain_matrix(
     moves: tuple[int, ...], block: int, seed: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -251,7 +252,7 @@ def chain_signs(seed: int, steps: int, block: int) -> Tensor:
     return torch.stack(drawn).double() * 2 - 1 if drawn else torch.empty(0, block, dtype=torch.float64)
 
 
-@lru_cache(maxsize=512)
+@kept(512)
 def random_signs(seed: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Signs (count,) from a seeded integer generator, the same on every machine."""
     return chain_signs(seed, 1, count)[0].to(dtype).to(device)

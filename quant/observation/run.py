@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from importlib import metadata
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quant.about import versions
 from quant.denoisers.inventory import find_layers
 from quant.denoisers.skips import split_points
 from quant.errors import InputError, MissingDataError
@@ -23,11 +22,11 @@ from quant.observation.names import nearest
 from quant.observation.result import Observation
 from quant.observation.stats import OUTLIER_RULE
 from quant.observation.weights import weight_stats
+from quant.progress import Progress
 from quant.recordings.rows import null_of
 from quant.recordings.sampling import predict
 from quant.recordings.trajectories import Trajectories
 
-Progress = Callable[[int, int, str], None]
 Transform = Callable[[Tensor], Tensor]
 Transforms = Mapping[str, Transform | Sequence[Transform]]
 
@@ -181,11 +180,6 @@ def each(given: Transform | Sequence[Transform]) -> tuple[Transform, ...]:
 def label_of(transform: Transform) -> str:
     """Return what a transform does, for titles."""
     return str(getattr(transform, "label", None) or type(transform).__name__.lower())
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that took part."""
-    return {"python": platform.python_version(), **{p: metadata.version(p) for p in ("torch", "brainit-lab")}}
 
 
 def select_layers(

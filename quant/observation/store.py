@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quant.errors import MissingDataError
+from quant.io import replacing, write_text
 from quant.observation import bins
 from quant.observation.stats import CHANNEL_FIELDS, AttentionStats, TensorStats, WeightStats
 
@@ -66,7 +66,8 @@ def save(observation: Observation, folder: str | Path) -> Path:
         arrays[f"weight.{i}.histogram"] = weight.histogram
     for i, head in enumerate(heads.values()):
         arrays |= {f"attention.{i}.{name}": getattr(head, name) for name in _HEADS}
-    _atomic(folder / "histograms.npz", lambda path: _npz(path, arrays))
+    with replacing(folder / "histograms.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     described = {
         "format": FORMAT, "settings": observation.settings,
         "inputs": [_plain(s, ("layer", "tensor", "kind", "split", "timesteps")) for s in inputs.values()],
@@ -74,7 +75,7 @@ def save(observation: Observation, folder: str | Path) -> Path:
         "attention": [_plain(h, ("module", "kind", "timesteps")) for h in heads.values()],
     }  # fmt: skip
     text = json.dumps(described, indent=1, sort_keys=True) + "\n"
-    _atomic(folder / "observation.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(folder / "observation.json", text)
     return folder
 
 
@@ -176,21 +177,8 @@ def _table(path: Path, columns: dict[str, Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _atomic(path, lambda temporary: pq.write_table(pa.table(columns), temporary, compression="zstd"))
-
-
-def _npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-
-
-def _atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
 
 
 def _plain(stats: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from quant.io import write_text
 from quant.layers.attention import AttentionFormat
 from quant.plans.plan import LayerPlan, Plan
 
@@ -40,6 +41,10 @@ class Ledger(Plan):
     attention: dict[str, AttentionFormat] = Field(
         default_factory=dict, description="what is rounded inside attention modules, by their names"
     )
+    notes: dict[str, Any] = Field(default_factory=dict, description="of the whole run, as what training cost")
+    cost: dict[str, Any] = Field(
+        default_factory=dict, description="of training: seconds, peak_bytes, steps; not in exported files"
+    )
     bytes_header: int = Field(default=0, description="file overhead; set by export")
 
     def by_category(self) -> dict[str, int]:
@@ -67,12 +72,11 @@ class Ledger(Plan):
             **super().summary(), "seed": self.seed, "bytes_by": self.by_category(),
             "lowest_weight_sqnr_db": min(rated) if rated else None, "seconds_taken": self.seconds_taken,
             "paths": sorted({layer.path for layer in self.layers}),
+            **{f"training_{name}": value for name, value in self.cost.items()},
         }  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
         """Write JSON, atomically."""
         target = Path(path)
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_text(self.to_json(indent=1) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        write_text(target, self.to_json(indent=1) + "\n")
         return target

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from quant.formats.granularity import input_layout, weight_layout
 from quant.formats.quantizer import Quantizer
+from quant.plans.cost import TrainingCost
+
+_OPTIONAL = ("training", "notes", "cost")
+"""Left out of files where they say nothing."""
 
 
 class LayerPlan(BaseModel):
@@ -80,6 +84,7 @@ class Plan(BaseModel):
     )
     mac_rule: str = Field(default="not measured", description="how multiply-accumulates were counted")
     seconds: float = Field(default=0.0, description="estimated time of quantize_ on one CPU core")
+    training: TrainingCost | None = Field(default=None, description="what is trained; None: nothing is")
 
     @property
     def bytes_before(self) -> int:
@@ -120,6 +125,7 @@ class Plan(BaseModel):
             "bytes_before": self.bytes_before, "bytes_after": self.bytes_after,
             "mean_weight_bits": round(self.mean_weight_bits, 4), "macs_share": self.macs_share(),
             "mac_rule": self.mac_rule,
+            **({"training_steps": self.training.steps} if self.training else {}),
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +138,7 @@ class Plan(BaseModel):
                     if layer[side] not in formats:
                         formats.append(layer[side])
                     layer[side] = formats.index(layer[side])
-        return {"formats": formats, **data}
+        return {"formats": formats, **{k: v for k, v in data.items() if v or k not in _OPTIONAL}}
 
     def to_json(self, indent: int | None = None) -> str:
         """JSON text that `from_json` reads back to an equal object."""

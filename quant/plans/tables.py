@@ -45,6 +45,7 @@ def headline(plan: Plan) -> str:
         f"{plan.recipe} on {plan.model}: {len(plan.quantized)} of {len(plan.layers)} layers, "
         f"{plan.bytes_before / 1e6:.2f} MB to {plan.bytes_after / 1e6:.2f} MB, "
         f"{plan.mean_weight_bits:.2f} bits a weight; {measure}: {share}"
+        + (f"; {plan.training}" if plan.training else "")
     )
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from quant.denoisers.families import call
 from quant.errors import MissingDataError
+from quant.progress import Progress
 from quant.recordings.trajectories import Batch, Trajectories
 
-Progress = Callable[[int, int, str], None]
 See = Callable[[str, Tensor, float], None]
 
 
@@ -74,12 +74,12 @@ def sample_batches(
     """Batches of one timestep each, in sampling order; with guidance each is followed by its null twin."""
     known, null = trajectories.timesteps, null_of(trajectories)
     for start in range(0, len(keys), size):
-        part = [trajectories.sample(key) for key in keys[start : start + size]]
-        conditions = [s["condition"] for s in part if "condition" in s]
+        some = [trajectories.sample(key) for key in keys[start : start + size]]
+        conditions = [s["condition"] for s in some if "condition" in s]
         condition = torch.stack(conditions) if conditions else None
         index = torch.tensor(keys[start : start + size])
         for step in range(len(known)) if steps is None else steps:
-            x, time = torch.stack([s["x"][step] for s in part]), torch.full((len(part),), known[step])
+            x, time = torch.stack([s["x"][step] for s in some]), torch.full((len(some),), known[step])
             yield Batch(x, time, condition, index)
             if condition is not None and null is not None:
                 yield Batch(x, time, null.to(condition).expand_as(condition), index)

@@ -1,17 +1,48 @@
-"""Call any diffusers denoiser the same way, and follow its sampler."""
+"""The one sampler: any diffusers denoiser, any scheduler, guidance, a picture to start from."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from quant.denoisers.families import call
 from quant.errors import InputError
-from quant.recordings.shards import hash_tensor
-from quant.recordings.trajectories import Trajectories, _derived
+from quant.progress import Progress
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a batch, for looking only.
+
+    Attributes
+    ----------
+    index : int
+        0, 1, ... along the way.
+    timestep : float
+        As the scheduler counts.
+    rows : slice
+        Which samples these are.
+    x : tensor of shape (n, C, H, W)
+        The state before the step, as the scheduler keeps it.
+    seen : tensor of shape (n, C, H, W)
+        What the model is given: `x` as the scheduler scales it.
+    output : float32 tensor of shape (n, C, H, W)
+        The prediction after guidance.
+    """
+
+    index: int
+    timestep: float
+    rows: slice
+    x: Tensor
+    seen: Tensor
+    output: Tensor
 
 
 def predict(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
@@ -35,90 +66,157 @@ def predict(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | N
     return call(model, x, timestep, condition)
 
 
-class Sampler:
-    """Repeat the sampling that made a recording, with any model, from the recorded noise.
+def guided(
+    model: nn.Module,
+    x: Tensor,
+    timestep: Tensor,
+    condition: Tensor | None,
+    null: Tensor | None,
+    guidance: float,
+    apart: bool = False,
+) -> Tensor:
+    """Prediction after classifier-free guidance, v0 + g (v - v0) (Ho and Salimans 2022).
 
     Parameters
     ----------
-    trajectories : Trajectories
+    null : tensor of shape (...) or None
+        Condition of nothing; without it, or with ``guidance`` 1, the model is asked once.
+    apart : bool
+        Ask for the two branches one after the other, in place of one call of twice the batch. Equal but for
+        the last digit; recordings are made so, and their bytes depend on it.
+    """
+    if condition is None or null is None or guidance == 1.0:
+        return predict(model, x, timestep, condition)
+    nothing = null.to(condition).expand_as(condition)
+    if apart:
+        held, free = (predict(model, x, timestep, c) for c in (condition, nothing))
+    else:
+        times = timestep.reshape(-1)
+        times = times if len(times) == 1 else torch.cat([times, times])
+        free, held = predict(model, torch.cat([x, x]), times, torch.cat([nothing, condition])).chunk(2)
+    return free + guidance * (held - free)
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    scheduler: Any,
+    noise: Tensor,
+    condition: Tensor | None = None,
+    null: Tensor | None = None,
+    *,
+    steps: int,
+    guidance: float = 1.0,
+    strength: float = 1.0,
+    start: Tensor | None = None,
+    batch: int = 64,
+    generator: Callable[[int], torch.Generator] | None = None,
+    apart: bool = False,
+    see: Callable[[Step], None] | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Follow a scheduler from noise, or from a picture under noise, to the end.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of any family that `quant.denoisers.families` knows, on any device.
     scheduler : diffusers scheduler
-        Of the recording's class and config.
-    null_condition : tensor, optional
-        Needed if the recording was made with guidance.
+        Its timesteps are set anew for every batch.
+    noise : float32 tensor of shape (n, C, H, W)
+        Unit variance; everything stays on its device.
+    condition : tensor of shape (n, ...) or None
+    null : tensor of shape (...) or None
+        Needed for ``guidance`` other than 1.
+    steps : int
+    guidance : float
+        1 is none.
+    strength : float
+        Where the way starts: 1 is pure noise, smaller keeps more of `start` (SDEdit, Meng et al. 2022).
+        Below 1 only with schedulers of flows, whose times are noise levels 0 to 1.
+    start : tensor of shape (n, C, H, W), optional
+    batch : int
+        Samples at a time (twice as many in a call with guidance).
+    generator : callable, optional
+        ``generator(row)``: one generator per sample for a stochastic scheduler's own noise, so that a sample
+        does not depend on its batch mates. Schedulers that draw nothing never ask.
+    apart : bool
+        See `guided`.
+    see : callable, optional
+        Receives every `Step` before it is taken.
+    progress : callable, optional
+        In steps of batches.
+
+    Returns
+    -------
+    float32 tensor of shape (n, C, H, W)
+        On the noise's device.
 
     Raises
     ------
     InputError
-        Another scheduler or another null condition than the recording's.
+        ``strength`` below 1 with a scheduler that takes no noise levels.
     """
+    draws = generator is not None and "generator" in inspect.signature(scheduler.step).parameters
+    scales = hasattr(scheduler, "scale_model_input")
+    total, out = -(-len(noise) // batch), []
+    for number in range(total):
+        rows = slice(number * batch, min((number + 1) * batch, len(noise)))
+        c = None if condition is None else condition[rows]
+        set_times(scheduler, steps, strength)
+        x = noise[rows] * float(getattr(scheduler, "init_noise_sigma", 1.0))
+        if start is not None:
+            x = (1 - strength) * start[rows] + strength * x
+        options: dict[str, Any] = {}
+        if draws and generator is not None:
+            options["generator"] = [generator(row) for row in range(rows.start, rows.stop)]
+        times = scheduler.timesteps.to(x.device)  # once: a copy each step would wait for the device
+        for index, t in enumerate(scheduler.timesteps):
+            seen = scheduler.scale_model_input(x, t) if scales else x
+            output = guided(model, seen, times[index].reshape(1), c, null, guidance, apart).float()
+            output = output.to(x.device)
+            if see is not None:
+                see(Step(index, float(t), rows, x, seen, output))
+            x = scheduler.step(output, t, x, **options).prev_sample.float()
+            if progress is not None:
+                progress(number * len(times) + index + 1, total * len(times), "sampling")
+        out.append(x)
+    return torch.cat(out)
 
-    def __init__(
-        self, trajectories: Trajectories, scheduler: Any, null_condition: Tensor | None = None
-    ) -> None:
-        known = trajectories.settings
-        if type(scheduler).__name__ != known["scheduler"]:
-            raise InputError(
-                f"the recording at {trajectories.path} used {known['scheduler']}, got "
-                f"{type(scheduler).__name__}: pass the scheduler it was made with"
-            )
-        self.guidance = float(known["guidance"])
-        if self.guidance != 1.0 and (
-            null_condition is None or hash_tensor(null_condition) != known["null_condition"]
-        ):
-            raise InputError(
-                f"the recording at {trajectories.path} has guidance {self.guidance:g}: pass the "
-                "null_condition it was made with"
-            )
-        self.trajectories, self.scheduler, self.null = trajectories, scheduler, null_condition
 
-    def guided(self, model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> Tensor:
-        """Prediction after classifier-free guidance."""
-        out = predict(model, x, timestep, condition)
-        if self.guidance == 1.0 or self.null is None or condition is None:
-            return out
-        base = predict(model, x, timestep, self.null.to(condition).expand_as(condition))
-        return base + self.guidance * (out - base)
+def set_times(scheduler: Any, steps: int, strength: float = 1.0) -> None:
+    """Set a scheduler's times for `steps` steps, from noise level `strength` down.
 
-    @torch.no_grad()
-    def run(self, model: nn.Module, keys: list[int], steps: int | None = None) -> tuple[list[Tensor], Tensor]:
-        """Sample from the recorded noise.
+    Raises
+    ------
+    InputError
+        ``strength`` below 1 with a scheduler whose times are not noise levels.
+    """
+    if strength == 1.0:
+        scheduler.set_timesteps(steps)
+    elif "sigmas" in inspect.signature(scheduler.set_timesteps).parameters:
+        scheduler.set_timesteps(sigmas=np.linspace(strength, 0, steps, endpoint=False).tolist())
+    else:
+        raise InputError(
+            f"strength is {strength:g}, and {type(scheduler).__name__} starts from pure noise only: use 1, "
+            "or a scheduler of flows such as FlowMatchEulerDiscreteScheduler"
+        )
 
-        Parameters
-        ----------
-        model : torch.nn.Module
-        keys : list of int
-            Samples of the recording.
-        steps : int, optional
-            Of the sampler; the recording's number if left out.
 
-        Returns
-        -------
-        inputs : list of float32 tensor of shape (n, C, H, W)
-            The state before each step, as the scheduler keeps it.
-        final : float32 tensor of shape (n, C, H, W)
-        """
-        self.scheduler.set_timesteps(steps or self.trajectories.settings["n_steps"])
-        samples = [self.trajectories.sample(key) for key in keys]
-        # the recording holds *model inputs*; at the first step they are the scaled noise
-        x = torch.stack([sample["x"][0] for sample in samples])
-        first = self.scheduler.timesteps[0]
-        if hasattr(self.scheduler, "scale_model_input"):
-            unit = self.scheduler.scale_model_input(torch.ones(1), first)
-            x = x / unit.reshape(-1)[0]
-            self.scheduler.set_timesteps(steps or self.trajectories.settings["n_steps"])
-        condition = torch.stack([s["condition"] for s in samples]) if "condition" in samples[0] else None
-        seed, options, inputs = self.trajectories.settings["seed"], {}, []
-        if "generator" in inspect.signature(self.scheduler.step).parameters:
-            options["generator"] = [
-                torch.Generator().manual_seed(_derived(seed, key, "steps")) for key in keys
-            ]
-        for timestep in self.scheduler.timesteps:
-            inputs.append(x)
-            scaled = (
-                self.scheduler.scale_model_input(x, timestep)
-                if hasattr(self.scheduler, "scale_model_input")
-                else x
-            )
-            out = self.guided(model, scaled, timestep.reshape(1), condition).float().cpu()
-            x = self.scheduler.step(out, timestep, x, **options).prev_sample.float()
-        return inputs, x
+def derived_seed(seed: int, key: int, purpose: str) -> int:
+    """Derive a seed for one purpose of one sample, unrelated to its neighbours'."""
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}|{key}|{purpose}".encode(), digest_size=7).digest(), "little"
+    )
+
+
+def start_noise(seed: int, key: int, shape: Sequence[int]) -> Tensor:
+    """Draw the starting noise of one sample, on the CPU in float32."""
+    return torch.randn(
+        tuple(shape), generator=torch.Generator().manual_seed(derived_seed(seed, key, "noise"))
+    )
+
+
+def generators(seed: int, keys: Sequence[int]) -> Callable[[int], torch.Generator]:
+    """Return the ``generator`` of `sample` for samples with these keys."""
+    return lambda row: torch.Generator().manual_seed(derived_seed(seed, keys[row], "steps"))

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from quant.errors import InputError, MissingDataError
+from quant.io import hash_file, replacing, write_text
 
 _COUNTS = ("n_steps", "n_samples", "batch_size")
 
@@ -22,12 +23,6 @@ def hash_tensor(tensor: Tensor) -> str:
     """Hash the shape and the values in float32."""
     raw = tensor.detach().float().cpu().contiguous()
     return hashlib.sha256(str(tuple(raw.shape)).encode() + raw.numpy().tobytes()).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Hash a file without holding it in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_digests(digests: list[str]) -> str:
@@ -70,9 +65,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> list[str]:
 
 def write_manifest(folder: Path, data: dict[str, Any]) -> None:
     """Write ``manifest.json`` at once."""
-    temporary = folder / ".manifest.json.part"
-    temporary.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(folder / "manifest.json")
+    write_text(folder / "manifest.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -170,12 +163,8 @@ def check_shard(shard: Path, digest: str, rows: int, settings: dict[str, Any], s
 
 def write_shard(shard: Path, tensors: dict[str, Tensor]) -> None:
     """Write one safetensors file at once."""
-    temporary = shard.with_name(f".{shard.name}.part")
-    try:
+    with replacing(shard) as temporary:
         save_file(tensors, temporary)
-        temporary.replace(shard)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def complete(shard: Path, digest: str | None) -> bool:
@@ -198,6 +187,31 @@ def read_shard(shard: Path) -> Any:
         raise MissingDataError(
             f"{shard} is missing or damaged ({reason}): record the trajectories again"
         ) from None
+
+
+class OpenShards:
+    """Shards that stay open, memory-mapped: the `limit` used last.
+
+    Opening a file costs a hundred times what reading a row of an open one does.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self.limit = limit
+        self._files: dict[Path, Any] = {}
+
+    def get(self, shard: Path) -> Any:
+        """Return a shard open for reading."""
+        file = self._files.pop(shard, None)
+        if file is None:
+            file = read_shard(shard)
+            if len(self._files) >= self.limit:
+                del self._files[next(iter(self._files))]  # the one not used for longest
+        self._files[shard] = file
+        return file
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy, as one in another process, opens its files itself
+        return {"limit": self.limit, "_files": {}}
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

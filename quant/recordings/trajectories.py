@@ -9,10 +9,8 @@ change nothing. Keys are split into disjoint subsets once, when the store is mad
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,15 @@ from torch import Tensor, nn
 from quant.denoisers import families
 from quant.denoisers.fits import check_arguments, model_kind
 from quant.errors import InputError
+from quant.io import hash_file
+from quant.progress import Progress
+from quant.recordings import sampling
 from quant.recordings.shards import (
+    OpenShards,
     begin,
     check_shard,
     complete,
     hash_digests,
-    hash_file,
     hash_tensor,
     read_manifest,
     read_shard,
@@ -37,7 +38,6 @@ from quant.recordings.shards import (
 )  # fmt: skip
 
 SUBSETS = {"calibrate": 0.5, "distill": 0.3, "evaluate": 0.2}
-Progress = Callable[[int, int, str], None]
 _NULL = "null.safetensors"
 
 
@@ -136,7 +136,7 @@ def record(
         shard = folder / f"shard-{start:06d}.safetensors"
         if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
             rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
-            noise = torch.stack([_noise(seed, key, sample_shape) for key in keys]).to(device)
+            noise = torch.stack([sampling.start_noise(seed, key, sample_shape) for key in keys]).to(device)
             tensors = _sample(denoiser, scheduler, noise, rows, null_condition, guidance, n_steps, seed, keys)
             write_shard(shard, tensors)
         digests.append(hash_file(shard))
@@ -147,37 +147,26 @@ def record(
     return Trajectories.open(folder)
 
 
-@torch.no_grad()
 def _sample(
     denoiser: nn.Module, scheduler: Any, x: Tensor, conditions: Tensor | None, null: Tensor | None,
     guidance: float, n_steps: int, seed: int, keys: list[int],
 ) -> dict[str, Tensor]:  # fmt: skip
-    scheduler.set_timesteps(n_steps)
-    x = x * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    # stochastic samplers draw from one generator a sample, so a sample does not depend on its batch mates
-    options: dict[str, Any] = {}
-    if "generator" in inspect.signature(scheduler.step).parameters:
-        options["generator"] = [torch.Generator().manual_seed(_derived(seed, key, "steps")) for key in keys]
-    inputs = []
-    for timestep in scheduler.timesteps:
-        model_input = (
-            scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
-        )
-        if not bool(torch.isfinite(model_input).all()):
+    inputs: list[Tensor] = []
+
+    def keep(step: sampling.Step) -> None:
+        if not bool(torch.isfinite(step.seen).all()):
             raise InputError(
-                f"sampling gives NaN or infinite values before timestep {float(timestep):g}: repair the "
+                f"sampling gives NaN or infinite values before timestep {step.timestep:g}: repair the "
                 "checkpoint, or use the scheduler that the model was trained for"
             )
-        inputs.append(model_input.float().cpu())
-        times = timestep.to(x.device).expand(len(x))
-        output = families.call(denoiser, model_input, times, conditions)
-        if conditions is not None and guidance != 1.0 and null is not None:
-            nothing = null.to(conditions).expand_as(conditions)
-            base = families.call(denoiser, model_input, times, nothing)
-            output = base + guidance * (output - base)
-        x = scheduler.step(output, timestep, x, **options).prev_sample
+        inputs.append(step.seen.float().cpu())
+
+    final = sampling.sample(
+        denoiser, scheduler, x, conditions, null, steps=n_steps, guidance=guidance, batch=len(keys),
+        generator=sampling.generators(seed, keys), apart=True, see=keep,
+    )  # fmt: skip
     tensors = {
-        "x": torch.stack(inputs, dim=1), "final": x.float().cpu(), "key": torch.tensor(keys),
+        "x": torch.stack(inputs, dim=1), "final": final.cpu(), "key": torch.tensor(keys),
         "timestep": torch.as_tensor(scheduler.timesteps).double().cpu(),
     }  # fmt: skip
     if conditions is not None:
@@ -186,7 +175,9 @@ def _sample(
 
 
 class Trajectories:
-    """A finished recording on disk; reads one sample at a time, never a whole shard.
+    """A finished recording on disk; reads rows of memory-mapped shards, never a whole shard.
+
+    A bounded number of shards stays open (`shards.OpenShards`), so that training may read in any order.
 
     Attributes
     ----------
@@ -202,8 +193,8 @@ class Trajectories:
         self.path, self.settings, self.hash = path, manifest["settings"], manifest["hash"]
         self._digests: list[str] = manifest["shards"]
         self._checked: set[int] = set()
-        with self._open(0) as file:
-            self.timesteps: tuple[float, ...] = tuple(file.get_tensor("timestep").tolist())
+        self._shards = OpenShards()
+        self.timesteps: tuple[float, ...] = tuple(self._open(0).get_tensor("timestep").tolist())
 
     @classmethod
     def open(cls, path: str | Path) -> Trajectories:
@@ -252,7 +243,7 @@ class Trajectories:
             return list(range(len(self)))
         if subset not in SUBSETS:
             raise InputError(f"unknown subset {subset!r}, allowed: {', '.join(SUBSETS)}")
-        generator = torch.Generator().manual_seed(_derived(self.settings["seed"], 0, "subsets"))
+        generator = torch.Generator().manual_seed(sampling.derived_seed(self.settings["seed"], 0, "subsets"))
         order = torch.randperm(len(self), generator=generator).tolist()
         edges, total = {}, 0.0
         for name, share in SUBSETS.items():
@@ -264,11 +255,9 @@ class Trajectories:
     def sample(self, key: int) -> dict[str, Tensor]:
         """Read one sample: `x` (steps, C, H, W), `final`, `timestep`, and `condition` if there is one."""
         size = self.settings["batch_size"]
-        with self._open(key // size * size) as file:
-            row = key % size
-            found = {
-                name: file.get_slice(name)[row] for name in file.keys() if name in ("x", "final", "condition")
-            }
+        file = self._open(key // size * size)
+        kept = [name for name in file.keys() if name in ("x", "final", "condition")]
+        found = {name: file.get_slice(name)[key % size] for name in kept}
         return {**found, "timestep": torch.tensor(self.timesteps)}
 
     def batches(
@@ -305,45 +294,42 @@ class Trajectories:
             generator = torch.Generator().manual_seed(shuffle)
             pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
         for start in range(0, len(pairs), batch_size):
-            yield self._batch(pairs[start : start + batch_size])
+            yield self.read(pairs[start : start + batch_size])
 
-    def _batch(self, pairs: list[tuple[int, int]]) -> Batch:
+    def read(self, pairs: Sequence[tuple[int, int]]) -> Batch:
+        """Read (key, step) pairs, `step` an index into `timesteps`, in the order given; each shard once."""
         size = self.settings["batch_size"]
-        rows: list[Tensor] = []
-        conditions: list[Tensor] = []
-        for key, step in pairs:
-            with self._open(key // size * size) as file:
-                rows.append(file.get_slice("x")[key % size, step])
-                if "condition" in file.keys():
-                    conditions.append(file.get_slice("condition")[key % size])
+        places: dict[int, list[int]] = {}
+        for place, (key, _) in enumerate(pairs):
+            places.setdefault(key // size, []).append(place)
+        rows: dict[int, Tensor] = {}
+        conditions: dict[int, Tensor] = {}
+        for shard, wanted in places.items():
+            file = self._open(shard * size)
+            x = file.get_tensor("x")  # mapped, not read: only its rows are
+            known = file.get_tensor("condition") if "condition" in file.keys() else None
+            for place in wanted:
+                key, step = pairs[place]
+                rows[place] = x[key % size, step]
+                if known is not None:
+                    conditions[place] = known[key % size]
+        order = range(len(pairs))
         return Batch(
-            torch.stack(rows),
+            torch.stack([rows[i] for i in order]),
             torch.tensor([self.timesteps[step] for _, step in pairs]),
-            torch.stack(conditions) if conditions else None,
+            torch.stack([conditions[i] for i in order]) if conditions else None,
             torch.tensor([key for key, _ in pairs]),
         )
 
     def _open(self, start: int) -> Any:
-        """Open the shard that begins with a key; it is checked when it is read for the first time."""
+        """Shard that begins with a key; it is checked when it is read for the first time."""
         size, shard = self.settings["batch_size"], self.path / f"shard-{start:06d}.safetensors"
         if start not in self._checked:
             rows = min(size, len(self) - start)
             steps = len(self.timesteps) if self._checked else None
             check_shard(shard, self._digests[start // size], rows, self.settings, steps)
             self._checked.add(start)
-        return read_shard(shard)
-
-
-def _noise(seed: int, key: int, shape: tuple[int, ...]) -> Tensor:
-    """Draw the starting noise of one sample, on the CPU in float32."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(_derived(seed, key, "noise")))
-
-
-def _derived(seed: int, key: int, purpose: str) -> int:
-    """Derive a seed for one purpose of one sample, unrelated to its neighbours'."""
-    return int.from_bytes(
-        hashlib.blake2b(f"{seed}|{key}|{purpose}".encode(), digest_size=7).digest(), "little"
-    )
+        return self._shards.get(shard)
 
 
 def _plain(value: Any) -> bool:

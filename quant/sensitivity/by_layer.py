@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,9 +28,11 @@ from torch import Tensor, nn
 
 from quant.api import plan, quantize_
 from quant.errors import InputError
+from quant.io import write_text
 from quant.layers.attention import Watcher, attention_watchers
 from quant.layers.install import quant_layers, refuse_quantized, restore_
 from quant.layers.quantized import QuantLayer
+from quant.progress import Progress
 from quant.recipes import resolve
 from quant.recordings.trajectories import Trajectories
 from quant.registry import validate
@@ -97,10 +99,8 @@ class Sensitivity:
     def save(self, path: str | Path) -> Path:
         """Write JSON, atomically."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.part")
         data = {"made_with": self.made_with, "rows": [asdict(row) for row in self.rows]}
-        temporary.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        write_text(target, json.dumps(data, indent=1, sort_keys=True) + "\n")
         return target
 
     @classmethod
@@ -133,7 +133,7 @@ def layer_sensitivity(
     include: Iterable[str] = (),
     path: str | Path | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Sensitivity:
     """Measure each layer alone.
 
@@ -256,7 +256,7 @@ def _measure(
 def _only(parts: _Parts, active: set[str], side: Side) -> Iterator[None]:
     """Switch on `active` parts only, and of them only one side; put everything back."""
     layers = parts.layers
-    before = {name: (layer.active, layer.input_quantizer, layer.weight) for name, layer in layers.items()}
+    before = {name: (layer.active, layer.input_quantizer) for name, layer in layers.items()}
     watching = {name: watcher.active for name, watcher in parts.attention.items()}
     try:
         for name, layer in layers.items():
@@ -264,13 +264,14 @@ def _only(parts: _Parts, active: set[str], side: Side) -> Iterator[None]:
             if layer.active and side == "weight":
                 layer.input_quantizer = None
             if layer.active and side == "activation":
-                layer.weight = _float_weight(layer)
+                layer.stand_in = _float_weight(layer)
         for name, watcher in parts.attention.items():
             watcher.active = name in active and side != "weight"
         yield
     finally:
         for name, layer in layers.items():
-            layer.active, layer.input_quantizer, layer.weight = before[name]
+            layer.active, layer.input_quantizer = before[name]
+            layer.stand_in = None
         for name, watcher in parts.attention.items():
             watcher.active = watching[name]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from quant.layers.install import enabled
-from quant.recordings.sampling import Sampler, predict
+from quant.recordings.repeat import Sampler
+from quant.recordings.sampling import predict
 from quant.recordings.trajectories import Trajectories
 
 CEILING_DB = 200.0

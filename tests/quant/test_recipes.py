@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import quant
+from quant import recipes
 from quant.methods.rtn import RtnConfig
 from quant.registry import list_info
 
@@ -165,3 +166,63 @@ def test_one_images_scale_does_not_depend_on_its_batch(tiny) -> None:
     x[1] *= 50
     with torch.no_grad():
         torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_recipe_string_means_the_same_for_plan_and_quantize(tiny, tmp_path) -> None:
+    model = tiny.build("unet")
+    planned = quant.plan(model, "rtn-w8a8+weight_bits=3+activation_bits=6")
+    assert planned.recipe == "rtn-w8a8+weight_bits=3+activation_bits=6"
+    assert {line.weight.bits for line in planned.quantized if line.activation} == {3}
+    assert planned.config["activation_bits"] == 6
+    ledger = quant.quantize_(copy.deepcopy(model), "rtn-w8a8+weight_bits=3+activation_bits=6")
+    assert ledger.config == planned.config and ledger.recipe == planned.recipe
+    file = tmp_path / "mine.yaml"
+    file.write_text("title: t\npolicy: common\nmethod: rtn\nconfig: {weight_bits: 3, activation_bits: 6}\n")
+    for written in (str(file), file):
+        assert recipes.resolve(written)[2].weight_bits == 3
+    assert recipes.resolve(f"{file}+weight_bits=4")[0] == "mine+weight_bits=4"
+    assert recipes.resolve(RtnConfig(weight_bits=3))[0] == "rtn"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ("svdquant-w4a4+rnk=8", "svdquant has no setting 'rnk'; did you mean 'rank'?"),
+        ("svdqant-w4a4", "unknown preset 'svdqant-w4a4'; did you mean 'svdquant-w4a4'?"),
+        ("rtn-w8a8+weight_bits", "is no change; write PRESET+field=value"),
+        ("rtn-w8a8+weight_bits=99", "weight_bits"),
+        ("rtn-w8a8+weight_bits=3+weight_bits=4", "weight_bits is given twice"),
+        ("zzz", "see: brainlab list presets"),
+    ],
+)
+def test_a_typo_in_a_recipe_is_one_short_line(recipe: str, says: str) -> None:
+    with pytest.raises(quant.InputError) as refused:
+        recipes.parse(recipe)
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert sum(name in str(refused.value) for name in quant.list_presets()) < 3  # never all of them
+
+
+def test_several_recipes_with_wildcards_and_groups() -> None:
+    names = [r.name for r in recipes.expand("rtn-w4*,svdquant-w8a8,rtn")]
+    assert names[:3] == ["rtn-w4a4", "rtn-w4a8", "svdquant-w8a8"]
+    assert set(names[3:]) == set(quant.list_presets("rtn-*")) - {"rtn-w4a4", "rtn-w4a8"}
+    assert [r.name for r in recipes.expand(["rtn-w8a8", "rtn-w8a8+weight_bits=3"])][1].endswith("=3")
+    by_method = recipes.groups()
+    assert set(by_method) == {name.replace("_", "-") for name in quant.list_methods()}
+    assert sorted(name for names in by_method.values() for name in names) == sorted(quant.list_presets())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("rtn-w8a8,rtn-w8a8", "is given twice"),
+        ("rtn-w8a8,rtn-w8a8+weight_bits=8", "is given twice (as 'rtn-w8a8')"),
+        ("nothing*", "no preset matches"),
+        ("svdquan", "did you mean the group 'svdquant'?"),
+        (" , ", "no recipes in"),
+    ],
+)
+def test_recipes_that_cannot_be_meant_are_refused(words: str, says: str) -> None:
+    with pytest.raises(quant.InputError) as refused:
+        recipes.expand(words)
+    assert says in str(refused.value)

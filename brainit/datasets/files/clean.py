@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,51 @@ def choice(value: str, allowed: Sequence[str], option: str) -> str:
     return value
 
 
-def usable_voxels(betas: np.ndarray, train: np.ndarray, nan: str, where: str) -> tuple[np.ndarray, list[str]]:
+def as_name(value: Any) -> str:
+    """Return an identifier as composed text, whatever type or file name it came as.
+
+    Raises
+    ------
+    InputError
+        It is a list, a number with a fraction, or nothing.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="strict" if value.isascii() else "replace")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"a stimulus is called {value!r}; allowed: text or a whole number")
+    return unicodedata.normalize("NFC", value)
+
+
+def each_once(names: Iterable[tuple[str, str]], what: str) -> dict[str, str]:
+    """Return where each name was found; refuse a name that stands for two things.
+
+    Parameters
+    ----------
+    names : iterable of (name, where it was found)
+    what : str
+        What is named, for messages.
+
+    Raises
+    ------
+    InputError
+        A name is there twice; both places are said.
+    """
+    seen: dict[str, str] = {}
+    for name, where in names:
+        if name in seen:
+            raise InputError(
+                f"{what} {name!r} is there twice: {seen[name]} and {where}; rename or remove one"
+            )
+        seen[name] = where
+    return seen
+
+
+def usable_voxels(
+    betas: np.ndarray, train: np.ndarray, nan: str, where: str, bad: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Decide which voxels can be used.
 
     Voxels with NaN or infinite values are an error unless ``nan="drop"``: they usually mean a wrong mask.
@@ -35,6 +81,8 @@ def usable_voxels(betas: np.ndarray, train: np.ndarray, nan: str, where: str) ->
     nan : {"error", "drop"}
     where : str
         Name of the file, for messages.
+    bad : bool array of shape (n_voxels,), optional
+        Voxels that hold NaN or infinite values elsewhere, such as in their noise ceiling.
 
     Returns
     -------
@@ -48,6 +96,8 @@ def usable_voxels(betas: np.ndarray, train: np.ndarray, nan: str, where: str) ->
     """
     choice(nan, ("error", "drop"), "nan")
     finite = np.isfinite(betas).all(0)
+    if bad is not None:
+        finite &= ~bad
     warnings = []
     n_bad = int((~finite).sum())
     if n_bad and nan == "error":
@@ -116,28 +166,6 @@ def count_repeats(stimulus_id: np.ndarray) -> np.ndarray:
         out[i] = seen.get(key, 0)
         seen[key] = out[i] + 1
     return out
-
-
-def unit_range(images: np.ndarray, where: str) -> np.ndarray:
-    """Scale pictures to 0..1: values up to 1 are kept, up to 255 divided by 255.
-
-    Raises
-    ------
-    InputError
-        Values are negative, above 255 or not finite.
-    """
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 255):
-        raise InputError(
-            f"{where}: picture values run from {low:g} to {high:g}; allowed: 0..1 or 0..255; rescale them"
-        )
-    return (images.astype(np.float32) / (255.0 if high > 1 else 1.0)).astype(np.float32)
-
-
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def pick_subject(wanted: str | None, found: Sequence[str], root: Path) -> str:

@@ -2,76 +2,51 @@
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
-from brainit.errors import InputError, MissingDataError
+from brainit.datasets.files.events import Event
+from brainit.errors import InputError
+
+#: Condition number (columns of length 1) from which a design is called near-singular: blocks then share the
+#: signal, and each one's amplitude is mostly noise. Blocks of half a minute apart have about 10.
+_NEAR_SINGULAR = 100.0
+#: Mean over temporal spread below which a series has no baseline; real BOLD has 20 to 200.
+_NO_BASELINE = 1.0
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something shown from ``onset`` for ``duration`` seconds."""
+def has_baseline(series: np.ndarray, where: str) -> np.ndarray:
+    """Return which voxels have a mean that signal change can be a percentage of.
 
-    onset: float
-    duration: float
-    trial_type: str
+    Parameters
+    ----------
+    series : array of shape (n_volumes, n_voxels)
+        Voxels with NaN count as having one; other checks speak of them.
+    where : str
+        Name of the run, for messages.
 
-
-def read_events(path: Path, known: Collection[str] | None = None) -> list[Event]:
-    """Read a BIDS ``events.tsv`` with columns onset, duration, trial_type; rest blocks are left out.
+    Returns
+    -------
+    bool array of shape (n_voxels,)
 
     Raises
     ------
-    MissingDataError
-        There is no such file.
     InputError
-        A column is missing, a time is not a number, there are no events, or a trial type is not in ``known``.
+        The typical voxel that changes has none: the mean was removed, or the series was scaled before.
     """
-    if not path.is_file():
-        raise MissingDataError(f"{path} does not exist; every run needs its events")
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t"))
-    except UnicodeDecodeError as error:
+    mean, spread = series.mean(0, dtype=np.float64), series.std(0, dtype=np.float64)
+    changes = spread > 0  # NaN is not
+    ratio = np.divide(mean, spread, out=np.full(mean.shape, np.inf), where=changes)
+    if changes.any() and np.median(ratio[changes]) < _NO_BASELINE:
         raise InputError(
-            f"{path} is not a text file; expected tab-separated onset, duration, trial_type"
-        ) from error
-    if not rows:
-        raise InputError(f"{path} holds no events; a run without events cannot be used: remove its folder")
-    missing = [k for k in ("onset", "duration", "trial_type") if k not in rows[0]]
-    if missing:
-        raise InputError(
-            f"{path}: column {', '.join(missing)} is missing; found: {', '.join(map(str, rows[0]))}"
+            f"{where}: the typical voxel's mean is {np.median(mean[changes]):.3g} and its spread over time "
+            f"{np.median(spread[changes]):.3g}: its mean seems removed, so percent of the mean says nothing; "
+            "give BOLD with its mean, or say that amplitudes stay in the file's units: baseline=none "
+            "(--set options.baseline=none)"
         )
-    events = []
-    for line, row in enumerate(rows, start=2):
-        try:
-            event = Event(float(row["onset"]), float(row["duration"]), str(row["trial_type"]))
-        except (TypeError, ValueError):
-            event = Event(math.nan, math.nan, "")
-        if not (math.isfinite(event.onset) and event.onset >= 0 and 0 <= event.duration < math.inf):
-            raise InputError(
-                f"{path} line {line}: onset {row['onset']!r}, duration {row['duration']!r}; "
-                f"allowed: seconds from the run's start, not negative"
-            )
-        if event.trial_type == "rest":
-            continue
-        if known is not None and event.trial_type not in known:
-            raise InputError(
-                f"{path} line {line}: unknown trial_type {event.trial_type!r}; "
-                f"allowed: {', '.join(sorted(known))}, rest"
-            )
-        events.append(event)
-    if not events:
-        raise InputError(
-            f"{path} holds nothing but rest; a run without events cannot be used: remove its folder"
-        )
-    return events
+    return ~changes | (ratio >= _NO_BASELINE)
 
 
 def block_betas(
@@ -83,8 +58,9 @@ def block_betas(
     hrf: str = "glover",
     noise: str = "ols",
     high_pass: float = 1 / 128,
-) -> np.ndarray:
-    """Fit one regressor a block and return its amplitude in percent of the voxel's mean.
+    baseline: str = "percent",
+) -> tuple[np.ndarray, list[str]]:
+    """Fit one regressor a block and return its amplitude, in percent of the voxel's mean.
 
     The design holds each block convolved with the haemodynamic response, cosine drifts and a constant.
 
@@ -100,11 +76,15 @@ def block_betas(
     noise : {"ols", "ar1"}
     high_pass : float
         Cut-off of the drifts in Hz.
+    baseline : {"percent", "none"}
+        "none" leaves amplitudes in the series' own units, for series whose mean was removed.
 
     Returns
     -------
-    float32 array of shape (n_events, n_voxels)
-        A voxel whose mean is 0 gets 0.
+    betas : float32 array of shape (n_events, n_voxels)
+        NaN where the series has NaN; 0 for a voxel whose mean is 0.
+    warnings : list of str
+        A near-singular design, with its condition number.
 
     Raises
     ------
@@ -127,20 +107,33 @@ def block_betas(
         {"onset": [e.onset for e in events], "duration": [e.duration for e in events], "trial_type": names}
     )
     times = np.arange(len(series)) * repetition_time
-    design = make_first_level_design_matrix(
-        times, table, hrf_model=hrf, drift_model="cosine", high_pass=high_pass
-    )
+    with catch_warnings():  # nilearn warns of a singular design without numbers; it is named with them below
+        filterwarnings("ignore", message="Matrix is singular")
+        design = make_first_level_design_matrix(
+            times, table, hrf_model=hrf, drift_model="cosine", high_pass=high_pass
+        )
     if len(series) <= design.shape[1]:
         raise InputError(
             f"{where}: {len(series)} volumes for {design.shape[1]} regressors; needed: a longer run"
         )
-    mean = series.mean(0, dtype=np.float64)
-    alive = np.abs(mean) > 1e-6
-    percent = np.zeros(series.shape, np.float64)
-    percent[:, alive] = (series[:, alive] / mean[alive] - 1) * 100
-    codes, fits = run_glm(percent, design.to_numpy(), noise_model=noise)
-    theta = np.zeros((design.shape[1], series.shape[1]))
-    for code, fit in fits.items():
-        theta[:, codes == code] = fit.theta
+    matrix = design.to_numpy()
+    condition = float(np.linalg.cond(matrix / np.maximum(np.linalg.norm(matrix, axis=0), 1e-12)))
+    warnings = []
+    if condition > _NEAR_SINGULAR:
+        warnings.append(
+            f"{where}: the design is near-singular (condition number {condition:.3g}; under "
+            f"{_NEAR_SINGULAR:g} is usual): events overlap or follow each other too closely to be told apart"
+        )
+    known = np.isfinite(series).all(0)
+    mean = series[:, known].mean(0, dtype=np.float64)
+    scale = np.divide(100.0, mean, out=np.zeros(mean.shape), where=np.abs(mean) > 1e-6)
+    changes = (series[:, known] - mean) * (scale if baseline == "percent" else 1.0)
+    theta = np.full((matrix.shape[1], series.shape[1]), np.nan)
+    if known.any():
+        codes, fits = run_glm(changes, matrix, noise_model=noise)
+        fitted = np.zeros((matrix.shape[1], changes.shape[1]))
+        for code, fit in fits.items():
+            fitted[:, codes == code] = fit.theta
+        theta[:, known] = fitted
     columns = [design.columns.get_loc(name) for name in names]
-    return theta[columns].astype(np.float32)
+    return theta[columns].astype(np.float32), warnings

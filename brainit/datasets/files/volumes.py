@@ -7,7 +7,56 @@ from typing import Any
 
 import numpy as np
 
+from brainit.datasets.files.clean import each_once
+from brainit.datasets.files.geometry import odd_header, same_grid, too_many_dimensions
+from brainit.datasets.files.presence import check_content, visible
 from brainit.errors import InputError, MissingDataError
+
+ENDINGS = (".nii.gz", ".nii")
+
+
+def find(folder: Path, stem: str, deep: bool = False) -> list[Path]:
+    """List NIfTI files by the pattern of their name without its ending, ``.nii.gz`` and ``.nii`` alike.
+
+    Raises
+    ------
+    InputError
+        The same file is there with both endings.
+    """
+    search = folder.rglob if deep else folder.glob
+    found = visible(path for ending in ENDINGS for path in search(stem + ending))
+    each_once(((bare(path), path.name) for path in found), f"{folder}: image")
+    return found
+
+
+def only(folder: Path, stem: str) -> Path | None:
+    """Return the one NIfTI file of a name (a pattern without the ending), or None; several are refused."""
+    found = find(folder, stem)
+    if len(found) > 1:
+        names = ", ".join(p.name for p in found)
+        raise InputError(f"{folder} holds {len(found)} files {stem}.nii.gz; one is allowed: {names}")
+    return found[0] if found else None
+
+
+def one(folder: Path, stem: str, says: str) -> Path:
+    """Return the one NIfTI file of a name; ``says`` is what it is needed for.
+
+    Raises
+    ------
+    MissingDataError
+        There is none.
+    InputError
+        There are several.
+    """
+    found = only(folder, stem)
+    if found is None:
+        raise MissingDataError(f"{folder} holds no {stem}.nii.gz; it says {says}")
+    return found
+
+
+def bare(path: Path) -> str:
+    """Return a NIfTI file's path without its ending."""
+    return str(path).removesuffix(".gz").removesuffix(".nii")
 
 
 def open_image(path: Path) -> Any:
@@ -16,14 +65,13 @@ def open_image(path: Path) -> Any:
     Raises
     ------
     MissingDataError
-        There is no such file.
+        There is no such file, or only a pointer to it.
     InputError
         It is not a NIfTI file.
     """
     import nibabel
 
-    if not path.is_file():
-        raise MissingDataError(f"{path} does not exist; copy it there or check the folder's layout")
+    check_content(path)
     try:
         return nibabel.load(path)
     except Exception as error:  # nibabel passes on what gzip, zlib and struct raise
@@ -49,18 +97,22 @@ def read_voxels(image: Any, inside: np.ndarray, path: Path) -> np.ndarray:
         raise InputError(
             f"{path} has grid {image.shape[:3]} and its mask {inside.shape}; they must be equal: resample one"
         )
+    if len(image.shape) > 4:
+        raise too_many_dimensions(image, path)
     data = _whole(image, path)
     return np.ascontiguousarray(data[inside].T).astype(np.float32)
 
 
-def read_mask(path: Path, like: Any | None = None, like_path: Path | None = None) -> tuple[np.ndarray, Any]:
+def read_mask(
+    path: Path, like: Any | None = None, like_path: Path | None = None
+) -> tuple[np.ndarray, Any, list[str]]:
     """Read a mask: every voxel other than 0 is inside.
 
     Parameters
     ----------
     path : Path
     like : nibabel image, optional
-        The mask must lie on this image's grid (same shape, same affine to 1e-3 mm).
+        The mask must lie on this image's grid.
     like_path : Path, optional
         Where ``like`` was read, for messages.
 
@@ -69,6 +121,8 @@ def read_mask(path: Path, like: Any | None = None, like_path: Path | None = None
     inside : bool array of shape (X, Y, Z)
     image : nibabel.Nifti1Image
         The mask as uint8.
+    warnings : list of str
+        NaN, or values other than 0 and one other.
 
     Raises
     ------
@@ -83,27 +137,25 @@ def read_mask(path: Path, like: Any | None = None, like_path: Path | None = None
         raise InputError(f"{path} has shape {image.shape}; a mask must be 3D")
     if like is not None:
         same_grid(image, path, like, like_path or Path("the data"))
-    inside = np.nan_to_num(_whole(image, path).reshape(shape)) != 0
+    warnings = odd_header(image, path)
+    values = _whole(image, path).reshape(shape)
+    empty = np.isnan(values) if values.dtype.kind == "f" else np.zeros(shape, bool)
+    if empty.any():
+        warnings.append(
+            f"{path}: {int(empty.sum())} of {empty.size} voxels are NaN and count as outside the mask"
+        )
+    inside = ~empty & (values != 0)
     if not inside.any():
         raise InputError(
             f"{path} is empty: none of its {inside.size} voxels is set; give a mask with voxels inside"
         )
-    return inside, nibabel.Nifti1Image(inside.astype(np.uint8), image.affine)
-
-
-def same_grid(mask: Any, mask_path: Path, image: Any, image_path: Path) -> None:
-    """Raise InputError where a mask and an image do not share shape and affine."""
-    if mask.shape[:3] != image.shape[:3]:
-        raise InputError(
-            f"{mask_path} has grid {mask.shape[:3]} and {image_path} {image.shape[:3]}; "
-            f"a mask must lie on the grid of its data: resample it (nilearn.image.resample_to_img)"
+    levels = np.unique(values[inside])
+    if len(levels) > 1:
+        warnings.append(
+            f"{path}: holds {len(levels)} values beside 0 ({levels[0]:.3g} to {levels[-1]:.3g}); every voxel "
+            "other than 0 counts as inside"
         )
-    apart = float(np.abs(mask.affine - image.affine).max())
-    if apart > 1e-3:
-        raise InputError(
-            f"{mask_path} and {image_path} have the same shape but affines that differ by {apart:.3g} mm; "
-            f"a mask must lie on the grid of its data: resample it (nilearn.image.resample_to_img)"
-        )
+    return inside, nibabel.Nifti1Image(inside.astype(np.uint8), image.affine), warnings
 
 
 def places(inside: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -117,6 +169,10 @@ def _whole(image: Any, path: Path) -> np.ndarray:
     """Read all voxels; a gzip stream is read to its end, because only there its checksum is compared."""
     import gzip
 
+    if image.get_data_dtype().kind not in "buif":
+        raise InputError(
+            f"{path} holds values of type {image.get_data_dtype()}; allowed: one real number a voxel"
+        )
     try:
         if path.suffix == ".gz":
             with gzip.open(path, "rb") as stream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from brainit.datasets.leaks import similarity
 from brainit.datasets.simulated import anatomy, design, features, noise, procedural, tuning, write
 from brainit.datasets.simulated.config import SimulationConfig
 from brainit.errors import InputError
+from brainit.progress import Progress, silent
 
-Progress = Callable[[int, int, str], None]
 _BATCH = 64
 _NEAR = 0.85
 
@@ -29,7 +28,7 @@ def generate(
     stimuli_name: str | None = None,
     features: features.Features | None = None,
     features_name: str | None = None,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> Path:
     """Make simulated subjects and write them to ``root``.
 

@@ -18,6 +18,7 @@ from brainit.datasets.simulated.anatomy import AREAS, Cortex
 from brainit.datasets.simulated.design import Trials
 from brainit.datasets.simulated.tuning import KINDS, Tuning
 from brainit.errors import InputError
+from brainit.io import write_text
 
 DESCRIPTION = "dataset_description.json"
 _STARTED = "simulation.json"
@@ -62,7 +63,7 @@ def begin(root: Path, about: dict[str, Any], images: np.ndarray, labels: np.ndar
     root.mkdir(parents=True, exist_ok=True)
     for stale in root.glob(".tmp-*"):  # what a killed call left
         shutil.rmtree(stale, ignore_errors=True)
-    _text(started, json.dumps(about, indent=1))
+    write_text(started, json.dumps(about, indent=1) + "\n")
     if not (root / "stimuli" / "stimuli.npz").is_file():
         folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=root))
         ids = np.array([content_id(image / 255.0) for image in images])
@@ -81,7 +82,7 @@ def finish(root: Path, about: dict[str, Any]) -> None:
         "Simulated": True,
         **about,
     }
-    _text(root / DESCRIPTION, json.dumps(whole, indent=1))
+    write_text(root / DESCRIPTION, json.dumps(whole, indent=1) + "\n")
 
 
 def subject(root: Path, number: int, made: Made, labels: np.ndarray) -> None:
@@ -141,9 +142,3 @@ def _table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)

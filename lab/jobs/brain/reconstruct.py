@@ -6,6 +6,7 @@ from typing import Any
 
 from lab.jobs.brain.scores import score_table
 from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.checks import NO_RECIPE
 from lab.jobs.contract import Context, Table, line
 
 __all__ = ["Result", "Settings", "dry_run", "run"]
@@ -22,6 +23,7 @@ class Result(StepResult):
     """The run's metrics, flat, with the report's path."""
 
     report: str
+    unused_recipe: str = ""
 
     def plain(self) -> Any:
         """Return the metrics with the report's path."""
@@ -30,6 +32,10 @@ class Result(StepResult):
     def tables(self) -> list[Table]:
         """Return the report's scores."""
         before = [line("done before")] if self.found.get("done before") else []
+        if self.unused_recipe:
+            before.append(
+                line(f"{self.unused_recipe} was not used: these data allow no pictures, only categories")
+            )
         return [*before, *score_table(self.found)]
 
     def files(self) -> dict[str, str]:
@@ -53,4 +59,6 @@ def run(settings: Settings, context: Context) -> Result:
     """
     found = steps(settings, context)
     page = str(found.pop("report", settings.out / "report.html"))
-    return Result(found=found, out=str(settings.out), report=page)
+    asked = "recipe" in settings.model_fields_set and settings.recipe != NO_RECIPE
+    unused = settings.recipe if asked and found.get("pictures") == "none" else ""
+    return Result(found=found, out=str(settings.out), report=page, unused_recipe=unused)

@@ -42,7 +42,9 @@ def score_table(metrics: Mapping[str, Any]) -> list[Table]:
         facts["decoder"] = f"{metrics['decoder_bytes'] / 1e6:.2f} MB"
     if "paired_psnr_to_fp" in metrics:
         facts["PSNR to full precision"] = f"{metrics['paired_psnr_to_fp']:.1f} dB"
-    if "leak_test_in_train" in metrics:
+    if metrics.get("leaks"):
+        facts["leaks"] = metrics["leaks"]
+    elif "leak_test_in_train" in metrics:
         facts["test pictures in training"] = metrics["leak_test_in_train"]
     tables = [Table(rows)] if rows else []
     return [*tables, record(facts)] if facts or rows else [record(dict(metrics))]

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lab.jobs import contract
 from lab.jobs.contract import Context, Table, line, setting
+
+if TYPE_CHECKING:
+    from lab.decoding.settings import ReconstructConfig
+
+#: Options of simulated subjects that say how they are made, not how they are read.
+_FOR_MAKING = ("features", "stimuli", "test_stimuli")
 
 
 class Settings(contract.Settings):
     """Test a folder before any long work.
 
-    Looks at shapes, NaNs, missing runs, voxel counts, and leaks between training and test. Exit code 2 if the
-    dataset cannot be used.
+    Looks at shapes, geometry, NaNs, missing runs, leaks between training and test, and at what a run with
+    these settings needs. Exit code 2 if the dataset cannot be used.
     """
 
     name: str = setting(..., "name of the dataset (brainlab data list)", argument=True)
     root: Path | None = setting(None, "folder or file of the dataset; default: its place in the user's cache")
+    subject: str | None = setting(None, "subject within the dataset; default: all of them")
+    options: dict[str, str | int | float | bool] = setting(
+        {}, "the dataset's own options, as for a run (brainlab data info NAME)"
+    )
+    structure: Literal["brainit", "blend", "posterior", "ridge", "none"] | None = setting(
+        None, "structure of the run that the data are meant for; default: the dataset's own"
+    )
 
 
 class Result(contract.Result):
     """Findings (severity, message), whether the data can be used, and a line that says so."""
 
     dataset: str
+    root: str | None = None
     usable: bool
     verdict: str
     findings: list[dict[str, Any]]
@@ -35,7 +49,8 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how it is decoded."""
-        return f"brainlab brain reconstruct --dataset {self.dataset}" if self.usable else ""
+        where = f" --root {self.root}" if self.root else ""
+        return f"brainlab brain reconstruct --dataset {self.dataset}{where}" if self.usable else ""
 
     def exit_code(self) -> int:
         """Return 2 where the dataset cannot be used."""
@@ -43,27 +58,47 @@ class Result(contract.Result):
 
 
 def run(settings: Settings, context: Context) -> Result:
-    """Test a dataset's folder.
+    """Test a dataset's folder as a run with these settings would use it.
 
     Raises
     ------
+    InputError
+        An option or the subject is not known.
     MissingDataError
         If nothing is there at all.
     """
     from brainit import datasets
+    from brainit.datasets.files.clean import pick_subject
+    from lab.decoding.needs import unmet
+    from lab.jobs.checks import check_names
 
     context.check()
-    name, root = settings.name, settings.root
+    name, root, subject = settings.name, settings.root, settings.subject
+    datasets.describe(name)
+    config = _config(settings)
+    check_names(config)
     if name == "simulated":
         from lab.decoding.simulated import ensure_simulated
 
         root = ensure_simulated(root, progress=context.progress)
-    datasets.subjects(name, root)
+    pick_subject(subject, datasets.subjects(name, root), root or datasets.default_root(name))
     context.progress(0, 1, "checking")
-    findings = [asdict(finding) for finding in datasets.check(name, root)]
+    options = {key: value for key, value in config.options.items() if key not in _FOR_MAKING}
+    found = datasets.check(name, root, subject, lambda one: unmet(config, one), **options)
+    findings = [asdict(finding) for finding in found]
     context.progress(1, 1, "checking")
     count = {kind: sum(f["severity"] == kind for f in findings) for kind in ("error", "warning")}
     usable = count["error"] == 0
     word = "usable" if usable else "not usable"
     verdict = f"{name}: {word}, {count['error']} errors, {count['warning']} warnings"
-    return Result(dataset=name, usable=usable, verdict=verdict, findings=findings)
+    return Result(
+        dataset=name, root=str(root) if root else None, usable=usable, verdict=verdict, findings=findings
+    )
+
+
+def _config(settings: Settings) -> ReconstructConfig:
+    from lab.decoding.settings import ReconstructConfig
+
+    given = {"dataset": settings.name, "root": settings.root, "subject": settings.subject}
+    more = {"structure": settings.structure} if settings.structure else {}
+    return ReconstructConfig(**given, **more, options=settings.options)

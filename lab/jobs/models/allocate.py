@@ -13,6 +13,7 @@ from lab.jobs.models.plan import OfModel
 from lab.models.devices import choose_device
 from lab.models.preflight import check_folder, check_recording
 from quant import recipes
+from quant.about import versions
 
 
 class Settings(OfModel):
@@ -83,7 +84,6 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         No recording for a model that is not shipped.
     """
-    import quant
     from lab.models.opening import open_model
     from lab.models.preflight import open_recording
     from quant.methods.mixdq import search
@@ -117,7 +117,7 @@ def run(settings: Settings, context: Context) -> Result:
             f"{metric}_allocated": abs(found.score), "gap": found.gap, "seconds": round(found.seconds, 3),
             "layers_by_bits": {str(b): list(found.choices.values()).count(b) for b in choices},
         })  # fmt: skip
-    return Result(model=model, recipe=settings.recipe, quant=quant.api.versions(), rows=rows, out=str(out))
+    return Result(model=model, recipe=settings.recipe, quant=versions(), rows=rows, out=str(out))
 
 
 def dry_run(settings: Settings) -> Foreseen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from typing import Any, Literal
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
+from lab.models.devices import choose_device
+from lab.previews import step_previews
 from lab.progress import duration
 
 FAILED = 1
@@ -22,7 +25,7 @@ LONG = 1200
 class Settings(contract.Settings):
     """Compare recipes on one model, in one report.
 
-    Same noise and conditions for all, intervals, gates that prove the meter. The same command goes on after
+    Same noise and conditions for all, intervals, a gate that proves the meter. The same command goes on after
     a stop, and with more recipes it adds them.
     """
 
@@ -31,54 +34,48 @@ class Settings(contract.Settings):
         ("all-ptq",), "A,B,...; wildcards; PRESET+field=value; groups such as all-ptq", short="-r"
     )
     out: Path = setting(Path("runs/compare"), "folder; what is finished in it is used again", short="-o")
-    n: int = setting(256, "pictures a seed", ge=4)
+    n: int = setting(256, "pictures per seed", ge=4)
     seeds: int = setting(3, "seeds of noise and calibration", ge=1)
     steps: int = setting(20, "sampling steps", ge=1, le=1000)
     guidance: float = setting(2.0, "classifier-free guidance; 1 is none", ge=0)
     calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
     batch: int = setting(256, "pictures at a time", ge=1)
     recording: Path | None = setting(None, "folder that quant.record wrote")
-    part: str | None = setting(None, "of a pipeline, such as unet or transformer")
+    part: str | None = setting(None, "component of a pipeline, such as unet or transformer")
     jobs: int = setting(1, "processes that share the recipes and the device", ge=1)
-    claims: Path | None = setting(None, "where several processes say whose work is whose", hidden=True)
     calibrate_on: Literal["cpu", "cuda", "mixed"] | None = setting(
         None, "device that quantizes; mixed: what trains on the GPU, the rest on the CPU"
     )
-    merge: tuple[Path, ...] = setting((), "put finished comparisons together", repeat=True)
-    publish: Path | None = setting(None, "folder for MODEL-ptq.md, .json, .png, as committed; or FILE.md")
-    gates: bool = setting(True, "run the gates that prove the meter")
     device: Device = setting("auto", "where the networks run")
 
-    def arguments(self) -> list[str]:
-        """Return what follows ``brainlab compare`` for another process: without ``--out`` and ``--jobs``."""
-        words = [str(self.model), "--recipes", ",".join(self.recipes), "--n", self.n, "--seeds", self.seeds]
-        words += ["--steps", self.steps, "--guidance", f"{self.guidance:g}", "--calibrate", self.calibrate]
-        words += ["--batch", self.batch]
-        for name in ("recording", "part", "device", "calibrate_on"):
+    def command(self) -> str:
+        """Return the command that gives these numbers, whatever the folder and the number of processes."""
+        words = ["brainlab", "compare", str(self.model), "--recipes", ",".join(self.recipes)]
+        for name in (*_NUMBERS, "recording", "part", "device", "calibrate_on"):
             value = getattr(self, name)
             if value is not None and (name, value) != ("device", "auto"):
-                words += [f"--{name.replace('_', '-')}", value]
-        return [str(word) for word in (*words, *([] if self.gates else ["--no-gates"]))]
+                shown = f"{value:g}" if isinstance(value, float) else str(value)
+                words += [f"--{name.replace('_', '-')}", shown]
+        return shlex.join(words)
 
 
 class Result(contract.Result):
-    """Rows with intervals, the gates, and what could not be measured; ``curves`` are for figures."""
+    """Rows with intervals, the gate, and what could not be measured; ``curves`` are for figures."""
 
     about: dict[str, Any]
     rows: list[dict[str, Any]]
-    by_seed: list[dict[str, Any]]
     gates: list[dict[str, Any]]
+    neighbours: list[dict[str, Any]]
     failed: list[dict[str, Any]]
     curves: dict[str, Any]
-    more: dict[str, Any]
     out: str
 
     def plain(self) -> Any:
         """Return everything but the curves."""
-        return {**self.model_dump(mode="json", exclude={"curves", "more"}), **self.more}
+        return self.model_dump(mode="json", exclude={"curves"})
 
     def tables(self) -> list[Table]:
-        """Return the scores, the gates, and what failed."""
+        """Return the scores, the gate, and what failed."""
         from lab.compare.tables import cell, shown_columns
 
         columns = shown_columns(self.rows)
@@ -89,7 +86,7 @@ class Result(contract.Result):
         words = {True: "passed", False: "FAILED"}
         gates = [{"gate": g["name"], "": words[g["passed"]], "found": g["found"]} for g in self.gates]
         failed = [line(f"not measured: {f['recipe']}, seed {f['seed']}: {f['reason']}") for f in self.failed]
-        return [Table(scores), *([Table(gates)] if gates else []), *failed]
+        return [Table(scores), Table(gates), *failed]
 
     def files(self) -> dict[str, str]:
         """Return the report and the tables."""
@@ -116,39 +113,56 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         No recording of a model that is not shipped.
     """
-    from lab.compare.bench import PanelSettings
-    from lab.jobs import compare as job
+    from lab.compare import results, workers
+    from lab.compare.about import about, exact_arithmetic
+    from lab.compare.work import Work, open_work
+    from lab.models.preflight import check_run_folder
+    from lab.report.compare import write_report
+    from lab.runs.folder import Run
 
-    out = settings.out
-    if settings.merge:
-        return _result(job.merge(settings.merge, out, settings.publish), out)
-    words = settings.arguments()
-    if (seconds := estimate(settings)) > LONG:
+    out, device = settings.out, choose_device(settings.device)
+    if settings.calibrate_on in ("cpu", "cuda"):
+        choose_device(settings.calibrate_on)
+    if (seconds := estimate(settings)) > LONG and device == "cpu":
         context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
-    if settings.jobs != 1:
-        folders = job.in_processes(settings.jobs, words, out, context)
-        return _result(job.merge(folders, out, settings.publish), out)
-    found = job.compare(
-        str(settings.model), settings.recipes, out,
-        PanelSettings(**settings.model_dump(include=set(_NUMBERS))),
-        device=settings.device, recording=settings.recording, part=settings.part, claims=settings.claims,
-        calibrate_on=settings.calibrate_on, gates=settings.gates,
-        command=shlex.join(["brainlab", "compare", *words]), publish=settings.publish,
-        progress=context.progress,
-    )  # fmt: skip
-    return _result(found, out)
+    check_run_folder(out)  # before a recording is made, which takes minutes
+    request = settings.model_dump(
+        mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
+    )
+    request |= {"settings": settings.model_dump(include=set(_NUMBERS)), "device": device}
+    with exact_arithmetic(device):
+        bench, chosen, where = open_work(**request, progress=context.progress)
+        config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
+        config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict()}
+        with Run.open(out, config) as run:
+            turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
+            turns.begin()
+            work = Work(bench, run, chosen, context.progress, where, turns)
+            if bench.decode is not None:
+                bench.watch = step_previews(context.preview, bench.decode, lambda: work.what, settings.steps)
+            if settings.jobs > 1:
+                with workers.helpers(settings.jobs - 1, run.path, request) as others:
+                    work.share()
+                    while any(process.poll() is None for process in others):
+                        context.check()
+                        time.sleep(0.1)
+            measured, failed = work.all()
+            turns.end()
+            result = results.conclude(about(bench, settings.command(), device), measured, failed)
+            results.write(result, run.path)
+            write_report(result, results.pictures(measured), run.path)
+    return Result(**result, out=str(out))
 
 
 def dry_run(settings: Settings) -> Foreseen:
     """List the recipes with the time that each will take."""
-    if settings.merge:
-        return Foreseen(facts={"would merge": [str(folder) for folder in settings.merge]})
     rows = [
         {"recipe": r.name, "method": r.method, "calibrates": r.calibrates, "trains": r.trains,
          "time": f"about {duration(_seconds(settings, r) * settings.seeds)}"}
         for r in _recipes(settings)
     ]  # fmt: skip
-    facts = {"model": settings.model, "recipes": len(rows), "time": f"about {duration(estimate(settings))}"}
+    time = f"about {duration(estimate(settings))} on two CPU cores"
+    facts = {"model": settings.model, "recipes": len(rows), "time": time}
     return Foreseen(facts={**facts, "would write": str(settings.out)}, rows=tuple(rows))
 
 
@@ -162,9 +176,7 @@ def _recipes(settings: Settings) -> list[Any]:
     from lab.compare.recipes import expand
 
     if settings.model is None:
-        raise InputError(
-            "compare needs a model (unet-64, dit-64, a folder), or --merge with folders of comparisons"
-        )
+        raise InputError("compare needs a model (unet-64, dit-64, a folder)")
     return expand(settings.recipes, settings.model)
 
 
@@ -179,7 +191,7 @@ def _seconds(settings: Settings, recipe: Any) -> float:
     return SIMULATED_SLOWDOWN * _drawing(settings) + calibrating
 
 
-SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.0035, 2.0
+SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.012, 1.6
 CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
 """Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
 
@@ -195,9 +207,3 @@ def _announcing(context: Context, words: str) -> Context:
         context.report(done, total, what)
 
     return replace(context, report=report)
-
-
-def _result(found: dict[str, Any], out: Path) -> Result:
-    names = set(Result.model_fields) - {"more", "out"}
-    more = {key: value for key, value in found.items() if key not in names}
-    return Result(**{key: found[key] for key in names}, more=more, out=str(out))

@@ -61,7 +61,7 @@ class Result(contract.Result):
 
     def tables(self) -> list[Table]:
         """Return the first tensors by the statistic."""
-        more = ("absmax", "rms", "kurtosis", "outlier_share", "salient_channels", "axis", "drift")
+        more = ("absmax", "outlier_share", "salient_channels", "kurtosis", "rms", "axis", "drift")
         columns = ("layer", "kind", "channels", self.sort, *(c for c in more if c != self.sort), "same input")
         top = [{**row, "same input": f"+{row['also']}" if row["also"] else ""} for row in self.top]
         return [Table(top, columns), line(f"{len(top)} tensors of {len(self.layers)} layers")]
@@ -88,6 +88,7 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         No weights, or no recording for a model that is not shipped.
     """
+    import quant
     from lab.runs.folder import Run
     from quant.observation import Observation, observe
 
@@ -98,10 +99,14 @@ def run(settings: Settings, context: Context) -> Result:
             store, times = _recording(settings, device, context.progress)
             seen = _seen_before(out / "observation", store)
             if seen is None:
-                seen = observe(
-                    module, store, layers=settings.layers, samples=settings.samples, timesteps=times,
-                    device=device, progress=context.progress,
-                )  # fmt: skip
+                try:
+                    seen = observe(
+                        module, store, layers=settings.layers, samples=settings.samples, timesteps=times,
+                        device=device, progress=context.progress,
+                    )  # fmt: skip
+                except quant.InputError:  # a recording that does not fit: the folder is free again
+                    run.discard()
+                    raise
                 seen.settings["name"] = settings.model
                 seen.save(out / "observation")
             _draw(module, store, seen, out, settings.sort, run.hash, device, context.progress)

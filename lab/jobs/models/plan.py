@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from lab.jobs import contract
 from lab.jobs.contract import Context, Table, setting
 
 MODEL = "shipped model, folder of a diffusers model or pipeline, safetensors file, or a hub name"
+OUT = "not included"
+"""The plan's word for layers outside the wildcards: they are counted, not listed."""
 RECIPE = "preset (brainlab list presets), PRESET+field=value+..., or a preset's YAML file"
 
 
@@ -57,8 +60,16 @@ class Result(contract.Result):
     plan: dict[str, Any] | None = None
 
     def tables(self) -> list[Table]:
-        """Return layers with sizes in kB, then totals in MB."""
-        return [Table([_shown(row) for row in self.layers]), totals_table(self.totals)]
+        """Return layers with sizes in kB, reasons, then totals in MB."""
+        kept = [row for row in self.layers if row["bytes before"] == row["bytes after"] and row["note"]]
+        done = [row for row in self.layers if row not in kept]
+        left = [{"left as it is": row["layer"], "because": row["note"]} for row in kept if row["note"] != OUT]
+        if others := sum(row["note"] == OUT for row in kept):
+            left.append({"left as it is": f"{others} layers", "because": OUT})
+        notes = Counter(row["note"] for row in done if row["note"])
+        unusual = [{"not the usual way, because": note, "layers": n} for note, n in notes.items()]
+        more = [Table(rows) for rows in (left, unusual) if rows]
+        return [Table([_shown(row) for row in done]), *more, totals_table(self.totals)]
 
     def next_step(self) -> str:
         """Return the command that does it."""
@@ -115,7 +126,7 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     size = {f"kB {when}": round(row[f"bytes {when}"] / 1e3, 1) for when in ("before", "after")}
-    return {"layer": row["layer"], "bits": row["bits"], **size, "note": row["note"]}
+    return {"layer": row["layer"], "bits": row["bits"], **size}
 
 
 def _override(words: str) -> tuple[str, Any]:

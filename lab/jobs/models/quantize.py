@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.errors import InputError, MissingDataError
 from lab.files import write_json, write_text
-from lab.jobs.contract import Context, Seed, Table, setting
+from lab.jobs.contract import Context, Seed, Table, line, setting
 from lab.jobs.models import plan as planning
 from lab.jobs.models.plan import OfLayers, tables, totals_table
 from lab.models.opening import model_files
@@ -39,8 +39,8 @@ class Result(planning.Result):
 
     def tables(self) -> list[Table]:
         """Return totals, after the layers if they were asked for."""
-        shown = super().tables()
-        return shown if self.show_layers else [totals_table(self.totals)]
+        shown = super().tables() if self.show_layers else [totals_table(self.totals)]
+        return [line("done before: nothing was made again"), *shown] if self.done_before else shown
 
     def files(self) -> dict[str, str]:
         """Return what lies in the folder."""
@@ -114,8 +114,8 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     }
     if store is not None:
         content["recording_hash"] = config_hash({"shards": store.hash, **store.settings})
-    given = settings.model_dump(mode="json", exclude={"out", "show_layers"}, exclude_defaults=True)
-    return store, module, {**given, "recipe": settings.recipe, "made_from": content}
+    given = settings.model_dump(mode="json", exclude={"out", "show_layers"})
+    return store, module, {**given, "made_from": content}
 
 
 def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:

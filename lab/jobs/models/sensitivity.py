@@ -194,7 +194,7 @@ def _shipped() -> tuple[str, ...]:
 
 def _sampler(model: str, store: Any) -> Any:
     from lab.zoo.recordings import zoo_scheduler
-    from quant.recordings.sampling import Sampler
+    from quant.recordings.repeat import Sampler
 
     return Sampler(store, zoo_scheduler(), store.null_condition)
 

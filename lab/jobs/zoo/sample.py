@@ -7,8 +7,8 @@ from pathlib import Path
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
-from lab.jobs.previews import step_previews
 from lab.models.devices import choose_device
+from lab.previews import step_previews
 
 
 class Settings(contract.Settings):
@@ -59,7 +59,7 @@ def run(settings: Settings, context: Context) -> Result:
     null, noise = zoo.null_tokens(name), decoder.draw_noise(n, settings.seed)
     latents = decoder.sample(
         denoiser, null.expand(n, -1, -1), null, noise, sampler, progress=context.progress,
-        on_step=step_previews(context, autoencoder.decode, name, settings.steps),
+        see=step_previews(context.preview, autoencoder.decode, name, settings.steps),
     )  # fmt: skip
     with torch.inference_mode():
         pictures = autoencoder.decode(latents.to(device)).cpu().permute(0, 2, 3, 1).numpy()

@@ -9,6 +9,7 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
 from lab.models.devices import choose_device
+from lab.models.preflight import need
 
 
 class Trial(contract.Settings):
@@ -102,5 +103,6 @@ def check(settings: Any) -> str:
 
 def check_folder(data: Path) -> None:
     """Refuse a folder of pictures that is not there."""
+    need("pyarrow")
     if not data.is_dir():
         raise InputError(f"{data}: no such folder; --data wants the folder with the training pictures")

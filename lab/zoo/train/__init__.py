@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
@@ -14,6 +14,17 @@ from lab.zoo.train.loop import Outcome, Recipe
 DATA = "tiny-imagenet-64 train, MNIST test digits without digits69's stimuli, procedural patterns"
 STATES = Path("runs/zoo")
 REFINED = "autoencoder-64"
+
+
+class Effort(TypedDict, total=False):
+    """How long and from what a training goes on; see ``run``."""
+
+    steps: int | None
+    batch: int | None
+    seed: int
+    minutes: float | None
+    limit: int | None
+    progress: Progress
 
 
 def run(
@@ -93,17 +104,7 @@ def run(
 
 
 def refine(
-    name: str,
-    data: Path,
-    out: Path | None = None,
-    *,
-    steps: int | None = None,
-    batch: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    minutes: float | None = None,
-    limit: int | None = None,
-    progress: Progress = silent,
+    name: str, data: Path, out: Path | None = None, *, device: str = "cpu", **effort: Unpack[Effort]
 ) -> dict[str, Any]:
     """Train the autoencoder's decoder further with its encoder frozen; arguments as for ``run``.
 
@@ -116,14 +117,16 @@ def refine(
     summary(name)
     if name != REFINED:
         raise InputError(f"model {name!r} cannot be refined; allowed: {REFINED}")
-    recipe = _changed(autoencoder.REFINE_RECIPE, steps, batch)
-    pictures = training(data, limit=limit).to(device)
+    limits = {key: effort[key] for key in ("steps", "batch", "minutes", "limit") if key in effort}  # type: ignore[literal-required]
+    flags = _flags(**limits)
+    recipe = _changed(autoencoder.REFINE_RECIPE, effort.get("steps"), effort.get("batch"))
+    pictures, seed = training(data, limit=effort.get("limit")).to(device), effort.get("seed", 0)
     state = (out or STATES) / f"{name}-decoder.state.safetensors"
     model, outcome = autoencoder.refine_decoder(
-        load(name, device), pictures, state, recipe, seed=seed, minutes=minutes, progress=progress
-    )
+        load(name, device), pictures, state, recipe, seed=seed, minutes=effort.get("minutes"),
+        progress=effort.get("progress", silent),
+    )  # fmt: skip
     save_weights(model, weight_file(name))
-    flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit)
     record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo refine {name}{flags}")
     merge_card(name, {"decoder_training": record})
     return {"name": name, "decoder_training": record}

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from quant.methods.dgq.config import DgqConfig
-from quant.registry import MethodInfo, method
+from quant.registry import Method, MethodInfo
 
-INFO = MethodInfo(
-    title="DGQ (distribution-aware group quantization of inputs)",
-    paper="Ryu et al., DGQ, ICLR 2025",
-    year=2025,
-    bits="W8A8, W4A8, W4A6",
-    needs_calibration=True,
-    needs_gradients=False,
-    sized_by_recording=True,
-    whole_run=("samples",),
-    native=("none: codes are decoded, then multiplied in floating point",),
-    seconds_per_million_weights=5.0,
+METHOD = Method(
+    "dgq",
+    DgqConfig,
+    MethodInfo(
+        title="DGQ (distribution-aware group quantization of inputs)",
+        paper="Ryu et al., DGQ, ICLR 2025",
+        year=2025,
+        bits="W8A8, W4A8, W4A6",
+        needs_calibration=True,
+        needs_gradients=False,
+        sized_by_recording=True,
+        native=("none: codes are decoded, then multiplied in floating point",),
+        seconds_per_million_weights=5.0,
+    ),
+    core="quant.methods.dgq.core",
 )
 
-
-@method("dgq", config=DgqConfig, info=INFO)
-def load() -> ModuleType:
-    """Import the maths."""
-    from quant.methods.dgq import core
-
-    return core
-
-
-__all__ = ["INFO", "DgqConfig", "load"]
+__all__ = ["METHOD", "DgqConfig"]

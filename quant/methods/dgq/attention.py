@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from quant.errors import InputError
 from quant.formats.granularity import Granularity
-from quant.formats.grids import IntGrid, LogGrid
+from quant.formats.grids import IntGrid
+from quant.formats.logs import LogGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Schedule
 from quant.layers.attention import AttentionFormat, Watcher, find_attention

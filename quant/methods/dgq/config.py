@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quant.registry import RUN
+
 
 class DgqConfig(BaseModel):
     """Input ranges by clusters of channels or positions and by timestep; weights by output channel."""
@@ -53,7 +55,13 @@ class DgqConfig(BaseModel):
     weight_range: Literal["minmax", "mse"] = Field(
         default="mse", description="from the extreme weights, or searched for the least |error|^2.4"
     )
-    samples: int = Field(default=64, ge=1, le=4096, description="calibration samples, every step of each")
+    samples: int = Field(
+        json_schema_extra=RUN,
+        default=64,
+        ge=1,
+        le=4096,
+        description="calibration samples, every step of each",
+    )
     modulation: Literal["weight-only", "quantize"] = Field(
         default="weight-only",
         description="time modulation layers: 8-bit weights with float inputs, or like all others",

@@ -6,20 +6,19 @@ from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
-from quant.formats.granularity import Granularity, input_layout, weight_layout
+from quant.formats.granularity import Granularity, input_layout
 from quant.formats.grids import IntGrid
-from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.quantizer import Quantizer
 from quant.formats.schedule import Schedule
-from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.encoded import LayerResult
 from quant.methods.dgq.attention import attention_formats, attention_settings, measured
 from quant.methods.dgq.config import DgqConfig
 from quant.methods.dgq.ranges import AxisRanges, table, table_bytes
+from quant.methods.plumbing import STATIC, each, weight_only
 from quant.observers.ranges import MinMax, MseSearch
 from quant.plans.plan import Plan
 from quant.recordings.rows import watch
-from quant.registry import Context, LayerFormat
-
-_STATIC = Schedule(kind="static")
+from quant.registry import Context, LayerFormat, Outcome
 
 
 def formats(layer: LayerInfo, config: DgqConfig) -> LayerFormat | str:
@@ -28,13 +27,12 @@ def formats(layer: LayerInfo, config: DgqConfig) -> LayerFormat | str:
     if role in config.skip:
         return REASONS[role]
     if role == "modulation" and config.modulation == "weight-only":
-        weight = int_quantizer(8, "channel", observer=MinMax(), schedule=_STATIC)
-        return LayerFormat(weight, None, reason="weight only: " + REASONS[role])
+        return weight_only(role)
     observer = MseSearch(norm=2.4) if config.weight_range == "mse" else MinMax()
     weight = Quantizer(
         grid=IntGrid(bits=config.weight_bits, mode="asymmetric"),
         granularity=Granularity(kind="channel"),
-        schedule=_STATIC,
+        schedule=STATIC,
         observer=observer,
     )
     activation = Quantizer(
@@ -55,36 +53,24 @@ def formats(layer: LayerInfo, config: DgqConfig) -> LayerFormat | str:
     return LayerFormat(weight, activation, side_bytes=size, reason=f"input ranges for {steps}")
 
 
-def handler(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -> dict[str, LayerResult]:
+def core(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -> Outcome:
     """Watch inputs over all timesteps, then go through the layers."""
     grouped = [line for line in plan.quantized if line.activation is not None]
     ranges = {line.name: AxisRanges(input_layout(line.kind)) for line in grouped}
     attention = attention_settings(model, plan)
     with measured(model, attention) as scores:
         watch(
-            model, context.trajectories, ranges, lambda name, x, t: ranges[name].update(x, t),
+            model, context.recording, ranges, lambda name, x, t: ranges[name].update(x, t),
             samples=config.samples,
         )  # fmt: skip
-    context.attention = attention_formats(scores, attention)
-    modules, results = dict(model.named_modules()), {}
-    for index, line in enumerate(plan.quantized):
-        context.progress(index, len(plan.quantized), line.name)
-        if line.weight is None:
-            continue
-        weight = getattr(modules[line.name], "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
-        encoded = EncodedWeight.from_weight(weight, line.weight, weight_layout(line.kind))
-        if line.activation is None:
-            results[line.name] = LayerResult(encoded)
-            continue
-        own = DgqConfig.model_validate({**plan.config, **line.settings})
-        stored, timesteps, notes = table(
-            ranges.pop(line.name),
-            line.activation,
-            own.groups,
-            own.axis,
-            context.seed,
-            line.shape[1] * getattr(modules[line.name], "groups", 1),
-        )
-        results[line.name] = LayerResult(encoded, line.activation, stored, timesteps, notes=notes)
-    context.progress(len(results), len(plan.quantized), "done")
-    return results
+    results: dict[str, LayerResult] = {}
+    for work in each(model, plan, config, context):
+        name = work.line.name
+        results[name] = result = work.nearest()
+        if work.line.activation is not None:
+            channels = work.line.shape[1] * getattr(work.module, "groups", 1)
+            result.activation_params, result.timesteps, result.notes = table(
+                ranges.pop(name), work.line.activation, work.config.groups, work.config.axis, context.seed,
+                channels,
+            )  # fmt: skip
+    return Outcome(results, attention_formats(scores, attention))

@@ -8,22 +8,20 @@ from torch import nn
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
 from quant.denoisers.skips import is_shortcut, split_points, two_ranges
-from quant.errors import MissingDataError
-from quant.formats.granularity import Granularity, input_layout, weight_layout
+from quant.formats.granularity import Granularity, input_layout
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
-from quant.formats.schedule import Schedule
-from quant.layers.encoded import EncodedWeight, LayerResult, param_bytes
+from quant.layers.encoded import LayerResult
 from quant.layers.install import installed
 from quant.methods.eda_dm.config import EdaDmConfig
 from quant.methods.eda_dm.reconstruct import reconstruct
 from quant.methods.eda_dm.sampling import calibration
-from quant.methods.eda_dm.units import find_units, inputs_of
+from quant.methods.plumbing import STATIC, Work, each, input_bytes, one_input
 from quant.observers.ranges import MinMax, MseSearch
-from quant.plans.plan import LayerPlan, Plan
-from quant.registry import Context, LayerFormat
+from quant.plans.plan import Plan
+from quant.registry import Context, LayerFormat, Outcome
+from quant.training.blocks import find_units, inputs_of
 
-_STATIC = Schedule(kind="static")
 _SEARCH = MseSearch(norm=2.4, candidates=40)
 
 
@@ -42,7 +40,7 @@ def formats(layer: LayerInfo, config: EdaDmConfig) -> LayerFormat | str:
     weight = Quantizer(
         grid=IntGrid(bits=8 if edge or light else config.weight_bits, mode="asymmetric"),
         granularity=Granularity(kind="channel"),
-        schedule=_STATIC,
+        schedule=STATIC,
         observer=_SEARCH,
     )
     if config.activation_bits is None or role == "last" or light:
@@ -50,25 +48,19 @@ def formats(layer: LayerInfo, config: EdaDmConfig) -> LayerFormat | str:
     activation = Quantizer(
         grid=IntGrid(bits=config.activation_bits, mode="asymmetric"),
         granularity=Granularity(kind="tensor"),
-        schedule=_STATIC,
+        schedule=STATIC,
         observer=_SEARCH,
     )
     if config.split_shortcuts and is_shortcut(layer.name):
         # the extremes of a half are those of its channels; a search a channel would not be the half's
         activation = two_ranges(activation).model_copy(update={"observer": MinMax()})
-    shape = (1, layer.shape[1] * layer.groups, 1, 1) if layer.kind == "Conv2d" else (1, layer.shape[1])
-    side = sum(param_bytes(activation.blank_params(shape, input_layout(layer.kind))).values())
-    return LayerFormat(weight, activation, side, reason)
+    return LayerFormat(weight, activation, input_bytes(layer, activation), reason)
 
 
-def handler(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context) -> dict[str, LayerResult]:
+def core(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context) -> Outcome:
     """Draw calibration points, then reconstruct every unit in execution order."""
-    if context.trajectories is None:
-        raise MissingDataError(
-            "eda_dm calibrates on recorded trajectories and got none: make them with quant.record"
-        )
     lines = {line.name: line for line in plan.quantized}
-    batch, drawn = calibration(model, context.trajectories, config, context.seed)
+    batch, drawn = calibration(model, context.recording, config, context.seed)
     generator = torch.Generator(context.device).manual_seed(context.seed)
     blocks = config.reconstruction in ("fine", "block")
     units = find_units(model, list(lines), batch, blocks)
@@ -83,28 +75,23 @@ def handler(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context)
                 inputs = inputs_of(model, unit.name, batch, config.batch_size)
         else:
             inputs = full
-        results |= reconstruct(model, unit, lines, full, inputs, splits, config, generator)
-    for name, line in lines.items():
-        if name not in results:
-            results[name] = _nearest(model.get_submodule(name), line)
+        results |= reconstruct(model, unit, lines, full, inputs, splits, config, generator, context)
+    for work in each(model, plan, config, Context()):
+        if work.line.name not in results:
+            results[work.line.name] = _unreached(work)
     first = results[units[0].layers[0]] if units else None
     if first is not None:
         first.notes = {**first.notes, **drawn}
     context.progress(len(units), len(units), "done")
-    return results
+    return Outcome(results)
 
 
-def _nearest(module: nn.Module, line: LayerPlan) -> LayerResult:
+def _unreached(work: Work) -> LayerResult:
     """Encode a layer that no forward reaches: nearest rounding, an input range of zero."""
-    if line.weight is None:
-        raise RuntimeError(f"{line.name!r} has no format in the plan")
-    weight = getattr(module, "weight").detach()  # noqa: B009 - a Tensor attribute mypy cannot see
-    result = LayerResult(
-        EncodedWeight.from_weight(weight, line.weight, weight_layout(line.kind)), line.activation
-    )
+    result, line = work.nearest(), work.line
     if line.activation is not None:
-        shape = (1, line.shape[1], 1, 1) if line.kind == "Conv2d" else (1, line.shape[1])
+        shape = one_input(line.kind, line.shape[1])
         blank = line.activation.blank_params(shape, input_layout(line.kind))
-        result.activation_params = {key: value.to(weight.device) for key, value in blank.items()}
+        result.activation_params = {key: value.to(work.weight.device) for key, value in blank.items()}
     result.notes = {"unit": "never reached by a forward"}
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ from quant.formats.granularity import input_layout
 from quant.formats.grids import Params
 from quant.methods.eda_dm.config import EdaDmConfig
 from quant.methods.eda_dm.soft import SoftLayer
-from quant.methods.eda_dm.units import Inputs, Unit, outputs_of, swapped
 from quant.plans.plan import LayerPlan
-
-WARM_UP, START, END = 0.2, 20.0, 2.0
-"""The regulariser waits for a fifth of the steps; its power falls from 20 to 2."""
+from quant.registry import Context
+from quant.training.blocks import Inputs, Unit, outputs_of, swapped
+from quant.training.fake import frozen
+from quant.training.loop import Result, Task, distill
+from quant.training.optimize import Group, Rules
+from quant.training.rounding import undecided
 
 
 def distance(output: Tensor, target: Tensor, as_released: bool) -> Tensor:
@@ -93,7 +96,7 @@ def input_params(
 
 def reconstruct(
     model: nn.Module, unit: Unit, lines: dict[str, LayerPlan], full: Inputs, inputs: Inputs,
-    split: dict[str, int], config: EdaDmConfig, generator: torch.Generator,
+    split: dict[str, int], config: EdaDmConfig, generator: torch.Generator, context: Context,
 ) -> dict[str, Any]:  # fmt: skip
     """Train one unit.
 
@@ -110,6 +113,8 @@ def reconstruct(
         Channels of the first half of skip concatenations, by layer name.
     config : EdaDmConfig
     generator : torch.Generator
+    context : Context
+        Where the unit's training is kept.
 
     Returns
     -------
@@ -127,62 +132,58 @@ def reconstruct(
     if config.as_released:
         registered = [name for name, _ in block.named_modules() if name in soft]
         order.sort(key=registered.index)
-    losses: list[float] = []
-    if config.reconstruction != "none" and config.iterations:
-        losses = _train(block, soft, order, full, inputs, config, generator)
     notes: dict[str, Any] = {"unit": unit.name}
-    if losses:
-        tenth = max(1, len(losses) // 10)
-        notes["loss_first"] = round(sum(losses[:tenth]) / tenth, 8)
-        notes["loss_last"] = round(sum(losses[-tenth:]) / tenth, 8)
+    if config.reconstruction != "none" and config.iterations:
+        found = _train(unit.name, block, soft, order, full, inputs, config, generator, context).notes()
+        notes |= {"loss_first": found["loss_first"], "loss_last": found["loss_last"]}
     return {name: soft[relative[name]].result(notes) for name in unit.layers}
 
 
 def _train(
-    block: nn.Module, soft: dict[str, SoftLayer], order: list[str], full: Inputs, inputs: Inputs,
-    config: EdaDmConfig, generator: torch.Generator,
-) -> list[float]:  # fmt: skip
+    key: str, block: nn.Module, soft: dict[str, SoftLayer], order: list[str], full: Inputs, inputs: Inputs,
+    config: EdaDmConfig, generator: torch.Generator, context: Context,
+) -> Result:  # fmt: skip
     exact = copy.deepcopy(block)
     single = "" in soft  # the unit is one layer: nothing to swap
     run: nn.Module = soft[""] if single else block
-    weights = [s.alpha for s in soft.values()]
-    scales = [s.log_scale for s in soft.values() if s.inputs] if config.rate_scale else []
-    groups: list[dict[str, Any]] = [{"params": weights, "lr": config.rate_weight}]
-    if scales:
-        groups.append({"params": scales, "lr": config.rate_scale})
-    adam = torch.optim.Adam(groups)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.iterations)
-    losses: list[Tensor] = []
+    groups = [Group({f"{n}.alpha": s.alpha for n, s in soft.items()}, config.rate_weight)]
+    if config.rate_scale:
+        scales = {f"{n}.log_scale": s.log_scale for n, s in soft.items() if s.inputs}
+        groups.append(Group(scales, config.rate_scale))
     size = min(config.batch_size, inputs.count)
+    power = 0.0
+
+    def draw(step: int) -> tuple[list[Any], list[Any]]:
+        index = torch.randperm(inputs.count, generator=generator, device=generator.device)[:size]
+        return full.rows(index), inputs.rows(index)
+
+    def loss(batch: tuple[list[Any], list[Any]], step: int) -> tuple[Tensor, Tensor | float]:
+        nonlocal power
+        clean, noisy = batch
+        with torch.no_grad():
+            target = full.call(exact, clean)
+        output = inputs.call(run, mixed(noisy, clean, config.drop, generator))
+        found = unit_loss(output, target, seen, wanted, order, config)
+        # one constant a unit: Adam does not see it, and the regulariser's weight becomes comparable
+        power = power or max(float(distance(target, torch.zeros_like(target), config.as_released)), 1e-20)
+        if not config.regulariser:
+            return found / power, 0.0
+        pull = [torch.as_tensor(undecided(s.soft(), step / config.iterations)) for s in soft.values()]
+        return found / power, config.regulariser * torch.stack(pull).sum()
+
     with (
+        frozen(block),
         swapped(block, {} if single else dict(soft)),
         outputs_of(dict(soft)) as seen,
         outputs_of({name: exact.get_submodule(name) for name in soft}) as wanted,
     ):
-        power = 0.0
-        for step in range(config.iterations):
-            index = torch.randperm(inputs.count, generator=generator, device=generator.device)[:size]
-            clean, noisy = full.rows(index), inputs.rows(index)
-            with torch.no_grad():
-                target = full.call(exact, clean)
-            output = inputs.call(run, mixed(noisy, clean, config.drop, generator))
-            loss = unit_loss(output, target, seen, wanted, order, config)
-            # one constant a unit: Adam does not see it, and the regulariser's weight becomes comparable
-            power = power or max(float(distance(target, torch.zeros_like(target), config.as_released)), 1e-20)
-            total = loss / power
-            if config.regulariser and step >= WARM_UP * config.iterations:
-                rest = (step / config.iterations - WARM_UP) / (1 - WARM_UP)
-                pull = [s.pull(START + (END - START) * rest) for s in soft.values()]
-                total = total + config.regulariser * torch.stack(pull).sum()
-            parameters = [*weights, *scales]
-            # not backward(): the model's own parameters must not collect gradients
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            adam.step()
-            cosine.step()
-            losses.append(loss.detach() / power)
-    return torch.stack(losses).tolist()  # read once: a GPU would wait at every step
+        # a unit is short, and kept whole
+        task = Task(
+            key, groups, draw, loss, config.iterations, Rules(schedule="cosine"), generator,
+            every=config.iterations,
+        )  # fmt: skip
+        # units are counted, not their steps
+        return distill(task, replace(context, progress=Context().progress))
 
 
 def mixed(noisy: list[Any], clean: list[Any], drop: float, generator: torch.Generator) -> list[Any]:

@@ -12,9 +12,8 @@ from quant.formats.grids import IntGrid, Params
 from quant.formats.rounding import as_storage, round_ste_
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.plans.plan import LayerPlan
-
-HIGH, LOW = 1.1, -0.1
-"""Ends of the stretched sigmoid (Nagel et al. 2020)."""
+from quant.training import rounding
+from quant.training.fake import wide
 
 
 class SoftLayer(nn.Module):
@@ -46,17 +45,17 @@ class SoftLayer(nn.Module):
         self.drop, self.generator = drop, generator
         weight: Any = layer.weight
         # in bfloat16 w / s has 8 bits: codes of 8-bit weights would be off by several
-        self.source = _wide(weight.detach())
+        self.source = wide(weight.detach())
         self.params = line.weight.params(self.source, weight_layout(line.kind))
         scale = self.params["scale"].to(self.source.dtype)
         self.base = torch.floor(self.source / scale)
         fraction = (self.source / scale - self.base).clamp(0, 1)
-        self.alpha = nn.Parameter(-torch.log((HIGH - LOW) / (fraction - LOW) - 1))
+        self.alpha = nn.Parameter(rounding.start(fraction))
         self.log_scale = nn.Parameter(torch.zeros((), dtype=self.source.dtype, device=self.source.device))
 
     def soft(self) -> Tensor:
         """h, the part of a step that is added to the floor."""
-        return (torch.sigmoid(self.alpha) * (HIGH - LOW) + LOW).clamp(0, 1)
+        return rounding.soft(self.alpha)
 
     def _steps(self, h: Tensor) -> Tensor:
         grid: Any = self.line.weight.grid if self.line.weight else None
@@ -74,10 +73,10 @@ class SoftLayer(nn.Module):
             return x
         grid: Any = self.line.activation.grid
         qmin, qmax = grid.code_range
-        wide = _wide(x)
-        scale = self.inputs["scale"].to(wide.dtype) * self.log_scale.exp()
-        zero = self.inputs["zero_point"].to(wide.dtype)
-        rounded = (((round_ste_(wide / scale) + zero).clamp(qmin, qmax) - zero) * scale).to(x.dtype)
+        exact = wide(x)
+        scale = self.inputs["scale"].to(exact.dtype) * self.log_scale.exp()
+        zero = self.inputs["zero_point"].to(exact.dtype)
+        rounded = (((round_ste_(exact / scale) + zero).clamp(qmin, qmax) - zero) * scale).to(x.dtype)
         if not self.drop:
             return rounded
         keep = torch.rand(x.shape, generator=self.generator, device=self.generator.device).to(x.device)
@@ -92,16 +91,12 @@ class SoftLayer(nn.Module):
             return nn.functional.linear(x, weight, layer.bias)
         return layer._conv_forward(x, weight, layer.bias)
 
-    def pull(self, power: float) -> Tensor:
-        """Regulariser that pulls h to 0 or 1: mean of ``1 - |2h - 1|^power``."""
-        return (1 - (2 * self.soft() - 1).abs().pow(power)).mean()
-
     @torch.no_grad()
     def result(self, notes: dict[str, Any]) -> LayerResult:
         """Hard codes and final scales."""
         if self.line.weight is None:
             raise RuntimeError("a layer in training always has a format")
-        hard = (self.alpha >= 0).to(self.alpha.dtype)
+        hard = rounding.hard(self.alpha)
         zero = self.params["zero_point"].to(hard.dtype) if "zero_point" in self.params else 0.0
         grid: Any = self.line.weight.grid
         codes = (self._steps(hard) + zero).to(torch.int8 if grid.signed_codes else torch.uint8)
@@ -113,8 +108,3 @@ class SoftLayer(nn.Module):
             factor = self.log_scale.exp().float()
             inputs["scale"] = as_storage(inputs["scale"].float() * factor, False, torch.float32)
         return LayerResult(encoded, self.line.activation, inputs, notes=notes)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Arithmetic and parameters are in float32 at least, whatever the model is in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from quant.methods.lowbit_fp.config import LowbitFpConfig
-from quant.registry import MethodInfo, method
+from quant.registry import Method, MethodInfo
 
-INFO = MethodInfo(
-    title="Low-bit floating point",
-    paper="Chen, Giannoula, Moshovos, Low-Bitwidth Floating Point Quantization for Efficient High-Quality "
-    "Diffusion Models, IISWC 2024, arXiv 2408.06995",
-    year=2024,
-    bits="W8A8, W4A8",
-    needs_calibration=True,
-    needs_gradients=True,
-    whole_run=("samples", "steps", "rows"),
-    native=("none yet: simulated; e4m3fn codes are an H100's",),
-    seconds_per_million_weights=15.0,
+METHOD = Method(
+    "lowbit_fp",
+    LowbitFpConfig,
+    MethodInfo(
+        title="Low-bit floating point",
+        paper="Chen, Giannoula, Moshovos, Low-Bitwidth Floating Point Quantization for Efficient "
+        "High-Quality Diffusion Models, IISWC 2024, arXiv 2408.06995",
+        year=2024,
+        bits="W8A8, W4A8",
+        needs_calibration=True,
+        needs_gradients=True,
+        native=("none yet: simulated; e4m3fn codes are an H100's",),
+        seconds_per_million_weights=15.0,
+    ),
+    core="quant.methods.lowbit_fp.core",
 )
 
-
-@method("lowbit_fp", config=LowbitFpConfig, info=INFO)
-def load() -> ModuleType:
-    """Import the maths."""
-    from quant.methods.lowbit_fp import core
-
-    return core
-
-
-__all__ = ["INFO", "LowbitFpConfig", "load"]
+__all__ = ["METHOD", "LowbitFpConfig"]

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quant.registry import RUN
+
 
 class LowbitFpConfig(BaseModel):
     """One format and one scale a tensor, on both sides."""
@@ -39,9 +41,15 @@ class LowbitFpConfig(BaseModel):
         description="paper: every layer, first and last with 8-bit weights; common: first, last, time and "
         "condition embeddings left alone, time modulation with 8-bit weights only",
     )
-    samples: int = Field(default=16, ge=1, le=4096, description="recorded samples to calibrate on")
-    steps: int = Field(default=8, ge=1, le=1000, description="timesteps of them, evenly spread")
-    rows: int = Field(default=512, ge=16, le=65536, description="input rows a layer to calibrate on")
+    samples: int = Field(
+        json_schema_extra=RUN, default=16, ge=1, le=4096, description="recorded samples to calibrate on"
+    )
+    steps: int = Field(
+        json_schema_extra=RUN, default=8, ge=1, le=1000, description="timesteps of them, evenly spread"
+    )
+    rows: int = Field(
+        json_schema_extra=RUN, default=512, ge=16, le=65536, description="input rows a layer to calibrate on"
+    )
     values: int = Field(
         default=16384,
         ge=256,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
+from quant.formats.floats import FloatGrid, SearchedFloatGrid
 from quant.formats.granularity import Granularity, weight_layout
-from quant.formats.grids import FloatGrid, IntGrid, Params
+from quant.formats.grids import IntGrid, Params
 from quant.formats.quantizer import Quantizer
-from quant.formats.schedule import Schedule
-from quant.formats.searched import SearchedFloatGrid
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.methods.lowbit_fp.config import LowbitFpConfig
 from quant.methods.lowbit_fp.rounding import learn
 from quant.methods.lowbit_fp.search import sample, search
+from quant.methods.plumbing import STATIC, configs
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.rows import LayerRows, layer_rows, spread_batches
-from quant.registry import Context, LayerFormat
+from quant.registry import Context, LayerFormat, Outcome
 
-__all__ = ["formats", "handler"]
+__all__ = ["core", "formats"]
 
 EIGHT = ((2, 5), (3, 4), (4, 3), (5, 2))
 FOUR = ((1, 2), (2, 1), (3, 0))
@@ -42,7 +44,7 @@ def formats(layer: LayerInfo, config: LowbitFpConfig) -> LayerFormat | str:
 
 
 def _quantizer(bits: int, config: LowbitFpConfig) -> Quantizer:
-    shared, once = Granularity(kind="tensor"), Schedule(kind="static")
+    shared, once = Granularity(kind="tensor"), STATIC
     if config.formats == "integer":
         return Quantizer(grid=IntGrid(bits=bits), granularity=shared, schedule=once)
     if bits == 4:
@@ -53,32 +55,33 @@ def _quantizer(bits: int, config: LowbitFpConfig) -> Quantizer:
 
 
 @torch.no_grad()
-def handler(model: nn.Module, plan: Plan, config: LowbitFpConfig, context: Context) -> dict[str, LayerResult]:
+def core(model: nn.Module, plan: Plan, config: LowbitFpConfig, context: Context) -> Outcome:
     """Search and round every planned layer; the model is only read."""
     modules = dict(model.named_modules())
-    lines = {line.name: line for line in plan.quantized}
-    batches = spread_batches(context.trajectories, config.samples, config.steps)
+    lines, settings = {line.name: line for line in plan.quantized}, configs(plan, config)
+    batches = spread_batches(context.recording, config.samples, config.steps)
     results: dict[str, LayerResult] = {}
     stream = layer_rows(model, list(lines), batches, lambda name, width: config.rows, seed=context.seed)
     for index, (name, seen) in enumerate(stream):
         context.progress(index, len(lines), name)
         line = lines[name]
-        own = LowbitFpConfig.model_validate({**config.model_dump(), **line.settings})
-        results[name] = _layer(modules[name], line, seen, own, context.seed)
+        results[name] = _layer(modules[name], line, seen, settings[name], context)
     context.progress(len(results), len(lines), "done")
-    return results
+    return Outcome(results)
 
 
 def _layer(
-    module: nn.Module, line: LayerPlan, seen: LayerRows, config: LowbitFpConfig, seed: int
+    module: nn.Module, line: LayerPlan, seen: LayerRows, config: LowbitFpConfig, context: Context
 ) -> LayerResult:
     assert line.weight is not None  # planned layers have a format
     weight = module.get_parameter("weight").detach().float()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(context.seed)
     params, chosen = search(sample(weight, config.values, generator), line.weight, config.clips)
     notes = {f"weight_{key}": value for key, value in chosen.items()}
     if config.rounding == "learned" and line.weight.bits == 4 and getattr(module, "groups", 1) == 1:
-        flat = learn(weight.flatten(1), seen.rows, _grid(line.weight, params), params["scale"], config, seed)
+        quiet = replace(context, progress=Context().progress)  # layers are counted, not their steps
+        grid = _grid(line.weight, params)
+        flat = learn(weight.flatten(1), seen.rows, grid, params["scale"], config, quiet, line.name)
         weight = flat.reshape(weight.shape)
         notes["rounding"] = "learned"
     layout = weight_layout(line.kind)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quant.formats.floats import SearchedFloatGrid
 from quant.formats.grids import Params
 from quant.formats.quantizer import Quantizer
-from quant.formats.searched import SearchedFloatGrid
 
 
 class Values(NamedTuple):

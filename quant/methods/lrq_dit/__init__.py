@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from quant.methods.lrq_dit.config import LrqDitConfig
-from quant.registry import MethodInfo, method
+from quant.registry import Method, MethodInfo
 
-INFO = MethodInfo(
-    title="LRQ-DiT (twin-log weights, adaptive rotation)",
-    paper="Yang et al., LRQ-DiT, arXiv 2508.03485",
-    year=2025,
-    bits="W4A4, W3A4",
-    needs_calibration=True,
-    needs_gradients=False,
-    whole_run=("samples",),
-    native=("none: codes are decoded, then multiplied in floating point",),
-    seconds_per_million_weights=1.0,
+METHOD = Method(
+    "lrq_dit",
+    LrqDitConfig,
+    MethodInfo(
+        title="LRQ-DiT (twin-log weights, adaptive rotation)",
+        paper="Yang et al., LRQ-DiT, arXiv 2508.03485",
+        year=2025,
+        bits="W4A4, W3A4",
+        needs_calibration=True,
+        needs_gradients=False,
+        native=("none: codes are decoded, then multiplied in floating point",),
+        seconds_per_million_weights=1.0,
+    ),
+    core="quant.methods.lrq_dit.core",
 )
 
-
-@method("lrq_dit", config=LrqDitConfig, info=INFO)
-def load() -> ModuleType:
-    """Import the maths."""
-    from quant.methods.lrq_dit import core
-
-    return core
-
-
-__all__ = ["INFO", "LrqDitConfig", "load"]
+__all__ = ["METHOD", "LrqDitConfig"]

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quant.registry import RUN
+
 
 class LrqDitConfig(BaseModel):
     """Twin-log weights by output channel, dynamic inputs by token, a rotation for each layer."""
@@ -43,7 +45,9 @@ class LrqDitConfig(BaseModel):
         le=256,
         description="steps tried in each outlier-aware rotation; the best prefix stays",
     )
-    samples: int = Field(default=8, ge=1, le=4096, description="calibration samples, every step of each")
+    samples: int = Field(
+        json_schema_extra=RUN, default=8, ge=1, le=4096, description="calibration samples, every step of each"
+    )
     modulation: Literal["weight-only", "skip"] = Field(
         default="weight-only",
         description="time modulation layers: 8-bit weights with float inputs, or left alone",

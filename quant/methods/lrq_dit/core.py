@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from quant.denoisers.inventory import LayerInfo, find_layers
 from quant.denoisers.roles import REASONS, role_of
-from quant.formats.granularity import Granularity, weight_layout
-from quant.formats.grids import IntGrid, LogGrid
-from quant.formats.quantizer import Quantizer, int_quantizer
-from quant.formats.schedule import Schedule
+from quant.formats.granularity import Granularity
+from quant.formats.grids import IntGrid
+from quant.formats.logs import LogGrid
+from quant.formats.quantizer import Quantizer
 from quant.layers.attachments import Smooth
-from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.encoded import LayerResult
 from quant.layers.rotations import Rotate, index_dtype
 from quant.methods.lrq_dit.config import LrqDitConfig
 from quant.methods.lrq_dit.rotation import (
@@ -23,12 +23,11 @@ from quant.methods.lrq_dit.rotation import (
     smoothing_factor,
 )
 from quant.methods.lrq_dit.twin_log import fit, fit_as_released
+from quant.methods.plumbing import STATIC, Work, configs, each, free_input, weight_only
 from quant.observers.ranges import MinMax, MseSearch
-from quant.plans.plan import LayerPlan, Plan
+from quant.plans.plan import Plan
 from quant.recordings.rows import watch
-from quant.registry import Context, LayerFormat
-
-_STATIC = Schedule(kind="static")
+from quant.registry import Context, LayerFormat, Outcome
 
 
 def formats(layer: LayerInfo, config: LrqDitConfig) -> LayerFormat | str:
@@ -37,8 +36,7 @@ def formats(layer: LayerInfo, config: LrqDitConfig) -> LayerFormat | str:
     if role in config.skip or (role == "modulation" and config.modulation == "skip"):
         return REASONS[role]
     if role == "modulation":
-        weight = int_quantizer(8, "channel", observer=MinMax(), schedule=_STATIC)
-        return LayerFormat(weight, None, reason="weight only: " + REASONS[role])
+        return weight_only(role)
     side, reason = 0, None
     if layer.groups > 1:
         reason = "grouped convolution: channels can be neither smoothed nor rotated together"
@@ -56,67 +54,50 @@ def _weight(config: LrqDitConfig) -> Quantizer:
     rows = Granularity(kind="channel")
     if config.weight_grid == "twin-log":
         grid = LogGrid(bits=config.weight_bits, octaves=None, offset=config.as_released)
-        return Quantizer(grid=grid, granularity=rows, schedule=_STATIC, scale_dtype="bfloat16")
+        return Quantizer(grid=grid, granularity=rows, schedule=STATIC, scale_dtype="bfloat16")
     observer = MinMax() if config.weight_grid == "uniform" else MseSearch()
     uniform = IntGrid(bits=config.weight_bits, mode="asymmetric")
-    return Quantizer(grid=uniform, granularity=rows, schedule=_STATIC, observer=observer)
+    return Quantizer(grid=uniform, granularity=rows, schedule=STATIC, observer=observer)
 
 
 def _activation(layer: LayerInfo, config: LrqDitConfig) -> Quantizer | None:
     if config.activation_bits is None:
         return None
-    free = layer.kind == "Linear" or layer.kernel_size == 1
-    return int_quantizer(config.activation_bits, "token" if free else "sample")
+    return free_input(layer, config.activation_bits)
 
 
-def handler(model: nn.Module, plan: Plan, config: LrqDitConfig, context: Context) -> dict[str, LayerResult]:
+def core(model: nn.Module, plan: Plan, config: LrqDitConfig, context: Context) -> Outcome:
     """Measure, choose, quantize; the weights one layer at a time."""
     infos = {info.name: info for info in find_layers(model)}
-    settings = {
-        line.name: LrqDitConfig.model_validate({**plan.config, **line.settings}) for line in plan.quantized
-    }
+    settings = configs(plan, config)
     stats = {
         line.name: InputStats(_axis(infos[line.name]))
         for line in plan.quantized
         if role_of(line.name) != "modulation" and infos[line.name].groups == 1
     }
-    watch(
-        model, context.trajectories, stats, lambda name, x, _: stats[name].update(x), samples=config.samples
-    )
+    watch(model, context.recording, stats, lambda name, x, _: stats[name].update(x), samples=config.samples)
     salient = [n for n in stats if _kind(infos[n], settings[n], stats[n]) == "outlier" and stats[n].count]
     if salient:
-        watch(model, context.trajectories, salient, lambda n, x, _: stats[n].keep(x), samples=config.samples)
-    modules, results = dict(model.named_modules()), {}
-    for index, line in enumerate(plan.quantized):
-        context.progress(index, len(plan.quantized), line.name)
-        weight = getattr(modules[line.name], "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
-        found = stats.get(line.name)
-        results[line.name] = _layer(
-            weight, line, infos[line.name], settings[line.name], found, context.seed + index
-        )
-        stats.pop(line.name, None)
-    context.progress(len(results), len(plan.quantized), "done")
-    return results
+        watch(model, context.recording, salient, lambda n, x, _: stats[n].keep(x), samples=config.samples)
+    results: dict[str, LayerResult] = {}
+    for index, work in enumerate(each(model, plan, config, context)):
+        name = work.line.name
+        results[name] = _layer(work, infos[name], stats.pop(name, None), context.seed + index)
+    return Outcome(results)
 
 
-def _layer(
-    weight: Tensor,
-    line: LayerPlan,
-    info: LayerInfo,
-    config: LrqDitConfig,
-    stats: InputStats | None,
-    seed: int,
-) -> LayerResult:
-    assert line.weight is not None  # only planned layers come here
-    transform, notes = (None, {}) if stats is None else _transform(weight, info, config, stats, seed)
+def _layer(work: Work, info: LayerInfo, stats: InputStats | None, seed: int) -> LayerResult:
+    transform, notes = (
+        (None, {}) if stats is None else _transform(work.weight, info, work.config, stats, seed)
+    )
     # a bfloat16 model's weight has no digits left for the rounding errors of a rotation
-    exact = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    exact = work.weight.to(torch.promote_types(work.weight.dtype, torch.float32))
     turned = exact if transform is None else transform.to_weight(exact)
     params = None
-    if isinstance(line.weight.grid, LogGrid):
-        params = (fit_as_released if line.weight.grid.offset else fit)(turned, line.weight)
-    encoded = EncodedWeight.from_weight(turned, line.weight, weight_layout(line.kind), params)
-    return LayerResult(encoded, line.activation, transform=transform, notes=notes)
+    if isinstance(work.format.grid, LogGrid):
+        params = (fit_as_released if work.format.grid.offset else fit)(turned, work.format)
+    encoded = work.encoded(turned, params)
+    return LayerResult(encoded, work.line.activation, transform=transform, notes=notes)
 
 
 def _transform(

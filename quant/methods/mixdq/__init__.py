@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
-from quant.registry import MethodInfo, method
+from quant.registry import Method, MethodInfo
 
-INFO = MethodInfo(
-    title="MixDQ: metric-decoupled mixed precision",
-    paper="Zhao et al., MixDQ, ECCV 2024, arXiv 2405.17873",
-    year=2024,
-    bits="W8A8, W4A8 on average",
-    needs_calibration=True,
-    needs_gradients=False,
-    whole_run=("points", "batch_size"),
-    native=("int8 tensor cores (W8A8)",),
-    seconds_per_million_weights=0.3,
+METHOD = Method(
+    "mixdq",
+    MixdqConfig,
+    MethodInfo(
+        title="MixDQ: metric-decoupled mixed precision",
+        paper="Zhao et al., MixDQ, ECCV 2024, arXiv 2405.17873",
+        year=2024,
+        bits="W8A8, W4A8 on average",
+        needs_calibration=True,
+        needs_gradients=False,
+        native=("int8 tensor cores (W8A8)",),
+        seconds_per_million_weights=0.3,
+    ),
+    core="quant.methods.mixdq.core",
 )
 
-
-@method("mixdq", config=MixdqConfig, info=INFO)
-def load() -> ModuleType:
-    """Import the maths."""
-    from quant.methods.mixdq import core
-
-    return core
-
-
-__all__ = ["INFO", "LayerBits", "MixdqConfig", "load"]
+__all__ = ["METHOD", "LayerBits", "MixdqConfig"]

@@ -134,6 +134,8 @@ def _least_regret(
         if found == 0.0 or found >= 0.5 * total:
             break
         total = found
+    if found == 0.0:  # every layer has its best choice; the solver's bound may lie below by its tolerance
+        return [pairs[index] for index in taken], 0.0
     if found - bound > _PROOF * found:
         raise InputError(
             f"the integer program ended {(found - bound) / found:.2g} of its loss away from the proof: "

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from quant.registry import RUN
+
 Part = Literal["first", "last", "time", "condition"]
 
 
@@ -61,8 +63,11 @@ class MixdqConfig(BaseModel):
     )
     skip: tuple[Part, ...] = Field(default=(), description="parts of a denoiser that stay in full precision")
     points: int = Field(
+        json_schema_extra=RUN,
         default=256,
         ge=1,
         description="recorded (sample, timestep) pairs that calibrate the inputs, in random order",
     )
-    batch_size: int = Field(default=8, ge=1, description="pairs of a calibration batch")
+    batch_size: int = Field(
+        json_schema_extra=RUN, default=8, ge=1, description="pairs of a calibration batch"
+    )

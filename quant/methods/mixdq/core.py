@@ -5,24 +5,21 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
 from quant.denoisers.skips import is_shortcut, split_points, two_ranges
-from quant.errors import MissingDataError
-from quant.formats.granularity import Granularity, input_layout, weight_layout
+from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
-from quant.formats.schedule import Schedule
-from quant.layers.encoded import EncodedWeight, LayerResult, param_bytes
+from quant.layers.encoded import LayerResult
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
 from quant.methods.mixdq.ranges import RunningRange, input_ranges
 from quant.methods.mixdq.sinks import Sink, find_sinks, is_condition, slot, slot_bytes
+from quant.methods.plumbing import STATIC, Work, configs, each, free_input, input_bytes
 from quant.plans.plan import LayerPlan, Plan
-from quant.registry import Context, LayerFormat
-
-_STATIC = Schedule(kind="static")
+from quant.registry import Context, LayerFormat, Outcome
 
 
 def formats(layer: LayerInfo, config: MixdqConfig) -> LayerFormat | str:
@@ -35,7 +32,7 @@ def formats(layer: LayerInfo, config: MixdqConfig) -> LayerFormat | str:
     notes = []
     grouped = config.weight_group is not None and layer.shape[1] >= config.weight_group
     shared, size = ("group", config.weight_group) if grouped else ("channel", None)
-    weight = int_quantizer(bits.weight, shared, size, schedule=_STATIC)
+    weight = int_quantizer(bits.weight, shared, size, schedule=STATIC)
     activation = None
     if any(fnmatchcase(layer.name, pattern) for pattern in config.float_inputs):
         notes.append("inputs stay in floating point: protected")
@@ -45,8 +42,7 @@ def formats(layer: LayerInfo, config: MixdqConfig) -> LayerFormat | str:
         notes.append("bits from the allocation table")
     side = 0
     if activation is not None and activation.schedule.kind == "static":
-        shape = (1, layer.shape[1] * layer.groups, 1, 1) if layer.kind == "Conv2d" else (1, layer.shape[1])
-        side = sum(param_bytes(activation.blank_params(shape, input_layout(layer.kind))).values())
+        side = input_bytes(layer, activation)
     if _has_slot(config, layer.name, layer.kind, activation):
         side += slot_bytes(layer.shape, layer.bytes // layer.n_weights)
     return LayerFormat(weight, activation, side, "; ".join(notes) or None)
@@ -54,10 +50,9 @@ def formats(layer: LayerInfo, config: MixdqConfig) -> LayerFormat | str:
 
 def _activation(layer: LayerInfo, bits: int, config: MixdqConfig) -> Quantizer:
     if config.inputs == "token":
-        free = layer.kind == "Linear" or layer.kernel_size == 1
-        return int_quantizer(bits, "token" if free else "sample")
+        return free_input(layer, bits)
     static = Quantizer(
-        grid=IntGrid(bits=bits, mode="asymmetric"), granularity=Granularity(kind="tensor"), schedule=_STATIC
+        grid=IntGrid(bits=bits, mode="asymmetric"), granularity=Granularity(kind="tensor"), schedule=STATIC
     )
     return two_ranges(static) if config.split_shortcuts and is_shortcut(layer.name) else static
 
@@ -67,31 +62,24 @@ def _has_slot(config: MixdqConfig, name: str, kind: str, activation: Quantizer |
     return config.sinks and kind == "Linear" and activation is not None and is_condition(name)
 
 
-def handler(model: nn.Module, plan: Plan, config: MixdqConfig, context: Context) -> dict[str, LayerResult]:
+def core(model: nn.Module, plan: Plan, config: MixdqConfig, context: Context) -> Outcome:
     """Measure sinks and ranges on recorded inputs, then round every weight to the nearest code."""
-    if context.trajectories is None:
-        raise MissingDataError(
-            "mixdq calibrates on recorded trajectories and got none: make them with quant.record"
-        )
     lines = plan.quantized
-    own = {x.name: MixdqConfig.model_validate({**plan.config, **x.settings}) for x in lines}
+    own = configs(plan, config)
     slots = {x.name: _has_slot(own[x.name], x.name, x.kind, x.activation) for x in lines}
     ratios = {name: own[name].sink_ratio for name, has_slot in slots.items() if has_slot}
-    sinks = find_sinks(model, context.trajectories, ratios, config.batch_size)
+    sinks = find_sinks(model, context.recording, ratios, config.batch_size)
     ranges = _ranges(model, lines, own, sinks, config, context)
     halved = any(x.activation and x.activation.granularity.kind == "input_channel" for x in lines)
     splits = split_points(model) if halved else {}
-    modules = dict(model.named_modules())
     results: dict[str, LayerResult] = {}
-    for index, line in enumerate(lines):
-        context.progress(index, len(lines), line.name)
-        result = _layer(modules[line.name], line, sinks.get(line.name), slots[line.name])
+    for work in each(model, plan, config, context):
+        line = work.line
+        results[line.name] = result = _layer(work, sinks.get(line.name), slots[line.name])
         if line.name in ranges and line.activation is not None:
             low, high = ranges[line.name].bounds(line.activation, splits.get(line.name))
             result.activation_params = line.activation.grid.fit_range(low, high, False, torch.float32)
-        results[line.name] = result
-    context.progress(len(lines), len(lines), "done")
-    return results
+    return Outcome(results)
 
 
 def _ranges(
@@ -106,16 +94,12 @@ def _ranges(
     found: dict[str, RunningRange] = {}
     for momentum, group in static.items():
         same = config.model_copy(update={"momentum": momentum})
-        found |= input_ranges(model, context.trajectories, group, sinks, same, context)
+        found |= input_ranges(model, context.recording, group, sinks, same, context)
     return found
 
 
-def _layer(module: nn.Module, line: LayerPlan, sink: Sink | None, has_slot: bool) -> LayerResult:
-    weight: Tensor = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
-    if line.weight is None:
-        raise RuntimeError(f"{line.name!r} has no format in the plan")
-    encoded = EncodedWeight.from_weight(weight, line.weight, weight_layout(line.kind))
-    result = LayerResult(encoded, line.activation)
+def _layer(work: Work, sink: Sink | None, has_slot: bool) -> LayerResult:
+    module, result = work.module, work.nearest()
     if has_slot and isinstance(module, nn.Linear):
         result.transform, result.branch = slot(module, sink)
         if sink is not None and sink.constant:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,11 +14,13 @@ from quant.api import plan, quantize_
 from quant.errors import InputError
 from quant.formats.granularity import weight_layout
 from quant.formats.quantizer import int_quantizer
+from quant.io import write_text
 from quant.layers.encoded import planned_bytes
 from quant.layers.install import restore_
 from quant.methods.mixdq.allocate import Allocation, allocate
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
 from quant.plans.plan import Plan
+from quant.progress import Progress
 from quant.recordings.trajectories import Trajectories
 from quant.sensitivity.by_layer import Sensitivity, layer_sensitivity
 from quant.sensitivity.probes import NoisePrediction, Probe
@@ -28,7 +30,6 @@ CONTENT = ("*attn2*", "*.ff.*")
 SWEEP = tuple(round(0.46 + 0.1 * i, 2) for i in range(10))
 """Content bits over quality bits; the paper's range for weights."""
 
-Progress = Callable[[int, int, str], None]
 Table = dict[str, dict[Any, float]]
 
 
@@ -255,7 +256,5 @@ def save_preset(path: str | Path, config: MixdqConfig, title: str, policy: str =
         "title": title, "policy": policy, "method": "mixdq",
         "config": config.model_dump(mode="json", exclude_defaults=True),
     }  # fmt: skip
-    temporary = target.with_name(f".{target.name}.part")
-    temporary.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
-    temporary.replace(target)
+    write_text(target, yaml.safe_dump(data, sort_keys=False))
     return target

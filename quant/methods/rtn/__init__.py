@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from quant.methods.rtn.config import RtnConfig
-from quant.registry import MethodInfo, method
+from quant.registry import Method, MethodInfo
 
-INFO = MethodInfo(
-    title="Round to nearest",
-    paper="",
-    year=2017,
-    bits="W8A8, W6A6, W4A8, W4A4",
-    needs_calibration=False,
-    needs_gradients=False,
-    native=("int8 tensor cores (W8A8)",),
-    seconds_per_million_weights=0.05,
+METHOD = Method(
+    "rtn",
+    RtnConfig,
+    MethodInfo(
+        title="Round to nearest",
+        paper="",
+        year=2017,
+        bits="W8A8, W6A6, W4A8, W4A4",
+        needs_calibration=False,
+        needs_gradients=False,
+        native=("int8 tensor cores (W8A8)",),
+        seconds_per_million_weights=0.05,
+    ),
+    core="quant.methods.rtn.core",
 )
 
-
-@method("rtn", config=RtnConfig, info=INFO)
-def load() -> ModuleType:
-    """Import the maths."""
-    from quant.methods.rtn import core
-
-    return core
-
-
-__all__ = ["INFO", "RtnConfig", "load"]
+__all__ = ["METHOD", "RtnConfig"]

@@ -8,15 +8,13 @@ from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
-from quant.formats.granularity import weight_layout
-from quant.formats.grids import FloatGrid
+from quant.formats.floats import FloatGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
-from quant.formats.schedule import Schedule
-from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.methods.plumbing import STATIC, each, free_input, weight_only
 from quant.methods.rtn.config import FLOATS, RtnConfig
 from quant.observers.ranges import MinMax, MseSearch
 from quant.plans.plan import Plan
-from quant.registry import Context, LayerFormat
+from quant.registry import Context, LayerFormat, Outcome
 
 
 def formats(layer: LayerInfo, config: RtnConfig) -> LayerFormat | str:
@@ -25,20 +23,14 @@ def formats(layer: LayerInfo, config: RtnConfig) -> LayerFormat | str:
     if role in config.skip or (role == "modulation" and config.modulation == "skip"):
         return REASONS[role]
     if role == "modulation":
-        reason = "weight only: " + REASONS[role]
-        return LayerFormat(
-            int_quantizer(8, "channel", observer=MinMax(), schedule=_STATIC), None, reason=reason
-        )
+        return weight_only(role)
     weight, note = _weight(layer, config)
     return LayerFormat(weight, _activation(layer, config), reason=note)
 
 
-_STATIC = Schedule(kind="static")
-
-
 def _weight(layer: LayerInfo, config: RtnConfig) -> tuple[Quantizer, str | None]:
     observer = MseSearch() if config.weight_range == "mse" else MinMax()
-    options: dict[str, Any] = {"observer": observer, "schedule": _STATIC}
+    options: dict[str, Any] = {"observer": observer, "schedule": STATIC}
     shared: tuple[Any, ...] = ("channel",)
     reason = None
     if config.weight_group is not None and layer.shape[1] < config.weight_group:
@@ -54,26 +46,13 @@ def _weight(layer: LayerInfo, config: RtnConfig) -> tuple[Quantizer, str | None]
 
 
 def _activation(layer: LayerInfo, config: RtnConfig) -> Quantizer | None:
-    """Scale per token for linears, per pixel for 1x1 convolutions, per image for larger kernels: all free."""
     if config.activation_bits is None:
         return None
     if config.activation_group is not None:
         return int_quantizer(config.activation_bits, "group", config.activation_group)
-    free = layer.kind == "Linear" or layer.kernel_size == 1
-    return int_quantizer(config.activation_bits, "token" if free else "sample")
+    return free_input(layer, config.activation_bits)
 
 
-def handler(model: nn.Module, plan: Plan, config: RtnConfig, context: Context) -> dict[str, LayerResult]:
+def core(model: nn.Module, plan: Plan, config: RtnConfig, context: Context) -> Outcome:
     """Encode every planned weight by rounding it to the nearest code."""
-    modules = dict(model.named_modules())
-    results: dict[str, LayerResult] = {}
-    for index, layer in enumerate(plan.quantized):
-        context.progress(index, len(plan.quantized), layer.name)
-        if layer.weight is None:
-            continue
-        module = modules[layer.name]
-        weight = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
-        encoded = EncodedWeight.from_weight(weight, layer.weight, weight_layout(layer.kind))
-        results[layer.name] = LayerResult(encoded, layer.activation)
-    context.progress(len(results), len(plan.quantized), "done")
-    return results
+    return Outcome({work.line.name: work.nearest() for work in each(model, plan, config, context)})

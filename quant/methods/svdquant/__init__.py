@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from quant.methods.svdquant.config import SvdQuantConfig
-from quant.registry import MethodInfo, method
+from quant.registry import Method, MethodInfo
 
-INFO = MethodInfo(
-    title="SVDQuant",
-    paper="Li, Lin, Zhang et al., SVDQuant: Absorbing Outliers by Low-Rank Components for 4-Bit Diffusion "
-    "Models, ICLR 2025, arXiv 2411.05007",
-    year=2024,
-    bits="W4A4, W8A8",
-    needs_calibration=True,
-    needs_gradients=False,
-    whole_run=("samples", "steps", "rows", "share"),
-    native=("int8 tensor cores (W8A8)",),
-    seconds_per_million_weights=12.0,
+METHOD = Method(
+    "svdquant",
+    SvdQuantConfig,
+    MethodInfo(
+        title="SVDQuant",
+        paper="Li, Lin, Zhang et al., SVDQuant: Absorbing Outliers by Low-Rank Components for 4-Bit "
+        "Diffusion Models, ICLR 2025, arXiv 2411.05007",
+        year=2024,
+        bits="W4A4, W8A8",
+        needs_calibration=True,
+        needs_gradients=False,
+        native=("int8 tensor cores (W8A8)",),
+        seconds_per_million_weights=12.0,
+    ),
+    core="quant.methods.svdquant.core",
 )
 
-
-@method("svdquant", config=SvdQuantConfig, info=INFO)
-def load() -> ModuleType:
-    """Import the maths."""
-    from quant.methods.svdquant import core
-
-    return core
-
-
-__all__ = ["INFO", "SvdQuantConfig", "load"]
+__all__ = ["METHOD", "SvdQuantConfig"]

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from quant.registry import RUN
+
 Part = Literal[
     "first", "last", "time", "condition", "modulation", "cross_kv", "projections", "shortcuts", "samplers"
 ]
@@ -73,6 +75,7 @@ class SvdQuantConfig(BaseModel):
         default=True, description="int4: move the input of a linear after GELU above zero, use unsigned codes"
     )
     share: bool = Field(
+        json_schema_extra=RUN,
         default=True,
         description="layers that read one input (q, k, v) share smoothing and the branch's input",
     )
@@ -86,10 +89,18 @@ class SvdQuantConfig(BaseModel):
         ),
         description="parts of a denoiser that stay as they are; modulation otherwise gets 8-bit weights",
     )  # fmt: skip
-    samples: int = Field(default=16, ge=1, le=4096, description="recorded samples to calibrate on")
-    steps: int = Field(default=8, ge=1, le=1000, description="timesteps of them, evenly spread")
+    samples: int = Field(
+        json_schema_extra=RUN, default=16, ge=1, le=4096, description="recorded samples to calibrate on"
+    )
+    steps: int = Field(
+        json_schema_extra=RUN, default=8, ge=1, le=1000, description="timesteps of them, evenly spread"
+    )
     rows: int = Field(
-        default=512, ge=16, le=65536, description="input rows a layer that errors are measured on"
+        json_schema_extra=RUN,
+        default=512,
+        ge=16,
+        le=65536,
+        description="input rows a layer that errors are measured on",
     )
 
     @model_validator(mode="after")

@@ -14,14 +14,15 @@ from quant.formats.granularity import weight_layout
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.quantized import weight_sqnr_db
+from quant.methods.plumbing import configs
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.formats import formats, kind_of, rank_of, shifted
 from quant.methods.svdquant.solve import SHIFT, Candidate, Problem, shift_bias, solve
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.rows import LayerRows, layer_rows, spread_batches
-from quant.registry import Context
+from quant.registry import Context, Outcome
 
-__all__ = ["formats", "handler"]
+__all__ = ["core", "formats"]
 
 Member = tuple[LayerPlan, LayerRows]
 
@@ -30,12 +31,12 @@ _ROWS_ON_CPU, _ROWS_ON_GPU = 1 << 30, 8 << 30
 
 
 @torch.no_grad()
-def handler(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Context) -> dict[str, LayerResult]:
+def core(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Context) -> Outcome:
     """Solve every planned layer; the model is only read."""
     modules = dict(model.named_modules())
     infos = {layer.name: layer for layer in find_layers(model)}
     lines = {line.name: line for line in plan.quantized}
-    settings = {name: _settings(line, config) for name, line in lines.items()}
+    settings = configs(plan, config)
     branched = [name for name in lines if kind_of(infos[name]) == "branch"]
     results: dict[str, LayerResult] = {}
 
@@ -48,8 +49,8 @@ def handler(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Conte
             weight = _weight_of(modules[name])
             results[name] = to_device(grouped(weight.to(context.device), line), weight.device)
     if not branched:
-        return results
-    batches = spread_batches(context.trajectories, config.samples, config.steps)
+        return Outcome(results)
+    batches = spread_batches(context.recording, config.samples, config.steps)
 
     def wanted(name: str, width: int) -> int:
         # a Hessian of fewer rows than columns says nothing about most directions
@@ -62,13 +63,7 @@ def handler(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Conte
         done(names)
         results.update(solve_stack(stack, modules, infos[names[0]], settings[names[0]]))
     context.progress(len(results), len(lines), "done")
-    return {name: results[name] for name in lines}
-
-
-def _settings(line: LayerPlan, config: SvdQuantConfig) -> SvdQuantConfig:
-    if not line.settings:
-        return config
-    return SvdQuantConfig.model_validate({**config.model_dump(), **line.settings})
+    return Outcome({name: results[name] for name in lines})
 
 
 def _weight_of(module: nn.Module) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
-from quant.formats.schedule import Schedule
+from quant.methods.plumbing import STATIC, free_input, weight_only
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.registry import LayerFormat
 
@@ -28,7 +29,6 @@ KEPT = {
     "samplers": "up or down sampling: 16 bit in the paper's policy",
 }
 
-_STATIC = Schedule(kind="static")
 _WEIGHT_SEARCH = 16
 """Coarse scales tried for each row of a weight."""
 
@@ -52,8 +52,7 @@ def formats(layer: LayerInfo, config: SvdQuantConfig) -> LayerFormat | str:
         return KEPT.get(part) or REASONS[part]
     kind = kind_of(layer)
     if kind == "weight only":
-        reason = "weight only: " + REASONS["modulation"]
-        return LayerFormat(int_quantizer(8, "channel", schedule=_STATIC), None, reason=reason)
+        return weight_only("modulation")
     if kind == "grouped" and config.convolutions == "float":
         return "convolution: 16 bit, as the published engine runs it"
     rows, columns = layer.shape[0], layer.shape[1]
@@ -83,16 +82,16 @@ def shifted(layer: LayerInfo, config: SvdQuantConfig) -> bool:
 def weight_quantizer(config: SvdQuantConfig, columns: int) -> Quantizer:
     """Format of a weight; rows shorter than a group have one plain scale."""
     if config.numbers == "int8":
-        return int_quantizer(8, "channel", schedule=_STATIC)
+        return int_quantizer(8, "channel", schedule=STATIC)
     if config.numbers == "nvfp4":
         return Quantizer(
-            grid=FloatGrid(exponent=2, mantissa=1), granularity=_group(config), schedule=_STATIC, fine="e4m3"
+            grid=FloatGrid(exponent=2, mantissa=1), granularity=_group(config), schedule=STATIC, fine="e4m3"
         )
     if columns < config.group_size:
-        return int_quantizer(4, "channel", schedule=_STATIC)
+        return int_quantizer(4, "channel", schedule=STATIC)
     fine: Any = None if config.scales == "real" else config.scales
     return Quantizer(
-        grid=IntGrid(bits=4), granularity=_group(config), schedule=_STATIC, fine=fine,
+        grid=IntGrid(bits=4), granularity=_group(config), schedule=STATIC, fine=fine,
         search=_WEIGHT_SEARCH if fine else 0, scale_dtype="float32" if fine else "bfloat16",
     )  # fmt: skip
 
@@ -102,8 +101,7 @@ def activation_quantizer(config: SvdQuantConfig, layer: LayerInfo) -> Quantizer 
     if config.activation_bits is None:
         return None
     if config.numbers == "int8" or config.activation_bits == 8:
-        free = layer.kind == "Linear" or layer.kernel_size == 1
-        return int_quantizer(8, "token" if free else "sample")
+        return free_input(layer, 8)
     if config.numbers == "nvfp4":
         grid = FloatGrid(exponent=2, mantissa=1)
         return Quantizer(grid=grid, granularity=_group(config), scale_dtype="float8_e4m3fn")

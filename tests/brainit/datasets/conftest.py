@@ -14,7 +14,7 @@ AFFINE = np.diag([-3.0, 3.0, 3.0, 1.0])
 CATEGORIES = ("face", "house", "cat")
 
 
-def mat_parts(n_train: int = 12, n_test: int = 4, n_voxels: int = 9, side: int = 6) -> dict[str, Any]:
+def mat_parts(n_train: int = 12, n_test: int = 4, n_voxels: int = 9, side: int = 7) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
         "fmriTrn": rng.normal(size=(n_train, n_voxels)),
@@ -61,6 +61,7 @@ def write_haxby(root: Path, n_runs: int = 4) -> Path:
         inner.mkdir()
         image = nibabel.Nifti1Image(bold(rng, order), AFFINE)
         image.header.set_zooms((3, 3, 3, 2.5))
+        image.header.set_xyzt_units("mm", "sec")
         nibabel.save(image, inner / "bold_25mm.nii.gz")
         rows = [((4 + 16 * k) * 2.5, 20.0, name) for k, name in enumerate(order)]
         (inner / "bold_events.tsv").write_text(events_text(rows))
@@ -84,6 +85,30 @@ def write_haxby_nilearn(root: Path, n_runs: int = 3) -> Path:
     inside = np.zeros((4, 3, 2), np.uint8)
     inside[:3, :2] = 1
     nibabel.save(nibabel.Nifti1Image(inside, AFFINE), folder / "mask4_vt.nii.gz")
+    return root
+
+
+def kay_arrays() -> dict[str, np.ndarray]:
+    """Arrays of ``kay_images.npz`` as it circulates, but small: pictures around 0, codes 0 to 7."""
+    rng = np.random.default_rng(3)
+    pictures = rng.normal(scale=0.17, size=(22, 8, 8)).clip(-0.5, 0.6)
+    betas = rng.normal(size=(22, 30))
+    names = ["Other", "V1", "V2", "V3", "V3A", "V3B", "V4", "LatOcc"]
+    return {
+        "stimuli": pictures[:16], "stimuli_test": pictures[16:], "responses": betas[:16],
+        "responses_test": betas[16:], "roi": np.arange(30) % 8 * (np.arange(30) != 9),
+        "roi_names": np.array(names),
+    }  # fmt: skip
+
+
+def write_kay(root: Path, **changes: Any) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    arrays = {**kay_arrays(), **changes}
+    np.savez(root / "kay_images.npz", **{k: v for k, v in arrays.items() if v is not None})
+    for name, n in (("kay_labels.npy", 16), ("kay_labels_val.npy", 6)):
+        rows = [[f"l{level}-{k}" for k in range(n)] for level in (1, 2, 3, 4)]
+        rows[0][1] = "nan"
+        np.save(root / name, np.array(rows))
     return root
 
 
@@ -122,6 +147,7 @@ def roots(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "nifti": simulation,
         "digits69": digits,
         "mat": write_mat(base / "any.mat"),
+        "kay2008": write_kay(base / "kay"),
         "haxby2001": write_haxby(base / "haxby"),
         "haxby2001:nilearn": write_haxby_nilearn(base / "nilearn"),
     }

@@ -70,6 +70,27 @@ def test_flat_pictures_leak_only_when_equal():
     assert find_leaks(make(flat[:1], flat[1:2])).leak_test_in_train == 0
 
 
+def test_flat_pictures_are_compared_with_all(scenes):
+    flat = [np.full((8, 8), v, np.uint8) for v in (10, 90, 200)]
+    report = find_leaks(make(flat, [flat[2]]))
+    assert report.exact == 1 and report.pairs[0][1] == "p2"
+    assert "nan" not in report.line()
+
+
+def test_a_grey_picture_equals_its_colour_copy():
+    grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    assert find_leaks(make([np.stack([grey] * 3, -1)], [grey])).exact == 1
+
+
+def test_pictures_that_other_subjects_learn_from_count(scenes):
+    subject = make(scenes[:20], [scenes[25], scenes[26]])
+    other = make([scenes[26], scenes[30]], [scenes[25]], ids=["a", "b", "c"])
+    assert find_leaks(subject).leak_test_in_train == 0
+    report = find_leaks(subject, others=[other])
+    assert report.pairs == (("p21", "a", 1.0),), "test pictures of others are not learned from"
+    assert report.n_train == 22
+
+
 def test_same_name_counts_once(scenes):
     subject = make([scenes[0], scenes[1]], [scenes[0], scenes[0], scenes[2]], ids=["a", "b", "a", "a", "c"])
     report = find_leaks(subject)

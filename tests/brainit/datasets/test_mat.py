@@ -9,12 +9,12 @@ from tests.brainit.datasets.conftest import mat_parts, write_mat
 
 
 def test_pictures_are_upright_whichever_order_is_stored(tmp_path):
-    upright = np.zeros((12, 6, 6), np.uint8)
+    upright = np.zeros((12, 7, 7), np.uint8)
     upright[:, 0, :3] = 255  # a bar at the top left
-    columns = upright.transpose(0, 2, 1).reshape(12, 36)
+    columns = upright.transpose(0, 2, 1).reshape(12, 49)
     subject = datasets.open("mat", write_mat(tmp_path / "a.mat", stimTrn=columns))
     np.testing.assert_array_equal(subject.images()[0], upright[0] / 255)
-    rows = datasets.open("mat", write_mat(tmp_path / "b.mat", stimTrn=upright.reshape(12, 36)), order="C")
+    rows = datasets.open("mat", write_mat(tmp_path / "b.mat", stimTrn=upright.reshape(12, 49)), order="C")
     np.testing.assert_array_equal(rows.images()[0], upright[0] / 255)
 
 

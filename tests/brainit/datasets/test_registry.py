@@ -34,7 +34,7 @@ def test_unknown_name_and_option():
     with pytest.raises(InputError, match="did you mean 'digits69'") as caught:
         datasets.open("digit69")
     assert caught.value.exit_code == 2
-    with pytest.raises(InputError, match="no option 'speed'; allowed: nan, zscore, order"):
+    with pytest.raises(InputError, match="no option 'speed'; allowed: nan, zscore, range, order"):
         datasets.open("digits69", speed=3)
 
 

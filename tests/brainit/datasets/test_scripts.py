@@ -20,6 +20,13 @@ def test_digits69_is_copied_and_checked(repo, tmp_path):
     assert "not the file" in done.stderr
 
 
+def test_digits69_never_takes_the_place_of_another_file(repo, tmp_path):
+    there = write_mat(tmp_path / "digit69_28x28.mat").rename(tmp_path / "digit69_28x28.mat")
+    before = there.read_bytes()
+    done = run(repo, "digits69.py", write_mat(tmp_path / "mine.mat", labelTrn=None), "--root", tmp_path)
+    assert done.returncode == 2 and "is another file" in done.stderr and there.read_bytes() == before
+
+
 def test_missing_digits69_ends_with_4(repo, tmp_path):
     done = run(repo, "digits69.py", tmp_path / "none.mat")
     assert done.returncode == 4 and "ChangdeDu/DGMM" in done.stderr and done.stderr.count("\n") == 1

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
+from brainit.metrics.tensors import eight_bit
 from lab.compare.bench import Bench
-from lab.compare.measures import eight_bit
-from lab.compare.measuring import Part, measure, reference, set_distances
+from lab.compare.measuring import Measured, measure, reference, set_distances
 from lab.compare.networks import DOMAIN
 from lab.compare.recipes import FULL
 from lab.compare.statistics import Scores
@@ -36,9 +36,9 @@ def test_without_sources_nothing_is_made_up(bench: Bench) -> None:
 
 
 def test_the_report_says_what_is_not_measured_and_why() -> None:
-    old = rows(Scores([Part("rtn", 0, {}, {}, {f"FD({DOMAIN})": 1.0})]))  # of before these were measured
+    old = rows(Scores([Measured("rtn", 0, {}, {}, {f"FD({DOMAIN})": 1.0})]))  # of before these were measured
     said = not_measured({"about": {"missing": ["a network: no weights"]}, "rows": old})
-    assert said[0] == "a network: no weights" and "older than the measure" in said[1]
+    assert said[0] == "a network: no weights" and "the measurement is older" in said[1]
     assert [line.split(" (")[0] for line in said[2:]] == ["class agreement and entropy", "latency"]
     new = not_measured({"about": {}, "rows": [{f"data.FD({DOMAIN})": 1.0}]})
     assert new == said[2:]

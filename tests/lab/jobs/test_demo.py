@@ -16,7 +16,9 @@ from lab.jobs.contract import Context
 def test_scores_seconds_and_peak_memory_are_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folders: set[Path | None] = set()
 
-    def reconstruct(config: Any, out: Path, progress: Any, *, checkpoints: Path | None) -> dict[str, Any]:
+    def reconstruct(
+        config: Any, out: Path, progress: Any, *, checkpoints: Path | None, encoded: Any
+    ) -> dict[str, Any]:
         folders.add(checkpoints)
         return {"pixcorr": 0.5, "recipe": config.recipe, "report": str(out / "report.html")}
 

@@ -18,7 +18,7 @@ from lab.runs.folder import equal_metrics
 
 SETS = """structure=brainit external=0 noise_seeds=2 n_samples=1 steps=2 strength=0.5 bootstrap=100
 brain.train.epochs=1 brain.train.steps_per_epoch=2 brain.care.folds=1 brain.model.width=16""".split()
-NEEDED = """dataset subject simulated n_train n_test seed recipe pixcorr ssim ssim_gauss mse two_way_pix
+NEEDED = """leaks dataset subject simulated n_train n_test seed recipe pixcorr ssim ssim_gauss mse two_way_pix
 leak_test_in_train decoder_bytes decoder_mean_weight_bits ridge.pixcorr ridge.ssim ridge.mse ridge.two_way_pix
 mean_image.pixcorr fp.pixcorr fp.ssim paired_psnr_to_fp seconds_total""".split()
 
@@ -111,6 +111,7 @@ def test_finished_run_does_nothing(recording: Path, finished: Path) -> None:
     }
     again = run(recording, finished)
     assert again.returncode == 0 and "done before" in again.stdout
+    assert "leak check: 0 of 4 test pictures in training" in again.stdout, "beside the scores"
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
@@ -146,4 +147,9 @@ def test_dry_run_writes_nothing(recording: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [*command(recording, out), "--dry-run"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 and "would write" in done.stdout and not out.exists()
+    assert (
+        done.returncode == 0
+        and "would write" in done.stdout
+        and "leak check: 0 of 4" in done.stdout
+        and not out.exists()
+    )

@@ -47,7 +47,7 @@ def test_zero_for_itself_symmetric_and_growing_with_noise(network):
 
 
 def test_refusals(network):
-    with pytest.raises(InputError, match="32 a side"):
+    with pytest.raises(InputError, match="32 per side"):
         network(torch.zeros(1, 3, 28, 28), torch.zeros(1, 3, 28, 28))
     with pytest.raises(InputError, match="need equal"):
         network(torch.zeros(1, 3, 64, 64), torch.zeros(2, 3, 64, 64))

@@ -75,7 +75,7 @@ def test_what_was_opened_from_a_file_quantizes_and_loads(
     assert json.loads(capsys.readouterr().out)["model"] == str(weights)
     with torch.device("meta"):
         bare = UNet2DModel.from_config(UNet2DModel.load_config(folder))
-    quant.load(out / "model.safetensors", bare)
+    quant.load(out, bare)  # the folder finds its file
     assert torch.isfinite(output(bare)).all()
     assert run(["plan", str(out / "model.safetensors")]) == 2
     assert "holds a quantized model already" in capsys.readouterr().err

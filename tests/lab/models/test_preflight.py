@@ -14,7 +14,7 @@ from lab.models.preflight import check_recording, check_run_folder
 from lab.zoo import recordings
 from quant.recipes import parse
 
-RTN = ["--recipes", "rtn-w8a8", "--no-gates", "--device", "cpu", "--n", "4", "--seeds", "1"]
+RTN = ["--recipes", "rtn-w8a8", "--device", "cpu", "--n", "4", "--seeds", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_places_and_numbers_are_checked_before_recording(
         ([*compare, str(other)], "holds other files (thesis.txt)"),
         ([*compare, str(file), "--jobs", "2"], "is a file; --out wants a folder"),
         ([*compare, new, "--n", "99999"], "give at most 736"),
-        ([*compare, new, "--part", "unet"], "the shipped model 'dit-64' has no parts"),
+        ([*compare, new, "--part", "unet"], "the shipped model 'dit-64' is not a pipeline"),
         ([*sensitivity, str(file / "s.json")], "a.txt is a file, no folder"),
         ([*sensitivity, str(tmp_path / "s.json"), "--layers", "proj_out"], "proj_out (last layer"),
         (["inspect", "dit-64", "--out", str(file)], "is a file; --out wants a folder"),

@@ -177,6 +177,33 @@ def test_a_leak_is_loud(measured_run, tmp_path):
     assert "recall, not decoding" in text
 
 
+@pytest.mark.parametrize("recorded", [True, False], ids=["as recorded", "of an older run"])
+def test_the_leak_line_stands_wherever_a_score_stands(measured_run, tmp_path, recorded):
+    folder = without(measured_run, tmp_path / "run", "ledger.json", "log.jsonl")
+    metrics = json.loads((folder / "metrics.json").read_text()) | {"leak_test_in_train": 2}
+    if recorded:
+        metrics["leaks"] = "leak check: 2 of 10 test pictures in training (2 exact)"
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    run = read_run(folder)
+    said = "Leak check: 2 of 10 test pictures in training"
+    assert summary(run)[-1].startswith(said) and "recall, not decoding" in summary(run)[-1]
+    assert said in run.provenance().sentence()
+    text = Page(build_report(folder).read_text(encoding="utf-8")).text
+    assert text.count(said) >= 3, "headline and captions"
+    group = Page(
+        build_group_report([folder, measured_run], tmp_path / "g.html").read_text(encoding="utf-8")
+    ).text
+    assert "✗ leak check: 2 of 10" in group and "leak check: 0 of 10" in group
+
+
+def test_a_run_without_a_leak_check_says_so(measured_run, tmp_path):
+    folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl", "subject.json")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["leak_test_in_train"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "these scores are unchecked" in summary(read_run(folder))[-1]
+
+
 def test_text_from_files_cannot_become_markup(measured_run, tmp_path):
     folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
     subject = json.loads((folder / "subject.json").read_text())

@@ -227,3 +227,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PermissionError) as failed:
         Run.open(tmp_path / "r", CONFIG)
     assert explain(failed.value).code == 2
+
+
+def test_a_folder_is_checked_without_being_claimed(tmp_path: Path) -> None:
+    Run.check(tmp_path / "new", CONFIG)
+    assert not (tmp_path / "new").exists()
+    with Run.open(tmp_path / "r", CONFIG):
+        Run.check(tmp_path / "r", CONFIG)
+    with pytest.raises(InputError, match="made with other settings"):
+        Run.check(tmp_path / "r", {**CONFIG, "seed": 1})
+    (tmp_path / "file").write_text("thesis")
+    with pytest.raises(InputError, match="is a file"):
+        Run.check(tmp_path / "file", CONFIG)
+    with pytest.raises(InputError, match="holds other files"):
+        Run.check(tmp_path, CONFIG)

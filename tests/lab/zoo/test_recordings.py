@@ -72,7 +72,7 @@ def test_conditions_for_recording_and_evaluation_do_not_meet() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(InputError, match="no denoiser of the zoo"):
+    with pytest.raises(InputError, match="not a denoiser of the zoo"):
         recordings.zoo_recording("encoder-64")
     with pytest.raises(InputError, match="there are stimuli for"):
         recordings.zoo_recording("unet-64", Path("unused"), n=100_000)

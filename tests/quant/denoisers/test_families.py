@@ -13,7 +13,7 @@ from torch import nn
 import quant
 from quant.denoisers.inventory import find_layers
 from quant.layers.attention import find_attention
-from quant.recordings.sampling import Sampler
+from quant.recordings.repeat import Sampler
 from quant.registry import get_method, get_preset
 
 NAMES = ("unet", "unconditional", "dit", "pixart", "sd3", "flux")
@@ -27,6 +27,7 @@ COMBINATIONS = [(name, preset) for name in NAMES for preset in (*CHEAP, *FIRST)]
 SHORT = {
     "iterations": 2, "samples": 2, "points": 6, "calibration_points": 6, "batch_size": 2, "steps": 2,
     "rows": 32, "smooth_points": 3, "feature_samples": 2, "clips": 8, "values": 512,
+    "train_steps": 2, "train_rows": 2, "calibration_rows": 4, "held_out_rows": 0, "probe_rows": 1,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from quant.denoisers.families import forward_arguments
 from quant.methods.dgq import DgqConfig
 from quant.methods.eda_dm import EdaDmConfig
 from quant.methods.eda_dm.sampling import calibration
-from quant.methods.eda_dm.units import Inputs, find_units, inputs_of
+from quant.training.blocks import Inputs, find_units, inputs_of
 
 TOKENS = 7 + 16
 """Of the tiny Flux: text and 2 x 2 patches of an 8 x 8 latent."""

@@ -8,8 +8,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from quant.formats.codebooks import BinaryGrid, CodebookGrid
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import BinaryGrid, CodebookGrid, FloatGrid, IntGrid, LogGrid
+from quant.formats.grids import IntGrid
+from quant.formats.logs import LogGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.observers.ranges import MinMax, MseSearch, Percentile
 
@@ -217,3 +220,23 @@ def test_gradients_pass_straight_through() -> None:
 def test_empty_stream_says_so() -> None:
     with pytest.raises(RuntimeError, match="seen nothing"):
         int_quantizer(8, "tensor").params_of(MinMax().stream())
+
+
+WITHOUT_ZERO = CodebookGrid(values=(-1.0, -0.3, 0.3, 1.0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("grid", [*GRIDS, LogGrid(bits=3, octaves=None), WITHOUT_ZERO], ids=lambda g: g.label)
+def test_a_group_of_zeros_is_nothing(grid, dtype) -> None:
+    """Grids without a code for 0 once gave it the smallest value of a stand-in scale of 1."""
+    q = Quantizer(grid=grid, granularity=Granularity(kind="group", group_size=10), scale_dtype=dtype)
+    x = 0.02 * drawn(4, 70)
+    x[:, :10] = 0
+    x[:, 10:20] = -x[:, 10:20].abs()
+    x[:, 15] = 0
+    codes, params = q.encode(x, "linear_weight")
+    fake = q.fake(x, "linear_weight")
+    assert torch.equal(q.decode(codes, params, "linear_weight"), fake) and bool(torch.isfinite(fake).all())
+    assert float(fake[:, :10].abs().max()) < 1e-4  # of float16, whose least scale is 6e-5
+    if isinstance(grid, LogGrid):
+        assert float(fake[:, 15].abs().max()) < 1e-4

@@ -8,8 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.formats.scales import effective, fine_values, split
 from quant.layers.encoded import EncodedWeight, planned_bytes
@@ -229,3 +230,52 @@ def test_inputs_do_not_depend_on_their_batch() -> None:
 def test_fine_scales_need_groups() -> None:
     with pytest.raises(ValidationError, match="fine scales belong to groups"):
         Quantizer(grid=IntGrid(bits=4), granularity=Granularity(kind="token"), fine="int")
+
+
+@pytest.mark.parametrize("search", [0, 4])
+@pytest.mark.parametrize("fine", ["pow2", "int", "e4m3"])
+@pytest.mark.parametrize("layout", ["linear_weight", "linear_input"])
+def test_a_group_of_zeros_takes_no_share_in_the_coarse_scale(layout, fine, search) -> None:
+    """Its stand-in scale of 1 once was the largest, and every other group kept 2 or 3 levels."""
+    if fine == "e4m3" and search:
+        return
+    q = quantizer(fine).model_copy(update={"search": search})
+    size = q.granularity.group_size
+    x = 0.02 * weights()
+    full = sqnr(x, q.fake(x, layout))
+    x[:, :size] = 0
+    x[3, size : 2 * size] = 0
+    fake = q.fake(x, layout)
+    assert not fake[:, :size].any() and not fake[3, size : 2 * size].any()
+    assert sqnr(x, fake) > full - 0.3
+    rest = q.params(x[:, size:], layout)["scale"]
+    there = q.params(x, layout)["scale"]
+    assert torch.equal(there, rest)
+
+
+@pytest.mark.parametrize("fine", ["pow2", "int", "e4m3"])
+def test_rows_and_tensors_of_zeros_stay_zero(fine) -> None:
+    q, x = quantizer(fine), 0.02 * weights()
+    x[5] = 0
+    fake = q.fake(x, "linear_weight")
+    assert not fake[5].any() and bool(torch.isfinite(fake).all())
+    assert not q.fake(torch.zeros_like(x), "linear_weight").any()
+
+
+@pytest.mark.parametrize("fine", ["pow2", "int"])
+def test_unsigned_groups_without_anything_above_zero(fine) -> None:
+    q = Quantizer(grid=IntGrid(bits=4, mode="unsigned"), granularity=G64, fine=fine)
+    x = 0.02 * weights().abs()
+    x[:, 64:128] *= -1
+    fake = q.fake(x, "linear_input")
+    kept = torch.cat([x[:, :64], x[:, 128:]], 1)
+    assert not fake[:, 64:128].any()
+    assert sqnr(kept, torch.cat([fake[:, :64], fake[:, 128:]], 1)) > 15
+
+
+@pytest.mark.parametrize("level", [0.5, 1.0, 7.0, 1e-30])
+def test_a_real_scale_of_one_is_no_stand_in(level) -> None:
+    q = quantizer("int")
+    x = torch.zeros(2, 128)
+    x[:, 0], x[:, 64] = level, level / 2
+    assert torch.allclose(q.fake(x, "linear_weight"), x, rtol=0.15, atol=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 import quant
 from quant.formats.quantizer import int_quantizer
 from quant.interop import export_nunchaku, read_nunchaku
+from quant.interop import fragments as order
 from quant.interop.nunchaku import SHIFT, from_nunchaku, to_nunchaku
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.install import install_, quant_layers
+from quant.layers.sinks import SinkDrop
 
 N, K = 40, 64
 SHAPES = {"0": (N, K), "2": (K, N)}
@@ -83,8 +86,10 @@ DAMAGE: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "both names": (added("lora_up", torch.zeros(128, 16)), "has 'proj_up' twice"),
     "NVFP4": (added("wtscale", torch.ones(1)), "has 'wtscale', which INT4 SVDQuant has not"),
     "AWQ": (added("wzeros", torch.ones(1)), "has 'wzeros', which INT4 SVDQuant has not"),
-    "8 ranks": (low_rank(8), "proj_down has 8 ranks, not a positive multiple of 16"),
-    "no ranks": (low_rank(0), "proj_down has 0 ranks"),
+    "8 ranks": (low_rank(8), r"proj_down is \(128, 8\), its ranks are no multiple of 16"),
+    "scales twice": (added("wcscales", torch.ones(128)), "has 'wcscales', which INT4 SVDQuant has not"),
+    "no scales": (lambda t: t.pop("0.wscales"), "the linear has no 'wscales'"),
+    "no smoothing": (lambda t: t.pop("0.smooth_factor"), "the linear has no 'smooth_factor'"),
     "negative": (changed("wscales", Tensor.neg), "wscales has negative values"),
     "zero smoothing": (changed("smooth_factor", torch.zeros_like), "values that are not positive"),
     **{f"scalar {k}": (changed(k, lambda t: t.flatten()[0]), f"{k}|proj") for k in ("qweight", *FLOATS)},
@@ -194,3 +199,133 @@ def test_an_import_has_no_ledger_and_says_so(whole: Path, tmp_path: Path) -> Non
     install_(model, read_nunchaku(whole, model))
     refused(lambda: quant.export(model, tmp_path / "m.safetensors"), "use quant.interop.export_nunchaku")
     assert export_nunchaku(model, tmp_path / "n.safetensors") == {}
+
+
+class EngineLinear(nn.Module):
+    """Names, shapes and types of the parameters of the engine's Python class for INT4; nothing else of it."""
+
+    def __init__(self, k: int, n: int, rank: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        shapes = {
+            "wscales": (k // 64, n), "bias": (n,), "smooth_factor": (k,), "smooth_factor_orig": (k,),
+            "proj_down": (k, rank), "proj_up": (n, rank),
+        }  # fmt: skip
+        self.qweight = nn.Parameter(torch.empty(n, k // 2, dtype=torch.int8), requires_grad=False)
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, dtype=dtype)))
+
+
+@pytest.mark.parametrize("ranks", [(3, 20), (0, 0), (0, 16)])
+def test_the_engines_class_loads_what_is_written(ranks: tuple[int, int], tmp_path: Path) -> None:
+    """All linears have one rank, as its class; the header has the config that it builds the model from."""
+    torch.manual_seed(0)
+    model = UNet2DConditionModel(**SMALL)
+    names = ("to_q", "to_k")
+    path = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    results = {}
+    for leaf, rank in zip(names, ranks, strict=True):
+        weight = model.get_parameter(f"{path}.{leaf}.weight")
+        results[f"{path}.{leaf}"] = LayerResult(
+            EncodedWeight.from_weight(weight, int_quantizer(4, "group", 64), "linear_weight"),
+            int_quantizer(4, "group", 64),
+            branch=LowRank(torch.randn(rank, 128), torch.randn(128, rank)) if rank else None,
+        )
+    install_(model, results)
+    export_nunchaku(model, tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"])
+    again = UNet2DConditionModel.from_config(config)
+    assert config["_class_name"] == metadata["model_class"] == "UNet2DConditionModel"
+    assert dict(again.config)["block_out_channels"] == [128, 128]
+    rank = json.loads(metadata["quantization_config"])["rank"]
+    assert rank == -(-max(ranks) // 16) * 16
+    for leaf in names:
+        setattr(again.get_submodule(path), leaf, EngineLinear(128, 128, rank, torch.bfloat16))
+    again.load_state_dict(load_file(tmp_path / "m.safetensors"), strict=True)
+    linear = again.get_submodule(f"{path}.to_q")
+    assert torch.equal(linear.smooth_factor_orig, linear.smooth_factor)
+    back = read_nunchaku(tmp_path / "m.safetensors", UNet2DConditionModel(**SMALL))
+    assert set(back) == set(results)
+    assert [getattr(r.branch, "down", torch.empty(0, 1)).shape[0] for r in back.values()] == [rank, rank]
+
+
+SMALL: dict[str, Any] = {
+    "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (128, 128),
+    "layers_per_block": 1, "cross_attention_dim": 32, "attention_head_dim": 8, "norm_num_groups": 8,
+    "down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D"),
+}  # fmt: skip
+
+
+def written_by_the_packer(ones: bool, branch: bool, one_group: bool) -> tuple[Tensors, LayerResult]:
+    """One linear as the engine's packer writes it: biases filled with 1, channel scales, no branch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(K, N))
+    quantizer = int_quantizer(4, "group", 64)
+    encoded = EncodedWeight.from_weight(model[0].weight, quantizer, "linear_weight")
+    side = LowRank(torch.randn(16, K).bfloat16(), torch.randn(N, 16).bfloat16()) if branch else None
+    install_(model, {"0": LayerResult(encoded, quantizer, branch=side)})
+    tensors = to_nunchaku(quant_layers(model)["0"])
+    if ones:
+        bias = order.unpack_vector(tensors["bias"])
+        bias[N:] = 1
+        tensors["bias"] = order.pack_vector(bias)
+    if not branch:
+        del tensors["proj_down"], tensors["proj_up"]
+    if one_group:
+        del tensors["wscales"]
+        scale = torch.nn.functional.pad(encoded.params["scale"].flatten(), (0, 128 - N), value=1)
+        tensors["wcscales"] = order.pack_vector(scale)
+    return tensors, LayerResult(encoded, branch=side, bias=model[0].bias)
+
+
+@pytest.mark.parametrize("ones", [False, True])
+@pytest.mark.parametrize("branch", [False, True])
+@pytest.mark.parametrize("one_group", [False, True])
+def test_what_the_packer_writes_is_read(ones: bool, branch: bool, one_group: bool) -> None:
+    tensors, wanted = written_by_the_packer(ones, branch, one_group)
+    found = from_nunchaku(tensors, (N, K))
+    assert torch.equal(found.weight.packed, wanted.weight.packed)
+    assert torch.equal(found.weight.params["scale"], wanted.weight.params["scale"])
+    assert torch.equal(found.bias, wanted.bias.detach().bfloat16())
+    assert (found.branch is None) == (not branch)
+    if branch:
+        assert torch.equal(found.branch.down, wanted.branch.down)
+
+
+def test_channel_scales_hold_for_every_group() -> None:
+    model = nn.Sequential(nn.Linear(200, N))
+    encoded = EncodedWeight.from_weight(model[0].weight, int_quantizer(4, "group", 256), "linear_weight")
+    parts = {"scale": encoded.params["scale"].repeat(1, 4, 1)}
+    grouped = EncodedWeight.from_codes(encoded.codes(), int_quantizer(4, "group", 64), "linear_weight", parts)
+    install_(model, {"0": LayerResult(grouped, int_quantizer(4, "group", 64))})
+    tensors = to_nunchaku(quant_layers(model)["0"])
+    del tensors["wscales"]
+    scale = torch.nn.functional.pad(encoded.params["scale"].flatten(), (0, 128 - N), value=1)
+    found = from_nunchaku({**tensors, "wcscales": order.pack_vector(scale)}, (N, 200))
+    assert torch.equal(found.weight.decode(), encoded.decode())
+
+
+def test_layers_without_a_place_keep_what_they_compute(tmp_path: Path) -> None:
+    """A shifted input whose weight has another format: the float layer gets the bias that belongs to it."""
+    torch.manual_seed(0)
+    model = bare()
+    eight = EncodedWeight.from_weight(model[2].weight, int_quantizer(8, "channel"), "linear_weight")
+    four = EncodedWeight.from_weight(model[0].weight, int_quantizer(4, "group", 64), "linear_weight")
+    install_(model, {
+        "0": LayerResult(four, int_quantizer(4, "group", 64)),
+        "2": LayerResult(eight, transform=Smooth(torch.rand(N) + 0.5, shift=SHIFT)),
+    })  # fmt: skip
+    assert list(export_nunchaku(model, tmp_path / "m.safetensors")) == ["2"]
+    tensors, x = load_file(tmp_path / "m.safetensors"), torch.randn(5, N)
+    out = nn.functional.linear(x, tensors["2.weight"].float(), tensors["2.bias"].float())
+    torch.testing.assert_close(out, model[2](x).detach(), rtol=0.02, atol=0.02)
+    bare_model = bare()
+    drop = SinkDrop(torch.ones(N), torch.tensor([0]))
+    install_(
+        bare_model,
+        {"0": LayerResult(four, int_quantizer(4, "group", 64)), "2": LayerResult(eight, transform=drop)},
+    )
+    with pytest.raises(quant.InputError, match=r"2: this layer has no weight of one piece.*exclude it"):
+        export_nunchaku(bare_model, tmp_path / "n.safetensors")
+    assert not (tmp_path / "n.safetensors").exists()

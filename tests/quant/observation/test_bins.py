@@ -7,7 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from quant.formats.grids import FloatGrid, IntGrid, LogGrid
+from quant.formats.floats import FloatGrid
+from quant.formats.grids import IntGrid
+from quant.formats.logs import LogGrid
 from quant.observation import bins, grid_levels
 from quant.observation.moments import Moments
 from quant.observation.stats import bimodality

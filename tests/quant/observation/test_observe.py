@@ -143,7 +143,7 @@ def test_files_say_what_was_seen(seen: quant.Observation, tmp_path: Path) -> Non
     )
     layers = pq.read_table(tmp_path / "o" / "layers.parquet").to_pandas()
     assert layers.layer.tolist() == list(seen.inputs)
-    assert not list((tmp_path / "o").glob("*.part"))
+    assert not list((tmp_path / "o").glob(".*.part*"))
 
 
 @pytest.mark.parametrize("file", ["histograms.npz", "channels.parquet", "observation.json"])

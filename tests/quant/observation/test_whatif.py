@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from quant.errors import InputError
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.floats import FloatGrid
+from quant.formats.grids import IntGrid
 from quant.observation import bins
 from quant.observation.stats import TensorStats
 from quant.observation.whatif import what_if

@@ -117,3 +117,38 @@ def test_models_without_a_condition_and_stochastic_samplers(tmp_path) -> None:
     store = quant.record(model, DDIMScheduler(), None, tmp_path, n_steps=4, n_samples=5, seed=1, batch_size=2)
     assert store.timesteps[0] > store.timesteps[-1] and "condition" not in store.sample(0)
     assert next(iter(store.batches("distill"))).condition is None
+
+
+def test_shards_stay_open_and_batches_are_read_at_once(tiny, tmp_path, monkeypatch) -> None:
+    from quant.recordings import shards
+
+    store = record(tiny, tmp_path / "a")  # 7 samples in 3 shards
+    opened: list[Path] = []
+    real = shards.read_shard
+    monkeypatch.setattr(shards, "read_shard", lambda shard: opened.append(shard) or real(shard))
+    store = quant.Trajectories.open(tmp_path / "a")
+    for seed in range(5):
+        for batch in store.batches(None, batch_size=4, shuffle=seed):
+            assert batch.x.shape[0] == len(batch.key) and batch.x.is_contiguous()
+    checks, reads = 3, 3  # each shard is read once to be checked and stays open once
+    assert len(opened) == checks + reads
+    for key in range(7):
+        store.sample(key)
+    assert len(opened) == checks + reads
+    # one open shard at a time: a batch over all of them, in any order, still opens each once
+    store._shards = shards.OpenShards(limit=1)
+    opened.clear()
+    pairs = [(6, 0), (0, 1), (5, 2), (1, 0), (6, 2), (3, 1)]
+    batch = store.read(pairs)
+    assert len(opened) == 3 and len(store._shards._files) == 1
+    assert batch.key.tolist() == [key for key, _ in pairs]
+    for row, (key, step) in enumerate(pairs):
+        assert torch.equal(batch.x[row], store.sample(key)["x"][step])
+
+
+def test_a_recording_can_be_copied_and_still_reads(tiny, tmp_path) -> None:
+    import copy
+
+    store = record(tiny, tmp_path / "a")
+    store.sample(0)
+    assert torch.equal(copy.deepcopy(store).sample(0)["x"], store.sample(0)["x"])

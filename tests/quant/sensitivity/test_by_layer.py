@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 import quant
-from quant.recordings.sampling import Sampler
+from quant.recordings.repeat import Sampler
 from quant.sensitivity.by_layer import ALL, Sensitivity, layer_sensitivity
 from quant.sensitivity.probes import (
     FinalSample,

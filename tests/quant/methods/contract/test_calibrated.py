@@ -33,7 +33,19 @@ def store(tiny, tmp_path_factory):
 def recipe(preset: str):
     """Return the preset's config, with little work where it trains."""
     _, method, config = quant.recipes.resolve(preset)
-    short = {"iterations": 2, "samples": 4, "points": 12, "calibration_points": 12, "batch_size": 2}
+    short = {
+        "iterations": 2,
+        "samples": 4,
+        "points": 12,
+        "calibration_points": 12,
+        "batch_size": 2,
+        "train_steps": 3,
+        "train_rows": 2,
+        "calibration_rows": 6,
+        "held_out_rows": 2,
+        "look_every": 2,
+        "probe_rows": 2,
+    }
     return config.model_copy(update={k: v for k, v in short.items() if k in method.config.model_fields})
 
 

@@ -16,10 +16,24 @@ from quant.registry import get_method, get_preset, validate
 METHODS = [name for name in quant.list_methods() if get_method(name).info.needs_calibration]
 PRESETS = [p for p in quant.list_presets() if get_preset(p).method in METHODS]
 
-SHORT = {"iterations": 2, "samples": 4, "points": 8, "batch_size": 2, "rows": 64, "smooth_points": 4}
+SHORT = {
+    "iterations": 2,
+    "samples": 4,
+    "points": 8,
+    "batch_size": 2,
+    "rows": 64,
+    "smooth_points": 4,
+    "train_steps": 3,
+    "train_rows": 2,
+    "calibration_rows": 6,
+    "held_out_rows": 2,
+    "look_every": 2,
+    "probe_rows": 2,
+}
 """Little work where a method trains or searches."""
 RISING: dict[str, list[dict[str, Any]]] = {
     "svdquant": [{"numbers": "int4"}, {"numbers": "int8"}],
+    "binarydm": [{"bases": n, "outer": 0.0, "train_steps": 0} for n in (1, 2, 4)],
 }
 """Settings with ever more bits, where they are not `weight_bits`."""
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import quant
 from quant.registry import get_method
 
+TRAINED = {"train_steps": 2, "train_rows": 2, "calibration_rows": 4, "held_out_rows": 0}
 # where the defaults would leave a setting nothing to do, or take long
 BASES: dict[str, dict[str, Any]] = {
     "eda_dm": {"iterations": 1, "points": 6, "batch_size": 2},
@@ -20,6 +21,10 @@ BASES: dict[str, dict[str, Any]] = {
     "lowbit_fp": {"weight_bits": 4, "rounding": "learned", "iterations": 2, "samples": 2, "rows": 32},
     "lrq_dit": {"rotation": "outlier", "samples": 2, "greedy_steps": 2, "skip": ("first", "last")},
     "dgq": {"samples": 2, "groups": 3, "attention_octaves": 9.0, "skip": ("first", "last")},
+    "efficientdm": {**TRAINED, "rank": 4},
+    "quest": {**TRAINED, "probe_rows": 1},
+    "binarydm": {**TRAINED, "warm_up": 0, "outer": 0.3},
+    "qvgen": {**TRAINED, "rank": 2},
     "mixdq": {"points": 6, "skip": ("time",)},
     "rtn": {"weight_bits": 4, "activation_bits": 4},
 }  # fmt: skip
@@ -79,13 +84,13 @@ def changed(method: str, name: str) -> Any:
 
 
 FIELDS = [(m, f) for m in quant.list_methods() for f in get_method(m).config.model_fields]
-RUN = [(m, f) for m, f in FIELDS if f in get_method(m).info.whole_run]
-OWN = [(m, f) for m, f in FIELDS if f not in get_method(m).info.whole_run]
+RUN = [(m, f) for m, f in FIELDS if f in get_method(m).whole_run]
+OWN = [(m, f) for m, f in FIELDS if f not in get_method(m).whole_run]
 
 
 def test_settings_of_the_whole_run_are_settings() -> None:
     for method in quant.list_methods():
-        assert set(get_method(method).info.whole_run) <= set(get_method(method).config.model_fields), method
+        assert set(get_method(method).whole_run) <= set(get_method(method).config.model_fields), method
 
 
 @pytest.mark.parametrize(("method", "name"), RUN, ids=map("-".join, RUN))

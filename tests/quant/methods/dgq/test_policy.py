@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 import quant
 from quant.denoisers.inventory import LayerInfo
-from quant.formats.grids import LogGrid
+from quant.formats.logs import LogGrid
 from quant.layers.attention import find_attention
 from quant.methods.dgq import DgqConfig
 from quant.methods.dgq.attention import Mass, attention_formats

@@ -13,8 +13,9 @@ from quant.methods.eda_dm import EdaDmConfig
 from quant.methods.eda_dm.reconstruct import mixed, unit_loss
 from quant.methods.eda_dm.sampling import calibration
 from quant.methods.eda_dm.soft import SoftLayer
-from quant.methods.eda_dm.units import find_units, inputs_of
 from quant.sensitivity.probes import NoisePrediction
+from quant.training.blocks import find_units, inputs_of
+from quant.training.rounding import undecided
 
 FEW = ["mid_block.*"]
 SHORT = EdaDmConfig(points=8, iterations=3, batch_size=4, weight_bits=4)
@@ -46,7 +47,7 @@ def test_soft_rounding_starts_as_the_clipped_weight(tiny) -> None:
     scale, zero = soft.params["scale"], soft.params["zero_point"].float()
     clipped = soft.source.clamp(-zero * scale, (15 - zero) * scale)
     torch.testing.assert_close(soft.weight(), clipped, rtol=1e-5, atol=1e-6)
-    assert soft.pull(2.0) > 0
+    assert undecided(soft.soft(), 1.0) > 0
 
 
 def test_codes_are_the_floor_or_the_one_above(tiny) -> None:

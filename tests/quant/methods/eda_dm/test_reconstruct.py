@@ -17,8 +17,10 @@ from quant.methods.eda_dm import EdaDmConfig, core, reconstruct
 from quant.methods.eda_dm.core import formats
 from quant.methods.eda_dm.sampling import calibration
 from quant.methods.eda_dm.soft import SoftLayer
-from quant.methods.eda_dm.units import Inputs, Unit
 from quant.plans.plan import LayerPlan
+from quant.registry import Context
+from quant.training.blocks import Inputs, Unit
+from quant.training.rounding import undecided
 
 CONV = "mid_block.resnets.0.conv1"
 SHORT = EdaDmConfig(points=8, iterations=3, batch_size=4, weight_bits=3)
@@ -46,7 +48,7 @@ def one_layer(seed: int = 0) -> nn.Sequential:
 def train(config: EdaDmConfig, full: Inputs, inputs: Inputs) -> dict:
     generator = torch.Generator().manual_seed(0)
     return reconstruct.reconstruct(
-        one_layer(), Unit("0", ("0",)), {"0": line_of(config)}, full, inputs, {}, config, generator
+        one_layer(), Unit("0", ("0",)), {"0": line_of(config)}, full, inputs, {}, config, generator, Context()
     )
 
 
@@ -86,12 +88,12 @@ def test_learned_input_scale_is_kept() -> None:
 def test_rates_fall_by_a_cosine(monkeypatch) -> None:
     rates: list[list[float]] = []
 
-    class Adam(torch.optim.Adam):
+    class Adam(torch.optim.AdamW):
         def step(self, closure=None):
             rates.append([group["lr"] for group in self.param_groups])
             return super().step(closure)
 
-    monkeypatch.setattr(torch.optim, "Adam", Adam)
+    monkeypatch.setattr(torch.optim, "AdamW", Adam)
     config = SHORT.model_copy(update={"iterations": 10, "rate_weight": 0.2, "rate_scale": 0.01})
     train(config, inputs_with(1.0), inputs_with(1.0))
     for step, (weight, scale) in enumerate(rates):
@@ -108,8 +110,10 @@ def test_regulariser_pulls_to_whole_codes() -> None:
         generator = torch.Generator().manual_seed(0)
         block = one_layer()[0]
         soft = SoftLayer(block, line_of(config), {}, 0.0, generator)
-        reconstruct._train(block, {"": soft}, [""], inputs_with(x), inputs_with(x), config, generator)
-        left.append(float(soft.pull(2.0).detach()))
+        reconstruct._train(
+            "u", block, {"": soft}, [""], inputs_with(x), inputs_with(x), config, generator, Context()
+        )
+        left.append(float(undecided(soft.soft(), 1.0).detach()))
     assert left[1] < 0.5 * left[0]
 
 

@@ -7,8 +7,7 @@ import torch
 from pydantic import ValidationError
 
 import quant
-from quant.formats.grids import FloatGrid
-from quant.formats.searched import SearchedFloatGrid
+from quant.formats.floats import FloatGrid, SearchedFloatGrid
 from quant.layers.encoded import EncodedWeight, planned_bytes
 from quant.layers.install import quant_layers
 from quant.methods.lowbit_fp import LowbitFpConfig

@@ -10,10 +10,12 @@ from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.methods.lowbit_fp import LowbitFpConfig
 from quant.methods.lowbit_fp.core import _layer, _quantizer
-from quant.methods.lowbit_fp.rounding import learn, soft, start, step_of, undecided
+from quant.methods.lowbit_fp.rounding import learn, step_of
 from quant.methods.lowbit_fp.search import Values, sample, search
 from quant.plans.plan import LayerPlan
 from quant.recordings.rows import LayerRows
+from quant.registry import Context
+from quant.training.rounding import soft, start, undecided
 
 
 def everything(weight: torch.Tensor) -> Values:
@@ -49,7 +51,7 @@ def test_learned_rounding_stays_on_the_grid_within_a_step() -> None:
     config = LowbitFpConfig(weight_bits=4, rounding="learned", iterations=30)
     params, _ = search(everything(weight), _quantizer(4, config), 111)
     grid = _quantizer(4, config).grid.format(int(params["format"]))
-    learned = learn(weight, rows, grid, params["scale"], config, 0)
+    learned = learn(weight, rows, grid, params["scale"], config, Context(), "w")
     torch.testing.assert_close(grid.fake(learned, params), learned, rtol=1e-6, atol=0)
     edge = grid.largest * params["scale"]
     clipped = weight.clamp(-edge, edge)
@@ -58,7 +60,13 @@ def test_learned_rounding_stays_on_the_grid_within_a_step() -> None:
     fraction = clipped / step - torch.floor(clipped / step)
     torch.testing.assert_close(soft(start(fraction)), fraction, rtol=1e-4, atol=1e-5)
     untouched = learn(
-        weight, rows, grid, params["scale"], config.model_copy(update={"learning_rate": 1e-12}), 0
+        weight,
+        rows,
+        grid,
+        params["scale"],
+        config.model_copy(update={"learning_rate": 1e-12}),
+        Context(),
+        "w",
     )
     tie = (fraction - 0.5).abs() < 1e-4
     torch.testing.assert_close(untouched[~tie], grid.fake(weight, params)[~tie], rtol=1e-6, atol=1e-7)
@@ -79,7 +87,7 @@ def test_errors_of_weights_come_in_order(seed: int) -> None:
         return float((fresh @ (value - weight).T).square().mean() / (fresh @ weight.T).square().mean())
 
     nearest = error(four.fake(weight, "linear_weight", params))
-    learned = error(learn(weight, learned_from, grid, params["scale"], config, 0))
+    learned = error(learn(weight, learned_from, grid, params["scale"], config, Context(), "w"))
     assert error(absmax.fake(weight, "linear_weight")) > nearest > learned
 
 
@@ -88,7 +96,9 @@ def output_error(seed: int, **changes) -> float:
     config = LowbitFpConfig(weight_bits=4, rounding="learned", iterations=100, **changes)
     four = _quantizer(4, config)
     params, _ = search(everything(weight), four, 56)
-    learned = learn(weight, rows, four.grid.format(int(params["format"])), params["scale"], config, 0)
+    learned = learn(
+        weight, rows, four.grid.format(int(params["format"])), params["scale"], config, Context(), "w"
+    )
     return float((rows @ (learned - weight).T).square().mean())
 
 
@@ -120,7 +130,7 @@ def test_a_layer_learns_from_its_own_rows(kind: str) -> None:
     images = rows.reshape(-1, 32, 2, 2) if kind == "Conv2d" else rows
     exact, errors = module(images).detach(), []
     for config in (nearest, learned):
-        decoded = _layer(module, plan, seen, config, 0).weight.decode()
+        decoded = _layer(module, plan, seen, config, Context()).weight.decode()
         call = torch.nn.functional.linear if kind == "Linear" else torch.nn.functional.conv2d
         out = call(images, decoded, module.bias).detach()
         errors.append(float((out - exact).square().mean()))
@@ -135,7 +145,7 @@ def test_integers_in_place_of_floats_are_the_same_method_on_another_grid() -> No
     assert quantizer.grid == IntGrid(bits=4) and _quantizer(8, config).grid == IntGrid(bits=8)
     params, notes = search(everything(weight), quantizer, 40)
     assert notes["format"] == "int4" and 0.1 <= notes["clip"] <= 1.2
-    learned = learn(weight, rows, quantizer.grid, params["scale"], config, 0)
+    learned = learn(weight, rows, quantizer.grid, params["scale"], config, Context(), "w")
     steps = learned / params["scale"]
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
     assert float(steps.abs().max()) <= 7.001

@@ -7,14 +7,16 @@ import math
 import pytest
 import torch
 
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
-from quant.formats.grids import FloatGrid, IntGrid
+from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.methods.lowbit_fp import LowbitFpConfig
 from quant.methods.lowbit_fp.core import _layer, _quantizer
 from quant.methods.lowbit_fp.search import sample, search
 from quant.plans.plan import LayerPlan
 from quant.recordings.rows import LayerRows
+from quant.registry import Context
 
 
 def drawn(law: str, count: int, seed: int = 1) -> torch.Tensor:
@@ -139,8 +141,8 @@ def test_inputs_are_clipped_relative_to_everything_seen() -> None:
     rows = 2 * torch.rand(512, 32, generator=generator) - 1
     high = torch.full((32,), 1.0)
     high[4] = 4.0
-    result = _layer(module, line, LayerRows(rows, -torch.ones(32), high), config, 0)
+    result = _layer(module, line, LayerRows(rows, -torch.ones(32), high), config, Context())
     assert result.notes["input_clip"] == pytest.approx(0.25, abs=0.011)
     assert float(result.activation_params["scale"]) * 127 == pytest.approx(1, abs=0.05)
     low = -high
-    assert _layer(module, line, LayerRows(rows, low, torch.ones(32)), config, 0).notes == result.notes
+    assert _layer(module, line, LayerRows(rows, low, torch.ones(32)), config, Context()).notes == result.notes

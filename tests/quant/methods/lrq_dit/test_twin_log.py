@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from quant.formats.grids import LogGrid
+from quant.formats.logs import LogGrid
 from quant.formats.quantizer import int_quantizer
 from quant.layers.encoded import EncodedWeight
 from quant.layers.rotations import Rotate

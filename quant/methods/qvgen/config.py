@@ -1,0 +1,47 @@
+"""Settings of QVGen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from quant.registry import RUN
+from quant.training.config import TrainConfig
+
+
+class QvgenConfig(TrainConfig):
+    """Quantization-aware training of every weight, with a helper that is gone at the end."""
+
+    weight_bits: int = Field(default=4, ge=2, le=8, description="bits of a weight code")
+    activation_bits: int = Field(default=4, ge=2, le=8, description="bits of an input code")
+    helper: Literal["decay", "at-once", "none"] = Field(
+        json_schema_extra=RUN, default="decay",
+        description="rank halved again and again (the paper), dropped at once where decay would end, or none",
+    )  # fmt: skip
+    rank: Literal[1, 2, 4, 8, 16, 32, 64, 128] = Field(
+        json_schema_extra=RUN, default=32, description="of the helper at the start; at most the layer's"
+    )
+    fade: Literal["cosine", "linear"] = Field(
+        json_schema_extra=RUN, default="cosine", description="how the decaying half fades within a phase"
+    )
+    plain: float = Field(
+        json_schema_extra=RUN, default=0.1, ge=0, lt=1,
+        description="share of the steps that is left to train without a helper",
+    )  # fmt: skip
+    rate_weight: float = Field(
+        json_schema_extra=RUN, default=3e-5, gt=0, le=1,
+        description="learning rate of weights, biases and helpers",
+    )  # fmt: skip
+    rate_scale: float = Field(
+        json_schema_extra=RUN, default=1e-3, ge=0, le=1,
+        description="learning rate of scales, in units of themselves, and of zero points, in codes",
+    )  # fmt: skip
+    decay: float = Field(
+        json_schema_extra=RUN, default=1e-4, ge=0, le=1, description="weight decay of weights"
+    )
+    policy: Literal["paper", "common"] = Field(
+        default="paper",
+        description="paper: every linear layer, and convolutions but the first; common: first, last, time "
+        "and condition embeddings left alone, time modulation with 8-bit weights only",
+    )

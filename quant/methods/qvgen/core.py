@@ -1,0 +1,100 @@
+"""QVGen: train every weight with a helper, let the helper decay, keep plain integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from quant.denoisers.inventory import LayerInfo
+from quant.denoisers.roles import REASONS, role_of
+from quant.formats.granularity import Granularity, weight_layout
+from quant.formats.grids import IntGrid
+from quant.formats.quantizer import Quantizer
+from quant.methods.plumbing import weight_only
+from quant.methods.qvgen.config import QvgenConfig
+from quant.methods.qvgen.helper import Helped
+from quant.methods.qvgen.schedule import Decay
+from quant.plans.cost import TrainingCost
+from quant.plans.plan import LayerPlan, Plan
+from quant.recordings.trajectories import Batch
+from quant.registry import Context, LayerFormat, Outcome
+from quant.training.optimize import Group, Optimizer, Rules
+from quant.training.policy import by_channel
+from quant.training.student import Student
+
+
+def formats(layer: LayerInfo, config: QvgenConfig) -> LayerFormat | str:
+    """Format of one layer, or the reason why it stays as it is."""
+    role = role_of(layer.name)
+    if config.policy == "common":
+        if role in ("first", "last", "time", "condition"):
+            return REASONS[role]
+        if role == "modulation":
+            return weight_only(role)
+    elif role == "first" and layer.kind == "Conv2d":
+        return REASONS[role]
+    free = layer.kind == "Linear" or layer.kernel_size == 1
+    activation = Quantizer(
+        grid=IntGrid(bits=config.activation_bits, mode="asymmetric"),
+        granularity=Granularity(kind="token" if free else "sample"),
+    )
+    return LayerFormat(by_channel(config.weight_bits), activation)
+
+
+def training(config: QvgenConfig) -> TrainingCost:
+    """Cost of the one stage."""
+    return TrainingCost(
+        steps=config.train_steps, rows=config.train_rows, what="all weights and biases, scales, helpers"
+    )
+
+
+def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> Outcome:
+    """Train until the helpers are gone."""
+    steps = config.train_steps - round(config.train_steps * config.plain)
+    rank = 0 if config.helper == "none" else config.rank
+    decay = Decay.of(rank, steps, config.fade, config.helper == "at-once")
+
+    def side(module: nn.Module, line: LayerPlan) -> Helped:
+        assert line.weight is not None  # planned layers have a format
+        weight = module.get_parameter("weight")
+        # layers with floating-point inputs and 8-bit weights have nothing to gain from a helper
+        own = decay.rank if line.activation is not None else 0
+        return Helped(weight, line.weight, weight_layout(line.kind), own)
+
+    student = Student(model, plan, config, context, side, train_bias=True)
+    sides: dict[str, Any] = {name: layer.side for name, layer in student.layers.items()}
+
+    def loss(batch: Batch, step: int) -> Any:
+        for helped in sides.values():  # a function of the step: a training that goes on finds it again
+            helped.at(decay.rank_at(step), decay.factor_at(step))
+        return student.output_loss(batch)
+
+    def stepped(step: int, optimizer: Optimizer) -> None:
+        if decay.ends_phase(step):
+            changed = {name for name, helped in sides.items() if helped.cut(decay.rank_at(step + 1))}
+            # moments belong to the old columns
+            optimizer.forget({f"{name}.side.{part}" for name in changed for part in ("up", "down")})
+
+    rules = Rules(
+        "cosine", warm_up=config.train_steps // 10, clip=1.0, betas=(0.9, 0.95), trace=True
+    )  # fmt: skip
+    with student.installed():
+        result = student.train(
+            "qat", _groups(student, config), loss=loss, stepped=stepped, rules=rules,
+            keep=lambda: all(helped.rank == 0 for helped in sides.values()),
+        )  # fmt: skip
+    for helped in sides.values():
+        helped.cut(0)  # without a step there was nothing that it could vanish in
+    norm = sum(result.norms) / max(1, len(result.norms))
+    return student.outcome(helper_phases=decay.phases, gradient_norm=round(norm, 8))
+
+
+def _groups(student: Student, config: QvgenConfig) -> list[Group]:
+    helpers = student.named("side.up") | student.named("side.down")
+    return [
+        Group(student.named("side.master"), config.rate_weight, config.decay),
+        Group(student.named("own") | helpers, config.rate_weight),
+        Group(student.named("side.zero"), config.rate_scale),
+        *student.scale_groups(config.rate_scale),
+    ]

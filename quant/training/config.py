@@ -1,0 +1,40 @@
+"""Settings that every method with the distillation loop has; no torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from quant.registry import RUN
+
+
+class TrainConfig(BaseModel):
+    """How long, on what, and how often somebody looks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    train_steps: int = Field(
+        json_schema_extra=RUN, default=2000, ge=0, le=10_000_000, description="optimizer steps, each stage"
+    )
+    train_rows: int = Field(
+        json_schema_extra=RUN, default=16, ge=1, le=65536, description="inputs (sample, timestep) a step"
+    )
+    guidance: Literal["combined", "separate"] = Field(
+        json_schema_extra=RUN, default="combined",
+        description="where the recording has guidance: error of the guided prediction, or of both halves",
+    )  # fmt: skip
+    calibration_rows: int = Field(
+        json_schema_extra=RUN, default=64, ge=1, le=65536, description="inputs that starting ranges are from"
+    )
+    held_out_rows: int = Field(
+        json_schema_extra=RUN, default=64, ge=0, le=65536,
+        description="inputs kept from training, by which the best parameters are chosen; 0 keeps the last",
+    )  # fmt: skip
+    look_every: int = Field(
+        json_schema_extra=RUN, default=200, ge=1, le=1_000_000,
+        description="steps between two looks at what is held out, and between two checkpoints",
+    )  # fmt: skip
+    precision: Literal["float32", "bfloat16"] = Field(
+        json_schema_extra=RUN, default="float32",
+        description="of the forwards in training; parameters are float32",
+    )  # fmt: skip

@@ -1,0 +1,242 @@
+"""The one distillation loop: every method that trains is a task for it.
+
+A task says what is trained by which rules, draws a batch and gives its loss against the full-precision
+teacher. The loop does the rest: devices and mixed precision, progress with an estimate, checkpoints from
+which it goes on to the same bytes, the best of what held-out trajectories say, a stop at the first loss that
+is not a number, and what it all cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quant.errors import InputError
+from quant.registry import Context
+from quant.training.cost import Meter
+from quant.training.optimize import Group, Optimizer, Rules
+from quant.training.processes import Processes
+
+
+@dataclass
+class Task:
+    """What is trained.
+
+    Attributes
+    ----------
+    key : str
+        Name of its checkpoint, unique in one run of a method.
+    groups : list of Group
+    draw : callable
+        ``draw(step)``: a batch. Anything random comes from `generator`.
+    loss : callable
+        ``loss(batch, step)``: a scalar with gradients, or that and a penalty which is trained on but not
+        recorded.
+    steps : int
+    rules : Rules
+    generator : torch.Generator, optional
+        Saved and restored with the checkpoint.
+    held_out : callable, optional
+        Loss on trajectories that are not trained on; None at a step whose parameters cannot be kept.
+    every : int
+        Steps between two looks at what is held out, and between two checkpoints.
+    stepped : callable, optional
+        ``stepped(step, optimizer)`` after each step: phases that change what is trained.
+    precision : {"float32", "bfloat16"}
+        Of the forwards; parameters and moments are float32 always.
+    """
+
+    key: str
+    groups: list[Group]
+    draw: Callable[[int], Any]
+    loss: Callable[[Any, int], Tensor | tuple[Tensor, Tensor | float]]
+    steps: int
+    rules: Rules = field(default_factory=Rules)
+    generator: torch.Generator | None = None
+    held_out: Callable[[], float | None] | None = None
+    every: int = 100
+    stepped: Callable[[int, Optimizer], None] | None = None
+    precision: str = "float32"
+
+
+@dataclass
+class Result:
+    """What came of a task."""
+
+    losses: list[float]
+    held_out: dict[int, float]
+    """By the number of steps before it."""
+    best: int | None
+    """Steps of the parameters that were kept; None: the last ones."""
+    norms: list[float]
+    """Of all gradients together, by step, if they were asked for."""
+    cost: Meter
+
+    def notes(self) -> dict[str, Any]:
+        """First and last tenth of the losses, and the best held-out one, for a ledger."""
+        tenth = max(1, len(self.losses) // 10)
+        out: dict[str, Any] = {"steps": len(self.losses)}
+        if self.losses:
+            out["loss_first"] = round(sum(self.losses[:tenth]) / tenth, 8)
+            out["loss_last"] = round(sum(self.losses[-tenth:]) / tenth, 8)
+        if self.held_out:
+            out["held_out_first"] = round(self.held_out[min(self.held_out)], 8)
+            out["held_out"] = round(self.held_out[max(self.held_out)], 8)
+        if self.best is not None:
+            out["best_step"] = self.best
+            out["held_out"] = round(self.held_out[self.best], 8)
+        return out
+
+
+def distill(task: Task, context: Context) -> Result:
+    """Train.
+
+    Parameters
+    ----------
+    task : Task
+        Its parameters end at the best step by what is held out, or at the last.
+    context : Context
+        Device, progress, and the state that a checkpoint is kept in.
+
+    Raises
+    ------
+    InputError
+        The loss is NaN or infinite; the checkpoint before it is kept.
+    """
+    optimizer = Optimizer(task.groups, task.rules, task.steps)
+    run = _Run(task, optimizer, context)
+    run.resume()
+    with run.cost.running(context.device), torch.enable_grad():
+        if run.done == 0:
+            run.look()
+        while run.done < task.steps:
+            batch = task.draw(run.done)
+            with torch.autocast(_kind(context.device), torch.bfloat16, task.precision == "bfloat16"):
+                found = task.loss(batch, run.done)
+            loss, penalty = found if isinstance(found, tuple) else (found, 0.0)
+            (loss + penalty).backward()  # type: ignore[no-untyped-call]
+            run.processes.average(optimizer.parameters.values())
+            norm = optimizer.step()
+            run.pending.append((loss.detach(), norm))
+            if task.stepped is not None:
+                with torch.no_grad():
+                    task.stepped(run.done, optimizer)
+            run.done += 1
+            last = run.done == task.steps
+            # a GPU would wait at every number that is read
+            if last or context.device == "cpu" or run.done % 20 == 0 or run.done % task.every == 0:
+                run.settle()
+            if last or run.done % task.every == 0:
+                run.look()
+                run.save()
+    run.keep_best()
+    return run.result()
+
+
+class _Run:
+    """Where a task stands."""
+
+    def __init__(self, task: Task, optimizer: Optimizer, context: Context) -> None:
+        self.task, self.optimizer, self.context = task, optimizer, context
+        self.done, self.saved = 0, 0
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.pending: list[tuple[Tensor, Tensor | None]] = []
+        self.held_out: dict[int, float] = {}
+        self.best: int | None = None
+        self.kept: dict[str, Tensor] = {}
+        self.cost = Meter()
+        self.processes = Processes.here()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        saved = None if self.context.state is None else self.context.state.get(self.task.key)
+        if saved is None:
+            return
+        values, tensors = saved.values, saved.tensors
+        self.optimizer.load(tensors, values["optimizer"])
+        self.done = self.saved = int(values["done"])
+        self.losses, self.norms = list(values["losses"]), list(values["norms"])
+        self.held_out = {int(step): loss for step, loss in values["held_out"].items()}
+        self.best = values["best"]
+        self.kept = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+        self.cost = Meter(**values["cost"])
+        if self.task.generator is not None:
+            self.task.generator.set_state(tensors["generator"])
+
+    def settle(self) -> None:
+        """Read the losses of the last steps, and stop at one that is no number."""
+        for loss, norm in self.pending:
+            value = float(loss)
+            if not math.isfinite(value):
+                state = self.context.state
+                where = "" if state is None or state.folder is None else f" in {state.folder}"
+                raise InputError(
+                    f"training of {self.task.key!r}: the loss of step {len(self.losses)} is {value}; the "
+                    f"parameters of step {self.saved} are kept{where}: lower the learning rates"
+                )
+            self.losses.append(value)
+            if norm is not None:
+                self.norms.append(float(norm))
+        self.pending.clear()
+        recent = self.losses[-20:]
+        left = self.cost.per_step(self.done) * (self.task.steps - self.done)
+        self.context.progress(
+            self.done, self.task.steps,
+            f"training {self.task.key}: loss {sum(recent) / len(recent):.4g}, about {_time(left)} left",
+        )  # fmt: skip
+
+    def look(self) -> None:
+        """Judge the parameters by what is held out, and keep the best."""
+        if self.task.held_out is None:
+            return
+        with torch.no_grad():
+            loss = self.task.held_out()
+        if loss is None:
+            return
+        self.held_out[self.done] = float(loss)
+        if math.isfinite(loss) and (self.best is None or loss < self.held_out[self.best]):
+            self.best = self.done
+            self.kept = {n: p.detach().clone() for n, p in self.optimizer.parameters.items()}
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.saved = self.done
+        if self.context.state is None or self.processes.index:
+            return
+        tensors, values = self.optimizer.save()
+        tensors |= {f"best.{name}": tensor for name, tensor in self.kept.items()}
+        if self.task.generator is not None:
+            tensors["generator"] = self.task.generator.get_state()
+        self.context.state.put(
+            self.task.key, tensors,
+            {
+                "done": self.done, "losses": self.losses, "norms": self.norms, "held_out": self.held_out,
+                "best": self.best, "optimizer": values, "cost": self.cost.values(),
+            },
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def keep_best(self) -> None:
+        """Put the best parameters in place."""
+        if self.best is not None:
+            for name, parameter in self.optimizer.parameters.items():
+                parameter.copy_(self.kept[name])
+
+    def result(self) -> Result:
+        """Hand back losses and cost."""
+        self.cost.steps = len(self.losses)
+        return Result(self.losses, self.held_out, self.best, self.norms, self.cost)
+
+
+def _kind(device: str) -> str:
+    return torch.device(device).type
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,236 @@
+"""The command on a tiny model: files, resume, several processes, failures, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import quant
+from lab.cli.main import run
+from lab.compare import results, work
+from lab.compare.bench import Bench
+from lab.compare.recipes import FULL, OTHER_SEED, expand
+from lab.compare.workers import Turns
+from lab.report.compare import figures, write_report
+from lab.runs.folder import Run
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory, recording, model_folder: Path) -> list[str]:
+    return [
+        "compare", str(model_folder), "--recording", str(recording.path), "--recipes", "rtn-w8a8,rtn-w4a4",
+        "--n", "4", "--seeds", "2", "--steps", "2", "--json", "--device", "cpu",
+    ]  # fmt: skip
+
+
+def test_a_model_without_decoder_is_compared_by_latents(
+    command: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    assert run([*command, "--out", str(tmp_path / "c")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = [row["recipe"] for row in result["rows"]]
+    assert names == [FULL, OTHER_SEED, "rtn-w8a8", "rtn-w4a4"]
+    full, other, eight, four = result["rows"]
+    assert (
+        full["latent_rel_l2"] == 0 < eight["latent_rel_l2"] < four["latent_rel_l2"] < other["latent_rel_l2"]
+    )
+    assert eight["bytes"] > four["bytes"] and full["bytes"] > eight["bytes"]
+    assert four["bit_ops_share"] < eight["bit_ops_share"] < 1
+    assert eight["latent_sqnr_db.low"] <= eight["latent_sqnr_db"] <= eight["latent_sqnr_db.high"]
+    assert [g["passed"] for g in result["gates"]] == [True]
+    table = list(csv.DictReader((tmp_path / "c" / "results.csv").open()))
+    assert [row["recipe"] for row in table] == names
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert "rtn-w4a4" in page
+
+
+def test_finished_parts_are_used_again_and_more_recipes_are_added(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    real = quant.quantize_
+
+    def counted(model, recipe, **options):
+        calls.append(type(recipe).__name__)
+        return real(model, recipe, **options)
+
+    monkeypatch.setattr(quant, "quantize_", counted)
+
+    def go(recipes: str) -> list:
+        with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
+            found, failed = work.Work(bench, opened, expand(recipes)).all()
+            assert failed == []
+            return found
+
+    first = go("rtn-w8a8")
+    assert len(calls) == 2 and len(first) == 2 * 3
+    second = go("rtn-w8a8,rtn-w6a6")
+    assert len(calls) == 4 and len(second) == 2 * 4
+    assert (first[2].arrays["psnr_db"] == second[2].arrays["psnr_db"]).all()
+    third = go("rtn-w8a8,rtn-w6a6")
+    assert len(calls) == 4 and len(third) == len(second)
+
+
+ABOUT = {
+    "model": "unet-64", "command": "brainlab compare", "n": 12, "seeds": 2, "steps": 2, "guidance": 2.0,
+    "conditions": "random", "recording": "0" * 64, "hardware": "CPU", "date": "2026-01-01",
+    "commit": "none", "versions": {}, "missing": [], "bit_ops_rule": "rule", "settings": {},
+}  # fmt: skip
+
+
+def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp_path: Path) -> None:
+    with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
+        measured, failed = work.Work(bench, opened, expand("rtn-w8a8,rtn-w4a4")).all()
+    result = results.conclude(ABOUT, measured, failed)
+    results.write(result, tmp_path / "r")
+    assert result["gates"][0]["passed"]
+    write_report(result, results.pictures(measured), tmp_path / "r")
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "1 pair<" in page and "1 pairs" not in page
+    heads = re.findall(r"<h2 id=\"([a-z-]+)-title", page)
+    assert heads == ["verdict", "pictures", "trade-off", "scores", "gate", "how-it-was-made"]
+    assert "gate failed" not in page and "ten times the difference of rtn-w4a4" in page
+    assert (tmp_path / "r" / "grid.webp").stat().st_size > 100
+    assert {p.name for p in (tmp_path / "r" / "figures").iterdir()} == {
+        "quality-bytes.png", "error-timesteps.png", "error-growth.png",
+    }  # fmt: skip
+    psnr = {row["recipe"]: row["psnr_db"] for row in result["rows"]}
+    assert psnr[FULL] == 100 > psnr["rtn-w8a8"] > psnr["rtn-w4a4"] > psnr[OTHER_SEED]
+    measured[0].arrays["psnr_db"] = measured[0].arrays["psnr_db"] - 1e-3
+    write_report(results.conclude(ABOUT, measured, []), {}, tmp_path / "bad")
+    page = (tmp_path / "bad" / "report.html").read_text()
+    assert "The gate failed: same seed, same picture" in page and 'class="verdict bad"' in page
+
+
+def test_a_recipe_that_fails_is_listed_and_the_others_go_on(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = quant.quantize_
+
+    def broken(model, recipe, **options):
+        if recipe.weight_bits == 6:
+            raise RuntimeError("planted")
+        return real(model, recipe, **options)
+
+    monkeypatch.setattr(quant, "quantize_", broken)
+    with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
+        measured, failed = work.Work(bench, opened, expand("rtn-w6a6,rtn-w8a8")).all()
+    assert [(f["recipe"], f["seed"]) for f in failed] == [("rtn-w6a6", 0), ("rtn-w6a6", 1)]
+    assert "planted" in failed[0]["reason"]
+    assert {one.recipe for one in measured} == {FULL, OTHER_SEED, "rtn-w8a8"}
+
+
+def test_a_turn_is_given_once_and_a_failure_is_remembered(tmp_path: Path) -> None:
+    turns, other = Turns(tmp_path / "turns"), Turns(tmp_path / "turns")
+    turns.begin()
+    assert turns.take("a") and not other.take("a") and other.take("b") and not turns.take("b")
+    turns.fail("a", "planted")
+    assert other.reason("a") == "planted" and other.reason("b") == other.reason("c") == ""
+    turns.begin()
+    assert other.take("a") and other.reason("a") == ""
+    turns.end()
+    assert not (tmp_path / "turns").exists()
+    alone = Turns()
+    alone.begin()
+    assert alone.take("a") and alone.take("a") and alone.reason("a") == ""
+
+
+def test_processes_give_what_one_gives(command: list[str], tmp_path: Path, capsys: Capture) -> None:
+    def scores() -> list[dict]:
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        return [{k: v for k, v in row.items() if not k.startswith("calibrate")} for row in rows]
+
+    one = [*command, "--seeds", "1"]
+    assert run([*one, "--out", str(tmp_path / "whole")]) == 0
+    whole = scores()
+    jobs = [*one, "--out", str(tmp_path / "jobs"), "--jobs", "2"]
+    assert run(jobs) == 0
+    assert scores() == whole
+    steps = sorted((tmp_path / "jobs" / "steps").glob("*.json"))
+    assert len(steps) == 4 and not (tmp_path / "jobs" / "turns").exists()
+    next(step for step in steps if step.name.startswith("rtn-w4a4")).unlink()  # as if it had been stopped
+    kept = {step: step.stat().st_mtime_ns for step in steps if step.exists()}
+    assert run(jobs) == 0
+    assert scores() == whole
+    assert {step: step.stat().st_mtime_ns for step in kept} == kept
+
+
+def test_what_others_left_is_measured_and_what_failed_there_is_not_tried_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    turns = Turns(tmp_path / "turns")
+    turns.begin()
+    recipes = expand("rtn-w8a8,rtn-w6a6")
+    left, bad = (work.step_name(r, 0) for r in recipes)
+    assert turns.take(left) and turns.take(bad)  # by a process that died, and by one that could not
+    turns.fail(bad, "RuntimeError: planted")
+    with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
+        made = work.Work(bench, opened, recipes, turns=turns)
+        made.share()
+        measured, failed = made.all()
+    assert [(f["recipe"], f["seed"], f["reason"]) for f in failed] == [
+        ("rtn-w6a6", 0, "RuntimeError: planted")
+    ]
+    assert sorted((one.seed, one.recipe) for one in measured if one.recipe.startswith("rtn")) == [
+        (0, "rtn-w8a8"), (1, "rtn-w6a6"), (1, "rtn-w8a8"),
+    ]  # fmt: skip
+
+
+def test_what_trains_goes_to_the_gpu() -> None:
+    recipes = expand("rtn-w8a8,eda-dm-w8a8,svdquant-w8a8")
+    where = work.calibrator("mixed", "cuda")
+    assert where is not None and [where(r).type for r in recipes] == ["cpu", "cuda", "cpu"]
+    assert work.calibrator(None, "cuda") is None
+    with pytest.raises(ValueError, match="must be cpu, cuda or mixed"):
+        work.calibrator("gpu", "cuda")
+
+
+def test_bad_input_is_one_line(
+    command: list[str], tmp_path: Path, capsys: Capture, model_folder: Path
+) -> None:
+    out = ["--out", str(tmp_path / "c")]
+    cases = (
+        (["compare", str(model_folder), "--recipes", "rtn-w8a8", *out], 4, "give --recording FOLDER"),
+        (["compare", *out], 2, "needs a model"),
+        (["compare", "unet-64", "--recipes", "rtn-w8a9", *out], 2, "did you mean"),
+        (["compare", "unet-64", "--n", "1", *out], 2, "at least"),
+        ([*command, "--n", "200", *out], 2, "evaluation subset has"),
+        ([*command, "--calibrate-on", "gpu", *out], 2, "must be one of cpu, cuda, mixed"),
+        ([*command, "--steps", "7", *out], 2, "give --steps and --guidance the same"),
+    )
+    for arguments, code, says in cases:
+        assert run(arguments) == code, arguments
+        error = capsys.readouterr().err
+        assert says in error and error.strip().count("\n") == 0, error
+    assert not (tmp_path / "c" / "config.yaml").exists()  # nothing was begun
+
+
+def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
+        todo = expand("rtn-w8a8")
+        work.Work(bench, opened, todo, lambda done, total, what: seen.append((done, total))).all()
+    assert len({total for _, total in seen}) == 1
+    done = [d for d, _ in seen]
+    assert done == sorted(done) and done[-1] == seen[-1][1]
+
+
+def test_noise_of_few_is_the_beginning_of_the_noise_of_many(bench: Bench) -> None:
+    assert torch.equal(bench.noise(3)[:2], bench.noise(3, 2))
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_trade_off_is_drawn_where_sizes_differ(drawn: bool) -> None:
+    row = {"method": "rtn", "psnr_db": 20.0, "psnr_db.low": 19.0, "psnr_db.high": 21.0, "bytes_before": 9e6}
+    rows = [{**row, "recipe": "a", "bytes": 4e6}, {**row, "recipe": "b", "bytes": 5e6 if drawn else 4e6}]
+    curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
+    result = {"about": ABOUT, "rows": rows, "curves": {"a": curve, "b": curve}}
+    assert ("quality-bytes" in figures(result)) == drawn

@@ -1,0 +1,140 @@
+"""Every job can be stopped: at once, without a trace of an error, and the same settings go on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lab.jobs import registry
+from lab.jobs.contract import Cancelled, Context, Result
+from tests.lab.jobs.test_allocate import folder  # noqa: F401 - a tiny model with its recording
+from tests.lab.zoo.conftest import data  # noqa: F401 - a tiny folder of pictures
+
+SECONDS = 1.0
+"""Of this thread's own work between the request and the end: a busy machine is no fault of the job."""
+QUICK = [name for name, job in registry.JOBS.items() if job.seconds < registry.QUICK]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated subjects, as small as can be decoded."""
+    from brainit.datasets import simulated
+
+    root = tmp_path_factory.mktemp("simulated") / "data"
+    sizes = {"n_subjects": 1, "n_voxels": 60, "n_train": 40, "n_shared": 40, "n_test": 4, "n_repeats": 2}
+    simulated.generate(root, simulated.preset("small", **sizes, n_sessions=1))
+    return root
+
+
+@pytest.fixture
+def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str], dict[str, Any]]:  # noqa: F811
+    """Settings of each long job, for a second's work or little more."""
+    model = {"model": str(folder / "unet"), "recording": folder / "rec"}
+    few = {**model, "samples": 1, "timesteps": 1, "device": "cpu"}
+    brain = {
+        "model": {"width": 16, "heads": 2, "depth": 0}, "clusters": {"n_clusters": 4},
+        "train": {"epochs": 1, "steps_per_epoch": 4}, "encoder_rank": 8,
+    }  # fmt: skip
+    run = {
+        "dataset": "simulated", "root": str(root), "steps": 2, "noise_seeds": 1, "guidance": 1.0,
+        "bootstrap": 100, "train_on": "one", "brain": brain, "structure": "blend", "device": "cpu",
+    }  # fmt: skip
+    zoo = {"data": data, "device": "cpu", "out": tmp_path / "o"}
+    table = {
+        "inspect": {**model, "out": tmp_path / "o", "layers": "mid_block*", "samples": 2, "steps": 2},
+        "quantize": {**model, "recipe": "mixdq-w8a8", "out": tmp_path / "o"},
+        "compare": {
+            **model, "recipes": "rtn-w8a8", "out": tmp_path / "o", "n": 4, "seeds": 1, "steps": 2,
+            "guidance": 1.0,
+        },
+        "allocate": {**few, "out": tmp_path / "o", "bits": "4", "choices": "3,4"},
+        "sensitivity": {**few, "out": tmp_path / "o.json", "layers": "mid_block*"},
+        "data fetch": {"name": "simulated", "root": tmp_path / "o"},
+        "data check": {"name": "simulated", "root": root},
+        "zoo train": {**zoo, "name": "structure-64", "steps": 2, "batch": 4, "limit": 8},
+        "zoo refine": {**zoo, "name": "autoencoder-64", "steps": 2, "batch": 4, "limit": 8},
+        "zoo evaluate": {**zoo, "name": "structure-64", "n": 4},
+        "zoo stimuli": {**zoo, "n": 2, "steps": 2},
+        "zoo sample": {"name": "unet-64", "n": 2, "steps": 3, "out": tmp_path / "o.png"},
+        "brain prepare": {**run, "out": tmp_path / "o"},
+        "brain train": {**run, "out": tmp_path / "o"},
+        "brain reconstruct": {**run, "out": tmp_path / "o"},
+        "brain tune": {**run, "strengths": (0.5,), "averaged": (1,)},
+        "demo": {"out": tmp_path / "o"},
+    }  # fmt: skip
+    return table.__getitem__
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the jobs write into the zoo goes into a copy; the demo's subjects are few."""
+    from brainit.datasets.simulated import config
+    from lab import zoo
+    from lab.jobs import demo
+    from lab.jobs.models import inspect
+    from lab.zoo import evaluate, stimuli, train
+
+    home = tmp_path / "zoo"
+    for part in ("weights", "cards"):
+        shutil.copytree(zoo.HOME / part, home / part, copy_function=os.symlink)  # replaced, not written into
+    for module in (zoo, train, evaluate):
+        monkeypatch.setattr(module, "HOME", home)
+    monkeypatch.setattr(stimuli, "FIRST", 4)
+    monkeypatch.setattr(stimuli, "SHEET", home / "sheet.webp")
+    monkeypatch.setattr(stimuli, "CARD", home / "card.json")
+    small = {"n_subjects": 1, "n_voxels": 60, "n_train": 40, "n_shared": 40, "n_test": 4, "n_repeats": 2}
+    monkeypatch.setitem(config.PRESETS, "small", config.SimulationConfig(**small, n_sessions=1))
+    monkeypatch.setattr(demo, "SUBJECTS", ("sub-01",))
+    monkeypatch.setattr(inspect, "_draw", lambda *given: (given[3] / "index.html").write_text("page"))
+
+
+@pytest.mark.parametrize("name", registry.JOBS)
+def test_a_job_that_is_stopped_before_it_begins_does_nothing(name: str) -> None:
+    context = Context()
+    context.cancel()
+    with pytest.raises(Cancelled):
+        registry.run(name, None, context)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name in registry.JOBS if name not in QUICK])
+def test_a_job_is_stopped_at_its_first_report_and_goes_on(name: str, asked: Callable, tmp_path: Path) -> None:
+    if name in ("brain report", "brain prepare"):
+        pytest.skip("over in a moment: its one report is its end")
+    settings = registry.settings(name, asked(name))
+    since: list[float] = []
+
+    def first(done: int, total: int, what: str) -> None:
+        context.cancel()
+        since.append(time.thread_time())
+
+    context = Context(report=first)
+    with pytest.raises(Cancelled):
+        registry.run(name, settings, context)
+    assert len(since) == 1 and time.thread_time() - since[0] < SECONDS
+    assert not [f for f in tmp_path.rglob("*") if ".part" in f.name]
+    if name in FINISHED_ELSEWHERE:
+        return
+    result = registry.run(name, settings, Context())
+    assert isinstance(result, Result) and result.exit_code() == 0
+
+
+FINISHED_ELSEWHERE = {"demo"}
+"""Takes the time of a whole run once more, which `brain reconstruct` has here."""
+
+
+def test_a_model_that_reports_nothing_is_stopped_inside() -> None:
+    from lab.jobs.stopping import stoppable
+
+    context = Context()
+    layers = torch.nn.Sequential(*[torch.nn.Linear(2, 2) for _ in range(3)])
+    layers[1].register_forward_hook(lambda *_: context.cancel())
+    with pytest.raises(Cancelled), stoppable(context):
+        layers(torch.zeros(1, 2))
+    assert layers(torch.zeros(1, 2)).shape == (1, 2)  # outside nothing is watched

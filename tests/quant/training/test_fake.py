@@ -1,0 +1,65 @@
+"""Layers in training: teacher and student in one model, and nothing of it in a checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import quant
+from quant.training.fake import FakeLayer, WeightSide, frozen, in_training, layers_in_training, teaching
+
+NAME = "mid_block.resnets.0.conv1"
+
+
+class Halved(WeightSide):
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.master = torch.nn.Parameter(weight.detach() / 2)
+
+    def weight(self) -> torch.Tensor:
+        return self.master
+
+
+def test_one_model_is_teacher_and_student(tiny) -> None:
+    model = tiny.build("unet")
+    before = tiny.run(model, "unet")
+    layer = model.get_submodule(NAME)
+    line = next(x for x in quant.plan(model, "rtn-w8a8").layers if x.name == NAME)
+    fake = {NAME: FakeLayer(layer, line, Halved(layer.weight), train_bias=True)}
+    with in_training(model, fake):
+        assert layers_in_training(model) == [NAME]
+        assert not torch.equal(tiny.run(model, "unet"), before)
+        with teaching(fake):
+            assert not torch.is_grad_enabled()
+            assert torch.equal(tiny.run(model, "unet"), before)
+        with torch.enable_grad():
+            args, kwargs = tiny.inputs("unet")
+            model(*args, **kwargs).sample.square().mean().backward()
+        assert fake[NAME].side.master.grad is not None and fake[NAME].own["bias"].grad is not None
+        assert [
+            name for name, p in model.named_parameters() if p.grad is not None and "side" not in name
+        ] == [f"{NAME}.own.bias"]
+    assert layers_in_training(model) == [] and model.get_submodule(NAME) is layer
+    assert torch.equal(tiny.run(model, "unet"), before)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_gradients_are_off_for_a_while_and_on_again_after_an_error(tiny) -> None:
+    model = tiny.build("odd")
+    model.first.weight.requires_grad_(False)
+    with pytest.raises(KeyError), frozen(model):
+        assert not any(p.requires_grad for p in model.parameters())
+        raise KeyError
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["first.weight"]
+
+
+def test_export_refuses_layers_in_training(tiny, tmp_path) -> None:
+    model = tiny.build("unet")
+    quant.quantize_(model, "rtn-w8a8", exclude=[NAME])
+    layer = model.get_submodule(NAME)
+    line = next(x for x in quant.plan(tiny.build("unet"), "rtn-w8a8").layers if x.name == NAME)
+    with in_training(model, {NAME: FakeLayer(layer, line, Halved(layer.weight))}):
+        with pytest.raises(quant.InputError, match=f"1 layers are in training .*{NAME}") as caught:
+            quant.export(model, tmp_path / "m.safetensors")
+        assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+    quant.export(model, tmp_path / "m.safetensors")

@@ -1,0 +1,84 @@
+"""The folder that training goes on from belongs to one piece of work, and refuses another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import quant
+from quant.methods.eda_dm import EdaDmConfig
+from quant.training.state import State
+
+CONFIG = EdaDmConfig(points=4, iterations=3, batch_size=2, feature_samples=2)
+SOME = ["mid_block.resnets.*", "mid_block.attentions.*.proj*"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
+    state = State(tmp_path / "s", {"seed": 1})
+    assert state.get("a") is None
+    state.put("a", {"x": torch.arange(3.0)}, {"step": 4, "name": "è"})
+    state.put("a", {"x": torch.arange(4.0)}, {"step": 5})
+    found = State(tmp_path / "s", {"seed": 1}).get("a")
+    assert found is not None and torch.equal(found.tensors["x"], torch.arange(4.0))
+    assert found.values == {"step": 5}
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == ["a.safetensors", "state.json"]
+    nothing = State()
+    nothing.put("a", {}, {})
+    assert nothing.get("a") is None
+
+
+def test_another_work_is_refused(tmp_path: Path) -> None:
+    State(tmp_path / "s", {"seed": 1, "config": {"rank": 4}})
+    with pytest.raises(
+        quant.InputError, match=r"config\.rank = 4, asked for 8: use another folder"
+    ) as caught:
+        State(tmp_path / "s", {"seed": 1, "config": {"rank": 8}})
+    assert caught.value.exit_code == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("precious")
+    with pytest.raises(quant.InputError, match="holds other files"):
+        State(tmp_path / "other", {})
+    with pytest.raises(quant.InputError, match="is a file"):
+        State(tmp_path / "other" / "thesis.txt", {})
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    state = State(tmp_path / "s", {})
+    state.put("a", {"x": torch.zeros(1)}, {})
+    (tmp_path / "s" / "a.safetensors").write_bytes(b"torn")
+    with pytest.raises(quant.InputError, match=r"a\.safetensors is damaged: delete"):
+        state.get("a")
+    (tmp_path / "s" / "state.json").write_text("{")
+    with pytest.raises(quant.InputError, match=r"state\.json is damaged"):
+        State(tmp_path / "s", {})
+
+
+def test_a_method_that_is_killed_goes_on_to_the_same_bytes(tiny, recorded, tmp_path: Path) -> None:
+    def run(name: str, stop: int | None = None, **options) -> bytes:
+        def progress(done: int, total: int, what: str) -> None:
+            if done == stop:
+                raise Killed
+
+        model = tiny.build("unet")
+        quant.quantize_(
+            model, CONFIG, trajectories=recorded("unet"), include=SOME, progress=progress, **options
+        )
+        return quant.export(model, tmp_path / f"{name}.safetensors").read_bytes()
+
+    whole = run("whole")
+    folder = tmp_path / "state"
+    with pytest.raises(Killed):
+        run("killed", stop=2, state=folder)
+    kept = sorted(p.name for p in folder.iterdir())
+    assert len(kept) == 3  # two units and the owner
+    stamps = {name: (folder / name).stat().st_mtime_ns for name in kept}
+    assert run("resumed", state=folder) == whole
+    assert all((folder / name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
+    with pytest.raises(quant.InputError, match="seed = 0, asked for 7"):
+        run("other", state=folder, seed=7)
