@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,10 @@ from lab.previews import step_previews, watcher
 from lab.progress import Progress
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
+if TYPE_CHECKING:
+    import quant
+    from quant.api import Recipe
+
 
 def settings_of(config: ReconstructConfig) -> SamplerSettings:
     """Return sampler settings; a smaller strength needs fewer of the steps."""
@@ -21,29 +25,50 @@ def settings_of(config: ReconstructConfig) -> SamplerSettings:
     return SamplerSettings(max(1, round(config.steps * strength)), config.guidance, strength)
 
 
-def open_denoiser(
-    config: ReconstructConfig, device: str, progress: Progress
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the denoiser, quantized by the recipe, and ``plan`` and ``ledger`` as plain data (none: {})."""
+def quantized_denoiser(
+    config: ReconstructConfig,
+    recipe: Recipe,
+    recording: quant.Trajectories | None,
+    device: str,
+    progress: Progress,
+) -> tuple[nn.Module, quant.Plan, quant.Ledger]:
+    """Return the denoiser quantized by a recipe, with its plan and ledger.
+
+    Parameters
+    ----------
+    recipe : str or config
+        A preset's name or a method's config.
+    recording : quant.Trajectories or None
+        What the recipe calibrates on (`lab.decoding.recording`); None where it does not.
+    """
+    import quant
     from lab import zoo
 
-    denoiser = zoo.load(config.denoiser)
-    if config.recipe == "none":
-        return denoiser.to(device), {}
-    import quant
-
-    planned = quant.plan(denoiser, config.recipe)
+    denoiser = zoo.load(config.denoiser, device)
+    planned = quant.plan(denoiser, recipe, trajectories=recording)
     ledger = quant.quantize_(
-        denoiser, config.recipe, seed=config.seed, keep_originals=False, progress=progress
+        denoiser,
+        recipe,
+        trajectories=recording,
+        seed=config.seed,
+        keep_originals=False,
+        progress=progress,
     )
-    about = {
-        "plan": planned.to_dict(),
-        "ledger": ledger.to_dict(),
+    return denoiser, planned, ledger
+
+
+def sizes_of(denoiser: str, ledger: quant.Ledger | None) -> dict[str, Any]:
+    """Return bytes and mean bits of the decoder, from the ledger; without one, of full precision."""
+    if ledger is None:
+        from lab import zoo
+
+        size = 4 * sum(p.numel() for p in zoo.load(denoiser).parameters())
+        return {"decoder_bytes": size, "decoder_bytes_before": size, "decoder_mean_weight_bits": 32.0}
+    return {
         "decoder_bytes": int(ledger.bytes_after),
         "decoder_bytes_before": int(ledger.bytes_before),
         "decoder_mean_weight_bits": float(ledger.mean_weight_bits),
     }
-    return denoiser.to(device), about
 
 
 def draw(

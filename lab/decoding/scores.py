@@ -11,7 +11,7 @@ from brainit import metrics
 from lab.errors import MissingDataError
 
 #: Pictures below this side hold too little for an ImageNet network.
-_SMALLEST = 48
+SMALLEST = 48
 
 
 def flat_metrics(
@@ -31,7 +31,7 @@ def flat_metrics(
 
 def networks_for(truth: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Return the ImageNet network, where it is installed and pictures are large enough to mean anything."""
-    if truth.ndim != 4 or truth.shape[1] < _SMALLEST:
+    if truth.ndim != 4 or truth.shape[1] < SMALLEST:
         return {}
     import torch
 

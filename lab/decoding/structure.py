@@ -19,6 +19,9 @@ from lab.decoding.settings import ReconstructConfig
 from lab.images import from_model, to_model
 from lab.progress import Progress
 
+LEFT_OUT = 64
+"""Most left-out training trials that a decoder is recorded on; half of a recording calibrates."""
+
 
 def glyph_weights() -> str:
     """Where the prior over handwritten glyphs lies."""
@@ -30,6 +33,15 @@ def glyph_weights() -> str:
 def unit_tokens(found: Targets) -> np.ndarray:
     """Return tokens (n, 17, 192) at mean 0 and variance 1 each, as the encoder gives them."""
     return torch.nn.functional.layer_norm(found.tokens, found.tokens.shape[-1:]).numpy()
+
+
+@torch.no_grad()
+def tokens_of(pictures: np.ndarray) -> np.ndarray:
+    """Return the zoo encoder's tokens (n, 17, 192) of pictures (n, 3, 64, 64)."""
+    from lab import zoo
+
+    encoder = zoo.load("encoder-64")
+    return torch.cat([encoder(x) for x in torch.from_numpy(pictures).split(64)]).numpy()
 
 
 def predictions(decoder: BrainDecoder, test: Subject) -> dict[str, np.ndarray]:
@@ -135,15 +147,30 @@ def structural(
     decoder: BrainDecoder,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Return ``start`` (n, 3, 64, 64), the structural picture, and notes on how it was made."""
+    """Return the structural pictures, those of some left-out training trials, and notes on where from.
+
+    Returns
+    -------
+    dict
+        ``start`` (n, 3, 64, 64); ``left_out_start`` (k, 3, 64, 64) and ``left_out_tokens`` (k, 17, 192), of
+        the same k trials, at most `LEFT_OUT`; ``made_by``; numbers under ``posterior``.
+    """
+    stimuli, held = decoder.held_out(train.name)
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(stimuli))[:LEFT_OUT])
+    few = {"left_out_tokens": unit_tokens(held)[chosen]}
+    maps = {name: values[chosen] for name, values in maps_of(held).items()}
     if config.structure in ("brainit", "none"):
-        return {"start": inverted(predicted).numpy(), "made_by": "Brain-IT's structural branch"}
+        few["left_out_start"] = inverted(maps).numpy()
+        return {"start": inverted(predicted).numpy(), **few, "made_by": "Brain-IT's structural branch"}
     if config.structure == "ridge":
-        return {"start": to_model(simple["ridge"]).numpy(), "made_by": "ridge from voxels to pixels"}
+        few["left_out_start"] = to_model(simple["ridge_left_out"][chosen].astype(np.float32)).numpy()
+        return {"start": to_model(simple["ridge"]).numpy(), **few, "made_by": "ridge from voxels to pixels"}
     if config.structure == "blend":
         blend = blended(decoder, train, predicted, simple)
+        few["left_out_start"] = to_model(blend.left_out[chosen]).numpy()
         return {
             "start": to_model(blend.picture).numpy(),
+            **few,
             "made_by": "Brain-IT's structural branch and ridge, weighed on left-out training trials",
             "posterior": {
                 f"{arm}_weight.{band}": w
@@ -155,10 +182,14 @@ def structural(
 
     fitted = fit_posterior(train.betas, train.images(), glyph_weights(), seed=config.seed, progress=progress)
     decoded = fitted.decode(test.betas)
-    made = "posterior under the glyph prior" if fitted.applies else "ridge (the glyph prior does not fit)"
+    row = {str(key): i for i, key in enumerate(train.stimulus_id)}
+    unseen = fitted.held_out().picture[[row[str(key)] for key in stimuli[chosen]]]
+    by = "posterior under the glyph prior" if fitted.applies else "ridge (the glyph prior does not fit)"
     return {
         "start": to_model(decoded.picture).numpy(),
-        "made_by": made,
+        **few,
+        "left_out_start": to_model(unseen).numpy(),
+        "made_by": by,
         "posterior": {
             "applies": bool(fitted.applies),
             "posterior_mse": float(fitted.posterior_mse),

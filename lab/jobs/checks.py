@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
+
+if TYPE_CHECKING:
+    from lab.decoding.recipes import DecoderRecipe
+    from quant.recipes import Recipe
 
 #: The word that leaves a model in full precision, wherever a recipe is asked for.
 NO_RECIPE = "none"
@@ -50,6 +55,55 @@ def check_recipe_name(name: str, denoiser: str) -> None:
         parse(name, shipped)
     elif name != preset:
         raise InputError(f"recipe {name!r}: none leaves the decoder as it is and has no settings to change")
+
+
+def check_recipe(name: str, denoiser: str) -> DecoderRecipe:
+    """Read a recipe's name, or "none", and plan it on a shipped denoiser (`plan_recipe`).
+
+    Raises
+    ------
+    InputError
+        An unknown recipe, setting or value, or as `plan_recipe`.
+    MissingDataError
+        A preset's file that is not there.
+    """
+    from lab.compare.recipes import allocations
+    from lab.decoding.recipes import DecoderRecipe
+    from quant.recipes import parse
+
+    check_recipe_name(name, denoiser)
+    if name == NO_RECIPE:
+        return DecoderRecipe(name)
+    return plan_recipe(parse(name, allocations(denoiser)), denoiser)
+
+
+def plan_recipe(recipe: Recipe, denoiser: str) -> DecoderRecipe:
+    """Plan a recipe on a shipped denoiser and refuse it if it cannot run there; a second, changes nothing.
+
+    Raises
+    ------
+    InputError
+        It speaks of layers that the denoiser does not have, or quantizes none.
+    """
+    import quant
+    from lab import zoo
+    from lab.decoding.recipes import DecoderRecipe
+    from quant.recipes import CHANGE
+
+    content = CHANGE.join([recipe.preset, *recipe.name.split(CHANGE)[1:]])
+    model = zoo.load(denoiser)
+    unknown = sorted(set(getattr(recipe.config(), "table", {})) - {n for n, _ in model.named_modules()})
+    if unknown:
+        raise InputError(
+            f"recipe {recipe.name!r} gives bits to the layer {unknown[0]!r}, which {denoiser} does not have: "
+            "it was made for another denoiser; make one with brainlab allocate"
+        )
+    planned = quant.plan(model.to("meta"), content)
+    if not planned.quantized:
+        raise InputError(
+            f"recipe {recipe.name!r} quantizes none of {denoiser}'s {len(planned.layers)} layers"
+        )
+    return DecoderRecipe(recipe.name, content, recipe.calibrates, planned)
 
 
 def known(what: str, name: str, allowed: Iterable[str], see: str) -> None:

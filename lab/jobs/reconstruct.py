@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +17,9 @@ from lab.files import write_json, write_npz
 from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 from lab.runs.folder import Run
+
+if TYPE_CHECKING:
+    from lab.decoding.recipes import DecoderRecipe
 
 #: What stands beside scores where no pictures are known.
 _NO_LEAKS = "leak check: no pictures to compare; every run was predicted by decoders that saw no trial of it"
@@ -68,6 +69,12 @@ def reconstruct(
     dict
         The metrics (with ``out`` and ``report``), or what a dry run or a part of the job found.
     """
+    from lab.decoding.conditions import refuse_without_sampling
+    from lab.jobs.checks import check_recipe
+
+    refuse_without_sampling(config, config.recipe)
+    # before anything is trained, and before a folder is claimed
+    recipe = check_recipe(config.recipe, config.denoiser)
     if dry_run:
         return _dry(config, out, progress)
     Run.check(out, config)
@@ -97,7 +104,7 @@ def reconstruct(
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
             if until == "train":
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
-            metrics = _pictures(run, config, data, decoder, progress)
+            metrics = _pictures(run, config, recipe, data, decoder, progress)
         metrics = run.write_metrics(metrics)
         from lab.report import build_report
 
@@ -127,78 +134,51 @@ def train(
 
 
 def _pictures(
-    run: Run, config: ReconstructConfig, data: BrainData, decoder: Any, progress: Progress
+    run: Run,
+    config: ReconstructConfig,
+    recipe: DecoderRecipe,
+    data: BrainData,
+    decoder: Any,
+    progress: Progress,
 ) -> dict[str, Any]:
-    from lab.decoding import drawing as brain_draw
     from lab.decoding import scores as brain_scores
-    from lab.decoding import structure as brain_structure
-
-    train, test = (data.subject.part(s).mean_over_repeats() for s in ("train", "test"))
-    truth = test.images()
-    like, device = truth.shape[1:], choose_device(config.device)
-    predicted = run.step("predict", lambda: brain_structure.predictions(decoder, test))
-    left_out = decoder.held_out(train.name)[0] if config.structure == "blend" else ()
-    progress(0, 1, "fitting ridge to pixels")
-    simple = run.step("baselines", lambda: brain_structure.baselines(train, test, left_out, device))
-    progress(1, 1, "ridge fitted to pixels")
-    first = run.step(
-        "structure",
-        lambda: brain_structure.structural(config, train, test, predicted, simple, decoder, progress),
-    )
-    tokens = predicted["tokens"] if config.tokens == "brainit" else tokens_of(first["start"])
-    arms: dict[str, Any] = {}
-    about: dict[str, Any] = {}
-    for arm, recipe in (("fp", "none"), ("quantized", config.recipe)):
-        denoiser, facts = brain_draw.open_denoiser(
-            config.model_copy(update={"recipe": recipe}), device, progress
-        )
-        about |= facts
-        ask = partial(brain_draw.draw, config, denoiser, tokens, first["start"], like=like, device=device)
-        arms[arm] = [
-            _drawn(run, arm, number, config.noise_seeds, ask, progress)
-            for number in range(config.noise_seeds)
-        ]
+    from lab.decoding.conditions import find_conditions
+    from lab.decoding.recipes import FULL, DecoderRecipe, decoded
+    from lab.decoding.structure import inverted
     from lab.images import from_model
 
-    structural = from_model(_tensor(first["start"]), like)
-    arms |= {"ridge": simple["ridge"], "mean_image": simple["mean_image"], "structural": structural}
+    device = choose_device(config.device)
+    given = find_conditions(run.step, config, data.subject, lambda: decoder, device, progress)
+    like = given.truth.shape[1:]
+    arms: dict[str, Any] = {}
+    arms["fp"], _ = decoded(run.step, "full", config, DecoderRecipe(FULL), given, device, progress)
+    arms["quantized"], found = decoded(run.step, "quantized", config, recipe, given, device, progress)
+    structural = from_model(_tensor(given.start), like)
+    arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}
     if config.structure != "brainit":
-        arms["brainit_structural"] = from_model(brain_structure.inverted(predicted), like)
-    flat = brain_scores.flat_metrics(truth, arms, config.bootstrap, config.seed)
+        arms["brainit_structural"] = from_model(inverted(given.predicted), like)
+    flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed)
     for name in ("plan", "ledger"):
-        if name in about:
-            write_json(run.path / f"{name}.json", about.pop(name))
-    _write_pictures(run.path, truth, arms, data.subject, decoder)
-    size = {k: v for k, v in about.items() if k.startswith("decoder")} or _float_size(config)
-    facts = {f"structure.{k}": v for k, v in first.get("posterior", {}).items() if not isinstance(v, list)}
+        if name in found:
+            write_json(run.path / f"{name}.json", found[name])
+    _write_pictures(run.path, given.truth, arms, data.subject, decoder)
+    facts = {f"structure.{k}": v for k, v in given.facts.items() if not isinstance(v, list)}
     return {
         **_counts(data.subject),
-        "n_train": len(np.unique(train.stimulus_id)),
-        "n_test": len(test.stimulus_id),
+        "n_train": len(np.unique(data.subject.part("train").stimulus_id)),
+        "n_test": len(given.truth),
         "seed": config.seed,
         "noise_seeds": config.noise_seeds,
         "n_samples": config.n_samples,
         "recipe": config.recipe,
-        "arithmetic": "full precision" if config.recipe == "none" else "simulated",
-        "structure.made_by": first["made_by"],
+        "arithmetic": "full precision" if config.recipe == FULL else "simulated",
+        "structure.made_by": given.from_start,
         "leak_test_in_train": data.about["leak"]["leak_test_in_train"],
         "leaks": data.about["leak_line"],
         **facts,
-        **size,
+        **{k: v for k, v in found.items() if k.startswith("decoder")},
         **flat,
     }
-
-
-def _drawn(
-    run: Run, arm: str, number: int, of: int, ask: Callable[..., np.ndarray], progress: Progress
-) -> np.ndarray:
-    """Draw one noise seed's pictures, or read them where the run has them already."""
-
-    def told(done: int, total: int, what: str) -> None:
-        progress(number * total + done, of * total, f"{what}, {arm}")
-
-    name = f"pictures-{arm}-{number}"
-    return run.step(name, lambda: {"pictures": ask(number=number, progress=told)})["pictures"]
 
 
 def _counts(subject: Subject) -> dict[str, Any]:
@@ -216,27 +196,6 @@ def _tensor(array: np.ndarray) -> Any:
     import torch
 
     return torch.from_numpy(array)
-
-
-def tokens_of(pictures: np.ndarray) -> np.ndarray:
-    """Return the zoo encoder's tokens (n, 17, 192) of pictures (n, 3, 64, 64)."""
-    import torch
-
-    from lab import zoo
-
-    with torch.no_grad():
-        return zoo.load("encoder-64")(_tensor(pictures)).numpy()
-
-
-def _float_size(config: ReconstructConfig) -> dict[str, Any]:
-    from lab import zoo
-
-    parameters = sum(p.numel() for p in zoo.load(config.denoiser).parameters())
-    return {
-        "decoder_bytes": 4 * parameters,
-        "decoder_bytes_before": 4 * parameters,
-        "decoder_mean_weight_bits": 32.0,
-    }
 
 
 def _write_pictures(

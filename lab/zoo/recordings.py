@@ -18,7 +18,7 @@ from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.progress import Progress, silent
 from lab.runs.lock import FolderLock
-from lab.zoo.scheduler import RectifiedFlowScheduler, zoo_scheduler
+from lab.zoo.scheduler import PartwayFlowScheduler, RectifiedFlowScheduler, zoo_scheduler
 
 if TYPE_CHECKING:
     import quant
@@ -152,8 +152,9 @@ def recorded_scheduler(store: quant.Trajectories) -> Any:
     import diffusers
 
     name, config = store.settings["scheduler"], store.settings["scheduler_config"]
-    if name == RectifiedFlowScheduler.__name__:
-        return RectifiedFlowScheduler.from_config(config)
+    for ours in (RectifiedFlowScheduler, PartwayFlowScheduler):
+        if name == ours.__name__:
+            return ours.from_config(config)
     found = getattr(diffusers, name, None)
     if found is None or not issubclass(found, diffusers.SchedulerMixin):
         raise InputError(f"the recording at {store.path} used {name}, which is not a scheduler of diffusers")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     _require(folder, "scheduler", name, isinstance(name, str), "a scheduler's name")
     config = settings.get("scheduler_config")
     _require(folder, "scheduler_config", config, isinstance(config, dict), "a scheduler's settings")
-    for name in ("conditions", "null_condition", "model"):
+    for name in ("conditions", "null_condition", "model", "start"):
         _require(folder, name, settings.get(name), isinstance(settings.get(name), (str, type(None))), "text")
     if guidance != 1.0:
         _require(folder, "null_condition", None, settings.get("null_condition") is not None, "a hash")
@@ -162,9 +164,14 @@ def check_shard(shard: Path, digest: str, rows: int, settings: dict[str, Any], s
 
 
 def write_shard(shard: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one safetensors file at once."""
-    with replacing(shard) as temporary:
-        save_file(tensors, temporary)
+    """Write one safetensors file at once; a full disk raises OSError, as any other writer does."""
+    try:
+        with replacing(shard) as temporary:
+            save_file(tensors, temporary)
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(shard)) from None
 
 
 def complete(shard: Path, digest: str | None) -> bool:

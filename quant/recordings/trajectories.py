@@ -68,6 +68,7 @@ def record(
     n_steps: int,
     shape: Sequence[int] | None = None,
     n_samples: int | None = None,
+    start: Tensor | None = None,
     guidance: float = 1.0,
     null_condition: Tensor | None = None,
     seed: int = 0,
@@ -91,6 +92,9 @@ def record(
         Of one sample; from the denoiser's config if left out.
     n_samples : int, optional
         Needed without conditions.
+    start : tensor of shape (n, C, H, W), optional
+        State of each sample at the scheduler's first timestep, as sampling that sets out from a picture has
+        it; noise drawn from seed and key if left out.
     guidance : float
         1 turns classifier-free guidance off; otherwise ``null_condition`` of shape (...) is needed. The
         stored inputs are those of one half; both halves see the same x.
@@ -123,21 +127,33 @@ def record(
         "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
         "conditions": None if conditions is None else hash_tensor(conditions),
         "null_condition": None if null_condition is None else hash_tensor(null_condition),
-        "model": model_kind(denoiser),
+        "model": model_kind(denoiser), "start": None if start is None else hash_tensor(start),
     }  # fmt: skip
+    if start is not None and tuple(start.shape) != (count, *sample_shape):
+        raise InputError(
+            f"start has shape {tuple(start.shape)}; {count} samples need {(count, *sample_shape)}: give one "
+            "state for each sample"
+        )
     folder = Path(path)
     known = begin(folder, json.loads(json.dumps(settings)))
     if null_condition is not None:
         write_shard(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
     device = next(denoiser.parameters()).device
     digests: list[str] = []
-    for start in range(0, count, batch_size):
-        keys = list(range(start, min(start + batch_size, count)))
-        shard = folder / f"shard-{start:06d}.safetensors"
+    for first in range(0, count, batch_size):
+        keys = list(range(first, min(first + batch_size, count)))
+        shard = folder / f"shard-{first:06d}.safetensors"
         if not complete(shard, known[len(digests)] if len(digests) < len(known) else None):
             rows = None if conditions is None else conditions[keys[0] : keys[-1] + 1].to(device)
-            noise = torch.stack([sampling.start_noise(seed, key, sample_shape) for key in keys]).to(device)
-            tensors = _sample(denoiser, scheduler, noise, rows, null_condition, guidance, n_steps, seed, keys)
+            if start is None:
+                noise = torch.stack([sampling.start_noise(seed, key, sample_shape) for key in keys])
+            else:
+                scheduler.set_timesteps(n_steps)  # the sampler multiplies by what this state holds already
+                sigma = float(getattr(scheduler, "init_noise_sigma", 1.0))
+                noise = start[keys[0] : keys[-1] + 1].detach().float() / sigma
+            tensors = _sample(
+                denoiser, scheduler, noise.to(device), rows, null_condition, guidance, n_steps, seed, keys
+            )
             write_shard(shard, tensors)
         digests.append(hash_file(shard))
         if progress is not None:

@@ -164,9 +164,8 @@ def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path
 def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
     """Take every training trial; Brain-IT's tokens come from a fit to the other two thirds."""
     from brainit.structure import fit_posterior
-    from lab.decoding.structure import glyph_weights
+    from lab.decoding.structure import glyph_weights, tokens_of
     from lab.images import to_model
-    from lab.jobs.reconstruct import tokens_of
 
     own = datasets.open(config.dataset, config.root, config.subject, **config.options).part("train")
     own = own.mean_over_repeats()

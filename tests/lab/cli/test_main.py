@@ -38,6 +38,7 @@ COMMANDS = [
     ["brain", "prepare"],
     ["brain", "train"],
     ["brain", "reconstruct"],
+    ["brain", "bits"],
     ["brain", "evaluate"],
     ["brain", "report"],
 ]

@@ -121,7 +121,7 @@ def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path,
         command(recording, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 240
-    while not (out / "steps" / "pictures-fp-0.json").is_file():
+    while not (out / "steps" / "pictures-full-0.json").is_file():
         assert process.poll() is None and time.monotonic() < deadline, (
             "the run ended before it could be killed"
         )
@@ -133,7 +133,7 @@ def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path,
     assert done.returncode == 0, done.stderr
     assert equal_metrics(finished, out) == []
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert any(e.get("name") == "pictures-fp-0" and e.get("cached") for e in events)
+    assert any(e.get("name") == "pictures-full-0" and e.get("cached") for e in events)
 
 
 def test_other_settings_are_refused(recording: Path, finished: Path) -> None:

@@ -1,0 +1,109 @@
+"""One recipe through the decoder: record, calibrate, draw every noise seed; each finished piece is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from functools import cache as once
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab import zoo
+from lab.decoding.conditions import Conditions, Step
+from lab.decoding.drawing import draw, quantized_denoiser, sizes_of
+from lab.decoding.recording import decoder_recording
+from lab.decoding.settings import ReconstructConfig
+from lab.progress import Progress
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    import quant
+    from quant.api import Recipe
+
+FULL = "none"
+"""The recipe that leaves the decoder in full precision."""
+
+
+@dataclass(frozen=True)
+class DecoderRecipe:
+    """A recipe that was checked.
+
+    Parameters
+    ----------
+    name : str
+        As the user wrote it.
+    content : str or config, optional
+        What `quant.quantize_` takes; None for full precision.
+    calibrates : bool
+        Whether it needs a recording.
+    plan : quant.Plan, optional
+        What it would do to the run's denoiser.
+    """
+
+    name: str
+    content: Recipe | None = None
+    calibrates: bool = False
+    plan: quant.Plan | None = None
+
+
+def decoded(
+    step: Step,
+    key: str,
+    config: ReconstructConfig,
+    recipe: DecoderRecipe,
+    given: Conditions,
+    device: str,
+    progress: Progress,
+) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Return a recipe's pictures, one array a noise seed, and what its ledger says.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(name, compute)``, as `lab.runs.folder.Run.step`; nothing that it has is computed again.
+    key : str
+        Names the steps; unique for each recipe of a run.
+
+    Returns
+    -------
+    list of float32 array of shape (n, H, W[, 3])
+    dict
+        ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, and ``weights`` (a hash);
+        unless in full precision also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
+    """
+
+    @once
+    def quantized() -> tuple[nn.Module, dict[str, Any]]:
+        known: dict[str, Any] = {"weights": weights_of(config.denoiser)}
+        if recipe.content is None:
+            return zoo.load(config.denoiser, device), known | sizes_of(config.denoiser, None)
+        began = time.monotonic()
+        recording = decoder_recording(config, given, device, progress) if recipe.calibrates else None
+        model, plan, ledger = quantized_denoiser(config, recipe.content, recording, device, progress)
+        known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
+        return model, {**known, "seconds": round(time.monotonic() - began, 2)}
+
+    def pictures(number: int) -> np.ndarray:
+        def heard(done: int, total: int, what: str) -> None:
+            progress(number * total + done, config.noise_seeds * total, f"{what}, {recipe.name}")
+
+        def compute() -> dict[str, np.ndarray]:
+            like, start = given.truth.shape[1:], given.start
+            drawn = draw(config, quantized()[0], given.tokens, start, number, like, device, heard)
+            return {"pictures": drawn}
+
+        return step(f"pictures-{key}-{number}", compute)["pictures"]
+
+    facts = step(f"ledger-{key}", lambda: quantized()[1])
+    return [pictures(number) for number in range(config.noise_seeds)], facts
+
+
+def weights_of(denoiser: str) -> str:
+    """Short hash over the shipped models that turn tokens and a structural picture into a picture."""
+    digest = hashlib.sha256()
+    for name in (denoiser, "autoencoder-64"):
+        digest.update(zoo.weight_file(name).read_bytes())
+    return digest.hexdigest()[:12]

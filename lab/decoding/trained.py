@@ -1,0 +1,108 @@
+"""A trained run that is only read: its settings, its network, and what it has worked out already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError, MissingDataError
+from lab.runs.settings import resolve
+from lab.runs.steps import StepCache
+
+if TYPE_CHECKING:
+    from brainit.training.decoder import BrainDecoder
+    from lab.decoding.conditions import Step
+
+_ENOUGH = ("predict", "structural")
+"""Steps that stand for the network, where its weights lie elsewhere (``--checkpoints``)."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What ``brainlab brain train`` or ``brain reconstruct`` left behind.
+
+    Parameters
+    ----------
+    path : Path
+    config : ReconstructConfig
+    """
+
+    path: Path
+    config: ReconstructConfig
+
+    @classmethod
+    def open(cls, path: Path) -> TrainedRun:
+        """Open a run folder for reading.
+
+        Raises
+        ------
+        InputError
+            It is not a run folder, has settings of another version, or decodes categories.
+        MissingDataError
+            It was never trained.
+        """
+        if not (path / "config.yaml").is_file():
+            raise InputError(
+                f"{path} is not a run folder (it has no config.yaml); give one that brainlab brain "
+                "reconstruct wrote"
+            )
+        run = cls(path, resolve(ReconstructConfig, path / "config.yaml"))
+        if any(run._steps.folder.glob("fold.*.json")):
+            raise InputError(
+                f"{path} decodes categories: without stimuli there are no pictures that bits could change; "
+                "give a run with pictures"
+            )
+        ready = all((run._steps.folder / f"{name}.json").is_file() for name in _ENOUGH)
+        if not ready and not (run._network / "decoder.safetensors").is_file():
+            raise MissingDataError(
+                f"{path} was never trained: it has no {run._network.name}/decoder.safetensors; run brainlab "
+                f"brain reconstruct --config {path / 'config.yaml'} --out {path} first"
+            )
+        return run
+
+    @cached_property
+    def _steps(self) -> StepCache:
+        return StepCache(self.path / "steps")
+
+    @property
+    def _network(self) -> Path:
+        return self.path / "checkpoints" / "brainit"
+
+    def network(self) -> BrainDecoder:
+        """Read the trained network; nothing is trained.
+
+        Raises
+        ------
+        MissingDataError
+            Its weights lie in another folder and are needed.
+        """
+        from brainit.training.decoder import BrainDecoder
+
+        if not (self._network / "decoder.safetensors").is_file():
+            raise MissingDataError(
+                f"{self.path} was stopped, and its network lies elsewhere (--checkpoints): run the same "
+                "brainlab brain reconstruct again, then this"
+            )
+        return BrainDecoder.load(self._network)
+
+    def step(self, compute_in: Step) -> Step:
+        """Return a ``step(name, compute)`` that looks here first, then in another run.
+
+        Pictures of full precision count only if the decoder's weights are still those they were drawn with.
+        """
+        from lab.decoding.recipes import weights_of
+
+        full = self._steps.load("ledger-full") or {}
+        same = full.get("weights") == weights_of(self.config.denoiser)
+
+        def step(name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+            drawn = name.startswith(("ledger-", "pictures-"))
+            full_precision = name.startswith(("ledger-full", "pictures-full"))
+            found = self._steps.load(name) if not drawn or (same and full_precision) else None
+            return compute_in(name, compute) if found is None else found
+
+        return step

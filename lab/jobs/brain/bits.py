@@ -1,0 +1,244 @@
+"""Job behind ``brainlab brain bits``: reconstruction against bits, from one trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Device, Foreseen, Table, Words, record, setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lab.decoding.recipes import DecoderRecipe
+    from lab.decoding.trained import TrainedRun
+
+
+class Settings(contract.Settings):
+    """Measure reconstruction against bits, from one trained run.
+
+    Nothing is trained again: for each recipe the run's decoder is calibrated on training trials that its
+    training had left out, then the test pictures are decoded. One table, one figure, one page.
+    """
+
+    folder: Path = setting(..., "run folder of brain reconstruct or train; only read", argument=True)
+    recipes: Words = setting(
+        (), "recipes, PRESET or PRESET+field=value each; default: the best preset at 8, 6, 4 and 3 bits"
+    )
+    out: Path = setting(
+        Path("runs/bits"), "folder of table and page; the same command goes on in it after a stop", short="-o"
+    )
+    device: Device = setting("auto", "where the networks run")
+
+
+class Result(contract.Result):
+    """What was measured: a row for each recipe and baseline, as in the table."""
+
+    rows: list[dict[str, Any]]
+    leak_line: str
+    simulated_subject: bool
+    table: str
+    report: str
+    done_before: bool
+
+    def tables(self) -> list[Table]:
+        """Return scores with their intervals, then the leak check."""
+        said = {
+            "bit-widths": "simulated",
+            "subject": "simulated" if self.simulated_subject else "measured",
+            "leaks": self.leak_line,
+        }
+        done = {"done before": True} if self.done_before else {}
+        return [Table([_shown(row) for row in self.rows]), record(said | done)]
+
+    def files(self) -> dict[str, str]:
+        """Return table and page."""
+        return {"table": self.table, "report": self.report}
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what fits a terminal's line."""
+    shown = {
+        "recipe": row["recipe"],
+        "bits a weight": row["weight_bits"],
+        "bits of an input": row["activation_bits"],
+        "MB": None if row["bytes"] is None else round(row["bytes"] / 1e6, 2),
+    }
+    for name in ("pixcorr", "ssim", "two_way_feature", "two_way_pix", "paired_psnr_to_fp"):
+        value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+        digits = 1 if "psnr" in name else 3
+        measured = None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        shown[name] = measured
+    return shown
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Calibrate each recipe on the run's decoder, decode the run's test pictures again, and compare.
+
+    Every finished recipe is kept: stopped and started again, the job goes on, and more recipes can be added
+    to the same folder later.
+
+    Raises
+    ------
+    InputError
+        The folder is no run, or has no pictures; a recipe is unknown, cannot run on the run's denoiser or is
+        given twice; ``out`` was made from another run.
+    MissingDataError
+        The run was never trained.
+    """
+    trained, recipes = _checked(settings)
+    return _measure(settings, trained, recipes, context)
+
+
+def dry_run(settings: Settings) -> Foreseen:
+    """Check everything and say what each recipe would cost: seconds of calibrating, for one CPU core."""
+    trained, recipes = _checked(settings)
+    rows = []
+    for recipe in recipes:
+        assert recipe.plan is not None  # only full precision has none
+        share = recipe.plan.macs_share()
+        size, seconds = recipe.plan.bytes_after / 1e6, recipe.plan.seconds
+        row = {"recipe": recipe.name, "format": max(share, key=lambda name: share[name])}
+        rows.append(row | {"MB": round(size, 2), "seconds": round(seconds), "calibrates": recipe.calibrates})
+    facts = {"would write": str(settings.out), "denoiser": trained.config.denoiser}
+    return Foreseen(facts=facts | {"sampler": _sampler(trained.config)}, rows=tuple(rows))
+
+
+def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
+    from lab.compare.recipes import allocations
+    from lab.decoding.trained import TrainedRun
+    from lab.jobs.checks import NO_RECIPE, plan_recipe
+    from lab.models.preflight import check_run_folder
+    from quant.recipes import expand
+
+    trained = TrainedRun.open(settings.folder)
+    check_run_folder(settings.out)
+    denoiser = trained.config.denoiser
+    if NO_RECIPE in settings.recipes:
+        raise InputError("recipe 'none' is full precision, which is always measured; leave it out")
+    chosen = expand(settings.recipes, names=allocations(denoiser)) if settings.recipes else None
+    # typing errors were found before torch is loaded
+    from lab.decoding.bits import DEFAULTS
+    from lab.decoding.conditions import refuse_without_sampling
+
+    chosen = chosen or expand(DEFAULTS[denoiser])
+    refuse_without_sampling(trained.config, chosen[0].name)
+    return trained, [plan_recipe(recipe, denoiser) for recipe in chosen]
+
+
+def _measure(
+    settings: Settings, trained: TrainedRun, recipes: list[DecoderRecipe], context: Context
+) -> Result:
+    from lab.decoding.bits import ledger_facts, score_rows, to_csv
+    from lab.decoding.conditions import find_conditions
+    from lab.decoding.data import open_subjects
+    from lab.decoding.recipes import FULL, DecoderRecipe, decoded, weights_of
+    from lab.decoding.scores import networks_for
+    from lab.files import write_json, write_npz, write_text
+    from lab.models.devices import choose_device
+    from lab.report.bits import BitsData, write_page
+    from lab.runs.folder import Run, config_hash
+
+    config, device = trained.config, choose_device(settings.device)
+    data = open_subjects(config.model_copy(update={"train_on": "one"}), context.progress)
+    if data.subject.stimuli is None:
+        raise InputError(f"{settings.folder} has no pictures of what was shown; give a run with pictures")
+    claim = {"run": config.model_dump(mode="json"), "weights": weights_of(config.denoiser)}
+    with Run.open(settings.out, claim) as folder:
+        worked: list[str] = []
+        step = trained.step(_counted(folder.step, worked))
+        given = find_conditions(step, config, data.subject, trained.network, device, context.progress)
+        pictures, facts = {}, {}
+        for recipe in [DecoderRecipe(FULL), *recipes]:
+            key = "full" if recipe.name == FULL else _key(recipe)
+            drawn, found = decoded(step, key, config, recipe, given, device, context.progress)
+            name = recipe.name if recipe.name != FULL else "full precision"
+            pictures[name], facts[name] = drawn, ledger_facts(found)
+            folder.log("recipe", name=recipe.name, bytes=facts[name]["bytes"])
+        context.progress(0, 1, "scoring")
+        sets = _sets(pictures, given.ridge, given.mean_image)
+        networks = networks_for(given.truth)
+        rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed)
+        about = {
+            **{key: data.about[key] for key in ("dataset", "subject", "simulated", "leak_line", "leak")},
+            "run": str(settings.folder),
+            "run_hash": config_hash(config),
+            "n_test": len(given.truth),
+            "n_train": int((data.subject.split == "train").sum()),
+            "noise_seeds": config.noise_seeds,
+            "denoiser": config.denoiser,
+            "sampler": _sampler(config),
+            "left_out": len(given.left_out_tokens),
+            "structure": given.from_start,
+            "terms": data.about.get("terms"),
+            "recipes": [recipe.name for recipe in recipes],
+            "seed": config.seed,
+            "two_way_feature": "EfficientNet-Lite0, head" if networks else None,
+        }
+        table, page = settings.out / "bits.csv", settings.out / "report.html"
+        result = {"about": about, "rows": rows}
+        same = (settings.out / "bits.json").is_file() and page.is_file() and not worked
+        write_text(table, to_csv(rows))
+        shown = {"stimulus": given.truth, **{name: own[0] for name, own in sets.items()}}
+        write_npz(settings.out / "arrays.npz", {_plain(name): own for name, own in shown.items()})
+        write_page(BitsData(about, rows, shown), settings.out)
+        write_json(settings.out / "bits.json", result)
+        folder.finish()
+    return Result(
+        rows=rows,
+        leak_line=about["leak_line"],
+        simulated_subject=bool(about["simulated"]),
+        table=str(table),
+        report=str(page),
+        done_before=same,
+    )
+
+
+def _counted(step: Any, worked: list[str]) -> Any:
+    """Return a ``step`` that notes the names of what had to be computed."""
+
+    def counted(name: str, compute: Any) -> Any:
+        def noted() -> Any:
+            worked.append(name)
+            return compute()
+
+        return step(name, noted)
+
+    return counted
+
+
+def _sets(
+    pictures: dict[str, list[np.ndarray]], ridge: np.ndarray, mean: np.ndarray
+) -> dict[str, list[np.ndarray]]:
+    """Put baselines beside the recipes: full precision first, with other noise; ridge and mean image last."""
+    from lab.decoding.bits import FULL_PRECISION, MEAN, OTHER_NOISE, RIDGE
+
+    full = pictures[FULL_PRECISION]
+    sets = {FULL_PRECISION: full}
+    if len(full) > 1:
+        sets[OTHER_NOISE] = [*full[1:], full[0]]
+    return sets | pictures | {RIDGE: [ridge], MEAN: [mean]}
+
+
+def _key(recipe: DecoderRecipe) -> str:
+    """Name a recipe's steps: readable, and another one for other settings (a preset's file may be edited)."""
+    from lab.runs.folder import config_hash
+    from quant import recipes
+
+    _, method, config = recipes.resolve(recipe.content)  # type: ignore[arg-type]
+    mark = config_hash({"method": method.name, "config": config.model_dump(mode="json")})
+    return f"{_plain(recipe.name)}.{mark}"
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+
+
+def _sampler(config: Any) -> str:
+    from lab.decoding.drawing import settings_of
+
+    sampler = settings_of(config)
+    steps = f"{sampler.steps} Euler step{'s' if sampler.steps > 1 else ''} from strength {sampler.strength:g}"
+    return f"{steps}, guidance {sampler.guidance:g}, {config.n_samples} samples averaged"

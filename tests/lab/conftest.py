@@ -1,0 +1,32 @@
+"""One trained decoder for every test that needs one: a tiny simulated subject, trained once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.decoding.settings import ReconstructConfig
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder after ``brain train``: 40 training and 4 test pictures of 64 pixels, two sampling steps."""
+    from brainit.datasets import simulated
+    from lab.jobs.reconstruct import reconstruct
+
+    home = tmp_path_factory.mktemp("trained")
+    sizes = {"n_subjects": 1, "n_voxels": 60, "n_train": 40, "n_shared": 40, "n_test": 4, "n_repeats": 1}
+    simulated.generate(home / "data", simulated.preset("small", **sizes, n_sessions=1))
+    config = ReconstructConfig.model_validate(
+        {
+            "dataset": "simulated", "root": str(home / "data"), "train_on": "one", "recipe": "none",
+            "noise_seeds": 2, "steps": 4, "strength": 0.5, "guidance": 2.0, "bootstrap": 100,
+            "brain": {
+                "model": {"width": 16, "heads": 2, "depth": 0}, "clusters": {"n_clusters": 4},
+                "train": {"epochs": 1, "steps_per_epoch": 4}, "encoder_rank": 8,
+            },
+        }
+    )  # fmt: skip
+    reconstruct(config, home / "run", until="train")
+    return home / "run"
