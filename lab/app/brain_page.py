@@ -1,22 +1,29 @@
-"""Brain: what somebody saw, decoded from their fMRI through the decoder at chosen bits; and what if?"""
+"""Brain: what somebody saw, decoded from their fMRI through the decoder at chosen bits."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from lab.app.models_page import copies, copy_box, presets
-from lab.app.work import answer, stream
+from lab.app.copying import copies, copy_box
+from lab.app.models_page import presets
+from lab.app.places import trained, within
+from lab.app.work import answer, canceller, stream
 from lab.cache import cache_folder
 from lab.errors import InputError
+from lab.jobs import registry
 from lab.jobs.brain import decode, reconstruct
 from lab.jobs.contract import Context
 
-SIZE = 132
+SIZE = 192
+NONE = "none"
+NO_RUN = "no trained run is chosen; open 'Train one', or run: brainlab demo"
 
 
 def datasets() -> list[str]:
@@ -26,11 +33,21 @@ def datasets() -> list[str]:
     return list(CARDS)
 
 
-def trained_runs(home: Path) -> list[str]:
-    """Run folders below a place that were trained."""
-    found = [*home.glob("*/checkpoints/brainit/decoder.safetensors"),
-             *home.glob("*/*/checkpoints/brainit/decoder.safetensors")]  # fmt: skip
-    return sorted(str(file.parents[2]) for file in found)
+@lru_cache(maxsize=4)
+def subject_of(folder: str) -> tuple[Any, str]:
+    """Return a run's subject and what must be said wherever its scores stand."""
+    from lab.decoding.data import open_subjects
+    from lab.decoding.trained import TrainedRun
+
+    run = TrainedRun.open(Path(folder))
+    data = open_subjects(run.config, Context().progress)
+    return data.subject, words_on(bool(data.about["simulated"]), data.about["leak_line"])
+
+
+def words_on(simulated: bool, leak_line: str) -> str:
+    """Say whose voxels these are and what the leak check found."""
+    who = "**Simulated subject**: its voxels are made by the program." if simulated else "Measured subject."
+    return f"{who} {leak_line[:1].upper()}{leak_line[1:]}. Bit-widths are simulated."
 
 
 def strips(archive: str, rows: list[dict[str, Any]]) -> list[tuple[np.ndarray, str]]:
@@ -38,137 +55,171 @@ def strips(archive: str, rows: list[dict[str, Any]]) -> list[tuple[np.ndarray, s
     from lab.files import read_npz
 
     held = read_npz(Path(archive))
+    scored = {"ridge to pixels": "PixCorr ridge", "decoded": "PixCorr decoded"}
     shown = []
     for place, row in enumerate(rows):
         for name in decode.ROWS:
             picture = decode.coloured(held[name.replace(" ", "_")][place : place + 1])[0]
-            score = {"ridge to pixels": "ridge", "decoded": "decoded"}.get(name)
-            words = f"{name}, PixCorr {row[f'PixCorr {score}']:.2f}" if score else name
+            words = f"{name}, PixCorr {row[scored[name]]:.2f}" if name in scored else name
             shown.append((_large(picture), f"{row['trial']}: {words}"))
     return shown
 
 
 def _large(picture: np.ndarray) -> np.ndarray:
     times = max(1, SIZE // picture.shape[0])
-    return np.kron((picture * 255).round().clip(0, 255).astype(np.uint8), np.ones((times, times, 1), np.uint8))
+    return np.kron(
+        (picture * 255).round().clip(0, 255).astype(np.uint8), np.ones((times, times, 1), np.uint8)
+    )
 
 
-def slices(folder: str, threshold: float) -> np.ndarray:
+def slices(folder: Path, threshold: float) -> tuple[np.ndarray, str]:
     """Draw a subject's noise ceiling (or voxel spread) on slices, voxels above a share of the largest."""
-    import io
-
     from PIL import Image
 
-    from lab.decoding.data import open_subjects
-    from lab.decoding.trained import TrainedRun
     from lab.figures.brain.slices import brain_slices
     from lab.figures.plate import Provenance
 
-    trained = TrainedRun.open(Path(folder))
-    subject = open_subjects(trained.config, Context().progress).subject
+    subject, _ = subject_of(str(folder))
     if subject.mask is None:
-        raise InputError(f"subject {subject.name} of {subject.dataset} has no voxel positions; nothing to map")
-    train = subject.part("train").betas
-    values = subject.noise_ceiling if subject.noise_ceiling is not None else train.std(0)
-    what = "noise ceiling" if subject.noise_ceiling is not None else "spread over training trials"
+        raise InputError(
+            f"subject {subject.name} of {subject.dataset} has no voxel positions; nothing to map"
+        )
+    ceiling = subject.noise_ceiling is not None
+    values = subject.noise_ceiling if ceiling else subject.part("train").betas.std(0)
+    what = "noise ceiling" if ceiling else "spread over training trials"
     shown = np.where(values >= threshold * values.max(), values, 0).astype(np.float32)
-    source = Provenance(f"{subject.dataset}, {subject.name}", f"{len(values)} voxels", simulated=subject.simulated)
+    source = Provenance(
+        f"{subject.dataset}, {subject.name}", f"{len(values)} voxels", simulated=subject.simulated
+    )
     plate = brain_slices(subject.to_image(shown), subject.mask, what, source)
-    return np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")), plate.caption
 
 
-def build() -> dict[str, Any]:
+def build(home: Path) -> dict[str, Any]:
     """Lay the page out."""
     gr.Markdown(
-        "A person looked at a picture; this decodes it from their fMRI through a diffusion decoder, at the bits "
-        "you choose. Every picture stands beside the ridge decoder. *Simulated subjects* are made by the program.",
+        "A person looked at a picture; this decodes it from their fMRI through a diffusion decoder, at the "
+        "bits you choose. Every picture stands beside the ridge decoder. *Simulated subjects* are made by the "
+        "program.",
         elem_classes="lead",
     )
+    known = trained(home)
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
-            folder = gr.Dropdown(trained_runs(Path("runs")), label="Trained run", allow_custom_value=True,
-                                 info="a folder of brain reconstruct or demo", elem_id="brain-run")  # fmt: skip
+            folder = gr.Dropdown(known, value=known[0] if known else None, label="Trained run",
+                                 allow_custom_value=True, info="of brainlab demo or brain reconstruct",
+                                 elem_id="brain-run")  # fmt: skip
             again = gr.Button("Look for runs again", size="sm")
-            with gr.Accordion("Train one", open=False):
+            with gr.Accordion("Train one", open=not known):
                 dataset = gr.Dropdown(datasets(), value="simulated", label="Dataset")
                 root = gr.Textbox(label="Folder of the data", info="read where it lies; empty for simulated")
-                train = gr.Button("Train and reconstruct", elem_id="train-run")
+                train = gr.Button("Train and reconstruct (minutes)", elem_id="train-run")
             trials = gr.Textbox("0,1,2,3", label="Test pictures", info="counted from 0, commas between")
-            recipe = gr.Dropdown(["none", *presets()], value="none", label="Recipe (simulated)",
+            recipe = gr.Dropdown([NONE, *presets()], value=NONE, label="Recipe (simulated)",
                                  allow_custom_value=True, elem_id="brain-recipe")  # fmt: skip
             with gr.Row():
-                guidance = gr.Slider(0, 8, value=3, step=0.25, label="Guidance")
-                strength = gr.Slider(0, 1, value=0.7, step=0.05, label="Strength")
+                guidance = gr.Slider(0, 8, value=1, step=0.25, label="Guidance")
+                strength = gr.Slider(0, 1, value=0.4, step=0.05, label="Strength")
             with gr.Row():
                 steps = gr.Slider(2, 50, value=14, step=1, label="Sampling steps")
                 seed = gr.Number(value=0, precision=0, label="Seed")
-            mask = gr.Textbox(label="Silence a region", info="name of a region of interest; empty: none")
-            go = gr.Button("Decode", variant="primary", elem_id="decode")
-            stop = gr.Button("Cancel", variant="stop", elem_id="cancel-decode")
+            mask = gr.Dropdown([("none", "")], value="", label="What if a region were silent?",
+                               info="its voxels are set to their training mean", elem_id="mask")  # fmt: skip
+            with gr.Row():
+                go = gr.Button("Decode", variant="primary", elem_id="decode")
+                stop = gr.Button("Cancel", variant="stop", elem_id="cancel-decode")
             status = gr.Markdown(elem_id="decode-status")
-        with gr.Column(scale=2, min_width=360):
+        with gr.Column(scale=2, min_width=340):
+            note = gr.Markdown(elem_id="leak-line", elem_classes="source")
             live = gr.Gallery(label="On their way", columns=8, height=150, object_fit="contain")
-            pictures = gr.Gallery(label="Stimulus, ridge, structural picture, decoded", columns=4, height=620,
-                                  object_fit="contain", elem_id="decoded")  # fmt: skip
+            pictures = gr.Gallery(label="Stimulus, ridge, structural picture, decoded", columns=4,
+                                  height="auto", object_fit="contain", elem_id="decoded")  # fmt: skip
             table = gr.Dataframe(interactive=False, label="Per trial, beside ridge", wrap=True)
-            note = gr.Markdown(elem_id="leak-line")
-            with gr.Accordion("Brain slices", open=False):
-                threshold = gr.Slider(0, 1, value=0.3, step=0.05, label="Hide voxels below this share of the largest")
-                brain = gr.Image(label="Slices", interactive=False)
-            boxes = copy_box()
+            with gr.Accordion("Brain slices", open=False, elem_id="brain-slices"):
+                threshold = gr.Slider(
+                    0, 1, value=0.3, step=0.05, label="Hide voxels below this share of the largest"
+                )
+                brain = gr.Image(label="Slices", interactive=False, show_label=False)
+                brain_note = gr.Markdown(elem_classes="source")
+            boxes = copy_box("brain")
     controls = [folder, trials, recipe, guidance, strength, steps, mask, seed]
-    outputs = [status, live, pictures, table, note, *boxes]
+
+    @answer
+    def run_facts(folder: str) -> Any:
+        """Say whose voxels a run has, what its leak check found, and which regions can be silenced."""
+        if not folder:
+            return NO_RUN, gr.Dropdown(choices=[("none", "")], value="")
+        subject, words = subject_of(str(within(home, folder)))
+        return words, gr.Dropdown(choices=[("none", ""), *sorted(subject.roi)], value="")
 
     def decode_trials(
         folder: str, trials: str, recipe: str, guidance: float, strength: float, steps: float, mask: str,
-        seed: float,
+        seed: float, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Decode test pictures of a trained run with these settings (bit-widths simulated)."""
 
         def prepare() -> Any:
             if not folder:
-                raise InputError("no trained run is chosen; open 'Train one', or run: make demo")
-            given = {"folder": Path(folder), "trials": trials, "recipe": recipe or "none", "guidance": guidance,
-                     "strength": strength, "steps": int(steps), "mask": mask, "seed": int(seed)}  # fmt: skip
-            bare = decode.Settings(**given)
-            settings = decode.Settings(**given, out=cache_folder("app", "decode"))
+                raise InputError(NO_RUN)
+            given = {"folder": within(home, folder), "trials": trials, "recipe": recipe or NONE,
+                     "guidance": guidance, "strength": strength, "steps": int(steps), "mask": mask or "",
+                     "seed": int(seed)}  # fmt: skip
+            bare = registry.settings("brain decode", given)
+            place = cache_folder("app", "decode", _session(request))
+            settings = bare.model_copy(update={"out": place})
 
             def show(found: decode.Result) -> list[Any]:
                 columns = list(found.rows[0])
                 rows = {"headers": columns, "data": [[row[c] for c in columns] for row in found.rows]}
-                who = "*Simulated subject.*" if found.simulated_subject else "Measured subject."
-                regions = f" Regions: {', '.join(found.regions)}." if found.regions else ""
-                texts = copies("lab.jobs.brain.decode", "brain decode", "brain", bare, "folder")
-                return [strips(found.archive, found.rows), rows, f"{who} {found.leak_line}.{regions}", *texts]
+                shown = bare.model_copy(update={"folder": Path(folder)})
+                _, *texts = copies("brain decode", "brain", bare, "folder")
+                link, *_ = copies("brain decode", "brain", shown, "folder")
+                words = words_on(found.simulated_subject, found.leak_line)
+                return [strips(found.archive, found.rows), rows, words, link, *texts]
 
-            return lambda context: decode.run(settings, context), show
+            return lambda context: registry.run("brain decode", settings, context), show
 
-        yield from stream(prepare, 3 + len(boxes))
+        yield from stream(prepare, 3 + len(boxes), "decode", request)
 
-    def train_run(dataset: str, root: str) -> Iterator[list[Any]]:
-        """Train Brain-IT on a dataset and reconstruct its test pictures."""
+    def train_run(dataset: str, root: str, request: gr.Request) -> Iterator[list[Any]]:
+        """Train Brain-IT on a dataset and reconstruct its test pictures; the run stays below the runs."""
 
         def prepare() -> Any:
-            out = Path("runs") / f"app-{dataset}"
-            given = {"dataset": dataset, "out": out, **({"root": root} if root else {})}
-            settings = reconstruct.Settings(**given)
-            return (lambda context: reconstruct.run(settings, context)), lambda found: [
-                gr.Dropdown(choices=trained_runs(Path("runs")), value=str(out))
-            ]
+            name = f"app-{dataset}"
+            given = {"dataset": dataset, "out": home / name, **({"root": root} if root else {})}
+            settings = registry.settings("brain reconstruct", given)
 
-        yield from stream(prepare, 1)
+            def show(found: reconstruct.Result) -> list[Any]:
+                return [gr.Dropdown(choices=trained(home), value=name)]
 
-    @answer([brain])
+            return lambda context: registry.run("brain reconstruct", settings, context), show
+
+        yield from stream(prepare, 1, "decode", request, stays=True)
+
+    @answer
     def brain_map(folder: str, threshold: float) -> Any:
         """Draw a run's subject on brain slices, voxels above a threshold."""
-        return slices(folder, threshold)
+        if not folder:
+            raise InputError(NO_RUN)
+        return slices(within(home, folder), threshold)
 
-    running = go.click(decode_trials, controls, outputs, api_name="decode", concurrency_id="device",
-                       concurrency_limit=1)  # fmt: skip
-    training = train.click(train_run, [dataset, root], [status, live, folder], api_name="train",
-                           concurrency_id="device", concurrency_limit=1)  # fmt: skip
-    stop.click(lambda: "Stopping ...", None, status, cancels=[running, training], api_visibility="private")
-    again.click(lambda: gr.Dropdown(choices=trained_runs(Path("runs"))), None, folder, api_visibility="private")
-    threshold.release(brain_map, [folder, threshold], brain, api_name="brain_map")
+    def look_again() -> Any:
+        return gr.Dropdown(choices=trained(home))
+
+    facts = [note, mask]
+    free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
+    go.click(
+        decode_trials, controls, [status, live, pictures, table, note, *boxes], api_name="decode", **free
+    )
+    train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
+    stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
+    again.click(look_again, None, folder, api_visibility="private")
+    folder.change(run_facts, folder, facts, api_name="run_facts", **free)
+    threshold.release(brain_map, [folder, threshold], [brain, brain_note], api_name="brain_map")
     names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed")
-    return {"fields": dict(zip(names, controls, strict=True))}
+    return {"fields": dict(zip(names, controls, strict=True)), "facts": (run_facts, folder, facts)}
+
+
+def _session(request: gr.Request) -> str:
+    word = str(getattr(request, "session_hash", "") or "none")
+    return "".join(c for c in word if c.isalnum())[:40] or "none"

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
-from lab.app import links
-from lab.app.work import answer
+from lab.app.copying import copies, copy_box
+from lab.app.work import answer, canceller, stream
 from lab.jobs.contract import Context
 from lab.jobs.models import look, whatif
 
 COLUMNS = ("layer", "channels", "absmax", "rms", "kurtosis", "outlier_share", "drift")
 HEADERS = ["layer", "channels", "largest |x|", "rms", "kurtosis", "outliers", "drift over time"]
+_WIDTHS: Any = ["40%", "12%", "12%", "9%", "9%", "9%", "9%"]
 
 
-def settings_of(
-    model: str, layer: str, format: str, bits: float, shared: str, clip: float
-) -> whatif.Settings:
-    """Check what the controls say."""
-    return whatif.Settings(model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip)
-
-
-def seen_by(settings: look.Settings, context: Context | None = None) -> Any:
+def seen_by(model: str) -> Any:
     """Statistics of a model; looked at once per process."""
-    return look.run(settings, context or Context())
+    return look.run(look.Settings(model=model), Context())
 
 
 def layer_rows(model: str, sort: str = "absmax") -> list[list[Any]]:
     """Rows of the layer table, largest first."""
-    table = seen_by(look.Settings(model=model)).layer_table(sort)
+    table = seen_by(model).layer_table(sort)
     return [[_short(row[c]) for c in COLUMNS] for row in table if row["tensor"] == "input"]
 
 
@@ -37,23 +33,29 @@ def heat(model: str, layer: str) -> Any:
     """Channel x timestep map of a layer's input."""
     from lab.figures.interactive import channel_timestep_heat
 
-    seen = seen_by(look.Settings(model=model))
+    seen = seen_by(model)
     stats = seen.inputs[whatif.layer_of(seen, layer)]
     marked = stats.outlier_channels()
-    what = f"Input of {stats.layer}: largest magnitude per channel and timestep"
     note = f" ({len(marked)} outlier channels marked)" if len(marked) else ""
-    return channel_timestep_heat(stats.absmax, list(stats.timesteps), what + note, marked)
+    what = f"Input of {stats.layer}: largest magnitude per channel and timestep{note}"
+    return channel_timestep_heat(stats.absmax, list(stats.timesteps), what, marked)
 
 
 def bands(model: str, layer: str) -> Any:
     """Ranges of a layer's input over timesteps."""
     from lab.figures.interactive import range_bands
 
-    seen = seen_by(look.Settings(model=model))
+    seen = seen_by(model)
     name = whatif.layer_of(seen, layer)
     rows = seen.steps_of(name)
     columns = {k: [row[k] for row in rows] for k in ("min", "p1", "p50", "p99", "max")}
     return range_bands(list(seen.inputs[name].timesteps), columns, f"Input of {name}: range at each timestep")
+
+
+def caption(model: str, layer: str) -> str:
+    """Say where a layer's figures come from."""
+    settings, seen = look.Settings(model=model), seen_by(model)
+    return look.source(settings, seen, whatif.layer_of(seen, layer)).sentence()
 
 
 def rounding(settings: whatif.Settings) -> tuple[Any, str]:
@@ -61,7 +63,7 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     from lab.figures.interactive import level_bars
     from quant.observation import bins
 
-    seen = seen_by(whatif.asked(settings))
+    seen = seen_by(settings.model)
     layer, found = whatif.measure(seen, settings)
     stats = seen.inputs[layer]
     grid = whatif.grid_of(settings.format, settings.bits).label
@@ -80,12 +82,24 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     return figure, numbers
 
 
-def copies(settings: whatif.Settings) -> tuple[str, str, str, str]:
-    """Return the state as link, command, Python and JSON."""
-    return (
-        links.as_link("inspect", settings), links.as_command("whatif", settings, "model"),
-        links.as_python("lab.jobs.models.whatif", settings), links.as_json(settings),
-    )  # fmt: skip
+def surfaces(model: str, layer: str, context: Context) -> tuple[list[tuple[np.ndarray, str]], str]:
+    """Draw a layer's input before and after rotation and smoothing on one axis, with the captions."""
+    import io
+
+    from PIL import Image
+
+    from lab.report import inspection
+
+    settings, seen = look.Settings(model=model), seen_by(model)
+    name = whatif.layer_of(seen, layer)
+    again = look.before_after(settings, name, context)
+    drawn = [
+        draw("light")
+        for draw in inspection.surfaces(again, name, look.source(settings, again, name)).values()
+    ]
+    pictures = [np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")) for plate in drawn]
+    titles = [" ".join(plate.alt.split())[:120] for plate in drawn]
+    return list(zip(pictures, titles, strict=True)), "\n\n".join(plate.caption for plate in drawn)
 
 
 def _short(value: Any) -> Any:
@@ -103,9 +117,9 @@ def build(models: list[str]) -> dict[str, Any]:
             model = gr.Dropdown(models, value=models[0], label="Model", info="Shipped denoisers")
             table = gr.Dataframe(
                 headers=HEADERS, interactive=False, label="Layers, largest input first: click a row",
-                max_height=560, show_search="filter", elem_id="layers",
+                max_height=560, show_search="filter", elem_id="layers", column_widths=_WIDTHS,
             )  # fmt: skip
-        with gr.Column(scale=3, min_width=360):
+        with gr.Column(scale=3, min_width=340):
             layer = gr.Textbox(label="Layer", interactive=True, max_lines=1, elem_id="layer")
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
             with gr.Row():
@@ -116,54 +130,82 @@ def build(models: list[str]) -> dict[str, Any]:
             with gr.Row():
                 bits = gr.Slider(3, 8, value=8, step=1, label="Bits (simulated)", elem_id="bits")
                 clip = gr.Slider(
-                    0.05, 1, value=1, step=0.01, label="Clip", info="share of the range that the grid covers"
+                    0.05, 1, value=1, step=0.01, label="Clip: share of the range that the grid covers"
                 )
             histogram = gr.Plot(label="Histogram and grid", show_label=False)
             numbers = gr.Markdown(elem_classes="numbers", elem_id="numbers")
+            note = gr.Markdown(elem_classes="source")
             with gr.Accordion("Ranges over timesteps", open=False):
                 ranges = gr.Plot(show_label=False)
-            with gr.Accordion("Copy this state", open=False):
-                link = gr.Textbox(label="Link", interactive=False, buttons=["copy"], elem_id="link")
-                command = gr.Code(label="Command line", language="shell", interactive=False)
-                python = gr.Code(label="Python", language="python", interactive=False)
-                config = gr.Code(label="JSON", language="json", interactive=False)
-
+            with gr.Accordion("Before and after smoothing and rotation", open=False, elem_id="before-after"):
+                with gr.Row():
+                    draw = gr.Button("Draw on one axis", elem_id="surfaces")
+                    stop = gr.Button("Cancel", variant="stop")
+                status = gr.Markdown()
+                drawn = gr.Gallery(show_label=False, columns=1, object_fit="contain", height="auto")
+                drawn_note = gr.Markdown(elem_classes="source")
+            boxes = copy_box("inspect")
+    hidden = gr.Gallery(visible=False)
     controls = [model, layer, form, bits, shared, clip]
-    outputs = [histogram, numbers, link, command, python, config]
+    outputs = [histogram, numbers, *boxes]
 
-    @answer(outputs)
+    @answer
     def what_if(model: str, layer: str, format: str, bits: float, shared: str, clip: float) -> Any:
         """Round a layer's input on paper: errors from cached statistics (*simulated*)."""
-        settings = settings_of(model, layer, format, bits, shared, clip)
-        return (*rounding(settings), *copies(settings))
+        settings = whatif.Settings(
+            model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip  # type: ignore[arg-type]
+        )  # fmt: skip
+        return (*rounding(settings), *copies("whatif", "inspect", settings))
 
-    @answer([heat_plot, ranges])
+    @answer
     def layer_views(model: str, layer: str) -> Any:
         """Channel x timestep map and ranges over time of a layer's input."""
-        return heat(model, layer), bands(model, layer)
+        return heat(model, layer), bands(model, layer), caption(model, layer)
 
-    @answer([table, layer])
+    @answer
     def layers_of(model: str, layer: str) -> Any:
         """List a model's layers, largest input first."""
         rows = layer_rows(model)
         known = layer if any(row[0] == layer for row in rows) else rows[0][0]
         return rows, known
 
+    @answer
+    def everything(model: str, layer: str, format: str, bits: float, shared: str, clip: float) -> Any:
+        """First picture: the table, the largest layer, its figures and numbers at once."""
+        rows, known = layers_of(model, layer)
+        return (
+            rows, known, *layer_views(model, known), *what_if(model, known, format, bits, shared, clip)
+        )  # fmt: skip
+
+    def before_after(model: str, layer: str, request: gr.Request) -> Iterator[list[Any]]:
+        """Draw a layer's input before and after smoothing and rotation on one axis."""
+        yield from stream(
+            lambda: (lambda context: surfaces(model, layer, context), lambda found: list(found)),
+            2, "before-after", request,
+        )  # fmt: skip
+
     def clicked(event: gr.SelectData) -> str:
         return str(event.row_value[0])
 
-    quick = {"show_progress": "hidden", "concurrency_limit": None}
-    table.select(clicked, None, layer, api_visibility="private", **quick)
-    model.change(layers_of, [model, layer], [table, layer], api_name="layers", concurrency_id="device")
-    layer.change(layer_views, [model, layer], [heat_plot, ranges], api_name="layer_views", **quick)
-    layer.change(what_if, controls, outputs, api_visibility="private", **quick)
+    quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+    views = [heat_plot, ranges, note]
+    gr.Button("Layers", visible=False).click(layers_of, [model, layer], [table, layer], api_name="layers")
+    gr.Button("Views", visible=False).click(layer_views, [model, layer], views, api_name="layer_views")
+    table.select(clicked, None, layer, api_visibility="private", **quick).then(
+        layer_views, [model, layer], views, api_visibility="private", **quick
+    ).then(what_if, controls, outputs, api_visibility="private", **quick)
+    whole = [table, layer, *views, *outputs]
+    gr.on([model.input, layer.submit], everything, controls, whole, api_visibility="private")
     for control in (form, bits, shared, clip):
-        control.change(
+        control.input(
             what_if, controls, outputs, trigger_mode="always_last", api_visibility="private", **quick
         )
     gr.Button("Measure", visible=False).click(what_if, controls, outputs, api_name="what_if", **quick)
+    draw.click(before_after, [model, layer], [status, hidden, drawn, drawn_note], api_name="before_after",
+               concurrency_limit=None, show_progress="hidden")  # fmt: skip
+    stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)
     names = ("model", "layer", "format", "bits", "shared", "clip")
     return {
         "fields": dict(zip(names, controls, strict=True)),
-        "first": (layers_of, [model, layer], [table, layer]),
+        "first": (everything, controls, whole),
     }

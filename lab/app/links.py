@@ -45,16 +45,23 @@ def as_command(command: str, settings: BaseModel, positional: str | None = None)
         words.append(str(getattr(settings, positional)))
         values.pop(positional, None)
     for name, value in values.items():
-        words += ["--" + name.replace("_", "-"), value if isinstance(value, str) else json.dumps(value)]
+        about: Any = type(settings).model_fields[name].json_schema_extra or {}
+        flag = "--" + (about.get("flag") or name.replace("_", "-"))
+        if isinstance(value, list):
+            each = [str(item) for item in value] if about.get("repeat") else [",".join(map(str, value))]
+        else:
+            each = [value if isinstance(value, str) else json.dumps(value)]
+        words += [word for item in each for word in (flag, item)]
     return shlex.join(words)
 
 
-def as_python(module: str, settings: BaseModel) -> str:
-    """Return the Python that does the same."""
-    package, _, job = module.rpartition(".")
-    given = ", ".join(f"{k}={v!r}" for k, v in changed(settings).items())
-    call = f"{job}.run({job}.Settings({given}), Context())"
-    return f"from {package} import {job}\nfrom lab.jobs.contract import Context\n\n{call}"
+def as_python(job: str, settings: BaseModel) -> str:
+    """Return the Python that does the same; ``job`` is the command's name."""
+    return (
+        "from lab.jobs import registry\nfrom lab.jobs.contract import Context\n\n"
+        f"settings = registry.settings({job!r}, {changed(settings)!r})\n"
+        f"print(registry.run({job!r}, settings, Context()))\n"
+    )
 
 
 def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) -> tuple[str, BaseModel] | None:
@@ -74,7 +81,12 @@ def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) ->
         )
     if page not in pages:
         raise InputError(f"the link names the page {page[:40]!r}; there are: {', '.join(pages)}")
-    values = {k: _value(v) for k, v in query.items() if k not in ("v", "page") and not k.startswith("__")}
+    fields = pages[page].model_fields
+    values = {
+        k: v if k in fields and fields[k].annotation is str else _value(v)
+        for k, v in query.items()
+        if k not in ("v", "page") and not k.startswith("__")
+    }
     try:
         return page, pages[page](**values)
     except ValidationError as fault:
@@ -88,5 +100,5 @@ def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) ->
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -9,9 +9,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from lab.app import links
-from lab.app.work import answer, stream
+from lab.app.copying import copies, copy_box
+from lab.app.work import answer, canceller, stream
 from lab.cache import cache_folder
+from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.jobs.models import plan, quantize, variants
 
@@ -19,11 +20,11 @@ PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "why it is left alone"
 START = "svdquant-w4a4"
 
 
-def presets() -> list[str]:
-    """Names of all presets, for a list to choose from."""
+def presets() -> list[tuple[str, str]]:
+    """Titles and names of all presets, for a list to choose from."""
     import quant
 
-    return quant.list_presets()
+    return [(f"{name}: {quant.get_preset(name).title}", name) for name in quant.list_presets()]
 
 
 def plan_settings(model: str, recipe: str, include: str, exclude: str, override: str) -> plan.Settings:
@@ -53,27 +54,7 @@ def totals(result: plan.Result, what: str) -> str:
     return f"**{what}**\n\n| | |\n|---|---|\n" + "".join(f"| {r['name']} | {r['value']} |\n" for r in rows)
 
 
-def copies(
-    module: str, command: str, page: str, settings: Any, positional: str = "model"
-) -> tuple[str, str, str, str]:
-    """Return a state as link, command, Python and JSON."""
-    return (
-        links.as_link(page, settings), links.as_command(command, settings, positional),
-        links.as_python(module, settings), links.as_json(settings),
-    )  # fmt: skip
-
-
-def copy_box() -> list[Any]:
-    """Lay out the fold with a state's four forms."""
-    with gr.Accordion("Copy this state", open=False):
-        link = gr.Textbox(label="Link", interactive=False, buttons=["copy"])
-        command = gr.Code(label="Command line", language="shell", interactive=False)
-        python = gr.Code(label="Python", language="python", interactive=False)
-        config = gr.Code(label="JSON", language="json", interactive=False)
-    return [link, command, python, config]
-
-
-def build_plan(models: list[str]) -> dict[str, Any]:
+def build_plan(models: list[str], home: Path) -> dict[str, Any]:
     """Lay out Plan and apply."""
     gr.Markdown(
         "What would a recipe do to every layer, what does it leave alone and why, and what is saved? "
@@ -98,50 +79,51 @@ def build_plan(models: list[str]) -> dict[str, Any]:
         with gr.Column(scale=2, min_width=360):
             summary = gr.Markdown(elem_id="plan-summary", elem_classes="numbers")
             table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
-                                 max_height=520, show_search="filter", elem_id="plan-table")  # fmt: skip
-            boxes = copy_box()
-    current = gr.BrowserState("", storage_key="brainlab-recipe")
+                                 max_height=520, show_search="filter", elem_id="plan-table",
+                                 column_widths=["34%", "9%", "11%", "11%", "35%"])  # fmt: skip
+            boxes = copy_box("plan")
+    current = gr.State("")
     hidden = gr.Gallery(visible=False)
     controls = [model, recipe, include, exclude, override]
 
-    @answer(boxes)
+    @answer
     def plan_model(model: str, recipe: str, include: str, exclude: str, override: str) -> Any:
         """Plan: every layer with its bits and bytes, or the reason why it is left alone."""
         settings = plan_settings(model, recipe, include, exclude, override)
         found = plan.run(settings, Context())
-        texts = copies("lab.jobs.models.plan", "plan", "plan", settings)
+        texts = copies("plan", "plan", settings)
         return (totals(found, f"Plan of {recipe}"), plan_rows(found), *texts)
 
     def apply_recipe(
-        model: str, recipe: str, include: str, exclude: str, override: str
+        model: str, recipe: str, include: str, exclude: str, override: str, request: gr.Request
     ) -> Iterator[list[Any]]:
         """Quantize the model, write packed codes and the ledger, and keep the recipe as the current one."""
 
         def prepare() -> Any:
             base = plan_settings(model, recipe, include, exclude, override)
-            out = cache_folder("app") / _stem(base)
+            out = home / _stem(base)
             settings = quantize.Settings(**base.model_dump(), out=out)
 
             def show(found: quantize.Result) -> list[Any]:
                 again = " (was there already)" if found.done_before else ""
                 return [totals(found, f"Ledger of {recipe}{again}: {out}"), plan_rows(found), recipe]
 
-            return lambda context: quantize.run(settings, context), show
+            return lambda context: registry.run("quantize", settings, context), show
 
-        yield from stream(prepare, 3)
+        yield from stream(prepare, 3, "apply", request, stays=True)
 
     def back() -> tuple[str, str]:
         return "", "Full precision again: Compare and Brain use no recipe."
 
     planned.click(plan_model, controls, [summary, table, *boxes], api_name="plan", concurrency_limit=4)
-    running = applied.click(
+    applied.click(
         apply_recipe, controls, [status, hidden, summary, table, current], api_name="apply",
-        concurrency_id="device", concurrency_limit=1,
+        concurrency_limit=None, show_progress="hidden",
     )  # fmt: skip
-    stop.click(lambda: "Stopping ...", None, status, cancels=[running], api_visibility="private")
+    stop.click(canceller("apply"), None, status, api_visibility="private", queue=False)
     undo.click(back, None, [current, status], api_visibility="private")
-    names = ("model", "recipe")
-    return {"fields": dict(zip(names, controls, strict=False)), "current": current}
+    names = ("model", "recipe", "include", "exclude", "override")
+    return {"fields": dict(zip(names, controls, strict=True)), "current": current}
 
 
 def _stem(settings: plan.Settings) -> str:
@@ -182,12 +164,18 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             slider = gr.ImageSlider(label="Left: full precision. Right: the recipe", height=380,
                                     interactive=False)  # fmt: skip
             difference = gr.Image(label="Difference, times ten", height=240, interactive=False)
-            boxes = copy_box()
+            boxes = copy_box("compare")
     archive = gr.State("")
     controls = [model, chosen, n, steps, guidance, seed]
 
     def draw(
-        model: str, recipes: list[str], n: float, steps: float, guidance: float, seed: float
+        model: str,
+        recipes: list[str],
+        n: float,
+        steps: float,
+        guidance: float,
+        seed: float,
+        request: gr.Request,
     ) -> Iterator[list[Any]]:
         """Draw the same pictures in full precision and with each recipe (simulated), and measure."""
 
@@ -204,24 +192,21 @@ def build_compare(models: list[str]) -> dict[str, Any]:
                     "data": [[_word(row.get(c)) for c in columns] for row in found.rows],
                 }
                 names = [row["recipe"] for row in found.rows[1:]]
-                shown = copies("lab.jobs.models.variants", "variants", "compare", bare)
+                shown = copies("variants", "compare", bare)
                 return [rows, gr.Dropdown(choices=names, value=names[0]), gr.Slider(maximum=int(n), value=1),
                         *_pair(found.archive, names[0], 1), found.archive, *shown]  # fmt: skip
 
             variants.check(settings)
-            return lambda context: variants.run(settings, context), show
+            return lambda context: registry.run("variants", settings, context), show
 
-        yield from stream(prepare, 6 + len(boxes))
+        yield from stream(prepare, 6 + len(boxes), "draw", request)
 
     def look_at(archive: str, recipe: str, index: float) -> Any:
         return _pair(archive, recipe, int(index)) if archive and recipe else (gr.skip(), gr.skip())
 
     outputs = [status, live, table, which, index, slider, difference, archive, *boxes]
-    running = go.click(
-        draw, controls, outputs, api_name="draw", concurrency_id="device",
-        concurrency_limit=1,
-    )  # fmt: skip
-    stop.click(lambda: "Stopping ...", None, status, cancels=[running], api_visibility="private")
+    go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
+    stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
     for control in (which, index):
         control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
                       show_progress="hidden")  # fmt: skip

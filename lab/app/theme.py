@@ -11,6 +11,8 @@ CSS = """
 .lead {font-size: 1.02rem; margin-bottom: .25rem;}
 .numbers table {width: 100%;} .numbers td:last-child {font-variant-numeric: tabular-nums;}
 .fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
+.source {font-size: .85rem; opacity: .8;}
+.report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 footer {display: none !important;}
 """
 

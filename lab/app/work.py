@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
-from lab.errors import explain
-from lab.jobs.contract import Cancelled, Context, Preview
-from lab.progress import Estimate, duration
+from lab.errors import InputError, explain
+from lab.jobs.contract import Context
+from lab.jobs.running import Running
+
+Prepared = tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]
+_NOW: dict[tuple[str, str], Running] = {}
 
 
 def sentence(fault: BaseException) -> str:
@@ -21,25 +21,28 @@ def sentence(fault: BaseException) -> str:
     return explain(fault).message
 
 
-def answer(outputs: Sequence[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Turn every error into the app's own message of one sentence."""
+def refusal(fault: BaseException) -> gr.Error:
+    """Return the app's own message of one sentence; what it quotes is text, never HTML."""
+    from html import escape
 
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def called(*args: Any, **named: Any) -> Any:
+    return gr.Error(escape(sentence(fault), quote=False), duration=None, print_exception=False)
 
-            try:
-                return function(*args, **named)
-            except Exception as fault:
-                raise gr.Error(sentence(fault), duration=None, print_exception=False) from None
 
-        return called
+def answer(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn every error into the app's own message."""
 
-    return wrap
+    @functools.wraps(function)
+    def called(*args: Any, **named: Any) -> Any:
+        try:
+            return function(*args, **named)
+        except Exception as fault:
+            raise refusal(fault) from None
+
+    return called
 
 
 def stream(
-    prepare: Callable[[], tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]], outputs: int
+    prepare: Callable[[], Prepared], outputs: int, page: str, request: gr.Request | None, stays: bool = False
 ) -> Iterator[list[Any]]:
     """Run a job for a page: yields (status, pictures on their way, *outputs) and ends with its result.
 
@@ -50,75 +53,53 @@ def stream(
         checks settings on the way.
     outputs : int
         How many outputs there are; they are left as they are until the end.
+    page : str
+        Whose job it is; a session has one per page, and `cancel` stops it.
+    request : gradio.Request
+        Of the session.
+    stays : bool
+        It goes on when the page goes away (see `Running`).
     """
-    waiting = [gr.skip()] * outputs
+    waiting, key = [gr.skip()] * outputs, (page, _session(request))
     try:
+        if key in _NOW and _NOW[key].alive:
+            raise InputError("a job of this page is still at work; cancel it first, or wait")
         job, show = prepare()
+        _NOW[key] = running = Running(job, stays)
     except Exception as fault:
-        raise gr.Error(sentence(fault), duration=None, print_exception=False) from None
+        raise refusal(fault) from None
     yield ["Starting ...", gr.skip(), *waiting]
-    for kind, what in Running(job).follow():
-        if kind == "progress":
-            yield [what, gr.skip(), *waiting]
-        elif kind == "preview":
-            yield [f"{what.what}: step {what.step} of {what.steps}", list(what.images), *waiting]
-        elif kind == "done":
-            yield ["Done.", gr.skip(), *show(what)]
-        elif kind == "cancelled":
-            yield ["Stopped. The same settings go on from here.", gr.skip(), *waiting]
-        else:
-            raise gr.Error(sentence(what), duration=None, print_exception=False)
+    try:
+        for kind, what in running.follow():
+            if kind == "progress":
+                yield [what, gr.skip(), *waiting]
+            elif kind == "preview":
+                pictures = list(what.images)
+                yield [f"{what.what}: step {what.step} of {what.steps}", pictures, *waiting]
+            elif kind == "done":
+                yield ["Done.", gr.skip(), *show(what)]
+            elif kind == "cancelled":
+                yield ["Stopped. The same settings go on from here.", gr.skip(), *waiting]
+            else:
+                raise refusal(what)
+    finally:
+        if _NOW.get(key) is running and not running.alive:
+            del _NOW[key]
 
 
-class Running:
-    """A job on a thread of its own, whose progress and previews a page reads as they come.
+def canceller(page: str) -> Callable[[gr.Request], str]:
+    """Return what a page's Cancel button does: stop the job of this session, and of nobody else."""
 
-    Parameters
-    ----------
-    job : callable
-        ``job(context) -> result``.
-    """
+    def cancel(request: gr.Request) -> str:
+        """Stop this session's job."""
+        running = _NOW.get((page, _session(request)))
+        if running is None:
+            return "Nothing is running."
+        running.cancel()
+        return "Stopping ..."
 
-    def __init__(self, job: Callable[[Context], Any]) -> None:
-        self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self.stop = threading.Event()
-        self.context = Context(
-            report=lambda *report: self.events.put(("progress", report)),
-            preview=lambda preview: self.events.put(("preview", preview)),
-            stop=self.stop,
-        )
-        self._job = job
-        self._thread = threading.Thread(target=self._work, daemon=True, name="brainlab job")
+    return cancel
 
-    def _work(self) -> None:
-        try:
-            self.events.put(("done", self._job(self.context)))
-        except Cancelled:
-            self.events.put(("cancelled", None))
-        except BaseException as fault:
-            self.events.put(("fault", fault))
 
-    def follow(self, every: float = 0.3) -> Iterator[tuple[str, Any]]:
-        """Start; yield ("progress", sentence), ("preview", Preview), then done, cancelled or fault."""
-        self._thread.start()
-        estimate, said = Estimate(), 0.0
-        try:
-            while True:
-                try:
-                    kind, what = self.events.get(timeout=every)
-                except queue.Empty:
-                    continue
-                if kind == "progress":
-                    done, total, name = what
-                    _, left = estimate.update(done, total)
-                    if time.monotonic() - said > every:
-                        said = time.monotonic()
-                        more = "" if left is None else f", about {duration(left)} left"
-                        yield "progress", f"{name} ({done} of {total}{more})"
-                elif isinstance(what, Preview) or kind == "preview":
-                    yield "preview", what
-                else:
-                    yield kind, what
-                    return
-        finally:
-            self.stop.set()  # a page that went away lets its job end at the next report
+def _session(request: gr.Request | None) -> str:
+    return str(getattr(request, "session_hash", "") or "")

@@ -6,7 +6,9 @@ reports have the same views as `Plate` with everything in them.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
+_LINE = 52  # letters of a title's line
 _COARSE = 4  # bins of the histogram joined into one bar
 
 
@@ -146,10 +149,13 @@ def _join(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
     """Give a figure the house's plain dress; transparent, so that light and dark pages both suit it."""
+    lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
     figure.update_layout(
-        title={"text": title, "font": {"size": 14}, "x": 0, "xref": "paper"}, height=height,
-        margin={"l": 60, "r": 20, "t": 56, "b": 46}, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR,
-        font={"color": GREY, "size": 12}, transition={"duration": 0},
+        title={"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0, "xref": "paper",
+               "y": 0.98, "yanchor": "top"},
+        height=height, margin={"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
+        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY, "size": 12},
+        transition={"duration": 0}, autosize=True,
     )  # fmt: skip
     figure.update_xaxes(gridcolor="rgba(127,135,144,0.25)", zeroline=False)
     figure.update_yaxes(gridcolor="rgba(127,135,144,0.25)", zeroline=False)

@@ -33,6 +33,7 @@ JOBS: dict[str, Job] = {
     "doctor": Job("lab.jobs.doctor", "Show what this machine can do.", 3),
     "list": Job("lab.jobs.listing", "List methods, presets, models, kernels.", 1),
     "demo": Job("lab.jobs.demo", "Decode the shipped simulated subjects.", 240),
+    "app": Job("lab.app.command", "Open the pages in a browser.", 6),
     "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
     "whatif": Job("lab.jobs.models.whatif", "Say what rounding one layer's input would do.", 15),
     "variants": Job("lab.jobs.models.variants", "Draw the same pictures with several recipes.", 60),
@@ -57,6 +58,7 @@ JOBS: dict[str, Job] = {
     "brain reconstruct": Job("lab.jobs.brain.reconstruct", "Do it all, from data to report.", 400),
     "brain bits": Job("lab.jobs.brain.bits", "Measure reconstruction against bits, from one run.", 600),
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
+    "brain decode": Job("lab.jobs.brain.decode", "Decode some trials again: what if?", 30),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
     "brain report": Job("lab.jobs.brain.report", "Write report.html again, or one over several.", 20),
     "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 4),
@@ -108,8 +110,9 @@ def run(name: str, settings: Settings, context: Context) -> Result:
     if JOBS[name].seconds < QUICK:
         return module(name).run(settings, context)
     from lab.jobs.stopping import stoppable
+    from lab.previews import watching
 
-    with stoppable(context):
+    with stoppable(context), watching(context.preview):
         return module(name).run(settings, context)
 
 

@@ -1,4 +1,4 @@
-"""Decode a few test trials of a trained run again, with other settings: what if?
+"""Decode a few test trials of a trained run again, with other settings.
 
 Nothing is trained. The run's own predictions are used; only masking voxels asks its network again.
 """
@@ -23,7 +23,9 @@ class Settings(contract.Settings):
 
     folder: Path = setting(..., "run folder of brain reconstruct or train; only read", argument=True)
     trials: Numbers = setting((0, 1, 2, 3), "test pictures, counted from 0, with commas between")
-    recipe: str = setting("none", "how the decoder is quantized (simulated); none: full precision", short="-r")
+    recipe: str = setting(
+        "none", "how the decoder is quantized (simulated); none: full precision", short="-r"
+    )
     guidance: float | None = setting(None, "classifier-free guidance; default: the run's", ge=0, le=30)
     strength: float | None = setting(
         None, "noise added to the structural picture, 0 to 1; default: the run's", ge=0, le=1
@@ -35,7 +37,7 @@ class Settings(contract.Settings):
 
 
 class Result(contract.Result):
-    """Scores per trial and where the pictures lie (``pictures.npz``: one array per row of the picture sheet)."""
+    """Scores per trial and where the pictures lie (``pictures.npz``: one array per row of the sheet)."""
 
     rows: list[dict[str, Any]]
     leak_line: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Seed, Table, Words, setting
-from lab.jobs.previews import step_previews
+from lab.previews import step_previews
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,7 @@ def _draw(settings: Settings, model: Any, autoencoder: Any, name: str, context: 
     return sampling.sample(
         model, stimulus_tokens(rows, "cpu"), zoo.null_tokens(settings.model),
         sampling.draw_noise(settings.n, settings.seed), sampler, progress=context.progress,
-        on_step=step_previews(context, autoencoder.decode, f"sampling, {name}", settings.steps),
+        see=step_previews(context.preview, autoencoder.decode, f"sampling, {name}", settings.steps),
     )  # fmt: skip
 
 
