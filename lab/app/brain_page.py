@@ -28,9 +28,9 @@ NO_RUN = "no trained run is chosen; open 'Train one', or run: brainlab demo"
 
 def datasets() -> list[str]:
     """Names of the datasets that can be chosen."""
-    from brainit.datasets.cards import CARDS
+    from brainit.datasets import list_datasets
 
-    return list(CARDS)
+    return list_datasets()
 
 
 @lru_cache(maxsize=4)
@@ -99,7 +99,7 @@ def build(home: Path) -> dict[str, Any]:
     """Lay the page out."""
     gr.Markdown(
         "A person looked at a picture; this decodes it from their fMRI through a diffusion decoder, at the "
-        "bits you choose. Every picture stands beside the ridge decoder. *Simulated subjects* are made by the "
+        "bits you choose, beside the ridge decoder. *Simulated subjects* are made by the "
         "program.",
         elem_classes="lead",
     )

@@ -62,8 +62,10 @@ def build(home: Path) -> None:
         f"Shown are those below `{home.absolute()}`.",
         elem_classes="lead",
     )
-    table = gr.Dataframe(headers=HEADERS, value=run_rows(home), interactive=False,
-                         label="Runs, newest first", max_height=280, elem_id="runs", column_widths=["46%", "16%", "16%", "22%"])  # fmt: skip
+    table = gr.Dataframe(
+        headers=HEADERS, value=run_rows(home), interactive=False, label="Runs, newest first",
+        max_height=280, elem_id="runs", column_widths=["46%", "16%", "16%", "22%"],
+    )  # fmt: skip
     with gr.Row():
         refresh = gr.Button("List again", elem_id="list-runs", scale=1)
         chosen = gr.Textbox(label="Run", max_lines=1, scale=3, elem_id="run")

@@ -35,6 +35,8 @@ def answer(function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*args: Any, **named: Any) -> Any:
         try:
             return function(*args, **named)
+        except gr.Error:
+            raise
         except Exception as fault:
             raise refusal(fault) from None
 

@@ -56,7 +56,7 @@ JOBS: dict[str, Job] = {
     "brain prepare": Job("lab.jobs.brain.prepare", "Read and check the data, look for leaks.", 10),
     "brain train": Job("lab.jobs.brain.train", "Train Brain-IT and the ridge baseline.", 200),
     "brain reconstruct": Job("lab.jobs.brain.reconstruct", "Do it all, from data to report.", 400),
-    "brain bits": Job("lab.jobs.brain.bits", "Measure reconstruction against bits, from one run.", 600),
+    "brain bits": Job("lab.jobs.brain.bits", "Measure reconstruction against bits, one run.", 600),
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
     "brain decode": Job("lab.jobs.brain.decode", "Decode some trials again: what if?", 30),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),

@@ -108,9 +108,7 @@ def _changes(settings: Settings) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _decoded(
-    settings: Settings, trained: Any, config: Any, recipe: Any, context: Context
-) -> dict[str, Any]:
+def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context: Context) -> dict[str, Any]:
     """Predictions of the chosen trials and their pictures."""
     from dataclasses import replace
 

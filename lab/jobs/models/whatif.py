@@ -44,7 +44,9 @@ class Result(contract.Result):
 
 def grid_of(format: str, bits: int) -> Grid:
     """Return the grid of a format and a number of bits."""
-    from quant.formats.grids import FloatGrid, IntGrid, LogGrid
+    from quant.formats.floats import FloatGrid
+    from quant.formats.grids import IntGrid
+    from quant.formats.logs import LogGrid
 
     if format == "float":
         mantissa = MANTISSA[bits]
