@@ -15,13 +15,19 @@ export GOMP_SPINCOUNT ?= 3000
 endif
 TESTS ?= tests
 
-.PHONY: demo test test-gpu lint check install install-dev clean
+.PHONY: demo test quick test-gpu lint check install install-dev clean
 
 demo: $(STAMP)-use
 	@$(BIN)/brainlab demo --out $(OUT)
 
 test: $(STAMP)-dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal $(TESTS)
+
+# What changes most often to break while one works: small and quick tests of every room.
+quick: $(STAMP)-dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal -m "not slow and not browser" \
+	  tests/test_house.py tests/kernels tests/quant/formats tests/quant/observers tests/quant/plans \
+	  tests/brainit/metrics tests/brainit/voxels tests/lab/runs tests/lab/figures
 
 test-gpu: $(STAMP)-dev
 	@$(PIP) -c constraints.txt triton

@@ -10,9 +10,9 @@ from pathlib import Path
 from brainit.datasets.files.presence import check_content, there
 from brainit.datasets.files.text import read_json
 from brainit.errors import InputError
-from brainit.io import hash_file
+from brainit.io import hash_file, write_text
+from brainit.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 HASHES = "sha256.json"
 _CHUNK = 2**20
 _TIMEOUT = 60  # seconds without a byte
@@ -65,7 +65,7 @@ def fetch_files(
                 f"{path} is not the file that was here first (SHA-256 {found[:12]}, first "
                 f"{kept[name][:12]}); remove it to fetch it again, or {HASHES} if the change is meant"
             )
-        _write(root / HASHES, json.dumps(kept, indent=1) + "\n")
+        write_text(root / HASHES, json.dumps(kept, indent=1) + "\n")
     return root
 
 
@@ -104,9 +104,3 @@ def _download(url: str, path: Path, known: str | None, progress: Progress) -> No
             f"{url} now gives another file than was fetched first (kept in {path.parent / HASHES}); "
             "nothing was written"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.part")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from brainit.datasets.cards import CARDS
-from brainit.datasets.download import Progress, fetch_files
+from brainit.datasets.download import fetch_files
 from brainit.datasets.files import clean, ranges
 from brainit.datasets.files.npz import read_npy, read_npz
 from brainit.datasets.files.presence import there
 from brainit.datasets.findings import Finding
 from brainit.errors import InputError, MissingDataError
 from brainit.io import hash_file
+from brainit.progress import Progress
 from brainit.subject import Subject
 
 FILE = "kay_images.npz"

@@ -97,9 +97,17 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def default_root(name: str) -> Path:
-    """Folder of a dataset where none is given: ``$BRAINLAB_DATA/NAME``, else the user's cache."""
-    base = os.environ.get("BRAINLAB_DATA")
-    return (Path(base) if base else Path.home() / ".cache" / "brainlab" / "data") / name
+    """Folder of a dataset where none is given: ``$BRAINLAB_DATA/NAME``, else ``data/NAME`` in the cache.
+
+    The cache is ``$BRAINLAB_CACHE``, else ``brainlab`` in the user's, as for everything that is kept.
+    """
+    if base := os.environ.get("BRAINLAB_DATA"):
+        return Path(base) / name
+    if base := os.environ.get("BRAINLAB_CACHE"):
+        return Path(base).expanduser() / "data" / name
+    import pooch
+
+    return Path(pooch.os_cache("brainlab")) / "data" / name
 
 
 def _root(name: str, root: str | os.PathLike[str] | None) -> Path:

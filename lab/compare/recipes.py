@@ -24,11 +24,13 @@ def allocations(model: str) -> dict[str, str]:
 def groups(model: str = "") -> dict[str, list[str]]:
     """Names of groups and their recipes.
 
-    ``all-ptq`` is every preset and the model's committed allocations; the others are methods.
+    ``all-ptq`` is every preset that is made after training, without a distillation loop, and the model's
+    committed allocations; the others are methods.
     """
     import quant
 
-    presets = quant.list_presets()
+    trains = {name for name in quant.list_methods() if quant.get_method(name).info.trains}
+    presets = [name for name in quant.list_presets() if quant.get_preset(name).method not in trains]
     return recipes.groups() | {ALL: list(dict.fromkeys([*presets, *allocations(model)]))}
 
 

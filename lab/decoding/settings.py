@@ -29,7 +29,13 @@ STARTING_POINTS: dict[str, dict[str, Any]] = {
 } | {
     "haxby2001": {"preset": "few"},
     # one person, grey natural pictures, 1,750 trials: what two cores do in a quarter of an hour
-    "kay2008": {"preset": "small", "structure": "blend", "noise_seeds": 1, "steps": 12},
+    "kay2008": {
+        "preset": "small",
+        "brain": {"clusters": {"method": "kmeans", "n_clusters": 64}},
+        "structure": "blend",
+        "noise_seeds": 1,
+        "steps": 12,
+    },
 }
 
 
@@ -113,7 +119,7 @@ class ReconstructConfig(Settings):
     def _fill_brain(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("brain", {}), dict):
             return values
-        values = {**STARTING_POINTS.get(str(values.get("dataset")), {}), **values}
+        values = overlay(STARTING_POINTS.get(str(values.get("dataset")), {}), values)
         preset = values.get("preset", "small")
         if preset not in PRESETS:
             return values  # the field's own check names what is allowed

@@ -105,7 +105,11 @@ def settings(
 
 
 def run(name: str, settings: Settings, context: Context) -> Result:
-    """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop."""
+    """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop.
+
+    Whoever runs jobs goes through here: a model is stopped inside, and steps far below a job find the watcher
+    of their pictures.
+    """
     context.check()
     if JOBS[name].seconds < QUICK:
         return module(name).run(settings, context)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from quant.errors import InputError
+from quant.io import replacing, write_text
 
 _OWNER = "state.json"
 _VALUES = "values"
@@ -56,7 +57,7 @@ class State:
         if not file.is_file():
             if any(self.folder.iterdir()):
                 raise InputError(f"{self.folder} holds other files: training is kept in a folder of its own")
-            _write_text(file, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+            write_text(file, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
             return
         try:
             known = json.loads(file.read_text(encoding="utf-8"))
@@ -90,12 +91,8 @@ class State:
             return
         kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         target = self._file(key)
-        temporary = target.with_name(f".{target.name}.part")
-        try:
+        with replacing(target) as temporary:
             save_file(kept, temporary, metadata={_VALUES: json.dumps(values, sort_keys=True)})
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _file(self, key: str) -> Path:
         assert self.folder is not None
@@ -128,9 +125,3 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in data.items():
         out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return out
-
-
-def _write_text(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)

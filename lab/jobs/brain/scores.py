@@ -69,15 +69,18 @@ def difference_table(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Tab
 
 
 def check_run(path: Path) -> None:
-    """Refuse a run folder that is not there.
+    """Refuse a run folder that is not there, or has no metrics yet.
 
     Raises
     ------
     MissingDataError
-        There is nothing at the path.
+        There is nothing at the path, or nothing that was measured.
     """
+    from lab.runs.metrics import read_metrics
+
     if not path.exists():
         raise MissingDataError(f"no run folder at {path}: the path does not exist; check it")
+    read_metrics(path)
 
 
 def _cell(cell: Any, digits: int) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from lab.decoding.settings import ReconstructConfig
 from lab.jobs import contract
 from lab.jobs.contract import Foreseen, setting
-from lab.previews import watching
 from lab.progress import silent
 
 OUT = Path("runs/brain")
@@ -67,7 +66,6 @@ def steps(settings: RunSettings, context: contract.Context, until: str | None = 
     from lab.jobs.reconstruct import reconstruct
 
     check_names(settings)
-    with watching(context.preview):
-        return reconstruct(
-            settings.config(), settings.out, context.progress, until=until, checkpoints=settings.checkpoints
-        )
+    return reconstruct(
+        settings.config(), settings.out, context.progress, until=until, checkpoints=settings.checkpoints
+    )

@@ -99,6 +99,6 @@ def run(settings: Settings, context: Context) -> Result:
 def _config(settings: Settings) -> ReconstructConfig:
     from lab.decoding.settings import ReconstructConfig
 
-    given = {"dataset": settings.name, "root": settings.root, "subject": settings.subject}
-    more = {"structure": settings.structure} if settings.structure else {}
-    return ReconstructConfig(**given, **more, options=settings.options)
+    given: dict[str, Any] = {"dataset": settings.name, "root": settings.root, "subject": settings.subject}
+    given |= {"structure": settings.structure} if settings.structure else {}
+    return ReconstructConfig(**given, options=settings.options)

@@ -70,7 +70,7 @@ class Helped(Master):
         kept = min(rank, self.most)
         if not self.most or kept == self.rank:
             return False
-        self.rank = kept
+        self.rank, self.factor = kept, 1.0
         up, down = torch.zeros_like(self.up), torch.zeros_like(self.down)
         if kept:
             product = self.up[:, :kept].float() @ self.down[:kept].float()

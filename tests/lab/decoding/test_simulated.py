@@ -99,5 +99,6 @@ def test_bad_input(tmp_path: Path, options: dict[str, str], said: str) -> None:
 
 
 def test_options_of_simulation_are_refused_for_real_data(tmp_path: Path) -> None:
-    error = caught(fetch, "haxby2001", tmp_path, preset="small")
+    asked = fetch.Settings(name="haxby2001", root=tmp_path, preset="small")
+    error = caught(fetch.run, asked, Context())
     assert "--preset is only for simulated" in str(error)

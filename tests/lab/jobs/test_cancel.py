@@ -69,7 +69,15 @@ def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str
         "brain tune": {**run, "strengths": (0.5,), "averaged": (1,)},
         "demo": {"out": tmp_path / "o"},
     }  # fmt: skip
-    return table.__getitem__
+
+    def settings(name: str) -> dict[str, Any]:
+        if name == "brain bits":  # of a run that was trained
+            trained = registry.settings("brain train", {**run, "out": tmp_path / "run"})
+            registry.run("brain train", trained, Context())
+            return {"folder": tmp_path / "run", "recipes": "rtn-w8a8", "out": tmp_path / "o", "device": "cpu"}
+        return table[name]
+
+    return settings
 
 
 @pytest.fixture(autouse=True)
