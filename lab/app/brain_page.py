@@ -56,12 +56,14 @@ def strips(archive: str, rows: list[dict[str, Any]]) -> list[tuple[np.ndarray, s
 
     held = read_npz(Path(archive))
     scored = {"ridge to pixels": "PixCorr ridge", "decoded": "PixCorr decoded"}
+    short = {"ridge to pixels": "ridge"}
     shown = []
     for place, row in enumerate(rows):
         for name in decode.ROWS:
             picture = decode.coloured(held[name.replace(" ", "_")][place : place + 1])[0]
-            words = f"{name}, PixCorr {row[scored[name]]:.2f}" if name in scored else name
-            shown.append((_large(picture), f"{row['trial']}: {words}"))
+            words = f"{row['trial']}: {short.get(name, name)}"
+            words += f", PixCorr {row[scored[name]]:.2f}" if name in scored else ""
+            shown.append((_large(picture), words))
     return shown
 
 
@@ -72,6 +74,13 @@ def _large(picture: np.ndarray) -> np.ndarray:
     )
 
 
+def voxel_values(subject: Any) -> tuple[str, np.ndarray]:
+    """Return a value for each voxel to look at, and its name: the noise ceiling if it is known."""
+    if subject.noise_ceiling is not None:
+        return "noise ceiling", subject.noise_ceiling
+    return "spread over training trials", subject.part("train").betas.std(0)
+
+
 def slices(folder: Path, threshold: float) -> tuple[np.ndarray, str]:
     """Draw a subject's noise ceiling (or voxel spread) on slices, voxels above a share of the largest."""
     from PIL import Image
@@ -80,18 +89,19 @@ def slices(folder: Path, threshold: float) -> tuple[np.ndarray, str]:
     from lab.figures.plate import Provenance
 
     subject, _ = subject_of(str(folder))
-    if subject.mask is None:
+    if not subject.has_places:
         raise InputError(
-            f"subject {subject.name} of {subject.dataset} has no voxel positions; nothing to map"
+            f"subject {subject.name} of {subject.dataset} has no voxel positions: nothing to map"
         )
-    ceiling = subject.noise_ceiling is not None
-    values = subject.noise_ceiling if ceiling else subject.part("train").betas.std(0)
-    what = "noise ceiling" if ceiling else "spread over training trials"
-    shown = np.where(values >= threshold * values.max(), values, 0).astype(np.float32)
+    what, values = voxel_values(subject)
+    keep = values >= threshold * values.max()
     source = Provenance(
-        f"{subject.dataset}, {subject.name}", f"{len(values)} voxels", simulated=subject.simulated
+        f"{subject.dataset}, {subject.name}",
+        f"{keep.sum()} of {len(values)} voxels",
+        simulated=subject.simulated,
     )
-    plate = brain_slices(subject.to_image(shown), subject.mask, what, source)
+    space = str(subject.info.get("space") or ("MNI" if subject.simulated else ""))
+    plate = brain_slices(subject.xyz[keep], values[keep], what, source, space)
     return np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")), plate.caption
 
 
@@ -131,9 +141,9 @@ def build(home: Path) -> dict[str, Any]:
             status = gr.Markdown(elem_id="decode-status")
         with gr.Column(scale=2, min_width=340):
             note = gr.Markdown(elem_id="leak-line", elem_classes="source")
-            live = gr.Gallery(label="On their way", columns=8, height=150, object_fit="contain")
+            live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain")
             pictures = gr.Gallery(label="Stimulus, ridge, structural picture, decoded", columns=4,
-                                  height="auto", object_fit="contain", elem_id="decoded")  # fmt: skip
+                                  height=820, object_fit="contain", elem_id="decoded")  # fmt: skip
             table = gr.Dataframe(interactive=False, label="Per trial, beside ridge", wrap=True)
             with gr.Accordion("Brain slices", open=False, elem_id="brain-slices"):
                 threshold = gr.Slider(

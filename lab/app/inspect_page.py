@@ -13,9 +13,9 @@ from lab.app.work import answer, canceller, stream
 from lab.jobs.contract import Context
 from lab.jobs.models import look, whatif
 
-COLUMNS = ("layer", "channels", "absmax", "rms", "kurtosis", "outlier_share", "drift")
-HEADERS = ["layer", "channels", "largest |x|", "rms", "kurtosis", "outliers", "drift over time"]
-_WIDTHS: Any = ["40%", "12%", "12%", "9%", "9%", "9%", "9%"]
+COLUMNS = ("layer", "absmax", "kurtosis", "outlier_share", "drift")
+HEADERS = ["layer", "max |x|", "kurtosis", "outliers", "drift"]
+_WIDTHS: Any = ["46%", "13%", "14%", "14%", "13%"]
 
 
 def seen_by(model: str) -> Any:
@@ -48,7 +48,7 @@ def bands(model: str, layer: str) -> Any:
     seen = seen_by(model)
     name = whatif.layer_of(seen, layer)
     rows = seen.steps_of(name)
-    columns = {k: [row[k] for row in rows] for k in ("min", "p1", "p50", "p99", "max")}
+    columns = {k: np.array([row[k] for row in rows]) for k in ("min", "p1", "p50", "p99", "max")}
     return range_bands(list(seen.inputs[name].timesteps), columns, f"Input of {name}: range at each timestep")
 
 
@@ -103,7 +103,7 @@ def surfaces(model: str, layer: str, context: Context) -> tuple[list[tuple[np.nd
 
 
 def _short(value: Any) -> Any:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def build(models: list[str]) -> dict[str, Any]:

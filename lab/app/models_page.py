@@ -51,7 +51,8 @@ def plan_rows(result: plan.Result) -> list[list[Any]]:
 def totals(result: plan.Result, what: str) -> str:
     """Totals as a small table, with the word *simulated* beside the bits."""
     rows = [row for table in [plan.totals_table(result.totals)] for row in table.rows]
-    return f"**{what}**\n\n| | |\n|---|---|\n" + "".join(f"| {r['name']} | {r['value']} |\n" for r in rows)
+    first, *rest = [f"| {row['name']} | {row['value']} |\n" for row in rows]
+    return f"**{what}**\n\n{first}|---|---|\n" + "".join(rest)
 
 
 def build_plan(models: list[str], home: Path) -> dict[str, Any]:
@@ -71,16 +72,18 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
             override = gr.Textbox(
                 label="Per layer", info="WILDCARD:field=value or WILDCARD:skip, one per line", lines=1
             )
-            planned = gr.Button("Plan", variant="primary", elem_id="plan")
-            applied = gr.Button("Apply", elem_id="apply")
-            stop = gr.Button("Cancel", variant="stop", elem_id="cancel-apply")
-            undo = gr.Button("Undo: back to full precision")
+            with gr.Row():
+                planned = gr.Button("Plan", variant="primary", elem_id="plan", min_width=100)
+                applied = gr.Button("Apply", elem_id="apply", min_width=100)
+            with gr.Row():
+                stop = gr.Button("Cancel", variant="stop", elem_id="cancel-apply", min_width=100)
+                undo = gr.Button("Undo", elem_id="undo", min_width=100)
             status = gr.Markdown(elem_id="apply-status")
         with gr.Column(scale=2, min_width=360):
             summary = gr.Markdown(elem_id="plan-summary", elem_classes="numbers")
             table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
                                  max_height=520, show_search="filter", elem_id="plan-table",
-                                 column_widths=["34%", "9%", "11%", "11%", "35%"])  # fmt: skip
+                                 column_widths=["36%", "11%", "10%", "10%", "33%"])  # fmt: skip
             boxes = copy_box("plan")
     current = gr.State("")
     hidden = gr.Gallery(visible=False)
@@ -150,8 +153,9 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             with gr.Row():
                 guidance = gr.Slider(0, 6, value=2, step=0.5, label="Guidance")
                 seed = gr.Number(value=0, precision=0, label="Seed")
-            go = gr.Button("Draw", variant="primary", elem_id="draw")
-            stop = gr.Button("Cancel", variant="stop", elem_id="cancel-draw")
+            with gr.Row():
+                go = gr.Button("Draw", variant="primary", elem_id="draw", min_width=100)
+                stop = gr.Button("Cancel", variant="stop", elem_id="cancel-draw", min_width=100)
             status = gr.Markdown(elem_id="draw-status")
             live = gr.Gallery(label="On their way", columns=4, height=190, object_fit="contain")
         with gr.Column(scale=2, min_width=360):
@@ -182,8 +186,9 @@ def build_compare(models: list[str]) -> dict[str, Any]:
         def prepare() -> Any:
             given = {"model": model, "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
                      "guidance": guidance, "seed": int(seed)}  # fmt: skip
-            bare = variants.Settings(**given)
-            settings = variants.Settings(**given, out=cache_folder("app") / f"variants-{_key(bare)}")
+            bare: Any = registry.settings("variants", given)
+            place = cache_folder("app") / f"variants-{_key(bare)}"
+            settings = bare.model_copy(update={"out": place})
 
             def show(found: variants.Result) -> list[Any]:
                 columns = list(dict.fromkeys(k for row in found.rows for k in row))

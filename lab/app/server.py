@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from pydantic import BaseModel
 
 from lab.app import brain_page, inspect_page, links, models_page, runs_page
 from lab.app.theme import CSS, theme
@@ -16,7 +17,7 @@ from lab.app.work import sentence
 from lab.jobs.brain import decode
 from lab.jobs.models import plan, variants, whatif
 
-PAGES = {
+PAGES: dict[str, type[BaseModel]] = {
     "inspect": whatif.Settings,
     "plan": plan.Settings,
     "compare": variants.Settings,

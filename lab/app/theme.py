@@ -7,10 +7,13 @@ from typing import Any
 import gradio as gr
 
 CSS = """
-.gradio-container {max-width: 1500px !important; margin: 0 auto;}
+.gradio-container, .gradio-container main {
+  max-width: 1500px !important; width: 100% !important; margin: 0 auto;
+}
 .lead {font-size: 1.02rem; margin-bottom: .25rem;}
 .numbers table {width: 100%;} .numbers td:last-child {font-variant-numeric: tabular-nums;}
 .fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
+#layers td, #layers th, #plan-table td {font-size: .8rem;}
 .source {font-size: .85rem; opacity: .8;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 footer {display: none !important;}

@@ -152,7 +152,7 @@ def _dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
     lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
     figure.update_layout(
         title={"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0, "xref": "paper",
-               "y": 0.98, "yanchor": "top"},
+               "y": 1, "yanchor": "top", "pad": {"t": 16}},
         height=height, margin={"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
         paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY, "size": 12},
         transition={"duration": 0}, autosize=True,

@@ -73,11 +73,11 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.decoding.trained import TrainedRun
     from lab.files import write_npz
     from lab.images import sheet, write_picture
-    from lab.jobs.checks import plan_recipe
+    from lab.jobs.checks import check_recipe
 
     trained = TrainedRun.open(settings.folder)
     config = trained.config.model_copy(update=_changes(settings))
-    recipe = plan_recipe(settings.recipe, config.denoiser)
+    recipe = check_recipe(settings.recipe, config.denoiser)
     found = _decoded(settings, trained, config, recipe, context)
     truth, decoded = found["stimulus"], found["decoded"]
     rows = []

@@ -68,7 +68,7 @@ def run(settings: Settings, context: Context) -> Result:
     check(settings)
     denoiser, autoencoder = zoo.load(settings.model), zoo.load("autoencoder-64")
     drawn: dict[str, np.ndarray] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in (FULL, *settings.recipes):
         context.progress(len(rows), 1 + len(settings.recipes), name)
         model, facts = (denoiser, {}) if name == FULL else quantized(settings, name, denoiser, context)
