@@ -1,4 +1,4 @@
-"""What the pages show, without a browser: answers, refusals, runs below one place, cancelling, the command."""
+"""What the pages show, without a browser: answers, refusals, runs, cancelling, the command."""
 
 from __future__ import annotations
 
