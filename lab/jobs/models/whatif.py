@@ -70,7 +70,7 @@ def layer_of(seen: Observation, layer: str) -> str:
         There is no such layer; names the nearest.
     """
     if not layer:
-        return seen.layer_table("absmax")[0]["layer"]
+        return max(seen.inputs.values(), key=lambda stats: float(stats.absmax.max())).layer
     if layer not in seen.inputs:
         import difflib
 

@@ -123,7 +123,8 @@ def _decibels(numbers: str) -> float:
 def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any) -> None:
     visit = Visit(chromium, address)
     eight = visit.numbers()  # without a click
-    assert visit.page.locator(".js-plotly-plot").count() >= 2 and "simulated" in eight
+    visit.page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 2")
+    assert "simulated" in eight
     assert visit.page.locator("#layers td").count() > 10
     slider = visit.page.locator("#bits input[type=range]")
     for _ in range(4):
