@@ -75,6 +75,10 @@ class Subject:
         """Whether the voxels' positions are known."""
         return bool(np.isfinite(self.xyz).all())
 
+    def __repr__(self) -> str:
+        who = f"{self.dataset}, {self.name}{' (simulated)' if self.simulated else ''}"
+        return f"Subject({who}: {self.n_trials} trials, {self.n_voxels} voxels)"
+
     def _repr_html_(self) -> str:
         from html import escape
 

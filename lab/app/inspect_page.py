@@ -189,6 +189,8 @@ def build(models: list[str]) -> dict[str, Any]:
 
     quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
     views = [heat_plot, ranges, note]
+    # the public ones come first: a name that is taken gets a number
+    gr.Button("Measure", visible=False).click(what_if, controls, outputs, api_name="what_if", **quick)
     gr.Button("Layers", visible=False).click(layers_of, [model, layer], [table, layer], api_name="layers")
     gr.Button("Views", visible=False).click(layer_views, [model, layer], views, api_name="layer_views")
     table.select(clicked, None, layer, api_visibility="private", **quick).then(
@@ -200,7 +202,6 @@ def build(models: list[str]) -> dict[str, Any]:
         control.input(
             what_if, controls, outputs, trigger_mode="always_last", api_visibility="private", **quick
         )
-    gr.Button("Measure", visible=False).click(what_if, controls, outputs, api_name="what_if", **quick)
     draw.click(before_after, [model, layer], [status, hidden, drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
     stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)

@@ -1,6 +1,6 @@
 """A page's state as a link, as JSON, as a command and as Python: each gives the same numbers.
 
-A link's query is ``v=1&page=NAME&...settings``. Whatever comes in through it passes the page's pydantic
+A link's query is ``v=1&tab=NAME&...settings``. Whatever comes in through it passes the page's pydantic
 settings and nothing else, so a crafted link can only ever be refused.
 """
 
@@ -29,7 +29,7 @@ def changed(settings: BaseModel) -> dict[str, Any]:
 def as_link(page: str, settings: BaseModel) -> str:
     """Return the query string of a page in this state."""
     values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in changed(settings).items()}
-    return "?" + urlencode({"v": VERSION, "page": page, **values})
+    return "?" + urlencode({"v": VERSION, "tab": page, **values})
 
 
 def as_json(settings: BaseModel) -> str:
@@ -72,9 +72,9 @@ def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) ->
     InputError
         Another version, an unknown page, a field or a value that its settings do not allow.
     """
-    if not query or "page" not in query:
+    if not query or "tab" not in query:
         return None
-    version, page = query.get("v", ""), query["page"]
+    version, page = query.get("v", ""), query["tab"]
     if version != VERSION:
         raise InputError(
             f"the link is of version {version[:12]!r}; this app reads version {VERSION}: copy it again"
@@ -85,7 +85,7 @@ def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) ->
     values = {
         k: v if k in fields and fields[k].annotation is str else _value(v)
         for k, v in query.items()
-        if k not in ("v", "page") and not k.startswith("__")
+        if k not in ("v", "tab") and not k.startswith("__")
     }
     try:
         return page, pages[page](**values)

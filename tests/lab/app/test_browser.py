@@ -125,7 +125,7 @@ def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any
     eight = visit.numbers()  # without a click
     visit.page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 2")
     assert "simulated" in eight
-    assert visit.page.locator("#layers td").count() > 10
+    visit.until("#layers", "transformer_blocks")
     slider = visit.page.locator("#bits input[type=range]")
     for _ in range(4):
         slider.press("ArrowLeft")
@@ -147,7 +147,7 @@ def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any
 
 
 def test_plan_brain_runs_and_a_bad_link(address: str, chromium: Any) -> None:
-    visit = Visit(chromium, address + "/?v=7&page=inspect")
+    visit = Visit(chromium, address + "/?v=7&tab=inspect")
     visit.until("#fault", "version '7'")
     visit.tab("Plan and apply")
     visit.page.click("#plan")

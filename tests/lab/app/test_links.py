@@ -61,15 +61,15 @@ def _typed(job: str, command: str) -> Any:
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ({"v": "9", "page": "inspect"}, "version '9'"),
-        ({"page": "inspect"}, "version ''"),
-        ({"v": "1", "page": "<script>"}, "there are: inspect, plan, compare, brain"),
-        ({"v": "1", "page": "inspect", "bits": "900"}, "'bits' is not allowed"),
-        ({"v": "1", "page": "inspect", "clip": "NaN"}, "'clip' is not allowed"),
-        ({"v": "1", "page": "inspect", "__class__": "x", "run": "rm"}, "'run' is not allowed"),
-        ({"v": "1", "page": "compare", "recipes": "[" * 100_000}, ""),
-        ({"v": "1", "page": "brain"}, "'folder' is not allowed"),
-        ({"v": "1", "page": "brain", "folder": "x", "trials": "a"}, "'trials' is not allowed"),
+        ({"v": "9", "tab": "inspect"}, "version '9'"),
+        ({"tab": "inspect"}, "version ''"),
+        ({"v": "1", "tab": "<script>"}, "there are: inspect, plan, compare, brain"),
+        ({"v": "1", "tab": "inspect", "bits": "900"}, "'bits' is not allowed"),
+        ({"v": "1", "tab": "inspect", "clip": "NaN"}, "'clip' is not allowed"),
+        ({"v": "1", "tab": "inspect", "__class__": "x", "run": "rm"}, "'run' is not allowed"),
+        ({"v": "1", "tab": "compare", "recipes": "[" * 100_000}, ""),
+        ({"v": "1", "tab": "brain"}, "'folder' is not allowed"),
+        ({"v": "1", "tab": "brain", "folder": "x", "trials": "a"}, "'trials' is not allowed"),
     ],
 )
 def test_a_link_that_is_not_allowed_is_refused_in_one_sentence(query: dict[str, str], words: str) -> None:
