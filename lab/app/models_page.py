@@ -198,7 +198,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
                 }
                 names = [row["recipe"] for row in found.rows[1:]]
                 shown = copies("variants", "compare", bare)
-                return [rows, gr.Dropdown(choices=names, value=names[0]), gr.Slider(maximum=int(n), value=1),
+                return [rows, gr.Dropdown(choices=names, value=names[0]), gr.Slider(maximum=max(2, int(n)), value=1),
                         *_pair(found.archive, names[0], 1), found.archive, *shown]  # fmt: skip
 
             variants.check(settings)
@@ -224,7 +224,8 @@ def _pair(archive: str, recipe: str, index: int) -> tuple[tuple[np.ndarray, np.n
     from lab.files import read_npz
 
     pictures = read_npz(Path(archive))
-    full, other = (pictures[variants.plain_name(name)][index - 1] for name in (variants.FULL, recipe))
+    drawn = [pictures[variants.plain_name(name)] for name in (variants.FULL, recipe)]
+    full, other = (found[min(index, len(found)) - 1] for found in drawn)
     return (_large(full), _large(other)), _large(np.clip(10 * np.abs(full - other), 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and what is saved in it is small and asks nothing of the outside."""
+"""Every notebook runs from top to bottom; what is saved in it is small and asks nothing of the outside."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_is_saved_is_small_and_shows_something(book: Path) -> None:
     content, text = nbformat.read(book, as_version=4), book.read_text()
     assert len(text) < 1_000_000 and len(content.cells) <= 12
     assert _code(content)[-1].outputs, "execute and save it"
-    assert not re.search(r'<(script|link|img)[^>]+https?://', text)
+    assert not re.search(r"<(script|link|img)[^>]+https?://", text)
     assert content.cells[0].cell_type == "markdown" and content.cells[0].source.startswith("# ")
     assert str(Path.home()) not in text and "/work/" not in text
 

@@ -28,6 +28,7 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 def address(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Iterator[str]:
     home = tmp_path_factory.mktemp("home")
     _copy(trained_run, home / "run")
+    (home / "run/metrics.json").write_text('{"pixcorr": 0.25}')
     command = [sys.executable, "-P", "-m", "lab.cli.main", "app", "--port", str(_free()), "--runs", str(home)]
     root = Path(__file__).resolve().parents[3]
     server = subprocess.Popen(
