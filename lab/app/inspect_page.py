@@ -52,10 +52,10 @@ def bands(model: str, layer: str) -> Any:
     return range_bands(list(seen.inputs[name].timesteps), columns, f"Input of {name}: range at each timestep")
 
 
-def caption(model: str, layer: str) -> str:
-    """Say where a layer's figures come from."""
+def caption_of(model: str, layer: str) -> Any:
+    """Return where a layer's figures come from."""
     settings, seen = look.Settings(model=model), seen_by(model)
-    return look.source(settings, seen, whatif.layer_of(seen, layer)).sentence()
+    return look.source(settings, seen, whatif.layer_of(seen, layer))
 
 
 def rounding(settings: whatif.Settings) -> tuple[Any, str]:
@@ -82,8 +82,8 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     return figure, numbers
 
 
-def surfaces(model: str, layer: str, context: Context) -> tuple[list[tuple[np.ndarray, str]], str]:
-    """Draw a layer's input before and after rotation and smoothing on one axis, with the captions."""
+def surfaces(model: str, layer: str, context: Context) -> list[Any]:
+    """Draw a layer's input before and after rotation, and smoothing, on one axis: two pictures, captions."""
     import io
 
     from PIL import Image
@@ -93,13 +93,9 @@ def surfaces(model: str, layer: str, context: Context) -> tuple[list[tuple[np.nd
     settings, seen = look.Settings(model=model), seen_by(model)
     name = whatif.layer_of(seen, layer)
     again = look.before_after(settings, name, context)
-    drawn = [
-        draw("light")
-        for draw in inspection.surfaces(again, name, look.source(settings, again, name)).values()
-    ]
-    pictures = [np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")) for plate in drawn]
-    titles = [" ".join(plate.alt.split())[:120] for plate in drawn]
-    return list(zip(pictures, titles, strict=True)), "\n\n".join(plate.caption for plate in drawn)
+    plates = [draw("light") for draw in inspection.surfaces(again, name, caption_of(model, name)).values()]
+    pictures = [np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")) for plate in plates]
+    return [*pictures, "\n\n".join(plate.caption for plate in plates)]
 
 
 def _short(value: Any) -> Any:
@@ -142,7 +138,7 @@ def build(models: list[str]) -> dict[str, Any]:
                     draw = gr.Button("Draw on one axis", elem_id="surfaces")
                     stop = gr.Button("Cancel", variant="stop")
                 status = gr.Markdown()
-                drawn = gr.Gallery(show_label=False, columns=1, object_fit="contain", height="auto")
+                drawn = [gr.Image(show_label=False, interactive=False) for _ in range(2)]
                 drawn_note = gr.Markdown(elem_classes="source")
             boxes = copy_box("inspect")
     hidden = gr.Gallery(visible=False)
@@ -160,7 +156,7 @@ def build(models: list[str]) -> dict[str, Any]:
     @answer
     def layer_views(model: str, layer: str) -> Any:
         """Channel x timestep map and ranges over time of a layer's input."""
-        return heat(model, layer), bands(model, layer), caption(model, layer)
+        return heat(model, layer), bands(model, layer), caption_of(model, layer).sentence()
 
     @answer
     def layers_of(model: str, layer: str) -> Any:
@@ -180,8 +176,8 @@ def build(models: list[str]) -> dict[str, Any]:
     def before_after(model: str, layer: str, request: gr.Request) -> Iterator[list[Any]]:
         """Draw a layer's input before and after smoothing and rotation on one axis."""
         yield from stream(
-            lambda: (lambda context: surfaces(model, layer, context), lambda found: list(found)),
-            2, "before-after", request,
+            lambda: (lambda context: surfaces(model, layer, context), lambda found: found),
+            3, "before-after", request,
         )  # fmt: skip
 
     def clicked(event: gr.SelectData) -> str:
@@ -202,7 +198,7 @@ def build(models: list[str]) -> dict[str, Any]:
         control.input(
             what_if, controls, outputs, trigger_mode="always_last", api_visibility="private", **quick
         )
-    draw.click(before_after, [model, layer], [status, hidden, drawn, drawn_note], api_name="before_after",
+    draw.click(before_after, [model, layer], [status, hidden, *drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
     stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)
     names = ("model", "layer", "format", "bits", "shared", "clip")

@@ -198,7 +198,8 @@ def build_compare(models: list[str]) -> dict[str, Any]:
                 }
                 names = [row["recipe"] for row in found.rows[1:]]
                 shown = copies("variants", "compare", bare)
-                return [rows, gr.Dropdown(choices=names, value=names[0]), gr.Slider(maximum=max(2, int(n)), value=1),
+                picture = gr.Slider(maximum=max(2, int(n)), value=1)
+                return [rows, gr.Dropdown(choices=names, value=names[0]), picture,
                         *_pair(found.archive, names[0], 1), found.archive, *shown]  # fmt: skip
 
             variants.check(settings)

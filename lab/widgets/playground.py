@@ -24,7 +24,8 @@ class Playground(w.VBox):
         start = whatif.Settings()
         names = ("format", "bits", "shared", "clip")
         self.controls = {name: control(whatif.Settings, name, getattr(start, name)) for name in names}
-        self.view, self.numbers, self.found = Histogram(), w.HTML(), None
+        self.view, self.numbers = Histogram(), w.HTML()
+        self.found: Any = None
         w.link((self.view, "clip"), (self.controls["clip"], "value"))
         self.answer = Debounced(self.update)
         for box in self.controls.values():

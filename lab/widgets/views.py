@@ -96,9 +96,9 @@ class Histogram(View):
     """How often values occur, with the levels of a grid; dragging an edge changes ``clip``."""
 
     _esm = _STATIC / "histogram.js"
-    edges = traitlets.List().tag(sync=True)
-    density = traitlets.List().tag(sync=True)
-    levels = traitlets.List().tag(sync=True)
+    edges: Any = traitlets.List().tag(sync=True)
+    density: Any = traitlets.List().tag(sync=True)
+    levels: Any = traitlets.List().tag(sync=True)
     low = traitlets.Float(0.0).tag(sync=True)
     high = traitlets.Float(0.0).tag(sync=True)
     reach = traitlets.Float(1.0).tag(sync=True)

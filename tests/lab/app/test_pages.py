@@ -141,4 +141,4 @@ def test_a_rounding_is_answered_from_what_was_seen_in_under_100_ms() -> None:
         figure, numbers = inspect_page.rounding(settings)
     assert (time.process_time() - began) / 5 < 0.1
     assert "simulated" in numbers and len(figure.to_json()) < 100_000
-    assert "2 samples at 5 timesteps" in inspect_page.caption("dit-64", "")
+    assert "2 samples at 5 timesteps" in inspect_page.caption_of("dit-64", "").sentence()
