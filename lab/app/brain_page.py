@@ -143,7 +143,7 @@ def build(home: Path) -> dict[str, Any]:
             note = gr.Markdown(elem_id="leak-line", elem_classes="source")
             live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain")
             pictures = gr.Gallery(label="Stimulus, ridge, structural picture, decoded", columns=4,
-                                  height=820, object_fit="contain", elem_id="decoded")  # fmt: skip
+                                  height=1050, object_fit="contain", elem_id="decoded")  # fmt: skip
             table = gr.Dataframe(interactive=False, label="Per trial, beside ridge", wrap=True)
             with gr.Accordion("Brain slices", open=False, elem_id="brain-slices"):
                 threshold = gr.Slider(

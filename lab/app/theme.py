@@ -16,6 +16,10 @@ CSS = """
 #layers td, #layers th, #plan-table td {font-size: .8rem;}
 .source {font-size: .85rem; opacity: .8;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
+@media (max-width: 600px) {
+  #layers th:nth-child(n+4), #layers td:nth-child(n+4) {display: none;}
+  .report {height: 700px;}
+}
 footer {display: none !important;}
 """
 

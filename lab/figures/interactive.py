@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
-_LINE = 52  # letters of a title's line
+_LINE = 46  # letters of a title's line
 _COARSE = 4  # bins of the histogram joined into one bar
 
 
@@ -151,7 +151,7 @@ def _dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
     """Give a figure the house's plain dress; transparent, so that light and dark pages both suit it."""
     lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
     figure.update_layout(
-        title={"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0, "xref": "paper",
+        title={"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01, "xref": "container",
                "y": 1, "yanchor": "top", "pad": {"t": 16}},
         height=height, margin={"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
         paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY, "size": 12},

@@ -35,8 +35,8 @@ class View(anywidget.AnyWidget):
     title = traitlets.Unicode().tag(sync=True)
 
     def picture(self) -> np.ndarray:
-        """Return what it shows as uint8 (H, W, 3)."""
-        raise NotImplementedError
+        """Return what it shows as uint8 (H, W, 3); nothing yet."""
+        return np.full((1, 1, 3), 255, np.uint8)
 
     def png(self) -> bytes:
         """Return what it shows as PNG."""

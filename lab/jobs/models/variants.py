@@ -107,9 +107,12 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
     """Return a quantized copy of a denoiser and its size and bits."""
     import quant
     from lab.models.preflight import open_recording
+    from quant import recipes
 
     model = deepcopy(denoiser)
-    store = open_recording(settings.model, progress=context.progress)
+    wanted = recipes.parse(recipe)
+    needs = wanted.calibrates or wanted.trains
+    store = open_recording(settings.model, progress=context.progress) if needs else None
     ledger = quant.quantize_(
         model, recipe, trajectories=store, keep_originals=False, progress=context.progress
     )
