@@ -10,6 +10,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Path = Literal["auto", "reference", "triton"]
@@ -22,19 +23,26 @@ class Result(NamedTuple):
     path: str
 
 
-@lru_cache(maxsize=1)
-def has_triton() -> bool:
-    """Whether the triton package is installed (it is not imported)."""
-    return find_spec("triton") is not None
+HAS_TRITON = find_spec("triton") is not None
+"""Whether the triton package is installed (it is not imported)."""
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton runs on the CPU, one program after the other; Triton looks once, when imported."""
 
 
-def interpreted() -> bool:
-    """Whether Triton runs on the CPU, one program after the other (``TRITON_INTERPRET=1``)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+FLOAT8 = (8, 9)
+"""Compute capability from which tensor cores multiply float8."""
 
 
-def choose(path: Path, tensor: Tensor) -> str:
+def choose(path: Path, tensor: Tensor, needs: tuple[int, int] = (8, 0)) -> str:
     """Resolve `path` for tensors that live where `tensor` does.
+
+    Parameters
+    ----------
+    path : str in {"auto", "reference", "triton"}
+    tensor : Tensor
+    needs : tuple of int
+        Least compute capability of a GPU that can run the operation.
 
     Raises
     ------
@@ -43,10 +51,28 @@ def choose(path: Path, tensor: Tensor) -> str:
     """
     if path not in ("auto", "reference", "triton"):
         raise ValueError(f"path must be auto, reference or triton, got {path!r}")
-    runnable = has_triton() and (tensor.is_cuda or interpreted())
-    if path == "triton" and not runnable:
-        why = "triton is not installed" if not has_triton() else f"the tensors are on {tensor.device}"
-        raise RuntimeError(f"the Triton path cannot run: {why}; use path='reference', or a CUDA device")
-    if path == "auto":
-        return "triton" if runnable and tensor.is_cuda else "reference"
-    return path
+    if path == "reference":
+        return path
+    why = _obstacle(tensor, needs)
+    if path == "triton":
+        if why:
+            raise RuntimeError(f"the Triton path cannot run: {why}; use path='reference', or another device")
+        return path
+    return "triton" if not why and tensor.is_cuda else "reference"
+
+
+def _obstacle(tensor: Tensor, needs: tuple[int, int]) -> str:
+    if not HAS_TRITON:
+        return "triton is not installed"
+    if not tensor.is_cuda:
+        return "" if INTERPRETED else f"the tensors are on {tensor.device}"
+    found = capability(tensor.device)
+    if found < needs:
+        return f"the GPU has compute capability {found[0]}.{found[1]}, this takes {needs[0]}.{needs[1]}"
+    return ""
+
+
+@lru_cache(maxsize=16)
+def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a CUDA device."""
+    return torch.cuda.get_device_capability(device)

@@ -31,6 +31,8 @@ NO_PICTURES = (
     "The data do not record which picture was shown when, only its category. Without pictures to learn from "
     "none can be reconstructed, so each trial's category is decoded instead."
 )
+#: What stands beside scores where there are no pictures to compare.
+NO_LEAKS = "no pictures to compare for leaks; every run was predicted by decoders that saw no trial of it"
 _FIXED = "labels permuted within runs against the fixed out-of-fold predictions; nothing is trained again"
 HOW = {
     "brainit": _FIXED,
@@ -216,6 +218,7 @@ def _metrics(
         "n_runs": len(np.unique(names)),
         "n_categories": len(ridge.classes),
         "n_voxels": subject.n_voxels,
+        "leaks": NO_LEAKS,
         "category.chance": ridge.chance,
     }
     for arm, prefix in _PREFIX.items():

@@ -20,6 +20,11 @@ OK, NOTE, BAD = "ok", "note", "bad"
 _NATIVE = {
     "int8 x int8 (w8a8)": (lambda cc: cc >= (7, 5), "compute capability 7.5 or newer"),
     "fp8 x fp8": (lambda cc: cc >= (8, 9), "compute capability 8.9 or newer"),
+    "int4 x int4 as fp8 (svdquant-w4a4-po2)": (lambda cc: cc >= (8, 9), "compute capability 8.9 or newer"),
+    "int4 x int4 as int8 (svdquant-w4a4-int-scale)": (
+        lambda cc: cc >= (8, 0),
+        "compute capability 8.0 or newer",
+    ),
     "int4 x int4 (w4a4)": (
         lambda cc: (7, 5) <= cc < (9, 0),
         "compute capability 7.5 to 8.9; Hopper has no 4-bit cores",

@@ -108,13 +108,13 @@ def datasets() -> list[dict[str, Any]]:
 
 def kernels() -> list[dict[str, Any]]:
     """All kernels: what each computes, and whether it has a Triton form beside the reference."""
-    home = _home("kernels")
+    home = _home("lab").parent / "kernels"  # of ours: the name is shared with another distribution
     rows = []
-    for file in sorted(home.glob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "reference" for node in tree.body):
-            what = (ast.get_docstring(tree) or "").split("\n")[0]
-            triton = (home / f"{file.stem}_kernels.py").is_file()
+    for file in sorted(home.rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if "\n@operation(" in text:
+            what = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+            triton = file.with_name(f"{file.stem}_kernels.py").is_file()
             rows.append({"name": file.stem, "triton": triton, "what": what})
     return rows
 

@@ -21,8 +21,6 @@ from lab.runs.folder import Run
 if TYPE_CHECKING:
     from lab.decoding.recipes import DecoderRecipe
 
-#: What stands beside scores where no pictures are known.
-_NO_LEAKS = "leak check: no pictures to compare; every run was predicted by decoders that saw no trial of it"
 _PACKAGES = (
     "brainit-lab",
     "torch",
@@ -96,7 +94,7 @@ def reconstruct(
             if until == "train":
                 trained = train_folds(run, config, data.subject, progress)
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject), **trained}
-            metrics = run_categories(run, config, data.subject, progress) | {"leaks": _NO_LEAKS}
+            metrics = run_categories(run, config, data.subject, progress)
         else:
             folder = checkpoints or run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)

@@ -42,6 +42,7 @@ JOBS: dict[str, Job] = {
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
     "sensitivity": Job("lab.jobs.models.sensitivity", "Quantize one layer, or all but one, measure.", 600),
+    "bench kernels": Job("lab.jobs.bench.kernels", "Time the low-bit kernels on this GPU.", 120),
     "data list": Job("lab.jobs.data.listing", "List the datasets.", 1),
     "data info": Job("lab.jobs.data.info", "Say what a dataset is and its terms.", 1),
     "data fetch": Job("lab.jobs.data.fetch", "Download or make a dataset.", 60),
@@ -56,7 +57,7 @@ JOBS: dict[str, Job] = {
     "brain prepare": Job("lab.jobs.brain.prepare", "Read and check the data, look for leaks.", 10),
     "brain train": Job("lab.jobs.brain.train", "Train Brain-IT and the ridge baseline.", 200),
     "brain reconstruct": Job("lab.jobs.brain.reconstruct", "Do it all, from data to report.", 400),
-    "brain bits": Job("lab.jobs.brain.bits", "Measure reconstruction against bits, one run.", 600),
+    "brain bits": Job("lab.jobs.brain.bits", "Reconstruct against bits, from one trained run.", 600),
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
     "brain decode": Job("lab.jobs.brain.decode", "Decode some trials again: what if?", 30),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
@@ -66,6 +67,7 @@ JOBS: dict[str, Job] = {
 QUICK = 5
 """Seconds below which a job runs no model, and is not worth the wait for torch."""
 GROUPS = {
+    "bench": "Timings.",
     "data": "Datasets: list, describe, fetch, check.",
     "zoo": "Shipped models: list, describe, train, measure, sample.",
     "brain": "Decode pictures from fMRI, step by step or at once.",

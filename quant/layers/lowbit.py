@@ -1,8 +1,9 @@
-"""Door to this project's `kernels` package, which shares its name with one on the package index.
+"""Door to this project's `kernels`, which shares its import name with a distribution of the package index.
 
-Where that other distribution lies earlier on the import path, `import kernels` gives theirs. Our folder lies
-beside this package, so it is appended to that package's search path and submodules of ours are found in
-either case. All of `quant` reaches the kernels through this module.
+Ours has no ``kernels/__init__.py``, so either distribution can be installed and removed without touching a
+file of the other: in one folder the modules of both lie side by side. Where the other lies in a folder of
+its own (an editable install of ours, a checkout on the path), Python takes that for the whole package; our
+folder lies beside `quant` and is added to its search path. All of `quant` comes through here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import kernels
 
-_ours = str(Path(__file__).resolve().parent.parent / "kernels")
+_ours = str(Path(__file__).resolve().parents[2] / "kernels")
 if _ours not in list(kernels.__path__):
     kernels.__path__.append(_ours)
 
-from kernels import int8_linear, packing, quantize_rows, w4_linear  # noqa: E402 - after the path is complete
+from kernels import packing, paths  # noqa: E402 - after the path is complete
+from kernels.images import conv2d  # noqa: E402
+from kernels.products import few_rows, gemm, lowrank_linear  # noqa: E402
+from kernels.rows import operands, quantize  # noqa: E402
 
-__all__ = ["int8_linear", "packing", "quantize_rows", "w4_linear"]
+__all__ = ["conv2d", "few_rows", "gemm", "lowrank_linear", "operands", "packing", "paths", "quantize"]

@@ -164,14 +164,14 @@ class QuantLayer(ExactBuffers):
                     "this layer was loaded from codes: there is no full-precision layer to switch to"
                 )
             return original(x)
+        if self.backend != "simulated":
+            out, self.last_path = run_codes(self, x)
+            return out
         hidden = x if self.transform is None else self.transform(x)
-        if self.backend == "simulated":
-            if self.input_quantizer is not None:
-                hidden = self.input_quantizer(hidden)
-            weight = self.current() if self.stand_in is None else self.stand_in
-            out = self.float_op(hidden, weight, self.bias)
-        else:
-            out, self.last_path = run_codes(self, hidden)
+        if self.input_quantizer is not None:
+            hidden = self.input_quantizer(hidden)
+        weight = self.current() if self.stand_in is None else self.stand_in
+        out = self.float_op(hidden, weight, self.bias)
         return out if self.branch is None else out + self.branch(x)
 
     def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

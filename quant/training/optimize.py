@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+_FEW = 8
+"""Groups that an optimizer works off one by one without a loss."""
 Schedule = Literal["constant", "cosine", "linear"]
 
 
@@ -76,7 +78,10 @@ class Optimizer:
         if self.rules.optimizer == "sgd":
             self.torch: torch.optim.Optimizer = torch.optim.SGD(rows)
         else:
-            self.torch = torch.optim.AdamW(rows, betas=self.rules.betas)
+            # each group is a call of its own: with hundreds of them their kernels would be all the time
+            cuda = all(p.is_cuda for p in self.parameters.values())
+            fused = cuda and len(rows) > _FEW
+            self.torch = torch.optim.AdamW(rows, betas=self.rules.betas, fused=fused or None)
         self.schedule = self._scheduler()
 
     def _scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
@@ -112,7 +117,7 @@ class Optimizer:
         found = [p.grad for p in self.parameters.values() if p.grad is not None]
         norm = None
         if found and (self.rules.trace or self.rules.clip):
-            norm = torch.stack([gradient.norm() for gradient in found]).norm()
+            norm = torch.nn.utils.get_total_norm(found)
         if norm is not None and self.rules.clip:
             factor = (self.rules.clip / norm).clamp(max=1.0)
             for gradient in found:

@@ -9,7 +9,7 @@ from quant.formats.granularity import Layout
 from quant.formats.grids import IntGrid, Params
 from quant.formats.quantizer import Quantizer
 from quant.formats.rounding import as_storage, round_ste
-from quant.formats.schedule import Clock
+from quant.formats.schedule import Clock, Schedule
 from quant.layers.encoded import EncodedWeight
 from quant.training.fake import InputSide, WeightSide, wide
 
@@ -55,6 +55,41 @@ class Master(WeightSide):
         return EncodedWeight.from_weight(self.effective(), self.quantizer, self.layout, params)
 
 
+class Rows:
+    """Rows of a table by timestep, looked up once for each forward of the model.
+
+    Parameters
+    ----------
+    timesteps : sequence of float
+        Of the recording.
+    schedule : Schedule
+    clock : Clock
+    """
+
+    def __init__(self, timesteps: tuple[float, ...], schedule: Schedule, clock: Clock) -> None:
+        self.table = torch.tensor(sorted(set(timesteps)), dtype=torch.float32)
+        self.schedule, self.clock = schedule, clock
+        self._seen: Tensor | None = None
+        self._rows: list[int] = []
+        self._places: dict[tuple[int, torch.device], Tensor] = {}
+
+    def used(self) -> list[int]:
+        """Rows of the current batch, each once."""
+        reading = self.clock.now()
+        if self._seen is not reading.timesteps:  # a GPU would wait at every layer
+            self._rows = self.schedule.rows(reading, self.table.to(reading.timesteps.device)).tolist()
+            self._seen, self._places = reading.timesteps, {}
+        return sorted(set(self._rows))
+
+    def places(self, samples: int, device: torch.device) -> Tensor:
+        """Where each sample's row stands in `used`: int64 (samples,); guidance stacks whole batches."""
+        used, key = self.used(), (samples, device)
+        if key not in self._places:
+            order = [used.index(row) for row in self._rows] * (samples // len(self._rows))
+            self._places[key] = torch.tensor(order, device=device)
+        return self._places[key]
+
+
 class StoredInput(InputSide):
     """Calibrated ranges, learned: one, or one for each timestep of the recording.
 
@@ -68,56 +103,51 @@ class StoredInput(InputSide):
     layout : "linear_input" or "conv_input"
     params : dict of str to tensor
         Starting scale and zero point, in the rank of the input.
-    timesteps : sequence of float, optional
-        Of the rows.
-    clock : Clock, optional
-        Where the current timestep is read.
+    rows : Rows, optional
+        Of the table; one range for all without it.
     """
 
     def __init__(
-        self, quantizer: Quantizer, layout: Layout, params: Params,
-        timesteps: tuple[float, ...] | None = None, clock: Clock | None = None,
+        self, quantizer: Quantizer, layout: Layout, params: Params, rows: Rows | None = None
     ) -> None:  # fmt: skip
         super().__init__()
-        self.quantizer, self.layout, self.clock = quantizer, layout, clock
-        known = sorted(set(timesteps or ()))
-        self.timesteps = torch.tensor(known, dtype=torch.float32) if known else None
-        rows = max(1, len(known))
+        self.quantizer, self.layout, self.rows = quantizer, layout, rows
+        count = 1 if rows is None else len(rows.table)
 
         def copies(x: Tensor) -> nn.ParameterList:
-            return nn.ParameterList(nn.Parameter(x.float().clone()) for _ in range(rows))
+            return nn.ParameterList(nn.Parameter(x.float().clone()) for _ in range(count))
 
         self.scale = copies(params["scale"])
         self.zero = copies(params["zero_point"]) if "zero_point" in params else None
         self.register_buffer("least", params["scale"].float() * 1e-3)
 
-    def _row(self, index: int) -> Params:
-        found: Params = {"scale": torch.maximum(self.scale[index], self.least)}
+    def _read(self, rows: list[int]) -> Params:
+        """Parameters of some rows, one after the other along axis 0."""
+        found: Params = {"scale": torch.maximum(torch.cat([self.scale[row] for row in rows]), self.least)}
         if self.zero is not None:
-            found["zero_point"] = whole(self.zero[index], self.quantizer)
+            found["zero_point"] = whole(torch.cat([self.zero[row] for row in rows]), self.quantizer)
         return found
 
     def now(self, x: Tensor) -> Params:
         """Parameters for this input."""
-        if self.timesteps is None or self.clock is None:
-            return self._row(0)
-        rows = self.quantizer.schedule.rows(self.clock.now(), self.timesteps.to(x.device)).tolist()
-        if len(set(rows)) == 1:
-            return self._row(rows[0])
-        each = {row: self._row(row) for row in set(rows)}
-        # one row of the table for each sample; guidance stacks whole batches
-        order = rows * (x.shape[0] // len(rows))
-        return {name: torch.cat([each[row][name] for row in order]) for name in each[rows[0]]}
+        if self.rows is None:
+            return self._read([0])
+        found = self._read(used := self.rows.used())
+        if len(used) == 1:
+            return found
+        places = self.rows.places(x.shape[0], x.device)
+        return {name: value[places] for name, value in found.items()}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.quantizer.fake(wide(x), self.layout, self.now(x)).to(x.dtype)
 
     def params(self) -> tuple[Params, Tensor | None]:
-        rows = [stored(self._row(index)) for index in range(len(self.scale))]
-        if self.timesteps is None:
-            return rows[0], None
-        table = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        return table, self.timesteps.to(self.least.device)
+        each = [stored(self._read([row])) for row in range(len(self.scale))]
+        if self.rows is None:
+            return each[0], None
+        table = {name: torch.stack([row[name] for row in each]) for name in each[0]}
+        # a copy: a tensor that layers share would be written once
+        return table, self.rows.table.to(self.least.device, copy=True)
 
 
 class DynamicInput(InputSide):

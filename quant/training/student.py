@@ -22,7 +22,7 @@ from quant.training.cost import Meter
 from quant.training.fake import FakeLayer, InputSide, WeightSide, in_training, teaching
 from quant.training.loop import Result, Task, distill
 from quant.training.optimize import Group, Optimizer, Rules
-from quant.training.sides import DynamicInput, StoredInput
+from quant.training.sides import DynamicInput, Rows, StoredInput
 from quant.training.source import Source
 
 Loss = Callable[[Batch, int], Tensor | tuple[Tensor, Tensor | float]]
@@ -59,6 +59,7 @@ class Student:
         self.source = Source(context.recording, config.train_rows, combined, hold)
         self.clock = Clock(family_of(model).timestep_unit)
         self.attention = attention or {}
+        self.rows: Rows | None = None
         self.cost, self.notes = Meter(), dict[str, Any]()
         lines = {line.name: line for line in plan.quantized}
         ranges = input_ranges(model, lines, self.source, config.calibration_rows)
@@ -79,8 +80,11 @@ class Student:
         if start is None:  # the forward does not reach it: a range of zero
             shape = (1, 1, line.shape[1]) if line.kind == "Linear" else (1, line.shape[1], 1, 1)
             start = quantizer.blank_params(shape, layout)
-        timesteps = self.source.recording.timesteps if quantizer.schedule.kind == "timestep" else None
-        return StoredInput(quantizer, layout, start, timesteps, self.clock)
+        if quantizer.schedule.kind != "timestep":
+            return StoredInput(quantizer, layout, start)
+        if self.rows is None:
+            self.rows = Rows(self.source.recording.timesteps, quantizer.schedule, self.clock)
+        return StoredInput(quantizer, layout, start, self.rows)
 
     @contextmanager
     def installed(self) -> Iterator[None]:

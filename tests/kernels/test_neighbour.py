@@ -1,120 +1,143 @@
-"""Our `kernels` beside the distribution of the same name on the package index.
+"""Our `kernels` beside the distribution of that name on the package index, the real one, in one environment.
 
-The other package is built in a temporary folder: same top-level name, submodules that import each other by
-absolute name, names only its own `__init__` exports, a distribution record that diffusers looks up.
+Each environment is a fresh folder of packages that sees this one's through a path file; nothing is resolved.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
 
-
-@pytest.fixture
-def other(tmp_path: Path) -> Path:
-    package = tmp_path / "site" / "kernels"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
-        "import importlib.metadata as m\n__version__ = m.version('kernels')\n"
-        "from kernels.load import get_kernel\nfrom kernels.layer import Mode\n"
-        "__all__ = ['get_kernel', 'Mode']\n"
-    )
-    (package / "load.py").write_text(
-        "from kernels.layer import Mode\n\ndef get_kernel(name):\n    return Mode, name\n"
-    )
-    (package / "layer.py").write_text("class Mode:\n    pass\n")
-    info = tmp_path / "site" / "kernels-0.17.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 0.17.2\n")
-    (info / "RECORD").write_text("kernels/__init__.py,,\n")
-    return tmp_path / "site"
+pytestmark = pytest.mark.slow
+THEIRS = "kernels==0.17.2"
+CHECK_OURS = (
+    "import quant.layers.lowbit as door, kernels.products.gemm; assert door.packing.packed_bytes(3, 4) == 2"
+)
+CHECK_THEIRS = (
+    "import kernels, kernels.layer; from kernels import get_kernel, Mode\n"
+    "assert kernels.__version__ == '0.17.2'"
+)
+CHECK_ALONE = (
+    "from diffusers.utils import is_kernels_available as diffusers\n"
+    "from transformers.utils import is_kernels_available as transformers\n"
+    "assert not diffusers() and not transformers()\n"
+    "try:\n    from kernels import get_kernel\nexcept ImportError:\n    pass\n"
+    "else:\n    raise SystemExit('theirs')"
+)
 
 
-def python(code: str, *path: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+class Environment:
+    """A fresh environment over the packages of this one."""
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, with_pip=False, symlinks=True)
+        self.python = folder / "bin" / "python"
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        packages = folder / "lib" / version / "site-packages"
+        (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def pip(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "pip", "--python", str(self.python), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd="/")
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    def install(self, *what: str) -> None:
+        self.pip(
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+            "--ignore-installed",
+            *what,
+        )
+
+    def run(self, code: str) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [self.python, "-P", "-c", code], env=environment, capture_output=True, text=True, timeout=120,
+            check=False,
+            cwd="/",
+        )  # fmt: skip
+        assert done.returncode == 0, (code, done.stderr[-2000:])
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Wheel of the other distribution; the test needs the package index once."""
+    folder = tmp_path_factory.mktemp("theirs")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), THEIRS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    if done.returncode:
+        pytest.skip(f"{THEIRS} cannot be fetched here")
+    return str(next(folder.glob("kernels-*.whl")))
+
+
+@pytest.fixture(scope="module")
+def source(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our project as it is built, without the packages that do not matter for this."""
+    folder = tmp_path_factory.mktemp("ours")
+    for name in ("kernels", "quant"):
+        shutil.copytree(repo / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repo / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(source: Path) -> str:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        "dist",
+        ".",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=source)
     assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.strip()
+    shutil.rmtree(source / "build", ignore_errors=True)
+    return str(next((source / "dist").glob("*.whl")))
 
 
-BOTH = """
-from diffusers.utils import is_kernels_available
-assert is_kernels_available()
-import diffusers.models.attention_dispatch
-import quant.layers.lowbit
-from kernels import get_kernel
-import kernels, kernels.layer
-from kernels import Mode
-from kernels.packing import pack
-import torch
-assert get_kernel("x") == (Mode, "x") and Mode is kernels.layer.Mode
-assert kernels.__version__ == "0.17.2"
-assert quant.layers.lowbit.packing.pack(torch.ones(1, 2, dtype=torch.uint8), 4).tolist() == [[0x11]]
-try:
-    from kernels import no_such_name
-except ImportError:
-    print(kernels.__file__)
-"""
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_wheels_in_either_order(tmp_path: Path, ours: str, theirs: str, first: str) -> None:
+    env = Environment(tmp_path / "env")
+    for wheel in (ours, theirs) if first == "ours" else (theirs, ours):
+        env.install(wheel)
+    env.run("\n".join((CHECK_OURS, CHECK_THEIRS) if first == "ours" else (CHECK_THEIRS, CHECK_OURS)))
+    env.pip("uninstall", "--quiet", "--yes", "kernels" if first == "ours" else "brainit-lab")
+    env.run(f"{CHECK_OURS}\n{CHECK_ALONE}" if first == "ours" else CHECK_THEIRS)
 
 
-def test_both_work_with_ours_first(repo: Path, other: Path) -> None:
-    assert python(BOTH, repo, other) == str(repo / "kernels" / "__init__.py")
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_editable_beside_their_wheel(tmp_path: Path, source: Path, theirs: str, first: str) -> None:
+    env = Environment(tmp_path / "env")
+    for wheel in (("-e", str(source)), (theirs,)) if first == "ours" else ((theirs,), ("-e", str(source))):
+        env.install(*wheel)
+    env.run("\n".join((CHECK_OURS, CHECK_THEIRS) if first == "ours" else (CHECK_THEIRS, CHECK_OURS)))
+    env.pip("uninstall", "--quiet", "--yes", "kernels" if first == "ours" else "brainit-lab")
+    env.run(f"{CHECK_OURS}\n{CHECK_ALONE}" if first == "ours" else CHECK_THEIRS)
 
 
-def test_both_work_with_theirs_first(repo: Path, other: Path) -> None:
-    assert python(BOTH, other, repo) == str(other / "kernels" / "__init__.py")
+def test_no_file_of_ours_is_one_of_theirs(repo: Path, theirs: str) -> None:
+    from zipfile import ZipFile
 
-
-def test_alone_ours_has_no_foreign_names(repo: Path) -> None:
-    code = (
-        "import kernels, importlib.util\n"
-        "try:\n    from kernels import get_kernel\nexcept ImportError as error:\n    print(error.name)"
-    )
-    if (
-        python("import importlib.metadata as m; print(any(d.name == 'kernels' for d in m.distributions()))")
-        == "True"
-    ):
-        pytest.skip("the other distribution is installed here")
-    assert python(code, repo) == "kernels"
-
-
-def test_no_module_of_ours_hides_one_of_theirs(repo: Path) -> None:
-    # submodules of kernels 0.17.2; ours come first on the extended path
-    theirs = {
-        "_rust",
-        "_system",
-        "_versions",
-        "_windows",
-        "archs",
-        "backends",
-        "benchmark",
-        "benchmarks",
-        "cli",
-        "compat",
-        "deps",
-        "hf_hub",
-        "importer",
-        "install",
-        "layer",
-        "load",
-        "locking",
-        "python_deps",
-        "resolver",
-        "status",
-        "validate",
-        "variants",
-        "verify",
+    others = {
+        Path(name).parts[1].split(".")[0]
+        for name in ZipFile(theirs).namelist()
+        if name.startswith("kernels/")
     }
-    ours = {file.stem for file in (repo / "kernels").glob("*.py")} - {"__init__"}
-    assert not ours & theirs
+    ours = {path.stem for path in (repo / "kernels").iterdir() if path.name != "__pycache__"}
+    assert not ours & others and "__init__" in others

@@ -29,6 +29,7 @@ CALIBRATED = [m for m in METHODS if get_method(m).info.needs_calibration]
 SHORT = {
     "iterations": 2, "samples": 2, "points": 6, "calibration_points": 6, "batch_size": 2, "steps": 2,
     "rows": 32, "smooth_points": 3, "feature_samples": 2, "clips": 8, "values": 512,
+    "train_steps": 2, "train_rows": 2, "calibration_rows": 4, "held_out_rows": 0, "probe_rows": 1,
 }  # fmt: skip
 
 

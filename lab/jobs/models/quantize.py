@@ -121,9 +121,11 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
 def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:
     """Do it and write the files; the ledger."""
     import json
+    import shutil
 
     import quant
     from lab.models.preflight import open_recording
+    from quant import recipes
 
     recipe, selection = settings.recipe, settings.selection()
     progress(0, 3, "opening the recording")
@@ -134,12 +136,16 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     planned = quant.plan(module, recipe, trajectories=store, **selection)
     write_json(run.path / "plan.json", planned.to_dict())
     progress(1, 3, "quantizing")
+    # a run that was stopped while it trained goes on from there
+    training = run.path / "training" if recipes.resolve(recipe)[1].info.needs_gradients else None
     ledger = quant.quantize_(
         module, recipe, trajectories=store, seed=settings.seed, keep_originals=False, progress=progress,
-        **selection,
+        state=training, **selection,
     )  # fmt: skip
     progress(2, 3, "writing codes")
     quant.export(module, run.path / "model.safetensors")
+    if training is not None:
+        shutil.rmtree(training)
     write_text(run.path / "ledger.json", json.dumps(ledger.to_dict(), indent=1, sort_keys=True) + "\n")
     run.finish()
     progress(3, 3, "done")

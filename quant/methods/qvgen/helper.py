@@ -41,10 +41,9 @@ class Helped(Master):
 
     def gamma(self) -> Tensor:
         """Factors of the columns: 1 for the half that stays, u for the one that decays, 0 beyond the rank."""
-        found = torch.zeros(self.most)
-        found[: self.rank] = self.factor
-        found[: self.rank // 2] = 1.0
-        return found.to(self.master.device)
+        index = torch.arange(self.most, device=self.master.device)
+        kept = (index < self.rank // 2).float()
+        return kept + self.factor * ((index < self.rank) & (index >= self.rank // 2)).float()
 
     def weight(self) -> Tensor:
         if self.rank == 0:

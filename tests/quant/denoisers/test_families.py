@@ -23,7 +23,12 @@ CHEAP = [p for p in PRESETS if p not in CALIBRATED]
 # one preset stands for its method here; tests/quant/methods has them all, on one model
 FIRST = [next(p for p in CALIBRATED if get_preset(p).method == m) for m in
          dict.fromkeys(get_preset(p).method for p in CALIBRATED)]  # fmt: skip
-COMBINATIONS = [(name, preset) for name in NAMES for preset in (*CHEAP, *FIRST)]
+# every preset meets two families, and every family a third of the presets
+COMBINATIONS = [
+    (NAMES[(place + step) % len(NAMES)], preset)
+    for place, preset in enumerate((*CHEAP, *FIRST))
+    for step in (0, len(NAMES) // 2)
+]
 SHORT = {
     "iterations": 2, "samples": 2, "points": 6, "calibration_points": 6, "batch_size": 2, "steps": 2,
     "rows": 32, "smooth_points": 3, "feature_samples": 2, "clips": 8, "values": 512,

@@ -14,8 +14,21 @@ from quant.denoisers.inventory import find_layers
 from quant.registry import get_method, get_preset
 
 CALIBRATED = [p for p in quant.list_presets() if get_method(get_preset(p).method).info.needs_calibration]
-# an ablation changes one setting of a recipe that is here; its plan and its config are enough
-PRESETS = [p for p in CALIBRATED if not get_preset(p).title.startswith("ablation:")]
+TRAINED = {"efficientdm-w4a4", "quest-w4a4", "binarydm-w1a4", "qvgen-w3a3"}
+
+
+def stands_alone(preset: str) -> bool:
+    """Whether a preset runs code of its own.
+
+    An ablation changes one setting of a recipe that is here, the common policy chooses other layers, and a
+    method that trains does the same at every number of bits: for those plan and config are enough.
+    """
+    if preset.endswith(("-common", "-nearest")) or get_preset(preset).title.startswith("ablation:"):
+        return False
+    return preset in TRAINED or get_preset(preset).method not in {get_preset(p).method for p in TRAINED}
+
+
+PRESETS = [p for p in CALIBRATED if stands_alone(p)]
 
 
 @pytest.fixture(scope="module")

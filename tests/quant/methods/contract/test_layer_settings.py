@@ -41,6 +41,7 @@ WITHOUT_EFFECT = {
     ("lowbit_fp", "normalized"),  # uniform weights choose E1M2, whose steps are equal
     ("mixdq", "sink_ratio"),  # no sinks in this recording; test_mixdq_settings.py
     ("dgq", "sink_share"),  # the same
+    ("binarydm", "outer"),  # of these blocks none lies between; methods/binarydm/test_core.py
 }
 LAYERS = ["conv_*", "time_embedding.*", "mid_block.*", "up_blocks.1.resnets.0.*"]
 LAYER = "mid_block.resnets.0.conv1"

@@ -13,7 +13,7 @@ from quant.methods.efficientdm import EfficientDmConfig
 from quant.methods.efficientdm.core import Adapted
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.policy import by_channel, by_tensor
-from quant.training.sides import Master, StoredInput
+from quant.training.sides import Master, Rows, StoredInput
 
 CONFIG = EfficientDmConfig(train_steps=0, train_rows=2, calibration_rows=6, held_out_rows=0)
 
@@ -52,7 +52,9 @@ def test_the_factors_of_a_convolution_are_its_kernel_and_a_pointwise_one(tiny) -
 def table(bits: int = 4, timesteps=(100.0, 500.0, 900.0)) -> tuple[StoredInput, Clock]:
     clock = Clock()
     start = {"scale": torch.full((1, 1, 1), 0.1), "zero_point": torch.full((1, 1, 1), 7).byte()}
-    return StoredInput(by_tensor(bits, True), "linear_input", start, timesteps, clock), clock
+    quantizer = by_tensor(bits, timesteps is not None)
+    rows = None if timesteps is None else Rows(timesteps, quantizer.schedule, clock)
+    return StoredInput(quantizer, "linear_input", start, rows), clock
 
 
 def test_a_step_at_one_timestep_leaves_the_other_rows_bit_for_bit() -> None:
@@ -92,6 +94,7 @@ def test_a_table_of_equal_rows_is_one_range_and_mixed_batches_read_each_row() ->
     params, timesteps = side.params()
     assert params["scale"].shape == (3, 1, 1, 1) and params["zero_point"].dtype == torch.uint8
     assert timesteps.tolist() == [100.0, 500.0, 900.0]
+    assert timesteps.data_ptr() != side.params()[1].data_ptr()  # each layer has its own in the file
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

@@ -1,0 +1,53 @@
+"""``python -m kernels.bench``: what ``brainlab bench kernels`` does, where only torch and triton are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from kernels.bench.run import bench
+from kernels.bench.tuning import tune_all
+
+
+def main() -> int:
+    """Parse arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m kernels.bench", description=__doc__)
+    parser.add_argument("action", choices=("tune", "time", "peers", "plot"))
+    parser.add_argument("--out", type=Path, required=True, help="folder for CSV, tables and logs")
+    parser.add_argument("--budget", type=float, default=600, help="seconds at most")
+    parser.add_argument("--workers", type=int, default=8, help="processes that compile")
+    parser.add_argument("--few", action="store_true", help="the largest shapes only")
+    parser.add_argument("--kinds", nargs="*", default=[], help="kernels to tune; all if none is named")
+    options = parser.parse_args()
+    if options.action == "plot":
+        from kernels.bench.plots import draw
+
+        draw(options.out / "kernels.csv", options.out)
+        return 0
+    if not torch.cuda.is_available():
+        sys.stderr.write(
+            "kernels.bench: timing needs a CUDA device, and there is none; tests run on the CPU\n"
+        )
+        return 3
+    options.out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+
+    def say(done: int, total: int, text: str) -> None:
+        sys.stdout.write(f"{time.monotonic() - started:6.1f} s  {done}/{total}  {text}\n")
+        sys.stdout.flush()
+
+    if options.action == "tune":
+        tune_all(options.out, say, options.budget, options.workers, options.few, tuple(options.kinds))
+    else:
+        others = options.action == "peers"
+        file = options.out / ("peers.csv" if others else "kernels.csv")
+        bench(file, say, options.budget, few=options.few, others=others)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Plots from the CSV of timings: ratio to 16 bit by shape, and the roofline."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from kernels.bench.run import MEMORY, PEAK
+
+SHOWN = (
+    "torch._int_mm", "torch._scaled_mm", "gemm int8", "gemm fp8",
+    "W4A4 int g64 rank 32, operand kept", "W4A4 pow2 g64 rank 32, operand kept",
+    "W4A4 pow2 g64 rank 32, decoded per call", "W4A16 pow2 g64", "conv2d fp8", "conv2d int8",
+)  # fmt: skip
+
+
+def draw(table: Path, folder: Path) -> list[Path]:
+    """Draw both plots as PNG.
+
+    Parameters
+    ----------
+    table : Path
+        CSV that `kernels.bench.run.bench` wrote.
+    folder : Path
+
+    Raises
+    ------
+    ValueError
+        The file holds no timings.
+    """
+    with table.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["us"]]
+    if not rows:
+        raise ValueError(f"{table} holds no timings; run brainlab bench kernels first")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_ratios(rows, folder / "ratios.png"), _roofline(rows, folder / "roofline.png")]
+
+
+def _ratios(rows: list[dict[str, Any]], file: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    names = [name for name in SHOWN if any(row["what"] == name for row in rows)]
+    shapes = list(dict.fromkeys(row["shape"] for row in rows if row["what"] in names))
+    figure = Figure(figsize=(11, 0.62 * len(shapes) + 2))
+    axes = figure.add_subplot()
+    height = 0.8 / max(len(names), 1)
+    for index, name in enumerate(names):
+        found = {row["shape"]: float(row["ratio"]) for row in rows if row["what"] == name}
+        places = [at + index * height for at, shape in enumerate(shapes) if shape in found]
+        axes.barh(places, [found[shape] for shape in shapes if shape in found], height, label=name)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks([at + 0.4 - height / 2 for at in range(len(shapes))], shapes)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"time of bf16 (cuBLAS, cuDNN) over time, higher is faster; {rows[0]['device']}")
+    axes.legend(fontsize=7, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    return file
+
+
+def _roofline(rows: list[dict[str, Any]], file: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5))
+    axes = figure.add_subplot()
+    for peer, marker, label in (("0", "o", "here"), ("1", "x", "torch")):
+        chosen = [r for r in rows if r["peer"] == peer and r["floor_us"] and float(r["floor_us"]) > 0]
+        axes.scatter(
+            [float(r["floor_us"]) for r in chosen],
+            [float(r["us"]) for r in chosen],
+            marker=marker,
+            s=18,
+            label=label,
+        )
+    ends = [0.5, 500]
+    axes.plot(ends, ends, color="black", linewidth=0.8, label="floor")
+    axes.set(xscale="log", yscale="log", ylabel="measured, microseconds")
+    axes.set_xlabel(
+        f"floor: the larger of bytes over {MEMORY / 1e12:.1f} TB/s and operations over "
+        f"{PEAK['fp8'] / 1e12:.0f} (8 bit) or {PEAK['bf16'] / 1e12:.0f} (16 bit) TFLOP/s, microseconds"
+    )
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    return file

@@ -1,0 +1,33 @@
+"""Which kernels are tuned at which shapes: those that the timed cases meet, most important first."""
+
+from __future__ import annotations
+
+from kernels.bench.cases import ATTENTION, IMAGES, LARGE, RANK, SMALL
+
+Job = tuple[str, tuple[int, ...]]
+
+
+def tuning_jobs(few: bool = False) -> list[Job]:
+    """(kernel, shape) in the order in which they are tuned, each once."""
+    jobs: list[Job] = []
+    for m, k, n in LARGE[: 3 if few else None]:
+        appended = k + 4 * RANK
+        jobs += [
+            ("gemm_fp8", (m, n, appended)),
+            ("project", (m, k, RANK)),
+            ("encode", (m, k, RANK)),
+            ("quantize", (m, k, RANK)),
+            ("expand", (n, k)),
+            ("gemm_int8_rank", (m, n, k)),
+            ("gemm_int8", (m, n, k)),
+            ("gemm_fp8", (m, n, k)),
+            ("gemm_fp8_rank", (m, n, k)),
+            ("quantize_plain", (m, k, 0)),
+        ]
+    images: list[Job] = [
+        ("conv2d", (b * (side // (1 if kernel > 0 else 2)) ** 2, n, c * kernel * kernel))
+        for b, side, c, n, kernel in IMAGES
+    ]
+    heads: list[Job] = [("log_attention", (queries, keys, d)) for _, _, queries, keys, d in ATTENTION]
+    few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]
+    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:] + images + heads))

@@ -1,0 +1,141 @@
+"""Triton kernel of `expand`: packed 4-bit codes and fine group scales to an 8-bit operand."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels import paths
+from kernels.tuned.configs import Config
+from kernels.tuned.dots import to_e4m3
+
+LEAST_BY_TABLE = -6
+"""Below this exponent codes times 2^e are subnormal, and the table of their bytes does not hold."""
+
+
+@triton.jit
+def _positive(selector):
+    # bytes of the magnitudes 0..7 in e4m3, less 0x30 where they are not 0
+    return tl.inline_asm_elementwise(
+        "prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", [0x14100800, 0x1E1C1A18, selector], tl.int32, True, 1
+    )
+
+
+@triton.jit
+def _negative(selector):
+    # the same of 8 - 0, 8 - 1, ... 8 - 7: what three bits of a negative code of two's complement stand for
+    return tl.inline_asm_elementwise(
+        "prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", [0x1A1C1E20, 0x08101418, selector], tl.int32, True, 1
+    )
+
+
+@triton.jit
+def _signs(selector):
+    # 0x7F in the bytes of negative codes, else 0: the fourth bit of a selector spreads the sign of a byte
+    return tl.inline_asm_elementwise(
+        "{ .reg .b32 t; mov.b32 t, 0x80808080; prmt.b32 $0, t, t, $1; xor.b32 $0, $0, t; }",
+        "=r,r", [selector], tl.int32, True, 1,
+    )  # fmt: skip
+
+
+@triton.jit
+def _four(selector, raised):
+    """Four e4m3 numbers code 2^e from four packed codes; `raised` is 8 (e + 6), not negative."""
+    three = selector & 0x7777
+    negative = _signs(selector)
+    positive = _positive(three)
+    size = positive ^ ((positive ^ _negative(three)) & negative)
+    there = ((size >> 3) | (size >> 4) | (size >> 5)) & 0x01010101
+    return (size + there * raised) | ((negative & 0x40404040) << 1)
+
+
+@triton.jit
+def _expand(
+    packed_ptr, fine_ptr, tail_ptr, out_ptr, N, row_bytes, groups, K, K_PAD, out_stride,
+    GROUP: tl.constexpr, SIGNED: tl.constexpr, POW2: tl.constexpr, TAIL: tl.constexpr,
+    BN: tl.constexpr, BYTES: tl.constexpr, WORDS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * BN + tl.arange(0, BN)
+    inside = rows < N
+    out_rows = out_ptr + rows.to(tl.int64)[:, None] * out_stride
+    chunk = tl.program_id(1)
+    HALF: tl.constexpr = GROUP // 2
+    group = chunk * (BYTES // HALF) + tl.arange(0, BYTES // HALF)
+    fine_mask = inside[:, None] & (group < groups)[None, :]
+    if TAIL > 0 and chunk == tl.num_programs(1) - 1:
+        extra = tl.arange(0, TAIL)
+        tail = tl.load(tail_ptr + rows[:, None] * TAIL + extra[None, :], mask=inside[:, None])
+        tl.store(out_rows + K_PAD + extra[None, :], tail, mask=inside[:, None])
+    else:
+        fine = tl.load(fine_ptr + rows[:, None] * groups + group[None, :], mask=fine_mask, other=0)
+        if WORDS:
+            _by_words(packed_ptr, out_ptr, fine, rows, inside, chunk, row_bytes, out_stride, GROUP, BN, BYTES)
+        else:
+            at = chunk * BYTES + tl.arange(0, BYTES)
+            mask = inside[:, None] & (at < row_bytes)[None, :]
+            byte = tl.load(
+                packed_ptr + rows.to(tl.int64)[:, None] * row_bytes + at[None, :], mask=mask, other=0
+            )
+            nibbles = tl.reshape(byte, (BN, BYTES // HALF, HALF)).to(tl.int32)
+            low = nibbles & 15
+            high = nibbles >> 4
+            if SIGNED:
+                low = (low ^ 8) - 8
+                high = (high ^ 8) - 8
+            if POW2:
+                scale = ((fine.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)[:, :, None]
+                left = to_e4m3(low.to(tl.float32) * scale, WIDE)
+                right = to_e4m3(high.to(tl.float32) * scale, WIDE)
+            else:
+                times = fine.to(tl.int32)[:, :, None]
+                left = (low * times).to(tl.int8)
+                right = (high * times).to(tl.int8)
+            code = tl.interleave(tl.reshape(left, (BN, BYTES)), tl.reshape(right, (BN, BYTES)))
+            k = chunk * (2 * BYTES) + tl.arange(0, 2 * BYTES)
+            tl.store(out_rows + k[None, :], code, mask=inside[:, None] & (k < K_PAD)[None, :])
+
+
+@triton.jit
+def _by_words(
+    packed_ptr, out_ptr, fine, rows, inside, chunk, row_bytes, out_stride,
+    GROUP: tl.constexpr, BN: tl.constexpr, BYTES: tl.constexpr,
+):  # fmt: skip
+    """Eight codes at a time by table look-up in registers: a third of the instructions of floats."""
+    WORD: tl.constexpr = BYTES // 4
+    at = chunk * WORD + tl.arange(0, WORD)
+    packed = packed_ptr.to(tl.pointer_type(tl.int32)) + rows.to(tl.int64)[:, None] * (row_bytes // 4)
+    word = tl.load(packed + at[None, :], mask=inside[:, None] & (at < row_bytes // 4)[None, :], other=0)
+    raised = ((fine.to(tl.int32) + 6) * 8)[:, :, None] + tl.zeros(
+        (BN, BYTES // (GROUP // 2), GROUP // 8), tl.int32
+    )
+    raised = tl.reshape(raised, (BN, WORD))
+    code = tl.interleave(_four(word & 0xFFFF, raised), _four((word >> 16) & 0xFFFF, raised))
+    out = out_ptr.to(tl.pointer_type(tl.int32)) + rows.to(tl.int64)[:, None] * (out_stride // 4)
+    column = chunk * (2 * WORD) + tl.arange(0, 2 * WORD)
+    tl.store(out + column[None, :], code, mask=inside[:, None] & (column < row_bytes // 2)[None, :])
+
+
+def launch(
+    packed: Tensor, fine: Tensor, out: Tensor, tail: Tensor | None, k: int, padded: int, group: int,
+    signed: bool,
+    least: int, config: Config,
+) -> None:  # fmt: skip
+    """Run the kernel into `out`; `block_k` is codes, `block_n` rows of a program."""
+    n, row_bytes = packed.shape
+    bytes_ = min(max(config.block_k // 2, group // 2), triton.next_power_of_2(max(row_bytes, group // 2)))
+    chunks = triton.cdiv(row_bytes, bytes_) + (tail is not None)
+    words = (
+        signed
+        and fine.dtype.is_signed
+        and least >= LEAST_BY_TABLE
+        and k % 16 == 0
+        and group % 8 == 0
+        and not paths.INTERPRETED
+    )
+    _expand[(triton.cdiv(n, config.block_n), chunks)](
+        packed, fine, packed if tail is None else tail, out, n, row_bytes, fine.shape[1], k, padded,
+        out.stride(0),
+        GROUP=group, SIGNED=signed, POW2=fine.dtype.is_signed, TAIL=0 if tail is None else tail.shape[1],
+        BN=config.block_n, BYTES=bytes_, WORDS=words, WIDE=paths.INTERPRETED, num_warps=config.warps,
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""Triton kernel of `few_rows`: the weight streams through the tensor cores as their first operand.
+
+With a handful of rows the time is that of reading the weight, so codes go from memory to registers once and
+the input is the small side. Bytes hold an even and an odd column; each half is multiplied by the matching
+columns of the input, so that no shuffle puts them in order. Group scales meet the finished sum of their
+group: that is `BN` by rows products for `BN` by group codes.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels import paths
+from kernels.tuned.configs import Config
+from kernels.tuned.dots import half_dot
+
+
+@triton.jit
+def _halves(byte, BF16: tl.constexpr, WIDE: tl.constexpr):
+    """Low and high nibbles, two's complement, as numbers of 16 bits.
+
+    With 0x43 above it, a byte n < 128 is 128 + n in bfloat16; with 0x64 it is 1024 + n in float16. So a
+    number is put together from two bytes and the offset taken away, exactly: 12 instructions for eight codes.
+    """
+    if WIDE:
+        wide = byte.to(tl.int32) ^ 0x88
+        return (wide & 15).to(tl.float32) - 8.0, (wide >> 4).to(tl.float32) - 8.0
+    elif BF16:
+        return tl.inline_asm_elementwise(
+            """{ .reg .b32 t, u, h, one, off;
+            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
+            mov.b32 h, 0x43434343; mov.b32 one, 0x3F803F80; mov.b32 off, 0xC308C308;
+            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
+            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
+            fma.rn.bf16x2 $0, $0, one, off; fma.rn.bf16x2 $1, $1, one, off;
+            fma.rn.bf16x2 $2, $2, one, off; fma.rn.bf16x2 $3, $3, one, off; }""",
+            "=&r,=&r,=&r,=&r,r", [byte], (tl.bfloat16, tl.bfloat16), True, 4,
+        )  # fmt: skip
+    else:
+        return tl.inline_asm_elementwise(
+            """{ .reg .b32 t, u, h, one, off;
+            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
+            mov.b32 h, 0x64646464; mov.b32 one, 0x3C003C00; mov.b32 off, 0xE408E408;
+            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
+            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
+            fma.rn.f16x2 $0, $0, one, off; fma.rn.f16x2 $1, $1, one, off;
+            fma.rn.f16x2 $2, $2, one, off; fma.rn.f16x2 $3, $3, one, off; }""",
+            "=&r,=&r,=&r,=&r,r", [byte], (tl.float16, tl.float16), True, 4,
+        )  # fmt: skip
+
+
+@triton.jit
+def _pairs(word, BF16: tl.constexpr):
+    # two 16-bit numbers of one 32-bit word, the even column in the low half
+    even = (word & 0xFFFF).to(tl.int16)
+    odd = (word >> 16).to(tl.int16)
+    if BF16:
+        return even.to(tl.bfloat16, bitcast=True), odd.to(tl.bfloat16, bitcast=True)
+    else:
+        return even.to(tl.float16, bitcast=True), odd.to(tl.float16, bitcast=True)
+
+
+@triton.jit
+def _few_rows(
+    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, M, N, K, row_bytes, groups, x_stride,
+    per_split,
+    GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    HALF: tl.constexpr = GROUP // 2
+    BF16: tl.constexpr = x_ptr.dtype.element_ty == tl.bfloat16
+    columns = tl.program_id(0) * BN + tl.arange(0, BN)
+    rows = tl.program_id(1) * BM + tl.arange(0, BM)
+    inside_n = columns < N
+    inside_m = rows < M
+    j = tl.arange(0, HALF)
+    bytes_ptr = packed_ptr + columns.to(tl.int64)[:, None] * row_bytes + j[None, :]
+    words_ptr = x_ptr.to(tl.pointer_type(tl.int32)) + rows[None, :] * (x_stride // 2) + j[:, None]
+    total = tl.zeros((BN, BM), tl.float32)
+    first = tl.program_id(2) * per_split
+    for start in range(first, min(first + per_split, groups), AT_ONCE):
+        for extra in tl.static_range(AT_ONCE):
+            group = start + extra
+            if EVEN:
+                byte = tl.load(bytes_ptr + group * HALF)
+                word = tl.load(words_ptr + group * HALF, mask=inside_m[None, :], other=0)
+                even, odd = _pairs(word, BF16)
+                scale = tl.load(scale_ptr + columns * groups + group)
+            else:
+                at = group * HALF + j
+                k = group * GROUP + 2 * j
+                mine = group < min(first + per_split, groups)
+                byte_mask = inside_n[:, None] & (at < row_bytes)[None, :]
+                byte = tl.load(bytes_ptr + group * HALF, mask=byte_mask, other=0)
+                x_rows = x_ptr + rows[None, :] * x_stride
+                even = tl.load(
+                    x_rows + k[:, None], mask=inside_m[None, :] & (mine & (k < K))[:, None], other=0.0
+                )
+                odd = tl.load(
+                    x_rows + k[:, None] + 1, mask=inside_m[None, :] & (mine & (k + 1 < K))[:, None], other=0.0
+                )
+                scale = tl.load(scale_ptr + columns * groups + group, mask=inside_n & mine, other=0)
+            low, high = _halves(byte, BF16, WIDE)
+            part = half_dot(low, even, tl.zeros((BN, BM), tl.float32), WIDE)
+            part = half_dot(high, odd, part, WIDE)
+            if POW2:
+                total += part * ((scale.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)[:, None]
+            else:
+                total += part * scale.to(tl.float32)[:, None]
+    if HAS_COLUMN:
+        total *= tl.load(column_ptr + columns, mask=inside_n, other=0.0).to(tl.float32)[:, None]
+    mask = inside_n[:, None] & inside_m[None, :]
+    if SPLIT == 1:
+        if HAS_BIAS:
+            total += tl.load(bias_ptr + columns, mask=inside_n, other=0.0).to(tl.float32)[:, None]
+        tl.store(
+            out_ptr + rows[None, :] * N + columns[:, None], total.to(out_ptr.dtype.element_ty), mask=mask
+        )
+    else:
+        part_ptr = out_ptr + tl.program_id(2).to(tl.int64) * M * N
+        tl.store(part_ptr + rows[None, :] * N + columns[:, None], total, mask=mask)
+
+
+@triton.jit
+def _sum_splits(
+    part_ptr, bias_ptr, out_ptr, MN, N, SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr
+):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < MN
+    total = tl.zeros((BLOCK,), tl.float32)
+    for split in tl.static_range(SPLIT):
+        total += tl.load(part_ptr + split * MN + at, mask=inside, other=0.0)
+    if HAS_BIAS:
+        total += tl.load(bias_ptr + at % N, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def launch(
+    x: Tensor, packed: Tensor, scale: Tensor, column: Tensor | None, bias: Tensor | None, out: Tensor,
+    group: int,
+    config: Config,
+) -> None:  # fmt: skip
+    """Run the kernel into `out`; see `kernels.products.few_rows`."""
+    (m, k), (n, row_bytes), groups = x.shape, packed.shape, scale.shape[1]
+    at_once = max(1, min(config.block_k // group, groups))
+    per_split = triton.cdiv(triton.cdiv(groups, config.split), at_once) * at_once
+    split = triton.cdiv(groups, per_split)
+    target = out if split == 1 else torch.empty(split, m, n, dtype=torch.float32, device=x.device)
+    words = x.element_size() == 2 and x.stride(0) % 2 == 0 and x.data_ptr() % 16 == 0
+    even = words and k % group == 0 and n % config.block_n == 0 and groups % per_split % at_once == 0
+    grid = (triton.cdiv(n, config.block_n), triton.cdiv(m, config.block_m), split)
+    _few_rows[grid](
+        x, packed, scale, scale if column is None else column, scale if bias is None else bias, target,
+        m, n, k, row_bytes, groups, x.stride(0), per_split,
+        GROUP=group, POW2=scale.dtype == torch.int8, HAS_COLUMN=column is not None, HAS_BIAS=bias is not None,
+        SPLIT=split, BM=config.block_m, BN=config.block_n, AT_ONCE=at_once, EVEN=even,
+        WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
+    if split > 1:
+        _sum_splits[(triton.cdiv(m * n, 1024),)](
+            target,
+            scale if bias is None else bias,
+            out,
+            m * n,
+            n,
+            SPLIT=split,
+            HAS_BIAS=bias is not None,
+            BLOCK=1024,
+        )

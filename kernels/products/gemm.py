@@ -1,0 +1,172 @@
+"""Product of 8-bit codes with one scale a row and one a column (W8A8 in int8 or float8 e4m3).
+
+    out_mn = (sum_k a_mk b_nk) row_scale_m column_scale_n + bias_n + sum_r low_mr up_nr
+
+Codes of fewer bits times small exact group scales are 8-bit operands, too (`kernels.products.expand`), so
+this is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K <= 2^17). float8 sums are kept by
+Hopper's tensor cores with about 14 bits, as in torch's ``use_fast_accum``; the reference sums in float64.
+
+Reads M K + N K bytes and M + N scales (and (M + N) R elements of the branch), writes M N elements; 2 M N K
+operations.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels import paths
+from kernels.registered import operation
+from kernels.tuned.configs import Config
+from kernels.tuned.table import lookup
+
+OPERANDS = (torch.int8, torch.float8_e4m3fn)
+OUTPUTS = (torch.bfloat16, torch.float16, torch.float32)
+LONGEST_INT_SUM = 2**17
+RANK_STEP = 16
+
+
+def gemm(
+    a: Tensor,
+    row_scale: Tensor,
+    b: Tensor,
+    column_scale: Tensor,
+    bias: Tensor | None = None,
+    low: Tensor | None = None,
+    up: Tensor | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    path: paths.Path = "auto",
+    config: Config | None = None,
+) -> paths.Result:
+    """Multiply rows of codes by a weight of codes.
+
+    Parameters
+    ----------
+    a : int8 or float8_e4m3fn tensor of shape (M, K)
+        Rows may lie further apart than K elements; within a row they must be neighbours.
+    row_scale : float32 tensor of shape (M,)
+        A NaN makes its row NaN.
+    b : tensor of shape (N, K)
+        Of the type of `a`.
+    column_scale : float32 tensor of shape (N,)
+    bias : tensor of shape (N,), optional
+    low, up : bfloat16 or float16 tensors of shape (M, R) and (N, R), optional
+        The low-rank branch after its down-projection, and its up-projection; R is padded to a multiple of 16.
+    dtype : torch.dtype
+        Of the output; float64 on the reference path only.
+    path : str in {"auto", "reference", "triton"}
+    config : Config, optional
+        Tiles to use instead of those of the table.
+
+    Returns
+    -------
+    paths.Result
+        ``value`` (M, N) and ``path``.
+    """
+    _check(a, row_scale, b, column_scale, bias, low, up)
+    chosen = paths.choose(path, a, (8, 0) if a.dtype == torch.int8 else paths.FLOAT8)
+    if chosen == "reference":
+        return paths.Result(reference(a, row_scale, b, column_scale, bias, low, up, dtype), "reference")
+    if dtype not in OUTPUTS:
+        raise ValueError(f"gemm: the Triton path writes bfloat16, float16 or float32, got {dtype}")
+    arguments = (a, row_scale, b, column_scale, bias, low, up, dtype)
+    return paths.Result(_gemm_op(*arguments) if config is None else _run(*arguments, config), "triton")
+
+
+def reference(
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """Plain torch, any device: float64 holds every partial sum of 8-bit codes exactly."""
+    out = (a.double() @ b.double().T) * row_scale.double()[:, None] * column_scale.double()
+    if bias is not None:
+        out = out + bias.double()
+    if low is not None and up is not None:
+        out = out + low.double() @ up.double().T
+    return out.to(dtype)
+
+
+def _empty(
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    return a.new_empty(a.shape[0], b.shape[0], dtype=dtype)
+
+
+@operation(
+    "gemm",
+    "(Tensor a, Tensor row_scale, Tensor b, Tensor column_scale, Tensor? bias, Tensor? low, Tensor? up, "
+    "ScalarType dtype) -> Tensor",
+    _empty,
+)
+def _gemm_op(
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    return _run(a, row_scale, b, column_scale, bias, low, up, dtype, None)
+
+
+def _run(
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype, config: Config | None,
+) -> Tensor:  # fmt: skip
+    from kernels.products.gemm_kernels import launch
+
+    (m, k), n = a.shape, b.shape[0]
+    out = torch.empty(m, n, dtype=dtype, device=a.device)
+    if out.numel() == 0:
+        return out
+    if low is not None and up is not None and low.shape[1] % RANK_STEP:
+        missing = -low.shape[1] % RANK_STEP
+        low, up = (torch.nn.functional.pad(factor, (0, missing)) for factor in (low, up))
+    kind = ("gemm_int8" if a.dtype == torch.int8 else "gemm_fp8") + ("" if low is None else "_rank")
+    launch(a, row_scale, b, column_scale, bias, low, up, out, config or lookup(kind, (m, n, k), a.device))
+    return out
+
+
+def _check(
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None,
+) -> None:  # fmt: skip
+    if a.dtype not in OPERANDS or b.dtype != a.dtype:
+        raise ValueError(
+            f"gemm: both operands must be int8 or both float8_e4m3fn, got {a.dtype} and {b.dtype}"
+        )
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"gemm: operands must be (M, K) and (N, K), got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    if a.stride(1) != 1 or b.stride(1) != 1:
+        raise ValueError(
+            f"gemm: codes of a row must be neighbours, got strides {a.stride()} and {b.stride()}"
+        )
+    if a.dtype == torch.int8 and a.shape[1] > LONGEST_INT_SUM:
+        raise ValueError(f"gemm: int8 sums overflow int32 above K = {LONGEST_INT_SUM}, got {a.shape[1]}")
+    (m, _), n = a.shape, b.shape[0]
+    wanted = {"row_scale": (row_scale, m), "column_scale": (column_scale, n), "bias": (bias, n)}
+    for name, (tensor, size) in wanted.items():
+        if tensor is not None and tuple(tensor.shape) != (size,):
+            raise ValueError(f"gemm: {name} must have shape ({size},), got {tuple(tensor.shape)}")
+        if tensor is not None and not tensor.is_contiguous():
+            raise ValueError(f"gemm: {name} must be contiguous, got strides {tensor.stride()}")
+    for name, scale in (("row_scale", row_scale), ("column_scale", column_scale)):
+        if scale.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"gemm: {name} must be float32, got {scale.dtype}")
+    if (low is None) != (up is None):
+        raise ValueError("gemm: low and up belong together, got only one of them")
+    if low is not None and up is not None:
+        _check_branch(low, up, m, n)
+    tensors = [t for t in (row_scale, b, column_scale, bias, low, up) if t is not None]
+    if other := next((t for t in tensors if t.device != a.device), None):
+        raise ValueError(f"gemm: all tensors must lie on {a.device}, got one on {other.device}")
+
+
+def _check_branch(low: Tensor, up: Tensor, m: int, n: int) -> None:
+    if low.ndim != 2 or up.shape != (n, low.shape[1]) or low.shape[0] != m:
+        raise ValueError(
+            f"gemm: low and up must be ({m}, R) and ({n}, R), got {tuple(low.shape)}, {tuple(up.shape)}"
+        )
+    if low.dtype != up.dtype or low.dtype not in (torch.bfloat16, torch.float16):
+        raise ValueError(f"gemm: low and up must be bfloat16 or float16 both, got {low.dtype} and {up.dtype}")
+    if not (low.is_contiguous() and up.is_contiguous()):
+        raise ValueError("gemm: low and up must be contiguous")

@@ -1,0 +1,29 @@
+"""What every Triton launch needs to know of the device."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import triton
+
+INTERPRETED_PROGRAMS = 3
+"""Programs of a persistent kernel under the interpreter: more than one, so that the walk is tested."""
+
+
+@lru_cache(maxsize=16)
+def multiprocessors(device: torch.device) -> int:
+    """Count the programs a persistent kernel starts."""
+    if device.type != "cuda":
+        return INTERPRETED_PROGRAMS
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def allow_descriptors() -> None:
+    """Let Triton take the scratch memory that descriptors built in a kernel need from torch's allocator."""
+    triton.set_allocator(_scratch)
+
+
+def _scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.empty(size, dtype=torch.int8, device=device)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from kernels.products.gemm import gemm
+from kernels.tuned.configs import Config
+
+SHAPES = [(64, 128, 64), (5, 123, 33), (70, 48, 72), (1, 7, 65)]
+CONFIGS = [Config(32, 32, 64, 3, 4, group_m=2), Config(32, 32, 64, 3, 4, halves=2)]
+GPU_CONFIGS = [Config(128, 128, 128, 3, 8), Config(128, 256, 128, 3, 8, halves=2), Config(64, 64, 128, 3, 4)]
+TOLERANCES = [(torch.bfloat16, 6e-3), (torch.float32, 1e-6), (torch.float16, 1e-3)]
+
+
+def operands(m: int, k: int, n: int, fp8: bool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(m + k)
+    if fp8:
+        a, b = (torch.randn(size, k, generator=generator).to(torch.float8_e4m3fn) for size in (m, n))
+    else:
+        a, b = (torch.randint(-127, 128, (s, k), generator=generator, dtype=torch.int8) for s in (m, n))
+    return a.to(device), b.to(device)
+
+
+def distance(out: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((out.double() - exact.double()).norm() / exact.double().norm().clamp(min=1e-30)).item()
+
+
+Shapes = list[tuple[int, int, int]]
+
+
+def check(device: str, shapes: Shapes = SHAPES, kinds: tuple[bool, ...] = (False, True)) -> None:
+    """Kernel against reference: int8 sums exact, float8 within what its accumulators keep."""
+    generator = torch.Generator().manual_seed(1)
+    for m, k, n in shapes:
+        row, column = (torch.rand(size, generator=generator).to(device) * 1e-2 for size in (m, n))
+        bias = torch.randn(n, generator=generator).to(device)
+        low, up = (torch.randn(size, 20, generator=generator).bfloat16().to(device) for size in (m, n))
+        for fp8 in kinds:
+            a, b = operands(m, k, n, fp8, device)
+            for branch in ((None, None), (low, up)):
+                for config in CONFIGS if device == "cpu" else GPU_CONFIGS:
+                    for dtype, tolerance in TOLERANCES if device == "cpu" else TOLERANCES[:1]:
+                        exact = gemm(a, row, b, column, bias, *branch, dtype, path="reference").value
+                        out = gemm(a, row, b, column, bias, *branch, dtype, path="triton", config=config)
+                        if fp8 and device != "cpu":
+                            tolerance = max(tolerance, 1e-3)
+                        found = distance(out.value, exact)
+                        assert out.path == "triton" and found < tolerance, (
+                            m,
+                            k,
+                            n,
+                            fp8,
+                            config,
+                            dtype,
+                            found,
+                        )
+                again = gemm(a, row, b, column, bias, *branch, path="triton", config=config).value
+                once = gemm(a, row, b, column, bias, *branch, path="triton", config=config).value
+                assert torch.equal(again, once)
+        row[0] = float("nan")
+        out = gemm(a, row, b, column, bias, path="triton").value
+        assert out[0].isnan().all() and not out[1:].isnan().any()
+    assert gemm(a[:0], row[:0], b, column, path="triton").value.shape == (0, n)
+
+
+def test_interpreted(interpreted: Callable[[str], None]) -> None:
+    interpreted(__file__)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("shape", [(5, 123, 33), (300, 1040, 520), (257, 3072, 384)])
+def test_compiled(shape: tuple[int, int, int], fp8: bool) -> None:
+    check("cuda", [shape], (fp8,))
+
+
+@pytest.mark.parametrize("k", [1, 123, 2048])
+def test_reference_is_exact_in_float64(k: int) -> None:
+    a, b = operands(6, k, 9, False, "cpu")
+    row, column, bias = torch.rand(6).double(), torch.rand(9).double(), torch.randn(9).double()
+    out = gemm(a, row, b, column, bias, dtype=torch.float64, path="reference")
+    by_integers = (a.long() @ b.long().T).double() * row[:, None] * column + bias
+    assert torch.equal(out.value, by_integers) and out.path == "reference"
+
+
+def test_bad_input_is_named() -> None:
+    a, b = operands(4, 32, 8, False, "cpu")
+    row, column = torch.ones(4), torch.ones(8)
+    with pytest.raises(ValueError, match="both operands must be int8"):
+        gemm(a.float(), row, b, column)
+    with pytest.raises(ValueError, match=r"\(M, K\) and \(N, K\), got \(4, 32\) and \(8, 16\)"):
+        gemm(a, row, b[:, :16], column)
+    with pytest.raises(ValueError, match=r"row_scale must have shape \(4,\), got \(3,\)"):
+        gemm(a, row[:3], b, column)
+    with pytest.raises(ValueError, match=r"float32, got torch\.bfloat16"):
+        gemm(a, row.bfloat16(), b, column)
+    with pytest.raises(ValueError, match="belong together"):
+        gemm(a, row, b, column, low=torch.ones(4, 16).bfloat16())
+    with pytest.raises(ValueError, match="overflow int32"):
+        gemm(a.repeat(1, 5000), row, b.repeat(1, 5000), column)
+    with pytest.raises(ValueError, match="neighbours"):
+        gemm(a.T[:4, :4], row, b[:, :4], column)

@@ -1,0 +1,165 @@
+"""Products that decode packed weights: expansion to an operand, few rows, the whole low-rank linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from kernels import packing
+from kernels.products.expand import expand
+from kernels.products.few_rows import few_rows
+from kernels.products.lowrank_linear import LowRankWeight, decoded, lowrank_linear, prepare
+from kernels.tuned.configs import Config
+
+SHAPES = [(64, 256), (40, 256), (5, 123), (1, 64), (17, 9)]
+
+
+def packed(n: int, k: int, fine: torch.dtype, low: int = -9) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(n + k)
+    codes = torch.randint(-7, 8, (n, k), generator=generator).to(torch.int8)
+    range_ = (low, 7) if fine == torch.int8 else (1, 16)
+    return packing.pack(codes, 4), torch.randint(*range_, (n, -(-k // 64)), generator=generator).to(fine)
+
+
+def layer(k: int, n: int, fine: torch.dtype, bits: int, rank: int = 20) -> tuple[LowRankWeight, torch.Tensor]:
+    """Build a layer and the float weight that it stands for, on smoothed input folded back."""
+    generator = torch.Generator().manual_seed(k)
+    codes, scales = packed(n, k, fine, 3)
+    column = (torch.rand(n, generator=generator) + 0.5) * 1e-3
+    smooth = torch.rand(k, generator=generator) + 0.5
+    down = (torch.randn(rank, k, generator=generator) * 0.05).bfloat16()
+    up = (torch.randn(n, rank, generator=generator) * 0.3).bfloat16()
+    bias = torch.randn(n, generator=generator).bfloat16()
+    values = torch.exp2(scales.float()) if fine == torch.int8 else scales.float()
+    residual = (
+        packing.unpack(codes, 4, k, True).float() * values.repeat_interleave(64, 1)[:, :k] * column[:, None]
+    )
+    weight = prepare(codes, scales, column, k, 64, bits, smooth, down, up, bias)
+    return weight, residual / smooth + up.float() @ down.float()
+
+
+def moved(weight: LowRankWeight, device: str) -> LowRankWeight:
+    values = {name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in vars(weight).items()}
+    return LowRankWeight(**values)
+
+
+def distance(out: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((out.double() - exact.double()).norm() / exact.double().norm()).item()
+
+
+def check(device: str) -> None:
+    """Kernels against references."""
+    for n, k in SHAPES:
+        expansion(n, k, device)
+        few(n, k, device)
+    for fine in (torch.int8, torch.uint8):
+        for bits in (4, 8):
+            for shape in ((2, 5, 192), (192,), (7, 123), (0, 64), (2, 3, 2, 72)):
+                linear(shape, fine, bits, device)
+
+
+def expansion(n: int, k: int, device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for fine in (torch.int8, torch.uint8):
+        codes, scales = (tensor.to(device) for tensor in packed(n, k, fine))
+        tail = torch.randn(n, 64, generator=generator).to(torch.float8_e4m3fn).to(device)
+        for extra in (None, tail) if fine == torch.int8 else (None,):
+            exact = expand(codes, scales, k, tail=extra, path="reference").value
+            ours = expand(codes, scales, k, tail=extra, path="triton", config=Config(1, 8, 256, 1, 4)).value
+            assert exact.shape == ours.shape and torch.equal(exact.float(), ours.float()), (n, k, fine)
+
+
+def linear(shape: tuple[int, ...], fine: torch.dtype, bits: int, device: str) -> None:
+    weight = moved(layer(shape[-1], 40, fine, bits)[0], device)
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).bfloat16().to(device)
+    exact = lowrank_linear(x, weight, "reference").value
+    ours = lowrank_linear(x, weight, "triton").value
+    assert exact.shape == ours.shape == (*shape[:-1], 40) and ours.dtype == x.dtype
+    assert torch.equal(ours, lowrank_linear(x, decoded(weight, "triton"), "triton").value)
+    assert not x.numel() or distance(ours, exact) < 1e-2, (fine, bits, shape, distance(ours, exact))
+
+
+def few(n: int, k: int, device: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    codes, fine = (tensor.to(device) for tensor in packed(n, k, torch.int8, -3))
+    real = torch.rand(n, -(-k // 64), generator=generator).bfloat16().to(device)
+    column, bias = (torch.rand(n, generator=generator).to(device) for _ in range(2))
+    for m in (1, 16, 19) if device == "cpu" else (1, 19):
+        for dtype, tolerance in ((torch.bfloat16, 8e-3), (torch.float16, 1e-3)):
+            x = torch.randn(m, k, generator=generator).to(dtype).to(device)
+            for scale, coarse in ((fine, column), (real, None)):
+                exact = few_rows(x, codes, scale, 64, coarse, bias, path="reference").value
+                for config in (Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3)):
+                    ours = few_rows(x, codes, scale, 64, coarse, bias, path="triton", config=config).value
+                    assert distance(ours, exact) < tolerance, (n, k, m, dtype, config, distance(ours, exact))
+
+
+def test_interpreted(interpreted: Callable[[str], None]) -> None:
+    interpreted(__file__)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+def test_compiled(n: int, k: int) -> None:
+    expansion(n, k, "cuda")
+    few(n, k, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fine", [torch.int8, torch.uint8])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_compiled_linear(fine: torch.dtype, bits: int) -> None:
+    for shape in ((2, 5, 192), (7, 123), (0, 64)):
+        linear(shape, fine, bits, "cuda")
+
+
+@pytest.mark.parametrize("fine", [torch.int8, torch.uint8])
+@pytest.mark.parametrize(("bits", "most"), [(4, 0.15), (8, 0.035)])
+def test_layer_stands_for_its_float_weight(fine: torch.dtype, bits: int, most: float) -> None:
+    weight, dense = layer(192, 40, fine, bits)
+    x = torch.randn(30, 192, generator=torch.Generator().manual_seed(5))
+    weight = LowRankWeight(**{**vars(weight), "down": weight.down.float()})
+    exact = x @ dense.T + weight.bias.float()
+    assert distance(lowrank_linear(x, weight).value, exact) < most
+
+
+def test_branch_columns_carry_the_branch() -> None:
+    """Codes of zero: what is left is the branch, to 8 significant bits."""
+    weight, _ = layer(192, 40, torch.int8, 4)
+    weight = LowRankWeight(**{**vars(weight), "packed": torch.zeros_like(weight.packed), "bias": None})
+    generator = torch.Generator().manual_seed(192)
+    x = torch.randn(16, 192, generator=torch.Generator().manual_seed(6)).bfloat16()
+    torch.rand(40, generator=generator), torch.rand(192, generator=generator)
+    down = (torch.randn(20, 192, generator=generator) * 0.05).bfloat16()
+    up = (torch.randn(40, 20, generator=generator) * 0.3).bfloat16()
+    exact = x.double() @ down.double().T @ up.double().T
+    out = lowrank_linear(x.float(), LowRankWeight(**{**vars(weight), "down": weight.down.float()})).value
+    assert distance(out, exact) < 3e-3
+
+
+def test_wide_branch_leaves_the_codes_alone() -> None:
+    """A branch far larger than the codes takes a coarser unit of the row, never a saturated column."""
+    weight, _ = layer(192, 40, torch.int8, 4)
+    x = torch.randn(4, 192, generator=torch.Generator().manual_seed(7))
+    small = LowRankWeight(**{**vars(weight), "down": weight.down.float(), "bias": None})
+    large = LowRankWeight(**{**vars(small), "down": small.down * 4096})
+    none = LowRankWeight(**{**vars(small), "down": small.down * 0})
+    codes = lowrank_linear(x, none, "reference").value
+    branch = (lowrank_linear(x, small).value - codes) * 4096
+    assert distance(lowrank_linear(x, large).value - codes, branch) < 2e-2
+
+
+def test_bad_input_is_named() -> None:
+    codes, scales = packed(4, 64, torch.int8)
+    with pytest.raises(ValueError, match="K = 66 takes uint8 codes"):
+        expand(codes, scales, 66)
+    with pytest.raises(ValueError, match="int8 or uint8 of shape"):
+        expand(codes, scales.float(), 64)
+    with pytest.raises(ValueError, match="needs 32 bytes and 2 scales"):
+        few_rows(torch.ones(1, 64), codes, scales, 32)
+    with pytest.raises(ValueError, match=r"x must be \(..., 192\), got \(2, 3\)"):
+        lowrank_linear(torch.ones(2, 3), layer(192, 40, torch.int8, 4)[0])
+    with pytest.raises(ValueError, match="4 or 8 bits, got 6"):
+        prepare(codes, scales, torch.ones(4), 64, activation_bits=6)

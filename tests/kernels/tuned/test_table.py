@@ -1,0 +1,72 @@
+"""The table of tiles: which config a shape gets, what is kept on disk, what a damaged file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels.tuned.configs import Config
+from kernels.tuned.search import distinct
+from kernels.tuned.spaces import SPACES, candidates
+from kernels.tuned.table import DEFAULTS, SHIPPED, cache_file, key_of, lookup, read, tables, write
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINLAB_KERNEL_CACHE", str(tmp_path))
+    tables.cache_clear()
+    yield
+    tables.cache_clear()
+
+
+def test_defaults_by_size_and_measured_before_them() -> None:
+    large, small = (4096, 4096, 512), (16, 16, 512)
+    assert lookup("gemm_fp8", large, CPU) == DEFAULTS["gemm_fp8"][0][1]
+    assert lookup("gemm_fp8", small, CPU) == DEFAULTS["gemm_fp8"][-1][1]
+    chosen = Config(32, 32, 64, 2, 4, split=3)
+    write(cache_file("cpu"), {"gemm_fp8": {key_of(small): chosen}}, {"device": "cpu"})
+    assert lookup("gemm_fp8", small, CPU) == chosen
+    assert lookup("gemm_fp8", (13, 16, 512), CPU) == chosen  # rows up to the next power of two
+    assert lookup("gemm_fp8", (17, 16, 512), CPU) != chosen
+
+
+def test_every_kernel_that_is_tuned_has_defaults() -> None:
+    assert set(SPACES) <= set(DEFAULTS)
+    assert all(defaults[-1][0] == 0 for defaults in DEFAULTS.values())
+
+
+def test_shipped_tables_are_read() -> None:
+    files = sorted(SHIPPED.glob("*.json"))
+    assert files
+    for file in files:
+        assert set(read(file)) <= set(DEFAULTS)
+
+
+def test_config_survives_json() -> None:
+    config = Config(64, 32, 128, 5, 2, keep=True)
+    assert Config.from_json(config.to_json()) == config
+    with pytest.raises(ValueError, match="unknown tuning field 'tile'"):
+        Config.from_json({"tile": 3})
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "cpu.json"
+    file.write_text('{"configs": {"gemm_fp8": {"1x1x1": {"tile": 1}}}}')
+    with pytest.raises(ValueError, match=r"cpu\.json is not a table of tuned kernels .*delete it"):
+        lookup("gemm_fp8", (1, 1, 1), CPU)
+
+
+def test_kept_rows_fit_the_registers_and_code_is_compiled_once() -> None:
+    assert all(not config.keep for config in candidates("quantize", (4096, 12288, 32)))
+    assert any(config.keep for config in candidates("quantize", (4096, 1280, 32)))
+    jobs = [
+        ("gemm_fp8", (64, 64, 64)),
+        ("gemm_fp8", (128, 64, 64)),
+        ("gemm_fp8", (1, 64, 64)),
+        ("encode", (8, 64, 32)),
+    ]
+    assert distinct(jobs) == [jobs[0], jobs[2], jobs[3]]

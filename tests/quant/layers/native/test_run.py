@@ -1,0 +1,152 @@
+"""Layers through the kernels from end to end: the result as simulated, and a reason where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import quant.layers.native.run as native
+from quant.formats.floats import FloatGrid
+from quant.formats.granularity import Granularity
+from quant.formats.grids import IntGrid
+from quant.formats.quantizer import Quantizer, int_quantizer
+from quant.formats.schedule import Clock, Schedule
+from quant.layers.attachments import LowRank, Smooth
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.native.fits import fit
+from quant.layers.quantized import QuantLayer, make
+from quant.layers.rotations import Rotate
+
+STATIC = Schedule(kind="static")
+GROUP = Granularity(kind="group", group_size=64)
+
+
+def fine(kind: str, search: int = 0, mode: str = "symmetric", static: bool = False) -> Quantizer:
+    grid = IntGrid(bits=4, mode=mode)
+    options = {"schedule": STATIC} if static else {}
+    return Quantizer(grid=grid, granularity=GROUP, fine=kind, search=search, **options)
+
+
+def weights(name: str) -> Quantizer:
+    if name in ("pow2", "int"):
+        return fine(name, search=4, static=True)
+    if name == "real":
+        return int_quantizer(4, "group", 64, schedule=STATIC)
+    return int_quantizer(int(name), "channel", schedule=STATIC)
+
+
+# weight, input, smoothing and branch, operation
+LINEARS = [
+    ("pow2", fine("pow2"), True, "W4A4 fp8"), ("int", fine("int"), True, "W4A4 int8"),
+    ("pow2", fine("pow2", mode="unsigned"), True, "W4A4 fp8"), ("int", int_quantizer(8, "token"), True,
+    "W4A8 int8"),
+    ("8", int_quantizer(8, "token"), True, "int8"), ("4", int_quantizer(6, "token"), False, "int8"),
+    ("real", None, True, "W4A16"), ("pow2", None, False, "W4A16"),
+]  # fmt: skip
+
+
+def linear(
+    weight: str, activation: Quantizer | None, dressed: bool, dtype: torch.dtype, device: str
+) -> QuantLayer:
+    generator = torch.Generator().manual_seed(0)
+    original = nn.Linear(200, 48)
+    for parameter in original.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+    unsigned = activation is not None and getattr(activation.grid, "mode", "") == "unsigned"
+    factor = torch.rand(200, generator=generator) + 0.5
+    smooth = Smooth(factor, -1, 4.0 if unsigned else 0.0) if dressed else None
+    scaled = original.weight.data if smooth is None else smooth.to_weight(original.weight.data)
+    encoded = EncodedWeight.from_weight(scaled, weights(weight), "linear_weight")
+    branch = None
+    if dressed:
+        down = torch.randn(8, 200, generator=generator) * 0.1
+        branch = LowRank(down, torch.randn(48, 8, generator=generator) * 0.1)
+    result = LayerResult(encoded, activation, transform=smooth, branch=branch)
+    return make(original.to(dtype), result, Clock()).to(device, dtype)
+
+
+def distance(out: torch.Tensor, exact: torch.Tensor) -> float:
+    return ((out.double() - exact.double()).norm() / exact.double().norm()).item()
+
+
+def check(device: str) -> None:
+    """Native against simulated, linears and convolutions."""
+    native.PATH = "triton"
+    torch.set_grad_enabled(False)
+    for weight, activation, dressed, op in LINEARS:
+        for dtype, tolerance in ((torch.float32, 1e-2), (torch.float16, 2e-2)):
+            if op == "W4A16" and dtype == torch.float32:
+                continue
+            layer = linear(weight, activation, dressed, dtype, device)
+            x = torch.randn(2, 5, 200, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+            simulated = layer(x)
+            layer.backend = "kernels"
+            out = layer(x)
+            assert layer.last_path == f"{op}: triton", (layer.last_path, op)
+            assert out.dtype == dtype and distance(out, simulated) < tolerance, (
+                op,
+                dtype,
+                distance(out, simulated),
+            )
+            # what is prepared follows what is stored
+            layer.weight_scale.mul_(2)
+            again = layer(x)
+            layer.backend = "simulated"
+            assert distance(again, layer(x)) < tolerance, op
+    for bits in (8, 4):
+        convolution(bits, device)
+
+
+def convolution(bits: int, device: str) -> None:
+    original = nn.Conv2d(20, 12, 3, stride=2, padding=1)
+    encoded = EncodedWeight.from_weight(original.weight.data, weights(str(bits)), "conv_weight")
+    layer = make(original, LayerResult(encoded, int_quantizer(bits, "sample")), Clock()).to(device)
+    x = torch.randn(2, 20, 9, 7, generator=torch.Generator().manual_seed(2)).to(device)
+    simulated = layer(x)
+    layer.backend = "kernels"
+    assert distance(layer(x), simulated) < 1e-5
+    assert layer.last_path == "conv int8: triton"
+
+
+def test_interpreted(interpreted: Callable[[str], None]) -> None:
+    interpreted(__file__)
+
+
+@pytest.mark.gpu
+def test_compiled() -> None:
+    check("cuda")
+
+
+@pytest.mark.parametrize(("weight", "activation", "dressed", "op"), LINEARS)
+def test_reference_from_codes_equals_simulated(
+    weight: str, activation: Quantizer | None, dressed: bool, op: str
+) -> None:
+    layer = linear(weight, activation, dressed, torch.float64, "cpu")
+    x = torch.randn(3, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    simulated = layer(x)
+    layer.backend = "kernels"
+    torch.testing.assert_close(layer(x), simulated, rtol=1e-9, atol=1e-9)
+    assert layer.last_path == ("decode: reference" if op == "W4A16" else f"{op}: reference")
+
+
+@pytest.mark.parametrize(
+    ("weight", "activation", "transform", "why"),
+    [
+        (fine("pow2", static=True), fine("pow2", search=4), None, "input_search=0"),
+        (weights("real"), int_quantizer(4, "group", 64), None, "reduction axis"),
+        (weights("8"), int_quantizer(8, "token"), Rotate(64), "rotate before it"),
+        (weights("8"), None, None, "the input is not quantized"),
+        (weights("8"), int_quantizer(8, "tensor", schedule=STATIC), None, "static"),
+        (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=GROUP, fine="e4m3"), None, None,
+        "weights"),
+        (fine("pow2", static=True), fine("int"), None, "beside"),
+    ],
+)  # fmt: skip
+def test_no_kernel_says_why(
+    weight: Quantizer, activation: Quantizer | None, transform: object, why: str
+) -> None:
+    found = fit("Linear", weight, activation, transform)
+    assert found.op == "decode" and why in found.text
