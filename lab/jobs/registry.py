@@ -59,7 +59,7 @@ JOBS: dict[str, Job] = {
     "brain reconstruct": Job("lab.jobs.brain.reconstruct", "Do it all, from data to report.", 400),
     "brain bits": Job("lab.jobs.brain.bits", "Reconstruct against bits, from one trained run.", 600),
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
-    "brain decode": Job("lab.jobs.brain.decode", "Decode some trials again: what if?", 30),
+    "brain decode": Job("lab.jobs.brain.decode", "Decode some trials of a run again.", 30),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
     "brain report": Job("lab.jobs.brain.report", "Write report.html again, or one over several.", 20),
     "brain grid": Job("lab.jobs.brain.grid", "Write a run's pictures as one PNG.", 4),

@@ -193,6 +193,7 @@ def test_every_named_endpoint_answers(address: str) -> None:
         "/what_if": ("dit-64", "", "int", 4, "tensor", 1),
         "/plan": ("dit-64", "rtn-w4a4", "", "", ""), "/runs": (), "/run": ("run",),
         "/compare_runs": ("run", "run"), "/run_facts": ("run",), "/brain_map": ("run", 0.2),
+        "/kernels": ("4096x3072x12288",),
         "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0),
     }  # fmt: skip
     for name, given in calls.items():

@@ -11,7 +11,7 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
-from lab.app import command, places, runs_page, work  # noqa: E402
+from lab.app import command, kernels_page, places, runs_page, work  # noqa: E402
 from lab.errors import InputError  # noqa: E402
 from lab.jobs.contract import Context  # noqa: E402
 
@@ -117,6 +117,15 @@ def test_a_session_stops_its_own_job_and_no_other() -> None:
     assert "drawing" in next(other)[0] or "waiting" in next(other)[0]
     cancel(_someone("other"))
     assert [step[0] for step in other][-1].startswith("Stopped")
+
+
+def test_kernels_are_shown_beside_bf16_with_the_device(tmp_path: Path) -> None:
+    rows = kernels_page.measured()
+    table, words = kernels_page.of_shape(rows, kernels_page.shapes(rows)[0])
+    assert table[0][0] == "bf16" and table[0][2] == "1.000" and "Native" in words and "H200" in words
+    assert kernels_page.measured(tmp_path) == []  # an installation without the repository: no such page
+    with pytest.raises(InputError, match="was not measured"):
+        kernels_page.of_shape(rows, "1x1x1")
 
 
 def test_the_command_warns_when_others_can_come_in() -> None:
