@@ -12,7 +12,7 @@ from lab.app.work import answer
 from lab.errors import InputError
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-HEADERS = ["what", "microseconds", "times as fast as bf16", "relative error", "floor, microseconds"]
+HEADERS = ["what", "microseconds", "bf16 time over it", "relative error", "floor, microseconds"]
 _FIELDS = ("what", "us", "ratio", "error", "floor_us")
 
 
@@ -46,7 +46,7 @@ def of_shape(rows: list[dict[str, str]], shape: str) -> tuple[list[list[str]], s
     words = (
         f"**Native**: measured on one {first['device']} (torch {first['torch']}, Triton {first['triton']}), "
         "medians of graph replays, every row beside bf16 of the same shape; error relative to float64. "
-        "On a machine without such a GPU the same recipes run *simulated*: equal numbers, no speed-up."
+        "On a machine without such a GPU the same recipes run *simulated*, which is not faster. Rows with a colon are one step of a layer, not all of it."
     )
     return [[row[field] or "-" for field in _FIELDS] for row in mine], words
 
@@ -58,7 +58,7 @@ def build(rows: list[dict[str, str]]) -> None:
     )
     names = shapes(rows)
     table, words = of_shape(rows, names[0])
-    shape = gr.Dropdown(names, value=names[0], label="Shape: rows x inputs x outputs", elem_id="kernel-shape")
+    shape = gr.Dropdown(names, value=names[0], label="Shape of the product", elem_id="kernel-shape")
     note = gr.Markdown(words)
     shown = gr.Dataframe(
         table, headers=HEADERS, interactive=False, wrap=True, max_height=640, elem_id="kernels",

@@ -18,6 +18,9 @@ CSS = """
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 @media (max-width: 600px) {
   #layers th:nth-child(n+4), #layers td:nth-child(n+4) {display: none;}
+  #plan-table th:nth-child(3), #plan-table td:nth-child(3) {display: none;}
+  #plan-table th:nth-child(4), #plan-table td:nth-child(4) {display: none;}
+  #kernels th:nth-child(n+4), #kernels td:nth-child(n+4) {display: none;}
   .report {height: 700px;}
 }
 footer {display: none !important;}
