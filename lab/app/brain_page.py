@@ -62,7 +62,7 @@ def strips(archive: str, rows: list[dict[str, Any]]) -> list[tuple[np.ndarray, s
         for name in decode.ROWS:
             picture = decode.coloured(held[name.replace(" ", "_")][place : place + 1])[0]
             words = f"{row['trial']}: {short.get(name, name)}"
-            words += f", PixCorr {row[scored[name]]:.2f}" if name in scored else ""
+            words += f" {row[scored[name]]:.2f}" if name in scored else ""
             shown.append((_large(picture), words))
     return shown
 
@@ -129,7 +129,7 @@ def build(home: Path) -> dict[str, Any]:
                                  allow_custom_value=True, elem_id="brain-recipe")  # fmt: skip
             with gr.Row():
                 guidance = gr.Slider(0, 8, value=1, step=0.25, label="Guidance")
-                strength = gr.Slider(0, 1, value=0.4, step=0.05, label="Strength")
+                strength = gr.Slider(0, 1, value=0.2, step=0.05, label="Strength")
             with gr.Row():
                 steps = gr.Slider(2, 50, value=14, step=1, label="Sampling steps")
                 seed = gr.Number(value=0, precision=0, label="Seed")
@@ -142,8 +142,8 @@ def build(home: Path) -> dict[str, Any]:
         with gr.Column(scale=2, min_width=340):
             note = gr.Markdown(elem_id="leak-line", elem_classes="source")
             live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain")
-            pictures = gr.Gallery(label="Stimulus, ridge, structural picture, decoded", columns=4,
-                                  height=1050, object_fit="contain", elem_id="decoded")  # fmt: skip
+            pictures = gr.Gallery(label="Stimulus, ridge, structural picture, decoded (numbers: PixCorr)", columns=4,
+                                  height=880, object_fit="contain", elem_id="decoded")  # fmt: skip
             table = gr.Dataframe(interactive=False, label="Per trial, beside ridge", wrap=True)
             with gr.Accordion("Brain slices", open=False, elem_id="brain-slices"):
                 threshold = gr.Slider(
