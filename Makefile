@@ -53,7 +53,7 @@ $(STAMP)-use: $(VENV)/.python pyproject.toml constraints.txt
 
 $(STAMP)-dev: $(STAMP)-use
 	@echo "installing, once: what tests need"
-	@$(PIP) -c constraints.txt -e '.[weights,dev]'
+	@$(PIP) -c constraints.txt -e '.[weights,app,notebooks,dev]'
 	@touch $@
 
 $(VENV)/.python:

@@ -75,6 +75,23 @@ class Subject:
         """Whether the voxels' positions are known."""
         return bool(np.isfinite(self.xyz).all())
 
+    def __repr__(self) -> str:
+        who = f"{self.dataset}, {self.name}{' (simulated)' if self.simulated else ''}"
+        return f"Subject({who}: {self.n_trials} trials, {self.n_voxels} voxels)"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        counts = {split: int((self.split == split).sum()) for split in ("train", "test")}
+        facts = {
+            "dataset": self.dataset, "subject": self.name + (" (simulated)" if self.simulated else ""),
+            "voxels": self.n_voxels, "trials": f"{counts['train']} training, {counts['test']} test",
+            "pictures": len(self.stimuli or ()), "regions": ", ".join(self.roi) or "none",
+            "places": "known" if self.has_places else "unknown",
+        }  # fmt: skip
+        rows = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
+        return f"<table>{rows}</table>"
+
     def select(self, trials: np.ndarray) -> Subject:
         """Return the subject with only these trials (bool mask or indices)."""
         cut = {k: getattr(self, k)[trials] for k in _PER_TRIAL if getattr(self, k) is not None}

@@ -39,6 +39,7 @@ STOPPED = "stopped; the same command goes on from here"
 EXTRA_OF = {
     "gradio": "app",
     "plotly": "app",
+    "anywidget": "notebooks",
     "ipywidgets": "notebooks",
     "nbclient": "notebooks",
     "nbformat": "notebooks",
@@ -49,6 +50,7 @@ EXTRA_OF = {
     "triton": "gpu",
     "pytest": "dev",
     "hypothesis": "dev",
+    "playwright": "dev",
 }
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _ENOUGH = ("predict", "structural")
 """Steps that stand for the network, where its weights lie elsewhere (``--checkpoints``)."""
 
+_SHOWN = ("dataset", "subject", "denoiser", "recipe", "structure", "strength", "steps", "guidance", "seed")
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -63,6 +65,13 @@ class TrainedRun:
                 f"brain reconstruct --config {path / 'config.yaml'} --out {path} first"
             )
         return run
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        facts = {"run": self.path, **{k: getattr(self.config, k) for k in _SHOWN}}
+        rows = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
+        return f"<table>{rows}</table>"
 
     @cached_property
     def _steps(self) -> StepCache:

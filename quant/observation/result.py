@@ -127,6 +127,9 @@ class Observation:
 
         return cls(*load(folder))
 
+    def __repr__(self) -> str:
+        return f"Observation({self.settings.get('model')}: {len(self.inputs)} tensors)"
+
     def _repr_html_(self) -> str:
         from html import escape
 

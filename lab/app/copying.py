@@ -1,0 +1,32 @@
+"""The fold with a page's state in four forms: link, command line, Python, JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lab.app import links
+
+
+def copies(command: str, page: str, settings: Any, positional: str = "model") -> tuple[str, str, str, str]:
+    """Return a state in four forms; each gives the same numbers."""
+    return (
+        links.as_link(page, settings), links.as_command(command, settings, positional),
+        links.as_python(command, settings), links.as_json(settings),
+    )  # fmt: skip
+
+
+def copy_box(name: str) -> list[Any]:
+    """Lay the fold out; the link becomes whole, with this app's address, in the browser."""
+    with gr.Accordion("Copy this state", open=False, elem_id=f"{name}-copy"):
+        link = gr.Textbox(
+            label="Link", info="after this app's address", interactive=False, buttons=["copy"],
+            elem_id=f"{name}-link",
+        )  # fmt: skip
+        command = gr.Code(
+            label="Command line", language="shell", interactive=False, elem_id=f"{name}-command"
+        )
+        python = gr.Code(label="Python", language="python", interactive=False)
+        config = gr.Code(label="JSON, for --config", language="json", interactive=False)
+    return [link, command, python, config]

@@ -1,0 +1,208 @@
+"""Inspect: what a layer's input looks like, and what a grid would do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from lab.app.copying import copies, copy_box
+from lab.app.work import answer, canceller, stream
+from lab.jobs.contract import Context
+from lab.jobs.models import look, whatif
+
+COLUMNS = ("layer", "absmax", "kurtosis", "outlier_share", "drift")
+HEADERS = ["layer", "max |x|", "kurtosis", "outliers", "drift"]
+_WIDTHS: Any = ["46%", "13%", "14%", "14%", "13%"]
+
+
+def seen_by(model: str) -> Any:
+    """Statistics of a model; looked at once per process."""
+    return look.run(look.Settings(model=model), Context())
+
+
+def layer_rows(model: str, sort: str = "absmax") -> list[list[Any]]:
+    """Rows of the layer table, largest first."""
+    table = seen_by(model).layer_table(sort)
+    return [[_short(row[c]) for c in COLUMNS] for row in table if row["tensor"] == "input"]
+
+
+def heat(model: str, layer: str) -> Any:
+    """Channel x timestep map of a layer's input."""
+    from lab.figures.interactive import channel_timestep_heat
+
+    seen = seen_by(model)
+    stats = seen.inputs[whatif.layer_of(seen, layer)]
+    marked = stats.outlier_channels()
+    note = f" ({len(marked)} outlier channels marked)" if len(marked) else ""
+    what = f"Input of {stats.layer}: largest magnitude per channel and timestep{note}"
+    return channel_timestep_heat(stats.absmax, list(stats.timesteps), what, marked)
+
+
+def bands(model: str, layer: str) -> Any:
+    """Ranges of a layer's input over timesteps."""
+    from lab.figures.interactive import range_bands
+
+    seen = seen_by(model)
+    name = whatif.layer_of(seen, layer)
+    rows = seen.steps_of(name)
+    columns = {k: np.array([row[k] for row in rows]) for k in ("min", "p1", "p50", "p99", "max")}
+    return range_bands(list(seen.inputs[name].timesteps), columns, f"Input of {name}: range at each timestep")
+
+
+def caption_of(model: str, layer: str) -> Any:
+    """Return where a layer's figures come from."""
+    settings, seen = look.Settings(model=model), seen_by(model)
+    return look.source(settings, seen, whatif.layer_of(seen, layer))
+
+
+def rounding(settings: whatif.Settings) -> tuple[Any, str]:
+    """Histogram with the grid over it, and the numbers below it."""
+    from lab.figures.interactive import level_bars
+    from quant.observation import bins
+
+    seen = seen_by(settings.model)
+    layer, found = whatif.measure(seen, settings)
+    stats = seen.inputs[layer]
+    grid = whatif.grid_of(settings.format, settings.bits).label
+    figure = level_bars(
+        stats.histogram.sum(0), bins.edges().numpy(), found.levels, found.low, found.high,
+        f"Input of {layer} and the {len(found.levels)} levels of {grid}",
+    )  # fmt: skip
+    whose = "one scale per tensor" if settings.shared == "tensor" else "one scale per channel (widest drawn)"
+    numbers = (
+        f"| {grid}, {whose} | *simulated* |\n|---|---|\n"
+        f"| mean squared error | {found.mse:.4g} |\n"
+        f"| signal to quantization noise | **{found.sqnr_db:.2f} dB** |\n"
+        f"| values beyond the range (clipped) | {found.clipped:.3%} |\n"
+        f"| values that become 0 | {found.zeroed:.2%} |\n"
+    )
+    return figure, numbers
+
+
+def surfaces(model: str, layer: str, context: Context) -> list[Any]:
+    """Draw a layer's input before and after rotation, and smoothing, on one axis: two pictures, captions."""
+    import io
+
+    from PIL import Image
+
+    from lab.report import inspection
+
+    settings, seen = look.Settings(model=model), seen_by(model)
+    name = whatif.layer_of(seen, layer)
+    again = look.before_after(settings, name, context)
+    plates = [draw("light") for draw in inspection.surfaces(again, name, caption_of(model, name)).values()]
+    pictures = [np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")) for plate in plates]
+    return [*pictures, "\n\n".join(plate.caption for plate in plates)]
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def build(models: list[str]) -> dict[str, Any]:
+    """Lay the page out; returns its components by the name of their setting."""
+    gr.Markdown(
+        "Which values go into each layer, at which timestep, and what would rounding do to them? "
+        "Pick a layer; drag the bits.", elem_classes="lead",
+    )  # fmt: skip
+    with gr.Row():
+        with gr.Column(scale=2, min_width=340):
+            model = gr.Dropdown(models, value=models[0], label="Model", info="Shipped denoisers")
+            table = gr.Dataframe(
+                headers=HEADERS, interactive=False, label="Layers, largest input first: click a row",
+                max_height=560, show_search="filter", elem_id="layers", column_widths=_WIDTHS,
+            )  # fmt: skip
+        with gr.Column(scale=3, min_width=340):
+            layer = gr.Textbox(label="Layer", interactive=True, max_lines=1, elem_id="layer")
+            heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
+            with gr.Row():
+                form = gr.Radio(
+                    ["int", "int-asymmetric", "float", "log"], value="int", label="Format", scale=3
+                )
+                shared = gr.Radio(["tensor", "channel"], value="tensor", label="A scale per", scale=2)
+            with gr.Row():
+                bits = gr.Slider(3, 8, value=8, step=1, label="Bits (simulated)", elem_id="bits")
+                clip = gr.Slider(
+                    0.05, 1, value=1, step=0.01, label="Clip: share of the range that the grid covers"
+                )
+            histogram = gr.Plot(label="Histogram and grid", show_label=False)
+            numbers = gr.Markdown(elem_classes="numbers", elem_id="numbers")
+            note = gr.Markdown(elem_classes="source")
+            with gr.Accordion("Ranges over timesteps", open=False):
+                ranges = gr.Plot(show_label=False)
+            with gr.Accordion("Before and after smoothing and rotation", open=False, elem_id="before-after"):
+                with gr.Row():
+                    draw = gr.Button("Draw on one axis", elem_id="surfaces")
+                    stop = gr.Button("Cancel", variant="stop")
+                status = gr.Markdown()
+                drawn = [gr.Image(show_label=False, interactive=False) for _ in range(2)]
+                drawn_note = gr.Markdown(elem_classes="source")
+            boxes = copy_box("inspect")
+    hidden = gr.Gallery(visible=False)
+    controls = [model, layer, form, bits, shared, clip]
+    outputs = [histogram, numbers, *boxes]
+
+    @answer
+    def what_if(model: str, layer: str, format: str, bits: float, shared: str, clip: float) -> Any:
+        """Round a layer's input on paper: errors from cached statistics (*simulated*)."""
+        settings = whatif.Settings(
+            model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip  # type: ignore[arg-type]
+        )  # fmt: skip
+        return (*rounding(settings), *copies("whatif", "inspect", settings))
+
+    @answer
+    def layer_views(model: str, layer: str) -> Any:
+        """Channel x timestep map and ranges over time of a layer's input."""
+        return heat(model, layer), bands(model, layer), caption_of(model, layer).sentence()
+
+    @answer
+    def layers_of(model: str, layer: str) -> Any:
+        """List a model's layers, largest input first."""
+        rows = layer_rows(model)
+        known = layer if any(row[0] == layer for row in rows) else rows[0][0]
+        return rows, known
+
+    @answer
+    def everything(model: str, layer: str, format: str, bits: float, shared: str, clip: float) -> Any:
+        """First picture: the table, the largest layer, its figures and numbers at once."""
+        rows, known = layers_of(model, layer)
+        return (
+            rows, known, *layer_views(model, known), *what_if(model, known, format, bits, shared, clip)
+        )  # fmt: skip
+
+    def before_after(model: str, layer: str, request: gr.Request) -> Iterator[list[Any]]:
+        """Draw a layer's input before and after smoothing and rotation on one axis."""
+        yield from stream(
+            lambda: (lambda context: surfaces(model, layer, context), lambda found: found),
+            3, "before-after", request,
+        )  # fmt: skip
+
+    def clicked(event: gr.SelectData) -> str:
+        return str(event.row_value[0])
+
+    quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+    views = [heat_plot, ranges, note]
+    # the public ones come first: a name that is taken gets a number
+    gr.Button("Measure", visible=False).click(what_if, controls, outputs, api_name="what_if", **quick)
+    gr.Button("Layers", visible=False).click(layers_of, [model, layer], [table, layer], api_name="layers")
+    gr.Button("Views", visible=False).click(layer_views, [model, layer], views, api_name="layer_views")
+    table.select(clicked, None, layer, api_visibility="private", **quick).then(
+        layer_views, [model, layer], views, api_visibility="private", **quick
+    ).then(what_if, controls, outputs, api_visibility="private", **quick)
+    whole = [table, layer, *views, *outputs]
+    gr.on([model.input, layer.submit], everything, controls, whole, api_visibility="private")
+    for control in (form, bits, shared, clip):
+        control.input(
+            what_if, controls, outputs, trigger_mode="always_last", api_visibility="private", **quick
+        )
+    draw.click(before_after, [model, layer], [status, hidden, *drawn, drawn_note], api_name="before_after",
+               concurrency_limit=None, show_progress="hidden")  # fmt: skip
+    stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)
+    names = ("model", "layer", "format", "bits", "shared", "clip")
+    return {
+        "fields": dict(zip(names, controls, strict=True)),
+        "first": (everything, controls, whole),
+    }

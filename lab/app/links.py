@@ -1,0 +1,104 @@
+"""A page's state as a link, as JSON, as a command and as Python: each gives the same numbers.
+
+A link's query is ``v=1&tab=NAME&...settings``. Whatever comes in through it passes the page's pydantic
+settings and nothing else, so a crafted link can only ever be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ValidationError
+
+from lab.errors import InputError
+
+VERSION = "1"
+
+
+def changed(settings: BaseModel) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, in order, as JSON has them."""
+    fields = type(settings).model_fields
+    values = settings.model_dump(mode="json")
+    return {k: v for k, v in values.items() if fields[k].is_required() or v != fields[k].default}
+
+
+def as_link(page: str, settings: BaseModel) -> str:
+    """Return the query string of a page in this state."""
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in changed(settings).items()}
+    return "?" + urlencode({"v": VERSION, "tab": page, **values})
+
+
+def as_json(settings: BaseModel) -> str:
+    """Return all settings as a configuration file has them (``--config``)."""
+    return settings.model_dump_json(indent=1)
+
+
+def as_command(command: str, settings: BaseModel, positional: str | None = None) -> str:
+    """Return the command line that does the same."""
+    words = ["brainlab", *command.split()]
+    values = changed(settings)
+    if positional is not None:
+        words.append(str(getattr(settings, positional)))
+        values.pop(positional, None)
+    for name, value in values.items():
+        about: Any = type(settings).model_fields[name].json_schema_extra or {}
+        flag = "--" + (about.get("flag") or name.replace("_", "-"))
+        if isinstance(value, list):
+            each = [str(item) for item in value] if about.get("repeat") else [",".join(map(str, value))]
+        else:
+            each = [value if isinstance(value, str) else json.dumps(value)]
+        words += [word for item in each for word in (flag, item)]
+    return shlex.join(words)
+
+
+def as_python(job: str, settings: BaseModel) -> str:
+    """Return the Python that does the same; ``job`` is the command's name."""
+    return (
+        "from lab.jobs import registry\nfrom lab.jobs.contract import Context\n\n"
+        f"settings = registry.settings({job!r}, {changed(settings)!r})\n"
+        f"print(registry.run({job!r}, settings, Context()))\n"
+    )
+
+
+def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) -> tuple[str, BaseModel] | None:
+    """Return the page and checked settings that a link names; None for a link without any.
+
+    Raises
+    ------
+    InputError
+        Another version, an unknown page, a field or a value that its settings do not allow.
+    """
+    if not query or "tab" not in query:
+        return None
+    version, page = query.get("v", ""), query["tab"]
+    if version != VERSION:
+        raise InputError(
+            f"the link is of version {version[:12]!r}; this app reads version {VERSION}: copy it again"
+        )
+    if page not in pages:
+        raise InputError(f"the link names the page {page[:40]!r}; there are: {', '.join(pages)}")
+    fields = pages[page].model_fields
+    values = {
+        k: v if k in fields and fields[k].annotation is str else _value(v)
+        for k, v in query.items()
+        if k not in ("v", "tab") and not k.startswith("__")
+    }
+    try:
+        return page, pages[page](**values)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        where = ".".join(str(x) for x in first["loc"])[:40]
+        raise InputError(
+            f"the link's {where!r} is not allowed: {first['msg']}; copy the link again"
+        ) from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

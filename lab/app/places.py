@@ -1,0 +1,79 @@
+"""Folders that the app may show: runs below one place, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import localtime, strftime
+
+from lab.errors import InputError
+
+_KINDS = (
+    ("ledger.json", "quantize"), ("bits.csv", "bits"), ("observation", "inspect"),
+    ("observation.json", "inspect"), ("subject.json", "reconstruct"), ("results.csv", "compare"),
+)  # fmt: skip
+
+
+def within(home: Path, run: str) -> Path:
+    """Return a run's folder.
+
+    Raises
+    ------
+    InputError
+        It lies outside of the place, or is not a run.
+    """
+    place = home.resolve()
+    try:
+        folder = (place / run).resolve()
+        good = folder.is_relative_to(place) and (folder / "config.yaml").is_file()
+    except (OSError, ValueError):  # a name too long, or with a null character
+        good = False
+    if not good:
+        raise InputError(f"{run[:60]!r}: not a run below {place}; pick one of the list")
+    return folder
+
+
+def runs(home: Path) -> list[Path]:
+    """Folders of runs below a place (three levels), newest first."""
+    found = [f for depth in ("*", "*/*", "*/*/*") for f in home.glob(f"{depth}/config.yaml")]
+    return [file.parent for file in sorted(found, key=_stamp, reverse=True)]
+
+
+def run_rows(home: Path) -> list[list[str]]:
+    """Rows of the list of runs: name, kind, state, when."""
+    return [
+        [str(folder.relative_to(home)), _kind(folder), state(folder),
+         strftime("%Y-%m-%d %H:%M", localtime(_stamp(folder / "config.yaml")))]
+        for folder in runs(home)
+    ]  # fmt: skip
+
+
+def trained(home: Path) -> list[str]:
+    """Names of the runs whose pictures can be decoded again."""
+    signs = ("checkpoints/brainit/decoder.safetensors", "steps/predict.json")
+    return [str(f.relative_to(home)) for f in runs(home) if any((f / sign).is_file() for sign in signs)]
+
+
+def state(folder: Path) -> str:
+    """Say whether a run is finished, at work, or was stopped."""
+    from lab.runs.lock import FolderLock
+
+    if (folder / "done.json").is_file():
+        return "finished"
+    if not (folder / ".lock").is_file():
+        return "stopped"
+    try:
+        FolderLock(folder).acquire().release()
+    except (InputError, OSError):
+        return "running"
+    return "stopped"
+
+
+def _stamp(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:  # deleted meanwhile
+        return 0.0
+
+
+def _kind(folder: Path) -> str:
+    return next((kind for name, kind in _KINDS if (folder / name).exists()), "run")

@@ -1,0 +1,107 @@
+"""Runs: every run folder below one place, its settings, scores and report; two runs side by side."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lab.app.places import run_rows, within
+from lab.app.work import answer
+
+HEADERS = ["run", "kind", "state", "changed"]
+MOST = 12_000_000
+"""Bytes of a report that is shown inside the page."""
+
+
+def opened(home: Path, run: str) -> tuple[str, str, str]:
+    """Return a run's report as a frame without scripts of the app, its settings, its scores."""
+    folder = within(home, run)
+    page = next((folder / n for n in ("report.html", "index.html") if (folder / n).is_file()), None)
+    if page is None:
+        frame = "<p>This run has no report yet; the same command goes on with it.</p>"
+    elif page.stat().st_size > MOST:
+        frame = f"<p>The report is large; open it from the disk: {escape(str(page))}</p>"
+    else:
+        data = base64.b64encode(page.read_bytes()).decode()
+        # a frame of another origin: what a report holds cannot touch the app
+        frame = (
+            f'<iframe title="report of {escape(run, quote=True)}" sandbox="allow-scripts" class="report" '
+            f'src="data:text/html;base64,{data}"></iframe>'
+        )
+    config = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    scores = folder / "metrics.json"
+    return frame, config, scores.read_text(encoding="utf-8") if scores.is_file() else "{}"
+
+
+def differences(home: Path, first: str, second: str) -> list[list[Any]]:
+    """Rows of what two runs' scores differ in."""
+    from lab.runs.metrics import flat, read_metrics
+
+    left, right = (flat(read_metrics(within(home, run))) for run in (first, second))
+    rows = []
+    for name in sorted(set(left) | set(right)):
+        a, b = left.get(name), right.get(name)
+        if a != b:
+            gap = f"{b - a:+.4g}" if isinstance(a, int | float) and isinstance(b, int | float) else ""
+            rows.append([name, _shown(a), _shown(b), gap])
+    return rows
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def build(home: Path) -> None:
+    """Lay the page out."""
+    gr.Markdown(
+        "Every run is a folder. Click one for its report; name a second one to compare their scores. "
+        f"Shown are those below `{home.absolute()}`.",
+        elem_classes="lead",
+    )
+    table = gr.Dataframe(
+        headers=HEADERS, value=run_rows(home), interactive=False, label="Runs, newest first",
+        max_height=280, elem_id="runs", column_widths=["46%", "16%", "16%", "22%"],
+    )  # fmt: skip
+    with gr.Row():
+        refresh = gr.Button("List again", elem_id="list-runs", scale=1)
+        chosen = gr.Textbox(label="Run", max_lines=1, scale=3, elem_id="run")
+    with gr.Tabs():
+        with gr.Tab("Report"):
+            frame = gr.HTML("<p>Pick a run.</p>")
+        with gr.Tab("Settings and scores"), gr.Row():
+            config = gr.Code(label="config.yaml", language="yaml", interactive=False)
+            scores = gr.Code(label="metrics.json", language="json", interactive=False)
+        with gr.Tab("Compare two runs"):
+            other = gr.Textbox(label="Other run: its name, then Enter", max_lines=1)
+            gap = gr.Dataframe(headers=["score", "first", "second", "difference"], interactive=False)
+
+    @answer
+    def list_runs() -> Any:
+        """List the run folders."""
+        return run_rows(home)
+
+    @answer
+    def open_run(run: str) -> Any:
+        """Show a run's report, settings and scores."""
+        return opened(home, run)
+
+    @answer
+    def compare_runs(first: str, second: str) -> Any:
+        """Show what the scores of two runs differ in."""
+        return differences(home, first, second)
+
+    def clicked(event: gr.SelectData) -> str:
+        return str(event.row_value[0])
+
+    quick: dict[str, Any] = {"concurrency_limit": None}
+    refresh.click(list_runs, None, table, api_name="runs", **quick)
+    shown = [frame, config, scores]
+    table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick).then(
+        open_run, chosen, shown, api_visibility="private", **quick
+    )
+    chosen.submit(open_run, chosen, shown, api_name="run", **quick)
+    other.submit(compare_runs, [chosen, other], gap, api_name="compare_runs", **quick)

@@ -1,0 +1,135 @@
+"""The app as a whole: pages in tabs, state from the link, one queue for the device; bound to loopback."""
+
+from __future__ import annotations
+
+import os
+import threading
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from pydantic import BaseModel
+
+from lab.app import brain_page, inspect_page, kernels_page, links, models_page, runs_page
+from lab.app.theme import CSS, theme
+from lab.app.work import sentence
+from lab.jobs.brain import decode
+from lab.jobs.models import plan, variants, whatif
+
+PAGES: dict[str, type[BaseModel]] = {
+    "inspect": whatif.Settings,
+    "plan": plan.Settings,
+    "compare": variants.Settings,
+    "brain": decode.Settings,
+}
+_LINES = ("include", "exclude", "override")
+
+
+def build(home: Path) -> Any:
+    """Return the app as Gradio blocks; nothing is computed yet.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of the runs; no other folder is shown.
+    """
+    from lab import zoo
+
+    models = [name for name in reversed(zoo.DENOISERS) if name in zoo.names()]
+    with gr.Blocks(title="brainit-lab", analytics_enabled=False, fill_width=True) as app:
+        gr.Markdown(
+            "# brainit-lab\n"
+            "What low-bit numbers do to a diffusion model, and what can be read from fMRI through it."
+        )
+        fault = gr.Markdown(visible=False, elem_classes="fault", elem_id="fault")
+        pages = {}
+        with gr.Tabs() as tabs:
+            with gr.Tab("Inspect", id="inspect"):
+                pages["inspect"] = inspect_page.build(models)
+            with gr.Tab("Plan and apply", id="plan"):
+                pages["plan"] = models_page.build_plan(models, home)
+            with gr.Tab("Compare", id="compare"):
+                pages["compare"] = models_page.build_compare(models)
+            with gr.Tab("Brain", id="brain"):
+                pages["brain"] = brain_page.build(home)
+            with gr.Tab("Runs", id="runs"):
+                runs_page.build(home)
+            if rows := kernels_page.measured():
+                with gr.Tab("Kernels", id="kernels"):
+                    kernels_page.build(rows)
+        fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
+
+        def from_link(request: gr.Request) -> list[Any]:
+            """Set the controls from the link's query; a link that is not allowed is named and ignored."""
+            shown, chosen, values = gr.Markdown(visible=False), gr.Tabs(), [gr.skip()] * len(fields)
+            try:
+                found = links.read_link(dict(request.query_params), PAGES)
+            except Exception as problem:
+                words = escape(sentence(problem), quote=False)
+                return [gr.Markdown(words, visible=True), chosen, *values]
+            if found is not None:
+                page, settings = found
+                chosen = gr.Tabs(selected=page)
+                values = [_value(settings, name) if at == page else gr.skip() for at, name in fields]
+            return [shown, chosen, *values]
+
+        loaded = app.load(
+            from_link, None, [fault, tabs, *fields.values()], api_visibility="private",
+            show_progress="hidden", concurrency_limit=None,
+        )  # fmt: skip
+        for function, inputs, outputs in (pages["inspect"]["first"], pages["brain"]["facts"]):
+            loaded.then(function, inputs, outputs, api_visibility="private", concurrency_limit=None)
+        current, recipe = pages["plan"]["current"], pages["brain"]["fields"]["recipe"]
+        current.change(lambda name: name or brain_page.NONE, current, recipe, api_visibility="private")
+    return app
+
+
+def _value(settings: Any, name: str) -> Any:
+    value = getattr(settings, name)
+    if value is None:
+        return gr.skip()
+    if isinstance(value, tuple):
+        if name in _LINES:
+            return "\n".join(value)
+        return ",".join(map(str, value)) if name == "trials" else list(value)
+    return str(value) if name == "folder" else value
+
+
+def serve(
+    host: str, port: int, auth: tuple[str, str] | None = None, home: Path = Path("runs")
+) -> tuple[Any, str]:
+    """Start the app in the background; returns it (``close()`` ends it) and its address.
+
+    Raises
+    ------
+    InputError
+        The port is taken.
+    """
+    from lab.errors import InputError
+
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    app = build(home)
+    app.queue(default_concurrency_limit=4)
+    try:
+        _, url, _ = app.launch(
+            server_name=host, server_port=port or None, auth=auth, share=False, quiet=True,
+            prevent_thread_lock=True, theme=theme(), css=CSS, footer_links=[], ssr_mode=False, pwa=False,
+            mcp_server=False, show_error=False, enable_monitoring=False, allowed_paths=[], inbrowser=False,
+        )  # fmt: skip
+    except OSError as fault:
+        raise InputError(
+            f"port {port} of {host} cannot be used ({fault}); choose another with --port"
+        ) from None
+    return app, url
+
+
+def warm(model: str | None = None) -> threading.Thread:
+    """Begin to look at the first model, so that the first visitor finds its picture."""
+    from lab import zoo
+    from lab.app.inspect_page import seen_by
+
+    name = model or next(name for name in reversed(zoo.DENOISERS) if name in zoo.names())
+    thread = threading.Thread(target=seen_by, args=(name,), daemon=True, name="first look")
+    thread.start()
+    return thread

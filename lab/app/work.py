@@ -1,0 +1,107 @@
+"""How pages call the house: errors in one sentence, long jobs with progress that can be cancelled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from lab.errors import InputError, explain
+from lab.jobs.contract import Context
+from lab.jobs.running import Running
+
+Prepared = tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]
+_NOW: dict[tuple[str, str], Running] = {}
+
+
+def sentence(fault: BaseException) -> str:
+    """One sentence for a person, the command line's own: what is wrong and what to do next."""
+    return explain(fault).message
+
+
+def refusal(fault: BaseException) -> gr.Error:
+    """Return the app's own message of one sentence; what it quotes is text, never HTML."""
+    from html import escape
+
+    return gr.Error(escape(sentence(fault), quote=False), duration=None, print_exception=False)
+
+
+def answer(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn every error into the app's own message."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **named: Any) -> Any:
+        try:
+            return function(*args, **named)
+        except gr.Error:
+            raise
+        except Exception as fault:
+            raise refusal(fault) from None
+
+    return called
+
+
+def stream(
+    prepare: Callable[[], Prepared], outputs: int, page: str, request: gr.Request | None, stays: bool = False
+) -> Iterator[list[Any]]:
+    """Run a job for a page: yields (status, pictures on their way, *outputs) and ends with its result.
+
+    Parameters
+    ----------
+    prepare : callable
+        Returns the job, ``job(context) -> result``, and what turns its result into the page's outputs;
+        checks settings on the way.
+    outputs : int
+        How many outputs there are; they are left as they are until the end.
+    page : str
+        Whose job it is; a session has one per page, and `cancel` stops it.
+    request : gradio.Request
+        Of the session.
+    stays : bool
+        It goes on when the page goes away (see `Running`).
+    """
+    waiting, key = [gr.skip()] * outputs, (page, _session(request))
+    try:
+        if key in _NOW and _NOW[key].alive:
+            raise InputError("a job of this page is still at work; cancel it first, or wait")
+        job, show = prepare()
+        _NOW[key] = running = Running(job, stays)
+    except Exception as fault:
+        raise refusal(fault) from None
+    yield ["Starting ...", gr.skip(), *waiting]
+    try:
+        for kind, what in running.follow():
+            if kind == "progress":
+                yield [what, gr.skip(), *waiting]
+            elif kind == "preview":
+                pictures = list(what.images)
+                yield [f"{what.what}: step {what.step} of {what.steps}", pictures, *waiting]
+            elif kind == "done":
+                yield ["Done.", gr.skip(), *show(what)]
+            elif kind == "cancelled":
+                yield ["Stopped. The same settings go on from here.", gr.skip(), *waiting]
+            else:
+                raise refusal(what)
+    finally:
+        if _NOW.get(key) is running and not running.alive:
+            del _NOW[key]
+
+
+def canceller(page: str) -> Callable[[gr.Request], str]:
+    """Return what a page's Cancel button does: stop the job of this session, and of nobody else."""
+
+    def cancel(request: gr.Request) -> str:
+        """Stop this session's job."""
+        running = _NOW.get((page, _session(request)))
+        if running is None:
+            return "Nothing is running."
+        running.cancel()
+        return "Stopping ..."
+
+    return cancel
+
+
+def _session(request: gr.Request | None) -> str:
+    return str(getattr(request, "session_hash", "") or "")

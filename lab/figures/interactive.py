@@ -1,0 +1,162 @@
+"""Figures that answer a slider: plotly, from plain arrays. The app and the widgets draw the same ones.
+
+They hold no more than a few hundred points each, so that a change costs milliseconds and kilobytes; the
+reports have the same views as `Plate` with everything in them.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lab.errors import InputError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
+CLEAR = "rgba(0,0,0,0)"
+_MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
+_LINE = 46  # letters of a title's line
+_COARSE = 4  # bins of the histogram joined into one bar
+
+
+def channel_timestep_heat(
+    values: np.ndarray, timesteps: Sequence[float], title: str, marked: Sequence[int] = ()
+) -> go.Figure:
+    """Draw the largest magnitude of each channel (columns) at each timestep (rows, noise at the top).
+
+    Parameters
+    ----------
+    values : array of shape (timesteps, channels)
+        Not negative.
+    marked : sequence of int
+        Channels to mark with a triangle, as outlier channels.
+    """
+    import plotly.graph_objects as go
+
+    values = np.asarray(values, float)
+    if values.ndim != 2 or len(values) != len(timesteps):
+        raise InputError(f"values {values.shape} need one row for each of {len(timesteps)} timesteps")
+    starts, joined = _join(values)
+    shown = np.log10(np.maximum(joined, joined.max() * 1e-4 or 1e-12))
+    ticks = np.linspace(shown.min(), shown.max(), 5)
+    names = [f"{t:g}" for t in timesteps]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shown, x=starts, y=names, customdata=joined, colorscale="Viridis",
+            colorbar={"title": "largest |x|", "tickvals": ticks, "ticktext": [f"{10**t:.3g}" for t in ticks]},
+            hovertemplate="channel %{x}, timestep %{y}<br>largest magnitude %{customdata:.4g}<extra></extra>",
+        )
+    )  # fmt: skip
+    if len(marked):
+        figure.add_scatter(
+            x=list(marked), y=[names[0]] * len(marked), mode="markers", hoverinfo="skip", showlegend=False,
+            marker={"symbol": "triangle-down", "size": 10, "color": VERMILION}, yaxis="y",
+        )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", type="category", title="timestep")
+    figure.update_xaxes(title="channel")
+    return _dressed(figure, title, 320)
+
+
+def level_bars(
+    counts: np.ndarray, edges: np.ndarray, levels: np.ndarray, low: float, high: float, title: str
+) -> go.Figure:
+    """Draw how often values occur (density, log) with the levels of a grid and its clip range over them.
+
+    Parameters
+    ----------
+    counts : array of shape (n_bins,)
+    edges : array of shape (n_bins + 1,)
+        Ascending.
+    levels : array of shape (n,)
+        Values that the grid can represent.
+    low, high : float
+        Clip range.
+    """
+    import plotly.graph_objects as go
+
+    counts, edges = np.asarray(counts, float), np.asarray(edges, float)
+    used = np.flatnonzero(counts)
+    if not len(used):
+        raise InputError("the histogram is empty; nothing to draw")
+    cut = np.arange(used[0], used[-1] + 1, _COARSE)
+    sums = np.add.reduceat(counts[: used[-1] + 1], cut)
+    sides = np.append(edges[cut], edges[used[-1] + 1])
+    density = sums / sums.sum() / np.diff(sides)
+    floor = density[density > 0].min() / 2
+    x = np.repeat(sides, 2)
+    y = np.concatenate([[floor], np.repeat(np.maximum(density, floor), 2), [floor]])
+    figure = go.Figure(
+        go.Scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
+                   hovertemplate="%{x:.3g}: density %{y:.3g}<extra></extra>")
+    )  # fmt: skip
+    top = density.max() * 2
+    ticks = levels if len(levels) <= 64 else levels[:: len(levels) // 64 + 1]
+    lines = np.stack([ticks, ticks, np.full(len(ticks), np.nan)], 1).ravel()
+    heights = np.tile([floor, top, np.nan], len(ticks))
+    figure.add_scatter(x=lines, y=heights, mode="lines", line={"color": VERMILION, "width": 1}, opacity=0.7,
+                       name=f"{len(levels)} levels of the grid", hoverinfo="skip")  # fmt: skip
+    for edge in (low, high):
+        figure.add_vline(x=edge, line={"color": GREY, "dash": "dash", "width": 2})
+    reach = max(abs(sides[0]), abs(sides[-1]))
+    figure.update_xaxes(range=[-reach * 1.03, reach * 1.03], title="value of the layer's input")
+    figure.update_yaxes(type="log", range=[np.log10(floor), np.log10(top)], title="density, log")
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+    )
+    return _dressed(figure, title, 320)
+
+
+def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title: str) -> go.Figure:
+    """Draw a layer's extremes, central 98 % and median over timesteps.
+
+    Parameters
+    ----------
+    bands : dict of str to array of shape (timesteps,)
+        ``min``, ``p1``, ``p50``, ``p99``, ``max``.
+    """
+    import plotly.graph_objects as go
+
+    figure, x = go.Figure(), [f"{t:g}" for t in timesteps]
+    for low, high, name, alpha in (("min", "max", "all values", 0.18), ("p1", "p99", "central 98 %", 0.4)):
+        figure.add_scatter(
+            x=x, y=bands[low], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
+        )
+        figure.add_scatter(x=x, y=bands[high], mode="lines", line={"width": 0}, fill="tonexty", name=name,
+                           fillcolor=f"rgba(0,114,178,{alpha})")  # fmt: skip
+    figure.add_scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median")
+    figure.update_xaxes(type="category", title="timestep (noise at the left)")
+    figure.update_yaxes(title="value of the layer's input")
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+    )
+    return _dressed(figure, title, 300)
+
+
+def _join(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First channel of each column and the largest value of the channels it joins."""
+    channels = values.shape[1]
+    if channels <= _MOST:
+        return np.arange(channels), values
+    starts = np.unique(np.linspace(0, channels, _MOST, endpoint=False).astype(int))
+    return starts, np.maximum.reduceat(values, starts, axis=1)
+
+
+def _dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """Give a figure the house's plain dress; transparent, so that light and dark pages both suit it."""
+    lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
+    figure.update_layout(
+        title={"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01, "xref": "container",
+               "y": 1, "yanchor": "top", "pad": {"t": 16}},
+        height=height, margin={"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
+        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY, "size": 12},
+        transition={"duration": 0}, autosize=True,
+    )  # fmt: skip
+    figure.update_xaxes(gridcolor="rgba(127,135,144,0.25)", zeroline=False)
+    figure.update_yaxes(gridcolor="rgba(127,135,144,0.25)", zeroline=False)
+    return figure

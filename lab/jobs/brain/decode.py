@@ -1,0 +1,184 @@
+"""Decode a few test trials of a trained run again, with other settings.
+
+Nothing is trained. The run's own predictions are used; only masking voxels asks its network again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Numbers, Preview, Seed, Table, line, setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST = 16
+
+
+class Settings(contract.Settings):
+    """Decode a few test trials of a trained run again: other bits, guidance, strength, or voxels masked."""
+
+    folder: Path = setting(..., "run folder of brain reconstruct or train; only read", argument=True)
+    trials: Numbers = setting((0, 1, 2, 3), "test pictures, counted from 0, with commas between")
+    recipe: str = setting(
+        "none", "how the decoder is quantized (simulated); none: full precision", short="-r"
+    )
+    guidance: float | None = setting(None, "classifier-free guidance; default: the run's", ge=0, le=30)
+    strength: float | None = setting(
+        None, "noise added to the structural picture, 0 to 1; default: the run's", ge=0, le=1
+    )
+    steps: int | None = setting(None, "sampling steps; default: the run's", ge=1, le=200)
+    mask: str = setting("", "region whose voxels are silenced (set to their training mean); empty: none")
+    seed: Seed = setting(0, "fixes the noise")
+    out: Path = setting(Path("runs/decode"), "folder for the pictures", short="-o")
+
+
+class Result(contract.Result):
+    """Scores per trial and where the pictures lie (``pictures.npz``: one array per row of the sheet)."""
+
+    rows: list[dict[str, Any]]
+    leak_line: str
+    simulated_subject: bool
+    regions: list[str]
+    sheet: str
+    archive: str
+
+    def tables(self) -> list[Table]:
+        """Return scores per trial, then the leak check."""
+        who = "simulated subject" if self.simulated_subject else "measured subject"
+        return [Table(self.rows), line(f"{who}; bit-widths simulated; {self.leak_line}")]
+
+    def files(self) -> dict[str, str]:
+        """Return the picture sheet and the arrays."""
+        return {"pictures": self.sheet, "arrays": self.archive}
+
+
+ROWS = ("stimulus", "ridge to pixels", "structural", "decoded")
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Predict (or read), draw from the same noise, score beside ridge.
+
+    Raises
+    ------
+    InputError
+        The folder is no trained run, a trial or a region does not exist, the recipe cannot run there.
+    """
+    import numpy as np
+
+    from brainit.metrics import pixcorr, ssim
+    from lab.decoding.trained import TrainedRun
+    from lab.files import write_npz
+    from lab.images import sheet, write_picture
+    from lab.jobs.checks import check_recipe
+
+    trained = TrainedRun.open(settings.folder)
+    config = trained.config.model_copy(update=_changes(settings))
+    recipe = check_recipe(settings.recipe, config.denoiser)
+    found = _decoded(settings, trained, config, recipe, context)
+    truth, decoded = found["stimulus"], found["decoded"]
+    rows = []
+    for place, trial in enumerate(settings.trials):
+        mine = [found[name][place : place + 1] for name in ("ridge to pixels", "decoded")]
+        scores = {
+            f"{score} {name}": round(float(function(picture, truth[place : place + 1])[0]), 4)
+            for score, function in (("PixCorr", pixcorr), ("SSIM", ssim))
+            for name, picture in zip(("ridge", "decoded"), mine, strict=True)
+        }
+        rows.append({"trial": trial, "stimulus": found["ids"][place], **scores})
+    pictures = {name: found[name] for name in ROWS}
+    stacked = np.concatenate([found[name] for name in ROWS])
+    file = settings.out / "pictures.png"
+    write_picture(sheet(coloured(stacked), len(truth), gap=2), file)
+    write_npz(settings.out / "pictures.npz", {name.replace(" ", "_"): p for name, p in pictures.items()})
+    context.preview(Preview("decoded", 1, 1, (coloured(decoded) * 255).round().astype(np.uint8)))
+    return Result(
+        rows=rows, leak_line=found["leak_line"], simulated_subject=found["simulated"],
+        regions=found["regions"], sheet=str(file), archive=str(settings.out / "pictures.npz"),
+    )  # fmt: skip
+
+
+def _changes(settings: Settings) -> dict[str, Any]:
+    given = {name: getattr(settings, name) for name in ("guidance", "strength", "steps")}
+    return {name: value for name, value in given.items() if value is not None} | {
+        "train_on": "one", "noise_seeds": 1, "n_samples": 1, "seed": settings.seed, "recipe": settings.recipe,
+    }  # fmt: skip
+
+
+def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context: Context) -> dict[str, Any]:
+    """Predictions of the chosen trials and their pictures."""
+    from dataclasses import replace
+
+    from lab.decoding import structure
+    from lab.decoding.conditions import find_conditions
+    from lab.decoding.data import open_subjects
+    from lab.decoding.drawing import draw, quantized_denoiser
+    from lab.decoding.recording import decoder_recording
+    from lab.models.devices import choose_device
+    from lab.zoo import load
+
+    device = choose_device(config.device)
+    data = open_subjects(config, context.progress)
+    test = data.subject.part("test").mean_over_repeats()
+    _check(settings, test)
+    keep = list(settings.trials)
+    given = find_conditions(
+        trained.step(lambda name, compute: compute()), trained.config, data.subject, trained.network, device,
+        context.progress,
+    )  # fmt: skip
+    tokens, start = given.tokens, given.start
+    if settings.mask:
+        silent = replace(test, betas=_silenced(test, data.subject, settings.mask))
+        predicted = structure.predictions(trained.network(), silent)
+        tokens, start = predicted["tokens"], structure.inverted(predicted).numpy()
+    denoiser = load(config.denoiser, device)
+    if recipe.content is not None:
+        recording = decoder_recording(config, given, device, context.progress) if recipe.calibrates else None
+        denoiser, _, _ = quantized_denoiser(config, recipe.content, recording, device, context.progress)
+    like = given.truth.shape[1:]
+    pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress)
+    from lab.images import from_model
+
+    return {
+        "stimulus": given.truth[keep], "ridge to pixels": given.ridge[keep],
+        "structural": from_model(_torch(start[keep]), like), "decoded": pictures,
+        "ids": [str(test.stimulus_id[k]) for k in keep], "leak_line": data.about["leak_line"],
+        "simulated": bool(data.about["simulated"]), "regions": sorted(test.roi),
+    }  # fmt: skip
+
+
+def _check(settings: Settings, test: Any) -> None:
+    if not 1 <= len(settings.trials) <= MOST:
+        raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
+    outside = [t for t in settings.trials if not 0 <= t < test.n_trials]
+    if outside:
+        raise InputError(f"trial {outside[0]}: this subject has test pictures 0 to {test.n_trials - 1}")
+    if settings.mask and settings.mask not in test.roi:
+        raise InputError(
+            f"region {settings.mask!r} is not known of this subject; there are: "
+            f"{', '.join(sorted(test.roi)) or 'none'}"
+        )
+
+
+def _silenced(test: Any, whole: Any, region: str) -> np.ndarray:
+    """Betas whose voxels of a region say nothing: their mean over training trials."""
+    betas = test.betas.copy()
+    inside = test.roi[region]
+    betas[:, inside] = whole.part("train").betas[:, inside].mean(0)
+    return betas
+
+
+def _torch(pictures: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(pictures)
+
+
+def coloured(pictures: np.ndarray) -> np.ndarray:
+    """Grey pictures (n, H, W) as colour ones (n, H, W, 3)."""
+    import numpy as np
+
+    return np.repeat(pictures[..., None], 3, -1) if pictures.ndim == 3 else pictures

@@ -1,0 +1,45 @@
+"""Two jobs as widgets: pictures by several recipes, and trials of a trained run decoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+
+from lab.cache import cache_folder
+from lab.widgets.forms import JobForm, table
+
+
+class Compare(JobForm):
+    """The same pictures in full precision and with recipes (simulated)."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        out = {"out": cache_folder("widgets", "variants")}
+        super().__init__("variants", {**out, **given}, ("recipes", "n", "steps", "guidance", "seed"))
+
+    def show(self, result: Any) -> list[Any]:
+        """Return the scores, then a sheet of pictures for each recipe."""
+        sheets = [
+            w.VBox([w.Label(name), w.Image(value=Path(file).read_bytes(), format="png", width=260)])
+            for name, file in result.pictures.items()
+        ]
+        return [w.HTML(table(result.rows)), w.HBox(sheets)]
+
+
+class Reconstruct(JobForm):
+    """Trials of a trained run, decoded with these settings (bits simulated), beside ridge."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        out = {"out": cache_folder("widgets", "decode")}
+        names = ("trials", "recipe", "guidance", "strength", "steps", "mask", "seed")
+        super().__init__("brain decode", {**out, **given}, names)
+
+    def show(self, result: Any) -> list[Any]:
+        """Return the leak check and whose voxels they are, the picture sheet, the scores."""
+        *_, last = result.tables()
+        rows = w.Label("rows: stimulus, ridge to pixels, structural, decoded")
+        sheet = w.Image(value=Path(result.sheet).read_bytes(), format="png", width=480)
+        words = w.HTML(table([{"": row["text"]} for row in last.rows]))
+        return [words, rows, sheet, w.HTML(table(result.rows))]

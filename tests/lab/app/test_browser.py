@@ -1,0 +1,211 @@
+"""The app as a person uses it, in a real browser: first steps, two sessions, cancelling, links, API."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio")
+pytestmark = pytest.mark.browser
+
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("home")
+    _copy(trained_run, home / "run")
+    (home / "run/metrics.json").write_text('{"pixcorr": 0.25}')
+    command = [sys.executable, "-P", "-m", "lab.cli.main", "app", "--port", str(_free()), "--runs", str(home)]
+    root = Path(__file__).resolve().parents[3]
+    server = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    try:
+        assert server.stderr is not None
+        for line in server.stderr:
+            if found := re.search(r"open (http://127\.0\.0\.1:\d+)/", line):
+                yield found[1]
+                break
+        else:
+            pytest.fail("the app did not start")
+    finally:
+        server.terminate()
+        assert server.wait(10) == 130
+
+
+def _copy(source: Path, target: Path) -> None:
+    import shutil
+
+    shutil.copytree(source, target)
+    for lock in target.rglob(".lock"):
+        lock.unlink()
+
+
+def _free() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One session: a page, and what it complained of or asked of the outside."""
+
+    def __init__(self, browser: Any, url: str, **about: Any) -> None:
+        self.page = browser.new_context(viewport={"width": 1440, "height": 900}, **about).new_page()
+        self.page.set_default_timeout(60_000)
+        self.faults: list[str] = []
+        self.outside: list[str] = []
+        self.page.on("console", lambda m: m.type == "error" and self.faults.append(m.text))
+        self.page.on("pageerror", lambda fault: self.faults.append(str(fault)))
+        self.page.on("request", lambda r: self._asked(r.url))
+        self.page.goto(url)
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self.outside.append(url)
+
+    def numbers(self, other_than: str = "") -> str:
+        self.page.wait_for_function(
+            "old => { const t = document.querySelector('#numbers table'); return t && t.innerText !== old }",
+            arg=other_than,
+        )
+        return self.page.inner_text("#numbers table")
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).first.click()
+
+    def until(self, place: str, words: str) -> None:
+        self.page.wait_for_function(
+            "([place, words]) => (document.querySelector(place)?.innerText || '').includes(words)",
+            arg=[place, words],
+        )
+
+    def copied(self, page: str) -> tuple[str, str]:
+        self.page.locator(f"#{page}-copy > button").click()
+        command = self.page.locator(f"#{page}-command .cm-content")
+        command.wait_for()
+        return self.page.input_value(f"#{page}-link input, #{page}-link textarea"), command.inner_text()
+
+    def end(self) -> None:
+        assert self.faults == [] and self.outside == []
+        self.page.context.close()
+
+
+def _decibels(numbers: str) -> float:
+    found = re.search(r"(-?[\d.]+) dB", numbers)
+    assert found
+    return float(found[1])
+
+
+def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any) -> None:
+    visit = Visit(chromium, address)
+    eight = visit.numbers()  # without a click
+    visit.page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 2")
+    assert "simulated" in eight
+    visit.until("#layers", "transformer_blocks")
+    slider = visit.page.locator("#bits input[type=range]")
+    for _ in range(4):
+        slider.press("ArrowLeft")
+    visit.until("#numbers table", "int4")
+    four = visit.numbers()
+    assert _decibels(four) < _decibels(eight) - 10
+    link, command = visit.copied("inspect")
+    words = shlex.split(command)
+    assert words[0] == "brainlab"
+    found = subprocess.run(
+        [sys.executable, "-P", "-m", "lab.cli.main", *words[1:], "--json"], capture_output=True, text=True,
+        check=True, cwd=Path(__file__).resolve().parents[3],
+    )  # fmt: skip
+    assert f"{json.loads(found.stdout)['sqnr_db']:.2f}" == f"{_decibels(four):.2f}"
+    visit.page.goto(address + "/" + link)
+    visit.until("#numbers table", "int4")
+    assert visit.numbers() == four
+    visit.end()
+
+
+def test_plan_brain_runs_and_a_bad_link(address: str, chromium: Any) -> None:
+    visit = Visit(chromium, address + "/?v=7&tab=inspect")
+    visit.until("#fault", "version '7'")
+    visit.tab("Plan and apply")
+    visit.page.click("#plan")
+    visit.until("#plan-summary", "simulated")
+    assert "first layer" in visit.page.inner_text("#plan-table")  # a reason
+    visit.tab("Brain")
+    visit.until("#leak-line", "Simulated subject")
+    visit.page.click("#decode")
+    visit.until("#decode-status", "Done.")
+    assert visit.page.locator("#decoded img").count() >= 16
+    visit.until("#leak-line", "Leak check")
+    visit.tab("Runs")
+    visit.page.locator("#list-runs").click()
+    visit.until("#runs", "run")
+    visit.end()
+
+
+def test_two_sessions_and_cancelling_within_a_second(address: str, chromium: Any) -> None:
+    first, second = (Visit(chromium, address) for _ in range(2))
+    for visit in (first, second):
+        visit.tab("Compare")
+    first.page.click("#draw")
+    first.until("#draw-status", "step")
+    second.page.click("#cancel-draw")
+    second.until("#draw-status", "Nothing is running")
+    assert "Stopp" not in first.page.inner_text("#draw-status")
+    began = time.monotonic()
+    first.page.click("#cancel-draw")
+    first.until("#draw-status", "Stopped")
+    assert time.monotonic() - began < 1.5  # the browser's own share included
+    first.end()
+    second.end()
+
+
+def test_every_named_endpoint_answers(address: str) -> None:
+    client_of = pytest.importorskip("gradio_client").Client
+    client = client_of(address, verbose=False)
+    with urlopen(f"{address}/gradio_api/info") as answer:
+        names = set(json.load(answer)["named_endpoints"])
+    calls: dict[str, tuple[Any, ...]] = {
+        "/layers": ("dit-64", ""), "/layer_views": ("dit-64", ""),
+        "/what_if": ("dit-64", "", "int", 4, "tensor", 1),
+        "/plan": ("dit-64", "rtn-w4a4", "", "", ""), "/runs": (), "/run": ("run",),
+        "/compare_runs": ("run", "run"), "/run_facts": ("run",), "/brain_map": ("run", 0.2),
+        "/kernels": ("4096x3072x12288",),
+        "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0),
+    }  # fmt: skip
+    for name, given in calls.items():
+        assert client.predict(*given, api_name=name) is not None, name
+    # the long ones start, say so, and end with the client
+    for name, given in (("/before_after", ("dit-64", "")), ("/apply", ("dit-64", "rtn-w8a8", "", "", "")),
+                        ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0))):  # fmt: skip
+        job = client.submit(*given, api_name=name)
+        assert job.result(timeout=60)[0] == "Done.", name
+    with pytest.raises(Exception, match="nothing"):
+        client.predict("nothing", "", api_name="/train")
+    assert names == {*calls, "/before_after", "/apply", "/draw", "/train"}
+    for bad in (("../x",), ("<b>",)):
+        with pytest.raises(Exception, match="not a run below"):
+            client.predict(*bad, api_name="/run")

@@ -1,0 +1,153 @@
+"""What the pages show, without a browser: answers, refusals, runs, cancelling, the command."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from lab.app import command, kernels_page, places, runs_page, work  # noqa: E402
+from lab.errors import InputError  # noqa: E402
+from lab.jobs.contract import Context  # noqa: E402
+
+
+def _someone(name: str) -> Any:
+    return SimpleNamespace(session_hash=name)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for name, text in (
+        ("a", "seed: 1\n"),
+        ("deep/b", "seed: 2\n"),
+        ("<img src=x onerror=alert(1)>", "x: 1\n"),
+    ):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text(text)
+    (tmp_path / "runs/a/metrics.json").write_text('{"pixcorr": 0.25, "same": 1}')
+    (tmp_path / "runs/a/done.json").write_text("{}")
+    (tmp_path / "runs/deep/b/metrics.json").write_text('{"pixcorr": 0.5, "same": 1}')
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/config.yaml").write_text("password: 1\n")
+    return tmp_path / "runs"
+
+
+def test_runs_are_listed_with_their_state(home: Path) -> None:
+    rows = {row[0]: row[2] for row in places.run_rows(home)}
+    assert rows["a"] == "finished" and rows["deep/b"] == "stopped" and len(rows) == 3
+
+
+def test_a_run_at_work_is_found(home: Path) -> None:
+    from lab.runs.lock import FolderLock
+
+    with FolderLock(home / "deep/b"):
+        assert {row[0]: row[2] for row in places.run_rows(home)}["deep/b"] == "running"
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc", "nothing", "", "a\0b", "x" * 5000])
+def test_what_lies_outside_or_is_no_run_is_refused(home: Path, name: str) -> None:
+    with pytest.raises(InputError, match="not a run below"):
+        runs_page.opened(home, name)
+
+
+def test_a_run_without_report_and_names_that_look_like_html(home: Path) -> None:
+    frame, config, scores = runs_page.opened(home, "deep/b")
+    assert "no report yet" in frame and config == "seed: 2\n" and "0.5" in scores
+    odd = "<img src=x onerror=alert(1)>"
+    (home / odd / "report.html").write_text("<script>parent.x = 1</script>")
+    frame, _, _ = runs_page.opened(home, odd)
+    assert "<img" not in frame and "<script" not in frame
+    assert 'sandbox="allow-scripts"' in frame  # of another origin: it cannot reach the app
+
+
+def test_two_runs_are_compared_by_what_differs(home: Path) -> None:
+    assert runs_page.differences(home, "a", "deep/b") == [["pixcorr", "0.25", "0.5", "+0.25"]]
+
+
+def test_errors_are_one_sentence_and_never_html() -> None:
+    @work.answer
+    def fails(name: str) -> None:
+        raise InputError(f"<b>{name}</b> is wrong;\n choose another")
+
+    with pytest.raises(gr.Error) as fault:
+        fails("x")
+    assert fault.value.message == "&lt;b&gt;x&lt;/b&gt; is wrong; choose another"
+
+
+def test_a_page_shows_progress_then_its_result_and_refuses_before_it_starts() -> None:
+    def prepare() -> work.Prepared:
+        return (lambda context: context.progress(1, 2, "half") or 5), lambda found: [found]
+
+    steps = list(work.stream(prepare, 1, "page", _someone("s")))
+    assert steps[0][0] == "Starting ..." and steps[-1][0] == "Done." and steps[-1][2] == 5
+    assert any("half (1 of 2" in step[0] for step in steps)
+
+    def refuses() -> work.Prepared:
+        raise InputError("no such model")
+
+    with pytest.raises(gr.Error, match="no such model"):
+        next(work.stream(refuses, 1, "page", _someone("s")))
+
+
+def test_a_session_stops_its_own_job_and_no_other() -> None:
+    def endless(context: Context) -> None:
+        while True:
+            context.progress(0, 1, "drawing")
+            time.sleep(0.01)
+
+    def start(name: str) -> Any:
+        return work.stream(lambda: (endless, lambda found: []), 0, "draw", _someone(name))
+
+    mine, other = start("me"), start("other")
+    assert next(mine)[0] == next(other)[0] == "Starting ..."
+    next(mine)
+    again = start("me")
+    with pytest.raises(gr.Error, match="still at work"):
+        next(again)
+    cancel = work.canceller("draw")
+    assert cancel(_someone("nobody")) == "Nothing is running."
+    began = time.monotonic()
+    assert cancel(_someone("me")) == "Stopping ..."
+    assert [step[0] for step in mine][-1].startswith("Stopped") and time.monotonic() - began < 1
+    assert "drawing" in next(other)[0] or "waiting" in next(other)[0]
+    cancel(_someone("other"))
+    assert [step[0] for step in other][-1].startswith("Stopped")
+
+
+def test_kernels_are_shown_beside_bf16_with_the_device(tmp_path: Path) -> None:
+    rows = kernels_page.measured()
+    table, words = kernels_page.of_shape(rows, kernels_page.shapes(rows)[0])
+    assert table[0][0] == "bf16" and table[0][2] == "1.000" and "Native" in words and "H200" in words
+    assert kernels_page.measured(tmp_path) == []  # an installation without the repository: no such page
+    with pytest.raises(InputError, match="was not measured"):
+        kernels_page.of_shape(rows, "1x1x1")
+
+
+def test_the_command_warns_when_others_can_come_in() -> None:
+    assert command.exposed(command.Settings()) == ""
+    assert "give --auth" in command.exposed(command.Settings(host="0.0.0.0"))
+    assert "plain HTTP" in command.exposed(command.Settings(host="0.0.0.0", auth="me:secret"))
+    assert command.login("me:se:cret") == ("me", "se:cret") and command.login("") is None
+    for words in ("me", ":x", "me:"):
+        with pytest.raises(InputError, match="USER:PASSWORD") as fault:
+            command.login(words)
+        assert words not in str(fault.value).replace("USER:PASSWORD", "") or len(words) < 3
+
+
+def test_a_rounding_is_answered_from_what_was_seen_in_under_100_ms() -> None:
+    from lab.app import inspect_page
+    from lab.jobs.models import whatif
+
+    settings = whatif.Settings(bits=4)
+    inspect_page.rounding(settings)
+    began = time.process_time()
+    for _ in range(5):
+        figure, numbers = inspect_page.rounding(settings)
+    assert (time.process_time() - began) / 5 < 0.1
+    assert "simulated" in numbers and len(figure.to_json()) < 100_000
+    assert "2 samples at 5 timesteps" in inspect_page.caption_of("dit-64", "").sentence()
