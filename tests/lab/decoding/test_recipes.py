@@ -108,7 +108,7 @@ def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, give
     store = decoder_recording(config, given)
     sampler = settings_of(config)
     assert store.timesteps == pytest.approx([500.0, 250.0]) and len(store.timesteps) == sampler.steps
-    assert store.settings["guidance"] == sampler.guidance == 3.0
+    assert store.settings["guidance"] == sampler.guidance == config.guidance
     assert store.settings["null_condition"] == hash_tensor(zoo.null_tokens(config.denoiser))
     tokens = torch.stack([store.sample(key)["condition"] for key in range(len(store))])
     assert torch.equal(tokens, torch.from_numpy(given.left_out_tokens))

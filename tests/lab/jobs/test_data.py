@@ -46,8 +46,8 @@ def test_check_takes_the_dataset_s_options(tmp_path: Path, capsys: pytest.Captur
     parts = mat_parts()
     parts["fmriTrn"][2, 5] = np.nan
     root = str(write_mat(tmp_path / "a.mat", **parts))
-    assert run(["data", "check", "mat", "--root", root]) == 2
-    assert "1 of 9 voxels" in capsys.readouterr().out
+    assert run(["data", "check", "mat", "--root", root, "--json"]) == 2
+    assert "1 of 9 voxels" in messages(json.loads(capsys.readouterr().out))
     assert run(["data", "check", "mat", "--root", root, "--set", "options.nan=drop", "--json"]) == 0
     assert "dropped 1 of 9" in messages(json.loads(capsys.readouterr().out), "warning")
     assert run(["data", "check", "mat", "--root", root, "--set", "options.nam=drop"]) == 2

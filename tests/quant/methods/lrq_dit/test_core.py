@@ -71,8 +71,9 @@ def test_transforms_are_exact_without_quantization(changes: dict, recorded, tiny
     before = tiny.run(model, name)
     quant.quantize_(model, LrqDitConfig(activation_bits=None, **changes), trajectories=store)
     for layer in quant.layers.install.quant_layers(model).values():
-        weight = layer.original.weight
-        layer.weight = weight if layer.transform is None else layer.transform.to_weight(weight)
+        weight = layer.original.weight.detach()
+        # what the codes stand for, in place of it the weight itself
+        layer.decoded = weight if layer.transform is None else layer.transform.to_weight(weight)
     torch.testing.assert_close(tiny.run(model, name), before, rtol=1e-10, atol=1e-11)
 
 

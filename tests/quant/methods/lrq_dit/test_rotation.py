@@ -21,6 +21,7 @@ from quant.methods.lrq_dit.rotation import (
     smoothing_factor,
     zigzag,
 )
+from quant.methods.plumbing import Work
 from quant.plans.plan import LayerPlan
 
 
@@ -100,7 +101,9 @@ def inside(weight: torch.Tensor, inputs: torch.Tensor, config: LrqDitConfig) -> 
     stats = InputStats(-1)
     stats.update(inputs)
     stats.keep(inputs)
-    result = core._layer(weight, line, info, config, stats, 0)
+    module = torch.nn.Linear(*weight.shape[::-1], bias=False, dtype=weight.dtype)
+    module.weight = torch.nn.Parameter(weight)
+    result = core._layer(Work(line, module, config), info, stats, 0)
     return SimpleNamespace(transform=result.transform, weight=result.weight, notes=result.notes)
 
 
