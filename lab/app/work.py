@@ -89,16 +89,18 @@ def stream(
             del _NOW[key]
 
 
-def canceller(page: str) -> Callable[[gr.Request], str]:
+def canceller(page: str) -> Callable[[gr.Request], Any]:
     """Return what a page's Cancel button does: stop the job of this session, and of nobody else."""
 
-    def cancel(request: gr.Request) -> str:
+    def cancel(request: gr.Request) -> Any:
         """Stop this session's job."""
         running = _NOW.get((page, _session(request)))
         if running is None:
             return "Nothing is running."
         running.cancel()
-        return "Stopping ..."
+        return (
+            gr.skip()
+        )  # the job's own stream says that it stopped: an answer of this one might come after it
 
     return cancel
 
