@@ -26,7 +26,7 @@ test: $(STAMP)-dev
 # What changes most often to break while one works: small and quick tests of every room.
 quick: $(STAMP)-dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal -m "not slow and not browser" \
-	  tests/test_house.py tests/kernels tests/quant/formats tests/quant/observers tests/quant/plans \
+	  tests/test_house.py tests/quant/formats tests/quant/observers tests/quant/test_recipes.py \
 	  tests/brainit/metrics tests/brainit/voxels tests/lab/runs tests/lab/figures
 
 test-gpu: $(STAMP)-dev
