@@ -74,9 +74,7 @@ def test_circles_and_copies_are_found(tmp_path: Path) -> None:
 
 
 def test_nothing_stands_twice(repo: Path) -> None:
-    found = house.copies(repo, sources(repo))
-    # two adapters of one session each end in the same Subject; the room is being worked on
-    assert not [pair for pair in found if not ("kay2008.py" in pair and "mat.py" in pair)]
+    assert house.copies(repo, sources(repo)) == []
 
 
 def test_no_drawer_for_everything(repo: Path) -> None:

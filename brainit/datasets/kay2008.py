@@ -26,6 +26,7 @@ from brainit.datasets.files import clean, ranges
 from brainit.datasets.files.npz import read_npy, read_npz
 from brainit.datasets.files.presence import there
 from brainit.datasets.findings import Finding
+from brainit.datasets.one_session import one_session
 from brainit.errors import InputError, MissingDataError
 from brainit.io import hash_file
 from brainit.progress import Progress
@@ -105,20 +106,11 @@ def load(
     if zscore == "train":
         betas = clean.zscore(betas, np.zeros(len(betas)), train)
     labels, notes = _labels(path, (n_train, n_test), label_level)
-    ids = np.array([clean.content_id(image) for image in images])
-    ones = np.ones(len(ids), np.int64)
-    return Subject(
-        dataset="kay2008",
-        name="S1",
-        simulated=False,
-        betas=betas,
-        xyz=np.full((betas.shape[1], 3), np.nan, np.float32),
-        stimulus_id=ids,
-        session=ones,
-        run=ones.copy(),
-        repeat=clean.count_repeats(ids),
-        split=np.where(train, "train", "test"),
-        stimuli=dict(zip(ids.tolist(), images, strict=True)),
+    return one_session(
+        "kay2008",
+        betas,
+        images,
+        train,
         labels=labels,
         roi={name: inside[keep] for name, inside in regions.items()},
         info={

@@ -11,6 +11,7 @@ import numpy as np
 
 from brainit.datasets.files import clean, ranges
 from brainit.datasets.files.presence import check_content, there, visible
+from brainit.datasets.one_session import one_session
 from brainit.errors import InputError, MissingDataError
 from brainit.io import hash_file
 from brainit.subject import Subject
@@ -188,20 +189,11 @@ def load_file(
         betas = clean.zscore(betas, np.zeros(n_trials), train)
     unit, clipped = ranges.to_unit({k: parts[k] for k in ("stimTrn", "stimTest")}, str(path), range)
     images = pictures(np.concatenate(unit), str(path), order)
-    ids = np.array([clean.content_id(image) for image in images])
-    ones = np.ones(n_trials, np.int64)
-    return Subject(
-        dataset=dataset,
-        name="S1",
-        simulated=False,
-        betas=betas,
-        xyz=np.full((betas.shape[1], 3), np.nan, np.float32),
-        stimulus_id=ids,
-        session=ones,
-        run=ones.copy(),
-        repeat=clean.count_repeats(ids),
-        split=np.where(train, "train", "test"),
-        stimuli=dict(zip(ids.tolist(), images, strict=True)),
+    return one_session(
+        dataset,
+        betas,
+        images,
+        train,
         labels=labels,
         info={
             "file": path.name,
