@@ -141,7 +141,8 @@ def run(settings: Settings, context: Context) -> Result:
             if bench.decode is not None:
                 bench.watch = step_previews(context.preview, bench.decode, lambda: work.what, settings.steps)
             if settings.jobs > 1:
-                with workers.helpers(settings.jobs - 1, run.path, request) as others:
+                count = max(0, min(settings.jobs, work.left()) - 1)  # none that would find nothing to do
+                with workers.helpers(count, run.path, request) as others:
                     work.share()
                     while any(process.poll() is None for process in others):
                         context.check()

@@ -54,6 +54,8 @@ def recipe(preset: str):
         "points": 12,
         "calibration_points": 12,
         "batch_size": 2,
+        "rows": 64,
+        "smooth_points": 4,
         "train_steps": 3,
         "train_rows": 2,
         "calibration_rows": 6,
