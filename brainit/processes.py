@@ -17,7 +17,7 @@ import torch
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """One process among those that train together.
 
     Parameters
     ----------

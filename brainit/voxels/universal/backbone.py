@@ -138,7 +138,9 @@ def dinov2(folder: Path | str, *, side: int = 224) -> Backbone:
     folder = Path(folder).expanduser()
     config = folder / "config.json"
     if not config.is_file():
-        raise MissingDataError(f"{config} does not exist; give a folder with config.json and model.safetensors")
+        raise MissingDataError(
+            f"{config} does not exist; give a folder with config.json and model.safetensors"
+        )
     kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     from transformers import Dinov2Model, Dinov2WithRegistersModel
 

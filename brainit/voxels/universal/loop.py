@@ -168,7 +168,8 @@ def _resume(
     tensors, header = read_state(last)
     if header["key"] != key:
         raise InputError(
-            f"{last.parent} holds a voxel encoder of other data or settings; choose another folder or delete it"
+            f"{last.parent} holds a voxel encoder of other data or settings; choose another folder or "
+            "delete it"
         )
     encoder.load_state_dict(named(tensors, "model/"))
     restore_optimizer(optimizer, tensors)

@@ -54,7 +54,7 @@ class TapReader(nn.Module):
         super().__init__()
         self.norm, self.feature = nn.LayerNorm(width), nn.Linear(width, features)
         self.query = nn.Linear(embedding, embedding)
-        self.key = nn.Linear(features, embedding)
+        self.key = nn.Linear(features, embedding, bias=False)  # a bias cancels in the softmax
         self.position = nn.Parameter(torch.randn(n_positions, embedding) * 0.02)
         self.out_norm, self.dropout = nn.LayerNorm(features), nn.Dropout(dropout)
         self.mlp = nn.Sequential(
@@ -136,10 +136,9 @@ class UniversalEncoder(nn.Module):
 
     @torch.no_grad()
     def looks(self, tokens: Sequence[torch.Tensor], subject: str, tap: int) -> torch.Tensor:
-        """Return where voxels look on average over pictures at tap number ``tap``: (n_voxels, n_positions)."""
+        """Return where voxels look at tap number ``tap``, mean over pictures: (n_voxels, n_positions)."""
         reader, total = self.readers[tap], 0.0
         for some in tokens[tap].split(_PICTURES):
             features = reader.feature(reader.norm(some.to(self.readout)))
             total = total + reader.attention(features, self.table(subject)).sum(0)
         return (total / len(tokens[tap])).float().cpu()
-

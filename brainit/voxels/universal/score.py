@@ -52,7 +52,9 @@ def averaged_ceiling(single: np.ndarray, repeats: np.ndarray) -> np.ndarray:
     return c / np.maximum(c + (1 - c) * np.mean(1 / np.asarray(repeats)), 1e-12)
 
 
-def score_voxels(predicted: np.ndarray, subject: Subject, scaler: VoxelScaler, split: str = "test") -> VoxelScore:
+def score_voxels(
+    predicted: np.ndarray, subject: Subject, scaler: VoxelScaler, split: str = "test"
+) -> VoxelScore:
     """Compare predictions with one subject's measured responses.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Tokens of the backbone for batches of pictures: kept where nothing changes them, else computed each time."""
+"""Tokens of the backbone for batches of pictures: kept where nothing changes them, else computed again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 
 from brainit.progress import Progress, silent
 from brainit.voxels.universal.backbone import Backbone, shifted
-from brainit.voxels.universal.config import EncoderConfig
 from brainit.voxels.universal.model import UniversalEncoder
 
 _BATCH = 32
@@ -74,7 +73,8 @@ class Taps:
     def predict(self, rows: np.ndarray, subject: str) -> torch.Tensor:
         """Predict responses to these rows, float32 (n, n_voxels)."""
         parts = [
-            self.encoder.predict(self.take(rows[i : i + _BATCH]), subject) for i in range(0, len(rows), _BATCH)
+            self.encoder.predict(self.take(rows[i : i + _BATCH]), subject)
+            for i in range(0, len(rows), _BATCH)
         ]
         return torch.cat(parts) if parts else torch.empty(0, len(self.encoder.table(subject)))
 
@@ -85,4 +85,3 @@ class Taps:
             progress(i, len(rows), f"pictures through {self.backbone.name}")
             found.append([x.half().cpu() for x in self.take(rows[i : i + _BATCH])])
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
-
