@@ -83,3 +83,36 @@ def score_voxels(
     ceiling = averaged_ceiling(subject.noise_ceiling, repeats)
     share = np.where(ceiling >= _LEAST_CEILING, np.maximum(r, 0) ** 2 / np.maximum(ceiling, 1e-12), np.nan)
     return VoxelScore(*(x.astype(np.float32) for x in (r, ceiling, share)), mean.n_trials)
+
+
+def mean_correlations(
+    predicted: np.ndarray, measured: np.ndarray, n_draws: int = 500, seed: int = 0, *, block: int = 4096
+) -> np.ndarray:
+    """Mean correlation over voxels of the pictures as they are, then of ``n_draws`` resamples of pictures.
+
+    Two encoders with the same seed see the same resamples, so that their difference has an interval too.
+
+    Parameters
+    ----------
+    predicted, measured : arrays of shape (n_pictures, n_voxels)
+
+    Returns
+    -------
+    float64 array of shape (1 + n_draws,)
+        A voxel that never varies counts as 0.
+    """
+    n, count = np.shape(measured)
+    drawn = np.random.default_rng(seed).integers(0, n, (n_draws, n))
+    weights = np.ones((1 + n_draws, n))
+    weights[1:] = np.apply_along_axis(np.bincount, 1, drawn, minlength=n)
+    weights /= n
+    total = np.zeros(1 + n_draws)
+    for i in range(0, count, block):
+        x, y = (np.asarray(a[:, i : i + block], np.float64) for a in (predicted, measured))
+        x, y = x - x.mean(0), y - y.mean(0)
+        mx, my = weights @ x, weights @ y
+        vx, vy = weights @ x**2 - mx**2, weights @ y**2 - my**2
+        norm = np.sqrt(np.maximum(vx, 0) * np.maximum(vy, 0))
+        r = np.divide(weights @ (x * y) - mx * my, norm, out=np.zeros_like(norm), where=norm > 1e-12)
+        total += r.sum(1)
+    return total / count
