@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
-pytest.importorskip("anywidget")
+if importlib.util.find_spec("anywidget") is None or importlib.util.find_spec("nbclient") is None:
+    pytest.skip("what notebooks need is not installed", allow_module_level=True)
 
 HOME = Path(__file__).resolve().parents[2]
 BOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
@@ -23,16 +24,33 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("notebooks")
 
 
+@pytest.fixture(scope="module")
+def kernel(place: Path) -> Iterator[Any]:
+    """One kernel: importing torch takes longer than most notebooks. What a notebook names is forgotten after."""
+    from jupyter_client.manager import start_new_kernel
+
+    home = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": home, "JUPYTER_PLATFORM_DIRS": "1"}
+    manager, client = start_new_kernel(kernel_name="python3", env=env, cwd=str(place))
+    client.stop_channels()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
-def test_it_runs(book: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+def test_it_runs(book: Path, kernel: Any) -> None:
+    import nbclient
+    import nbformat
+
     content = nbformat.read(book, as_version=4)
-    client = nbclient.NotebookClient(
-        content, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(place)}}
-    )
-    client.execute()
+    client = nbclient.NotebookClient(content, km=kernel, timeout=240)
+    with client.setup_kernel(cleanup_kc=True):
+        try:
+            for index, cell in enumerate(content.cells):
+                client.execute_cell(cell, index)
+        finally:
+            client.kc.execute("%reset -f", silent=True, reply=True, timeout=60)
     assert not [o for cell in _code(content) for o in cell.outputs if o.output_type == "error"]
     assert all(cell.outputs for cell in _code(content)[-1:])
     assert len(nbformat.writes(content)) < 1_000_000
@@ -40,6 +58,8 @@ def test_it_runs(book: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
 def test_what_is_saved_is_small_and_shows_something(book: Path) -> None:
+    import nbformat
+
     content, text = nbformat.read(book, as_version=4), book.read_text()
     assert len(text) < 1_000_000 and len(content.cells) <= 12
     assert _code(content)[-1].outputs, "execute and save it"
