@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def kernel(place: Path) -> Iterator[Any]:
-    """One kernel: importing torch takes longer than most notebooks. What a notebook names is forgotten after."""
+    """One kernel for all: importing torch takes longer than most notebooks. Names are forgotten in between."""
     from jupyter_client.manager import start_new_kernel
 
     home = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
