@@ -26,15 +26,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def kernel(place: Path) -> Iterator[Any]:
-    """One kernel for all: importing torch takes longer than most notebooks. Names are forgotten in between."""
-    from jupyter_client.manager import start_new_kernel
+    """One kernel for all: importing torch takes longer than most notebooks. Names are forgotten between."""
+    import nbclient
+    import nbformat
 
-    home = os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "PYTHONPATH": home, "JUPYTER_PLATFORM_DIRS": "1"}
-    manager, client = start_new_kernel(kernel_name="python3", env=env, cwd=str(place))
-    client.stop_channels()
-    yield manager
-    manager.shutdown_kernel(now=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+        book, resources = nbformat.v4.new_notebook(), {"metadata": {"path": str(place)}}
+        client = nbclient.NotebookClient(book, kernel_name="python3", resources=resources)
+        with client.setup_kernel():
+            yield client
 
 
 @pytest.mark.slow
@@ -44,13 +46,14 @@ def test_it_runs(book: Path, kernel: Any) -> None:
     import nbformat
 
     content = nbformat.read(book, as_version=4)
-    client = nbclient.NotebookClient(content, km=kernel, timeout=240)
-    with client.setup_kernel(cleanup_kc=True):
-        try:
-            for index, cell in enumerate(content.cells):
-                client.execute_cell(cell, index)
-        finally:
-            client.kc.execute("%reset -f", silent=True, reply=True, timeout=60)
+    client = nbclient.NotebookClient(content, km=kernel.km, timeout=240)
+    client.kc = kernel.kc
+    client.reset_execution_trackers()
+    try:
+        for index, cell in enumerate(content.cells):
+            client.execute_cell(cell, index)
+    finally:
+        client.execute_cell(nbformat.v4.new_code_cell("%reset -f"), 0)
     assert not [o for cell in _code(content) for o in cell.outputs if o.output_type == "error"]
     assert all(cell.outputs for cell in _code(content)[-1:])
     assert len(nbformat.writes(content)) < 1_000_000
