@@ -15,7 +15,7 @@ from lab.metrics.efficientnet import load_efficientnet
 from lab.zoo import load
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
-SAMPLER = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=100)
+SAMPLER = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=300)
 Scores = dict[str, np.ndarray]
 
 
