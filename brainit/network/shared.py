@@ -1,13 +1,13 @@
 """One Brain Interaction Transformer for everybody: it corrects a linear read-out of the same voxels.
 
 Voxels of simulated and measured subjects are nearly linear in what is decoded from them, and a linear
-read-out of each subject (`brainit.training.newcomer`) is hard to beat with thousands of trials. So the network
-is given that read-out's tokens beside the brain tokens and predicts what is missing: what a posterior mean
-under a Gaussian cannot know of pictures. Untrained, it is the read-out.
+read-out of each subject (`brainit.training.newcomer`) is hard to beat with thousands of trials. So the
+network is given that read-out's tokens beside the brain tokens and predicts what is missing: what a posterior
+mean under a Gaussian cannot know of pictures. Untrained, it is the read-out.
 
-Voxel embeddings are not free numbers either: ``z_v = scale * evidence_v @ embed``, where ``evidence_v`` is what a
-voxel's tuning says a response adds to the picture (`brainit.voxels.tuning`), and ``embed`` is shared. So the
-voxels of a new subject have embeddings as soon as they have tuning; training them further is optional.
+Voxel embeddings are not free numbers either: ``z_v = scale * evidence_v @ embed``, where ``evidence_v`` is
+what a voxel's tuning says a response adds to the picture (`brainit.voxels.tuning`), and ``embed`` is shared.
+So the voxels of a new subject have embeddings as soon as they have tuning; training them further is optional.
 """
 
 from __future__ import annotations
@@ -120,7 +120,12 @@ class SharedNetwork(nn.Module):
     @torch.no_grad()
     def know(self, space: TokenSpace, prior: torch.Tensor, centres: torch.Tensor) -> None:
         """Keep the token space, the prior over tuning and the clusters' centres."""
-        for name, value in (("mean", space.mean), ("back", space.back), ("prior", prior), ("centres", centres)):
+        for name, value in (
+            ("mean", space.mean),
+            ("back", space.back),
+            ("prior", prior),
+            ("centres", centres),
+        ):
             getattr(self, name).copy_(value)
 
     def assign(self, tuning: Tuning) -> torch.Tensor:
@@ -139,10 +144,8 @@ class SharedNetwork(nn.Module):
         z = voxels.evidence @ self.embed * (POOLED * count**0.5)
         return z if voxels.own is None else z + voxels.own
 
-    def forward(
-        self, betas: torch.Tensor, voxels: Voxels, base: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Predict tokens (B, n_tokens, token_width); ``base`` are the read-out's if they are known already."""
+    def forward(self, betas: torch.Tensor, voxels: Voxels, base: torch.Tensor | None = None) -> torch.Tensor:
+        """Predict tokens (B, n_tokens, token_width); ``base`` are the read-out's, if known."""
         base = self.base(betas, voxels) if base is None else base
         brain = self.tokenizer.gather(betas, self.embeddings(voxels), voxels.table)
         linear = self.read(base - self.mean.view(base.shape[1:])) + self.place

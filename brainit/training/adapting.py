@@ -1,7 +1,7 @@
 """A new subject for the network that all share: read in closed form, then voxel embeddings trained if asked.
 
-Nothing of the shared network changes. What is kept of a subject is a scaling of its voxels, a linear read-out,
-and what its voxels are tuned to (hence their embeddings and clusters): a small file.
+Nothing of the shared network changes. What is kept of a subject is a scaling of its voxels, a linear
+read-out, and what its voxels are tuned to (hence their embeddings and clusters): a small file.
 """
 
 from __future__ import annotations

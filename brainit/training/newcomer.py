@@ -8,6 +8,7 @@ trusted, and how far, is found on trials that both left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ def _folds(n: int, seed: int, groups: np.ndarray | None) -> torch.Tensor:
 
 def _blocks(n: int) -> dict[str, torch.Tensor]:
     edges = [e for e in _BLOCKS if e < n] + [n]
-    return {f"{a}-{b}": torch.arange(a, b) for a, b in zip(edges, edges[1:], strict=False)}
+    return {f"{a}-{b}": torch.arange(a, b) for a, b in pairwise(edges)}
 
 
 def _ridges(

@@ -5,10 +5,11 @@ Pictures are points z in the space of whitened principal components of their tok
     x = z . w + e,   w ~ N(0, t^2 S),   e of variance s^2, partly common to voxels,
 
 with S (trace = number of components) the same for all voxels of all subjects: it is learned from subjects
-with many trials by expectation maximisation. Signal t^2 and noise s^2 are a voxel's alone, of greatest marginal
-likelihood on a grid of ratios. Decoding is the posterior mean of z ~ N(0, 1) given all voxels, each with the
-noise s^2 plus what the doubt about w adds, tr Cov(w). With S = 1 it is ridge an encoding voxel. See Naselaris
-et al. 2009 (Neuron 63) for the encoding model and its inversion; the prior is an empirical Bayes one.
+with many trials by expectation maximisation. Signal t^2 and noise s^2 are a voxel's alone, of greatest
+marginal likelihood on a grid of ratios. Decoding is the posterior mean of z ~ N(0, 1) given all voxels, each
+with the noise s^2 plus what the doubt about w adds, tr Cov(w); the leading directions of what is left over in
+the fitted trials are noise that voxels share. With S = 1 the encoding model is plain ridge. See Naselaris et
+al. 2009 (Neuron 63) for the encoding model and its inversion; the prior is an empirical Bayes one.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class TokenSpace:
 
     @classmethod
     def fit(cls, tokens: torch.Tensor, n_components: int, most: int = 6000) -> TokenSpace:
-        """Fit on (n_pictures, n_values), at most ``most`` evenly spaced rows; fewer rows, fewer components."""
+        """Fit on (n_pictures, n_values), at most ``most`` evenly spaced rows; these bound the components."""
         pick = torch.linspace(0, len(tokens) - 1, min(most, len(tokens)), device=tokens.device).long()
         x = tokens[pick].double()
         mean = x.mean(0)
@@ -167,7 +168,9 @@ def fit_prior(
             moment, n = _posterior(points, voxels, prior).moment()
             total, count = total + moment, count + n
         if count == 0:
-            raise InputError("no voxel of these subjects says anything of the pictures; nothing to learn from")
+            raise InputError(
+                "no voxel of these subjects says anything of the pictures; nothing to learn from"
+            )
         prior = total * (n_components / total.trace())
     return prior
 

@@ -66,7 +66,7 @@ def adapted(
         found = AdaptedSubject.load(known, shared)
         if found.report.get("fingerprint") != mark:
             raise InputError(
-                f"{folder} holds a subject adapted on other data or settings; choose another folder or delete it"
+                f"{folder} holds a subject adapted on other data or settings; delete it or choose another"
             )
         return found
     table = zoo_targets([train], progress, device, encoded)

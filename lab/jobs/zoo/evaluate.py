@@ -64,9 +64,7 @@ def run(settings: Settings, context: Context) -> Result:
     if settings.name == SHARED:
         from lab.zoo.shared.evaluate import evaluate as newcomers
 
-        found = newcomers(
-            settings.data, settings.out, device=device, progress=context.progress, **options
-        )
+        found = newcomers(settings.data, settings.out, device=device, progress=context.progress, **options)
         return Result(card=found, folder=str(settings.out))
     if settings.on == "predicted":
         from lab.zoo.evaluate_predicted import evaluate_into_card as measure

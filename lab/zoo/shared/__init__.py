@@ -1,4 +1,4 @@
-"""The network that all subjects share (`brainit.network.shared`): trained on simulated people, and measured."""
+"""The network that all subjects share (`brainit.network.shared`), trained on simulated people."""
 
 NAME = "shared-64"
 DENOISER = "dit-64"

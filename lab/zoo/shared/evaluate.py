@@ -63,7 +63,7 @@ def evaluate(
     """
     sizes = (scanned or SCANNED, EXTERNAL if external is None else external)
     images, n_scanned = people.tested_pictures(data, *sizes, n or people.TESTED)
-    seen = people.see(images, n_scanned, device)
+    seen = people.see(images, n_scanned, device, latents=False)
     networks = {"network": load(NAME, device)}
     if before is not None:
         networks = {"stage 1": load_file(before)[0].to(device), **networks}
@@ -99,9 +99,7 @@ def evaluate(
 
 
 class _Test:
-    def __init__(
-        self, seen: Seen, networks: dict[str, SharedNetwork], painter: Painter, seed: int
-    ) -> None:
+    def __init__(self, seen: Seen, networks: dict[str, SharedNetwork], painter: Painter, seed: int) -> None:
         self.seen, self.networks, self.painter, self.seed = seen, networks, painter, seed
         device = seen.tokens.device
         self.device = str(device)
@@ -140,6 +138,4 @@ class _Test:
 
 def above(ours: Scores, theirs: Scores) -> dict[str, list[float]]:
     """Return the paired difference of each score: ``[mean, low, high]``."""
-    return {
-        k: [round(float(v), 4) for v in metrics.paired_interval(ours[k], theirs[k])] for k in ours
-    }
+    return {k: [round(float(v), 4) for v in metrics.paired_interval(ours[k], theirs[k])] for k in ours}

@@ -74,11 +74,14 @@ def train(
     recipes = _recipes(steps, batch)
     states = [out / f"{NAME}-{stage}.state.safetensors" for stage in (1, 2)]
     shares = [None, None] if minutes is None else [minutes * STAGE_1, minutes * (1 - STAGE_1)]
-    first = training.train_tokens(network, group, seen, states[0], recipes[0], seed, shares[0], progress)
+    effort: dict[str, Any] = {"seed": seed, "progress": progress}
+    n = len(seen.tokens)
+    fresh = training.fresh_trials(group, seen, latents=False)
+    first = training.train_tokens(network, fresh, n, states[0], recipes[0], minutes=shares[0], **effort)
     save_weights(network, out / f"{NAME}-stage1.safetensors")
-    conditioned = Conditioned(load(DENOISER, device), null_tokens(DENOISER)).to(device)
-    painted = training.Painted(network, conditioned)
-    second = training.train_pictures(painted, group, seen, states[1], recipes[1], seed, shares[1], progress)
+    painted = training.Painted(network, Conditioned(load(DENOISER, device), null_tokens(DENOISER)).to(device))
+    fresh = training.fresh_trials(group, seen, latents=True)
+    second = training.train_pictures(painted, fresh, n, states[1], recipes[1], minutes=shares[1], **effort)
     save_weights(network, weight_file(NAME))
     given = {
         "steps": steps, "batch": batch, "minutes": minutes, "voxels": voxels, "scanned": scanned,
@@ -101,9 +104,7 @@ def train(
     return card
 
 
-def look(
-    some: list[Person], seen: Seen, favourable: bool, progress: Progress = silent
-) -> list[torch.Tensor]:
+def look(some: list[Person], seen: Seen, favourable: bool, progress: Progress = silent) -> list[torch.Tensor]:
     """Return what people's voxels answer, without noise, on the device of ``seen``."""
     device = str(seen.tokens.device)
     deep = (scorer_maps if favourable else cortex_maps)(device)

@@ -84,8 +84,8 @@ def fit(
         ``noise_key`` is an int64 tensor that changes each step. On CUDA it is compiled together with the
         model and runs in bfloat16.
     prepare : callable, optional
-        ``prepare(index) -> (a, b, ...)`` makes what ``step_loss(model, a, b, ...)`` gets in place of index and
-        key; it is not compiled, and may draw from torch's generators.
+        ``prepare(index) -> (a, b, ...)`` makes what ``step_loss(model, a, b, ...)`` gets in place of index
+        and key; it is not compiled, and may draw from torch's generators.
     compiled : bool
         Whether to compile on CUDA; not worth it where shapes change from step to step.
     state_file : Path
