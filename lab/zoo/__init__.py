@@ -17,7 +17,7 @@ _SUMMARY = {
     "structure-64": "structural feature maps at 16x16, 8x8, 4x4 and their feed-forward inverse",
     "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on tokens",
     "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on tokens",
-    "shared-64": "Brain Interaction Transformer for all subjects: a newcomer's fMRI -> tokens for the denoisers",
+    "shared-64": "Brain Interaction Transformer for all subjects: anybody's fMRI -> tokens for the denoisers",
 }
 DENOISERS = ("unet-64", "dit-64")
 
