@@ -1,5 +1,8 @@
 """A new subject for the network that all share: read in closed form, then voxel embeddings trained if asked.
 
+Embeddings start where tuning puts them. Voxels of the same tuning have the same embedding, whosever they
+are, so this is the start from the nearest known voxel (Brain-IT) without its table.
+
 Nothing of the shared network changes. What is kept of a subject is a scaling of its voxels, a linear
 read-out, and what its voxels are tuned to (hence their embeddings and clusters): a small file.
 """
@@ -22,7 +25,7 @@ from brainit.progress import Progress, silent
 from brainit.subject import Subject
 from brainit.training.newcomer import Reading, read
 from brainit.training.targets import Prediction, TargetTable
-from brainit.voxels.clusters import Clusters, nearest_voxels
+from brainit.voxels.clusters import Clusters
 from brainit.voxels.scaling import VoxelScaler
 
 FORMAT = 1
@@ -50,6 +53,8 @@ class AdaptedSubject:
         Trials, weights of the read-outs, seconds.
     held : (str array of shape (n,), float tensor of shape (n, n_tokens, token_width)), optional
         Training stimuli, and what is said of each by a read-out fitted without it.
+    bayes : float tensor of shape (n_voxels, n_components), optional
+        Bayes decoding alone, for comparison; not in the file.
     """
 
     name: str
@@ -59,6 +64,7 @@ class AdaptedSubject:
     labels: np.ndarray
     report: Mapping[str, Any] = field(default_factory=dict)
     held: tuple[np.ndarray, torch.Tensor] | None = None
+    bayes: torch.Tensor | None = None
 
     @property
     def clusters(self) -> Clusters:
@@ -85,6 +91,15 @@ class AdaptedSubject:
     def predict_readout(self, subject: Subject) -> Prediction:
         """Predict with the linear read-out that the network corrects."""
         return Prediction(self.network.base(self._betas(subject), self.voxels), [])
+
+    @torch.no_grad()
+    def predict_bayes(self, subject: Subject) -> Prediction:
+        """Predict by Bayes decoding alone, with the prior over tuning that others taught."""
+        if self.bayes is None:
+            raise InputError("Bayes decoding alone is not kept in the file; adapt the subject again")
+        space = self.network.space
+        tokens = space.tokens(self._betas(subject) @ self.bayes + self.voxels.offset)
+        return Prediction(tokens.unflatten(1, (self.network.config["n_tokens"], -1)), [])
 
     def held_out(self, subject: str) -> tuple[np.ndarray, Prediction]:
         """Return training stimuli and what is said of each by a read-out that had not seen it."""
@@ -146,20 +161,6 @@ class AdaptedSubject:
         return cls(header["subject"], network, scaler, voxels, labels.numpy(), header["report"], held)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Voxels whose embeddings were trained, to start a newcomer's from.
-
-    Parameters
-    ----------
-    tuning : float array of shape (n, n_components)
-    own : float tensor of shape (n, width)
-    """
-
-    tuning: np.ndarray
-    own: torch.Tensor
-
-
 def adapt(
     network: SharedNetwork,
     subject: Subject,
@@ -168,7 +169,6 @@ def adapt(
     epochs: int = 0,
     lr: float = 1e-3,
     seed: int = 0,
-    reference: Reference | None = None,
     progress: Progress = silent,
 ) -> AdaptedSubject:
     """Adapt one subject by its training trials; repeats of a stimulus are averaged.
@@ -183,8 +183,6 @@ def adapt(
     epochs : int
         Passes over the trials in which voxel embeddings are trained, most; 0 leaves them as tuning says.
         A fifth of the trials is left out and decides when to stop, or that nothing was gained.
-    reference : Reference, optional
-        Trained voxels; a newcomer's start from what the nearest in tuning has of its own.
 
     Raises
     ------
@@ -208,9 +206,6 @@ def adapt(
     voxels = Voxels.of(
         reading.tuning.evidence, labels, network.config["n_clusters"], reading.readout, reading.offset
     )
-    if reference is not None:
-        near = nearest_voxels(reading.tuning.weights.T.numpy(), reference.tuning)
-        voxels = replace(voxels, own=reference.own[torch.from_numpy(near)].clone())
     report: dict[str, Any] = {
         "n_trials": len(betas),
         "read_out_weights": {k: [round(w, 3) for w in pair] for k, pair in reading.weights.items()},
@@ -226,7 +221,7 @@ def adapt(
         ]
     held = (np.asarray(own.stimulus_id, str), torch.cat(corrected))
     progress(1 + epochs, 1 + epochs, f"{subject.name} is adapted")
-    return AdaptedSubject(subject.name, network, scaler, voxels, labels.numpy(), report, held)
+    return AdaptedSubject(subject.name, network, scaler, voxels, labels.numpy(), report, held, reading.bayes)
 
 
 def train_embeddings(
@@ -250,7 +245,7 @@ def train_embeddings(
     out, inside = order[: max(2, len(order) // 5)], order[max(2, len(order) // 5) :]
     base = network.space.tokens(reading.left_out).unflatten(1, (network.config["n_tokens"], -1))
     width = network.config["width"]
-    start = torch.zeros(len(voxels.evidence), width) if voxels.own is None else voxels.own
+    start = torch.zeros(len(voxels.evidence), width).to(betas) if voxels.own is None else voxels.own
     own = start.clone().requires_grad_(True)
     optimizer = torch.optim.AdamW([own], lr=lr, weight_decay=0.0)
     frozen = [p for p in network.parameters() if p.requires_grad]

@@ -47,18 +47,32 @@ class Painter:
         return cls(load("autoencoder-64", device), network, truth, heads, seed, device)
 
     def paint(
-        self, denoiser: nn.Module, null: torch.Tensor, tokens: torch.Tensor, guidance: float
+        self,
+        denoiser: nn.Module,
+        null: torch.Tensor,
+        tokens: torch.Tensor,
+        guidance: float,
+        start: torch.Tensor | None = None,
+        **changes: Any,
     ) -> tuple[np.ndarray, Scores]:
-        """Return pictures (n, 64, 64, 3) and each one's two-way, N-way top-1 and PixCorr."""
+        """Return pictures (n, 64, 64, 3) and each one's scores; ``changes`` are of `SAMPLER`.
+
+        ``start`` are pictures (n, 3, 64, 64) to start at where a strength below 1 is given.
+        """
         noise = draw_noise(len(tokens), self.seed)
-        settings = replace(SAMPLER, guidance=guidance)
-        latents = sample(denoiser, tokens.cpu(), null, noise, settings)
+        settings = replace(SAMPLER, guidance=guidance, **changes)
         with torch.no_grad():
+            origin = None if start is None else self.autoencoder.encode(start.to(self.device)).cpu()
+            latents = sample(denoiser, tokens.cpu(), null, noise, settings, start=origin)
             pictures = torch.cat([self.autoencoder.decode(x.to(self.device)) for x in latents.split(100)])
         pictures = pictures.clamp(0, 1)
+        return pictures.permute(0, 2, 3, 1).float().cpu().numpy(), self.score(pictures)
+
+    def score(self, pictures: torch.Tensor) -> Scores:
+        """Return each picture's two-way, N-way top-1 and PixCorr; pictures (n, 3, 64, 64) on the device."""
         made = pictures.permute(0, 2, 3, 1).float().cpu().numpy()
         heads = pooled_features(self.network, pictures, "head")
-        return made, {
+        return {
             "two_way": metrics.two_way(heads, self.heads),
             "pixcorr": metrics.pixcorr(made, self.truth),
             "top1": metrics.top1(heads, self.heads),
