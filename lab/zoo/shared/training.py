@@ -77,11 +77,12 @@ class Painted(nn.Module):
         self.network, self.conditioned = network, conditioned
         conditioned.requires_grad_(learns == "whole")
         if learns == "lora":
-            from peft import LoraConfig
+            from peft import LoraConfig, inject_adapter_in_model
 
-            conditioned.denoiser.add_adapter(
-                LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+            adapters = LoraConfig(
+                r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"]
             )
+            inject_adapter_in_model(adapters, conditioned.denoiser)
 
     def forward(
         self,
