@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 
 from brainit.datasets.simulated.crowd import Person, answers
+from lab.errors import InputError
+from lab.files import write_json
 from lab.progress import Progress, silent
 from lab.zoo import load, null_tokens, people, weight_file
 from lab.zoo.cortex import cortex_maps, scorer_maps
@@ -64,6 +67,7 @@ def train(
         "scanned": scanned or SCANNED,
         "external": EXTERNAL if external is None else external,
     }
+    _claim(out, {"seed": seed, "steps": steps, "batch": batch, **sizes})
     images, n_scanned = people.training_pictures(data, sizes["scanned"], sizes["external"], 0)
     seen = people.see(images, n_scanned, device)
     answered = []
@@ -102,6 +106,21 @@ def train(
     }
     merge_card(NAME, card, drop=("newcomers",))
     return card
+
+
+def _claim(out: Path, about: dict[str, Any]) -> None:
+    """Refuse to go on with a training of other settings."""
+    started = out / f"{NAME}.settings.json"
+    if not started.is_file():
+        write_json(started, about)
+        return
+    there = json.loads(started.read_text(encoding="utf-8"))
+    differ = sorted(k for k in about if there.get(k) != about[k])
+    if differ:
+        raise InputError(
+            f"{out} holds a training of {NAME} with another {', '.join(differ)}; give another --out, or "
+            f"delete {started.name} and the states beside it"
+        )
 
 
 def look(some: list[Person], seen: Seen, favourable: bool, progress: Progress = silent) -> list[torch.Tensor]:
