@@ -45,7 +45,7 @@ def ensure_simulated(
     root : path, optional
         Folder of the subjects; default its place in the user's cache.
     preset : str
-        ``"small"``, ``"cohort-small"`` or ``"cohort"``.
+        ``"small"``, ``"demo"``, ``"cohort-small"`` or ``"cohort"``.
     seed : int
         Decides tuning, layout, noise and which pictures are drawn.
     stimuli : path, optional
