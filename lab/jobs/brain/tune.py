@@ -82,7 +82,7 @@ class Result(contract.Result):
         return [Table(self.rows)]
 
     def next_step(self) -> str:
-        """Return the command with the best strength: feature two-way and PixCorr together, no prize for blur."""
+        """Return the command with the best strength by feature two-way and PixCorr together."""
         tried = [row for row in self.rows if row["n_samples"]]
         if not tried:
             return ""
