@@ -69,6 +69,8 @@ def train(
     }
     _claim(out, {"seed": seed, "steps": steps, "batch": batch, **sizes})
     images, n_scanned = people.training_pictures(data, sizes["scanned"], sizes["external"], 0)
+    # mirror images of scanned pictures as well: the network meets each picture hundreds of times
+    images = torch.cat([images, images[:n_scanned].flip(-1)])
     seen = people.see(images, n_scanned, device)
     answered = []
     for favourable in (False, True):

@@ -21,7 +21,7 @@ from lab.zoo.shared.pupils import Pupil
 from lab.zoo.train.denoiser import Conditioned, flow_loss
 from lab.zoo.train.loop import Outcome, Prepare, Recipe, fit
 
-TOKENS = Recipe(steps=20_000, batch=1024, lr=1e-3, weight_decay=0.02, warmup=200, ema=0.999)
+TOKENS = Recipe(steps=20_000, batch=1024, lr=1e-3, weight_decay=0.05, warmup=200, ema=0.999)
 PICTURES = Recipe(steps=6_000, batch=512, lr=2e-4, weight_decay=0.02, warmup=50, ema=0.998)
 REPEATS = 3
 RANK = 8
