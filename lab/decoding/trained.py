@@ -104,7 +104,7 @@ class TrainedRun:
             )
         if self.config.network == "shared":
             from brainit.training.adapting import AdaptedSubject
-            from lab.decoding.shared import network
+            from lab.decoding.cohort.adapted import network
 
             return AdaptedSubject.load(self._network, network())
         return BrainDecoder.load(self._network)

@@ -127,7 +127,7 @@ def train(
     """
     device = choose_device(config.device)
     if config.network == "shared":
-        from lab.decoding.shared import adapted
+        from lab.decoding.cohort.adapted import adapted
 
         return adapted(data.subject, folder, progress, device, encoded, seed=config.seed)
     return fit(

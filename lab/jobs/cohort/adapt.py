@@ -81,7 +81,7 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         The model is not there.
     """
-    from lab.decoding.shared import adapted
+    from lab.decoding.cohort.adapted import adapted
     from lab.files import write_text
 
     data, network = _open(settings, context)

@@ -9,7 +9,7 @@ import pytest
 
 import lab.decoding.cohort as cohort
 from lab.errors import InputError
-from lab.jobs.brain import study as job
+from lab.jobs.cohort import study as job
 from lab.jobs.contract import Context
 
 TOY = cohort.Size(
