@@ -26,6 +26,7 @@ from lab.zoo.train import merge_card
 
 TRIALS, CEILINGS = (150, 300, 600, 3000), (0.1, 0.3)
 REPEATS, SHOWN, GUIDANCE = 3, 14, 3.0
+SHEET = (300, 3000)
 UNSEEN = {"alexnet": (151, False), "efficientnet": (152, True)}
 
 
@@ -68,22 +69,8 @@ def evaluate(
     if before is not None:
         networks = {"stage 1": load_file(before)[0].to(device), **networks}
     test = _Test(seen, networks, Painter.of(images[n_scanned:], seed, device), seed)
-    rows, shown, names = [], [test.painter.truth[:SHOWN]], ["stimulus"]
-    for kind, (person, favourable) in UNSEEN.items():
-        (answered,) = look([Person(person, voxels or VOXELS)], seen, favourable, progress)
-        for k, (ceiling, trials) in enumerate([(c, t) for c in CEILINGS for t in TRIALS]):
-            progress(k, len(CEILINGS) * len(TRIALS), f"newcomer reading {kind}")
-            if trials > n_scanned:
-                continue
-            pupil = Pupil.scan(next(iter(networks.values())), answered, seen, ceiling, trials, seed + 7)
-            row, made = test.row(pupil)
-            rows.append({"cortex": kind, "ceiling": ceiling, "trials": trials, **row})
-            if trials in (300, 3000) or trials == TRIALS[0]:
-                shown += [made[m][:SHOWN] for m in ("ridge", "network")]
-                names += [f"{kind}, ceiling {ceiling}, {trials} trials: {m}" for m in ("ridge", "network")]
-    width = min(SHOWN, len(test.tested))
-    write_picture(sheet(np.concatenate(shown), width, gap=2), out / f"{NAME}.webp")
-    write_picture(sheet(np.concatenate(shown), width, gap=2), HOME / "cards" / f"{NAME}.webp")
+    rows: list[dict[str, Any]] = []
+    names = ["stimulus"]
     card = {
         "sampler": f"Euler, {SAMPLER.steps} steps, guidance {GUIDANCE:g}, from tokens alone, one sample a "
         f"picture, seed {seed}, {DENOISER}",
@@ -94,7 +81,22 @@ def evaluate(
         "sheet_rows": names,
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
     }
-    merge_card(NAME, {"newcomers": card})
+    shown = [test.painter.truth[:SHOWN]]
+    asked = [(c, t) for c in CEILINGS for t in TRIALS if t <= n_scanned]
+    for kind, (person, favourable) in UNSEEN.items():
+        (answered,) = look([Person(person, voxels or VOXELS)], seen, favourable, progress)
+        for k, (ceiling, trials) in enumerate(asked):
+            progress(k, len(asked), f"newcomer reading {kind}")
+            pupil = Pupil.scan(next(iter(networks.values())), answered, seen, ceiling, trials, seed + 7)
+            row, made = test.row(pupil)
+            rows.append({"cortex": kind, "ceiling": ceiling, "trials": trials, **row})
+            if trials in SHEET:
+                shown += [made[m][:SHOWN] for m in ("ridge", "network")]
+                names += [f"{kind}, ceiling {ceiling}, {trials} trials: {m}" for m in ("ridge", "network")]
+            merge_card(NAME, {"newcomers": card})  # what is measured is kept
+    width = min(SHOWN, len(test.tested))
+    for file in (out / f"{NAME}.webp", HOME / "cards" / f"{NAME}.webp"):
+        write_picture(sheet(np.concatenate(shown), width, gap=2), file)
     return card
 
 
