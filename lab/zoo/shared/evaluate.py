@@ -70,7 +70,7 @@ def evaluate(
         networks = {"stage 1": load_file(before)[0].to(device), **networks}
     test = _Test(seen, networks, Painter.of(images[n_scanned:], seed, device), seed)
     rows: list[dict[str, Any]] = []
-    names = ["stimulus"]
+    names: list[str] = []
     card = {
         "sampler": f"Euler, {SAMPLER.steps} steps, guidance {GUIDANCE:g}, from tokens alone, one sample a "
         f"picture, seed {seed}, {DENOISER}",
@@ -95,8 +95,9 @@ def evaluate(
                 names += [f"{kind}, ceiling {ceiling}, {trials} trials: {m}" for m in ("ridge", "network")]
             merge_card(NAME, {"newcomers": card})  # what is measured is kept
     width = min(SHOWN, len(test.tested))
-    for file in (out / f"{NAME}.webp", HOME / "cards" / f"{NAME}.webp"):
-        write_picture(sheet(np.concatenate(shown), width, gap=2), file)
+    # the card's sheet shows nothing of the data set, only what was made of it
+    for part, file in ((shown, out / f"{NAME}.webp"), (shown[1:], HOME / "cards" / f"{NAME}.webp")):
+        write_picture(sheet(np.concatenate(part), width, gap=2), file)
     return card
 
 
