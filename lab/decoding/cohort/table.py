@@ -20,7 +20,7 @@ from lab.decoding.cohort.subjects import Cohort, Known, Member, begin, know, rec
 from lab.decoding.cohort.training import Trainer
 from lab.images import sheet, write_picture
 from lab.zoo import load, null_tokens
-from lab.zoo.shared import DENOISER
+from lab.zoo.shared import DENOISER, NAME
 from lab.zoo.shared.painting import Painter, Scores
 
 GUIDANCE, STRENGTH = 3.0, 0.7
@@ -97,21 +97,28 @@ class Study:
             self.ridge("cohort", RIVAL, one.member)
             self.bayes("cohort", "shared prior, Bayes", one, blank)
             self.network("cohort", "read-out (both, stacked)", one, blank)
+        self._shipped(shown)
+        self.keep(self)
         shared = self.trainer.tokens("functional", deepcopy(blank), known)
         for one in shown:
             self.network("cohort", "shared, stage 1", one, shared)
+        self.keep(self)
+        self._newcomer(new, blank, shared)
+        self._stages(shared, known)
+        self.keep(self)
+        self._single(old)
         self.keep(self)
         self._clusters(blank, known)
         outside = self.trainer.tokens("no-external", deepcopy(blank), known, external=False)
         for one in shown:
             self.network("external", "no external pictures", one, outside)
-        self.keep(self)
-        self._newcomer(new, blank, shared)
-        self.keep(self)
-        self._stages(shared, known)
         self._branches(shared, shown)
-        self.keep(self)
-        self._single(old)
+
+    def _shipped(self, shown: list[Known]) -> None:
+        """Add the network of the zoo, which learned from other people, adapted in closed form."""
+        network = load(NAME, self.painter.device)
+        for one in know(network, [one.member for one in shown], self.cohort.seen.tokens, self.seed):
+            self.network("cohort", "shipped network, adapted", one, network)
 
     def _clusters(self, blank: SharedNetwork, known: list[Known]) -> None:
         for kind in ("anatomical", "random"):
@@ -162,6 +169,9 @@ class Study:
             self.bayes(group, "shared prior, Bayes", one, blank)
             self.network(group, "read-out (both, stacked)", one, blank)
             self.network(group, "shared network", one, shared)
+            network = load(NAME, self.painter.device)
+            (other,) = know(network, [member], tokens, self.seed)
+            self.network(group, "shipped network, adapted", other, network)
             voxels, _ = train_embeddings(
                 shared, one.voxels, one.reading, member.trials, tokens[member.index], EMBEDDING_EPOCHS, 1e-3,
                 self.seed, self.trainer.progress,
