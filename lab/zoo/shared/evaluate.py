@@ -71,7 +71,10 @@ def evaluate(
     test = _Test(seen, networks, Painter.of(images[n_scanned:], seed, device), seed)
     rows: list[dict[str, Any]] = []
     names: list[str] = []
+    given = {"n": n, "voxels": voxels, "scanned": scanned, "external": external}
+    flags = "".join(f" --{key} {value:g}" for key, value in given.items() if value is not None)
     card = {
+        "measured_by": f"brainlab zoo evaluate {NAME}{flags}",
         "sampler": f"Euler, {SAMPLER.steps} steps, guidance {GUIDANCE:g}, from tokens alone, one sample a "
         f"picture, seed {seed}, {DENOISER}",
         "n": len(test.tested),
