@@ -1,4 +1,4 @@
-"""The network that all subjects share: untrained it is the read-out, and it knows subjects by tuning alone."""
+"""The network that all subjects share: untrained it is the read-out; it knows subjects by tuning alone."""
 
 from __future__ import annotations
 
