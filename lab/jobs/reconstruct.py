@@ -98,6 +98,8 @@ def reconstruct(
             metrics = run_categories(run, config, data.subject, progress)
         else:
             folder = checkpoints or run.checkpoints / "brainit"
+            if config.network == "shared":  # a file for each subject
+                folder = run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)
             for record in decoder.report.get("training", []):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
@@ -119,8 +121,15 @@ def train(
     progress: Progress,
     encoded: dict[str, TargetTable] | None = None,
 ) -> Any:
-    """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
+    """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished.
+
+    With ``network: shared`` nothing is trained: the network that ships is adapted (an ``AdaptedSubject``).
+    """
     device = choose_device(config.device)
+    if config.network == "shared":
+        from lab.decoding.cohort.adapted import adapted
+
+        return adapted(data.subject, folder, progress, device, encoded, seed=config.seed)
     return fit(
         data.learners,
         zoo_targets(data.learners, progress, device, encoded),
@@ -160,7 +169,7 @@ def _pictures(
     )
     structural = from_model(_tensor(given.start), like)
     arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}
-    if config.structure != "brainit":
+    if config.structure != "brainit" and "map0" in given.predicted:
         arms["brainit_structural"] = from_model(inverted(given.predicted), like)
     flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed)
     for name in ("plan", "ledger"):
