@@ -72,6 +72,11 @@ _FEW = [
     Config(16, 16, 128, 4, 1, split=1),
     Config(16, 16, 128, 4, 1, split=4),
     Config(16, 32, 128, 4, 4, split=2),
+] + [
+    Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
+    for (columns, warps), (at_once, stages), split in product(
+        ((16, 1), (32, 2), (64, 4)), ((2, 4), (4, 3), (4, 5), (8, 3)), (1, 2, 4)
+    )
 ]
 
 KEPT_REGISTERS = 104
