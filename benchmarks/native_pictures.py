@@ -38,7 +38,11 @@ TOLERANCE = {"forward": 0.03, "pictures": 30.0}
 """One prediction: relative distance at most; pictures: mean PSNR in dB at least."""
 SHORT = "+samples=8+steps=4+rows=128+smooth_points=4+iterations=4"
 """Less calibration than the preset's: what is compared is two ways of running the same codes."""
-RECIPES = (f"svdquant-w4a4-po2+input_search=0{SHORT}", f"svdquant-w4a4-int-scale+input_search=0{SHORT}", "rtn-w8a8")
+RECIPES = (
+    f"svdquant-w4a4-po2+input_search=0{SHORT}",
+    f"svdquant-w4a4-int-scale+input_search=0{SHORT}",
+    "rtn-w8a8",
+)
 RECORDED, STEPS = 16, 8
 PEAK_DB = 60.0
 
@@ -65,7 +69,11 @@ def compare(
     name: str, recipe: str, conditions: dict[str, Tensor], device: str, keep: Callable[[dict[str, Any]], None]
 ) -> bool:
     """Quantize a denoiser, draw both ways, keep rows; whether both ways agree."""
-    denoiser, autoencoder, null = zoo.load(name, device), zoo.load("autoencoder-64", device), zoo.null_tokens(name)
+    denoiser, autoencoder, null = (
+        zoo.load(name, device),
+        zoo.load("autoencoder-64", device),
+        zoo.null_tokens(name),
+    )
     settings = SamplerSettings(STEPS, 3.0)
 
     def pictures(model: nn.Module, tokens: Tensor) -> tuple[Tensor, float]:
@@ -73,7 +81,9 @@ def compare(
         latents = sample(model, tokens, null, draw_noise(len(tokens), 7), settings)
         seconds = time.perf_counter() - began
         with torch.no_grad():
-            return autoencoder.decode(latents.to(device)).float().clamp(0, 1).mul(255).round().div(255), seconds
+            return autoencoder.decode(latents.to(device)).float().clamp(0, 1).mul(255).round().div(
+                255
+            ), seconds
 
     full = {key: pictures(denoiser, tokens)[0] for key, tokens in conditions.items()}
     store = zoo_recording(name, n=RECORDED, steps=STEPS, guidance=3.0, device=device)

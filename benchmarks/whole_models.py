@@ -282,7 +282,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--toy", action="store_true", help="tiny models on the CPU")
     options = parser.parse_args(arguments)
     if not options.toy and not torch.cuda.is_available():
-        return show(HardwareError("whole_models: timing needs a CUDA device, and there is none; --toy runs anywhere"))
+        return show(
+            HardwareError("whole_models: timing needs a CUDA device, and there is none; --toy runs anywhere")
+        )
     device = torch.device("cpu" if options.toy else "cuda")
     rows: list[dict[str, Any]] = []
     shared, began = environment(device), time.monotonic()
@@ -296,7 +298,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
 
     for name in options.models:
-        time_size(SIZES[name](options.toy), device, "aot_eager" if options.toy else "inductor", options.toy, keep)
+        time_size(
+            SIZES[name](options.toy), device, "aot_eager" if options.toy else "inductor", options.toy, keep
+        )
         settle(device)
     return 0
 

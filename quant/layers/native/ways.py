@@ -66,9 +66,7 @@ def survey(model: nn.Module, device: torch.device | None = None) -> dict[str, Wa
             quantizer = layer.input_quantizer
             activation = None if quantizer is None else quantizer.quantizer
             kind = "Linear" if layer.weight_layout == "linear_weight" else "Conv2d"
-            found[name] = way(
-                kind, layer.weight_quantizer, activation, place, layer.transform, layer.branch
-            )
+            found[name] = way(kind, layer.weight_quantizer, activation, place, layer.transform, layer.branch)
         else:
             found[name] = _on(op, place)
     return found

@@ -104,7 +104,9 @@ def test_a_graph_gives_the_same_bytes() -> None:
             assert torch.equal(model(x), exact[0]) and torch.equal(model(other), exact[1])
             assert torch.equal(model(x[:3]), exact[0][:3])
         assert torch.equal(model(x), exact[0])
-    assert {line.path.split(":")[0] for line in state_of(model).ledger.layers} == {"simulated (reference); from codes"}
+    assert {line.path.split(":")[0] for line in state_of(model).ledger.layers} == {
+        "simulated (reference); from codes"
+    }
 
 
 @pytest.mark.gpu
@@ -119,9 +121,7 @@ def test_memory_is_that_of_four_bits() -> None:
 
     width, depth = 4096, 8
     group = Granularity(kind="group", group_size=64)
-    stored = Quantizer(
-        grid=IntGrid(bits=4), granularity=group, fine="pow2", schedule=Schedule(kind="static")
-    )
+    stored = Quantizer(grid=IntGrid(bits=4), granularity=group, fine="pow2", schedule=Schedule(kind="static"))
     given = Quantizer(grid=IntGrid(bits=4), granularity=group, fine="pow2")
     torch.cuda.empty_cache()
     layers, before = [], torch.cuda.memory_allocated()
