@@ -66,7 +66,8 @@ def psnr(one: Tensor, other: Tensor) -> Tensor:
 
 
 def compare(
-    name: str, recipe: str, conditions: dict[str, Tensor], device: str, keep: Callable[[dict[str, Any]], None]
+    name: str, recipe: str, conditions: dict[str, Tensor], steps: int, device: str,
+    keep: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Quantize a denoiser, draw both ways, keep rows; whether both ways agree."""
     denoiser, autoencoder, null = (
@@ -74,7 +75,7 @@ def compare(
         zoo.load("autoencoder-64", device),
         zoo.null_tokens(name),
     )
-    settings = SamplerSettings(STEPS, 3.0)
+    settings = SamplerSettings(steps, 3.0)
 
     def pictures(model: nn.Module, tokens: Tensor) -> tuple[Tensor, float]:
         began = time.perf_counter()
@@ -86,7 +87,7 @@ def compare(
             ), seconds
 
     full = {key: pictures(denoiser, tokens)[0] for key, tokens in conditions.items()}
-    store = zoo_recording(name, n=RECORDED, steps=STEPS, guidance=3.0, device=device)
+    store = zoo_recording(name, n=RECORDED, steps=steps, guidance=3.0, device=device)
     ledger = quant.quantize_(denoiser, recipe, trajectories=store, keep_originals=False)
     good = True
     some = next(iter(conditions.values()))
@@ -113,7 +114,7 @@ def compare(
             agreed = psnr(eager, drawn[key][0])
             good &= agreed.mean().item() >= TOLERANCE["pictures"] and torch.equal(eager, replayed)
             keep({
-                "model": name, "recipe": recipe.removesuffix(SHORT), "conditions": key, "n": len(tokens),
+                "model": name, "recipe": recipe.removesuffix(SHORT), "conditions": key, "n": len(tokens), "steps": steps,
                 "forward": f"{apart:.2e}", "psnr_native_simulated": f"{agreed.mean():.2f}",
                 "psnr_least": f"{agreed.min():.2f}",
                 "psnr_quantized_full": f"{psnr(drawn[key][0], full[key]).mean():.2f}",
@@ -128,7 +129,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows for reading."""
     head = (
         f"{rows[0]['device']}, torch {rows[0]['torch']}, triton {rows[0]['triton']}, commit {rows[0]['commit']}. "
-        f"{STEPS} Euler steps, guidance 3, the same noise both ways. Tolerance: one prediction within "
+        f"{rows[0]['steps']} Euler steps, guidance 3, the same noise both ways. Tolerance: one prediction within "
         f"{TOLERANCE['forward']:g} (relative), pictures at {TOLERANCE['pictures']:g} dB or more from the simulated "
         "ones, graph replay and a second run equal to the byte. Recipes with less calibration than their presets."
     )
@@ -148,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="*", default=list(zoo.DENOISERS), choices=zoo.DENOISERS)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--n", type=int, default=16, help="pictures of each kind")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
     options = parser.parse_args(arguments)
@@ -171,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
         "brain (ridge, simulated subject)": brain_tokens(options.n, options.device),
     }
     good = [
-        compare(name, recipe, conditions, options.device, keep)
+        compare(name, recipe, conditions, options.steps, options.device, keep)
         for name in options.models
         for recipe in options.recipes
     ]
