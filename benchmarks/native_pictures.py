@@ -3,8 +3,8 @@
     python -m benchmarks.native_pictures --out benchmarks/results/native-pictures-h200
 
 Each shipped denoiser is quantized once; then the simulated layers and the kernels draw from the same noise and
-conditions: tokens of pictures, and tokens that ridge predicts from a simulated subject's voxels. Exit code 1
-if one is further off than `TOLERANCE`. A row says how far quantizing itself moves the same pictures.
+conditions: tokens of pictures, and tokens that ridge predicts from a simulated subject's voxels. Exit code
+1 if one is further off than `TOLERANCE`. A row says how far quantizing itself moves the same pictures.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def psnr(one: Tensor, other: Tensor) -> Tensor:
 
 
 def compare(
-    name: str, recipe: str, conditions: dict[str, Tensor], steps: int, device: str,
+    name: str,
+    recipe: str,
+    conditions: dict[str, Tensor],
+    steps: int,
+    device: str,
     keep: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Quantize a denoiser, draw both ways, keep rows; whether both ways agree."""

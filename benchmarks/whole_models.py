@@ -2,9 +2,9 @@
 
     python -m benchmarks.whole_models --out benchmarks/results/whole-models-h200
 
-writes NAME.csv after every row and NAME.md. Each engine is compiled (FLUX block by block, SDXL whole) and then
-captured as a CUDA graph, so that launches cost nobody anything. ``--toy`` runs tiny ones on the CPU, for tests
-(with TRITON_INTERPRET=1 natively, too); its times mean nothing.
+writes NAME.csv after every row and NAME.md. Each engine is compiled (FLUX block by block, SDXL whole) and
+then captured as a CUDA graph, so that launches cost nobody anything. ``--toy`` runs tiny ones on the CPU, for
+tests (with TRITON_INTERPRET=1 natively, too); its times mean nothing.
 """
 
 from __future__ import annotations

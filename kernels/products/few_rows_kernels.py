@@ -54,7 +54,7 @@ def _halves(byte, BF16: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def pairs(word, BF16: tl.constexpr):
-    # two 16-bit numbers of one 32-bit word, the even column in the low half
+    """Two 16-bit numbers of one 32-bit word, the even column in the low half."""
     even = (word & 0xFFFF).to(tl.int16)
     odd = (word >> 16).to(tl.int16)
     if BF16:

@@ -70,7 +70,7 @@ def few_rows_scaled(
     GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
     SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Sums of `BN` output channels over a share of the groups; sizes are multiples of the tiles."""
+    """Sum `BN` output channels over a share of the groups; sizes are multiples of the tiles."""
     HALF: tl.constexpr = GROUP // 2
     BYTES: tl.constexpr = HALF * AT_ONCE
     BF16: tl.constexpr = x_ptr.dtype.element_ty == tl.bfloat16

@@ -111,7 +111,7 @@ def test_a_graph_gives_the_same_bytes() -> None:
 
 @pytest.mark.gpu
 def test_memory_is_that_of_four_bits() -> None:
-    """Peak of a forward: codes, scales and branch, and what eight-bit operands of one layer take for a moment."""
+    """Codes and scales are held; a forward adds the eight-bit operand of one layer for a moment."""
     from quant.formats.granularity import Granularity
     from quant.formats.grids import IntGrid
     from quant.formats.quantizer import Quantizer
