@@ -2,8 +2,8 @@
 
     python -m benchmarks.native_pictures --out benchmarks/results/native-pictures-h200
 
-Each shipped denoiser is quantized once; then the simulated layers and the kernels draw from the same noise and
-conditions: tokens of pictures, and tokens that ridge predicts from a simulated subject's voxels. Exit code
+Each shipped denoiser is quantized once; then the simulated layers and the kernels draw from the same noise
+and conditions: tokens of pictures, and tokens that ridge predicts from a simulated subject's voxels. Exit code
 1 if one is further off than `TOLERANCE`. A row says how far quantizing itself moves the same pictures.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import quant
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
-from benchmarks.whole_models import environment
+from benchmarks.whole_models import environment, place
 from lab import zoo
 from lab.errors import show
 from lab.files import write_text
@@ -39,7 +39,7 @@ TOLERANCE = {"forward": 0.03, "pictures": 30.0}
 SHORT = "+samples=8+steps=4+rows=128+smooth_points=4+iterations=4"
 """Less calibration than the preset's: what is compared is two ways of running the same codes."""
 RECIPES = (
-    f"svdquant-w4a4-po2+input_search=0{SHORT}",
+    f"svdquant-w4a4-native{SHORT}",
     f"svdquant-w4a4-int-scale+input_search=0{SHORT}",
     "rtn-w8a8",
 )
@@ -118,12 +118,14 @@ def compare(
             agreed = psnr(eager, drawn[key][0])
             good &= agreed.mean().item() >= TOLERANCE["pictures"] and torch.equal(eager, replayed)
             keep({
-                "model": name, "recipe": recipe.removesuffix(SHORT), "conditions": key, "n": len(tokens), "steps": steps,
+                "model": name, "recipe": recipe.removesuffix(SHORT), "conditions": key, "n": len(tokens),
+                "steps": steps,
                 "forward": f"{apart:.2e}", "psnr_native_simulated": f"{agreed.mean():.2f}",
                 "psnr_least": f"{agreed.min():.2f}",
                 "psnr_quantized_full": f"{psnr(drawn[key][0], full[key]).mean():.2f}",
-                "graph_equal": bool(torch.equal(eager, replayed)), "repeat_equal": bool(torch.equal(now, again)),
-                "s_simulated": round(drawn[key][1], 3), "s_native": round(seconds, 3), "s_graph": round(fast, 3),
+                "graph_equal": bool(torch.equal(eager, replayed)),
+                "repeat_equal": bool(torch.equal(now, again)), "s_simulated": round(drawn[key][1], 3),
+                "s_native": round(seconds, 3), "s_graph": round(fast, 3),
                 "bytes": ledger.bytes_after, "layers": words, "paths": "; ".join(paths),
             })  # fmt: skip
     return good
@@ -132,15 +134,16 @@ def compare(
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows for reading."""
     head = (
-        f"{rows[0]['device']}, torch {rows[0]['torch']}, triton {rows[0]['triton']}, commit {rows[0]['commit']}. "
-        f"{rows[0]['steps']} Euler steps, guidance 3, the same noise both ways. Tolerance: one prediction within "
-        f"{TOLERANCE['forward']:g} (relative), pictures at {TOLERANCE['pictures']:g} dB or more from the simulated "
-        "ones, graph replay and a second run equal to the byte. Recipes with less calibration than their presets."
+        f"{place(rows[0])} {rows[0]['steps']} Euler steps, guidance 3, the same noise both ways. Tolerance: one "
+        f"prediction within {TOLERANCE['forward']:g} (relative), pictures at {TOLERANCE['pictures']:g} dB or "
+        "more from the simulated ones, graph replay and a second run equal to the byte. Recipes with less "
+        "calibration than their presets."
     )
     titles = {
         "model": "model", "recipe": "recipe", "conditions": "conditions", "forward": "one prediction",
-        "psnr_native_simulated": "native to simulated, dB", "psnr_least": "least", "psnr_quantized_full":
-        "simulated to full precision, dB", "s_simulated": "s simulated", "s_native": "s native", "s_graph": "s graph",
+        "psnr_native_simulated": "native to simulated, dB", "psnr_least": "least",
+        "psnr_quantized_full": "simulated to full precision, dB", "s_simulated": "s simulated",
+        "s_native": "s native", "s_graph": "s graph",
         "layers": "layers",
     }  # fmt: skip
     cells = [[str(row.get(key, "")) for key in titles] for row in rows]

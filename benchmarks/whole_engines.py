@@ -34,7 +34,7 @@ E4M3_MAX = 448.0
 
 
 class RowwiseFloat8(nn.Module):
-    """A linear through ``torch._scaled_mm``: one scale a token, found in every call, one an output channel."""
+    """A linear through ``torch._scaled_mm``: scales of tokens, found in every call, and of channels."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

@@ -61,7 +61,8 @@ def flux(toy: bool) -> Size:
 
     small = {
         "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 1, "attention_head_dim": 64,
-        "in_channels": 16, "joint_attention_dim": 64, "pooled_projection_dim": 32, "axes_dims_rope": (16, 24, 24),
+        "in_channels": 16, "joint_attention_dim": 64, "pooled_projection_dim": 32,
+        "axes_dims_rope": (16, 24, 24),
     }  # fmt: skip
     picture, text, channels, width, pooled = (12, 4, 16, 64, 32) if toy else (4096, 512, 64, 4096, 768)
 
@@ -94,7 +95,8 @@ def sdxl(toy: bool) -> Size:
     """SDXL's U-Net: a 128x128 latent, batch 2, 77 text tokens."""
     from diffusers import UNet2DConditionModel
 
-    small = {"block_out_channels": (32, 64, 64), "transformer_layers_per_block": [1, 1, 1], "norm_num_groups": 8,
+    small = {"block_out_channels": (32, 64, 64), "transformer_layers_per_block": [1, 1, 1],
+             "norm_num_groups": 8,
              "attention_head_dim": [2, 2, 2], "cross_attention_dim": 64, "addition_time_embed_dim": 8,
              "projection_class_embeddings_input_dim": 64}  # fmt: skip
     side, tokens, width, pooled = (16, 5, 64, 16) if toy else (128, 77, 2048, 1280)
@@ -257,8 +259,7 @@ def commit() -> str:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows for reading."""
     head = (
-        f"{rows[0]['device']}, torch {rows[0]['torch']}, triton {rows[0]['triton']}, commit {rows[0]['commit']}. "
-        "Random weights rounded to nearest beside a branch of rank 32: time and memory only. Median ms of a "
+        f"{place(rows[0])} Random weights rounded to nearest beside a branch of rank 32: time and memory only. Median ms of a "
         "forward, compiled, as a CUDA graph; ratio: bf16 over it; GB of weights that the forward reads."
     )
     cells = [
@@ -267,6 +268,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     titles = ["model", "engine", "ms", "ratio", "ms without graph", "GB", "times less", ""]
     return "\n".join([head, "", *table(titles, [[str(c) for c in row] for row in cells])]) + "\n"
+
+
+def place(row: dict[str, Any]) -> str:
+    """Where a row was measured, as a sentence."""
+    return f"{row['device']}, torch {row['torch']}, triton {row['triton']}, commit {row['commit']}."
 
 
 def rows_bytes(rows: list[dict[str, Any]], row: dict[str, Any]) -> int:

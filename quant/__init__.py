@@ -46,9 +46,9 @@ _LAZY = {
 
 __all__ = [
     # verbs
-    "plan", "quantize_", "restore_", "enabled", "use_backend", "native_", "natively", "graphed", "export", "load", "read_header", "record",
+    "plan", "quantize_", "restore_", "enabled", "use_backend", "export", "load", "read_header", "record",
     "attach_lora", "attached_loras", "detach_lora",
-    "observe",
+    "observe", "native_", "natively", "graphed",
     # what they speak about
     "Ledger", "Observation", "Plan", "Quantizer", "Trajectories",
     # what exists

@@ -89,7 +89,7 @@ def large(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
 
 
 def gaussian_codes(rows: int, columns: int, random: torch.Generator) -> Tensor:
-    """int8 codes of Gaussian rows, whose largest of some thousand values is 127: what a layer's codes look like.
+    """Draw int8 codes of Gaussian rows, whose largest of some thousand values is 127, as a layer's are.
 
     Codes that are spread evenly flip more bits, and the chip lowers its clock.
     """

@@ -97,7 +97,8 @@ def run(settings: Settings, context: Context) -> Result:
     context.preview(Preview("decoded", 1, 1, (coloured(decoded) * 255).round().astype(np.uint8)))
     return Result(
         rows=rows, leak_line=found["leak_line"], simulated_subject=found["simulated"],
-        arithmetic=found["arithmetic"], regions=found["regions"], sheet=str(file), archive=str(settings.out / "pictures.npz"),
+        arithmetic=found["arithmetic"], regions=found["regions"], sheet=str(file),
+        archive=str(settings.out / "pictures.npz"),
     )  # fmt: skip
 
 

@@ -57,6 +57,22 @@ def _on(op: str, device: torch.device) -> Way:
     return Way(not why, op, f"{op} has a kernel, but {why}" if why else "")
 
 
+def way_of_line(line: Any, device: torch.device | str) -> str:
+    """Say how a line of a plan or a ledger runs on a device: ``native: int8``, ``simulated: WHY``, or float.
+
+    A plan does not know yet what a method puts before or beside a layer; a ledger does.
+    """
+    if line.weight is None:
+        return "floating point"
+    path = getattr(line, "path", "")
+    if path.startswith("native: "):
+        return path
+    _, _, op = path.partition("from codes: ")
+    if op.startswith("decode ("):
+        return f"simulated: {op.removeprefix('decode (').removesuffix(')')}"
+    return way(line.kind, line.weight, line.activation, torch.device(device)).text
+
+
 def survey(model: nn.Module, device: torch.device | None = None) -> dict[str, Way]:
     """Say how each quantized layer of a model runs where it lies, or on another device."""
     found = {}
@@ -107,8 +123,7 @@ def _refuse(ways: Mapping[str, Way], recipe: str) -> None:
     why = Counter(one.why for one in ways.values()).most_common(1)
     raise InputError(
         f"{recipe} has no layer with a kernel here: {why[0][0] if why else 'it quantizes nothing'}; recipes "
-        "that run natively: rtn-w8a8, svdquant-w8a8, svdquant-w4a4-po2+input_search=0, "
-        "svdquant-w4a4-int-scale+input_search=0"
+        "that run natively: rtn-w8a8, svdquant-w8a8, svdquant-w4a4-native"
     )
 
 
