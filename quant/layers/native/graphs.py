@@ -33,11 +33,16 @@ def graphed(model: nn.Module, most: int = 8) -> Iterator[nn.Module]:
     HardwareError
         The model is not on a CUDA device.
     InputError
-        A layer looks at the timestep in Python, which a graph would see once.
+        A layer looks at the timestep in Python, which a graph would see once; the model is compiled as a whole.
     """
     device = next(model.parameters()).device
     if device.type != "cuda":
         raise HardwareError(f"CUDA graphs need a CUDA device, and the model is on {device}")
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise InputError(
+            "the model was compiled by model.compile(), which would trace the capture itself: compile its "
+            "blocks, or model.forward = torch.compile(model.forward)"
+        )
     state = state_of(model)
     if state is not None and state.hook is not None:
         raise InputError("the recipe picks scales by the timestep's value in Python: no CUDA graph holds it")
