@@ -4,7 +4,7 @@
 
 Each shipped denoiser is quantized once; then the simulated layers and the kernels draw from the same noise
 and conditions: tokens of pictures, and tokens that ridge predicts from a simulated subject's voxels. The
-exit code is 1 if one is further off than `TOLERANCE`. A row says how far quantizing itself moves the same pictures.
+exit code is 1 if one is further off than `TOLERANCE`. A row says how far quantizing itself moves them.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows for reading."""
     head = (
         f"{place(rows[0])} {rows[0]['steps']} Euler steps, guidance 3, the same noise both ways. Tolerance: "
-        f"one prediction within {TOLERANCE['forward']:g} (relative), pictures at {TOLERANCE['pictures']:g} dB or "
-        "more from the simulated ones, graph replay and a second run equal to the byte. Recipes with less "
+        f"a prediction within {TOLERANCE['forward']:g} (relative), pictures at {TOLERANCE['pictures']:g} dB "
+        "or more from the simulated ones, graph replay and a second run equal to the byte. Recipes with less "
         "calibration than their presets."
     )
     titles = {

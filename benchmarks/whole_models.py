@@ -10,8 +10,6 @@ tests (with TRITON_INTERPRET=1 natively, too); its times mean nothing.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_float8_, to_native_
+from lab.compare.about import commit
 from lab.errors import HardwareError, show
 from lab.files import write_text
 
@@ -255,18 +254,12 @@ def environment(device: torch.device) -> dict[str, str]:
     return {"device": name, **{key: str(value) for key, value in found.items()}, "commit": commit()}
 
 
-def commit() -> str:
-    """Commit of this checkout; BRAINLAB_COMMIT where the code travels without its history."""
-    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return os.environ.get("BRAINLAB_COMMIT") or done.stdout.strip() or "unknown"
-
-
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows for reading."""
     head = (
         f"{place(rows[0])} Random weights rounded to nearest beside a branch of rank 32: time and memory "
-        "only. Median ms of a forward, compiled, as a CUDA graph; ratio: bf16 over it; GB of weights that the forward reads."
+        "only. Median ms of a forward, compiled, as a CUDA graph; ratio: bf16 over it; GB of weights that "
+        "the forward reads."
     )
     cells = [
         [r["model"], r["engine"], r["ms"], r["ratio"], r["ms_launched"], f"{int(r['bytes']) / 1e9:.2f}",

@@ -33,7 +33,7 @@ def graphed(model: nn.Module, most: int = 8) -> Iterator[nn.Module]:
     HardwareError
         The model is not on a CUDA device.
     InputError
-        A layer looks at the timestep in Python, which a graph would see once; the model is compiled as a whole.
+        A layer looks at the timestep in Python, which a graph would see once; or the model is compiled whole.
     """
     device = next(model.parameters()).device
     if device.type != "cuda":
