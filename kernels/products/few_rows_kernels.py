@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
+from kernels.products.few_rows_scaled_kernels import few_rows_scaled, pairs
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
 
@@ -50,17 +51,6 @@ def _halves(byte, BF16: tl.constexpr, WIDE: tl.constexpr):
             fma.rn.f16x2 $2, $2, one, off; fma.rn.f16x2 $3, $3, one, off; }""",
             "=&r,=&r,=&r,=&r,r", [byte], (tl.float16, tl.float16), True, 4,
         )  # fmt: skip
-
-
-@triton.jit
-def pairs(word, BF16: tl.constexpr):
-    """Two 16-bit numbers of one 32-bit word, the even column in the low half."""
-    even = (word & 0xFFFF).to(tl.int16)
-    odd = (word >> 16).to(tl.int16)
-    if BF16:
-        return even.to(tl.bfloat16, bitcast=True), odd.to(tl.bfloat16, bitcast=True)
-    else:
-        return even.to(tl.float16, bitcast=True), odd.to(tl.float16, bitcast=True)
 
 
 @triton.jit
@@ -154,8 +144,6 @@ def launch(
     even = words and k % group == 0 and n % config.block_n == 0 and groups % per_split % at_once == 0
     grid = (triton.cdiv(n, config.block_n), triton.cdiv(m, config.block_m), split)
     if config.keep and even and groups % at_once == 0 and at_once & (at_once - 1) == 0:
-        from kernels.products.few_rows_scaled_kernels import few_rows_scaled
-
         few_rows_scaled[grid](
             x, packed, scale, scale if column is None else column, scale if bias is None else bias, target,
             m, n, row_bytes, groups, x.stride(0), per_split,

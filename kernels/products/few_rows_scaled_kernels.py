@@ -10,8 +10,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.products.few_rows_kernels import pairs
 from kernels.tuned.dots import half_dot
+
+
+@triton.jit
+def pairs(word, BF16: tl.constexpr):
+    """Two 16-bit numbers of one 32-bit word, the even column in the low half."""
+    even = (word & 0xFFFF).to(tl.int16)
+    odd = (word >> 16).to(tl.int16)
+    if BF16:
+        return even.to(tl.bfloat16, bitcast=True), odd.to(tl.bfloat16, bitcast=True)
+    else:
+        return even.to(tl.float16, bitcast=True), odd.to(tl.float16, bitcast=True)
 
 
 @triton.jit
