@@ -98,6 +98,10 @@ class ReconstructConfig(Settings):
     recipe: str = Field(
         "rtn-w8a8", description="how the denoiser is quantized (brainlab list presets), or none"
     )
+    native: bool = Field(
+        False,
+        description="draw through the GPU's low-bit kernels, not simulated; refused where they cannot run",
+    )
     seed: Seed = Field(0, description="fixes data order, initial weights and noise")
     noise_seeds: int = Field(5, ge=1, le=100, description="noise seeds over which the scores are averaged")
     structure: Literal["brainit", "blend", "posterior", "ridge", "none"] = Field(
