@@ -11,7 +11,7 @@ from brainit import metrics
 from lab.errors import MissingDataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from lab.decoding.encoder.correlation import BrainCorrelation
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Pictures (n, H, W[, 3]) to one score each."""
@@ -25,7 +25,7 @@ def flat_metrics(
     arms: Mapping[str, np.ndarray | Sequence[np.ndarray]],
     n_draws: int,
     seed: int,
-    brain: Scorer | None = None,
+    brain: BrainCorrelation | None = None,
 ) -> dict[str, Any]:
     """Score all arms against the stimuli (n, H, W[, 3]); the arm ``quantized`` carries no prefix.
 
@@ -47,20 +47,19 @@ def flat_metrics(
     if networks:
         flat["two_way_feature.network"] = "EfficientNet-Lite0, head"
     if brain is not None:
-        from lab.decoding.encoder.correlation import ENCODER
-
         flat["brain_correlation.stimuli"] = float(brain(truth).mean())
-        flat["brain_correlation.encoder"] = ENCODER
+        flat["brain_correlation.encoder"] = brain.encoder
     return flat
 
 
-def scorers_for(truth: np.ndarray, brain: Scorer | None = None) -> dict[str, Scorer]:
+def scorers_for(truth: np.ndarray, brain: BrainCorrelation | None = None) -> dict[str, Scorer]:
     """Return what scores pictures one by one: ST-LPIPS to the stimulus, where it can be, and ``brain``."""
     found: dict[str, Scorer] = {} if brain is None else {"brain_correlation": brain}
     if min(truth.shape[1:3]) < SMALLEST:
         return found
     import torch
 
+    from lab.images import planes
     from lab.metrics.stlpips import load_stlpips
 
     try:
@@ -69,7 +68,7 @@ def scorers_for(truth: np.ndarray, brain: Scorer | None = None) -> dict[str, Sco
         return found
 
     def distance(pictures: np.ndarray) -> np.ndarray:
-        pairs = zip(_planes(pictures).split(_BATCH), _planes(truth).split(_BATCH), strict=True)
+        pairs = zip(planes(pictures).split(_BATCH), planes(truth).split(_BATCH), strict=True)
         with torch.inference_mode():
             return torch.cat([network(a, b) for a, b in pairs]).double().numpy()
 
@@ -80,6 +79,7 @@ def networks_for(truth: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarr
     """Return the ImageNet network, where it is installed and pictures are large enough to mean anything."""
     if min(truth.shape[1:3]) < SMALLEST:
         return {}
+    from lab.images import planes
     from lab.metrics.distances import pooled_features
     from lab.metrics.efficientnet import load_efficientnet
 
@@ -89,14 +89,6 @@ def networks_for(truth: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarr
         return {}
 
     def features(pictures: np.ndarray) -> np.ndarray:
-        return pooled_features(network, _planes(pictures), "head")
+        return pooled_features(network, planes(pictures), "head")
 
     return {"feature": features}
-
-
-def _planes(pictures: np.ndarray) -> Tensor:
-    """Return pictures (n, H, W[, 3]) as float32 (n, 1 or 3, H, W)."""
-    import torch
-
-    x = torch.from_numpy(np.asarray(pictures, np.float32))
-    return x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)

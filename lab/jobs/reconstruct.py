@@ -160,7 +160,7 @@ def _pictures(
     arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}
     if config.structure != "brainit":
         arms["brainit_structural"] = from_model(inverted(given.predicted), like)
-    brain = brain_correlation(run.step, data.subject, device, progress)
+    brain = brain_correlation(run.step, data.subject, device, progress, config.voxel_encoder)
     flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed, brain)
     for name in ("plan", "ledger"):
         if name in found:

@@ -7,6 +7,8 @@ across voxels with the measured response to the stimulus, repeats averaged (Scot
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,51 +17,124 @@ from brainit.metrics.tensors import pixcorr as rows_correlation
 from brainit.subject import Subject
 from brainit.voxels.encoder import fit_encoder
 from brainit.voxels.scaling import VoxelScaler
+from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
     from lab.decoding.conditions import Step
 
-ENCODER = "linear, from encoder-64's tokens to voxels, fitted on this subject's training trials"
+FITTED = "encoder.safetensors"
+LINEAR = "linear, from encoder-64's tokens to voxels, fitted on this subject's training trials"
 _BATCH = 64
 
 
+@dataclass(frozen=True)
+class BrainCorrelation:
+    """Scorer of one subject's test pictures.
+
+    Parameters
+    ----------
+    predict : callable
+        Pictures (n, H, W[, 3]) to predicted z-scored responses (n, n_voxels).
+    measured : float32 array of shape (n, n_voxels)
+        z-scored responses to the test pictures, repeats averaged.
+    encoder : str
+        What predicts, for reports.
+    """
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    measured: np.ndarray
+    encoder: str
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        """Return each picture's correlation across voxels, float64 (n,)."""
+        import torch
+
+        predicted = torch.from_numpy(np.ascontiguousarray(self.predict(pictures)))
+        return rows_correlation(predicted, torch.from_numpy(self.measured)).numpy()
+
+
 def brain_correlation(
-    step: Step, subject: Subject, device: str = "cpu", progress: Progress = silent
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the scorer of one subject's test pictures.
+    step: Step,
+    subject: Subject,
+    device: str = "cpu",
+    progress: Progress = silent,
+    encoder: Path | str | None = None,
+) -> BrainCorrelation:
+    """Return the scorer of one subject's test pictures, in the order of their first appearance.
 
     Parameters
     ----------
     step : callable
-        ``step(name, compute)``; keeps the fitted encoder.
+        ``step(name, compute)``; keeps the linear encoder.
     subject : Subject
-        With pictures; the encoder sees training trials alone.
-
-    Returns
-    -------
-    callable
-        Pictures (n, H, W[, 3]) in the order of ``subject.part("test").mean_over_repeats()`` to their
-        correlations, float64 (n,).
+        With pictures; encoders see training trials alone.
+    encoder : path, optional
+        Run of ``brainlab brain encode`` that knows this subject; default a linear encoder, fitted here.
     """
-    fitted = step("voxel-encoder", lambda: _fit(subject, device, progress))
     test = subject.part("test").mean_over_repeats()
-    scaler = VoxelScaler(fitted["scaler_mean"], fitted["scaler_scale"])
+    scaler = VoxelScaler.fit(subject.part("train").mean_over_repeats().betas)
     measured = scaler.apply(test.betas)
+    if encoder is not None:
+        predict = _universal(Path(encoder), subject, device)
+        return BrainCorrelation(predict, measured, f"universal voxel encoder of {Path(encoder).name}")
+    fitted = step("voxel-encoder", lambda: _fit(subject, scaler, device, progress))
 
-    def scorer(pictures: np.ndarray) -> np.ndarray:
-        import torch
+    def linear(pictures: np.ndarray) -> np.ndarray:
+        return (_tokens(pictures, device, silent) - fitted["mean"]) @ fitted["axes"] @ fitted["voxels"].T
 
-        predicted = (_tokens(pictures, device, silent) - fitted["mean"]) @ fitted["axes"]
-        found = rows_correlation(torch.from_numpy(predicted @ fitted["voxels"].T), torch.from_numpy(measured))
-        return found.numpy()
-
-    return scorer
+    return BrainCorrelation(linear, measured, LINEAR)
 
 
-def _fit(subject: Subject, device: str, progress: Progress) -> dict[str, np.ndarray]:
+def check_encoder(run: Path, subject: Subject) -> None:
+    """Refuse a run of ``brainlab brain encode`` that does not know this subject.
+
+    Raises
+    ------
+    MissingDataError
+        There is no finished run.
+    InputError
+        It is of another dataset, or knows no such subject, or one with other voxels.
+    """
+    from brainit.io import read_state
+    from lab.runs.settings import read_settings
+
+    if not (run / FITTED).is_file() or not (run / "config.yaml").is_file():
+        raise MissingDataError(
+            f"voxel_encoder: {run} holds no {FITTED}; give a finished run of brainlab brain encode"
+        )
+    _, header = read_state(run / FITTED)
+    dataset, voxels = read_settings(run / "config.yaml").get("dataset"), header.get("voxels", {})
+    if dataset != subject.dataset or voxels.get(subject.name) != subject.n_voxels:
+        known = ", ".join(f"{name} ({count} voxels)" for name, count in voxels.items())
+        raise InputError(
+            f"voxel_encoder: {run} knows {dataset} {known or 'nobody'}, not {subject.dataset} {subject.name} "
+            f"({subject.n_voxels} voxels); fit it on this subject with brainlab brain encode"
+        )
+
+
+def _universal(run: Path, subject: Subject, device: str) -> Callable[[np.ndarray], np.ndarray]:
+    import torch
+
+    from brainit.voxels.universal import Fitted
+    from lab.decoding.encoder.measure import find_backbone
+    from lab.images import planes, resize
+    from lab.runs.settings import read_settings
+
+    check_encoder(run, subject)
+    named = str(read_settings(run / "config.yaml")["backbone"])
+    backbone = find_backbone(named)
+    fitted = Fitted.load(run / FITTED, backbone)
+
+    def predict(pictures: np.ndarray) -> np.ndarray:
+        images = torch.cat([resize(x, backbone.side) for x in planes(pictures).split(_BATCH)])
+        return fitted.predict(images, subject.name, device)
+
+    return predict
+
+
+def _fit(subject: Subject, scaler: VoxelScaler, device: str, progress: Progress) -> dict[str, np.ndarray]:
     train = subject.part("train").mean_over_repeats()
-    scaler = VoxelScaler.fit(train.betas)
     features = _tokens(train.images(), device, progress)
     parts = min(max(train.n_trials // 6, 8), 64)
     name = subject.name
@@ -68,8 +143,6 @@ def _fit(subject: Subject, device: str, progress: Progress) -> dict[str, np.ndar
         "mean": encoder.basis.mean,
         "axes": encoder.basis.axes @ encoder.shared,
         "voxels": encoder.embeddings[name],
-        "scaler_mean": scaler.mean,
-        "scaler_scale": scaler.scale,
     }
 
 

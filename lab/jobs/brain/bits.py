@@ -162,7 +162,9 @@ def _measure(
         linear = ridge_through_decoder(step, config, given, device, context.progress)
         sets = _sets(pictures, given.ridge, linear, given.mean_image)
         networks = networks_for(given.truth)
-        more = scorers_for(given.truth, brain_correlation(step, data.subject, device, context.progress))
+        more = scorers_for(
+            given.truth, brain_correlation(step, data.subject, device, context.progress, config.voxel_encoder)
+        )
         rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed, more)
         about = {
             **{key: data.about[key] for key in ("dataset", "subject", "simulated", "leak_line", "leak")},

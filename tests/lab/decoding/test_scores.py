@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lab.decoding.encoder.correlation import BrainCorrelation
 from lab.decoding.scores import flat_metrics, networks_for, scorers_for
 
 
@@ -28,11 +29,13 @@ def test_brain_correlation_stands_beside_what_the_stimuli_reach() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random((4, 28, 28))
 
-    def brain(pictures: np.ndarray) -> np.ndarray:
-        return pictures.mean((1, 2))
+    def voxels(pictures: np.ndarray) -> np.ndarray:
+        return pictures[:, :4, 0] + pictures[:, :4, 1]  # four voxels, each sums two pixels
 
-    flat = flat_metrics(truth, {"quantized": truth**2, "fp": truth, "ridge": truth**3}, 200, 0, brain)
-    assert flat["brain_correlation.stimuli"] == pytest.approx(truth.mean())
-    assert flat["brain_correlation"] == pytest.approx((truth**2).mean())
-    assert flat["ridge.brain_correlation.low"] <= flat["ridge.brain_correlation"]
-    assert "encoder-64" in flat["brain_correlation.encoder"]
+    brain = BrainCorrelation(voxels, voxels(truth), "sums of pixels")
+    flat = flat_metrics(truth, {"quantized": truth**2, "fp": truth, "ridge": 1 - truth}, 200, 0, brain)
+    assert flat["brain_correlation.stimuli"] == pytest.approx(1)
+    assert flat["ridge.brain_correlation"] == pytest.approx(-1)
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(voxels(truth**2), voxels(truth), strict=True)]
+    assert flat["brain_correlation"] == pytest.approx(np.mean(expected))
+    assert flat["brain_correlation.encoder"] == "sums of pixels"

@@ -12,7 +12,7 @@ from brainit.datasets import simulated
 from brainit.subject import Subject
 from lab.decoding.encoder.correlation import brain_correlation
 from lab.decoding.encoder.people import open_people
-from lab.errors import InputError
+from lab.errors import InputError, MissingDataError
 from lab.progress import silent
 
 
@@ -53,3 +53,24 @@ def test_people_are_tested_on_nothing_that_anybody_learned_from(root: Path) -> N
     assert "0 of 10" in people.leak_line
     with pytest.raises(InputError, match="no subject 'sub-7'"):
         open_people("simulated", str(root), ("sub-7",), {}, silent)
+
+
+def test_by_the_encoder_of_a_run(root: Path, subject: Subject, tmp_path: Path) -> None:
+    from lab.jobs.brain.encode import Settings, run
+    from lab.jobs.contract import Context
+
+    quick = {"epochs": 6, "features": 8, "embedding": 8, "voxel_draws": 0, "taps": (0, 4), "batch": 8}
+    out, given = tmp_path / "run", {"root": root, "subjects": "sub-01", "encoder": quick, "device": "cpu"}
+    run(Settings.model_validate(given | {"out": out}), Context())
+
+    def step(name, compute):
+        raise AssertionError("no linear encoder is fitted")
+
+    truth = subject.part("test").mean_over_repeats().images()
+    scorer = brain_correlation(step, subject, encoder=out)
+    assert scorer.encoder == "universal voxel encoder of run"
+    assert scorer(truth).mean() > scorer(np.roll(truth, 1, 0)).mean()
+    with pytest.raises(InputError, match=r"knows simulated sub-01 \(80 voxels\), not simulated sub-02"):
+        brain_correlation(step, datasets.open("simulated", root, "sub-02"), encoder=out)
+    with pytest.raises(MissingDataError, match="give a finished run"):
+        brain_correlation(step, subject, encoder=tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -94,6 +96,12 @@ def test_a_new_subject_joins(first: Path, root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="already knows subject 'sub-01'"):
         again = {**given, "subjects": "sub-01", "out": tmp_path / "p"}
         encode(Settings.model_validate(again), Context())
+
+
+def test_its_settings_are_read_without_torch() -> None:
+    code = "import sys, lab.jobs.brain.encode; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_refusals(root: Path, tmp_path: Path) -> None:
