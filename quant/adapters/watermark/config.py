@@ -37,11 +37,11 @@ class WatermarkConfig(BaseModel):
     increment: float = Field(default=0.3, gt=0, le=10, description="what a loss weight grows by, gamma")
     psnr_target: float = Field(default=30.0, ge=5, le=60, description="first target of the picture, dB")
     psnr_step: float = Field(default=2.5, ge=0, le=20, description="what the picture's target rises by, dB")
-    psnr_cap: float = Field(default=33.5, ge=5, le=60, description="highest target of the picture, dB")
+    psnr_cap: float = Field(default=33.0, ge=5, le=60, description="highest target of the picture, dB")
     match_target: float = Field(default=0.9, ge=0.5, le=1, description="first target of matching bits, share")
     match_step: float = Field(default=0.08, ge=0, le=0.5, description="what that target rises by")
     match_cap: float = Field(
-        default=0.999, ge=0.5, lt=1,
+        default=0.997, ge=0.5, lt=1,
         description="highest target of matching bits; at 1 it could not be met for ever",
     )  # fmt: skip
     similarity: float = Field(

@@ -129,13 +129,12 @@ def train_extractor(
             _frozen(reader)
         inputs = decoder.inputs[torch.randint(len(decoder.inputs), (config.extractor_batch,), device=device)]
         message = torch.randint(2, (len(inputs), config.bits), device=device) * 2.0 - 1
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            with torch.no_grad():
-                plain = decoder.decode(inputs)
-            writer.message = message
-            with writer.attached(decoder.model):
-                marked = decoder.decode(inputs)
-        marked = _at_strength(marked.float(), plain.float(), config.first_psnr + span * level)
+        with torch.no_grad():
+            plain = decoder.decode(inputs)
+        writer.message = message
+        with writer.attached(decoder.model):  # not in bfloat16, whose rounding is as large as the mark
+            marked = decoder.decode(inputs)
+        marked = _at_strength(marked, plain, config.first_psnr + span * level)
         hard = int(level * config.distorted * len(inputs))
         groups = [stored(marked[hard:])]
         groups += distort(marked[:hard]) if hard else []
