@@ -23,7 +23,9 @@ class Settings(contract.Settings):
     out: Path = setting(Path("runs/watermark"), "folder of extractor, keys and training.json", short="-o")
     recipe: str = setting("watermark-48", "preset of the adapter, with changes as PRESET+field=value")
     keys: Numbers = setting((0,), "seeds of the keys: each draws a message and trains on its order")
-    message: str | None = setting(None, "message of a single key instead of a drawn one: bits, or hex after 0x")
+    message: str | None = setting(
+        None, "message of a single key instead of a drawn one: bits, or hex after 0x"
+    )
     extractor: Path | None = setting(None, "train keys against this extractor instead of a new one")
     minutes: float | None = setting(None, "time for the extractor", unit="minutes", ge=0.01)
     key_minutes: float | None = setting(None, "time for each key", unit="minutes", ge=0.01)

@@ -87,6 +87,8 @@ def marked_autoencoder(file: Path, device: str = "cpu") -> Any:
     """
     model, known = zoo.load(AUTOENCODER), read_about(file).get("base")
     if known is not None and known != hash_file(zoo.weight_file(AUTOENCODER)):
-        raise InputError(f"{file} was trained on other weights of {AUTOENCODER} ({known[:12]}): train it again")
+        raise InputError(
+            f"{file} was trained on other weights of {AUTOENCODER} ({known[:12]}): train it again"
+        )
     merge_(model, read_deltas(file, model))
     return model.eval().to(device)

@@ -99,7 +99,11 @@ def train(
         message = messages[index] if messages else core.random_message(config.bits, key)
         context = Context(device=device, seed=key, progress=progress)
         factors, balance, cost = core.train_key(decoder, reader, message, config, context, effort.key_minutes)
-        about = {"message": message, "extractor": hash_file(file), "base": hash_file(zoo.weight_file(AUTOENCODER))}
+        about = {
+            "message": message,
+            "extractor": hash_file(file),
+            "base": hash_file(zoo.weight_file(AUTOENCODER)),
+        }
         target = out / f"key-{key}.safetensors"
         write_key(target, factors, about)
         record["keys"].append(

@@ -25,7 +25,10 @@ class WatermarkConfig(BaseModel):
     first_psnr: float = Field(default=22.0, ge=5, le=60, description="strength that training begins at, dB")
     last_psnr: float = Field(default=34.0, ge=5, le=60, description="strength that training ends at, dB")
     distorted: float = Field(
-        default=0.6, ge=0, le=1, description="share of pictures that are distorted, once training is far enough"
+        default=0.6,
+        ge=0,
+        le=1,
+        description="share of pictures that are distorted, once training is far enough",
     )
     key_batch: int = Field(default=96, ge=2, le=4096, description="pictures a step, key")
     key_rate: float = Field(default=1e-3, gt=0, le=1, description="peak learning rate, key")

@@ -113,7 +113,11 @@ def train_extractor(
     reader = Extractor(config.bits).to(device, memory_format=torch.channels_last)
     parameters = [*writer.parameters(), *reader.parameters()]
     optimiser = torch.optim.AdamW(
-        parameters, lr=config.extractor_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=device.type == "cuda"
+        parameters,
+        lr=config.extractor_rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.01,
+        fused=device.type == "cuda",
     )
     average = [p.detach().clone() for p in parameters]
     level, clean, rough, step, trace = 0.0, 0.5, 0.5, 0, []
@@ -148,7 +152,9 @@ def train_extractor(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(0.998, (step + 1) / (step + 10)))
+        torch._foreach_lerp_(
+            average, [p.detach() for p in parameters], 1 - min(0.998, (step + 1) / (step + 10))
+        )
         seen = torch.stack(hits).tolist()
         clean += 0.05 * (seen[0] - clean)
         rough += 0.05 * (sum(seen[1:]) / len(seen[1:]) - rough) if hard else 0.0
@@ -215,7 +221,9 @@ def train_key(
     """Train the factors of one message against a frozen extractor."""
     torch.manual_seed(context.seed)
     device, began = decoder.inputs.device, time.perf_counter()
-    factors = LowRank(chosen_layers(decoder.model, config.layers, config.rank), config.rank, config.alpha).to(device)
+    factors = LowRank(chosen_layers(decoder.model, config.layers, config.rank), config.rank, config.alpha).to(
+        device
+    )
     wanted, balance, trace = signs(message, device), Balance(config), []
     if len(message) != reader.config["bits"]:
         raise InputError(f"message has {len(message)} bits; this extractor reads {reader.config['bits']}")
@@ -252,9 +260,16 @@ def train_key(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(0.99, (step + 1) / (step + 10)))
+        torch._foreach_lerp_(
+            average, [p.detach() for p in parameters], 1 - min(0.99, (step + 1) / (step + 10))
+        )
         if step % LOOK == 0:
-            row = {"loss": _finite(loss, step), "match": match, "psnr": level, "ratio": balance.message / balance.picture}
+            row = {
+                "loss": _finite(loss, step),
+                "match": match,
+                "psnr": level,
+                "ratio": balance.message / balance.picture,
+            }
             trace.append({"step": step, **row})
             context.progress(step, config.key_steps, _words("key", row))
     with torch.no_grad():

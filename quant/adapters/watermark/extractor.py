@@ -17,7 +17,9 @@ SMALLEST = 32
 class _Conv(nn.Module):
     """Convolution, batch norm while it is there, GELU; plus the input where `skip`."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, kernel: int = 3, skip: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, kernel: int = 3, skip: bool = False
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
         self.norm: nn.Module = nn.BatchNorm2d(outputs)

@@ -156,7 +156,9 @@ def read_about(path: Path) -> dict[str, Any]:
         if not isinstance(about["message"], str) or not about["message"]:
             raise KeyError("message")
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is a LoRA without a watermark's message: train one with watermark train") from None
+        raise InputError(
+            f"{path} is a LoRA without a watermark's message: train one with watermark train"
+        ) from None
     return dict(about)
 
 
