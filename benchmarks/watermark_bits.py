@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.watermark_formats import calibration_rows, convolutions, formats, nearest, quantized_
 from lab import zoo
+from lab.figures.plate import Plate, Provenance, axes, canvas, legend
+from lab.figures.tradeoff import STYLES
 from lab.files import write_text
 from lab.zoo.data import held_out, training
 from lab.zoo.watermark.files import AUTOENCODER, load_extractor, load_key, marked_autoencoder
@@ -37,6 +40,9 @@ from quant.formats.granularity import Granularity
 from quant.formats.quantizer import Quantizer, int_quantizer
 
 ACTIVATIONS = ("rtn-w8a8", "rtn-w6a6", "rtn-w4a8", "rtn-w4a4")
+RATE = 1e-6
+FLOOR = 0.01
+PLACES = {8: 0, 6: 1, 4: 2, 3: 3, 2: 4, 1: 5}
 TRAINED_BITS = (8, 4, 3, 2, 1)
 COLUMNS = ("group", "format", "bits", "form", "key", "n", "bit_error", "bit_error_low", "bit_error_high",
            "accepted_share", "accepted_loose", "margin", "psnr_db", "photo_db", "false", "false_loose",
@@ -178,8 +184,39 @@ def summary(rows: Sequence[dict[str, Any]], about: str) -> str:
     return "\n".join(lines)
 
 
+def survival(rows: Sequence[dict[str, Any]], device: str) -> Plate:
+    """Draw bit error over bits, one line a format; merged left, beside right; bars are the range over keys."""
+    figure = canvas(9.0, 5.6, "light")
+    styles = {name: STYLES[i] for i, name in enumerate(dict.fromkeys(f.name for f in formats()))}
+    for place, form in enumerate(("merged", "beside")):
+        ax = axes(figure, 1, 2, place + 1, theme="light", grid="y")
+        for name, (colour, marker, line) in styles.items():
+            mine = [r for r in rows if r["format"] == name and r["form"] == form and r["group"] == "weights"]
+            levels = sorted({r["bits"] for r in mine}, reverse=True)
+            errors = [[max(100 * r["bit_error"], FLOOR) for r in mine if r["bits"] == b] for b in levels]
+            at = [PLACES[b] for b in levels]
+            ax.plot(at, [mean(e) for e in errors], color=colour, marker=marker, linestyle=line, label=name)
+            for x, e in zip(at, errors, strict=True):
+                ax.plot([x, x], [min(e), max(e)], color=colour, linewidth=1)
+        ax.axhline(50, color="#777777", linewidth=0.8)
+        ax.set_yscale("log")
+        ax.set_xticks(list(PLACES.values()), [str(b) for b in PLACES])
+        ax.set(
+            xlabel="bits of a weight", ylabel="wrong bits, %" if place == 0 else "", ylim=(0.8 * FLOOR, 70)
+        )
+        ax.set_title("mark merged, then rounded" if place == 0 else "mark in 16 bits beside", loc="left")
+    legend(figure.axes[0], "light", loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
+    n, keys = rows[0]["n"], len({r["key"] for r in rows})
+    source = Provenance(f"autoencoder-64 on {device}", f"{n} held-out pictures, {keys} keys")
+    caption = (
+        "Wrong message bits over the bits of the decoder's weights (simulated); the grey line is chance. Bars are "
+        f"the range over keys; below {FLOOR} % is drawn there. {source.sentence()}"
+    )
+    return Plate(figure, caption, "Two line charts of wrong bits over weight bits, by format.")
+
+
 def main() -> None:
-    """Run the study, key after key; the table is written after each."""
+    """Run the study, several keys at once; the table is written after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--keys", required=True, help="key files with commas between: one seed each")
@@ -188,33 +225,48 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--n", type=int, default=500, help="held-out pictures")
     parser.add_argument("--steps", default="0,100,300", help="steps of training at which is measured")
+    parser.add_argument("--jobs", type=int, default=1, help="keys at once")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--groups", default="weights,inputs,training")
     given = parser.parse_args()
-    reader, rows, groups = load_extractor(given.extractor, given.device), [], given.groups.split(",")
-    photographs = held_out(given.data).images[: given.n].to(given.device).float() / 255
-    pictures = training(given.data, limit=9000).images[:9000].to(given.device)
-    steps = tuple(int(word) for word in given.steps.split(","))
+    names = given.keys.split(",")
     device = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
     about = (
-        f"`python -m benchmarks.watermark_bits` on {device}: 48 bits, {given.n} held-out pictures, one key a seed, "
-        f"{len(given.keys.split(','))} keys; ranges in brackets are over keys. All convolutions of the decoder are "
+        f"`python -m benchmarks.watermark_bits` on {device}: 48 bits, {given.n} held-out pictures, one key a "
+        f"seed, {len(names)} keys; ranges in brackets are over keys. All convolutions of the decoder are "
         "quantized; arithmetic is simulated."
     )
-    for seed, name in enumerate(given.keys.split(",")):
-        file = Path(name)
-        key = load_key(file, given.extractor, reader.config["bits"])
-        plain = zoo.load(AUTOENCODER, given.device).requires_grad_(False)
-        marked = marked_autoencoder(file, given.device).requires_grad_(False)
-        study = Study(seed, file, Meter(reader, key.message, 1e-6), plain, marked, photographs, given.device)
-        work = {
-            "weights": lambda s=study: rounding(s), "inputs": lambda s=study: with_inputs(s),
-            "training": lambda s=study: trained(s, pictures, steps, given.batch),
-        }  # fmt: skip
-        for group in groups:
-            rows += [{**row, "device": device} for row in work[group]()]
+    jobs = [(seed, Path(name), given) for seed, name in enumerate(names)]
+    rows: list[dict[str, Any]] = []
+    with multiprocessing.get_context("spawn").Pool(min(given.jobs, len(jobs))) as pool:
+        for found in pool.imap_unordered(measure, jobs):
+            rows += [{**row, "device": device} for row in found]
+            rows.sort(key=lambda row: row["key"])
             write_csv(given.out / "watermark-bits.csv", [{k: r.get(k) for k in COLUMNS} for r in rows])
             write_text(given.out / "watermark-bits.md", summary(rows, about))
+            (given.out / "watermark-bits.png").write_bytes(survival(rows, device).png(foot=True))
+
+
+def measure(job: tuple[int, Path, argparse.Namespace]) -> list[dict[str, Any]]:
+    """Measure one key."""
+    seed, file, given = job
+    torch.set_num_threads(1)
+    reader = load_extractor(given.extractor, given.device)
+    key = load_key(file, given.extractor, reader.config["bits"])
+    photographs = held_out(given.data).images[: given.n].to(given.device).float() / 255
+    plain = zoo.load(AUTOENCODER, given.device).requires_grad_(False)
+    marked = marked_autoencoder(file, given.device).requires_grad_(False)
+    study = Study(seed, file, Meter(reader, key.message, RATE), plain, marked, photographs, given.device)
+    rows: list[dict[str, Any]] = []
+    if "weights" in given.groups:
+        rows += rounding(study)
+    if "inputs" in given.groups:
+        rows += with_inputs(study)
+    if "training" in given.groups:
+        pictures = training(given.data, limit=9000).images[:9000].to(given.device)
+        steps = tuple(int(word) for word in given.steps.split(","))
+        rows += trained(study, pictures, steps, given.batch)
+    return rows
 
 
 if __name__ == "__main__":

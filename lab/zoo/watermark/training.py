@@ -25,6 +25,8 @@ from quant.adapters.watermark.losses import psnr
 from quant.adapters.watermark.lowrank import LowRank, write_key
 from quant.registry import Context
 
+LEAST_PSNR = 32.0
+"""What a mark may cost at most, dB to the unmarked decoder."""
 FIRST = 5
 """Layers of the decoder before its last stage: they run once for each picture."""
 
@@ -156,6 +158,28 @@ def quality(reader: Any, decoder: core.Decoder, factors: LowRank, message: str) 
         "bit_error": 1 - float(clean.mean()), "fewest_matches": int(clean.sum(1).min()),
         "bit_error_distorted": {kind.__name__: 1 - float(right(kind).mean()) for kind in dict.fromkeys(KINDS)},
     }  # fmt: skip
+
+
+def best(folders: Sequence[Path]) -> Path:
+    """Return the folder of the best training, by a rule that is fixed beforehand.
+
+    Those whose keys all keep 32 dB come first; among them (or among all) the lowest mean bit error counts, on
+    held-out pictures as stored.
+
+    Raises
+    ------
+    InputError
+        A folder has no ``training.json``, or one without keys.
+    """
+
+    def rank(folder: Path) -> tuple[bool, float]:
+        keys = read_training(folder)["keys"]
+        if not keys:
+            raise InputError(f"{folder} has no trained keys yet: let watermark train end")
+        error = sum(key["bit_error"] for key in keys) / len(keys)
+        return min(key["psnr_db"] for key in keys) < LEAST_PSNR, error
+
+    return min(folders, key=rank)
 
 
 def read_training(folder: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Extractor(ModelMixin, ConfigMixin):
             block.norm = nn.Identity()
 
     @torch.no_grad()
-    def whiten(self, images: Tensor, batch: int = 512, floor: float = 1e-3) -> None:
+    def whiten(self, images: Tensor, batch: int = 512, floor: float = 1e-5) -> None:
         """Make outputs on unmarked pictures centred, uncorrelated and of variance 1, by a change of the head.
 
         Only then is the number of matching bits near Binomial(bits, 1/2) under the null. Eigenvalues are kept

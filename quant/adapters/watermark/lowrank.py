@@ -72,7 +72,11 @@ class LowRank(nn.Module):
             up = torch.zeros(layer.out_channels, rank, 1, 1)
             if bits is not None:
                 nn.init.normal_(up, std=0.02)
-                self.mapper.append(torch.randn(rank, bits) / math.sqrt(bits))
+                # every bit begins with channels of its own
+                self.mapper.append(
+                    torch.eye(bits).repeat(-(-rank // bits), 1)[:rank]
+                    + 0.1 * torch.randn(rank, bits) / math.sqrt(bits)
+                )
             self.down.append(down)
             self.up.append(up)
         self.message: Tensor | None = None
