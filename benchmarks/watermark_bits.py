@@ -41,6 +41,7 @@ from quant.formats.quantizer import Quantizer, int_quantizer
 
 ACTIVATIONS = ("rtn-w8a8", "rtn-w6a6", "rtn-w4a8", "rtn-w4a4")
 RATE = 1e-6
+ORDER = ("weights", "weights and inputs", "training")
 FLOOR = 0.01
 PLACES = {8: 0, 6: 1, 4: 2, 3: 3, 2: 4, 1: 5}
 TRAINED_BITS = (8, 4, 3, 2, 1)
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--n", type=int, default=500, help="held-out pictures")
     parser.add_argument("--steps", default="0,100,300", help="steps of training at which is measured")
-    parser.add_argument("--jobs", type=int, default=1, help="keys at once")
+    parser.add_argument("--jobs", type=int, default=1, help="groups of rows at once")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--groups", default="weights,inputs,training")
     given = parser.parse_args()
@@ -236,20 +237,22 @@ def main() -> None:
         f"seed, {len(names)} keys; ranges in brackets are over keys. All convolutions of the decoder are "
         "quantized; arithmetic is simulated."
     )
-    jobs = [(seed, Path(name), given) for seed, name in enumerate(names)]
+    groups = [group for group in ("training", "weights", "inputs") if group in given.groups]  # longest first
+    jobs = [(seed, Path(name), group, given) for group in groups for seed, name in enumerate(names)]
     rows: list[dict[str, Any]] = []
     with multiprocessing.get_context("spawn").Pool(min(given.jobs, len(jobs))) as pool:
         for found in pool.imap_unordered(measure, jobs):
             rows += [{**row, "device": device} for row in found]
-            rows.sort(key=lambda row: row["key"])
+            rows.sort(key=lambda row: (ORDER.index(row["group"]), row["key"]))
             write_csv(given.out / "watermark-bits.csv", [{k: r.get(k) for k in COLUMNS} for r in rows])
             write_text(given.out / "watermark-bits.md", summary(rows, about))
-            (given.out / "watermark-bits.png").write_bytes(survival(rows, device).png(foot=True))
+            if any(row["group"] == ORDER[0] for row in rows):
+                (given.out / "watermark-bits.png").write_bytes(survival(rows, device).png(foot=True))
 
 
-def measure(job: tuple[int, Path, argparse.Namespace]) -> list[dict[str, Any]]:
-    """Measure one key."""
-    seed, file, given = job
+def measure(job: tuple[int, Path, str, argparse.Namespace]) -> list[dict[str, Any]]:
+    """Measure one group of rows with one key."""
+    seed, file, group, given = job
     torch.set_num_threads(1)
     reader = load_extractor(given.extractor, given.device)
     key = load_key(file, given.extractor, reader.config["bits"])
@@ -257,16 +260,13 @@ def measure(job: tuple[int, Path, argparse.Namespace]) -> list[dict[str, Any]]:
     plain = zoo.load(AUTOENCODER, given.device).requires_grad_(False)
     marked = marked_autoencoder(file, given.device).requires_grad_(False)
     study = Study(seed, file, Meter(reader, key.message, RATE), plain, marked, photographs, given.device)
-    rows: list[dict[str, Any]] = []
-    if "weights" in given.groups:
-        rows += rounding(study)
-    if "inputs" in given.groups:
-        rows += with_inputs(study)
-    if "training" in given.groups:
-        pictures = training(given.data, limit=9000).images[:9000].to(given.device)
-        steps = tuple(int(word) for word in given.steps.split(","))
-        rows += trained(study, pictures, steps, given.batch)
-    return rows
+    if group == "weights":
+        return list(rounding(study))
+    if group == "inputs":
+        return list(with_inputs(study))
+    pictures = training(given.data, limit=9000).images[:9000].to(given.device)
+    steps = tuple(int(word) for word in given.steps.split(","))
+    return list(trained(study, pictures, steps, given.batch))
 
 
 if __name__ == "__main__":

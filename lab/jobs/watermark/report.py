@@ -68,12 +68,14 @@ def run(settings: Settings, context: Context) -> Result:
 
     device = _check(settings)
     key, extractor = files(settings)
-    rows = evaluate(
+    rows: list[dict[str, Any]] = []
+    for found in evaluate(
         [key, *settings.others], extractor, settings.data, n=settings.n, rate=settings.rate,
         sections=settings.sections, device=device, progress=context.progress,
-    )  # fmt: skip
-    write_text(settings.out / "watermark.csv", to_csv(rows))
-    watermark_document(rows, settings.rate, str(key.name)).save_as_html(settings.out / "report.html")
+    ):  # fmt: skip
+        rows += found
+        write_text(settings.out / "watermark.csv", to_csv(rows))
+        watermark_document(rows, settings.rate, key.name).save_as_html(settings.out / "report.html")
     return Result(rows=rows, folder=str(settings.out))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ SECTIONS = ("null", "images", "regeneration", "averaging", "training")
 def evaluate(
     keys: Sequence[Path], extractor: Path, data: Path, *, n: int = 1000, rate: float = 1e-6,
     sections: Sequence[str] = SECTIONS, device: str = "cpu", progress: Progress = silent,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> Iterator[list[dict[str, Any]]]:  # fmt: skip
     """Measure the first key; the others give pictures marked with other keys.
 
     Parameters
@@ -39,10 +39,10 @@ def evaluate(
     rate : float
         False-positive rate of the verdict.
 
-    Returns
-    -------
+    Yields
+    ------
     list of dict
-        Rows as `Meter.row` makes them.
+        Rows of a section, as `Meter.row` makes them.
     """
     reader = load_extractor(extractor, device)
     loaded = [load_key(key, extractor, reader.config["bits"]) for key in keys]
@@ -56,12 +56,10 @@ def evaluate(
         "null": _null, "images": _images, "regeneration": _regeneration, "averaging": _averaging,
         "training": _training,
     }  # fmt: skip
-    rows: list[dict[str, Any]] = []
     for index, name in enumerate(sections):
         progress(index, len(sections), name)
-        rows += work[name](meter, made)
+        yield work[name](meter, made)
     progress(len(sections), len(sections), "done")
-    return rows
 
 
 class _Pictures:
