@@ -30,7 +30,7 @@ FINISHED = 32
 def _project(
     x_ptr, inverse_ptr, down_ptr, low_ptr, peak_ptr, M, K, x_stride, shift, per_split,
     RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    COPY_IN: tl.constexpr, WIDE: tl.constexpr,
+    COPY_IN: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     row0 = tl.program_id(0) * BM
     split = tl.program_id(1)
@@ -40,7 +40,7 @@ def _project(
         x_desc = tl.make_tensor_descriptor(x_ptr, [M, K], [x_stride, 1], [BM, BK])
         down_desc = tl.make_tensor_descriptor(down_ptr, [RANK, K], [K, 1], [RANK, BK])
     low = tl.zeros((BM, RANK), tl.float32)
-    peak = tl.zeros((BM, BK), tl.int32)
+    peak = tl.zeros((BM, BK), tl.float32)
     for step in range(split * per_split, min((split + 1) * per_split, tl.cdiv(K, BK))):
         if COPY_IN:
             x = x_desc.load([row0, step * BK])
@@ -57,12 +57,16 @@ def _project(
         if HAS_SHIFT:
             y = tl.where(k < K, y + shift, 0.0)
         if HAS_SMOOTH:
-            y *= tl.load(inverse_ptr + k, mask=k < K, other=0.0)
-        peak = tl.maximum(peak, magnitude(y))
+            if EVEN:
+                y *= tl.load(inverse_ptr + k)
+            else:
+                y *= tl.load(inverse_ptr + k, mask=k < K, other=0.0)
+        # a NaN must win; two operations a value with the absolute value that comes with a maximum
+        peak = tl.maximum(peak, tl.abs(y), propagate_nan=tl.PropagateNan.ALL)
     inside = rows < M
     at = split.to(tl.int64) * M + rows
     tl.store(low_ptr + at[:, None] * RANK + ranks[None, :], low, mask=inside[:, None])
-    tl.store(peak_ptr + at, tl.max(peak, 1), mask=inside)
+    tl.store(peak_ptr + at, tl.max(magnitude(peak), 1), mask=inside)
 
 
 @triton.jit
@@ -147,8 +151,8 @@ def project(
     _project[(triton.cdiv(m, config.block_m), splits)](
         x, x if inverse is None else inverse, down, low, peak, m, k, x.stride(0), shift, per_split,
         RANK=rank, HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0, BM=config.block_m, BK=config.block_k,
-        COPY_IN=not config.keep, WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps,
-        num_stages=config.stages,
+        COPY_IN=not config.keep, EVEN=k % config.block_k == 0,
+        WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
     return low, peak
 
