@@ -179,6 +179,8 @@ class Work:
             "calibrate_on": str(where),
         }
         model.to(self.bench.device)
+        if self.bench.native:
+            quant.native_(model)
         return measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
 
     def inner(self, done: int, total: int, what: str) -> None:
