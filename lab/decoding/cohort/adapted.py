@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brainit.errors import InputError
 from brainit.io import fingerprint
 from brainit.network.shared import SharedNetwork
 from brainit.subject import Subject
 from brainit.training.adapting import AdaptedSubject, adapt
 from brainit.training.targets import TargetTable
 from lab.decoding.data import zoo_targets
+from lab.errors import InputError
 from lab.files import write_json
 from lab.progress import Progress
 
