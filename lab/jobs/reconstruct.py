@@ -69,11 +69,11 @@ def reconstruct(
         The metrics (with ``out`` and ``report``), or what a dry run or a part of the job found.
     """
     from lab.decoding.conditions import refuse_without_sampling
-    from lab.jobs.checks import check_recipe
+    from lab.jobs.checks import check_recipe, natively
 
     refuse_without_sampling(config, config.recipe)
     # before anything is trained, and before a folder is claimed
-    recipe = check_recipe(config.recipe, config.denoiser)
+    recipe = natively(check_recipe(config.recipe, config.denoiser), config.native, config.device)
     if dry_run:
         return _dry(config, out, progress)
     Run.check(out, config)
@@ -150,6 +150,7 @@ def _pictures(
     progress: Progress,
 ) -> dict[str, Any]:
     from lab.decoding import scores as brain_scores
+    from lab.decoding.bits import ledger_facts
     from lab.decoding.conditions import find_conditions
     from lab.decoding.recipes import FULL, DecoderRecipe, decoded
     from lab.decoding.structure import inverted
@@ -185,7 +186,7 @@ def _pictures(
         "noise_seeds": config.noise_seeds,
         "n_samples": config.n_samples,
         "recipe": config.recipe,
-        "arithmetic": "full precision" if config.recipe == FULL else "simulated",
+        "arithmetic": "full precision" if config.recipe == FULL else ledger_facts(found)["arithmetic"],
         "structure.made_by": given.from_start,
         "leak_test_in_train": data.about["leak"]["leak_test_in_train"],
         "leaks": data.about["leak_line"],
