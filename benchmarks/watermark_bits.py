@@ -1,11 +1,11 @@
-"""Does a watermark survive quantization of the decoder that writes it, and training as an attack?
+"""Whether a watermark survives quantization of the decoder that writes it, and training as an attack.
 
-    python -m benchmarks.watermark_bits --data DATA --keys K0,K1,K2 --extractor E --device cuda --out results/watermark
+    python -m benchmarks.watermark_bits --data DATA --keys K0,K1,K2 --extractor E --device cuda --out OUT
 
 Every key is one seed. Forms: *merged* (the key is added to the weights, then they are rounded), *beside* (the
 weights are rounded, the key stays in 16 bits beside them, SVDQuant's layout). Quality is measured against the
-unmarked decoder quantized in the same way, so that what rounding costs is not blamed on the mark; the unmarked
-one is read too, for false positives. Training is quantization-aware training of the marked decoder, for a
+unmarked decoder quantized alike, so that what rounding costs is not blamed on the mark; the unmarked one is
+read too, for false positives. Training is quantization-aware training of the marked decoder, for a
 teacher (its own pictures) or for photographs (somebody who knows nothing of the mark, or wants it gone).
 """
 
@@ -119,7 +119,7 @@ class Fake(nn.Module):
 
 
 def trained(study: Study, pictures: Tensor, steps: Sequence[int], batch: int) -> Iterator[dict[str, Any]]:
-    """Quantization-aware training of marked and unmarked decoder, for their own pictures or for photographs."""
+    """Train marked and unmarked decoder with rounding, for their own pictures or for photographs."""
     channel = Granularity(kind="channel")
     for bits in TRAINED_BITS:
         binary = Quantizer(grid=BinaryGrid(bits=1), granularity=channel)
@@ -165,8 +165,9 @@ def _training(
 
 def summary(rows: Sequence[dict[str, Any]], about: str) -> str:
     """Markdown: means over keys, bit error with the range over keys."""
+    shown = (("accepted_share", 3), ("accepted_loose", 3), ("margin", 2), ("psnr_db", 1), ("photo_db", 1))
     head = ["format", "bits", "form", "bit error, %", "accepted at 1e-6", "at 0.5 %", "margin",
-            "PSNR to unmarked alike, dB", "PSNR to photograph, dB", "unmarked accepted at 1e-6 / 0.5 %"]  # fmt: skip
+            "PSNR to unmarked alike, dB", "PSNR to photograph, dB", "unmarked at 1e-6 / 0.5 %"]  # fmt: skip
     lines = ["# Does the watermark survive quantization of its decoder?", "", about, ""]
     for group in dict.fromkeys(row["group"] for row in rows):
         cells = []
@@ -174,11 +175,11 @@ def summary(rows: Sequence[dict[str, Any]], about: str) -> str:
         for key in dict.fromkeys((r["format"], r["bits"], r["form"], r.get("steps")) for r in mine):
             same = [r for r in mine if (r["format"], r["bits"], r["form"], r.get("steps")) == key]
             error = [100 * r["bit_error"] for r in same]
+            spread = f"{mean(error):.2f} [{min(error):.2f}, {max(error):.2f}]"
             after = "" if key[3] is None else f", {key[3]} steps"
             cells.append([
-                key[0] + after, str(key[1]), key[2], f"{mean(error):.2f} [{min(error):.2f}, {max(error):.2f}]",
-                *(f"{mean(r[c] for r in same):.{d}f}"
-                  for c, d in (("accepted_share", 3), ("accepted_loose", 3), ("margin", 2), ("psnr_db", 1), ("photo_db", 1))),
+                key[0] + after, str(key[1]), key[2], spread,
+                *(f"{mean(r[column] for r in same):.{digits}f}" for column, digits in shown),
                 f"{mean(r['false'] for r in same):.4f} / {mean(r['false_loose'] for r in same):.4f}",
             ])  # fmt: skip
         lines += [f"## {group[0].upper()}{group[1:]}", "", *table(head, cells), ""]
@@ -186,7 +187,7 @@ def summary(rows: Sequence[dict[str, Any]], about: str) -> str:
 
 
 def survival(rows: Sequence[dict[str, Any]], device: str) -> Plate:
-    """Draw bit error over bits, one line a format; merged left, beside right; bars are the range over keys."""
+    """Draw bit error over bits, one line a format; merged left, beside right; bars span the keys."""
     figure = canvas(9.0, 5.6, "light")
     styles = {name: STYLES[i] for i, name in enumerate(dict.fromkeys(f.name for f in formats()))}
     for place, form in enumerate(("merged", "beside")):
@@ -210,8 +211,8 @@ def survival(rows: Sequence[dict[str, Any]], device: str) -> Plate:
     n, keys = rows[0]["n"], len({r["key"] for r in rows})
     source = Provenance(f"autoencoder-64 on {device}", f"{n} held-out pictures, {keys} keys")
     caption = (
-        "Wrong message bits over the bits of the decoder's weights (simulated); the grey line is chance. Bars are "
-        f"the range over keys; below {FLOOR} % is drawn there. {source.sentence()}"
+        "Wrong message bits over bits of the decoder's weights (simulated); the grey line is chance. Bars "
+        f"are the range over keys; below {FLOOR} % is drawn there. {source.sentence()}"
     )
     return Plate(figure, caption, "Two line charts of wrong bits over weight bits, by format.")
 

@@ -1,8 +1,8 @@
 """What quantizing does to the weights of the autoencoder's decoder, by every method that applies to it.
 
-The methods that calibrate on a denoiser's sampling (timesteps, tokens, attention) have nothing to calibrate on in
-a decoder; what they do to weights alone is here: ranges searched (MixDQ, EDA-DM), floats (lowbit_fp), a low-rank
-branch and error feedback (SVDQuant), binary bases (BinaryDM). All arithmetic is simulated.
+Methods that calibrate on a denoiser's sampling (timesteps, tokens, attention) find nothing in a decoder. What
+they do to weights alone is here: ranges searched (MixDQ, EDA-DM), floats (lowbit_fp), a low-rank branch and
+error feedback (SVDQuant), binary bases (BinaryDM). All arithmetic is simulated.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from pydantic import BaseModel
 
-from lab.app import brain_page, inspect_page, kernels_page, links, models_page, runs_page
+from lab.app import brain_page, inspect_page, kernels_page, links, models_page, runs_page, watermark_page
 from lab.app.theme import CSS, theme
 from lab.app.work import sentence
 from lab.jobs.brain import decode
@@ -58,6 +58,8 @@ def build(home: Path) -> Any:
             if rows := kernels_page.measured():
                 with gr.Tab("Kernels", id="kernels"):
                     kernels_page.build(rows)
+            with gr.Tab("Watermark", id="watermark"):
+                watermark_page.build()
         fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
 
         def from_link(request: gr.Request) -> list[Any]:

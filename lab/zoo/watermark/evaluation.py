@@ -1,4 +1,4 @@
-"""Measure a watermark as one would today: false positives, misses, attacks, forgery, training; where it falls too."""
+"""Measure a watermark as one would today: false positives, misses, attacks, forgery, training."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _regeneration(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
 
 
 def _averaging(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
-    """Removal and forgery by what many pictures, or one, give away. Estimated on one half, judged on the other."""
+    """Remove and forge by what pictures give away: estimated on one half, judged on the other."""
     half = len(made.marked) // 2
     rows = []
     guesses = {
