@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
-from brainit.metrics import bootstrap_interval
+from brainit.metrics import binomial_interval, bootstrap_interval
 from quant.adapters.watermark.core import signs
 from quant.adapters.watermark.extractor import Extractor
 from quant.adapters.watermark.losses import psnr
@@ -45,7 +44,7 @@ class Meter:
         right = (found > 0).sum(1)
         n, bits = found.shape
         accepted = {rate: int((right >= needed(bits, rate)).sum()) for rate in (self.rate, LOOSE)}
-        share = binomtest(accepted[self.rate], n).proportion_ci(0.95, method="exact")
+        share = binomial_interval(accepted[self.rate], n)
         error = bootstrap_interval(1 - (right / bits).cpu().double().numpy())
         level = None
         if reference is not None and reference.shape == images.shape:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lab.cli.main import run as command
-from lab.errors import InputError, MissingDataError
+from lab.errors import MissingDataError
 from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.zoo import patterns
@@ -35,7 +35,9 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_marked_picture_is_known_from_its_file_and_others_are_not(photograph: Path, tmp_path: Path) -> None:
-    settings = registry.settings("watermark embed", {"pictures": (photograph,), "out": tmp_path, "device": "cpu"})
+    settings = registry.settings(
+        "watermark embed", {"pictures": (photograph,), "out": tmp_path, "device": "cpu"}
+    )
     made = registry.run("watermark embed", settings, Context())
     file = tmp_path / "photograph.png"
     assert Image.open(file).size == (64, 64)
@@ -75,7 +77,7 @@ def test_files_that_are_no_pictures_are_refused(tmp_path: Path, capsys: pytest.C
         (small, "31x64; sides must be 32 to 4096"), (text, "not a picture, or is damaged"),
         (deep, "8 bits a channel"), (webp, "is WEBP; pictures are read as PNG or JPEG"),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(ValueError, match=says):
             verify(file)
     with pytest.raises(MissingDataError, match="no picture at"):
         verify(tmp_path / "none.png")
@@ -88,31 +90,33 @@ def test_files_that_are_no_pictures_are_refused(tmp_path: Path, capsys: pytest.C
 def test_damaged_and_foreign_keys_are_refused(photograph: Path, tmp_path: Path) -> None:
     key = tmp_path / "key.safetensors"
     key.write_bytes(KEY.read_bytes()[:-100])
-    with pytest.raises(InputError, match="truncated or not a safetensors file"):
+    with pytest.raises(ValueError, match="truncated or not a safetensors file"):
         verify(photograph, key=key)
     reader = tmp_path / "reader.safetensors"
     reader.write_bytes(EXTRACTOR.read_bytes()[:-100])
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(ValueError, match="is damaged"):
         verify(photograph, extractor=reader)
-    with pytest.raises(InputError, match="not a watermark's extractor"):
+    with pytest.raises(ValueError, match="not a watermark's extractor"):
         verify(photograph, extractor=KEY)
-    with pytest.raises(InputError, match="has 4 bits; this extractor reads 48"):
+    with pytest.raises(ValueError, match="has 4 bits; this extractor reads 48"):
         verify(photograph, message="1010")
     raw = bytearray(EXTRACTOR.read_bytes())
     raw[-2:] = b"\x00\x3c"  # another extractor: one weight differs
     reader.write_bytes(bytes(raw))
-    with pytest.raises(InputError, match="trained against another extractor"):
+    with pytest.raises(ValueError, match="trained against another extractor"):
         verify(photograph, extractor=reader)
 
 
 def test_embed_wants_pictures_or_samples(photograph: Path) -> None:
     for given in ({}, {"pictures": (photograph,), "samples": 2}):
-        with pytest.raises(InputError, match="not both"):
+        with pytest.raises(ValueError, match="not both"):
             registry.run("watermark embed", registry.settings("watermark embed", given), Context())
 
 
 def test_adapters_are_listed() -> None:
     listed = registry.run("list", registry.settings("list", {"what": "adapters"}), Context())
     assert [row["name"] for row in listed.rows] == ["watermark"]
-    card = registry.run("list", registry.settings("list", {"what": "adapters", "pattern": "watermark"}), Context())
+    card = registry.run(
+        "list", registry.settings("list", {"what": "adapters", "pattern": "watermark"}), Context()
+    )
     assert "# " in card.card
