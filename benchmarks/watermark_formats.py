@@ -22,6 +22,7 @@ from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import top_singular
 from quant.observers.ranges import MseSearch
 
+FLOAT = "float (e4m3, e3m2, e2m1)"
 FLOATS = {8: (4, 3), 6: (3, 2), 4: (2, 1)}
 ROWS = 4096
 """Calibration rows of error feedback."""
@@ -89,7 +90,7 @@ def formats() -> list[Format]:
     channel = Granularity(kind="channel")
     for bits, (exponent, mantissa) in FLOATS.items():
         grid = FloatGrid(exponent=exponent, mantissa=mantissa)
-        found.append(Format("float", bits, nearest(Quantizer(grid=grid, granularity=channel))))
+        found.append(Format(FLOAT, bits, nearest(Quantizer(grid=grid, granularity=channel))))
     for bits in (4, 3, 2, 1):
         found.append(
             Format("binary bases", bits, nearest(Quantizer(grid=BinaryGrid(bits=bits), granularity=channel)))

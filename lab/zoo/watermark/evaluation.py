@@ -153,7 +153,7 @@ def _training(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
             name = f"decoder tuned {step} steps at {rate:g}"
             rows.append(meter.row("training", name, made_by, seen, steps=step, rate=rate))
     warm = _toned(made, pictures)
-    rows.append(meter.row("training", "another LoRA merged: warm colours", batched(warm, seen), seen))
+    rows.append(meter.row("training", "200 steps towards warm colours added", batched(warm, seen), seen))
     for index, key in enumerate(made.keys[1:]):
         both = copy.deepcopy(made.model)
         merge_(both, read_deltas(key, both))

@@ -149,7 +149,8 @@ def null_of(reader: Any, decoder: core.Decoder) -> dict[str, float]:
     """Bits on unmarked held-out pictures: their mean share of ones, and how much pairs of them agree."""
     found = torch.cat([reader(x) for x in decoder.pictures().split(256)])
     ones = (found > 0).float()
-    pairs = torch.corrcoef(ones.T) - torch.eye(ones.shape[1], device=ones.device)
+    # a bit that is the same in all pictures correlates with none
+    pairs = torch.corrcoef(ones.T).nan_to_num() - torch.eye(ones.shape[1], device=ones.device)
     return {
         "ones": float(ones.mean()), "ones_spread": float(ones.mean(0).std()),
         "largest_correlation": float(pairs.abs().max()), "output_spread": float(found.std(0).mean()),

@@ -33,11 +33,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def picture(folder: Path) -> Path:
+def picture(place: Path) -> Path:
     """Write a picture of 64 x 64."""
     from PIL import Image
 
-    file = folder / "picture.png"
+    file = place / "picture.png"
     Image.new("RGB", (64, 64), "grey").save(file)
     return file
 

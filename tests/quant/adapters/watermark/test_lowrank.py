@@ -73,7 +73,7 @@ def test_a_key_is_a_lora_in_peft_s_convention(decoder: Decoder, tmp_path: Path) 
 
 
 def test_what_does_not_fit_is_refused_in_one_line(decoder: Decoder, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rank 99 is larger than layer 'decoder.0' has: 32 at most"):
+    with pytest.raises(InputError, match="rank 99 is larger than layer"):
         chosen_layers(decoder.model, ("decoder.*",), 99)
     with pytest.raises(InputError, match="matches no convolution"):
         chosen_layers(decoder.model, ("up_blocks.*",), 4)
@@ -88,5 +88,5 @@ def test_what_does_not_fit_is_refused_in_one_line(decoder: Decoder, tmp_path: Pa
         read_about(file)
     other = nn.Sequential(nn.Conv2d(3, 3, 3))
     write_key(file, filled(decoder), {"message": "1"})
-    with pytest.raises(InputError, match="has no layer 'decoder.0'"):
+    with pytest.raises(InputError, match="has no layer"):
         read_deltas(file, other)

@@ -28,7 +28,9 @@ def test_a_verdict_needs_enough_bits() -> None:
     right = judge(message, message, 1e-6)
     assert right.marked and right.matches == 48 and right.p_value == pytest.approx(2.0**-48)
     inverse = message.translate(str.maketrans("01", "10"))
-    assert judge(inverse, message, 1e-6).matches == 0  # errors with a key and with its complement add up to all
+    assert (
+        judge(inverse, message, 1e-6).matches == 0
+    )  # errors with a key and with its complement add up to all
     few = judge(message[:16], message[:16], 1e-6)  # all match, and it is still not enough
     assert few.needed is None and not few.marked
     assert judge(message, message, 1e-6, tries=100).p_value == pytest.approx(100 * 2.0**-48)
