@@ -96,7 +96,9 @@ def refuse_device(device: torch.device | str) -> None:
     HardwareError
         Says what is missing and what to do.
     """
-    why = paths.obstacle(torch.device(device))
+    place = torch.device(device)
+    missing = place.type == "cuda" and not torch.cuda.is_available()
+    why = "there is no CUDA device" if missing else paths.obstacle(place)
     if why:
         raise HardwareError(
             f"native arithmetic cannot run here: {why}; it takes {WHERE}; without native the same bits are "
