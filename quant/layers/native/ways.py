@@ -97,8 +97,8 @@ def refuse_device(device: torch.device | str) -> None:
         Says what is missing and what to do.
     """
     place = torch.device(device)
-    missing = place.type == "cuda" and not torch.cuda.is_available()
-    why = "there is no CUDA device" if missing else paths.obstacle(place)
+    there = place.type != "cuda" or torch.cuda.is_available()
+    why = paths.obstacle(place) if there else "there is no CUDA device"
     if why:
         raise HardwareError(
             f"native arithmetic cannot run here: {why}; it takes {WHERE}; without native the same bits are "
