@@ -38,22 +38,6 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-COUNTERS = 2**20
-"""Counters of a device; a launch takes the next ones, so that those of launches at one time are apart."""
-_counters: dict[torch.device, torch.Tensor] = {}
-_taken: dict[torch.device, int] = {}
-
-
-def counters(device: torch.device, count: int) -> torch.Tensor:
-    """Get int32 zeros that programs count their arrival in; the last one to arrive puts the zero back."""
-    if device not in _counters:
-        _counters[device] = torch.zeros(COUNTERS, dtype=torch.int32, device=device)
-    first = _taken.get(device, 0)
-    first = first if first + count <= COUNTERS else 0
-    _taken[device] = first + count
-    return _counters[device][first : first + count]
-
-
 def allow_descriptors() -> None:
     """Let Triton take the scratch memory that descriptors built in a kernel need from torch's allocator."""
     triton.set_allocator(_scratch)

@@ -68,14 +68,25 @@ _EXPAND = [
         (4, 1024, 4), (16, 1024, 16), (8, 2048, 8), (32, 512, 8), (16, 1024, 8), (4, 2048, 4),
     )
 ]  # fmt: skip
-_FEW = [
-    Config(16, columns, 64 * at_once, stages, warps, split=split, keep=keep)
-    for (columns, warps), (at_once, stages, keep), split in product(
-        ((32, 2), (64, 4)),
-        ((2, 3, False), (2, 5, False), (4, 3, False), (2, 4, True), (4, 3, True), (4, 5, True)),
-        (1, 2, 4, 8),
-    )
-]
+_FEW = (
+    [
+        Config(16, columns, 64 * at_once, stages, warps, split=split)
+        for (columns, warps), (at_once, stages), split in product(
+            ((32, 2), (64, 4), (128, 8)), ((1, 6), (2, 3), (2, 5), (4, 3)), (1, 2, 4, 8)
+        )
+    ]
+    + [
+        Config(16, 16, 128, 4, 1, split=1),
+        Config(16, 16, 128, 4, 1, split=4),
+        Config(16, 32, 128, 4, 4, split=2),
+    ]
+    + [
+        Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
+        for (columns, warps), (at_once, stages), split in product(
+            ((16, 1), (32, 2), (64, 4)), ((2, 4), (4, 3), (4, 5), (8, 3)), (1, 2, 4)
+        )
+    ]
+)
 
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
