@@ -194,7 +194,7 @@ def test_every_named_endpoint_answers(address: str) -> None:
     calls: dict[str, tuple[Any, ...]] = {
         "/layers": ("dit-64", ""), "/layer_views": ("dit-64", ""),
         "/what_if": ("dit-64", "", "int", 4, "tensor", 1),
-        "/plan": ("dit-64", "rtn-w4a4", "", "", ""), "/runs": (), "/run": ("run",),
+        "/plan": ("dit-64", "rtn-w4a4", "", "", "", False), "/runs": (), "/run": ("run",),
         "/compare_runs": ("run", "run"), "/run_facts": ("run",), "/brain_map": ("run", 0.2),
         "/kernels": ("4096x3072x12288",),
         "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0),
@@ -203,7 +203,7 @@ def test_every_named_endpoint_answers(address: str) -> None:
         assert client.predict(*given, api_name=name) is not None, name
     # the long ones start, say so, and end with the client
     for name, given in (("/before_after", ("dit-64", "")), ("/apply", ("dit-64", "rtn-w8a8", "", "", "")),
-                        ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0))):  # fmt: skip
+                        ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0, False))):  # fmt: skip
         job = client.submit(*given, api_name=name)
         assert job.result(timeout=60)[0] == "Done.", name
     with pytest.raises(Exception, match="nothing"):
