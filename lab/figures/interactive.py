@@ -22,6 +22,8 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
 _LINE = 46  # letters of a title's line
+_COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7")
+_DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x")
 _COARSE = 4  # bins of the histogram joined into one bar
 
 
@@ -136,6 +138,89 @@ def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
     )
     return _dressed(figure, title, 300)
+
+
+def error_lines(timesteps: Sequence[float], errors: dict[str, Sequence[float]], title: str) -> go.Figure:
+    """Draw noise over signal power at each timestep, a line with its own dash and marker for each recipe.
+
+    Parameters
+    ----------
+    timesteps : sequence of float
+        From noise to the picture.
+    errors : dict of str to sequence of float
+        By recipe; zero (nothing differs yet) is left out.
+    """
+    import plotly.graph_objects as go
+
+    figure, names = go.Figure(), [f"{t:.0f}" for t in timesteps]
+    for number, (name, values) in enumerate(errors.items()):
+        figure.add_scatter(
+            x=names, y=[value or None for value in values], name=name, mode="lines+markers",
+            line={"color": _COLOURS[number % 4], "dash": _DASHES[number % 4]},
+            marker={"symbol": _SYMBOLS[number % 4], "size": 7},
+        )  # fmt: skip
+    figure.update_xaxes(type="category", title="timestep (noise at the left)")
+    figure.update_yaxes(type="log", title="noise / signal power")
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+    )
+    return _dressed(figure, title, 320)
+
+
+def sorted_dots(rows: Sequence[tuple[str, float]], meaning: str, title: str) -> go.Figure:
+    """Draw a curve over layers, worst first, each named where the pointer is.
+
+    Parameters
+    ----------
+    rows : sequence of (str, float)
+        Layer and value, in order.
+    meaning : str
+        Of the values, for the axis.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure(
+        go.Scatter(
+            x=list(range(1, len(rows) + 1)), y=[value for _, value in rows], mode="lines+markers",
+            text=[name for name, _ in rows], line={"color": BLUE, "width": 1},
+            hovertemplate="%{text}<br>%{y:.4g}<extra></extra>", marker={"size": 6},
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title="layers, worst first")
+    figure.update_yaxes(title=meaning)
+    return _dressed(figure, title, 320)
+
+
+def roofline(points: Sequence[tuple[str, float, float]], title: str) -> go.Figure:
+    """Draw measured time against the least time that memory and arithmetic allow (log axes).
+
+    Parameters
+    ----------
+    points : sequence of (str, float, float)
+        Name, least time, measured time, in microseconds.
+    """
+    import plotly.graph_objects as go
+
+    low = min(least for _, least, _ in points) * 0.7
+    high = max(time for _, _, time in points) * 1.4
+    figure = go.Figure(
+        go.Scatter(x=[low, high], y=[low, high], mode="lines", name="as fast as the hardware allows",
+                   line={"color": GREY, "dash": "dash"}, hoverinfo="skip")
+    )  # fmt: skip
+    for number, (name, least, time) in enumerate(points):
+        first = name == "bf16"
+        figure.add_scatter(
+            x=[least], y=[time], mode="markers", name=name, showlegend=first,
+            marker={"size": 12 if first else 9, "color": VERMILION if first else BLUE,
+                    "symbol": "diamond" if first else _SYMBOLS[number % 4]},
+            hovertemplate=f"{escape(name)}<br>least %{{x:.1f}} µs, measured %{{y:.1f}} µs<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(type="log", title="least time, microseconds")
+    figure.update_yaxes(type="log", title="measured, microseconds")
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+    )
+    return _dressed(figure, title, 380)
 
 
 def _join(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,15 +35,34 @@ class Settings(contract.Settings):
 
 
 class Result(contract.Result):
-    """One row per recipe, and where its pictures lie (PNG sheets; ``pictures.npz`` holds all of them)."""
+    """One row per recipe, and where its pictures lie (PNG sheets; ``pictures.npz`` holds all of them).
+
+    ``intervals`` has the 95 % bootstrap interval over pictures of each paired measure; ``along`` each
+    recipe's distance from full precision before every sampling step and at the end (noise over signal power
+    of the latents).
+    """
 
     rows: list[dict[str, Any]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
+    along: dict[str, list[float]]
+    timesteps: list[float]
     pictures: dict[str, str]
     archive: str
 
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the rows with intervals beside the means, for a person."""
+        return [
+            {name: self._with_interval(row["recipe"], name, value) for name, value in row.items()}
+            for row in self.rows
+        ]
+
+    def _with_interval(self, recipe: str, name: str, value: Any) -> Any:
+        bounds = self.intervals.get(recipe, {}).get(name)
+        return value if bounds is None else f"{value:.4g} [{bounds[0]:.4g}, {bounds[1]:.4g}]"
+
     def tables(self) -> list[Table]:
         """Return the rows."""
-        return [Table(self.rows)]
+        return [Table(self.shown())]
 
     def files(self) -> dict[str, str]:
         """Return the sheets and the archive."""
@@ -62,30 +81,41 @@ def run(settings: Settings, context: Context) -> Result:
     import torch
 
     from lab import zoo
+    from lab.compare.networks import Networks
     from lab.files import write_npz
     from lab.images import sheet, write_picture
 
     check(settings)
     denoiser, autoencoder = zoo.load(settings.model), zoo.load("autoencoder-64")
+    networks = Networks.load(torch.device("cpu"))
     drawn: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
+    intervals: dict[str, Any] = {}
+    ways: dict[str, list[Any]] = {}
+    timesteps: list[float] = []
     for name in (FULL, *settings.recipes):
         context.progress(len(rows), 1 + len(settings.recipes), name)
         model, facts = (denoiser, {}) if name == FULL else quantized(settings, name, denoiser, context)
         began = time.perf_counter()
-        latents = _draw(settings, model, autoencoder, name, context)
+        latents, ways[name], timesteps = _draw(settings, model, autoencoder, name, context)
         seconds = time.perf_counter() - began
         with torch.inference_mode():
             drawn[name] = autoencoder.decode(latents).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-        rows.append({"recipe": name, **_scores(drawn[name], drawn[FULL], name), **facts,
-                     "seconds per picture": round(seconds / settings.n, 3)})  # fmt: skip
+        found = {} if name == FULL else _scores(drawn[name], drawn[FULL], networks)
+        intervals[name] = {measure: (score.low, score.high) for measure, score in found.items()}
+        means = {measure: round(score.mean, 4) for measure, score in found.items()}
+        rows.append({"recipe": name, **means, **facts, "seconds per picture": round(seconds / settings.n, 3)})
+    rows[0] = {name: rows[0].get(name) for name in rows[-1]}  # columns of all
     files = {}
     for name, pictures in drawn.items():
         files[name] = str(settings.out / f"{plain_name(name)}.png")
         write_picture(sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2), Path(files[name]))
     archive = settings.out / "pictures.npz"
     write_npz(archive, {plain_name(name): pictures for name, pictures in drawn.items()})
-    return Result(rows=rows, pictures=files, archive=str(archive))
+    along = {name: _apart(way, ways[FULL]) for name, way in ways.items() if name != FULL}
+    return Result(
+        rows=rows, intervals=intervals, along=along, timesteps=timesteps, pictures=files, archive=str(archive)
+    )
 
 
 def check(settings: Settings) -> None:
@@ -121,32 +151,50 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
 
 
 def _draw(settings: Settings, model: Any, autoencoder: Any, name: str, context: Context) -> Any:
+    """Latents, the latents before each step, and the timesteps."""
     from lab import zoo
     from lab.zoo import sampling
     from lab.zoo.recordings import order, stimulus_tokens
 
     rows = order()[-settings.n :]  # recordings take the first ones
     sampler = sampling.SamplerSettings(steps=settings.steps, guidance=settings.guidance)
-    return sampling.sample(
+    show = step_previews(context.preview, autoencoder.decode, f"sampling, {name}", settings.steps)
+    way: list[Any] = []
+    timesteps: list[float] = []
+
+    def see(step: Any) -> None:
+        way.append(step.x.detach().float().cpu().clone())
+        timesteps.append(float(step.timestep))
+        if show is not None:
+            show(step)
+
+    latents = sampling.sample(
         model, stimulus_tokens(rows, "cpu"), zoo.null_tokens(settings.model),
-        sampling.draw_noise(settings.n, settings.seed), sampler, progress=context.progress,
-        see=step_previews(context.preview, autoencoder.decode, f"sampling, {name}", settings.steps),
+        sampling.draw_noise(settings.n, settings.seed), sampler, progress=context.progress, see=see,
     )  # fmt: skip
+    return latents, [*way, latents], [*timesteps, 0.0]
 
 
-def _scores(pictures: np.ndarray, reference: np.ndarray, name: str) -> dict[str, Any]:
-    """Paired measures against full precision, means over the pictures (PSNR capped at 60 dB)."""
-    import numpy as np
+def _apart(way: list[Any], reference: list[Any]) -> list[float]:
+    """Noise over signal power of the latents at each step."""
+    return [
+        float((one - other).square().sum() / other.square().sum())
+        for one, other in zip(way, reference, strict=True)
+    ]
 
-    from brainit.metrics import psnr, ssim
 
-    if name == FULL:
-        return {"PSNR to full (dB)": None, "SSIM to full": None}
-    found = psnr(pictures, reference, 60.0)
-    return {
-        "PSNR to full (dB)": round(float(np.mean(found)), 2),
-        "SSIM to full": round(float(np.mean(ssim(pictures, reference))), 4),
-    }
+def _scores(pictures: np.ndarray, reference: np.ndarray, networks: Any) -> dict[str, Any]:
+    """Paired measures against full precision, with intervals over the pictures (PSNR capped at 60 dB)."""
+    import torch
+
+    from brainit.metrics import bootstrap_interval, psnr, ssim
+
+    pair = [torch.from_numpy(p).permute(0, 3, 1, 2).float() for p in (pictures, reference)]
+    distance = networks.perceptual(*pair)
+    found = {"PSNR to full (dB)": psnr(pictures, reference, 60.0), "SSIM to full": ssim(pictures, reference)}
+    if distance is not None:
+        found["ST-LPIPS to full"] = distance.numpy()
+    return {name: bootstrap_interval(values) for name, values in found.items()}
 
 
 def plain_name(name: str) -> str:
