@@ -131,7 +131,8 @@ def build(models: list[str]) -> dict[str, Any]:
                 )  # fmt: skip
             table = gr.Dataframe(
                 headers=HEADERS, interactive=False, label="Layers, largest input first: click a row",
-                max_height=560, show_search="filter", elem_id="layers", column_widths=_WIDTHS,
+                max_height=560, show_search="filter", elem_id="layers", elem_classes="short",
+                column_widths=_WIDTHS,
             )  # fmt: skip
         with gr.Column(scale=3, min_width=340):
             layer = gr.Textbox(label="Layer", interactive=True, max_lines=1, elem_id="layer")

@@ -13,8 +13,8 @@ _SIGNS = ("config.yaml", "group.html")
 """A run has its settings; a folder of several runs has one page over them."""
 _KINDS = (
     ("group.html", "group"),
-    ("ledger.json", "quantize"), ("bits.csv", "bits"), ("observation", "inspect"),
-    ("observation.json", "inspect"), ("subject.json", "reconstruct"), ("results.csv", "compare"),
+    ("bits.csv", "bits"), ("subject.json", "reconstruct"), ("results.csv", "compare"),
+    ("observation", "inspect"), ("observation.json", "inspect"), ("ledger.json", "quantize"),
 )  # fmt: skip
 
 

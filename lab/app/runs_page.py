@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,19 @@ def opened(home: Path, run: str) -> tuple[str, str, str]:
     elif page.stat().st_size > MOST:
         frame = f"<p>The report is large; open it from the disk: {escape(str(page))}</p>"
     else:
-        data = base64.b64encode(page.read_bytes()).decode()
-        # a frame of another origin: what a report holds cannot touch the app
+        text = escape(page.read_text(encoding="utf-8", errors="replace"), quote=True)
+        # A frame of another origin: what a report holds cannot touch the app. Not a data address: Chromium
+        # shows nothing of one above 2 MB.
         frame = (
             f'<iframe title="report of {escape(run, quote=True)}" sandbox="allow-scripts" class="report" '
-            f'src="data:text/html;base64,{data}"></iframe>'
+            f'srcdoc="{text}"></iframe>'
         )
     config, scores = folder / "config.yaml", folder / "metrics.json"
     texts = [
         file.read_text(encoding="utf-8", errors="replace") if file.is_file() else without
         for file, without in ((config, "# one page over the runs inside\n"), (scores, "{}"))
     ]
-    return frame, *texts
+    return frame, texts[0], texts[1]
 
 
 def _without_page(folder: Path) -> str:
@@ -83,7 +83,7 @@ def build(home: Path, tab: Any) -> None:
     )
     table = gr.Dataframe(
         headers=HEADERS, value=run_rows(home), interactive=False, label="Runs, newest first",
-        max_height=280, elem_id="runs", column_widths=["46%", "16%", "16%", "22%"],
+        max_height=280, elem_id="runs", elem_classes="short", column_widths=["46%", "16%", "16%", "22%"],
     )  # fmt: skip
     with gr.Row():
         chosen = gr.Textbox(label="Run", max_lines=1, scale=3, elem_id="run")

@@ -100,7 +100,7 @@ def build(home: Path) -> Any:
 
 
 def _gone(request: gr.Request) -> None:
-    """A session ended: stop what it waited for; the last one takes subjects and networks with it."""
+    """End a session: stop what it waited for; the last one takes subjects and networks with it."""
     ended(str(request.session_hash or ""))
     _OPEN.discard(str(request.session_hash or ""))
     if not _OPEN:
@@ -138,8 +138,9 @@ def serve(
     try:
         _, url, _ = app.launch(
             server_name=host, server_port=port or None, auth=auth, share=False, quiet=True,
-            prevent_thread_lock=True, theme=theme(), css=CSS, js=NAMES, footer_links=[], ssr_mode=False, pwa=False,
-            mcp_server=False, show_error=False, enable_monitoring=False, allowed_paths=[], inbrowser=False,
+            prevent_thread_lock=True, theme=theme(), css=CSS, js=NAMES, footer_links=[], ssr_mode=False,
+            pwa=False, mcp_server=False, show_error=False, enable_monitoring=False, allowed_paths=[],
+            inbrowser=False,
         )  # fmt: skip
     except OSError as fault:
         raise InputError(

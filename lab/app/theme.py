@@ -13,16 +13,25 @@ CSS = """
 .lead {font-size: 1.02rem; margin-bottom: .25rem;}
 .numbers table {width: 100%;} .numbers td:last-child {font-variant-numeric: tabular-nums;}
 .fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
-#layers td, #layers th, #plan-table td, #recipe-form td {font-size: .78rem;}
-#layers td:first-child .cell-wrap, #layers td:first-child span {direction: rtl; text-align: left;}
+#layers .body-cell, #layers th, #plan-table .body-cell, #recipe-form .body-cell {font-size: .78rem;}
+#layers th .cell-menu-button, #kernels th .cell-menu-button {display: none;}
+#layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
+#decoded .grid-wrap {max-height: none; height: auto;}
+[role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 .source {font-size: .85rem;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 @media (max-width: 600px) {
-  #layers th:nth-child(n+4), #layers td:nth-child(n+4) {display: none;}
-  #plan-table th:nth-child(3), #plan-table td:nth-child(3) {display: none;}
-  #plan-table th:nth-child(4), #plan-table td:nth-child(4) {display: none;}
-  #kernels th:nth-child(n+4), #kernels td:nth-child(n+4) {display: none;}
   .report {height: 700px;}
+  .short :is(th, td):nth-child(n+4), .short :is([data-col="3"], [data-col="4"]) {display: none !important;}
+  .ends :is(th, td):is(:nth-child(3), :nth-child(4)), .ends :is([data-col="2"], [data-col="3"]) {
+    display: none !important;
+  }
+  :is(.short, .ends) :is(th, td):first-child, :is(.short, .ends) .body-cell[data-col="0"] {
+    width: 43vw !important; min-width: 43vw !important; max-width: 43vw !important; flex: 0 0 43vw !important;
+  }
+  :is(.short, .ends) :is(th, td):not(:first-child), :is(.short, .ends) .body-cell:not([data-col="0"]) {
+    width: 19vw !important; min-width: 19vw !important; max-width: 19vw !important; flex: 0 0 19vw !important;
+  }
 }
 footer {display: none !important;}
 """

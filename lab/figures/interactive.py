@@ -7,7 +7,7 @@ reports have the same views as `Plate` with everything in them.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
-_LINE = 46  # letters of a title's line
+_LINE = 42  # letters of a title's line
 _COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7")
 _DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x")
 _COARSE = 4  # bins of the histogram joined into one bar
@@ -140,7 +140,7 @@ def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title:
     return _dressed(figure, title, 300)
 
 
-def error_lines(timesteps: Sequence[float], errors: dict[str, Sequence[float]], title: str) -> go.Figure:
+def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]], title: str) -> go.Figure:
     """Draw noise over signal power at each timestep, a line with its own dash and marker for each recipe.
 
     Parameters

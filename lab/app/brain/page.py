@@ -90,11 +90,11 @@ def build(home: Path) -> dict[str, Any]:
             recipe = gr.Dropdown([NONE, *presets()], value=NONE, label="Recipe (simulated)",
                                  allow_custom_value=True, elem_id="brain-recipe")  # fmt: skip
             with gr.Row():
-                guidance = gr.Slider(0, 30, value=start["guidance"], step=0.25, label="Guidance")
+                guidance = gr.Slider(0, 15, value=start["guidance"], step=0.25, label="Guidance")
                 strength = gr.Slider(0, 1, value=start["strength"], step=0.05, label="Strength",
                                      elem_id="strength")  # fmt: skip
             with gr.Row():
-                steps = gr.Slider(1, 200, value=start["steps"], step=1, label="Sampling steps",
+                steps = gr.Slider(1, 100, value=start["steps"], step=1, label="Sampling steps",
                                   elem_id="brain-steps")  # fmt: skip
                 seed = gr.Number(value=0, precision=0, label="Seed")
             mask = gr.Dropdown([("none", "")], value="", label="What if a region were silent?",

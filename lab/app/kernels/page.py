@@ -86,6 +86,7 @@ def _committed(rows: list[dict[str, str]]) -> None:
             note = gr.Markdown(words, elem_classes="source")
             shown = gr.Dataframe(
                 table, headers=HEADERS, interactive=False, wrap=True, max_height=560, elem_id="kernels",
+                elem_classes="short",
                 column_widths=_WIDTHS,
             )  # fmt: skip
         with gr.Column(scale=2, min_width=340):
@@ -109,7 +110,12 @@ def _mine() -> None:
             go = gr.Button("Measure", variant="primary", elem_id="measure-shape", min_width=120)
         status, hidden = gr.Markdown(elem_id="shape-status"), gr.Gallery(visible=False)
         table = gr.Dataframe(
-            headers=MINE, interactive=False, wrap=True, elem_id="shape-table", column_widths=_WIDTHS
+            headers=MINE,
+            interactive=False,
+            wrap=True,
+            elem_id="shape-table",
+            elem_classes="short",
+            column_widths=_WIDTHS,
         )
 
     def measure_shape(rows: float, inner: float, outer: float, request: gr.Request) -> Iterator[list[Any]]:

@@ -106,6 +106,7 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
             summary = gr.Markdown(elem_id="plan-summary", elem_classes="numbers")
             table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
                                  max_height=520, show_search="filter", elem_id="plan-table",
+                                 elem_classes="ends",
                                  column_widths=["36%", "11%", "10%", "10%", "33%"])  # fmt: skip
             boxes = copy_box("plan")
     current, history = gr.State(""), gr.State([])
