@@ -118,7 +118,6 @@ def without(source: Path, folder: Path, *names: str) -> Path:
         ("ledger.json", "bit_summary", "what each layer became is not known"),
         ("config.yaml", "command_line", "the command that made it cannot be given"),
         ("versions.json", "versions_table", "No versions.json"),
-        ("log.jsonl", "training_chart", "No training epochs"),
         ("subject.json", "data_terms", "ask whoever gave you the data"),
     ],
 )
@@ -126,6 +125,20 @@ def test_a_missing_file_is_a_sentence(measured_run, tmp_path, missing, reportlet
     run = read_run(without(measured_run, tmp_path / "run", missing))
     assert says in render_block(_MAKERS[reportlet](run))
     assert any(p.startswith(f"{missing} is not in this run folder") for p in run.problems)
+
+
+def test_training_is_drawn_where_it_is_logged_and_hidden_where_not(measured_run, tmp_path):
+    from lab.report.parts import training_chart
+
+    folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
+    assert 'id="training"' not in report_document(folder).html
+    rows = [
+        {"event": "epoch", "network": n, "epoch": e, "train_loss": 3.0 - e / 2 + n, "valid_loss": None}
+        for n in (0, 1) for e in (1, 2) for _ in range(2)
+    ]  # fmt: skip
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chart = training_chart(read_run(folder))
+    assert chart is not None and 'id="training"' in report_document(folder).html
 
 
 def test_broken_files_are_named(measured_run, tmp_path):
