@@ -15,6 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Theme = Literal["light", "dark"]
 _DPI = 144
+_HEAVY = 40_000  # bytes of an SVG, mostly outlines of letters
 _FOOT_SIZE = 7.5  # points
 
 # Okabe & Ito's palette: told apart with any common colour vision deficiency. Markers differ as well.
@@ -141,9 +142,21 @@ class Plate:
             self.figure.savefig(buffer, format="svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
         return buffer.getvalue()
 
-    def uri(self, kind: Literal["png", "svg"] = "svg") -> str:
-        """Return the figure as a data URI that loads nothing from anywhere."""
+    def uri(self, kind: Literal["png", "svg", "light"] = "svg") -> str:
+        """Return the figure as a data URI that loads nothing from anywhere.
+
+        Parameters
+        ----------
+        kind : {"png", "svg", "light"}
+            "light": SVG unless it is heavy, then lossless WebP; pages with dozens of figures open at once.
+        """
         content, mime = (self.png(), "image/png") if kind == "png" else (self.svg(), "image/svg+xml")
+        if kind == "light" and len(content) > _HEAVY:
+            from PIL import Image
+
+            buffer = io.BytesIO()
+            Image.open(io.BytesIO(self.png())).save(buffer, "WEBP", lossless=True, quality=0, method=0)
+            content, mime = buffer.getvalue(), "image/webp"
         return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
     def _repr_html_(self) -> str:
