@@ -213,7 +213,9 @@ def build(models: list[str]) -> dict[str, Any]:
     seen = [model, layer, recording]
     views = [heat_plot, ranges, note]
     # the public ones come first: a name that is taken gets a number
-    gr.Button("Measure", visible=False).click(what_if, controls, outputs, api_name="what_if", **quick)
+    gr.Button("Measure", visible=False).click(
+        what_if, controls, outputs, api_name="what_if", queue=False, **quick
+    )
     gr.Button("Layers", visible=False).click(layers_of, seen, [table, layer], api_name="layers")
     gr.Button("Views", visible=False).click(layer_views, seen, views, api_name="layer_views")
     table.select(clicked, None, layer, api_visibility="private", **quick).then(
@@ -225,7 +227,13 @@ def build(models: list[str]) -> dict[str, Any]:
     )
     for control in (form, bits, shared, clip):
         control.input(
-            what_if, controls, outputs, trigger_mode="always_last", api_visibility="private", **quick
+            what_if,
+            controls,
+            outputs,
+            trigger_mode="always_last",
+            api_visibility="private",
+            queue=False,
+            **quick,
         )
     draw.click(before_after, seen, [status, hidden, *drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
