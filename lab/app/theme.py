@@ -45,6 +45,8 @@ NAMES = """() => {
       if (!b.innerText.trim() && !b.title)
         b.setAttribute("aria-label",
           b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText || "Open");
+    for (const d of document.querySelectorAll("div.wrapper[aria-label]:not([role])"))
+      d.setAttribute("role", "note");
     for (const i of document.querySelectorAll("img:not([alt])"))
       i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText || "";
   };

@@ -15,7 +15,7 @@ from lab.jobs.contract import Context
 CEILING, RESPONSE, CLUSTERS = "noise ceiling, or spread", "response to a picture", "clusters of voxels"
 SEMANTIC, STRUCTURAL = "attention of the semantic tokens", "attention of the structural picture"
 KINDS = (CEILING, RESPONSE, CLUSTERS, SEMANTIC, STRUCTURAL)
-_MOST = 16  # outputs of the network whose attention is averaged
+_MOST = 8  # outputs of the network whose attention is averaged
 
 
 @lru_cache(maxsize=4)
