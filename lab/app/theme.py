@@ -23,7 +23,8 @@ CSS = """
 @media (max-width: 600px) {
   .report {height: 700px;}
   .short :is(th, td):nth-child(n+4), .short :is([data-col="3"], [data-col="4"]) {display: none !important;}
-  .ends :is(th, td):is(:nth-child(3), :nth-child(4)), .ends :is([data-col="2"], [data-col="3"]) {
+  .ends :is(th, td):is(:nth-child(3), :nth-child(4), :nth-child(5)),
+  .ends :is([data-col="2"], [data-col="3"], [data-col="4"]) {
     display: none !important;
   }
   :is(.short, .ends) :is(th, td):first-child, :is(.short, .ends) .body-cell[data-col="0"] {

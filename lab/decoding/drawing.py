@@ -31,6 +31,7 @@ def quantized_denoiser(
     recording: quant.Trajectories | None,
     device: str,
     progress: Progress,
+    native: bool = False,
 ) -> tuple[nn.Module, quant.Plan, quant.Ledger]:
     """Return the denoiser quantized by a recipe, with its plan and ledger.
 
@@ -40,6 +41,13 @@ def quantized_denoiser(
         A preset's name or a method's config.
     recording : quant.Trajectories or None
         What the recipe calibrates on (`lab.decoding.recording`); None where it does not.
+    native : bool
+        Run it through the kernels afterwards; the ledger says which layers do.
+
+    Raises
+    ------
+    HardwareError, InputError
+        As `quant.native_`.
     """
     import quant
     from lab import zoo
@@ -54,6 +62,8 @@ def quantized_denoiser(
         keep_originals=False,
         progress=progress,
     )
+    if native:
+        quant.native_(denoiser)
     return denoiser, planned, ledger
 
 

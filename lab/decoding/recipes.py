@@ -41,12 +41,15 @@ class DecoderRecipe:
         Whether it needs a recording.
     plan : quant.Plan, optional
         What it would do to the run's denoiser.
+    native : bool
+        Whether its pictures are drawn through the kernels.
     """
 
     name: str
     content: Recipe | None = None
     calibrates: bool = False
     plan: quant.Plan | None = None
+    native: bool = False
 
 
 def decoded(
@@ -82,7 +85,9 @@ def decoded(
             return zoo.load(config.denoiser, device), known | sizes_of(config.denoiser, None)
         began = time.monotonic()
         recording = decoder_recording(config, given, device, progress) if recipe.calibrates else None
-        model, plan, ledger = quantized_denoiser(config, recipe.content, recording, device, progress)
+        model, plan, ledger = quantized_denoiser(
+            config, recipe.content, recording, device, progress, recipe.native
+        )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 

@@ -17,6 +17,7 @@ _SUMMARY = {
     "structure-64": "structural feature maps at 16x16, 8x8, 4x4 and their feed-forward inverse",
     "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on tokens",
     "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on tokens",
+    "shared-64": "Brain Interaction Transformer for all subjects: anybody's fMRI -> tokens for the denoisers",
 }
 DENOISERS = ("unet-64", "dit-64")
 
@@ -65,11 +66,13 @@ def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 def _classes() -> dict[str, type]:
     from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
 
+    from brainit.network.shared import SharedNetwork
     from lab.zoo.models.autoencoder import LatentAutoencoder
     from lab.zoo.models.encoder import PatchEncoder
     from lab.zoo.models.structure import StructureNet
 
-    known = (LatentAutoencoder, PatchEncoder, StructureNet, UNet2DConditionModel, PixArtTransformer2DModel)
+    ours = (LatentAutoencoder, PatchEncoder, StructureNet, SharedNetwork)
+    known = (*ours, UNet2DConditionModel, PixArtTransformer2DModel)
     return {c.__name__: c for c in known}
 
 

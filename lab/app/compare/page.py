@@ -30,7 +30,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
         with gr.Column(scale=1, min_width=320):
             model = gr.Dropdown(models, value=models[0], label="Model")
             chosen = gr.Dropdown(presets(), value=list(START), multiselect=True,
-                                 label="Recipes (simulated)",
+                                 label="Recipes",
                                  max_choices=4, allow_custom_value=True, elem_id="recipes")  # fmt: skip
             with gr.Row():
                 n = gr.Slider(1, 16, value=4, step=1, label="Pictures")
@@ -38,6 +38,8 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             with gr.Row():
                 guidance = gr.Slider(0, 6, value=2, step=0.5, label="Guidance")
                 seed = gr.Number(value=0, precision=0, label="Seed")
+            native = gr.Checkbox(label="Native", info="through the GPU's low-bit kernels; else simulated",
+                                 elem_id="draw-native")  # fmt: skip
             with gr.Row():
                 go = gr.Button("Draw", variant="primary", elem_id="draw", min_width=100)
                 stop = gr.Button("Cancel", variant="stop", elem_id="cancel-draw", min_width=100)
@@ -58,7 +60,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             sensitivity.build(model)
             boxes = copy_box("compare")
     archive = gr.State("")
-    controls = [model, chosen, n, steps, guidance, seed]
+    controls = [model, chosen, n, steps, guidance, seed, native]
 
     def draw(
         model: str,
@@ -67,13 +69,14 @@ def build_compare(models: list[str]) -> dict[str, Any]:
         steps: float,
         guidance: float,
         seed: float,
+        native: bool,
         request: gr.Request,
     ) -> Iterator[list[Any]]:
-        """Draw the same pictures in full precision and with each recipe (simulated), and measure."""
+        """Draw the same pictures in full precision and with each recipe, simulated or native, and measure."""
 
         def prepare() -> Any:
             given = {"model": model, "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
-                     "guidance": guidance, "seed": int(seed)}  # fmt: skip
+                     "guidance": guidance, "seed": int(seed), "native": native}  # fmt: skip
             bare: Any = registry.settings("variants", given)
             place = cache_folder("app") / f"variants-{_key(bare)}"
             settings = bare.model_copy(update={"out": place})
@@ -102,7 +105,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
     for control in (which, index):
         control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
                       show_progress="hidden")  # fmt: skip
-    names = ("model", "recipes", "n", "steps", "guidance", "seed")
+    names = ("model", "recipes", "n", "steps", "guidance", "seed", "native")
     return {"fields": dict(zip(names, controls, strict=True))}
 
 

@@ -16,15 +16,17 @@ from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.jobs.models import plan, quantize
 
-PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "why it is left alone"]
+PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "runs here", "why it is left alone"]
 START = "svdquant-w4a4"
 
 
-def plan_settings(model: str, recipe: str, include: str, exclude: str, override: str) -> plan.Settings:
+def plan_settings(
+    model: str, recipe: str, include: str, exclude: str, override: str, native: bool = False
+) -> plan.Settings:  # fmt: skip
     """Check what the controls say; wildcards stand one per line."""
     return plan.Settings(
         model=local(model), recipe=recipe, include=_lines(include), exclude=_lines(exclude),
-        override=_lines(override),
+        override=_lines(override), native=native,
     )  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def plan_rows(result: plan.Result) -> list[list[Any]]:
     """Rows of the plan's table."""
     return [
         [row["layer"], row["bits"] or "-", round(row["bytes before"] / 1e3, 1),
-         round(row["bytes after"] / 1e3, 1), row["note"]]
+         round(row["bytes after"] / 1e3, 1), row["here"], row["note"]]
         for row in result.layers
     ]  # fmt: skip
 
@@ -48,18 +50,8 @@ def totals(result: plan.Result, what: str) -> str:
         from lab.progress import duration
 
         rows.append(("time to apply", f"about {duration(result.plan['seconds'])} on one CPU core"))
-        rows.append(("path here", path_here()))
     first, *rest = [f"| {name} | {value} |\n" for name, value in rows]
     return f"**{what}**\n\n{first}|---|---|\n" + "".join(rest)
-
-
-def path_here() -> str:
-    """Say which path low-bit products take in this app, on this machine."""
-    import torch
-
-    if torch.cuda.is_available():
-        return f"simulated in the app; native on this {torch.cuda.get_device_name()} (brainlab doctor)"
-    return "simulated (reference): no GPU here"
 
 
 def undone(history: list[list[str]]) -> tuple[list[list[str]], list[Any], str]:
@@ -95,6 +87,8 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
             override = gr.Textbox(
                 label="Per layer", info="WILDCARD:field=value or WILDCARD:skip, one per line", lines=1
             )
+            native = gr.Checkbox(label="Native", info="refuse what the GPU's kernels cannot run here",
+                                 elem_id="plan-native")  # fmt: skip
             with gr.Row():
                 planned = gr.Button("Plan", variant="primary", elem_id="plan", min_width=100)
                 applied = gr.Button("Apply", elem_id="apply", min_width=100)
@@ -107,16 +101,18 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
             table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
                                  max_height=520, show_search="filter", elem_id="plan-table",
                                  elem_classes="ends",
-                                 column_widths=["36%", "11%", "10%", "10%", "33%"])  # fmt: skip
+                                 column_widths=["30%", "9%", "9%", "9%", "20%", "23%"])  # fmt: skip
             boxes = copy_box("plan")
     current, history = gr.State(""), gr.State([])
     hidden = gr.Gallery(visible=False)
     controls = [model, recipe, include, exclude, override]
 
     @answer
-    def plan_model(model: str, recipe: str, include: str, exclude: str, override: str) -> Any:
-        """Plan: every layer with its bits and bytes, or the reason why it is left alone."""
-        settings = plan_settings(model, recipe, include, exclude, override)
+    def plan_model(
+        model: str, recipe: str, include: str, exclude: str, override: str, native: bool = False
+    ) -> Any:  # fmt: skip
+        """Plan: every layer with its bits, bytes and path here, or the reason why it is left alone."""
+        settings = plan_settings(model, recipe, include, exclude, override, native)
         found = plan.run(settings, Context())
         texts = copies("plan", "plan", settings)
         return (totals(found, f"Plan of {recipe}"), plan_rows(found), *texts)
@@ -131,7 +127,7 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
 
         def prepare() -> Any:
             out = home / name
-            settings = quantize.Settings(**base.model_dump(), out=out)
+            settings = quantize.Settings(**base.model_dump(exclude={"native"}), out=out)
             steps = [*history, [model, recipe, include, exclude, override]]
 
             def show(found: quantize.Result) -> list[Any]:
@@ -160,7 +156,9 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
         return recipe_from(rows, recipe)
 
     quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-    planned.click(plan_model, controls, [summary, table, *boxes], api_name="plan", concurrency_limit=4)
+    planned.click(
+        plan_model, [*controls, native], [summary, table, *boxes], api_name="plan", concurrency_limit=4
+    )
     applied.click(
         apply_recipe, [*controls, history], [status, hidden, summary, table, current, history],
         api_name="apply", **quick,

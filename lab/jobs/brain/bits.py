@@ -30,6 +30,7 @@ class Settings(contract.Settings):
     out: Path = setting(
         Path("runs/bits"), "folder of table and page; the same command goes on in it after a stop", short="-o"
     )
+    native: bool = setting(False, "recipes run through the GPU's low-bit kernels, not simulated")
     device: Device = setting("auto", "where the networks run")
 
 
@@ -46,7 +47,13 @@ class Result(contract.Result):
     def tables(self) -> list[Table]:
         """Return scores with their intervals, then the leak check."""
         said = {
-            "bit-widths": "simulated",
+            "bit-widths": "; ".join(
+                dict.fromkeys(
+                    str(row["arithmetic"])
+                    for row in self.rows
+                    if row["arithmetic"] not in (None, "full precision")
+                )
+            ),
             "subject": "simulated" if self.simulated_subject else "measured",
             "leaks": self.leak_line,
         }
@@ -109,7 +116,7 @@ def dry_run(settings: Settings) -> Foreseen:
 def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
     from lab.compare.recipes import allocations
     from lab.decoding.trained import TrainedRun
-    from lab.jobs.checks import NO_RECIPE, plan_recipe
+    from lab.jobs.checks import NO_RECIPE, natively, plan_recipe
     from lab.models.preflight import check_run_folder
     from quant.recipes import expand
 
@@ -125,7 +132,8 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
 
     chosen = chosen or expand(DEFAULTS[denoiser])
     refuse_without_sampling(trained.config, chosen[0].name)
-    return trained, [plan_recipe(recipe, denoiser) for recipe in chosen]
+    planned = [plan_recipe(recipe, denoiser) for recipe in chosen]
+    return trained, [natively(recipe, settings.native, settings.device) for recipe in planned]
 
 
 def _measure(
@@ -229,7 +237,7 @@ def _key(recipe: DecoderRecipe) -> str:
 
     _, method, config = recipes.resolve(recipe.content)  # type: ignore[arg-type]
     mark = config_hash({"method": method.name, "config": config.model_dump(mode="json")})
-    return f"{_plain(recipe.name)}.{mark}"
+    return f"{_plain(recipe.name)}.{mark}" + (".native" if recipe.native else "")
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
-from lab.jobs.zoo.train import Tokens, check
+from lab.jobs.zoo.train import SHARED, Tokens, check
 
 PREDICTED = ("before", "voxels", "scanned", "external")
 
@@ -61,6 +61,11 @@ def run(settings: Settings, context: Context) -> Result:
         Unknown model, no folder of pictures, or too many pictures asked for.
     """
     device, options = check(settings), _options(settings)
+    if settings.name == SHARED:
+        from lab.zoo.shared.evaluate import evaluate as newcomers
+
+        found = newcomers(settings.data, settings.out, device=device, progress=context.progress, **options)
+        return Result(card=found, folder=str(settings.out))
     if settings.on == "predicted":
         from lab.zoo.evaluate_predicted import evaluate_into_card as measure
     else:
@@ -80,7 +85,7 @@ def dry_run(settings: Settings) -> Foreseen:
 def _options(settings: Settings) -> dict[str, Any]:
     """Return what the measuring itself takes; refuse what does not go with the kind of tokens."""
     given = settings.model_dump(include={"n", "n_simple", "seed", *PREDICTED})
-    if settings.on == "predicted":
+    if settings.on == "predicted" or settings.name == SHARED:
         if given.pop("n_simple") is not None:
             raise InputError("--n-simple is for true tokens; leave it out with --on predicted")
         return given | {"n": settings.n or 300}
