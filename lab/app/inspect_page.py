@@ -223,7 +223,12 @@ def build(models: list[str]) -> dict[str, Any]:
     ).then(what_if, controls, outputs, api_visibility="private", **quick)
     whole = [table, layer, *views, *outputs]
     gr.on(
-        [model.input, layer.submit, recording.submit], everything, controls, whole, api_visibility="private"
+        [model.input, layer.submit, recording.submit],
+        everything,
+        controls,
+        whole,
+        api_visibility="private",
+        trigger_mode="always_last",
     )
     for control in (form, bits, shared, clip):
         control.input(

@@ -210,8 +210,9 @@ def build(home: Path) -> dict[str, Any]:
     again.click(look_again, None, folder, api_visibility="private")
     folder.input(chosen, folder, [*facts, guidance, strength, steps], api_name="run_facts", **free)
     shown = ([folder, kind, trial, threshold], [brain, brain_note])
-    threshold.release(brain_map, *shown, api_name="brain_map", show_progress="minimal")
-    gr.on([kind.input, trial.submit, fold.expand], brain_map, *shown, api_visibility="private")
+    threshold.release(brain_map, *shown, api_name="brain_map", trigger_mode="always_last")
+    gr.on([kind.input, trial.submit, fold.expand], brain_map, *shown, api_visibility="private",
+          trigger_mode="always_last")  # fmt: skip
     names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed", "semantic")
     return {"fields": dict(zip(names, controls, strict=True)), "facts": (run_facts, [folder, mask], facts)}
 

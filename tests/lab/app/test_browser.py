@@ -205,7 +205,7 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     assert visit.page.locator("#decoded img").count() >= 16
     visit.until("#leak-line", "Leak check")
     visit.page.click("#brain-slices > button")
-    visit.until("#brain-slices", "voxels")
+    visit.until("#brain-slices", "of 60 voxels")
     visit.choose("#map-kind", "attention of the semantic tokens")
     visit.until("#brain-slices", "Attention of the semantic tokens")
     visit.accessible()
