@@ -42,14 +42,14 @@ NAMES = """() => {
   const name = () => {
     for (const e of document.querySelectorAll("input.search-input:not([aria-label])"))
       e.setAttribute("aria-label", "Filter the table");
-    for (const b of document.querySelectorAll("button:not([aria-label])"))
+    for (const b of document.querySelectorAll("button:not([aria-label]), button[aria-label=' ']"))
       if (!b.innerText.trim() && !b.title)
         b.setAttribute("aria-label",
-          b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText || "Open");
+          b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "Open");
     for (const d of document.querySelectorAll("div.wrapper[aria-label]:not([role])"))
       d.setAttribute("role", "note");
     for (const i of document.querySelectorAll("img:not([alt])"))
-      i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText || "";
+      i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "";
   };
   let waiting = false;
   new MutationObserver(() => {
