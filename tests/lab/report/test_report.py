@@ -11,7 +11,6 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -305,7 +304,7 @@ def test_chromium_opens_it_at_once_without_errors_and_axe_finds_nothing(
             serious = [(v["id"], v["nodes"][0]["html"][:200]) for v in faults if v["impact"] in _SERIOUS]
             assert serious == [] and said == []  # a blocked load or a script error would be said
         browser.close()
-    assert min(seconds.values()) < 2, seconds
+    assert sorted(seconds.values())[1] < 2, seconds
 
 
 _SERIOUS = ("serious", "critical")
