@@ -93,10 +93,6 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
 
 def surfaces(model: str, layer: str, recording: str, context: Context) -> list[Any]:
     """Draw a layer's input before and after rotation, and smoothing, on one axis: two pictures, captions."""
-    import io
-
-    from PIL import Image
-
     from lab.report import inspection
 
     settings, seen = asked(model, recording), seen_by(model, recording)
@@ -104,7 +100,7 @@ def surfaces(model: str, layer: str, recording: str, context: Context) -> list[A
     again = look.before_after(settings, name, context)
     source = caption_of(model, name, recording)
     plates = [draw("light") for draw in inspection.surfaces(again, name, source).values()]
-    pictures = [np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")) for plate in plates]
+    pictures = [plate.pixels() for plate in plates]
     return [*pictures, "\n\n".join(plate.caption for plate in plates)]
 
 

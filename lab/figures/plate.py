@@ -111,6 +111,15 @@ class Plate:
         self.figure.savefig(buffer, format="png", dpi=dpi, metadata=about)
         return self._footed(buffer, dpi) if foot else buffer.getvalue()
 
+    def pixels(self) -> Any:
+        """Return the figure on a white ground: uint8 (H, W, 3)."""
+        import numpy as np
+        from PIL import Image
+
+        drawn = Image.open(io.BytesIO(self.png())).convert("RGBA")
+        ground = Image.new("RGBA", drawn.size, "white")
+        return np.asarray(Image.alpha_composite(ground, drawn).convert("RGB"))
+
     def _footed(self, drawn: io.BytesIO, dpi: int) -> bytes:
         """Put the caption below a drawing, as a figure of its own: the drawing's own layout stays."""
         from PIL import Image

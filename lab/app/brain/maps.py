@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lab.jobs.contract import Context
 CEILING, RESPONSE, CLUSTERS = "noise ceiling, or spread", "response to a picture", "clusters of voxels"
 SEMANTIC, STRUCTURAL = "attention of the semantic tokens", "attention of the structural picture"
 KINDS = (CEILING, RESPONSE, CLUSTERS, SEMANTIC, STRUCTURAL)
+_SHORT = {SEMANTIC: "attention, tokens", STRUCTURAL: "attention, structure"}
 _MOST = 8  # outputs of the network whose attention is averaged
 
 
@@ -69,10 +69,8 @@ def voxel_values(folder: Path, kind: str, trial: int) -> tuple[str, np.ndarray]:
     if kind == RESPONSE:
         train = subject.part("train").betas
         spread = np.where(train.std(0) > 0, train.std(0), 1)
-        return f"|response| to picture {trial}, in standard deviations", np.abs(
-            (one.betas[0] - train.mean(0)) / spread
-        )
-    return f"{kind}, picture {trial}", attention(folder, one, kind)
+        return f"|z| for picture {trial}", np.abs((one.betas[0] - train.mean(0)) / spread)
+    return f"{_SHORT[kind]}, picture {trial}", attention(folder, one, kind)
 
 
 def attention(folder: Path, one: Any, kind: str) -> np.ndarray:
@@ -89,15 +87,13 @@ def attention(folder: Path, one: Any, kind: str) -> np.ndarray:
 
 
 def slices(folder: Path, kind: str, trial: int, threshold: float) -> tuple[np.ndarray, str]:
-    """Draw a value of each voxel on slices, those above a share of the largest: a picture and its caption.
+    """Draw a value of each voxel on slices, the lowest share of them hidden: a picture and its caption.
 
     Raises
     ------
     InputError
         The subject has no voxel positions.
     """
-    from PIL import Image
-
     from lab.figures.brain.slices import brain_slices
     from lab.figures.plate import Provenance
 
@@ -108,7 +104,7 @@ def slices(folder: Path, kind: str, trial: int, threshold: float) -> tuple[np.nd
         )
     what, values = voxel_values(folder, kind, trial)
     values = np.asarray(values)
-    keep = np.full(len(values), True) if kind == CLUSTERS else values >= threshold * values.max()
+    keep = np.full(len(values), True) if kind == CLUSTERS else values >= np.quantile(values, threshold)
     source = Provenance(
         f"{subject.dataset}, {subject.name}",
         f"{keep.sum()} of {len(values)} voxels",
@@ -116,4 +112,4 @@ def slices(folder: Path, kind: str, trial: int, threshold: float) -> tuple[np.nd
     )
     space = str(subject.info.get("space") or ("MNI" if subject.simulated else ""))
     plate = brain_slices(subject.xyz[keep], values[keep], what, source, space, kind == CLUSTERS)
-    return np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")), plate.caption
+    return plate.pixels(), plate.caption

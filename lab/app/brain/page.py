@@ -121,7 +121,7 @@ def build(home: Path) -> dict[str, Any]:
                                        scale=2)  # fmt: skip
                     trial = gr.Number(0, label="Test picture", precision=0, minimum=0, scale=1, min_width=100)
                 threshold = gr.Slider(
-                    0, 1, value=0.3, step=0.05, label="Hide voxels below this share of the largest",
+                    0, 1, value=0.5, step=0.05, label="Hide the lowest of the voxels: their share",
                     elem_id="map-threshold",
                 )  # fmt: skip
                 brain = gr.Image(label="Slices", interactive=False, show_label=False, elem_id="map",

@@ -38,7 +38,7 @@ def plan_rows(result: plan.Result) -> list[list[Any]]:
     """Rows of the plan's table."""
     return [
         [row["layer"], row["bits"] or "-", round(row["bytes before"] / 1e3, 1),
-         round(row["bytes after"] / 1e3, 1), row["here"], row["note"]]
+         round(row["bytes after"] / 1e3, 1), row["here"].partition(":")[0], row["note"]]
         for row in result.layers
     ]  # fmt: skip
 
@@ -50,6 +50,8 @@ def totals(result: plan.Result, what: str) -> str:
         from lab.progress import duration
 
         rows.append(("time to apply", f"about {duration(result.plan['seconds'])} on one CPU core"))
+    paths = plan.paths_table(result.layers).rows
+    rows += [(f"{row['layers']} layers here", row["path here"]) for row in paths]
     first, *rest = [f"| {name} | {value} |\n" for name, value in rows]
     return f"**{what}**\n\n{first}|---|---|\n" + "".join(rest)
 
@@ -101,7 +103,7 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
             table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
                                  max_height=520, show_search="filter", elem_id="plan-table",
                                  elem_classes="ends",
-                                 column_widths=["30%", "9%", "9%", "9%", "20%", "23%"])  # fmt: skip
+                                 column_widths=["34%", "10%", "9%", "9%", "14%", "24%"])  # fmt: skip
             boxes = copy_box("plan")
     current, history = gr.State(""), gr.State([])
     hidden = gr.Gallery(visible=False)

@@ -205,9 +205,9 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     assert visit.page.locator("#decoded img").count() >= 16
     visit.until("#leak-line", "Leak check")
     visit.page.click("#brain-slices > button")
-    visit.until("#brain-slices", "of 60 voxels")
+    visit.until("#brain-slices", "30 of 60 voxels")
     visit.choose("#map-kind", "attention of the semantic tokens")
-    visit.until("#brain-slices", "Attention of the semantic tokens")
+    visit.until("#brain-slices", "Attention, tokens, picture 0 of 30 voxels")
     visit.accessible()
     visit.tab("Runs")
     visit.page.locator("#runs .body-cell[data-col='0']", has_text="reported").click()
