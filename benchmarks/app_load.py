@@ -72,7 +72,7 @@ def decode(address: str, until: float, number: int, done: list[float], faults: l
         seed = 100 * number
         while time.monotonic() < until:
             began = time.monotonic()
-            event = call(client, "draw", ["dit-64", ["rtn-w8a8"], 1, 4, 1, seed, False])
+            event = call(client, "draw", ["dit-64", ["rtn-w8a8"], 1, 4, 1, seed, False, ""])
             done.append(time.monotonic() - began)
             if event != "complete":
                 faults.append(event)

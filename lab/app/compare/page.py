@@ -11,6 +11,7 @@ import numpy as np
 
 from lab.app.compare import sensitivity
 from lab.app.copying import copies, copy_box
+from lab.app.places import local
 from lab.app.plan.form import presets
 from lab.app.work import canceller, stream
 from lab.cache import cache_folder
@@ -28,7 +29,14 @@ def build_compare(models: list[str]) -> dict[str, Any]:
     )  # fmt: skip
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
-            model = gr.Dropdown(models, value=models[0], label="Model")
+            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
+                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
+            with gr.Accordion("A model of my own", open=False):
+                recording = gr.Textbox(
+                    label="Recording of it",
+                    max_lines=1,
+                    info="folder that quant.record wrote; steps and guidance must be its own",
+                )
             chosen = gr.Dropdown(presets(), value=list(START), multiselect=True,
                                  label="Recipes",
                                  max_choices=4, allow_custom_value=True, elem_id="recipes")  # fmt: skip
@@ -60,7 +68,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             sensitivity.build(model)
             boxes = copy_box("compare")
     archive = gr.State("")
-    controls = [model, chosen, n, steps, guidance, seed, native]
+    controls = [model, chosen, n, steps, guidance, seed, native, recording]
 
     def draw(
         model: str,
@@ -70,13 +78,15 @@ def build_compare(models: list[str]) -> dict[str, Any]:
         guidance: float,
         seed: float,
         native: bool,
+        recording: str,
         request: gr.Request,
     ) -> Iterator[list[Any]]:
         """Draw the same pictures in full precision and with each recipe, simulated or native, and measure."""
 
         def prepare() -> Any:
-            given = {"model": model, "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
-                     "guidance": guidance, "seed": int(seed), "native": native}  # fmt: skip
+            mine = {"recording": local(recording)} if recording else {}
+            given = {"model": local(model), "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
+                     "guidance": guidance, "seed": int(seed), "native": native, **mine}  # fmt: skip
             bare: Any = registry.settings("variants", given)
             place = cache_folder("app") / f"variants-{_key(bare)}"
             settings = bare.model_copy(update={"out": place})
@@ -105,7 +115,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
     for control in (which, index):
         control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
                       show_progress="hidden")  # fmt: skip
-    names = ("model", "recipes", "n", "steps", "guidance", "seed", "native")
+    names = ("model", "recipes", "n", "steps", "guidance", "seed", "native", "recording")
     return {"fields": dict(zip(names, controls, strict=True))}
 
 
@@ -136,8 +146,9 @@ def _pair(archive: str, recipe: str, index: int) -> tuple[tuple[np.ndarray, np.n
 
 
 def _large(picture: np.ndarray) -> np.ndarray:
-    """Pixels of 64 x 64 pictures eight times as large, edges kept: uint8 (512, 512, 3)."""
-    return np.kron((picture * 255).round().astype(np.uint8), np.ones((8, 8, 1), np.uint8))
+    """Small pictures at about 512 pixels, edges kept: uint8 (H, W, 3)."""
+    times = max(1, 512 // picture.shape[0])
+    return np.kron((picture * 255).round().astype(np.uint8), np.ones((times, times, 1), np.uint8))
 
 
 def _word(value: Any) -> Any:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Seed, Table, Words, setting
-from lab.previews import step_previews
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from lab.jobs.models.painters import Painter
 
 FULL = "full precision"
 MOST = 4
@@ -22,10 +23,15 @@ MOST = 4
 class Settings(contract.Settings):
     """Draw the same pictures in full precision and with up to four recipes.
 
-    Conditions are shipped stimuli that no recipe was calibrated on.
+    Conditions are shipped stimuli, or of the recording's evaluation subset: no recipe was calibrated on them.
     """
 
-    model: str = setting("dit-64", "shipped denoiser (brainlab zoo list)", argument=True)
+    model: str = setting(
+        "dit-64", "shipped denoiser (brainlab zoo list), or a local folder with --recording", argument=True
+    )
+    recording: Path | None = setting(
+        None, "folder of recorded sampling (quant.record); shipped denoisers make theirs"
+    )
     recipes: Words = setting(("svdquant-w4a4",), "recipes with commas between", short="-r")
     n: int = setting(4, "number of pictures", ge=1, le=32)
     steps: int = setting(20, "sampling steps", ge=2, le=100)
@@ -47,6 +53,7 @@ class Result(contract.Result):
     intervals: dict[str, dict[str, tuple[float, float]]]
     along: dict[str, list[float]]
     timesteps: list[float]
+    pictures_are: str
     pictures: dict[str, str]
     archive: str
 
@@ -81,15 +88,19 @@ def run(settings: Settings, context: Context) -> Result:
     import numpy as np
     import torch
 
-    from lab import zoo
     from lab.compare.networks import Networks
     from lab.files import write_npz
     from lab.images import sheet, write_picture
+    from lab.jobs.models import painters
 
     check(settings)
-    device = "cuda" if settings.native else "cpu"
-    denoiser, autoencoder = zoo.load(settings.model, device), zoo.load("autoencoder-64", device)
-    networks = Networks.load(torch.device("cpu"))
+    s, device = settings, "cuda" if settings.native else "cpu"
+    if s.recording is None:
+        painter = painters.shipped(s.model, s.n, s.steps, s.guidance, s.seed, device, context.progress)
+        networks = Networks.load(torch.device("cpu"))
+    else:
+        painter = painters.recorded(s.model, s.recording, s.n, s.steps, s.guidance, s.seed)
+        networks = Networks()  # those judge pictures
     drawn: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
     intervals: dict[str, Any] = {}
@@ -97,13 +108,14 @@ def run(settings: Settings, context: Context) -> Result:
     timesteps: list[float] = []
     for name in (FULL, *settings.recipes):
         context.progress(len(rows), 1 + len(settings.recipes), name)
-        model, facts = (denoiser, {}) if name == FULL else quantized(settings, name, denoiser, context)
+        model, facts = (
+            (painter.model, {}) if name == FULL else quantized(settings, name, painter.model, context)
+        )
         began = time.perf_counter()
-        latents, ways[name], timesteps = _draw(settings, model, autoencoder, name, context)
+        latents, ways[name], timesteps = _draw(painter, model, name, context)
         seconds = time.perf_counter() - began
         with torch.inference_mode():
-            pixels = autoencoder.decode(latents.to(device)).clamp(0, 1).permute(0, 2, 3, 1)
-            drawn[name] = pixels.cpu().numpy()
+            drawn[name] = painter.decode(latents).permute(0, 2, 3, 1).numpy()
         found = {} if name == FULL else _scores(drawn[name], drawn[FULL], networks)
         intervals[name] = {measure: (score.low, score.high) for measure, score in found.items()}
         means = {measure: round(score.mean, 4) for measure, score in found.items()}
@@ -117,8 +129,9 @@ def run(settings: Settings, context: Context) -> Result:
     write_npz(archive, {plain_name(name): pictures for name, pictures in drawn.items()})
     along = {name: _apart(way, ways[FULL]) for name, way in ways.items() if name != FULL}
     return Result(
-        rows=rows, intervals=intervals, along=along, timesteps=timesteps, pictures=files, archive=str(archive)
-    )
+        rows=rows, intervals=intervals, along=along, timesteps=timesteps,
+        pictures_are=painter.pictures_are, pictures=files, archive=str(archive),
+    )  # fmt: skip
 
 
 def check(settings: Settings) -> None:
@@ -126,10 +139,18 @@ def check(settings: Settings) -> None:
     import torch
 
     from lab import zoo
+    from lab.models.preflight import check_recording
     from quant import recipes
 
-    if settings.model not in zoo.DENOISERS:
-        raise InputError(f"model {settings.model!r} draws no pictures; denoisers: {', '.join(zoo.DENOISERS)}")
+    if settings.recording is not None:
+        if settings.native:
+            raise InputError("native, with a recording of one's own: run brainlab compare, or leave one out")
+        check_recording(settings.model, settings.recording)
+    elif settings.model not in zoo.DENOISERS:
+        raise InputError(
+            f"model {settings.model[:60]!r} draws no pictures; denoisers: {', '.join(zoo.DENOISERS)}; for others "
+            "give a recording"
+        )
     if not 1 <= len(settings.recipes) <= MOST:
         raise InputError(f"{len(settings.recipes)} recipes; give 1 to {MOST}")
     if len(set(settings.recipes)) < len(settings.recipes):
@@ -151,7 +172,7 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
     model = deepcopy(denoiser)
     wanted = recipes.parse(recipe)
     needs = wanted.calibrates or wanted.trains
-    store = open_recording(settings.model, progress=context.progress) if needs else None
+    store = open_recording(settings.model, settings.recording, progress=context.progress) if needs else None
     ledger = quant.quantize_(
         model, recipe, trajectories=store, keep_originals=False, progress=context.progress
     )
@@ -161,17 +182,11 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
     return model, {"weight bits": round(bits, 2), "model MB": round(size, 2), "arithmetic": ledger.arithmetic}
 
 
-def _draw(settings: Settings, model: Any, autoencoder: Any, name: str, context: Context) -> Any:
+def _draw(painter: Painter, model: Any, name: str, context: Context) -> Any:
     """Latents, the latents before each step, and the timesteps."""
-    from lab import zoo
-    from lab.zoo import sampling
-    from lab.zoo.recordings import order, stimulus_tokens
-
-    rows = order()[-settings.n :]  # recordings take the first ones
-    sampler = sampling.SamplerSettings(steps=settings.steps, guidance=settings.guidance)
-    show = step_previews(context.preview, autoencoder.decode, f"sampling, {name}", settings.steps)
     way: list[Any] = []
     timesteps: list[float] = []
+    show = painter.show(name, context.preview)
 
     def see(step: Any) -> None:
         way.append(step.x.detach().float().cpu().clone())
@@ -179,10 +194,7 @@ def _draw(settings: Settings, model: Any, autoencoder: Any, name: str, context: 
         if show is not None:
             show(step)
 
-    latents = sampling.sample(
-        model, stimulus_tokens(rows, "cpu"), zoo.null_tokens(settings.model),
-        sampling.draw_noise(settings.n, settings.seed), sampler, progress=context.progress, see=see,
-    )  # fmt: skip
+    latents = painter.draw(model, see)
     return latents, [*way, latents], [*timesteps, 0.0]
 
 
