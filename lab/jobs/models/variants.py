@@ -66,7 +66,7 @@ class Result(contract.Result):
 
     def _with_interval(self, recipe: str, name: str, value: Any) -> Any:
         bounds = self.intervals.get(recipe, {}).get(name)
-        return value if bounds is None else f"{value:.4g} [{bounds[0]:.4g}, {bounds[1]:.4g}]"
+        return value if bounds is None else f"{value:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
 
     def tables(self) -> list[Table]:
         """Return the rows."""
@@ -148,8 +148,8 @@ def check(settings: Settings) -> None:
         check_recording(settings.model, settings.recording)
     elif settings.model not in zoo.DENOISERS:
         raise InputError(
-            f"model {settings.model[:60]!r} draws no pictures; denoisers: {', '.join(zoo.DENOISERS)}; for others "
-            "give a recording"
+            f"model {settings.model[:60]!r} draws no pictures; denoisers: {', '.join(zoo.DENOISERS)}; for "
+            "others give a recording"
         )
     if not 1 <= len(settings.recipes) <= MOST:
         raise InputError(f"{len(settings.recipes)} recipes; give 1 to {MOST}")

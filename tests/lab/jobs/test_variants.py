@@ -48,7 +48,7 @@ def test_a_model_of_my_own_is_compared_on_its_recording(mine: tuple[Path, Path],
     # all start from the same noise; what 4 bits do is larger at every later step
     assert len(found.timesteps) == 4 and [way[0] for way in found.along.values()] == [0, 0]
     assert all(a < b for a, b in zip(found.along["rtn-w8a8"][1:], found.along["rtn-w4a4"][1:], strict=True))
-    assert f"[{low:.4g}, {high:.4g}]" in found.shown()[2]["PSNR to full (dB)"]
+    assert f"[{low:.3g}, {high:.3g}]" in found.shown()[2]["PSNR to full (dB)"]
 
 
 def test_what_does_not_fit_the_recording_is_refused_at_once(mine: tuple[Path, Path], tmp_path: Path) -> None:
