@@ -7,6 +7,7 @@ from time import localtime, strftime
 
 from lab.errors import InputError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STRANGERS: list[str] = []
 """The address that the app listens at where others can reach it; empty on loopback."""
 _SIGNS = ("config.yaml", "group.html")

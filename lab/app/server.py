@@ -14,10 +14,9 @@ from pydantic import BaseModel
 from lab.app import inspect_page, links, runs_page
 from lab.app.brain import maps
 from lab.app.brain import page as brain_page
-from lab.app.command import LOOPBACK
 from lab.app.compare import page as compare_page
 from lab.app.kernels import page as kernels_page
-from lab.app.places import STRANGERS
+from lab.app.places import LOOPBACK, STRANGERS
 from lab.app.plan import page as plan_page
 from lab.app.theme import CSS, NAMES, theme
 from lab.app.work import ended, sentence

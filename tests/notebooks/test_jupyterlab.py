@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -13,10 +14,9 @@ from urllib.request import urlopen
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("jupyterlab")
-pytest.importorskip("anywidget")
+_NEEDED = ("playwright", "nbformat", "jupyterlab", "anywidget")
+if not all(importlib.util.find_spec(name) for name in _NEEDED):
+    pytest.skip(f"{', '.join(_NEEDED)} are needed", allow_module_level=True)
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 HOME = Path(__file__).resolve().parents[2]
@@ -40,6 +40,8 @@ w.VBox([heat, brain, form])
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """Start JupyterLab on loopback over a folder with one notebook."""
+    import nbformat
+
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(book, tmp_path / "look.ipynb")
@@ -76,9 +78,11 @@ def _wait(address: str) -> None:
 
 
 def test_widgets_are_shown_clicked_and_answer(address: str) -> None:
+    from playwright.sync_api import sync_playwright
+
     _wait(address)
     outside: list[str] = []
-    with sync_api.sync_playwright() as play:
+    with sync_playwright() as play:
         browser = play.chromium.launch(executable_path="/usr/bin/chromium",
                                        args=["--no-sandbox", "--disable-gpu"])  # fmt: skip
         page = browser.new_context(viewport={"width": 1200, "height": 1400}).new_page()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -16,9 +17,9 @@ from urllib.request import urlopen
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-pytest.importorskip("gradio")
+_NEEDED = ("playwright", "gradio", "axe_playwright_python")
+if not all(importlib.util.find_spec(name) for name in _NEEDED):
+    pytest.skip("playwright, gradio and axe-core are needed", allow_module_level=True)
 pytestmark = pytest.mark.browser
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -70,7 +71,9 @@ def _free() -> int:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as play:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
         browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=list(QUIET))
         yield browser
         browser.close()
@@ -117,8 +120,10 @@ class Visit:
 
     def accessible(self) -> None:
         """No serious fault that axe-core knows of."""
+        from axe_playwright_python.sync_playwright import Axe
+
         time.sleep(0.4)  # what has just come is named, and faded in
-        found = axe.Axe().run(self.page).response["violations"]
+        found = Axe().run(self.page).response["violations"]
         serious = [v for v in found if v["impact"] in ("serious", "critical")]
         assert not serious, [(v["id"], [n["html"][:160] for n in v["nodes"]]) for v in serious]
 
