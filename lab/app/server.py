@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from pydantic import BaseModel
 
-from lab.app import inspect_page, links, runs_page
+from lab.app import inspect_page, links, runs_page, watermark_page
 from lab.app.brain import maps
 from lab.app.brain import page as brain_page
 from lab.app.compare import page as compare_page
@@ -65,6 +65,8 @@ def build(home: Path) -> Any:
                 runs_page.build(home, tab)
             with gr.Tab("Kernels", id="kernels"):
                 kernels_page.build(kernels_page.measured())
+            with gr.Tab("Watermark", id="watermark"):
+                watermark_page.build()
         fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
 
         def from_link(request: gr.Request) -> list[Any]:
