@@ -32,7 +32,7 @@ def check_names(config: ReconstructConfig) -> None:
     for option in config.options:
         allowed = datasets.describe(config.dataset)["options"]
         known(f"option of {config.dataset}", option, allowed, f"brainlab data info {config.dataset}")
-    known("denoiser", config.denoiser, zoo.DENOISERS, "brainlab zoo list")
+    known("denoiser", config.denoiser, zoo.DECODERS, "brainlab zoo list")
     check_recipe_name(config.recipe, config.denoiser)
 
 

@@ -17,8 +17,12 @@ _SUMMARY = {
     "structure-64": "structural feature maps at 16x16, 8x8, 4x4 and their feed-forward inverse",
     "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on tokens",
     "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on tokens",
+    "video-dit": "clips of 8 frames from a first frame's tokens and a motion (WanTransformer3DModel)",
 }
-DENOISERS = ("unet-64", "dit-64")
+DECODERS = ("unet-64", "dit-64")
+"""Denoisers that draw one picture from the encoder's tokens: what brain activity is decoded through."""
+VIDEO = ("video-dit",)
+DENOISERS = (*DECODERS, *VIDEO)
 
 
 def names() -> list[str]:
@@ -50,7 +54,7 @@ def load(name: str, device: str = "cpu") -> nn.Module:
 
 
 def null_tokens(name: str) -> torch.Tensor:
-    """Return the learned null condition (17, 192) of a denoiser, for classifier-free guidance."""
+    """Return a denoiser's learned null condition, (17, 192) or (18, 192): what guidance pushes away from."""
     return _read(name)[1]["null"]
 
 
@@ -63,13 +67,14 @@ def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 @lru_cache(maxsize=1)
 def _classes() -> dict[str, type]:
-    from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
+    from diffusers import PixArtTransformer2DModel, UNet2DConditionModel, WanTransformer3DModel
 
     from lab.zoo.models.autoencoder import LatentAutoencoder
     from lab.zoo.models.encoder import PatchEncoder
     from lab.zoo.models.structure import StructureNet
 
-    known = (LatentAutoencoder, PatchEncoder, StructureNet, UNet2DConditionModel, PixArtTransformer2DModel)
+    ours = (LatentAutoencoder, PatchEncoder, StructureNet)
+    known = (*ours, UNet2DConditionModel, PixArtTransformer2DModel, WanTransformer3DModel)
     return {c.__name__: c for c in known}
 
 

@@ -42,7 +42,7 @@ def zoo_recording(
     Parameters
     ----------
     model : str
-        "unet-64" or "dit-64".
+        A denoiser of the zoo.
     folder : Path, optional
         Default ``recordings/MODEL-HASH`` in the cache (`lab.cache`); the hash is over settings, weights and
         stimuli. A recording that was stopped goes on.
@@ -80,7 +80,7 @@ def zoo_recording(
         return record(
             zoo.load(model, device),
             zoo_scheduler(),
-            stimulus_tokens(rows, device),
+            stimulus_conditions(model, rows, device),
             folder,
             n_steps=steps,
             guidance=guidance,
@@ -111,6 +111,15 @@ def stimulus_tokens(rows: torch.Tensor, device: Any = "cpu", batch: int = 64) ->
     """Return the encoder's tokens of shipped stimuli: float32 (k, 17, 192), on the CPU."""
     encoder = zoo.load("encoder-64", device)
     return torch.cat([encoder(x.to(device)).float().cpu() for x in stimulus_pictures(rows).split(batch)])
+
+
+def stimulus_conditions(model: str, rows: torch.Tensor, device: Any = "cpu") -> torch.Tensor:
+    """Return what a denoiser is conditioned on for shipped stimuli: float32 (k, 17 or 18, 192), on the CPU."""
+    if model in zoo.VIDEO:
+        from lab.zoo.video.recording import stimulus_clips
+
+        return stimulus_clips(rows, device)[1]
+    return stimulus_tokens(rows, device)
 
 
 def _null(model: str) -> torch.Tensor:

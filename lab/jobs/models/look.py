@@ -100,9 +100,9 @@ def _observe(settings: Settings, context: Context) -> Observation:
     from quant.errors import MissingDataError
     from quant.observation import Observation, observe
 
-    if settings.model not in zoo.DENOISERS:
+    if settings.model not in zoo.DECODERS:
         raise InputError(
-            f"model {settings.model!r}: this looks at shipped denoisers ({', '.join(zoo.DENOISERS)}); "
+            f"model {settings.model!r}: this looks at shipped denoisers ({', '.join(zoo.DECODERS)}); "
             "brainlab inspect looks at any"
         )
     key = fingerprint(settings.model, {"looked at": settings.model_dump(mode="json")})

@@ -93,8 +93,8 @@ def check(settings: Settings) -> None:
     from lab import zoo
     from quant import recipes
 
-    if settings.model not in zoo.DENOISERS:
-        raise InputError(f"model {settings.model!r} draws no pictures; denoisers: {', '.join(zoo.DENOISERS)}")
+    if settings.model not in zoo.DECODERS:
+        raise InputError(f"model {settings.model!r} draws no pictures; denoisers: {', '.join(zoo.DECODERS)}")
     if not 1 <= len(settings.recipes) <= MOST:
         raise InputError(f"{len(settings.recipes)} recipes; give 1 to {MOST}")
     if len(set(settings.recipes)) < len(settings.recipes):

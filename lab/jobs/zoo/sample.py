@@ -79,9 +79,9 @@ def dry_run(settings: Settings) -> Foreseen:
 def _check(settings: Settings) -> str:
     from lab import zoo
 
-    if settings.name not in zoo.DENOISERS:
+    if settings.name not in zoo.DECODERS:
         raise InputError(
-            f"model {settings.name!r} draws no pictures; denoisers are {', '.join(zoo.DENOISERS)}"
+            f"model {settings.name!r} draws no pictures; denoisers are {', '.join(zoo.DECODERS)}"
         )
     if settings.out.suffix.lower() not in (".png", ".webp"):
         raise InputError(f"--out {settings.out}: give the file an ending of .png or .webp")

@@ -1,0 +1,97 @@
+"""Training the video denoiser by rectified flow on clips filmed from training pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lab.progress import Progress, silent
+from lab.zoo.data import N_NATURAL_CLASSES, Pictures
+from lab.zoo.models.encoder import PatchEncoder
+from lab.zoo.train.loop import Outcome, Recipe, fit
+from lab.zoo.video import clips
+from lab.zoo.video.model import Conditioned, build, encode_frames
+
+RECIPE = Recipe(steps=14_000, batch=256, lr=1e-3, weight_decay=0.01, warmup=300, ema=0.9995)
+DROP_CONDITION = 0.1
+CLIPS = 64_000
+"""Filmed once before training, each with a motion of its own."""
+DATA = "tiny-imagenet-64 train and mirror images, filmed: pans, zooms, sprites (lab.zoo.video.clips)"
+_CHUNK = 256
+
+
+def scenes(pictures: Pictures) -> Pictures:
+    """Keep the natural pictures: digits and patterns have nothing outside of what a camera sees first."""
+    kept = pictures.labels < N_NATURAL_CLASSES
+    return Pictures(pictures.images[kept], pictures.labels[kept])
+
+
+@torch.no_grad()
+def film(
+    pictures: Pictures, autoencoder: Any, encoder: PatchEncoder, n: int = CLIPS, seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Film clips and encode them.
+
+    Returns
+    -------
+    latents : float16 tensor of shape (n, 8, 8, 16, 16)
+        Channels before frames.
+    tokens : float16 tensor of shape (n, 18, 192)
+    """
+    device = pictures.images.device
+    motions = clips.draw_motions(n, seed)
+    g = torch.Generator().manual_seed(seed)
+    order = torch.cat([torch.randperm(len(pictures), generator=g) for _ in range(-(-n // len(pictures)))])[:n]
+    others = torch.randint(len(pictures), (n,), generator=g)
+    mirrored = torch.rand(n, generator=g) < 0.5
+    latents, tokens = [], []
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        for index in torch.arange(n).split(_CHUNK):
+            a, b = (pictures.batch(k[index].to(device)) for k in (order, others))
+            flip = mirrored[index].to(device).view(-1, 1, 1, 1)
+            filmed = clips.render(torch.where(flip, a.flip(-1), a), b, motions[index])
+            latents.append(encode_frames(autoencoder, filmed).half())
+            tokens.append(condition(encoder, filmed, motions[index].to(device)).half())
+            progress(int(index[-1]) + 1, n, "filming")
+    return torch.cat(latents), torch.cat(tokens)
+
+
+@torch.no_grad()
+def condition(encoder: PatchEncoder, filmed: Tensor, motions: Tensor) -> Tensor:
+    """Return the condition (n, 18, 192) of clips: the tokens of the first frame, and the motion's."""
+    return torch.cat([encoder(filmed[:, 0].contiguous()).float(), clips.motion_token(motions)], 1)
+
+
+def train(
+    latents: Tensor,
+    tokens: Tensor,
+    state_file: Path,
+    recipe: Recipe,
+    seed: int,
+    minutes: float | None,
+    progress: Progress,
+    start: tuple[nn.Module, Tensor] | None = None,
+) -> tuple[Conditioned, Outcome]:
+    """Minimise |v(x_s, s, c) - (n - x_0)|^2 as `lab.zoo.train.denoiser.train` does for single pictures."""
+    device = latents.device
+    torch.manual_seed(seed)
+    model = Conditioned(*(start or (build(),))).to(device)
+
+    def step_loss(model: nn.Module, index: Tensor, key: Tensor) -> Tensor:
+        x0, c = latents[index].float(), tokens[index].float()
+        drop = torch.rand(len(x0), 1, 1, device=x0.device) < DROP_CONDITION
+        c = torch.where(drop, model.null, c)
+        s = torch.sigmoid(torch.randn(len(x0), device=x0.device))
+        noise = torch.randn_like(x0)
+        at = s.view(-1, 1, 1, 1, 1)
+        v = model((1 - at) * x0 + at * noise, 1000 * s, c)
+        return (v.float() - (noise - x0)).square().mean()
+
+    outcome = fit(
+        model, step_loss, len(latents), recipe, state_file, seed=seed, minutes=minutes, progress=progress
+    )
+    return model, outcome
