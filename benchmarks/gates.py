@@ -20,8 +20,8 @@ from benchmarks import faults
 from benchmarks.files import write_csv
 from brainit.metrics import tensors
 from lab.compare.bench import Bench, PanelSettings, open_bench
+from lab.compare.clips import PSNR_CAP
 from lab.compare.measuring import (
-    PSNR_CAP,
     Measured,
     Reference,
     measure,

@@ -1,12 +1,12 @@
 """Do the pieces of the four methods that train add up as published? Each ordering at equal steps and seeds.
 
-    python -m benchmarks.trained.orderings dit-64 --device cuda --jobs 14 --steps 300 --rates 5 --out results/trained
+    python -m benchmarks.trained.orderings dit-64 --device cuda --jobs 14 --steps 300 --rates 5 --out runs/t
 
 Every row is trained from the same recording and judged on trajectories that no training and no calibration
 saw: squared error of the guided prediction relative to its power, and the paired signal to noise of final
 latents against the full-precision model's from the same noise, dB. Rows are written as they finish
-(``trained.jsonl``); the same command goes on after a stop, with what ``--known`` files hold besides. A seed of
-all rows comes before the next seed of any, so that every claim can be judged early.
+(``trained.jsonl``); the same command goes on after a stop, with what ``--known`` files hold besides. One
+seed of all rows comes before the next seed of any, so that every claim can be judged early.
 """
 
 from __future__ import annotations
@@ -187,10 +187,10 @@ def main() -> None:
     before = given.out / "trained.jsonl"
     known = read_known([*given.known, *([before] if before.is_file() else [])])
     about = (
-        f"{given.model} (weights and recording {shared['made_from']}), {given.steps} steps at {given.rates:g} times the "
-        f"presets' rates of weights, seeds {given.seeds}; guided predictions of {given.pictures} trajectories "
-        f"kept apart. {given.jobs} rows share one {name}, so seconds are an upper bound. All formats are "
-        "simulated."
+        f"{given.model} (weights and recording {shared['made_from']}), {given.steps} steps at "
+        f"{given.rates:g} times the presets' rates of weights, seeds {given.seeds}; guided predictions of "
+        f"{given.pictures} trajectories kept apart. {given.jobs} rows share one {name}, so seconds are an "
+        "upper bound. All formats are simulated."
     )
     found = [known[job["key"]] for job in jobs if job["key"] in known]
     left = [job for job in jobs if job["key"] not in known]

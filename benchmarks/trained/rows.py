@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 
@@ -60,8 +61,7 @@ ROWS = (
 
 
 def _chain(source: str, method: str, *names: str) -> tuple[Claim, ...]:
-    pairs = zip(names, names[1:], strict=False)
-    return tuple(Claim(source, (method, worse), (method, better)) for worse, better in pairs)
+    return tuple(Claim(source, (method, worse), (method, better)) for worse, better in pairwise(names))
 
 
 _PTQ = "W4A4 against post-training"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +82,7 @@ def zoo_recording(
         return record(
             zoo.load(model, device),
             zoo_scheduler(),
-            stimulus_conditions(model, rows, device),
+            stimulus_sources(model, rows, device)[1],
             folder,
             n_steps=steps,
             guidance=guidance,
@@ -113,13 +115,34 @@ def stimulus_tokens(rows: torch.Tensor, device: Any = "cpu", batch: int = 64) ->
     return torch.cat([encoder(x.to(device)).float().cpu() for x in stimulus_pictures(rows).split(batch)])
 
 
-def stimulus_conditions(model: str, rows: torch.Tensor, device: Any = "cpu") -> torch.Tensor:
-    """Return what a denoiser is conditioned on for shipped stimuli: float32 (k, 17 or 18, 192), on the CPU."""
+def stimulus_sources(
+    model: str, rows: torch.Tensor, device: Any = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a denoiser's conditions are made from, and the conditions, for shipped stimuli.
+
+    Returns
+    -------
+    pictures : float32 tensor of shape (k, 3, 64, 64), or clips (k, 8, 3, 64, 64)
+        In 0..1, on the CPU.
+    conditions : float32 tensor of shape (k, 17 or 18, 192)
+        On the CPU.
+    """
     if model in zoo.VIDEO:
         from lab.zoo.video.recording import stimulus_clips
 
-        return stimulus_clips(rows, device)[1]
-    return stimulus_tokens(rows, device)
+        clips, tokens = stimulus_clips(rows, device)
+        return clips.cpu(), tokens
+    return stimulus_pictures(rows), stimulus_tokens(rows, device)
+
+
+def decoder(model: str, device: str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what turns a denoiser's latents into pictures (n, 3, 64, 64) or clips (n, 8, 3, 64, 64)."""
+    autoencoder: Any = zoo.load("autoencoder-64", device)
+    if model in zoo.VIDEO:
+        from lab.zoo.video.model import decode_frames
+
+        return partial(decode_frames, autoencoder)
+    return autoencoder.decode
 
 
 def _null(model: str) -> torch.Tensor:

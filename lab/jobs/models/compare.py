@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ class Settings(contract.Settings):
     a stop, and with more recipes it adds them.
     """
 
-    model: str | None = setting(None, "unet-64, dit-64, or a model with a recording", argument=True)
+    model: str | None = setting(None, "shipped denoiser, or a model with a recording", argument=True)
     recipes: Words = setting(
         ("all-ptq",), "A,B,...; wildcards; PRESET+field=value; groups such as all-ptq", short="-r"
     )
@@ -139,7 +140,9 @@ def run(settings: Settings, context: Context) -> Result:
             turns.begin()
             work = Work(bench, run, chosen, context.progress, where, turns)
             if bench.decode is not None:
-                bench.watch = step_previews(context.preview, bench.decode, lambda: work.what, settings.steps)
+                bench.watch = step_previews(
+                    context.preview, partial(_previewed, bench.decode), lambda: work.what, settings.steps
+                )
             if settings.jobs > 1:
                 with workers.helpers(settings.jobs - 1, run.path, request) as others:
                     work.share()
@@ -152,6 +155,12 @@ def run(settings: Settings, context: Context) -> Result:
             results.write(result, run.path)
             write_report(result, results.pictures(measured), run.path)
     return Result(**result, out=str(out))
+
+
+def _previewed(decode: Any, latents: Any) -> Any:
+    from lab.compare.clips import strips
+
+    return strips(decode(latents))
 
 
 def dry_run(settings: Settings) -> Foreseen:
@@ -176,14 +185,16 @@ def _recipes(settings: Settings) -> list[Any]:
     from lab.compare.recipes import expand
 
     if settings.model is None:
-        raise InputError("compare needs a model (unet-64, dit-64, a folder)")
+        raise InputError("compare needs a model (unet-64, dit-64, video-dit, a folder)")
     return expand(settings.recipes, settings.model)
 
 
 def _drawing(settings: Settings) -> float:
     """Seconds of sampling, scoring and single predictions for one recipe and seed."""
+    from lab import zoo
+
     passes = settings.n * settings.steps * (1 if settings.guidance == 1 else 2)
-    return SECONDS_A_PASS * passes
+    return SECONDS_A_PASS * passes * (CLIP_OVER_PICTURE if settings.model in zoo.VIDEO else 1)
 
 
 def _seconds(settings: Settings, recipe: Any) -> float:
@@ -193,6 +204,7 @@ def _seconds(settings: Settings, recipe: Any) -> float:
 
 SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.012, 1.6
 CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
+CLIP_OVER_PICTURE = 4
 """Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
 
 

@@ -66,7 +66,9 @@ def run(settings: Settings, context: Context) -> Result:
     if settings.name in zoo.VIDEO:
         from lab.zoo.video.evaluate import evaluate_into_card as measure_clips
 
-        found = measure_clips(settings.data, settings.out, device=device, progress=context.progress, **options)
+        found = measure_clips(
+            settings.data, settings.out, device=device, progress=context.progress, **options
+        )
         return Result(card=found, folder=str(settings.out))
     if settings.on == "predicted":
         from lab.zoo.evaluate_predicted import evaluate_into_card as measure

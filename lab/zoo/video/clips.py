@@ -94,9 +94,8 @@ def render(pictures: Tensor, others: Tensor, motions: Tensor, frames: int = FRAM
     x, y = (m[:, k : k + 1] + m[:, k + 3 : k + 4] * time for k in (0, 1))
     line = (torch.arange(SIDE, device=device) + 0.5) / SIDE
     v, u = torch.meshgrid(line, line, indexing="ij")
-    at = torch.stack(
-        [x[..., None, None] + (u - 0.5) * size[..., None, None], y[..., None, None] + (v - 0.5) * size[..., None, None]], -1
-    )  # fmt: skip
+    x, y, size = (value[..., None, None] for value in (x, y, size))
+    at = torch.stack([x + (u - 0.5) * size, y + (v - 0.5) * size], -1)
     seen = _look(pictures, at)
     px, py = (m[:, k : k + 1] + m[:, k + 2 : k + 3] * time for k in (7, 8))
     off = torch.stack([u - px[..., None, None], v - py[..., None, None]], -1)

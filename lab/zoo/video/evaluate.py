@@ -55,7 +55,11 @@ def evaluate(
             f"{n} clips; measure 2 to {len(pictures) // 2}, half of the held-out pictures: the other half "
             "are the null"
         )
-    autoencoder, encoder, denoiser = load("autoencoder-64", device), load("encoder-64", device), load(NAME, device)
+    autoencoder, encoder, denoiser = (
+        load("autoencoder-64", device),
+        load("encoder-64", device),
+        load(NAME, device),
+    )
     images = pictures.batch(torch.arange(2 * n, device=device))
     motions = clips.draw_motions(2 * n, MOTION_SEED)
     every = tensors.eight_bit(clips.render(images, images.roll(1, 0), motions))
@@ -95,7 +99,9 @@ def evaluate(
     return out, _strips(truth, samples)
 
 
-def evaluate_into_card(data: Path, out: Path, *, n: int = 256, seed: int = 0, **options: Any) -> dict[str, Any]:
+def evaluate_into_card(
+    data: Path, out: Path, *, n: int = 256, seed: int = 0, **options: Any
+) -> dict[str, Any]:
     """Measure; numbers go into the card, samples to ``cards/video-dit.webp``, pairs to ``out/video-dit.webp``.
 
     The sheet that ships shows only what this project drew: clips of the shipped stimuli, and what the
@@ -104,12 +110,14 @@ def evaluate_into_card(data: Path, out: Path, *, n: int = 256, seed: int = 0, **
     from lab.zoo.train import merge_card
 
     quality, pairs = evaluate(data, n=n, seed=seed, **options)
-    write_picture(sheet(pairs.reshape(-1, *pairs.shape[2:]), pairs.shape[1] * 2, gap=2), out / f"{NAME}.webp")
-    ours = shipped_strips(options.get("device", "cpu"), seed)
-    write_picture(sheet(ours.reshape(-1, *ours.shape[2:]), ours.shape[1] * 2, gap=2), HOME / "cards" / f"{NAME}.webp")
+    shipped = shipped_strips(options.get("device", "cpu"), seed)
+    for strips, file in ((pairs, out / f"{NAME}.webp"), (shipped, HOME / "cards" / f"{NAME}.webp")):
+        write_picture(sheet(strips.reshape(-1, *strips.shape[2:]), 2 * strips.shape[1], gap=2), file, 85)
     card = {
         "quality": quality, "measured_by": f"brainlab zoo evaluate {NAME} --n {n} --seed {seed}",
-        "targets": {k: {"target": t, "reached": quality[k], "met": quality[k] >= t} for k, t in TARGETS.items()},
+        "targets": {
+            k: {"target": t, "reached": quality[k], "met": quality[k] >= t} for k, t in TARGETS.items()
+        },
     }  # fmt: skip
     merge_card(NAME, card)
     return card
@@ -143,7 +151,9 @@ def _pairs(found: Tensor, truth: Tensor) -> dict[str, float]:
 def _network(samples: Tensor, truth: Tensor, others: Tensor, device: str) -> dict[str, float]:
     network = load_efficientnet(device)
     last = [pooled_features(network, x[:, -1].contiguous(), "head") for x in (samples, truth)]
-    out = {f"last frame.two_way({NETWORK}, head)": _mean(tensors.two_way(*(torch.as_tensor(f) for f in last)))}
+    out = {
+        f"last frame.two_way({NETWORK}, head)": _mean(tensors.two_way(*(torch.as_tensor(f) for f in last)))
+    }
     maps = [pooled_features(network, x.flatten(0, 1), "112") for x in (samples, truth, others)]
     for kind in ("FD", "KID"):
         found = set_distance(maps[0], maps[1], kind=kind, other_seeds=maps[2], layer="112")  # type: ignore[arg-type]
