@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
 from lab.jobs import contract
+from lab.jobs.checks import TRAINING_MINUTES
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, record, setting
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class Settings(contract.Settings):
     """Measure reconstruction against bits, from one trained run.
 
-    Nothing is trained again: for each recipe the run's decoder is calibrated on training trials that its
+    The brain's networks are not trained again: for each recipe the run's decoder is calibrated on training trials that its
     training had left out, then the test pictures are decoded. One table, one figure, one page.
     """
 
@@ -29,6 +30,9 @@ class Settings(contract.Settings):
     )
     out: Path = setting(
         Path("runs/bits"), "folder of table and page; the same command goes on in it after a stop", short="-o"
+    )
+    training_minutes: float = setting(
+        TRAINING_MINUTES, "what a recipe that trains may take, by its estimate", unit="minutes", ge=0
     )
     device: Device = setting("auto", "where the networks run")
 
@@ -101,7 +105,8 @@ def dry_run(settings: Settings) -> Foreseen:
         share = recipe.plan.macs_share()
         size, seconds = recipe.plan.bytes_after / 1e6, recipe.plan.seconds
         row = {"recipe": recipe.name, "format": max(share, key=lambda name: share[name])}
-        rows.append(row | {"MB": round(size, 2), "seconds": round(seconds), "calibrates": recipe.calibrates})
+        row |= {"MB": round(size, 2), "seconds": round(seconds), "calibrates": recipe.calibrates}
+        rows.append(row | {"trains": str(recipe.plan.training or "no")})
     facts = {"would write": str(settings.out), "denoiser": trained.config.denoiser}
     return Foreseen(facts=facts | {"sampler": _sampler(trained.config)}, rows=tuple(rows))
 
@@ -125,7 +130,8 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
 
     chosen = chosen or expand(DEFAULTS[denoiser])
     refuse_without_sampling(trained.config, chosen[0].name)
-    return trained, [plan_recipe(recipe, denoiser) for recipe in chosen]
+    limits = (settings.training_minutes, settings.device)
+    return trained, [plan_recipe(recipe, denoiser, *limits) for recipe in chosen]
 
 
 def _measure(
