@@ -39,12 +39,17 @@ POST_TRAINING = (
 
 def trained(steps: int, rate: float) -> dict[str, str]:
     """Recipes of QVGen by what they are called below."""
-    how = f"train_steps={steps}+look_every={max(1, steps // 4)}+rate_weight={rate:g}"
+    said = how(steps, rate)
     return {
-        "w4a4": f"qvgen-w4a4+{how}", "w4a4, common": f"qvgen-w4a4+policy=common+{how}",
-        "none": f"qvgen-w3a3+helper=none+{how}", "at once": f"qvgen-w3a3+helper=at-once+{how}",
-        "decay": f"qvgen-w3a3+{how}",
+        "w4a4": f"qvgen-w4a4+{said}", "w4a4, common": f"qvgen-w4a4+policy=common+{said}",
+        "none": f"qvgen-w3a3+helper=none+{said}", "at once": f"qvgen-w3a3+helper=at-once+{said}",
+        "decay": f"qvgen-w3a3+{said}",
     }  # fmt: skip
+
+
+def how(steps: int, rate: float) -> str:
+    """Write the settings that all trained recipes share; tables leave them out of the names."""
+    return f"train_steps={steps}+look_every={max(1, steps // 4)}+rate_weight={rate:g}"
 
 
 def claims(steps: int, rate: float) -> tuple[Ordering, ...]:
@@ -94,17 +99,21 @@ def main() -> None:
     with reporting() as progress:
         result = run(settings, Context(report=progress)).model_dump()
     found = stored(given.out)
+    about_training = f"+{how(given.steps, given.rate)}"
     result["about"]["command"] = shlex.join(["python", "-m", "benchmarks.trained.video", *sys.argv[1:]])
     result["orderings"] = rounded(judge(Scores(found), MODEL, claims(given.steps, given.rate)))
     shown = pictures(found)
     order = [row["recipe"] for row in result["rows"] if row["recipe"] in shown]
     given.publish.mkdir(parents=True, exist_ok=True)
     if FULL in shown:
-        sheet = grid({name: shown[name][:STRIPS] for name in order})
+        sheet = grid({name.replace(about_training, ""): shown[name][:STRIPS] for name in order})
         write_picture(sheet, given.publish / f"{MODEL}.webp", quality=80)
     write_csv(given.publish / f"{MODEL}.csv", result["rows"])
     title = "Quantized video denoiser: trained, and after training"
-    write_text(given.publish / f"{MODEL}.md", to_markdown(result, f"{MODEL}.webp", title))
+    alt = "The first clips of seed 0 as strips of frames, whatever they look like, best recipe first"
+    page = to_markdown(result, f"{MODEL}.webp", title, alt).replace(about_training, "")
+    trained_how = f"QVGen: {given.steps} steps, weights at {given.rate:g}, as `{about_training[1:]}`."
+    write_text(given.publish / f"{MODEL}.md", f"{page}\n{trained_how}\n")
 
 
 if __name__ == "__main__":

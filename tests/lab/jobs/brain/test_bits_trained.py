@@ -19,7 +19,9 @@ SHORT = "+train_steps=2+train_rows=2+held_out_rows=2+calibration_rows=4+look_eve
 def test_training_has_rows_with_its_cost(trained_run: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BRAINLAB_CACHE", str(tmp_path / "cache"))
     recipes = (f"qvgen-w3a3+policy=common{SHORT}", f"binarydm-w1a8{SHORT}")
-    result = bits(Settings(folder=trained_run, recipes=recipes, out=tmp_path / "out", device="cpu"), Context())
+    result = bits(
+        Settings(folder=trained_run, recipes=recipes, out=tmp_path / "out", device="cpu"), Context()
+    )
     with Path(result.table).open(encoding="utf-8") as file:
         rows = {row["recipe"]: row for row in csv.DictReader(file)}
     assert set(recipes) <= set(rows)
