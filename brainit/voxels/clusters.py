@@ -16,7 +16,9 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.mixture import GaussianMixture
 
 from brainit.errors import InputError
+from brainit.voxels.mixture import fit_mixture
 
+MANY = 50_000  # voxels; above, clusters are found in batches
 SMALL = 5000  # voxels; below, the small-data defaults hold
 
 
@@ -73,7 +75,13 @@ def _bounded(n_clusters: int, n_voxels: int) -> int:
 
 
 def mixture_clusters(
-    embeddings: Mapping[str, np.ndarray], n_clusters: int = 128, *, covariance: str = "full", seed: int = 0
+    embeddings: Mapping[str, np.ndarray],
+    n_clusters: int = 128,
+    *,
+    covariance: str = "full",
+    seed: int = 0,
+    batched: bool | None = None,
+    device: str = "cpu",
 ) -> Clusters:
     """Fit a Gaussian mixture on normalised embeddings of all subjects (k-means++ start, fixed seed).
 
@@ -82,9 +90,17 @@ def mixture_clusters(
     embeddings : mapping of str to array of shape (n_voxels, dim)
     covariance : {"full", "diag"}
         "diag" is the fast option.
+    batched : bool, optional
+        In small batches (`brainit.voxels.mixture`); default where there are more than `MANY` voxels.
+    device : str
+        Where batches are worked on.
     """
     x = np.concatenate([normalise(own) for own in embeddings.values()])
     k = _bounded(n_clusters, len(x))
+    name = "gmm" if covariance == "full" else "gmm-diag"
+    if len(x) > MANY if batched is None else batched:
+        mixture = fit_mixture(x.astype(np.float32), k, covariance=covariance, seed=seed, device=device)
+        return Clusters(_split(mixture.predict(x), embeddings), n_clusters, f"{name}, in batches")
     model = GaussianMixture(
         k,
         covariance_type=covariance,
@@ -93,7 +109,6 @@ def mixture_clusters(
         random_state=seed,
         max_iter=100,
     )
-    name = "gmm" if covariance == "full" else "gmm-diag"
     return Clusters(_split(model.fit_predict(x), embeddings), n_clusters, name)
 
 
@@ -103,7 +118,7 @@ def kmeans_clusters(
     """Spherical k-means: k-means on normalised embeddings of all subjects."""
     x = np.concatenate([normalise(own) for own in embeddings.values()])
     k = _bounded(n_clusters, len(x))
-    kind = KMeans if len(x) <= 50_000 else MiniBatchKMeans
+    kind = KMeans if len(x) <= MANY else MiniBatchKMeans
     return Clusters(
         _split(kind(k, n_init=2, random_state=seed).fit_predict(x), embeddings), n_clusters, method
     )
@@ -173,3 +188,58 @@ def nearest_voxels(new: np.ndarray, reference: np.ndarray, *, block: int = 4096)
     """
     a, b = normalise(new).astype(np.float32), normalise(reference).astype(np.float32)
     return np.concatenate([(a[i : i + block] @ b.T).argmax(1) for i in range(0, len(a), block)])
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """For each voxel of a new subject the known voxel that works most alike.
+
+    Parameters
+    ----------
+    labels : int64 array of shape (n_voxels,)
+        Its cluster.
+    subject : str array of shape (n_voxels,)
+    voxel : int64 array of shape (n_voxels,)
+        Whose voxel it is, and its number there: where an embedding of the network starts from.
+    """
+
+    labels: np.ndarray
+    subject: np.ndarray
+    voxel: np.ndarray
+
+    def start(self, tables: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Take each nearest voxel's row of its subject's table (n_voxels, d): (n_new, d)."""
+        out = np.empty((len(self.voxel), next(iter(tables.values())).shape[1]), np.float32)
+        for name in np.unique(self.subject):
+            rows = self.subject == name
+            out[rows] = tables[str(name)][self.voxel[rows]]
+        return out
+
+
+def assign_nearest(new: np.ndarray, reference: Mapping[str, np.ndarray], clusters: Clusters) -> Nearest:
+    """Give a new subject's voxels the clusters of their nearest known voxels.
+
+    Parameters
+    ----------
+    new : array of shape (n_voxels, dim)
+        Embeddings of the new subject, by the encoder that gave ``reference``.
+    reference : mapping of str to array of shape (n_voxels, dim)
+        Of the subjects that ``clusters`` holds.
+    clusters : Clusters
+    """
+    names = [name for name in reference if name in clusters.labels]
+    if not names:
+        raise InputError(
+            f"no subject has both embeddings ({', '.join(reference)}) and clusters "
+            f"({', '.join(clusters.labels)}); give those of the same subjects"
+        )
+    if new.shape[1] != (width := reference[names[0]].shape[1]):
+        raise InputError(
+            f"embeddings of the new subject are {new.shape[1]} long, those of known subjects {width}; "
+            "embed it with the encoder of the known ones"
+        )
+    match = nearest_voxels(new, np.concatenate([reference[name] for name in names]))
+    sizes = [len(reference[name]) for name in names]
+    labels = np.concatenate([clusters.labels[name] for name in names])
+    owner, number = np.repeat(names, sizes), np.concatenate([np.arange(size) for size in sizes])
+    return Nearest(labels[match], owner[match], number[match])

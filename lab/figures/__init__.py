@@ -11,6 +11,7 @@ from lab.figures.brain.categories import category_accuracies, confusion_matrices
 from lab.figures.brain.pictures import ROWS, choose, picture_grid, picture_png
 from lab.figures.brain.scores import MetricRow, metric_rows, score_chart
 from lab.figures.brain.slices import brain_slices, response_profile
+from lab.figures.brain.voxels import voxel_scores
 from lab.figures.channels import channel_histogram
 from lab.figures.curves import training_curve
 from lab.figures.distributions import drift_bands, level_histogram
@@ -50,4 +51,5 @@ __all__ = [
     "sorted_layers",
     "statistic_bars",
     "training_curve",
+    "voxel_scores",
 ]

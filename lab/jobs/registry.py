@@ -56,6 +56,7 @@ JOBS: dict[str, Job] = {
     "zoo sample": Job("lab.jobs.zoo.sample", "Draw pictures with a shipped denoiser.", 15),
     "brain prepare": Job("lab.jobs.brain.prepare", "Read and check the data, look for leaks.", 10),
     "brain train": Job("lab.jobs.brain.train", "Train Brain-IT and the ridge baseline.", 200),
+    "brain encode": Job("lab.jobs.brain.encode", "Predict voxels from pictures, group voxels.", 180),
     "brain reconstruct": Job("lab.jobs.brain.reconstruct", "Do it all, from data to report.", 400),
     "brain bits": Job("lab.jobs.brain.bits", "Reconstruct against bits, from one trained run.", 600),
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),

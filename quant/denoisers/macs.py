@@ -1,4 +1,8 @@
-"""Multiply-accumulates and input sizes of each layer, found on the meta device (no arithmetic is done)."""
+"""Multiply-accumulates and input sizes of each layer, found in one forward.
+
+It runs on the meta device, where no arithmetic is done, unless the model is so small that the arithmetic is
+done sooner: on the meta device every operation is taken apart in Python first.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from quant.denoisers import families
 from quant.denoisers.families import Example
 from quant.denoisers.inventory import ASSUMED_TIMESTEPS, LAYERS, InputSize
 
 log = logging.getLogger(__name__)
+SMALL = (16_000_000, 16_384)
+"""Parameters, and numbers in the inputs, up to which a forward on the CPU is the faster one."""
 
 
 def count_macs(model: nn.Module, example: Example | None) -> tuple[dict[str, int], str]:
@@ -78,17 +84,19 @@ def input_sizes(model: nn.Module, trajectories: Any) -> dict[str, InputSize] | N
 
 
 def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list[str]:
-    """Run on the meta device with ``see(name, module, inputs, output)`` after every Linear and Conv2d.
+    """Run once with ``see(name, module, inputs, output)`` after every Linear and Conv2d.
 
     Everything is taken as float32: sizes do not depend on the dtype, and inputs of another dtype than the
-    model's would stop it.
+    model's would stop it. Neither buffers nor the random state of the process change.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LAYERS)}
     handles = [module.register_forward_hook(partial(see, name)) for name, module in layers.items()]
-    tensors = {n: _to_meta(t.detach()) for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    args, kwargs = tree_map(_to_meta, example)
+    move = _to_cpu if _small(model, example) else _to_meta
+    tensors = {n: move(t.detach()) for n, t in model.named_parameters()}
+    tensors |= {n: move(t.detach().clone()) for n, t in model.named_buffers()}
+    args, kwargs = tree_map(move, example)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.func.functional_call(model, tensors, args, kwargs)
     finally:
         for handle in handles:
@@ -96,7 +104,25 @@ def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list
     return list(layers)
 
 
+def _small(model: nn.Module, example: Example) -> bool:
+    held = [*model.parameters(), *model.buffers()]
+    given = sum(leaf.numel() for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
+    return (
+        all(tensor.device.type == "cpu" for tensor in held)
+        and sum(tensor.numel() for tensor in held) <= SMALL[0]
+        and given <= SMALL[1]
+    )
+
+
 def _to_meta(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.to("meta", torch.float32 if value.is_floating_point() else value.dtype)
+
+
+def _to_cpu(value: Any) -> Any:
+    """Float32 on the CPU; what lies on the meta device becomes zeros."""
+    if not isinstance(value, Tensor):
+        return value
+    dtype = torch.float32 if value.is_floating_point() else value.dtype
+    return torch.zeros(value.shape, dtype=dtype) if value.is_meta else value.to("cpu", dtype)

@@ -82,3 +82,26 @@ def test_nearest_voxels_ignores_length() -> None:
 
 def test_default_count() -> None:
     assert (clusters.default_n_clusters(4999), clusters.default_n_clusters(5000)) == (32, 128)
+
+
+def test_in_batches_as_at_once() -> None:
+    parts = {"S1": _blobs(300), "S2": _blobs(240, seed=1)}
+    found = clusters.mixture_clusters({name: own[0] for name, own in parts.items()}, 3, batched=True)
+    assert _agree(
+        np.concatenate([found.labels[n] for n in parts]), np.concatenate([p[1] for p in parts.values()])
+    )
+    assert found.method == "gmm, in batches"
+
+
+def test_new_subject_takes_clusters_and_start_of_its_nearest_voxels() -> None:
+    reference = {"S1": np.eye(3), "S2": -np.eye(3)}
+    known = clusters.Clusters({"S1": np.array([0, 1, 2]), "S2": np.array([3, 4, 5])}, 6, "made up")
+    near = clusters.assign_nearest(np.array([[0, 9, 1.0], [-2, 0, 0.1]]), reference, known)
+    assert near.labels.tolist() == [1, 3]
+    assert (near.subject.tolist(), near.voxel.tolist()) == (["S1", "S2"], [1, 0])
+    tables = {"S1": np.arange(6.0).reshape(3, 2), "S2": 10 + np.arange(6.0).reshape(3, 2)}
+    assert near.start(tables).tolist() == [[2, 3], [10, 11]]
+    with pytest.raises(InputError, match="2 long, those of known subjects 3"):
+        clusters.assign_nearest(np.zeros((4, 2)), reference, known)
+    with pytest.raises(InputError, match="both embeddings"):
+        clusters.assign_nearest(np.zeros((4, 3)), {"S9": np.eye(3)}, known)

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
 import quant
-from quant.denoisers import families
+from quant.denoisers import families, macs
 from quant.denoisers.macs import count_macs, input_sizes
 
 CALIBRATED = [m for m in quant.list_methods() if quant.get_method(m).info.needs_calibration]
@@ -68,6 +68,18 @@ def test_macs_and_sizes_do_not_depend_on_the_dtype(name: str, dtype: torch.dtype
         assert input_sizes(twin, recording) == input_sizes(plain, recording) is not None
     given = families.example(twin)
     assert count_macs(twin, given)[0] == count_macs(plain, None)[0]
+
+
+@pytest.mark.parametrize("name", ["unet", "unconditional", "dit", "pixart", "sd3", "flux"])
+def test_a_small_model_gives_the_same_by_arithmetic_and_without(name: str, family, store, monkeypatch) -> None:
+    model = family.build(name).train()
+    model.register_buffer("seen", torch.zeros(1))
+    model.register_forward_hook(lambda m, *_: (m.seen.add_(1), torch.rand(1)) and None)
+    before = torch.get_rng_state()
+    found = count_macs(model, None), input_sizes(model, store(name))
+    assert torch.equal(torch.get_rng_state(), before) and not model.seen.any()
+    monkeypatch.setattr(macs, "SMALL", (0, 0))  # without: on the meta device
+    assert (count_macs(model, None), input_sizes(model, store(name))) == found
 
 
 @pytest.mark.parametrize("size", ["big", -8, 0, 10**9, (8,), 8.5])

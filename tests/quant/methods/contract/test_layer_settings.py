@@ -105,18 +105,25 @@ def test_what_holds_for_the_whole_run_is_refused(method: str, name: str, tiny) -
 
 @pytest.fixture(scope="module")
 def made(tiny, recorded, tmp_path_factory):
-    """``made(config, **options)``: formats and stored bytes of a tiny U-Net."""
+    """``made(config, **options)``: formats and stored bytes of a tiny U-Net, made once for each config."""
     from safetensors.torch import load_file
 
+    known: dict[str, dict[str, Any]] = {}
+    path = tmp_path_factory.mktemp("own") / "m.safetensors"
+
     def get(config: Any, **options: Any) -> dict[str, Any]:
-        model = tiny.build("unet")
-        ledger = quant.quantize_(model, config, trajectories=recorded("unet"), include=LAYERS, **options)
-        path = quant.export(model, tmp_path_factory.mktemp("own") / "m.safetensors")
-        tensors = {
-            key: (x.dtype, x.reshape(-1).view(torch.uint8).tolist()) for key, x in load_file(path).items()
-        }
-        lines = {x.name: x.as_plan().model_copy(update={"settings": {}}) for x in ledger.layers}
-        return {**lines, **tensors, "attention": ledger.attention}
+        key = f"{type(config).__name__} {config.model_dump_json()} {options}"
+        if key not in known:
+            model = tiny.build("unet")
+            ledger = quant.quantize_(model, config, trajectories=recorded("unet"), include=LAYERS, **options)
+            quant.export(model, path)
+            tensors = {
+                key: (x.dtype, x.reshape(-1).view(torch.uint8).numpy().tobytes())
+                for key, x in load_file(path).items()
+            }
+            lines = {x.name: x.as_plan().model_copy(update={"settings": {}}) for x in ledger.layers}
+            known[key] = {**lines, **tensors, "attention": ledger.attention}
+        return known[key]
 
     return get
 

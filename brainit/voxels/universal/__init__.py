@@ -1,0 +1,31 @@
+"""Universal Brain Encoder: pictures to voxels, one network for all subjects, one vector a voxel.
+
+>>> from brainit.voxels.universal import collect, fit_universal, parse_encoder  # doctest: +SKIP
+>>> trials, ids = collect(subjects)                                             # doctest: +SKIP
+>>> fitted = fit_universal(backbone, pictures, trials, parse_encoder())         # doctest: +SKIP
+>>> fitted.encoder.embeddings()                                                 # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from brainit.voxels.universal.backbone import Backbone, dinov2
+from brainit.voxels.universal.config import EncoderConfig, parse_encoder
+from brainit.voxels.universal.data import VoxelTrials, collect
+from brainit.voxels.universal.fit import fit_universal
+from brainit.voxels.universal.fitted import Fitted
+from brainit.voxels.universal.model import UniversalEncoder
+from brainit.voxels.universal.score import VoxelScore, score_voxels
+
+__all__ = [
+    "Backbone",
+    "EncoderConfig",
+    "Fitted",
+    "UniversalEncoder",
+    "VoxelScore",
+    "VoxelTrials",
+    "collect",
+    "dinov2",
+    "fit_universal",
+    "parse_encoder",
+    "score_voxels",
+]
