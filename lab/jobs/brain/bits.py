@@ -188,7 +188,7 @@ def _measure(
         same = (settings.out / "bits.json").is_file() and page.is_file() and not worked
         write_text(table, to_csv(rows))
         shown = {"stimulus": given.truth, **{name: own[0] for name, own in sets.items()}}
-        write_npz(settings.out / "arrays.npz", {_plain(name): own for name, own in shown.items()})
+        write_npz(settings.out / "arrays.npz", {array_name(name): own for name, own in shown.items()})
         write_page(BitsData(about, rows, shown), settings.out)
         write_json(settings.out / "bits.json", result)
         folder.finish()
@@ -235,10 +235,11 @@ def _key(recipe: DecoderRecipe) -> str:
 
     _, method, config = recipes.resolve(recipe.content)  # type: ignore[arg-type]
     mark = config_hash({"method": method.name, "config": config.model_dump(mode="json")})
-    return f"{_plain(recipe.name)}.{mark}"
+    return f"{array_name(recipe.name)}.{mark}"
 
 
-def _plain(name: str) -> str:
+def array_name(name: str) -> str:
+    """Name under which a set of pictures lies in ``arrays.npz``, and in file names."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 

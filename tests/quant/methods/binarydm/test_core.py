@@ -165,17 +165,6 @@ def test_nothing_is_left_in_floating_point_where_files_are_to_be_small(tiny, rec
     assert torch.equal(tiny.run(bare, "pixart"), before)
 
 
-def test_the_shipped_models_weights_are_a_twentieth() -> None:
-    from lab import zoo
-
-    planned = quant.plan(zoo.load("dit-64").to("meta"), "binarydm-w1a4-small")
-    full, small = (
-        4 * sum(line.n_weights for line in planned.layers),
-        sum(x.bytes_after for x in planned.layers),
-    )
-    assert full > 20 * small and not any(line.skipped for line in planned.layers)
-
-
 def test_blocks_become_binary_from_the_middle_outwards(tiny, recorded, monkeypatch) -> None:
     from quant.training.student import Student
 
