@@ -2,8 +2,8 @@
 
     python -m benchmarks.trained.bits runs/d69 runs/simulated --device cuda --steps 400 --out runs/bits
 
-The runs are what ``brain reconstruct`` or ``brain train`` wrote; each is measured by ``brainlab brain bits`` in
-``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, bits.md and NAME.webp.
+The runs are what ``brain reconstruct`` or ``brain train`` wrote; each is measured by ``brainlab brain
+bits`` in ``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, bits.md and NAME.webp.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ TRAINED = {
 CHOSEN_BY = "paired_psnr_to_fp"
 """Least noisy: pictures from the same fMRI and noise."""
 COLUMNS = (
-    ("weight_bits", "bits a weight, true", 2), ("activation_bits", "of an input", 1), ("pixcorr", "PixCorr", 3),
+    ("weight_bits", "bits a weight, true", 2), ("activation_bits", "of an input", 1),
+    ("pixcorr", "PixCorr", 3),
     ("ssim", "SSIM", 3), ("two_way_pix", "two-way, pixels", 3), ("two_way_feature", "two-way, features", 3),
     ("paired_psnr_to_fp", "PSNR to full precision, dB", 1),
 )  # fmt: skip
@@ -113,7 +114,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def picture(
     folder: Path, rows: Sequence[Mapping[str, Any]], known: Mapping[int, Mapping[str, str]]
 ) -> np.ndarray:
-    """Lay out the first test pictures: shown, full precision, the best of each width, ridge; uint8 (h, w, 3)."""
+    """Lay the first test pictures out: shown, full precision, best of each width, ridge; uint8 (h, w, 3)."""
     from lab.jobs.brain.bits import array_name
 
     chosen = best(rows, known)
@@ -161,11 +162,11 @@ def main() -> None:
 
 
 NOTES = (
-    "The decoder of each run is quantized by every recipe, calibrated or trained ({steps} steps) on predictions "
-    "of left-out training trials, and the test pictures are decoded again. The best recipe of a width is the "
-    "one whose pictures are nearest to full precision's (paired PSNR, from the same fMRI and noise); intervals "
-    "are over test pictures. Bits are simulated; true bits a weight count scales, side branches and layers left "
-    "alone. Shipped weights are stored in 16 bits and computed with in 32."
+    "The decoder of each run is quantized by every recipe, calibrated or trained ({steps} steps) on "
+    "predictions of left-out training trials, and the test pictures are decoded again. The best recipe of a "
+    "width is the one whose pictures are nearest to full precision's (paired PSNR, from the same fMRI and "
+    "noise); intervals are over test pictures. Bits are simulated; true bits a weight count scales, side "
+    "branches and layers left alone. Shipped weights are stored in 16 bits and computed with in 32."
 )
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from lab.progress import duration
 if TYPE_CHECKING:
     from lab.decoding.recipes import DecoderRecipe
     from quant.plans.plan import Plan
-    from quant.plans.plan import Plan
     from quant.recipes import Recipe
 
 TRAINING_MINUTES = 15.0

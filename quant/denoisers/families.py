@@ -2,9 +2,9 @@
 
 Everywhere else a sample is (C, H, W), or (C, F, H, W) where it is a clip, a timestep is the scheduler's, and
 a condition is one tensor: tokens (T, D), a class label, or nothing. A family says how these become its
-model's own arguments. Where a model wants more than tokens (pooled text, guidance as an input, picture sizes), the extras travel as additional
-rows of the same tensor: `pack` puts them there, `unpack` takes them out, so recordings, null conditions and
-guidance need no second kind of condition.
+model's own arguments. Where a model wants more than tokens (pooled text, guidance as an input, picture
+sizes), the extras travel as additional rows of the same tensor: `pack` puts them there, `unpack` takes them
+out, so recordings, null conditions and guidance need no second kind of condition.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Settings(contract.Settings):
     """Measure reconstruction against bits, from one trained run.
 
-    The brain's networks are not trained again: for each recipe the run's decoder is calibrated on training trials that its
-    training had left out, then the test pictures are decoded. One table, one figure, one page.
+    The brain's networks are not trained again: for each recipe the run's decoder is calibrated, or trained,
+    on training trials that its training had left out, then the test pictures are decoded. One table, one
+    figure, one page.
     """
 
     folder: Path = setting(..., "run folder of brain reconstruct or train; only read", argument=True)

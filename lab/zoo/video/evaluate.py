@@ -102,7 +102,7 @@ def evaluate(
 def evaluate_into_card(
     data: Path, out: Path, *, n: int = 256, seed: int = 0, **options: Any
 ) -> dict[str, Any]:
-    """Measure; numbers go into the card, samples to ``cards/video-dit.webp``, pairs to ``out/video-dit.webp``.
+    """Measure; numbers go into the card, sheets of clips to ``cards`` and to ``out``.
 
     The sheet that ships shows only what this project drew: clips of the shipped stimuli, and what the
     denoiser makes of their conditions.
@@ -125,7 +125,7 @@ def evaluate_into_card(
 
 @torch.no_grad()
 def shipped_strips(device: str, seed: int) -> np.ndarray:
-    """Clips of shipped stimuli and samples under their conditions by turns: uint8 (2 k, frames, 64, 64, 3)."""
+    """Clips of shipped stimuli and samples of their conditions by turns: uint8 (2 k, frames, 64, 64, 3)."""
     truth, tokens = stimulus_clips(torch.arange(SHOWN) * 7, device)
     autoencoder, denoiser = load("autoencoder-64", device), load(NAME, device)
     drawn = sample(denoiser, tokens, null_tokens(NAME), draw_noise(SHOWN, seed, SHAPE), SAMPLER).to(device)
