@@ -3,7 +3,8 @@
     python -m benchmarks.trained.bits runs/d69 runs/simulated --device cuda --steps 400 --out runs/bits
 
 The runs are what ``brain reconstruct`` or ``brain train`` wrote; each is measured by ``brainlab brain
-bits`` in ``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, bits.md and NAME.webp.
+bits`` in ``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, bits.md and
+NAME.webp.
 """
 
 from __future__ import annotations
