@@ -107,8 +107,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     out = []
     for name, _, digits in COLUMNS:
         value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
-        said = "–" if value is None else f"{value:.{digits}f}"
-        out.append(said if low is None or high is None else f"{said} [{low:.{digits}f}, {high:.{digits}f}]")
+        text = "–" if value is None else f"{value:.{digits}f}"
+        out.append(text if low is None or high is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]")
     return out
 
 

@@ -39,11 +39,11 @@ POST_TRAINING = (
 
 def trained(steps: int, rate: float) -> dict[str, str]:
     """Recipes of QVGen by what they are called below."""
-    said = how(steps, rate)
+    shared = how(steps, rate)
     return {
-        "w4a4": f"qvgen-w4a4+{said}", "w4a4, common": f"qvgen-w4a4+policy=common+{said}",
-        "none": f"qvgen-w3a3+helper=none+{said}", "at once": f"qvgen-w3a3+helper=at-once+{said}",
-        "decay": f"qvgen-w3a3+{said}",
+        "w4a4": f"qvgen-w4a4+{shared}", "w4a4, common": f"qvgen-w4a4+policy=common+{shared}",
+        "none": f"qvgen-w3a3+helper=none+{shared}", "at once": f"qvgen-w3a3+helper=at-once+{shared}",
+        "decay": f"qvgen-w3a3+{shared}",
     }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def claims(steps: int, rate: float) -> tuple[Ordering, ...]:
     """Orderings of the cards that speak of video."""
     q = trained(steps, rate)
     qvgen, lrq = "qvgen, section 5 (ablation in words)", "lrq-dit, section 6 (iv)"
-    made = [
+    paired = [
         Ordering("qvgen-helper", "no helper < dropped at once < rank decay", qvgen, "increasing",
                  (q["none"], q["at once"], q["decay"])),
         Ordering("qvgen-bits", "W3A3 < W4A4", qvgen, "increasing", (q["decay"], q["w4a4"])),
@@ -72,9 +72,9 @@ def claims(steps: int, rate: float) -> tuple[Ordering, ...]:
     ]  # fmt: skip
     moves = [
         replace(o, id=f"{o.id}-motion", says=f"{o.says}, by how it moves", metric="change_error")
-        for o in made[:4]
+        for o in paired[:4]
     ]  # fmt: skip
-    return (*made, *moves)
+    return (*paired, *moves)
 
 
 def main() -> None:

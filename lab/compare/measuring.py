@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from brainit.metrics import tensors
-from lab.compare import clips
 from lab.compare.bench import NULL_OFFSET, Bench
 from lab.compare.networks import DOMAIN, LITE0
+from lab.metrics import clips
 from lab.metrics.distances import frechet_distance, kid, set_distance
 from lab.metrics.manifold import precision_recall
 from quant.recordings.sampling import Step, predict

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from lab.compare import summary, tables
-from lab.compare.clips import PSNR_CAP
 from lab.compare.measuring import SQNR_CAP, Measured
 from lab.compare.recipes import FULL, OTHER_SEED
 from lab.compare.statistics import Scores
 from lab.errors import MissingDataError
 from lab.files import write_json, write_text
+from lab.metrics.clips import PSNR_CAP
 from lab.runs.steps import StepCache
 
 PERFECT = {

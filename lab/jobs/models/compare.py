@@ -158,7 +158,7 @@ def run(settings: Settings, context: Context) -> Result:
 
 
 def _previewed(decode: Any, latents: Any) -> Any:
-    from lab.compare.clips import strips
+    from lab.metrics.clips import strips
 
     return strips(decode(latents))
 

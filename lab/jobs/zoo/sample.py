@@ -49,8 +49,8 @@ def run(settings: Settings, context: Context) -> Result:
     import torch
 
     from lab import zoo
-    from lab.compare.clips import strips
     from lab.images import sheet, write_picture
+    from lab.metrics.clips import strips
     from lab.zoo import recordings
     from lab.zoo import sampling as decoder
     from quant.denoisers.families import sample_shape

@@ -112,11 +112,11 @@ def motion_token(motions: Tensor) -> Tensor:
     first frame does not show, beside the movement itself.
     """
     size = motions[:, 2]
-    told = torch.stack(
+    numbers = torch.stack(
         [motions[:, 3] / size, motions[:, 4] / size, motions[:, 5], motions[:, 6], motions[:, 7] - 0.5,
          motions[:, 8] - 0.5, motions[:, 9], motions[:, 10]], 1
     )  # fmt: skip
-    scaled = told / torch.tensor(_SCALES, device=motions.device)
+    scaled = numbers / torch.tensor(_SCALES, device=motions.device)
     waves = math.pi * torch.logspace(-2, 2, _WAVES, base=2.0, device=motions.device)
     phase = scaled[:, :, None] * waves
     return torch.cat([phase.sin(), phase.cos()], -1).flatten(1)[:, None]

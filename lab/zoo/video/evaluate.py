@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from brainit.metrics import tensors
 from lab.errors import InputError
 from lab.images import sheet, write_picture
+from lab.metrics import motion
 from lab.metrics.distances import pooled_features, set_distance
 from lab.metrics.efficientnet import NAME as NETWORK
 from lab.metrics.efficientnet import load_efficientnet
@@ -19,7 +20,7 @@ from lab.progress import Progress, silent
 from lab.zoo import HOME, load, null_tokens
 from lab.zoo.data import held_out
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
-from lab.zoo.video import clips, motion
+from lab.zoo.video import clips
 from lab.zoo.video.model import NAME, SHAPE, decode_frames, encode_frames
 from lab.zoo.video.recording import stimulus_clips
 from lab.zoo.video.train import condition

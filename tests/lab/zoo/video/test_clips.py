@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lab.errors import InputError
-from lab.zoo.video import clips, motion
+from lab.metrics import motion
+from lab.zoo.video import clips
 
 
 def pictures(n: int, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lab.zoo.video import motion
+from lab.metrics import motion
 
 
 def clips(seed: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from brainit.metrics import tensors
-from lab.zoo.video import motion
+from lab.metrics import motion
 
 PSNR_CAP = 100.0
 """What equal pictures count as, in dB; one level off in one pixel of a 64x64 picture is 89 dB."""
@@ -35,7 +35,7 @@ def scores(bench: Any, pictures: Tensor, reference: Tensor) -> dict[str, Tensor]
     """Paired scores of each picture or clip against the full-precision model's: (n,) by name.
 
     Of a clip the mean over its frames, and the temporal-difference error and the motion energy over the
-    reference's (`lab.zoo.video.motion`).
+    reference's (`lab.metrics.motion`).
     """
     n, ours, theirs = len(pictures), frames_of(pictures), frames_of(reference)
     found = {"psnr_db": tensors.psnr(ours, theirs, PSNR_CAP), "ssim": tensors.ssim(ours, theirs)}

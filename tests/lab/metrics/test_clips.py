@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import torch
 
 from brainit.metrics import tensors
-from lab.compare import clips
 from lab.compare.networks import Networks
+from lab.metrics import clips
 
 BENCH = SimpleNamespace(networks=Networks(), sources=None)
 
