@@ -56,7 +56,7 @@ ROWS = (
     Row("W4A4 against post-training", "svdquant", "svdquant-w4a4"),
     Row("W4A4 against post-training", "svdquant-gptq", "svdquant-gptq-w4a4"),
     Row("W4A4 against post-training", "qvgen, common policy, longer", "qvgen-w4a4",
-        {"policy": "common", "helper": "none"}, longer=3.0),
+        {"policy": "common", "helper": "none"}, longer=2.0),
 )  # fmt: skip
 
 

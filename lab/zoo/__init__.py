@@ -23,6 +23,8 @@ DECODERS = ("unet-64", "dit-64")
 """Denoisers that draw one picture from the encoder's tokens: what brain activity is decoded through."""
 VIDEO = ("video-dit",)
 DENOISERS = (*DECODERS, *VIDEO)
+_GUIDANCE = {"video-dit": 1.0}
+"""Where it is not 2: a first frame and a motion leave little to be guided to."""
 
 
 def names() -> list[str]:
@@ -54,8 +56,13 @@ def load(name: str, device: str = "cpu") -> nn.Module:
 
 
 def null_tokens(name: str) -> torch.Tensor:
-    """Return a denoiser's learned null condition, (17, 192) or (18, 192): what guidance pushes away from."""
+    """Return a denoiser's learned null condition, (17, 192) or (82, 192): what guidance pushes away from."""
     return _read(name)[1]["null"]
+
+
+def usual_guidance(name: str) -> float:
+    """Return the scale of classifier-free guidance that a shipped denoiser is sampled with by default."""
+    return _GUIDANCE.get(name, 2.0)
 
 
 def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:

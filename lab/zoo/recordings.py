@@ -34,7 +34,7 @@ def zoo_recording(
     *,
     n: int = 64,
     steps: int = 20,
-    guidance: float = 2.0,
+    guidance: float | None = None,
     seed: int = 0,
     device: Any = "cpu",
     progress: Progress = silent,
@@ -51,7 +51,7 @@ def zoo_recording(
     n : int
         Samples: half of their keys are for calibrating, 30 % for distilling, 20 % for evaluating.
     steps, guidance, seed
-        Of the sampler; see `lab.zoo.sampling.SamplerSettings`.
+        Of the sampler; see `lab.zoo.sampling.SamplerSettings`. Guidance is the model's usual one if left out.
 
     Returns
     -------
@@ -67,6 +67,7 @@ def zoo_recording(
     from quant import record
 
     null, shared = _null(model), folder is None
+    guidance = zoo.usual_guidance(model) if guidance is None else guidance
     if folder is None:
         settings = {"n": n, "steps": steps, "guidance": guidance, "seed": seed}
         folder = cache_folder("recordings", f"{model}-{fingerprint(model, settings)}")
@@ -124,7 +125,7 @@ def stimulus_sources(
     -------
     pictures : float32 tensor of shape (k, 3, 64, 64), or clips (k, 8, 3, 64, 64)
         In 0..1, on the CPU.
-    conditions : float32 tensor of shape (k, 17 or 18, 192)
+    conditions : float32 tensor of shape (k, 17 or 82, 192)
         On the CPU.
     """
     if model in zoo.VIDEO:

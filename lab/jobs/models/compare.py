@@ -38,7 +38,9 @@ class Settings(contract.Settings):
     n: int = setting(256, "pictures per seed", ge=4)
     seeds: int = setting(3, "seeds of noise and calibration", ge=1)
     steps: int = setting(20, "sampling steps", ge=1, le=1000)
-    guidance: float = setting(2.0, "classifier-free guidance; 1 is none", ge=0)
+    guidance: float | None = setting(
+        None, "classifier-free guidance, 1 is none; default 2, and 1 for clips", ge=0
+    )
     calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
     batch: int = setting(256, "pictures at a time", ge=1)
     recording: Path | None = setting(None, "folder that quant.record wrote")
@@ -130,7 +132,8 @@ def run(settings: Settings, context: Context) -> Result:
     request = settings.model_dump(
         mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
     )
-    request |= {"settings": settings.model_dump(include=set(_NUMBERS)), "device": device}
+    numbers = settings.model_dump(include=set(_NUMBERS)) | {"guidance": _guidance(settings)}
+    request |= {"settings": numbers, "device": device}
     with exact_arithmetic(device):
         bench, chosen, where = open_work(**request, progress=context.progress)
         config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
@@ -189,11 +192,17 @@ def _recipes(settings: Settings) -> list[Any]:
     return expand(settings.recipes, settings.model)
 
 
+def _guidance(settings: Settings) -> float:
+    from lab import zoo
+
+    return zoo.usual_guidance(str(settings.model)) if settings.guidance is None else settings.guidance
+
+
 def _drawing(settings: Settings) -> float:
     """Seconds of sampling, scoring and single predictions for one recipe and seed."""
     from lab import zoo
 
-    passes = settings.n * settings.steps * (1 if settings.guidance == 1 else 2)
+    passes = settings.n * settings.steps * (1 if _guidance(settings) == 1 else 2)
     return SECONDS_A_PASS * passes * (CLIP_OVER_PICTURE if settings.model in zoo.VIDEO else 1)
 
 

@@ -15,17 +15,22 @@ from torch import Tensor
 
 from lab.errors import InputError
 
-FRAMES, SIDE = 8, 64
+FRAMES, SIDE, CELLS = 8, 64, 16
 KINDS = ("pan", "zoom", "sprite")
-SHARES = (0.4, 0.3, 0.3)
+SHARES = (0.45, 0.2, 0.35)
 """How often each kind is drawn."""
 FIELDS = ("x", "y", "size", "dx", "dy", "grow", "radius", "sx", "sy", "sdx", "sdy")
 """Camera: centre and size of what it sees in frame 0 (the picture is 1), the way to its last centre, and the
 logarithm of last over first size; sprite: radius (0: none), centre and way, in the camera's first picture."""
-WIDTH, N_TOKENS = 192, 18
-"""Of the condition: the encoder's 17 tokens of the first frame, and one of the motion."""
+WIDTH, N_TOKENS = 192, 82
+"""Of the condition: the encoder's 17 tokens of the first frame, one of the motion, and the first frame's
+latent in 64 patches."""
+PATCHES = 8
+"""Of a latent, in a row and in a column."""
 _SCALES = (0.3, 0.3, 0.5, 0.25, 0.25, 0.25, 0.5, 0.5)
 _WAVES = 12
+PLACE = 2.0
+"""How loud the place of a patch is beside its values, which have unit variance."""
 
 
 def draw_motions(n: int, seed: int) -> Tensor:
@@ -36,12 +41,14 @@ def draw_motions(n: int, seed: int) -> Tensor:
     still = torch.tensor([0.5, 0.5, 1.0, 0, 0, 0, 0, 0.5, 0.5, 0, 0])
     out = still.repeat(n, 1)
     pan, zoom, sprite = (kind == k for k in range(3))
-    # a window of 0.5 to 0.7 whose first and last centres lie anywhere within the picture
-    size = 0.5 + 0.2 * u[:, 1]
-    room = 1 - size
-    first, last = (size[:, None] / 2 + room[:, None] * u[:, c : c + 2] for c in (2, 4))
-    panned = torch.cat([first, size[:, None], last - first], 1)
-    out[pan, :5] = panned[pan]
+    # pans and sprites go a whole cell of the autoencoder's latent (4 pixels) a frame, so that what moves in a
+    # picture moves in its latent
+    cells = torch.floor(3 * u[:, 8:10]).clamp(max=2) - 1
+    rest = (cells == 0).all(1)
+    cells[rest, 0] = torch.where(u[rest, 10] < 0.5, 1.0, -1.0)
+    way = cells * (FRAMES - 1) / CELLS
+    size = 0.5 + 0.1 * u[:, 1:2]
+    out[pan, :5] = torch.cat([_start(u[:, 2:4], size / 2, size * way), size, size * way], 1)[pan]
     small, large = 0.45 + 0.15 * u[:, 1], 0.8 + 0.2 * u[:, 2]
     inward = u[:, 3] < 0.5
     centre = large[:, None] / 2 + (1 - large[:, None]) * u[:, 4:6]
@@ -50,10 +57,17 @@ def draw_motions(n: int, seed: int) -> Tensor:
          torch.log(small / large) * torch.where(inward, 1.0, -1.0)], 1
     )  # fmt: skip
     out[zoom, :6] = zoomed[zoom]
-    start, stop = 0.15 + 0.7 * u[:, 6:8], 0.15 + 0.7 * u[:, 8:10]
-    moved = torch.cat([(0.14 + 0.1 * u[:, 10])[:, None], start, stop - start], 1)
-    out[sprite, 6:] = moved[sprite]
+    radius = 0.14 + 0.1 * u[:, 11:12]
+    out[sprite, 6:] = torch.cat([radius, _start(u[:, 6:8], torch.full_like(radius, 0.15), way), way], 1)[
+        sprite
+    ]
     return out
+
+
+def _start(share: Tensor, edge: Tensor, way: Tensor) -> Tensor:
+    """Where a centre starts (n, 2) that goes ``way`` and stays ``edge`` away from the picture's borders."""
+    low, high = edge - way.clamp(max=0), 1 - edge - way.clamp(min=0)
+    return low + (high - low) * share
 
 
 def kinds(motions: Tensor) -> list[str]:
@@ -120,6 +134,17 @@ def motion_token(motions: Tensor) -> Tensor:
     waves = math.pi * torch.logspace(-2, 2, _WAVES, base=2.0, device=motions.device)
     phase = scaled[:, :, None] * waves
     return torch.cat([phase.sin(), phase.cos()], -1).flatten(1)[:, None]
+
+
+def latent_tokens(latents: Tensor) -> Tensor:
+    """Write latents (n, 8, 16, 16) as tokens (n, 64, 192): the values of each 2x2 patch, and where it is."""
+    n, side = len(latents), latents.shape[-1] // PATCHES
+    patches = latents.unfold(2, side, side).unfold(3, side, side)
+    values = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    line = torch.eye(PATCHES, device=latents.device)
+    place = torch.cat([line.repeat_interleave(PATCHES, 0), line.repeat(PATCHES, 1)], 1) * PLACE
+    known = torch.cat([values, place.expand(n, -1, -1)], -1)
+    return F.pad(known, (0, WIDTH - known.shape[-1]))
 
 
 def _look(pictures: Tensor, at: Tensor) -> Tensor:

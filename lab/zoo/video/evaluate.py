@@ -17,7 +17,7 @@ from lab.metrics.distances import pooled_features, set_distance
 from lab.metrics.efficientnet import NAME as NETWORK
 from lab.metrics.efficientnet import load_efficientnet
 from lab.progress import Progress, silent
-from lab.zoo import HOME, load, null_tokens
+from lab.zoo import HOME, load, null_tokens, usual_guidance
 from lab.zoo.data import held_out
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 from lab.zoo.video import clips
@@ -25,8 +25,10 @@ from lab.zoo.video.model import NAME, SHAPE, decode_frames, encode_frames
 from lab.zoo.video.recording import stimulus_clips
 from lab.zoo.video.train import condition
 
-SAMPLER = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=32)
+SAMPLER = SamplerSettings(steps=20, guidance=usual_guidance(NAME), strength=1.0, batch=32)
 MOTION_SEED = 77
+MOTION = 17
+"""Place of the motion's token in a condition."""
 SHOWN = 12
 TARGETS = {"pixcorr": 0.7, "motion.agreement": 0.5}
 """What the project asks of the model, at least; the card says what is reached."""
@@ -65,10 +67,11 @@ def evaluate(
     motions = clips.draw_motions(2 * n, MOTION_SEED)
     every = tensors.eight_bit(clips.render(images, images.roll(1, 0), motions))
     truth, others = every[:n], every[n:]
-    tokens, null = condition(encoder, truth, motions[:n].to(device)), null_tokens(NAME)
     with torch.no_grad():
         latents = encode_frames(autoencoder, truth)
         again = tensors.eight_bit(decode_frames(autoencoder, latents))
+    tokens = condition(encoder, truth[:, 0], latents[:, :, 0], motions[:n].to(device))
+    null = null_tokens(NAME)
     out: dict[str, Any] = {
         "n": n, "frames": clips.FRAMES,
         "sampler": f"Euler, {SAMPLER.steps} steps, guidance {SAMPLER.guidance:g}",
@@ -84,7 +87,8 @@ def evaluate(
         return tensors.eight_bit(decode_frames(autoencoder, drawn))
 
     samples = draw(tokens, "clips")
-    swapped = torch.cat([tokens[:, :-1], tokens[:, -1:].roll(1, 0)], 1)
+    swapped = tokens.clone()
+    swapped[:, MOTION] = tokens[:, MOTION].roll(1, 0)
     names = {
         "": samples, "still.": motion.still(truth), "other motion.": draw(swapped, "other motion"),
         "autoencoder.": again,

@@ -28,12 +28,15 @@ def build(frames: int = FRAMES) -> nn.Module:
 
 
 class Conditioned(nn.Module):
-    """The denoiser with its learned null condition (18, 192): what guidance pushes away from."""
+    """The denoiser with its learned null condition (82, 192): what guidance pushes away from."""
 
     def __init__(self, denoiser: nn.Module, null: Tensor | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.null = nn.Parameter(torch.randn(N_TOKENS, WIDTH) * 0.02 if null is None else null.float())
+        blank = torch.randn(N_TOKENS, WIDTH) * 0.02
+        if null is not None:  # of fewer tokens where the condition was shorter
+            blank[: len(null)] = null.float()
+        self.null = nn.Parameter(blank)
 
     def forward(self, x: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
         return self.denoiser(x, timestep=timestep, encoder_hidden_states=tokens, return_dict=False)[0]

@@ -27,16 +27,19 @@ def stimulus_clips(rows: Tensor, device: Any = "cpu", batch: int = 64) -> tuple[
     -------
     clips : float32 tensor of shape (k, 8, 3, 64, 64)
         On ``device``.
-    tokens : float32 tensor of shape (k, 18, 192)
+    tokens : float32 tensor of shape (k, 82, 192)
         Their conditions, on the CPU.
     """
     images, _ = stimuli.load()
     pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
     motions = clips.draw_motions(len(images), MOTION_SEED)
-    encoder = zoo.load("encoder-64", str(device))
+    encoder, autoencoder = (zoo.load(name, str(device)) for name in ("encoder-64", "autoencoder-64"))
     filmed, tokens = [], []
     for some in rows.split(batch):
         seen, other = (pictures[k % len(images)].to(device).float() / 255 for k in (some, some + 1))
         filmed.append(clips.render(seen, other, motions[some]))
-        tokens.append(condition(encoder, filmed[-1], motions[some].to(device)).cpu())
+        first = filmed[-1][:, 0].contiguous()
+        with torch.no_grad():
+            latents = autoencoder.encode(first)
+        tokens.append(condition(encoder, first, latents, motions[some].to(device)).cpu())
     return torch.cat(filmed), torch.cat(tokens)

@@ -15,11 +15,14 @@ from lab.zoo.train.loop import Outcome, Recipe, fit
 from lab.zoo.video import clips
 from lab.zoo.video.model import Conditioned, build, encode_frames
 
-RECIPE = Recipe(steps=14_000, batch=256, lr=1e-3, weight_decay=0.01, warmup=300, ema=0.9995)
+RECIPE = Recipe(steps=14_000, batch=128, lr=1e-3, weight_decay=0.01, warmup=300, ema=0.999)
 DROP_CONDITION = 0.1
 CLIPS = 64_000
 """Filmed once before training, each with a motion of its own."""
-DATA = "tiny-imagenet-64 train and mirror images, filmed: pans, zooms, sprites (lab.zoo.video.clips)"
+DATA = (
+    "tiny-imagenet-64 train and mirror images, filmed (lab.zoo.video.clips): pans and sprites of 4 pixels a "
+    "frame, zooms; condition: encoder tokens and latent of the first frame, and the motion"
+)
 _CHUNK = 256
 
 
@@ -40,7 +43,7 @@ def film(
     -------
     latents : float16 tensor of shape (n, 8, 8, 16, 16)
         Channels before frames.
-    tokens : float16 tensor of shape (n, 18, 192)
+    tokens : float16 tensor of shape (n, 82, 192)
     """
     device = pictures.images.device
     motions = clips.draw_motions(n, seed)
@@ -55,15 +58,27 @@ def film(
             flip = mirrored[index].to(device).view(-1, 1, 1, 1)
             filmed = clips.render(torch.where(flip, a.flip(-1), a), b, motions[index])
             latents.append(encode_frames(autoencoder, filmed).half())
-            tokens.append(condition(encoder, filmed, motions[index].to(device)).half())
+            known = condition(encoder, filmed[:, 0], latents[-1][:, :, 0], motions[index].to(device))
+            tokens.append(known.half())
             progress(int(index[-1]) + 1, n, "filming")
     return torch.cat(latents), torch.cat(tokens)
 
 
 @torch.no_grad()
-def condition(encoder: PatchEncoder, filmed: Tensor, motions: Tensor) -> Tensor:
-    """Return the condition (n, 18, 192) of clips: the tokens of the first frame, and the motion's."""
-    return torch.cat([encoder(filmed[:, 0].contiguous()).float(), clips.motion_token(motions)], 1)
+def condition(encoder: PatchEncoder, first: Tensor, latents: Tensor, motions: Tensor) -> Tensor:
+    """Return the condition (n, 82, 192) of clips.
+
+    Parameters
+    ----------
+    encoder : PatchEncoder
+    first : float32 tensor of shape (n, 3, 64, 64)
+        First frames in 0..1.
+    latents : tensor of shape (n, 8, 16, 16)
+        Of these.
+    motions : float32 tensor of shape (n, 11)
+    """
+    seen = encoder(first.contiguous()).float()
+    return torch.cat([seen, clips.motion_token(motions), clips.latent_tokens(latents.float())], 1)
 
 
 def train(

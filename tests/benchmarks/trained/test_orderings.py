@@ -23,7 +23,7 @@ def test_every_claim_is_about_rows_and_every_row_is_a_recipe() -> None:
     assert len({job["key"] for job in jobs}) == len(jobs) == 2 * len(ROWS)
     assert [job["seed"] for job in jobs] == [0] * len(ROWS) + [1] * len(ROWS)
     steps = [getattr(configured(job), "train_steps", 0) for job in jobs[: len(ROWS)]]
-    assert steps == sorted(steps, reverse=True) and steps[0] == 120
+    assert steps == sorted(steps, reverse=True) and steps[0] == 80
     quest = next(job for job in jobs if job["name"] == "3 + sensitive layers")
     assert configured(quest).train_steps == 20  # two stages of half as many
     with pytest.raises(InputError, match="--rows 'nothing'"):

@@ -37,6 +37,27 @@ def test_drawn_motions_do_not_depend_on_their_number_and_stay_within_the_picture
             assert float((at - width / 2).min()) > -1e-5 and float((at + width / 2).max()) < 1 + 1e-5
 
 
+def test_what_pans_goes_a_whole_cell_of_the_latent_a_frame() -> None:
+    drawn = clips.draw_motions(40, 1)
+    few = drawn[[kind == "pan" for kind in clips.kinds(drawn)]][:6]
+    filmed = clips.render(pictures(len(few)), pictures(len(few), 1), few)
+    for clip, motion_row in zip(filmed, few, strict=True):
+        x, y = (round(float(w / motion_row[2]) * clips.CELLS / 7) for w in motion_row[3:5])
+        assert max(abs(x), abs(y)) == 1
+        moved = clip[0].roll((-4 * y, -4 * x), (1, 2))[:, 4:-4, 4:-4]
+        torch.testing.assert_close(clip[1][:, 4:-4, 4:-4], moved, atol=1e-3, rtol=0)
+
+
+def test_a_latent_as_tokens_has_every_value_and_every_place_once() -> None:
+    latent = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    tokens = clips.latent_tokens(latent)
+    assert tokens.shape == (2, 64, clips.WIDTH)
+    values, place = tokens[:, :, :32], tokens[0, :, 32:48]
+    assert torch.equal(values[1, 9].view(8, 2, 2), latent[1, :, 2:4, 2:4])  # row 1, column 1 of 8
+    assert values.square().sum() == latent.square().sum() and len(place.unique(dim=0)) == 64
+    assert not tokens[:, :, 48:].any()
+
+
 def test_a_camera_that_stands_still_shows_the_picture() -> None:
     clip = film()
     torch.testing.assert_close(clip[0, 0], pictures(1)[0], atol=1e-4, rtol=0)

@@ -19,10 +19,10 @@ from quant.denoisers.macs import count_macs
 def test_weights_say_the_size_of_a_clip(tmp_path: Path) -> None:
     built = model.build()
     assert 4 * 10**6 > 2 * sum(p.numel() for p in built.parameters())
-    save_weights(built, tmp_path / "w.safetensors", {"null": torch.zeros(18, 192)})
+    save_weights(built, tmp_path / "w.safetensors", {"null": torch.zeros(82, 192)})
     loaded, extra = load_weights(tmp_path / "w.safetensors", {type(built).__name__: type(built)})
     assert sample_shape(loaded) == sample_shape(built) == model.SHAPE
-    assert extra["null"].shape == (18, 192)
+    assert extra["null"].shape == (82, 192)
     args, _ = example(loaded)  # type: ignore[misc]
     assert args[0].shape == (1, *model.SHAPE)
     macs, rule = count_macs(loaded, None)
@@ -35,13 +35,13 @@ def test_film_only_scenes_and_train(tmp_path: Path) -> None:
     pictures = train.scenes(Pictures(images, torch.tensor([0, 205, 3, 211, 7, 9])))
     assert len(pictures) == 4
     latents, tokens = train.film(pictures, zoo.load("autoencoder-64"), zoo.load("encoder-64"), n=6)
-    assert latents.shape == (6, *model.SHAPE) and tokens.shape == (6, 18, 192)
+    assert latents.shape == (6, *model.SHAPE) and tokens.shape == (6, 82, 192)
     recipe = Recipe(steps=2, batch=2, lr=1e-3, warmup=1)
     trained, outcome = train.train(
         latents, tokens, tmp_path / "s.safetensors", recipe, 0, None, lambda *a: None
     )
     assert outcome.steps == 2 and 0 < outcome.final_loss < 20
-    assert trained.null.shape == (18, 192)
+    assert trained.null.shape == (82, 192)
 
 
 def test_stimuli_film_alike_however_many_are_asked_for() -> None:
