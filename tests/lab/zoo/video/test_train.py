@@ -10,9 +10,9 @@ from lab import zoo
 from lab.zoo.data import Pictures
 from lab.zoo.io import load_weights, save_weights
 from lab.zoo.train.loop import Recipe
-from lab.zoo.video import model, train
+from lab.zoo.video import clips, model, train
 from lab.zoo.video.recording import stimulus_clips
-from quant.denoisers.families import example, sample_shape
+from quant.denoisers.families import call, example, sample_shape
 from quant.denoisers.macs import count_macs
 
 
@@ -45,8 +45,26 @@ def test_film_only_scenes_and_train(tmp_path: Path) -> None:
 
 
 def test_stimuli_film_alike_however_many_are_asked_for() -> None:
-    clips, tokens = stimulus_clips(torch.tensor([4, 9]))
+    filmed, tokens = stimulus_clips(torch.tensor([4, 9]))
     again, same = stimulus_clips(torch.tensor([9]))
-    assert clips.shape == (2, 8, 3, 64, 64)
-    assert torch.equal(again[0], clips[1])
+    assert filmed.shape == (2, 8, 3, 64, 64)
+    assert torch.equal(again[0], filmed[1])
     torch.testing.assert_close(same[0], tokens[1], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_shipped_denoiser_knows_first_frame_and_motion() -> None:
+    denoiser, null = zoo.load("video-dit"), zoo.null_tokens("video-dit")
+    assert null.shape == (clips.N_TOKENS, clips.WIDTH)
+    filmed, tokens = stimulus_clips(torch.tensor([4, 9, 12, 20]))
+    x0 = model.encode_frames(zoo.load("autoencoder-64"), filmed)
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+
+    def error(condition: torch.Tensor) -> float:
+        v = call(denoiser, 0.2 * x0 + 0.8 * noise, torch.tensor([800.0]), condition)
+        return float((v - (noise - x0)).square().mean())
+
+    swapped = tokens.clone()
+    swapped[:, 17] = tokens[:, 17].roll(1, 0)
+    own, others = error(tokens), error(tokens.roll(1, 0))
+    assert own < 0.8 * others and own < error(swapped) and own < error(null.expand_as(tokens))
