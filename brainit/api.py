@@ -15,7 +15,6 @@ from brainit.training.targets import (
     Prediction,
     Targets,
     TargetTable,
-    category_prototypes,
     category_targets,
     nearest_category,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "TargetTable",
     "Targets",
     "ablation",
-    "category_prototypes",
     "category_targets",
     "fit",
     "nearest_category",

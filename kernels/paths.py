@@ -53,7 +53,7 @@ def choose(path: Path, tensor: Tensor, needs: tuple[int, int] = (8, 0)) -> str:
         raise ValueError(f"path must be auto, reference or triton, got {path!r}")
     if path == "reference":
         return path
-    why = _obstacle(tensor, needs)
+    why = obstacle(tensor.device, needs)
     if path == "triton":
         if why:
             raise RuntimeError(f"the Triton path cannot run: {why}; use path='reference', or another device")
@@ -61,12 +61,20 @@ def choose(path: Path, tensor: Tensor, needs: tuple[int, int] = (8, 0)) -> str:
     return "triton" if not why and tensor.is_cuda else "reference"
 
 
-def _obstacle(tensor: Tensor, needs: tuple[int, int]) -> str:
+def obstacle(device: torch.device, needs: tuple[int, int] = (8, 0)) -> str:
+    """Say why Triton kernels cannot run on a device; empty where they can.
+
+    Parameters
+    ----------
+    device : torch.device
+    needs : tuple of int
+        Least compute capability.
+    """
     if not HAS_TRITON:
         return "triton is not installed"
-    if not tensor.is_cuda:
-        return "" if INTERPRETED else f"the tensors are on {tensor.device}"
-    found = capability(tensor.device)
+    if device.type != "cuda":
+        return "" if INTERPRETED else f"the tensors are on {device}"
+    found = capability(device)
     if found < needs:
         return f"the GPU has compute capability {found[0]}.{found[1]}, this takes {needs[0]}.{needs[1]}"
     return ""

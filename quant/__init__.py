@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from quant.formats.quantizer import Quantizer
     from quant.interop.lora import attach_lora, attached_loras, detach_lora
     from quant.layers.install import enabled, restore_, use_backend
+    from quant.layers.native.graphs import graphed
+    from quant.layers.native.ways import native_, natively
     from quant.observation import Observation, observe
     from quant.plans.ledger import Ledger
     from quant.plans.plan import Plan
@@ -31,6 +33,8 @@ _LAZY = {
     "export": "quant.checkpoint", "load": "quant.checkpoint", "read_header": "quant.checkpoint",
     "enabled": "quant.layers.install", "restore_": "quant.layers.install",
     "use_backend": "quant.layers.install",
+    "native_": "quant.layers.native.ways", "natively": "quant.layers.native.ways",
+    "graphed": "quant.layers.native.graphs",
     "Observation": "quant.observation", "observe": "quant.observation",
     "attach_lora": "quant.interop.lora", "attached_loras": "quant.interop.lora",
     "detach_lora": "quant.interop.lora",
@@ -44,7 +48,7 @@ __all__ = [
     # verbs
     "plan", "quantize_", "restore_", "enabled", "use_backend", "export", "load", "read_header", "record",
     "attach_lora", "attached_loras", "detach_lora",
-    "observe",
+    "observe", "native_", "natively", "graphed",
     # what they speak about
     "Ledger", "Observation", "Plan", "Quantizer", "Trajectories",
     # what exists

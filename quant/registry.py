@@ -21,7 +21,6 @@ An adapter adds to a model instead of quantizing it (``ADAPTER = Method(...)`` i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -278,8 +277,3 @@ def refuse_own(chosen: Method, config: BaseModel, own: BaseModel, layer: str) ->
                 f"override of {layer!r}: {name} = {wanted!r:.60}, but {chosen.name} has one {name} for all "
                 f"layers, here {known!r}: change it in the recipe"
             )
-
-
-def list_info(names: Iterable[str] | None = None) -> dict[str, MethodInfo]:
-    """Collect metadata by method name."""
-    return {name: get_method(name).info for name in (names or NAMES)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -34,11 +35,43 @@ def _has_cuda() -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep recordings of these tests out of the user's cache; commands that tests start inherit it."""
+def _own_cache(everybodys: Path) -> Iterator[None]:
+    """Keep recordings of these tests out of the user's cache; commands that tests start inherit it.
+
+    The workers have one between them: what is found by its content is found whoever made it.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("BRAINLAB_CACHE", str(everybodys / "cache"))
         yield
+
+
+@pytest.fixture(scope="session")
+def everybodys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers of this call of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def once(everybodys: Path) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``once(name, make)``: folder `name` that ``make(folder)`` filled, by the first worker that asks for it.
+
+    What is in it is for reading: other tests read it too.
+    """
+    import fcntl
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        home, done = everybodys / name, everybodys / f"{name}.done"
+        with (everybodys / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # dies with its owner
+            if not done.exists():
+                shutil.rmtree(home, ignore_errors=True)
+                home.mkdir()
+                make(home)
+                done.touch()
+        return home
+
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -55,25 +88,41 @@ def shared_data() -> Path:
     return SHARED
 
 
-@pytest.fixture
-def interpreted(repo: Path) -> Callable[[str], None]:
-    """Run ``check("cpu")`` of a test file in a process of its own with TRITON_INTERPRET=1."""
+INTERPRETER = """
+import contextlib, json, runpy, sys, traceback
+sys.path.insert(0, sys.argv[1])
+for line in sys.stdin:
+    error = None
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            runpy.run_path(line.strip())["check"]("cpu")
+        except BaseException:
+            error = traceback.format_exc()
+    print(json.dumps(error), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def interpreted(repo: Path) -> Iterator[Callable[[str], None]]:
+    """Run ``check("cpu")`` of a test file where TRITON_INTERPRET=1: one process, which imports torch once."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-W", "ignore", "-c", INTERPRETER, str(repo)],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
 
     def run(file: str) -> None:
-        if importlib.util.find_spec("triton") is None:
-            pytest.skip("triton is not installed")
-        code = (
-            "import runpy, sys; sys.path.insert(0, sys.argv[1])\n"
-            "runpy.run_path(sys.argv[2])['check']('cpu'); print('equal')"
-        )
-        done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", code, str(repo), file],
-            env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0 and done.stdout.strip() == "equal", done.stderr[-3000:]
+        print(file, file=process.stdin, flush=True)
+        answer = process.stdout.readline()
+        assert answer, f"the interpreter ended with exit code {process.wait()}"
+        assert json.loads(answer) is None, json.loads(answer)[-3000:]
 
-    return run
+    yield run
+    process.stdin.close()
+    process.wait(60)

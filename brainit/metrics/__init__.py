@@ -15,12 +15,9 @@ from brainit.metrics.identification import (
 from brainit.metrics.intervals import (
     Interval,
     Null,
-    binomial_interval,
-    binomial_p,
     bootstrap_interval,
     paired_interval,
     permutation_null,
-    sign_flip_p,
 )
 from brainit.metrics.pixels import constant_images, grey, mse, pixcorr, psnr, ssim, ssim_gauss
 from brainit.metrics.scores import SCORES, Scores, average_scores, compare, score
@@ -32,8 +29,6 @@ __all__ = [
     "Null",
     "Scores",
     "average_scores",
-    "binomial_interval",
-    "binomial_p",
     "bootstrap_interval",
     "compare",
     "constant_images",
@@ -45,7 +40,6 @@ __all__ = [
     "pixcorr",
     "psnr",
     "score",
-    "sign_flip_p",
     "ssim",
     "ssim_gauss",
     "top1",

@@ -144,38 +144,3 @@ def brain_it(
         for part in split
     ]
     return BrainIT(networks, [tokens, *maps])
-
-
-def brain_it_nsd(
-    cluster_labels: Mapping[str, np.ndarray],
-    shapes: Sequence[tuple[int, ...]] = (
-        (256, 1664),
-        (256, 56, 56),
-        (512, 55, 55),
-        (256, 28, 28),
-        (512, 14, 14),
-        (512, 7, 7),
-    ),
-) -> BrainIT:
-    """Build the published sizes: 128 clusters, 512 wide, 5 self and 6 cross blocks, two networks."""
-    return brain_it(cluster_labels, 128, shapes, width=512, heads=8, depth=5)
-
-
-def brain_it_small(
-    cluster_labels: Mapping[str, np.ndarray],
-    shapes: Sequence[tuple[int, ...]] = ((17, 192), (16, 16, 16), (32, 8, 8), (64, 4, 4)),
-) -> BrainIT:
-    """Build one network for a laptop's CPU: 32 clusters, 96 wide, 2 self and 3 cross blocks."""
-    return brain_it(
-        cluster_labels,
-        32,
-        shapes,
-        width=96,
-        heads=4,
-        depth=2,
-        mlp_ratio=2.0,
-        shared=True,
-        init_std=0.1,
-        voxel_gain=0.3,
-        query_std=1.0,
-    )

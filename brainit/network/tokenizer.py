@@ -126,9 +126,8 @@ class BrainTokenizer(nn.Module):
         return self.norm(torch.relu(value + self.skip(self.clusters)))
 
     def _weights(
-        self, betas: torch.Tensor, subject: str, keep: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        z, _, table = self._subject(subject, betas)
+        self, betas: torch.Tensor, z: torch.Tensor, table: torch.Tensor, keep: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         real = table >= 0
         safe = table.clamp(min=0)
         grouped = z[safe]  # (K, L, D)
@@ -142,7 +141,7 @@ class BrainTokenizer(nn.Module):
         top = torch.where(occupied, logits.detach().amax(-1), 0.0)
         weight = (logits - top[..., None]).exp()
         alpha = weight / weight.sum(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
-        return alpha, x, grouped, occupied, table
+        return alpha, x, grouped, occupied
 
     def forward(self, betas: torch.Tensor, subject: str, keep: torch.Tensor | None = None) -> torch.Tensor:
         """Compute brain tokens by the scalar shortcut.
@@ -158,7 +157,14 @@ class BrainTokenizer(nn.Module):
         -------
         float tensor of shape (B, n_clusters, width)
         """
-        alpha, x, grouped, occupied, _ = self._weights(betas, subject, keep)
+        z, _, table = self._subject(subject, betas)
+        return self.gather(betas, z, table, keep)
+
+    def gather(
+        self, betas: torch.Tensor, z: torch.Tensor, table: torch.Tensor, keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Compute brain tokens of voxels given by embeddings (n_voxels, width) and `padded_table`."""
+        alpha, x, grouped, occupied = self._weights(betas, z, table, keep)
         pooled = torch.bmm((alpha * x).transpose(0, 1), grouped).transpose(0, 1)  # (B, K, D)
         return self._finish(pooled, occupied)
 
@@ -185,7 +191,8 @@ class BrainTokenizer(nn.Module):
     @torch.no_grad()
     def attention(self, betas: torch.Tensor, subject: str) -> torch.Tensor:
         """Weight α of every voxel within its cluster, (B, n_voxels): a brain map that sums to 1 a cluster."""
-        alpha, _, _, _, table = self._weights(betas, subject, None)
+        z, _, table = self._subject(subject, betas)
+        alpha, *_ = self._weights(betas, z, table, None)
         out = betas.new_zeros(betas.shape)
         out[:, table[table >= 0]] = alpha[:, table >= 0]
         return out

@@ -55,11 +55,6 @@ class Targets:
         """Tokens, then every scale."""
         return [self.tokens, *self.structure]
 
-    @property
-    def n_values(self) -> int:
-        """Numbers a picture."""
-        return sum(int(np.prod(shape)) for shape in self.shapes)
-
     def select(self: _T, rows: torch.Tensor | np.ndarray | Sequence[int]) -> _T:
         """Return the pictures at these rows."""
         rows = torch.as_tensor(np.asarray(rows))
@@ -219,17 +214,6 @@ def category_targets(labels: Sequence[str] | np.ndarray, *, width: int = 64, see
     noise = torch.randn(width, len(names), generator=torch.Generator().manual_seed(seed))
     basis = torch.linalg.qr(noise.double())[0].T * width**0.5
     return TargetTable(names, Targets(basis.float()[:, None], []))
-
-
-def category_prototypes(labels: Sequence[str] | np.ndarray, targets: Targets) -> TargetTable:
-    """Return the mean target of each category as a table keyed by category."""
-    labels = np.asarray(labels).astype(str)
-    if len(labels) != len(targets):
-        raise InputError(f"{len(labels)} labels for {len(targets)} targets; give one a row")
-    names = sorted(set(labels))
-    flat = targets.flat()
-    means = torch.stack([flat[torch.as_tensor(labels == name)].mean(0) for name in names])
-    return TargetTable(names, targets.like(means))
 
 
 def nearest_category(prediction: Targets, table: TargetTable) -> tuple[np.ndarray, np.ndarray]:

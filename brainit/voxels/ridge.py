@@ -25,7 +25,7 @@ import torch
 from brainit.errors import InputError
 
 RELATIVE_ALPHAS = np.logspace(-3, 3, 25)
-SMALL = 2 * 10**11
+SMALL = 5 * 10**10
 """Multiply-adds of the whole grid up to which everything is float64 and every candidate is tried."""
 _BLOCK = 2048  # targets at once, bounds memory
 

@@ -77,9 +77,7 @@ def large(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
     w = (torch.randn(n, k, generator=random, device=device) * 0.05).bfloat16()
     bias = torch.randn(n, generator=random, device=device).bfloat16()
     row, column = (torch.rand(size, generator=random, device=device) * 1e-2 for size in (m, n))
-    a8, b8 = (
-        torch.randint(-105, 106, (s, k), generator=random, device=device, dtype=torch.int8) for s in (m, n)
-    )
+    a8, b8 = (gaussian_codes(s, k, random) for s in (m, n))
     af, bf = (torch.randn(s, k, generator=random, device=device).to(torch.float8_e4m3fn) for s in (m, n))
     operations, bytes8 = 2.0 * m * n * k, m * k + n * k + 2 * m * n
     out = [
@@ -88,6 +86,15 @@ def large(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
         *products(af, bf, row, column, bias, bytes8, operations),
     ]
     return out + whole(x, n, bias, random)
+
+
+def gaussian_codes(rows: int, columns: int, random: torch.Generator) -> Tensor:
+    """Draw int8 codes of Gaussian rows, whose largest of some thousand values is 127, as a layer's are.
+
+    Codes that are spread evenly flip more bits, and the chip lowers its clock.
+    """
+    drawn = torch.randn(rows, columns, generator=random, device=random.device) * 34
+    return drawn.round().clamp(-127, 127).to(torch.int8)
 
 
 def products(

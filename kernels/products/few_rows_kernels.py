@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
+from kernels.products.few_rows_scaled_kernels import few_rows_scaled, pairs
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
 
@@ -53,17 +54,6 @@ def _halves(byte, BF16: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
-def _pairs(word, BF16: tl.constexpr):
-    # two 16-bit numbers of one 32-bit word, the even column in the low half
-    even = (word & 0xFFFF).to(tl.int16)
-    odd = (word >> 16).to(tl.int16)
-    if BF16:
-        return even.to(tl.bfloat16, bitcast=True), odd.to(tl.bfloat16, bitcast=True)
-    else:
-        return even.to(tl.float16, bitcast=True), odd.to(tl.float16, bitcast=True)
-
-
-@triton.jit
 def _few_rows(
     x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, M, N, K, row_bytes, groups, x_stride,
     per_split,
@@ -88,7 +78,7 @@ def _few_rows(
             if EVEN:
                 byte = tl.load(bytes_ptr + group * HALF)
                 word = tl.load(words_ptr + group * HALF, mask=inside_m[None, :], other=0)
-                even, odd = _pairs(word, BF16)
+                even, odd = pairs(word, BF16)
                 scale = tl.load(scale_ptr + columns * groups + group)
             else:
                 at = group * HALF + j
@@ -153,6 +143,31 @@ def launch(
     words = x.element_size() == 2 and x.stride(0) % 2 == 0 and x.data_ptr() % 16 == 0
     even = words and k % group == 0 and n % config.block_n == 0 and groups % per_split % at_once == 0
     grid = (triton.cdiv(n, config.block_n), triton.cdiv(m, config.block_m), split)
+    if config.keep and even and groups % at_once == 0 and at_once & (at_once - 1) == 0:
+        few_rows_scaled[grid](
+            x, packed, scale, scale if column is None else column, scale if bias is None else bias, target,
+            m, n, row_bytes, groups, x.stride(0), per_split,
+            GROUP=group, POW2=scale.dtype == torch.int8, HAS_COLUMN=column is not None,
+            HAS_BIAS=bias is not None, SPLIT=split, BM=config.block_m, BN=config.block_n, AT_ONCE=at_once,
+            WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps,
+            num_stages=config.stages,
+        )  # fmt: skip
+    else:
+        _launch_by_groups(
+            x, packed, scale, column, bias, target, group, config, grid, at_once, per_split, even
+        )
+    if split > 1:
+        _sum_splits[(triton.cdiv(m * n, 1024),)](
+            target, scale if bias is None else bias, out, m * n, n, SPLIT=split, HAS_BIAS=bias is not None,
+            BLOCK=1024,
+        )  # fmt: skip
+
+
+def _launch_by_groups(
+    x: Tensor, packed: Tensor, scale: Tensor, column: Tensor | None, bias: Tensor | None, target: Tensor,
+    group: int, config: Config, grid: tuple[int, int, int], at_once: int, per_split: int, even: bool,
+) -> None:  # fmt: skip
+    (m, k), (n, row_bytes), groups, split = x.shape, packed.shape, scale.shape[1], grid[2]
     _few_rows[grid](
         x, packed, scale, scale if column is None else column, scale if bias is None else bias, target,
         m, n, k, row_bytes, groups, x.stride(0), per_split,
@@ -160,14 +175,3 @@ def launch(
         SPLIT=split, BM=config.block_m, BN=config.block_n, AT_ONCE=at_once, EVEN=even,
         WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
-    if split > 1:
-        _sum_splits[(triton.cdiv(m * n, 1024),)](
-            target,
-            scale if bias is None else bias,
-            out,
-            m * n,
-            n,
-            SPLIT=split,
-            HAS_BIAS=bias is not None,
-            BLOCK=1024,
-        )

@@ -1,7 +1,8 @@
 """Triton kernel of `gemm`: persistent, 8-bit tensor cores, tiles moved by the tensor copy engine.
 
 One program a multiprocessor walks the tiles of the output in groups of `GROUP_M` tile rows, so that the
-operands of neighbouring tiles are still in the cache. Where a stride is not a multiple of 16 bytes (a rule of
+operands of neighbouring tiles are still in the cache. Tiles may be fetched by warps of their own, which run
+ahead while the others finish a tile. Where a stride is not a multiple of 16 bytes (a rule of
 the copy engine) tiles are loaded through pointers with masks instead.
 """
 
@@ -78,7 +79,8 @@ def _gemm(
     out_stride,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP_M: tl.constexpr, PROGRAMS: tl.constexpr,
     HALVES: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr,
-    COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, EARLY: tl.constexpr, WIDE: tl.constexpr,
+    COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, EARLY: tl.constexpr, SPECIAL: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
     WIDTH: tl.constexpr = BN // HALVES
     whole: tl.constexpr = a_ptr.dtype.element_ty == tl.int8
@@ -95,7 +97,9 @@ def _gemm(
         up_desc = tl.make_tensor_descriptor(up_ptr, [N, RANK], [RANK, 1], [WIDTH, RANK])
     tiles_m = tl.cdiv(M, BM)
     tiles_n = tl.cdiv(N, BN)
-    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
+    for tile in tl.range(
+        tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=not SPECIAL, warp_specialize=SPECIAL
+    ):
         group = tile // (GROUP_M * tiles_n)
         first = group * GROUP_M
         height = min(tiles_m - first, GROUP_M)
@@ -161,6 +165,7 @@ def launch(
         BM=config.block_m, BN=config.block_n, BK=config.block_k, GROUP_M=config.group_m, PROGRAMS=programs,
         HALVES=config.halves, RANK=rank, HAS_BIAS=bias is not None,
         COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and not paths.INTERPRETED,
+        SPECIAL=config.special and copy_in,
         WIDE=paths.INTERPRETED,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip

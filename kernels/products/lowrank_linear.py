@@ -47,7 +47,7 @@ class LowRankWeight:
     shift : float
         Added to the input first, for unsigned codes.
     least : int
-        Least exponent in `fine`.
+        Least exponent that `fine` may hold: -6 or -9, so that compiled layers differ in nothing but tensors.
     bits : int
         Of the input's codes.
     operand : tensor or None
@@ -129,7 +129,7 @@ def prepare(
         packed.contiguous(), fine.contiguous(), column_scale, in_features, group, kind,
         None if smooth is None else (1.0 / smooth.float()).contiguous(),
         down, up, tail, bias, shift, shift != 0 and activation_bits == 4,
-        int(fine.min()) if power and fine.numel() else -9, activation_bits,
+        -6 if power and fine.numel() and int(fine.min()) >= -6 else -9, activation_bits,
     )  # fmt: skip
 
 

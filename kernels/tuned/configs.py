@@ -26,6 +26,8 @@ class Config:
         Keep what was read in registers for a second pass instead of reading it again.
     early : bool
         Fetch what the epilogue needs before the sum.
+    special : bool
+        Some warps do nothing but fetch; `warps` counts those of one group of the others.
     """
 
     block_m: int = 128
@@ -38,6 +40,7 @@ class Config:
     split: int = 1
     keep: bool = False
     early: bool = False
+    special: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without those that are as by default."""
@@ -63,7 +66,7 @@ class Config:
         """Short text for tables and logs."""
         more = "".join(
             f" {name}{getattr(self, name)}"
-            for name in ("halves", "split", "keep", "early")
+            for name in ("halves", "split", "keep", "early", "special")
             if getattr(self, name) not in (1, False)
         )
         return (

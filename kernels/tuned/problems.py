@@ -48,7 +48,10 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Pro
     def codes(rows: int, columns: int, fp8: bool) -> Tensor:
         if fp8:
             return torch.randn(rows, columns, generator=generator, device=device).to(torch.float8_e4m3fn)
-        return torch.randint(-105, 106, (rows, columns), generator=generator, device=device, dtype=torch.int8)
+        drawn = (
+            torch.randn(rows, columns, generator=generator, device=device) * 34
+        )  # the largest are near 127
+        return drawn.round().clamp(-127, 127).to(torch.int8)
 
     def half(*size: int) -> Tensor:
         return torch.randn(*size, generator=generator, device=device).to(torch.bfloat16)

@@ -22,6 +22,11 @@ _GEMM = [
     Config(64, 256, 128, 4, 4),
     Config(64, 128, 128, 5, 4),
     Config(64, 64, 128, 6, 4),
+    Config(128, 256, 128, 3, 4, special=True),
+    Config(128, 256, 128, 3, 4, group_m=16, special=True),
+    Config(128, 256, 128, 4, 4, halves=2, special=True),
+    Config(256, 128, 128, 3, 4, special=True),
+    Config(128, 128, 128, 4, 4, special=True),
 ]
 _QUANTIZE = [
     *(Config(rows, 1, deep, stages, warps)
@@ -63,16 +68,25 @@ _EXPAND = [
         (4, 1024, 4), (16, 1024, 16),
     )
 ]  # fmt: skip
-_FEW = [
-    Config(16, columns, 64 * at_once, stages, warps, split=split)
-    for (columns, warps), (at_once, stages), split in product(
-        ((32, 2), (64, 4), (128, 8)), ((1, 6), (2, 3), (2, 5), (4, 3)), (1, 2, 4, 8)
-    )
-] + [
-    Config(16, 16, 128, 4, 1, split=1),
-    Config(16, 16, 128, 4, 1, split=4),
-    Config(16, 32, 128, 4, 4, split=2),
-]
+_FEW = (
+    [
+        Config(16, columns, 64 * at_once, stages, warps, split=split)
+        for (columns, warps), (at_once, stages), split in product(
+            ((32, 2), (64, 4), (128, 8)), ((1, 6), (2, 3), (2, 5), (4, 3)), (1, 2, 4, 8)
+        )
+    ]
+    + [
+        Config(16, 16, 128, 4, 1, split=1),
+        Config(16, 16, 128, 4, 1, split=4),
+        Config(16, 32, 128, 4, 4, split=2),
+    ]
+    + [
+        Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
+        for (columns, warps), (at_once, stages), split in product(
+            ((16, 1), (32, 2), (64, 4)), ((2, 4), (4, 3), (4, 5), (8, 3)), (1, 2, 4)
+        )
+    ]
+)
 
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
@@ -104,8 +118,8 @@ _ATTENTION = [
 SPACES: dict[str, list[Config]] = {
     "gemm_int8": _GEMM,
     "gemm_fp8": _GEMM,
-    "gemm_int8_rank": _GEMM,
-    "gemm_fp8_rank": [config for config in _GEMM if config.halves == 2 or config.block_n == 128],
+    "gemm_int8_rank": [c for c in _GEMM if not c.special],
+    "gemm_fp8_rank": [c for c in _GEMM if not c.special and (c.halves == 2 or c.block_n == 128)],
     "quantize": _QUANTIZE,
     "project": _PROJECT,
     "encode": _ENCODE,

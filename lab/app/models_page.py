@@ -16,7 +16,7 @@ from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.jobs.models import plan, quantize, variants
 
-PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "why it is left alone"]
+PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "runs here", "why it is left alone"]
 START = "svdquant-w4a4"
 
 
@@ -27,11 +27,13 @@ def presets() -> list[tuple[str, str]]:
     return [(f"{name}: {quant.get_preset(name).title}", name) for name in quant.list_presets()]
 
 
-def plan_settings(model: str, recipe: str, include: str, exclude: str, override: str) -> plan.Settings:
+def plan_settings(
+    model: str, recipe: str, include: str, exclude: str, override: str, native: bool = False
+) -> plan.Settings:
     """Check what the controls say; wildcards stand one per line."""
     return plan.Settings(
         model=model, recipe=recipe, include=_lines(include), exclude=_lines(exclude),
-        override=_lines(override),
+        override=_lines(override), native=native,
     )  # fmt: skip
 
 
@@ -43,7 +45,7 @@ def plan_rows(result: plan.Result) -> list[list[Any]]:
     """Rows of the plan's table."""
     return [
         [row["layer"], row["bits"] or "-", round(row["bytes before"] / 1e3, 1),
-         round(row["bytes after"] / 1e3, 1), row["note"]]
+         round(row["bytes after"] / 1e3, 1), row["here"], row["note"]]
         for row in result.layers
     ]  # fmt: skip
 
@@ -72,6 +74,8 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
             override = gr.Textbox(
                 label="Per layer", info="WILDCARD:field=value or WILDCARD:skip, one per line", lines=1
             )
+            native = gr.Checkbox(label="Native", info="refuse what the GPU's kernels cannot run here",
+                                 elem_id="plan-native")  # fmt: skip
             with gr.Row():
                 planned = gr.Button("Plan", variant="primary", elem_id="plan", min_width=100)
                 applied = gr.Button("Apply", elem_id="apply", min_width=100)
@@ -83,16 +87,18 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
             summary = gr.Markdown(elem_id="plan-summary", elem_classes="numbers")
             table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
                                  max_height=520, show_search="filter", elem_id="plan-table",
-                                 column_widths=["36%", "11%", "10%", "10%", "33%"])  # fmt: skip
+                                 column_widths=["30%", "9%", "9%", "9%", "20%", "23%"])  # fmt: skip
             boxes = copy_box("plan")
     current = gr.State("")
     hidden = gr.Gallery(visible=False)
     controls = [model, recipe, include, exclude, override]
 
     @answer
-    def plan_model(model: str, recipe: str, include: str, exclude: str, override: str) -> Any:
-        """Plan: every layer with its bits and bytes, or the reason why it is left alone."""
-        settings = plan_settings(model, recipe, include, exclude, override)
+    def plan_model(
+        model: str, recipe: str, include: str, exclude: str, override: str, native: bool = False
+    ) -> Any:
+        """Plan: every layer with its bits, bytes and path here, or the reason why it is left alone."""
+        settings = plan_settings(model, recipe, include, exclude, override, native)
         found = plan.run(settings, Context())
         texts = copies("plan", "plan", settings)
         return (totals(found, f"Plan of {recipe}"), plan_rows(found), *texts)
@@ -105,7 +111,7 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
         def prepare() -> Any:
             base = plan_settings(model, recipe, include, exclude, override)
             out = home / _stem(base)
-            settings = quantize.Settings(**base.model_dump(), out=out)
+            settings = quantize.Settings(**base.model_dump(exclude={"native"}), out=out)
 
             def show(found: quantize.Result) -> list[Any]:
                 again = " (was there already)" if found.done_before else ""
@@ -118,7 +124,9 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
     def back() -> tuple[str, str]:
         return "", "Full precision again: Compare and Brain use no recipe."
 
-    planned.click(plan_model, controls, [summary, table, *boxes], api_name="plan", concurrency_limit=4)
+    planned.click(
+        plan_model, [*controls, native], [summary, table, *boxes], api_name="plan", concurrency_limit=4
+    )
     applied.click(
         apply_recipe, controls, [status, hidden, summary, table, current], api_name="apply",
         concurrency_limit=None, show_progress="hidden",
@@ -145,7 +153,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
         with gr.Column(scale=1, min_width=320):
             model = gr.Dropdown(models, value=models[0], label="Model")
             chosen = gr.Dropdown(presets(), value=["rtn-w4a4", START], multiselect=True,
-                                 label="Recipes (simulated)",
+                                 label="Recipes",
                                  max_choices=4, allow_custom_value=True, elem_id="recipes")  # fmt: skip
             with gr.Row():
                 n = gr.Slider(1, 16, value=4, step=1, label="Pictures")
@@ -153,6 +161,8 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             with gr.Row():
                 guidance = gr.Slider(0, 6, value=2, step=0.5, label="Guidance")
                 seed = gr.Number(value=0, precision=0, label="Seed")
+            native = gr.Checkbox(label="Native", info="through the GPU's low-bit kernels; else simulated",
+                                 elem_id="draw-native")  # fmt: skip
             with gr.Row():
                 go = gr.Button("Draw", variant="primary", elem_id="draw", min_width=100)
                 stop = gr.Button("Cancel", variant="stop", elem_id="cancel-draw", min_width=100)
@@ -170,7 +180,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             difference = gr.Image(label="Difference, times ten", height=240, interactive=False)
             boxes = copy_box("compare")
     archive = gr.State("")
-    controls = [model, chosen, n, steps, guidance, seed]
+    controls = [model, chosen, n, steps, guidance, seed, native]
 
     def draw(
         model: str,
@@ -179,13 +189,14 @@ def build_compare(models: list[str]) -> dict[str, Any]:
         steps: float,
         guidance: float,
         seed: float,
+        native: bool,
         request: gr.Request,
     ) -> Iterator[list[Any]]:
-        """Draw the same pictures in full precision and with each recipe (simulated), and measure."""
+        """Draw the same pictures in full precision and with each recipe, simulated or native, and measure."""
 
         def prepare() -> Any:
             given = {"model": model, "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
-                     "guidance": guidance, "seed": int(seed)}  # fmt: skip
+                     "guidance": guidance, "seed": int(seed), "native": native}  # fmt: skip
             bare: Any = registry.settings("variants", given)
             place = cache_folder("app") / f"variants-{_key(bare)}"
             settings = bare.model_copy(update={"out": place})
@@ -216,7 +227,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
     for control in (which, index):
         control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
                       show_progress="hidden")  # fmt: skip
-    names = ("model", "recipes", "n", "steps", "guidance", "seed")
+    names = ("model", "recipes", "n", "steps", "guidance", "seed", "native")
     return {"fields": dict(zip(names, controls, strict=True))}
 
 

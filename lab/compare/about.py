@@ -37,7 +37,7 @@ def about(bench: Bench, command: str, device: str) -> dict[str, Any]:
         "versions": versions(),
         "missing": bench.networks.missing,
         "bit_ops_rule": BIT_OPS_RULE,
-        "execution": "simulated",
+        "execution": "native" if bench.native else "simulated",
     }
 
 

@@ -104,6 +104,8 @@ class Bench:
     conditions_are: str
     fingerprint: str = ""
     """Of the weights that decode and score."""
+    native: bool = False
+    """Quantized copies run through the kernels."""
     watch: Callable[[sampling.Step], None] | None = None
     """Sees each step of each sampling, for looking only."""
 

@@ -55,7 +55,7 @@ def costs(ledger: Any) -> dict[str, Any]:
         "bit_ops_share": operations / full if measured and full else None,
         "layers_quantized": len(ledger.quantized),
         "layers": len(layers),
-        "execution": "simulated",
+        "execution": ledger.arithmetic,
         "from_codes": "; ".join(sorted({x.path.rpartition("from codes: ")[2] for x in ledger.quantized})),
     }
 

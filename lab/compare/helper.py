@@ -15,7 +15,7 @@ from lab.runs.folder import Run
 from lab.runs.lock import FolderLock
 
 
-def help_along(out: Path, owner: int, **request: Any) -> None:
+def help_along(out: Path, owner: int, native: bool = False, **request: Any) -> None:
     """Measure what is left of a comparison that the process `owner` began, until nothing is.
 
     Parameters
@@ -30,6 +30,7 @@ def help_along(out: Path, owner: int, **request: Any) -> None:
 
     with exact_arithmetic(request["device"]):
         bench, chosen, where = open_work(**request, progress=watch)
+        bench.native = native
         run = Run(out, {}, FolderLock(out))  # the lock is its owner's
         Work(bench, run, chosen, watch, where, Turns(out / "turns")).share()
 

@@ -39,10 +39,12 @@ NEVER = (
     "class agreement and entropy (a condition is the tokens of a picture, not a class)",
     "latency (simulated low-bit arithmetic has none that means anything)",
 )
+SIMULATED = "everything is *simulated* low-bit arithmetic on decoded codes"
+NATIVE = "recipes ran through the GPU's low-bit kernels (*native*; how many of their layers, the CSV says)"
 NOTES = (
     "Mean over pictures and seeds, 95 % bootstrap interval over both in brackets (a seed is other noise and "
-    "another calibration; Owen's pigeonhole bootstrap); everything is *simulated* low-bit arithmetic on "
-    "decoded codes. Paired measures and set distances are to the "
+    "another calibration; Owen's pigeonhole bootstrap); "
+    f"{SIMULATED}. Paired measures and set distances are to the "
     f"full-precision model's own pictures at the same seeds. KID is KID({LITE0}), FD is FD({DOMAIN}): "
     "neither is comparable with numbers from other networks; KID is unbiased, so it falls below 0 for sets "
     "that share their noise. Prediction error: of the denoiser at the full-precision model's states, "

@@ -103,6 +103,11 @@ class Work:
                 *(Task(step_name(r, seed), seed, r.name, r) for r in self.recipes),
             ]
 
+    def left(self) -> int:
+        """Count the measurements that are not on disk."""
+        steps = self.run.path / "steps"
+        return sum(not (steps / f"{task.name}.json").is_file() for task in self.tasks)
+
     def share(self) -> None:
         """Measure what nobody has taken yet; long ones of a seed first, so that nobody waits at the end."""
 
@@ -174,6 +179,8 @@ class Work:
             "calibrate_on": str(where),
         }
         model.to(self.bench.device)
+        if self.bench.native:
+            quant.native_(model)
         return measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
 
     def inner(self, done: int, total: int, what: str) -> None:

@@ -114,7 +114,7 @@ def ledger_facts(found: Mapping[str, Any]) -> dict[str, Any]:
         "activation_bits": round(float(np.average(bits, weights=work if sum(work) else None)), 4),
         "bytes": int(ledger.bytes_after),
         "format": max(share, key=lambda name: share[name]),
-        "arithmetic": "simulated",
+        "arithmetic": ledger.arithmetic,
         "calibrate_seconds": found.get("seconds"),
         "train_steps": ledger.cost.get("steps"),
         "train_seconds": ledger.cost.get("seconds"),

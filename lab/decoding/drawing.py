@@ -33,6 +33,7 @@ def quantized_denoiser(
     device: str,
     progress: Progress,
     state: Path | None = None,
+    native: bool = False,
 ) -> tuple[nn.Module, quant.Plan, quant.Ledger]:
     """Return the denoiser quantized by a recipe, with its plan and ledger.
 
@@ -44,6 +45,13 @@ def quantized_denoiser(
         What the recipe calibrates on (`lab.decoding.recording`); None where it does not.
     state : Path, optional
         Folder in which a recipe that trains keeps its checkpoints until it is done.
+    native : bool
+        Run it through the kernels afterwards; the ledger says which layers do.
+
+    Raises
+    ------
+    HardwareError, InputError
+        As `quant.native_`.
     """
     import shutil
 
@@ -61,6 +69,8 @@ def quantized_denoiser(
         progress=progress,
         state=state,
     )
+    if native:
+        quant.native_(denoiser)
     if state is not None:
         shutil.rmtree(state, ignore_errors=True)
     return denoiser, planned, ledger

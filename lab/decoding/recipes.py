@@ -43,12 +43,15 @@ class DecoderRecipe:
         Whether it needs a recording.
     plan : quant.Plan, optional
         What it would do to the run's denoiser.
+    native : bool
+        Whether its pictures are drawn through the kernels.
     """
 
     name: str
     content: Recipe | None = None
     calibrates: bool = False
     plan: quant.Plan | None = None
+    native: bool = False
 
 
 def decoded(
@@ -88,7 +91,9 @@ def decoded(
         if recording is not None and recipe.plan is not None and recipe.plan.training is not None:
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
-        model, plan, ledger = quantized_denoiser(config, recipe.content, recording, device, progress, state)
+        model, plan, ledger = quantized_denoiser(
+            config, recipe.content, recording, device, progress, state, recipe.native
+        )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 

@@ -22,6 +22,7 @@ DESCRIPTION = "dataset_description.json"
 #: High-level tuning of simulated voxels, and what reports say of it.
 FEATURES = {
     "alexnet": "layers 2 to 5 of ST-LPIPS' AlexNet at 64 pixels, which neither decodes nor scores",
+    "efficientnet": "stages of EfficientNet-Lite0, the network that also scores: a favourable cortex",
     "random": None,
     "encoder-64": "encoder-64's tokens, which the decoder also predicts: favourable to it, circular",
 }
@@ -44,7 +45,7 @@ def ensure_simulated(
     root : path, optional
         Folder of the subjects; default its place in the user's cache.
     preset : str
-        ``"small"``, ``"cohort-small"`` or ``"cohort"``.
+        ``"small"``, ``"demo"``, ``"cohort-small"`` or ``"cohort"``.
     seed : int
         Decides tuning, layout, noise and which pictures are drawn.
     stimuli : path, optional
@@ -54,7 +55,8 @@ def ensure_simulated(
         Another source for the test pictures.
     features : str, optional
         What ventral voxels read. ``"alexnet"`` (default): a network that neither makes the decoder's tokens
-        nor scores its pictures; it comes with the ``weights`` extra. ``"random"``: fixed random convolutions.
+        nor scores its pictures; it comes with the ``weights`` extra. ``"efficientnet"``: the network that
+        scores, which makes a favourable cortex; reports say so. ``"random"``: fixed random convolutions.
         ``"encoder-64"``: the zoo encoder's tokens, in repeated prototypes; a decoder that predicts the same
         tokens has it too easy then, and reports say so.
 
@@ -94,7 +96,7 @@ def ensure_simulated(
         test_stimuli=test_stimuli,
         stimuli_name=name,
         features=_encoder_features() if features == "encoder-64" else None,
-        deep=_cortex() if features in (None, "alexnet") else None,
+        deep=_cortex(features),
         features_name=FEATURES[features or "alexnet"],
         progress=progress,
     )
@@ -136,7 +138,9 @@ def _encoder_features() -> Callable[[np.ndarray], np.ndarray]:
     return tokens
 
 
-def _cortex() -> Callable[[np.ndarray], Sequence[np.ndarray]]:
-    from lab.zoo.cortex import cortex_maps
+def _cortex(features: str | None) -> Callable[[np.ndarray], Sequence[np.ndarray]] | None:
+    from lab.zoo.cortex import cortex_maps, scorer_maps
 
-    return cortex_maps(side=64)
+    if features == "efficientnet":
+        return scorer_maps()
+    return cortex_maps(side=64) if features in (None, "alexnet") else None

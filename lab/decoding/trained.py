@@ -14,6 +14,7 @@ from lab.runs.settings import resolve
 from lab.runs.steps import StepCache
 
 if TYPE_CHECKING:
+    from brainit.training.adapting import AdaptedSubject
     from brainit.training.decoder import BrainDecoder
     from lab.decoding.conditions import Step
 
@@ -59,9 +60,9 @@ class TrainedRun:
                 "give a run with pictures"
             )
         ready = all((run._steps.folder / f"{name}.json").is_file() for name in _ENOUGH)
-        if not ready and not (run._network / "decoder.safetensors").is_file():
+        if not ready and not run._weights.is_file():
             raise MissingDataError(
-                f"{path} was never trained: it has no {run._network.name}/decoder.safetensors; run brainlab "
+                f"{path} was never trained: it has no {run._network.name}/{run._weights.name}; run brainlab "
                 f"brain reconstruct --config {path / 'config.yaml'} --out {path} first"
             )
         return run
@@ -81,7 +82,12 @@ class TrainedRun:
     def _network(self) -> Path:
         return self.path / "checkpoints" / "brainit"
 
-    def network(self) -> BrainDecoder:
+    @property
+    def _weights(self) -> Path:
+        adapted = self.config.network == "shared"
+        return self._network / ("adapted.safetensors" if adapted else "decoder.safetensors")
+
+    def network(self) -> BrainDecoder | AdaptedSubject:
         """Read the trained network; nothing is trained.
 
         Raises
@@ -91,11 +97,16 @@ class TrainedRun:
         """
         from brainit.training.decoder import BrainDecoder
 
-        if not (self._network / "decoder.safetensors").is_file():
+        if not self._weights.is_file():
             raise MissingDataError(
                 f"{self.path} was stopped, and its network lies elsewhere (--checkpoints): run the same "
                 "brainlab brain reconstruct again, then this"
             )
+        if self.config.network == "shared":
+            from brainit.training.adapting import AdaptedSubject
+            from lab.decoding.cohort.adapted import network
+
+            return AdaptedSubject.load(self._network, network())
         return BrainDecoder.load(self._network)
 
     def step(self, compute_in: Step) -> Step:

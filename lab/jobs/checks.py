@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
@@ -137,6 +138,34 @@ def _refuse_long(name: str, planned: Plan, minutes: float, device: str) -> None:
             f"{'one CPU core' if where == 'cpu' else 'a GPU'}, and {minutes:g} min are allowed; allow more "
             f"(brain bits: --training-minutes) or train less (+train_steps={max(1, fitting)})"
         )
+
+
+def natively(recipe: DecoderRecipe, native: bool, device: str) -> DecoderRecipe:
+    """Mark a recipe as one that runs through the kernels, and refuse it where it cannot.
+
+    Raises
+    ------
+    HardwareError
+        There is no device that kernels run on.
+    InputError
+        No layer of the recipe has a kernel; there is no recipe.
+    """
+    if not native:
+        return recipe
+    refuse_native(recipe.plan, device)
+    return replace(recipe, native=True)
+
+
+def refuse_native(plan: Any, device: str) -> None:
+    """Refuse to run a plan (none: full precision) through the kernels, as `natively` does."""
+    from lab.models.devices import choose_device
+    from quant.layers.native.ways import refuse_device, refuse_plan
+
+    if plan is None:
+        raise InputError("native belongs to a recipe, and the recipe is none: give one, or leave native away")
+    place = choose_device(device)
+    refuse_device(place)
+    refuse_plan(plan, place)
 
 
 def known(what: str, name: str, allowed: Iterable[str], see: str) -> None:

@@ -16,21 +16,16 @@ from lab.jobs.contract import Context, Table
 
 OK, NOTE, BAD = "ok", "note", "bad"
 
-#: Low-bit products and the GPU generations whose tensor cores compute them.
+#: Operations that layers run through natively, as plans and ledgers name them, and a recipe that has each.
 _NATIVE = {
-    "int8 x int8 (w8a8)": (lambda cc: cc >= (7, 5), "compute capability 7.5 or newer"),
-    "fp8 x fp8": (lambda cc: cc >= (8, 9), "compute capability 8.9 or newer"),
-    "int4 x int4 as fp8 (svdquant-w4a4-po2)": (lambda cc: cc >= (8, 9), "compute capability 8.9 or newer"),
-    "int4 x int4 as int8 (svdquant-w4a4-int-scale)": (
-        lambda cc: cc >= (8, 0),
-        "compute capability 8.0 or newer",
-    ),
-    "int4 x int4 (w4a4)": (
-        lambda cc: (7, 5) <= cc < (9, 0),
-        "compute capability 7.5 to 8.9; Hopper has no 4-bit cores",
-    ),
-    "fp4 x fp4": (lambda cc: cc >= (10, 0), "compute capability 10.0 or newer"),
+    "int8": "linears of 8-bit codes (rtn-w8a8, svdquant-w8a8)",
+    "conv int8": "convolutions of 8-bit codes (rtn-w8a8)",
+    "W4A4 fp8": "4-bit codes, power-of-two group scales (svdquant-w4a4-native)",
+    "W4A4 int8": "4-bit codes, integer group scales (svdquant-w4a4-int-scale+input_search=0)",
+    "W4A8 int8": "4-bit weights, 8-bit inputs (svdquant-w4a4-int-scale+activation_bits=8)",
+    "W4A16": "4-bit weights, 16-bit inputs of a few rows (svdquant-w4a4-po2+activation_bits=none)",
 }
+_ALWAYS_SIMULATED = "formats without a kernel: a plan says of each layer which and why"
 
 
 class Settings(contract.Settings):
@@ -60,7 +55,10 @@ def run(settings: Settings, context: Context) -> Result:
     checks += [gpu, _triton(capability is not None), *_extras(), _weights()]
     return Result(
         checks=checks,
-        recipes=[_path_of(name, capability) for name in _NATIVE],
+        recipes=[
+            *map(_path_of, _NATIVE),
+            {"arithmetic": "other", "for": _ALWAYS_SIMULATED, "here": "simulated", "why": "no kernel"},
+        ],
         ready=all(check["state"] != BAD for check in checks),
     )
 
@@ -162,15 +160,19 @@ def _weights() -> dict[str, str]:
     return _check(BAD, "shipped models", "none found", "install again from a complete checkout or package")
 
 
-def _path_of(name: str, capability: tuple[int, int] | None) -> dict[str, str]:
-    from lab.jobs.listing import kernels
+def _path_of(op: str) -> dict[str, str]:
+    try:
+        import torch
+    except ImportError:
+        return {"arithmetic": op, "for": _NATIVE[op], "here": "simulated", "why": "torch cannot be imported"}
+    from quant.layers.native.run import needs_of
+    from quant.layers.native.ways import paths
 
-    fits, wants = _NATIVE[name]
-    if not any(kernel["triton"] for kernel in kernels()):
-        why = f"this version has reference kernels only; hardware for it: {wants}"
-        return {"arithmetic": name, "here": "simulated", "why": why}
-    if capability is None:
-        return {"arithmetic": name, "here": "simulated", "why": f"no GPU; natively on {wants}"}
-    if fits(capability):
-        return {"arithmetic": name, "here": "native", "why": f"the hardware can ({wants})"}
-    return {"arithmetic": name, "here": "simulated", "why": f"natively on {wants}"}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    why, needs = paths.obstacle(device, needs_of(op)), needs_of(op)
+    if device.type == "cpu":
+        why = f"no CUDA GPU; natively on compute capability {needs[0]}.{needs[1]} or newer"
+    return {
+        "arithmetic": op, "for": _NATIVE[op], "here": "simulated" if why else "native",
+        "why": why or f"compute capability {needs[0]}.{needs[1]} or newer, and triton",
+    }  # fmt: skip

@@ -69,11 +69,11 @@ def reconstruct(
         The metrics (with ``out`` and ``report``), or what a dry run or a part of the job found.
     """
     from lab.decoding.conditions import refuse_without_sampling
-    from lab.jobs.checks import check_recipe
+    from lab.jobs.checks import check_recipe, natively
 
     refuse_without_sampling(config, config.recipe)
     # before anything is trained, and before a folder is claimed
-    recipe = check_recipe(config.recipe, config.denoiser)
+    recipe = natively(check_recipe(config.recipe, config.denoiser), config.native, config.device)
     if dry_run:
         return _dry(config, out, progress)
     Run.check(out, config)
@@ -98,6 +98,8 @@ def reconstruct(
             metrics = run_categories(run, config, data.subject, progress)
         else:
             folder = checkpoints or run.checkpoints / "brainit"
+            if config.network == "shared":  # a file for each subject
+                folder = run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)
             for record in decoder.report.get("training", []):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
@@ -119,8 +121,15 @@ def train(
     progress: Progress,
     encoded: dict[str, TargetTable] | None = None,
 ) -> Any:
-    """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished."""
+    """Train Brain-IT (a ``BrainDecoder``), or read it from ``folder`` where it is finished.
+
+    With ``network: shared`` nothing is trained: the network that ships is adapted (an ``AdaptedSubject``).
+    """
     device = choose_device(config.device)
+    if config.network == "shared":
+        from lab.decoding.cohort.adapted import adapted
+
+        return adapted(data.subject, folder, progress, device, encoded, seed=config.seed)
     return fit(
         data.learners,
         zoo_targets(data.learners, progress, device, encoded),
@@ -141,6 +150,7 @@ def _pictures(
     progress: Progress,
 ) -> dict[str, Any]:
     from lab.decoding import scores as brain_scores
+    from lab.decoding.bits import ledger_facts
     from lab.decoding.conditions import find_conditions
     from lab.decoding.recipes import FULL, DecoderRecipe, decoded
     from lab.decoding.structure import inverted
@@ -160,7 +170,7 @@ def _pictures(
     )
     structural = from_model(_tensor(given.start), like)
     arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}
-    if config.structure != "brainit":
+    if config.structure != "brainit" and "map0" in given.predicted:
         arms["brainit_structural"] = from_model(inverted(given.predicted), like)
     flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed)
     for name in ("plan", "ledger"):
@@ -176,7 +186,7 @@ def _pictures(
         "noise_seeds": config.noise_seeds,
         "n_samples": config.n_samples,
         "recipe": config.recipe,
-        "arithmetic": "full precision" if config.recipe == FULL else "simulated",
+        "arithmetic": "full precision" if config.recipe == FULL else ledger_facts(found)["arithmetic"],
         "structure.made_by": given.from_start,
         "leak_test_in_train": data.about["leak"]["leak_test_in_train"],
         "leaks": data.about["leak_line"],

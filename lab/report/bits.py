@@ -78,7 +78,8 @@ def bits_document(data: BitsData) -> HTMLDocument:
     sections = [
         _section(
             "Scores",
-            "95 % intervals below each score are over test pictures; every low bit-width is simulated.",
+            "95 % intervals below each score are over test pictures; every low bit-width is "
+            f"{_arithmetic(data)}.",
             [_table(data), Block("notes", {"notes": list(NOTES)}), _leak(about)],
         ),
         _section("Quality over bytes", "", [figure(lambda theme: _quality(data, theme))]),
@@ -89,13 +90,19 @@ def bits_document(data: BitsData) -> HTMLDocument:
     return render_page(
         title=f"{who}: reconstruction against bits",
         eyebrow=("Simulated subject" if about["simulated"] else "Measured fMRI")
-        + ", simulated low-bit arithmetic",
+        + f", {_arithmetic(data)} low-bit arithmetic",
         heading=f"{who}: reconstruction against bits",
         summary=_summary(data),
         banner=_banner(about, leaks),
         sections=sections,
         problems=[],
     )
+
+
+def _arithmetic(data: BitsData) -> str:
+    """How low bit-widths were computed: "native" where a recipe ran through the kernels."""
+    native = any(str(row.get("arithmetic")).startswith("native") for row in data.rows)
+    return "native" if native else "simulated"
 
 
 def _summary(data: BitsData) -> list[str]:
@@ -154,11 +161,12 @@ def _table(data: BitsData) -> Block:
             {"value": "–" if row["bytes"] is None else f"{row['bytes'] / 1e6:.2f}", "bounds": ""},
             *(_cell(row, key, digits) for key, _, digits in heads),
         ]
-        simulated = row.get("arithmetic") == "simulated"
+        arithmetic = row.get("arithmetic") or ""
+        low = arithmetic.startswith(("simulated", "native"))
         lines.append(
             {
                 "name": row["recipe"],
-                "about": f"mostly {row['format']}, simulated" if simulated else "",
+                "about": f"mostly {row['format']}, {arithmetic}" if low else "",
                 "cells": cells,
                 "baseline": row["recipe"] in BASELINES,
             }
@@ -198,7 +206,7 @@ def _quality(data: BitsData, theme: Theme) -> Plate:
         about["run_hash"],
         bool(about["simulated"]),
     )
-    return quality_over_bytes(points, levels, "PixCorr with the stimulus", source, theme)
+    return quality_over_bytes(points, levels, "PixCorr with the stimulus", source, theme, _arithmetic(data))
 
 
 def _pictures(data: BitsData) -> Block:

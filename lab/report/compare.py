@@ -10,7 +10,7 @@ import numpy as np
 
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import FULL, OTHER_SEED
-from lab.compare.tables import NOTES, cell, not_measured, peaks, shown_columns
+from lab.compare.tables import NATIVE, NOTES, SIMULATED, cell, not_measured, peaks, shown_columns
 from lab.figures.plate import Plate, Provenance
 from lab.figures.tradeoff import Point, errors_over_time, pareto, quality_against_bytes
 from lab.files import replacing
@@ -50,7 +50,7 @@ def document(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> H
         _section("Verdict", "", _verdict(result)),
         _section("Pictures", PICTURE_WORDS, picture_blocks(_strips(result, pictures))),
         _section("Trade-off", "", [figure(draw) for draw in plates.values()]),
-        _section("Scores", "", [_scores(result), _notes(NOTES), *_neighbours(result)]),
+        _section("Scores", "", [_scores(result), _notes(_said(result)), *_neighbours(result)]),
         _section("Gate", "What must come out if the measuring is right.", [_gates(result)]),
         _section("How it was made", "", _made(result)),
     ]
@@ -150,6 +150,11 @@ def _points(rows: list[Mapping[str, Any]], key: str) -> list[Point]:
 def _notes(text: str) -> Block:
     lines = [f"{line.rstrip('.')}." for line in text.replace("*", "").split(". ")]
     return Block("fold", {"title": "What the columns mean", "lines": lines})
+
+
+def _said(result: Mapping[str, Any]) -> str:
+    native = result["about"].get("execution") == "native"
+    return NOTES.replace(SIMULATED, NATIVE) if native else NOTES
 
 
 def _scores(result: Mapping[str, Any]) -> Block:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import tempfile
-import webbrowser
 from pathlib import Path
 
 from lab.files import write_text
@@ -38,14 +36,6 @@ class HTMLDocument:
         """Write the page to a file, at once, and return the path."""
         path = Path(path)
         write_text(path, self.html)
-        return path
-
-    def open_in_browser(self, path: Path | str | None = None) -> Path:
-        """Save the page (to a temporary file unless told) and open it; return where it lies."""
-        if path is None:
-            path = Path(tempfile.mkdtemp(prefix="brainlab-"), "report.html")
-        path = self.save_as_html(path)
-        webbrowser.open(path.resolve().as_uri())
         return path
 
     def _repr_html_(self) -> str:

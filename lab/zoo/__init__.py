@@ -18,6 +18,7 @@ _SUMMARY = {
     "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on tokens",
     "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on tokens",
     "video-dit": "clips of 8 frames from a first frame's tokens and a motion (WanTransformer3DModel)",
+    "shared-64": "Brain Interaction Transformer for all subjects: anybody's fMRI -> tokens for the denoisers",
 }
 DECODERS = ("unet-64", "dit-64")
 """Denoisers that draw one picture from the encoder's tokens: what brain activity is decoded through."""
@@ -76,11 +77,12 @@ def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 def _classes() -> dict[str, type]:
     from diffusers import PixArtTransformer2DModel, UNet2DConditionModel, WanTransformer3DModel
 
+    from brainit.network.shared import SharedNetwork
     from lab.zoo.models.autoencoder import LatentAutoencoder
     from lab.zoo.models.encoder import PatchEncoder
     from lab.zoo.models.structure import StructureNet
 
-    ours = (LatentAutoencoder, PatchEncoder, StructureNet)
+    ours = (LatentAutoencoder, PatchEncoder, StructureNet, SharedNetwork)
     known = (*ours, UNet2DConditionModel, PixArtTransformer2DModel, WanTransformer3DModel)
     return {c.__name__: c for c in known}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,55 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from brainit import metrics
 from brainit.datasets.simulated.crowd import Person
 from lab.errors import InputError, MissingDataError
 from lab.images import sheet, write_picture
-from lab.metrics.distances import pooled_features
 from lab.metrics.efficientnet import NAME as NETWORK
-from lab.metrics.efficientnet import load_efficientnet
 from lab.progress import Progress, silent
 from lab.zoo import DECODERS, HOME, load, load_file, people, summary, weight_file
 from lab.zoo.cortex import NAME as CORTEX
 from lab.zoo.readers import Condition, Reader
-from lab.zoo.sampling import SamplerSettings, draw_noise, sample
+from lab.zoo.shared.painting import SAMPLER, Painter, intervals
 
 GUIDANCES = (1.0, 2.0, 3.0, 4.0)
 SHOWN_AT = 3.0
 REPEATS = 3
 COLUMNS = 14
-SAMPLER = SamplerSettings(steps=20, guidance=2.0, strength=1.0, batch=100)
 TARGETS = {("mixtures", 0.1): 0.96, ("mixtures", 0.3): 0.98}
 TRUE_TARGETS = {"two_way": 0.999, "pixcorr": 0.80}
-
-
-@dataclass(frozen=True)
-class _Painter:
-    """All that turns tokens into scores: one noise seed and one sample a picture."""
-
-    autoencoder: nn.Module
-    network: Any
-    truth: np.ndarray
-    heads: np.ndarray
-    seed: int
-    device: str
-
-    def paint(self, denoiser: nn.Module, null: torch.Tensor, tokens: torch.Tensor, guidance: float) -> Any:
-        noise = draw_noise(len(tokens), self.seed)
-        settings = replace(SAMPLER, guidance=guidance)
-        latents = sample(denoiser, tokens.cpu(), null, noise, settings)
-        with torch.no_grad():
-            pictures = torch.cat([self.autoencoder.decode(x.to(self.device)) for x in latents.split(100)])
-        pictures = pictures.clamp(0, 1)
-        made = pictures.permute(0, 2, 3, 1).float().cpu().numpy()
-        heads = pooled_features(self.network, pictures, "head")
-        scores = {
-            "two_way": metrics.two_way(heads, self.heads),
-            "pixcorr": metrics.pixcorr(made, self.truth),
-        }
-        return made, {
-            k: [round(float(v), 4) for v in metrics.bootstrap_interval(s)] for k, s in scores.items()
-        }
 
 
 def evaluate_into_card(
@@ -113,14 +79,15 @@ def evaluate_into_card(
     images, n_scanned = people.tested_pictures(data, *sizes, n or people.TESTED)
     seen = people.see(images, n_scanned, device)
     tested = torch.arange(n_scanned, len(images), device=seen.tokens.device)
-    painter = _painter(images[n_scanned:], seed, device)
+    painter = Painter.of(images[n_scanned:], seed, device)
     crowd = people.unseen_people(voxels or people.VOXELS)
     readers = _readers(crowd, seen, seed, progress)
     true = seen.tokens[tested]
     rows: list[np.ndarray] = []
     found: dict[str, Any] = {"true_tokens": {}, "readings": []}
     for key, denoiser, null in loaded:
-        made, found["true_tokens"][key] = painter.paint(denoiser, null, _shaped(true), SAMPLER.guidance)
+        made, scores = painter.paint(denoiser, null, _shaped(true), SAMPLER.guidance)
+        found["true_tokens"][key] = intervals(scores)
         rows.append(made[:COLUMNS])
     names = [f"true tokens, {key}" for key, *_ in loaded]
     jobs = list(_readings(readers))
@@ -131,9 +98,8 @@ def evaluate_into_card(
         row: dict[str, Any] = {"person": person, "ceiling": ceiling, "tokens_r": _token_r(tokens, true)}
         for key, denoiser, null in loaded:
             for guidance in GUIDANCES:
-                made, row[f"{key}, guidance {guidance:g}"] = painter.paint(
-                    denoiser, null, _shaped(tokens), guidance
-                )
+                made, scores = painter.paint(denoiser, null, _shaped(tokens), guidance)
+                row[f"{key}, guidance {guidance:g}"] = intervals(scores)
                 if guidance == SHOWN_AT:
                     rows.append(made[:COLUMNS])
                     names.append(f"{person} at {ceiling}, {key}")
@@ -166,14 +132,6 @@ def _denoiser(file: Path, name: str, device: str) -> tuple[nn.Module, torch.Tens
     if type(model) is not wanted or "null" not in extra:
         raise InputError(f"{file} holds a {type(model).__name__}; {name} is a {wanted.__name__}")
     return model.to(device), extra["null"]
-
-
-def _painter(images: torch.Tensor, seed: int, device: str) -> _Painter:
-    network = load_efficientnet(device)
-    floats = images.float() / 255
-    heads = pooled_features(network, floats.to(device), "head")
-    truth = floats.permute(0, 2, 3, 1).numpy()
-    return _Painter(load("autoencoder-64", device), network, truth, heads, seed, device)
 
 
 def _readers(

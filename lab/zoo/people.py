@@ -90,16 +90,16 @@ def tested_pictures(data: Path, n_scanned: int, n_external: int, n: int) -> tupl
 
 
 @torch.no_grad()
-def see(images: torch.Tensor, n_scanned: int, device: str, batch: int = 512) -> Seen:
-    """Encode pictures."""
+def see(images: torch.Tensor, n_scanned: int, device: str, batch: int = 512, latents: bool = True) -> Seen:
+    """Encode pictures; without ``latents`` there are none, where nothing is painted in training."""
     pictures = Pictures(images, torch.zeros(len(images)))
     autoencoder, encoder = load("autoencoder-64", device), load("encoder-64", device)
-    latents, tokens = [], []
+    found, tokens = [], []
     for index in torch.arange(len(images)).split(batch):
         x = pictures.batch(index).to(device)
-        latents.append(autoencoder.encode(x).half())
+        found.append(autoencoder.encode(x).half() if latents else torch.empty(len(x), 0))
         tokens.append(encoder(x).float().flatten(1))
-    return Seen(images, torch.cat(latents), torch.cat(tokens), n_scanned)
+    return Seen(images, torch.cat(found), torch.cat(tokens), n_scanned)
 
 
 def read(

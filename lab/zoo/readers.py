@@ -37,7 +37,42 @@ class Linear:
         return ((voxels - self.mean) / self.scale) @ self.weights + self.bias
 
 
-class Reader:
+class Scanner:
+    """One simulated person at one noise ceiling: every look at a picture has noise of its own.
+
+    Parameters
+    ----------
+    answers : float32 tensor of shape (n_pictures, n_voxels)
+        Without noise.
+    ceiling : float
+        Of one trial, mean over voxels.
+    seed : int
+        Ceilings of voxels and what noise they share.
+    shared : float
+        Share of the noise variance that comes from a few sources common to all voxels.
+    """
+
+    def __init__(self, answers: torch.Tensor, ceiling: float, seed: int, shared: float = 0.2) -> None:
+        self.answers, self.shared = answers, shared
+        device, n_voxels = answers.device, answers.shape[1]
+        self.draw = torch.Generator().manual_seed(seed)
+        own = _beta(6 * ceiling, 6 * (1 - ceiling), n_voxels, seed).clamp(0.01, 0.98)
+        self.ceiling = torch.where(answers.std(0).cpu() > 0, own, 0.0).to(device)
+        loadings = torch.randn(n_voxels, _SOURCES, generator=self.draw)
+        self.loadings = (loadings / loadings.norm(dim=1, keepdim=True)).to(device)
+
+    def look(
+        self, index: torch.Tensor, repeats: int, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """Return voxels (len(index), n_voxels), averaged over ``repeats`` presentations."""
+        size, device = (len(index), len(self.ceiling)), self.answers.device
+        alone = torch.randn(size, generator=generator, device=device)
+        common = torch.randn(len(index), _SOURCES, generator=generator, device=device) @ self.loadings.T
+        noise = (1 - self.shared) ** 0.5 * alone + self.shared**0.5 * common
+        return self.ceiling.sqrt() * self.answers[index] + ((1 - self.ceiling) / repeats).sqrt() * noise
+
+
+class Reader(Scanner):
     """One simulated person at one noise ceiling, with the ridges from voxels to tokens.
 
     Parameters
@@ -50,7 +85,7 @@ class Reader:
     seed : int
         Ceilings, noise of the fitted trials and which pictures these are.
     shared : float
-        Share of the noise variance that comes from a few sources common to all voxels.
+        As in `Scanner`.
     """
 
     def __init__(
@@ -62,15 +97,10 @@ class Reader:
         seed: int,
         shared: float = 0.2,
     ) -> None:
-        self.answers, self.n_scanned, self.shared = answers, n_scanned, shared
-        device, n_voxels = answers.device, answers.shape[1]
-        draw = torch.Generator().manual_seed(seed)
-        ceiling = _beta(6 * condition.ceiling, 6 * (1 - condition.ceiling), n_voxels, seed).clamp(0.01, 0.98)
-        self.ceiling = torch.where(answers.std(0).cpu() > 0, ceiling, 0.0).to(device)
-        loadings = torch.randn(n_voxels, _SOURCES, generator=draw)
-        self.loadings = (loadings / loadings.norm(dim=1, keepdim=True)).to(device)
+        super().__init__(answers, condition.ceiling, seed, shared)
+        self.n_scanned, device = n_scanned, answers.device
         each = max(8, round(condition.share * n_scanned / 2))  # as many of one half as of the other
-        order = torch.randperm(n_scanned, generator=draw)
+        order = torch.randperm(n_scanned, generator=self.draw)
         scanned = torch.cat([order[order % 2 == k][:each] for k in (0, 1)]).to(device)
         voxels = self.look(scanned, 1, torch.Generator(device=device).manual_seed(seed))
         goals = tokens[scanned]
@@ -79,16 +109,6 @@ class Reader:
         penalty = _choose(sides[0], sides[1])
         self.halves = [_ridge(*side, penalty) for side in sides]
         self.whole = _ridge(voxels, goals, 2 * penalty)
-
-    def look(
-        self, index: torch.Tensor, repeats: int, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
-        """Return voxels (len(index), n_voxels), averaged over ``repeats`` presentations."""
-        size, device = (len(index), len(self.ceiling)), self.answers.device
-        alone = torch.randn(size, generator=generator, device=device)
-        common = torch.randn(len(index), _SOURCES, generator=generator, device=device) @ self.loadings.T
-        noise = (1 - self.shared) ** 0.5 * alone + self.shared**0.5 * common
-        return self.ceiling.sqrt() * self.answers[index] + ((1 - self.ceiling) / repeats).sqrt() * noise
 
     def predict(self, index: torch.Tensor, repeats: int) -> torch.Tensor:
         """Predict tokens from fresh trials; of a scanned picture by the half that does not contain it."""

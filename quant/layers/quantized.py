@@ -23,6 +23,7 @@ from quant.layers.activation import ActivationQuantizer, ExactBuffers
 from quant.layers.effective import WRITTEN, weight_of
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.execute import run_codes
+from quant.layers.native.prepared import Native
 from quant.layers.states import KEY, check_encoded, check_state, describe
 from quant.modes import make_ordinary_, ordinary_mode
 
@@ -40,16 +41,21 @@ class QuantLayer(ExactBuffers):
         The cache; `current` brings it up to date.
     stand_in : tensor, optional
         Weight to compute with in place of the decoded one, to look at one side of the rounding.
+    native, native_key
+        What kernels take of this layer, and the tensors that it was made from (`quant.layers.native`).
     """
 
     decoded: Tensor
     stand_in: Tensor | None
+    native: Native | None
+    native_key: tuple[Any, ...]
 
     def adopt(self, original: nn.Module, result: LayerResult, clock: Clock, keep_original: bool) -> None:
         """Take over shape attributes, bias and codes; called once by `make`."""
         self._original = (original,) if keep_original else ()
         self.active, self.backend = True, "simulated"
         self.last_path: str | None = None
+        self.native, self.native_key = None, ()
         encoded = result.weight
         self.weight_quantizer, self.weight_layout = encoded.quantizer, encoded.layout
         self.weight_shape, self.weight_params = encoded.shape, tuple(encoded.params)
@@ -103,7 +109,7 @@ class QuantLayer(ExactBuffers):
 
         A compiled forward takes the cache as it is, which loading and moving keep up to date.
         """
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() or self.decoded.shape != self.weight_shape:
             now = self._stored()
             seen = self._seen
             if len(now) != len(seen) or not all(map(_unchanged, now, seen)):
@@ -124,12 +130,17 @@ class QuantLayer(ExactBuffers):
             self.decoded = encoded.decode(self.decoded.dtype)
         self._seen = tuple((weakref.ref(t), _version(t), t.data_ptr()) for t in self._stored())
 
+    def forget_decoded(self) -> None:
+        """Free the decoded weight; it is made again when it is asked for."""
+        self.decoded, self._seen = self.decoded.new_empty(0), ()
+
     def _stored(self) -> list[Tensor]:
         buffers: Any = self._buffers
         return [buffers["codes"], *(buffers[f"weight_{name}"] for name in self.weight_params)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_seen": ()}  # a copy has other tensors, and decodes them once
+        # a copy has other tensors: it decodes and prepares them once
+        return {**self.__dict__, "_seen": (), "native": None, "native_key": ()}
 
     def exact_buffers(self) -> list[str]:
         """Scales keep their dtype; the cached weight follows the model's."""
@@ -140,7 +151,7 @@ class QuantLayer(ExactBuffers):
             module._apply(fn, recurse)
         before = self.decoded.dtype
         super()._apply(fn, recurse)
-        if self.decoded.dtype != before and not self.decoded.is_meta:
+        if self.decoded.dtype != before and self.decoded.numel() and not self.decoded.is_meta:
             self.refresh()  # a cast cache has lost what the codes still hold
         return self
 
@@ -165,7 +176,9 @@ class QuantLayer(ExactBuffers):
                 )
             return original(x)
         if self.backend != "simulated":
-            out, self.last_path = run_codes(self, x)
+            out, path = run_codes(self, x)
+            if not torch.compiler.is_compiling():
+                self.last_path = path
             return out
         hidden = x if self.transform is None else self.transform(x)
         if self.input_quantizer is not None:

@@ -61,6 +61,12 @@ class Ledger(Plan):
         """Bytes of the exported file (after `export`, header included)."""
         return self.bytes_after + self.bytes_header
 
+    @property
+    def arithmetic(self) -> str:
+        """How the layers run: "simulated", or in how many natively (`quant.layers.native.ways`)."""
+        native = sum(layer.path.startswith("native: ") for layer in self.quantized)
+        return f"native in {native} of {len(self.quantized)} layers" if native else "simulated"
+
     def worst(self, count: int = 10) -> list[LayerRecord]:
         """Layers with the lowest weight SQNR first."""
         rated = [layer for layer in self.layers if layer.weight_sqnr_db is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,15 @@ from lab.decoding.settings import ReconstructConfig
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """Run folder after ``brain train``: 40 training and 4 test pictures of 64 pixels, two sampling steps."""
+    return once("trained", _train) / "run"
+
+
+def _train(home: Path) -> None:
     from brainit.datasets import simulated
     from lab.jobs.reconstruct import reconstruct
 
-    home = tmp_path_factory.mktemp("trained")
     sizes = {"n_subjects": 1, "n_voxels": 60, "n_train": 40, "n_shared": 40, "n_test": 4, "n_repeats": 1}
     simulated.generate(home / "data", simulated.preset("small", **sizes, n_sessions=1))
     config = ReconstructConfig.model_validate(
@@ -29,4 +33,3 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )  # fmt: skip
     reconstruct(config, home / "run", until="train")
-    return home / "run"

@@ -120,6 +120,17 @@ PRESETS = {
     "small": SimulationConfig(
         n_voxels=1200, n_train=600, n_shared=600, n_test=60, ceiling=0.25, ceiling_spread=0.05
     ),
+    # What the demo adapts the shared network to: newcomers with more voxels of the same shipped pictures.
+    "demo": SimulationConfig(
+        preset="demo",
+        seed=20,
+        n_voxels=2400,
+        n_train=600,
+        n_shared=600,
+        n_test=60,
+        ceiling=0.25,
+        ceiling_spread=0.05,
+    ),
     # All that the shipped pictures allow, with the range of ceilings of real subjects.
     "cohort-small": SimulationConfig(
         preset="cohort-small",

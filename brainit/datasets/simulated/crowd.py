@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from brainit.datasets.simulated import anatomy, features, tuning, ventral
+from brainit.datasets.simulated.config import SimulationConfig
 from brainit.errors import InputError
 
 Progress = Callable[[int, int, str], None]
@@ -35,12 +36,23 @@ class Person:
     own : float
         Of ``mixtures``: the share of a voxel's weights that is the voxel's alone, 0..1; of simple filters
         as well.
+    kinds : int, optional
+        Persons with the same one have the same kinds of voxels; default: nobody shares.
+    placed : bool
+        Whether voxels lie in a brain: areas and receptive fields then follow from where (`places`).
     """
 
     seed: int
     n_voxels: int
     ventral: Literal["mixtures", "prototypes"] = "mixtures"
     own: float = 0.7
+    kinds: int | None = None
+    placed: bool = False
+
+    @property
+    def common(self) -> int:
+        """Seed of what persons of the same kinds share."""
+        return self.seed if self.kinds is None else self.kinds
 
     def __post_init__(self) -> None:
         if self.n_voxels < 20 or not 0 <= self.own <= 1:
@@ -57,16 +69,29 @@ class _Drawn:
     mixtures: ventral.Mixtures | None
 
 
+def _cortex(person: Person, rng: np.random.Generator) -> anatomy.Cortex:
+    if not person.placed:
+        return anatomy.without_places(person.n_voxels, rng)
+    return anatomy.grow(SimulationConfig(n_voxels=person.n_voxels, resolution=2), rng)
+
+
+def places(person: Person) -> np.ndarray:
+    """Return where the voxels of a placed person lie, in mm: float64 (n_voxels, 3)."""
+    cortex = _cortex(person, np.random.default_rng([person.seed, 77]))
+    index = np.argwhere(cortex.inside)
+    return index @ cortex.affine[:3, :3].T + cortex.affine[:3, 3]
+
+
 def _draw(person: Person, n_stages: int, n_components: int) -> _Drawn:
     rng = np.random.default_rng([person.seed, 77])
-    cortex = anatomy.without_places(person.n_voxels, rng)
+    cortex = _cortex(person, rng)
     rich = person.ventral == "mixtures"
     shares = tuning.MIX_OF_MIXTURES if rich else tuning.MIX
-    tuned = tuning.assign(cortex, tuning.prototypes(person.seed), rng, shares, person.own if rich else 0)
+    tuned = tuning.assign(cortex, tuning.prototypes(person.common), rng, shares, person.own if rich else 0)
     mixtures = None
     if rich:
         voxel = np.flatnonzero(tuned.kind == tuning.KINDS.index("feature"))
-        mixtures = ventral.mix(cortex, voxel, person.own, person.seed, rng, n_stages, n_components)
+        mixtures = ventral.mix(cortex, voxel, person.own, person.common, rng, n_stages, n_components)
     return _Drawn(tuned, tuning.fields(cortex), mixtures)
 
 

@@ -34,14 +34,6 @@ MIX_OF_MIXTURES = MIX | {  # where ventral voxels read deep features through rec
     "hV4": (0.00, 0.00, 0.06, 0.20, 0.14, 0.50, 0.10),
     "LO": (0.00, 0.00, 0.00, 0.00, 0.05, 0.80, 0.15),
 }
-_CHANNELS = {
-    "energy": 18,
-    "luminance": 1,
-    "contrast": 2,
-    "colour": 2,
-    "curvature": 6,
-    "feature": features.N_LATENT,
-}
 _PROTOTYPES = {"energy": 18, "luminance": 2, "contrast": 2, "colour": 6, "curvature": 6, "feature": 24}
 
 

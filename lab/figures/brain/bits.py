@@ -26,6 +26,7 @@ def quality_over_bytes(
     quality: str,
     provenance: Provenance,
     theme: Theme = "light",
+    arithmetic: str = "simulated",
 ) -> Plate:
     """Draw a score over stored size; baselines are lines over the whole width.
 
@@ -37,6 +38,8 @@ def quality_over_bytes(
         Full precision first, then ridge.
     quality : str
         Label of the vertical axis; larger is better.
+    arithmetic : str
+        "simulated" or "native", for the caption.
     """
     if not points:
         raise InputError("no recipes to draw; give at least one")
@@ -70,8 +73,8 @@ def quality_over_bytes(
     ax.margins(x=0.08, y=0.1)
     legend(ax, theme, **BELOW)
     caption = (
-        f"{quality} over stored size of the decoder, simulated low-bit arithmetic. Bars and bands are 95 % "
-        "intervals over test pictures; the table also has the differences picture by picture. "
+        f"{quality} over stored size of the decoder, {arithmetic} low-bit arithmetic. Bars and bands are "
+        "95 % intervals over test pictures; the table also has the differences picture by picture. "
         f"{provenance.sentence()}"
     )
     said = [f"{p.label}: {p.megabytes:.2f} MB, {p.value:.3f}" for p in points]

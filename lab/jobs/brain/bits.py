@@ -35,6 +35,7 @@ class Settings(contract.Settings):
     training_minutes: float = setting(
         TRAINING_MINUTES, "what a recipe that trains may take, by its estimate", unit="minutes", ge=0
     )
+    native: bool = setting(False, "recipes run through the GPU's low-bit kernels, not simulated")
     device: Device = setting("auto", "where the networks run")
 
 
@@ -51,7 +52,13 @@ class Result(contract.Result):
     def tables(self) -> list[Table]:
         """Return scores with their intervals, then the leak check."""
         said = {
-            "bit-widths": "simulated",
+            "bit-widths": "; ".join(
+                dict.fromkeys(
+                    str(row["arithmetic"])
+                    for row in self.rows
+                    if row["arithmetic"] not in (None, "full precision")
+                )
+            ),
             "subject": "simulated" if self.simulated_subject else "measured",
             "leaks": self.leak_line,
         }
@@ -115,7 +122,7 @@ def dry_run(settings: Settings) -> Foreseen:
 def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
     from lab.compare.recipes import allocations
     from lab.decoding.trained import TrainedRun
-    from lab.jobs.checks import NO_RECIPE, plan_recipe
+    from lab.jobs.checks import NO_RECIPE, natively, plan_recipe
     from lab.models.preflight import check_run_folder
     from quant.recipes import expand
 
@@ -132,7 +139,8 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
     chosen = chosen or expand(DEFAULTS[denoiser])
     refuse_without_sampling(trained.config, chosen[0].name)
     limits = (settings.training_minutes, settings.device)
-    return trained, [plan_recipe(recipe, denoiser, *limits) for recipe in chosen]
+    planned = [plan_recipe(recipe, denoiser, *limits) for recipe in chosen]
+    return trained, [natively(recipe, settings.native, settings.device) for recipe in planned]
 
 
 def _measure(
@@ -236,7 +244,7 @@ def _key(recipe: DecoderRecipe) -> str:
 
     _, method, config = recipes.resolve(recipe.content)  # type: ignore[arg-type]
     mark = config_hash({"method": method.name, "config": config.model_dump(mode="json")})
-    return f"{array_name(recipe.name)}.{mark}"
+    return f"{array_name(recipe.name)}.{mark}" + (".native" if recipe.native else "")
 
 
 def array_name(name: str) -> str:

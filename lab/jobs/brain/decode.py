@@ -23,14 +23,13 @@ class Settings(contract.Settings):
 
     folder: Path = setting(..., "run folder of brain reconstruct or train; only read", argument=True)
     trials: Numbers = setting((0, 1, 2, 3), "test pictures, counted from 0, with commas between")
-    recipe: str = setting(
-        "none", "how the decoder is quantized (simulated); none: full precision", short="-r"
-    )
+    recipe: str = setting("none", "how the decoder is quantized; none: full precision", short="-r")
     guidance: float | None = setting(None, "classifier-free guidance; default: the run's", ge=0, le=30)
     strength: float | None = setting(
         None, "noise added to the structural picture, 0 to 1; default: the run's", ge=0, le=1
     )
     steps: int | None = setting(None, "sampling steps; default: the run's", ge=1, le=200)
+    native: bool = setting(False, "draw through the GPU's low-bit kernels, not simulated")
     mask: str = setting("", "region whose voxels are silenced (set to their training mean); empty: none")
     seed: Seed = setting(0, "fixes the noise")
     out: Path = setting(Path("runs/decode"), "folder for the pictures", short="-o")
@@ -42,6 +41,7 @@ class Result(contract.Result):
     rows: list[dict[str, Any]]
     leak_line: str
     simulated_subject: bool
+    arithmetic: str
     regions: list[str]
     sheet: str
     archive: str
@@ -49,7 +49,7 @@ class Result(contract.Result):
     def tables(self) -> list[Table]:
         """Return scores per trial, then the leak check."""
         who = "simulated subject" if self.simulated_subject else "measured subject"
-        return [Table(self.rows), line(f"{who}; bit-widths simulated; {self.leak_line}")]
+        return [Table(self.rows), line(f"{who}; bit-widths {self.arithmetic}; {self.leak_line}")]
 
     def files(self) -> dict[str, str]:
         """Return the picture sheet and the arrays."""
@@ -73,11 +73,11 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.decoding.trained import TrainedRun
     from lab.files import write_npz
     from lab.images import sheet, write_picture
-    from lab.jobs.checks import check_recipe
+    from lab.jobs.checks import check_recipe, natively
 
     trained = TrainedRun.open(settings.folder)
     config = trained.config.model_copy(update=_changes(settings))
-    recipe = check_recipe(settings.recipe, config.denoiser)
+    recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
     found = _decoded(settings, trained, config, recipe, context)
     truth, decoded = found["stimulus"], found["decoded"]
     rows = []
@@ -97,7 +97,8 @@ def run(settings: Settings, context: Context) -> Result:
     context.preview(Preview("decoded", 1, 1, (coloured(decoded) * 255).round().astype(np.uint8)))
     return Result(
         rows=rows, leak_line=found["leak_line"], simulated_subject=found["simulated"],
-        regions=found["regions"], sheet=str(file), archive=str(settings.out / "pictures.npz"),
+        arithmetic=found["arithmetic"], regions=found["regions"], sheet=str(file),
+        archive=str(settings.out / "pictures.npz"),
     )  # fmt: skip
 
 
@@ -134,10 +135,13 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         silent = replace(test, betas=_silenced(test, data.subject, settings.mask))
         predicted = structure.predictions(trained.network(), silent)
         tokens, start = predicted["tokens"], structure.inverted(predicted).numpy()
-    denoiser = load(config.denoiser, device)
+    denoiser, arithmetic = load(config.denoiser, device), "full precision"
     if recipe.content is not None:
         recording = decoder_recording(config, given, device, context.progress) if recipe.calibrates else None
-        denoiser, _, _ = quantized_denoiser(config, recipe.content, recording, device, context.progress)
+        denoiser, _, ledger = quantized_denoiser(
+            config, recipe.content, recording, device, context.progress, recipe.native
+        )
+        arithmetic = ledger.arithmetic
     like = given.truth.shape[1:]
     pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress)
     from lab.images import from_model
@@ -146,7 +150,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         "stimulus": given.truth[keep], "ridge to pixels": given.ridge[keep],
         "structural": from_model(_torch(start[keep]), like), "decoded": pictures,
         "ids": [str(test.stimulus_id[k]) for k in keep], "leak_line": data.about["leak_line"],
-        "simulated": bool(data.about["simulated"]), "regions": sorted(test.roi),
+        "simulated": bool(data.about["simulated"]), "arithmetic": arithmetic, "regions": sorted(test.roi),
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.brain.scores import check_run
-from lab.jobs.contract import Context, setting
+from lab.jobs.contract import Context, Words, setting
 
 
 class Settings(contract.Settings):
@@ -19,6 +19,7 @@ class Settings(contract.Settings):
     folder: Path = setting(..., "run folder", argument=True)
     out: Path = setting(Path("grid.png"), "PNG file", short="-o")
     n_each: int = setting(3, "pictures of each group", ge=1, le=20)
+    only: Words = setting((), "groups to show: best, median, worst, random; default all")
 
 
 class Result(contract.Result):
@@ -52,7 +53,13 @@ def run(settings: Settings, context: Context) -> Result:
     if "quantized" not in data.arrays:
         raise InputError(f"{folder} holds no reconstructed pictures (arrays.npz); finish the run first")
     score = data.arrays["score_pixcorr"]
-    plate = picture_grid(data.arrays, choose(score, settings.n_each, data.seed), score, data.provenance())
+    groups = choose(score, settings.n_each, data.seed)
+    unknown = sorted(set(settings.only) - {name for name, _ in groups})
+    if unknown:
+        raise InputError(f"--only {unknown[0]}: not a group; there are {', '.join(n for n, _ in groups)}")
+    if settings.only:
+        groups = [(name, which) for name, which in groups if name in settings.only]
+    plate = picture_grid(data.arrays, groups, score, data.provenance())
     with replacing(out) as temporary:
         temporary.write_bytes(plate.png())
     context.progress(1, 1, "drawing")

@@ -82,11 +82,11 @@ class Result(contract.Result):
         return [Table(self.rows)]
 
     def next_step(self) -> str:
-        """Return the command with the best strength by PixCorr."""
+        """Return the command with the best strength by feature two-way and PixCorr together."""
         tried = [row for row in self.rows if row["n_samples"]]
         if not tried:
             return ""
-        best = max(tried, key=lambda row: row["pixcorr"])
+        best = max(tried, key=lambda row: row["pixcorr"] + row.get("two_way_feature", row["two_way_pix"]))
         return f"brainlab brain reconstruct --strength {best['strength']} --n-samples {best['n_samples']}"
 
 
@@ -103,7 +103,8 @@ def run(settings: Settings, context: Context) -> Result:
     config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
     strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
     check_names(config)
-    if config.structure not in ("posterior", "brainit", "blend"):
+    shared = config.network == "shared"
+    if not shared and config.structure not in ("posterior", "brainit", "blend"):
         raise InputError(
             f"tuning needs structural pictures of left-out training trials, which "
             f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
@@ -112,7 +113,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.decoding.scores import networks_for
     from lab.images import to_model
 
-    make = _of_posterior if config.structure == "posterior" else _of_brainit
+    make = _of_posterior if config.structure == "posterior" else _of_shared if shared else _of_brainit
     held, device = make(config, progress, checkpoints).every(every), choose_device(config.device)
     networks = networks_for(held.truth)
     known = {name: network(held.truth) for name, network in networks.items()}
@@ -159,6 +160,20 @@ def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path
     else:
         seen = from_model(inverted(maps), truth.shape[1:])
     return LeftOut(truth, seen, {"brainit": shrunk_tokens(held)}, simple["ridge_left_out"].astype(np.float32))
+
+
+def _of_shared(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+    """Take every training trial; tokens and ridge's picture come from fits without it."""
+    from lab.decoding.data import open_subjects
+    from lab.decoding.structure import baselines
+    from lab.jobs.reconstruct import train
+
+    data = open_subjects(config, progress)
+    found = train(config, data, checkpoints, progress)
+    own = data.subject.part("train").mean_over_repeats()
+    stimuli, held = found.held_out(own.name)
+    seen = baselines(own, own.select(np.arange(2)), stimuli)["ridge_left_out"].astype(np.float32)
+    return LeftOut(own.images(), seen, {"brainit": held.tokens.numpy()}, seen)
 
 
 def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:

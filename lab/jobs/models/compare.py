@@ -45,6 +45,10 @@ class Settings(contract.Settings):
     batch: int = setting(256, "pictures at a time", ge=1)
     recording: Path | None = setting(None, "folder that quant.record wrote")
     part: str | None = setting(None, "component of a pipeline, such as unet or transformer")
+    native: bool = setting(
+        False,
+        "recipes run through the GPU's low-bit kernels, not simulated; one without kernels is not measured",
+    )
     jobs: int = setting(1, "processes that share the recipes and the device", ge=1)
     calibrate_on: Literal["cpu", "cuda", "mixed"] | None = setting(
         None, "device that quantizes; mixed: what trains on the GPU, the rest on the CPU"
@@ -59,6 +63,7 @@ class Settings(contract.Settings):
             if value is not None and (name, value) != ("device", "auto"):
                 shown = f"{value:g}" if isinstance(value, float) else str(value)
                 words += [f"--{name.replace('_', '-')}", shown]
+        words += ["--native"] if self.native else []
         return shlex.join(words)
 
 
@@ -126,18 +131,24 @@ def run(settings: Settings, context: Context) -> Result:
     out, device = settings.out, choose_device(settings.device)
     if settings.calibrate_on in ("cpu", "cuda"):
         choose_device(settings.calibrate_on)
+    if settings.native:
+        from quant.layers.native.ways import refuse_device
+
+        refuse_device(device)
     if (seconds := estimate(settings)) > LONG and device == "cpu":
         context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
     check_run_folder(out)  # before a recording is made, which takes minutes
     request = settings.model_dump(
         mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
     )
+    native = {"native": True} if settings.native else {}
     numbers = settings.model_dump(include=set(_NUMBERS)) | {"guidance": _guidance(settings)}
     request |= {"settings": numbers, "device": device}
     with exact_arithmetic(device):
         bench, chosen, where = open_work(**request, progress=context.progress)
+        bench.native = settings.native
         config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
-        config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict()}
+        config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict(), **native}
         with Run.open(out, config) as run:
             turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
             turns.begin()
@@ -147,7 +158,8 @@ def run(settings: Settings, context: Context) -> Result:
                     context.preview, partial(_previewed, bench.decode), lambda: work.what, settings.steps
                 )
             if settings.jobs > 1:
-                with workers.helpers(settings.jobs - 1, run.path, request) as others:
+                count = max(0, min(settings.jobs, work.left()) - 1)  # none that would find nothing to do
+                with workers.helpers(count, run.path, {**request, **native}) as others:
                     work.share()
                     while any(process.poll() is None for process in others):
                         context.check()

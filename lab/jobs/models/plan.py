@@ -47,8 +47,11 @@ class OfLayers(OfModel):
 class Settings(OfLayers):
     """Show what quantizing would do to a model.
 
-    Every layer with its format, or the reason why it is skipped, and bytes before and after.
+    Every layer with its format, or the reason why it is skipped, bytes before and after, and the path that it
+    takes here: native or simulated, and why.
     """
+
+    native: bool = setting(False, "refuse what cannot run through the GPU's low-bit kernels here")
 
 
 class Result(contract.Result):
@@ -69,7 +72,12 @@ class Result(contract.Result):
         notes = Counter(row["note"] for row in done if row["note"])
         unusual = [{"not the usual way, because": note, "layers": n} for note, n in notes.items()]
         more = [Table(rows) for rows in (left, unusual) if rows]
-        return [Table([_shown(row) for row in done]), *more, totals_table(self.totals)]
+        return [
+            Table([_shown(row) for row in done]),
+            *more,
+            paths_table(self.layers),
+            totals_table(self.totals),
+        ]
 
     def next_step(self) -> str:
         """Return the command that does it."""
@@ -83,9 +91,12 @@ def run(settings: Settings, context: Context) -> Result:
     Raises
     ------
     InputError
-        An unknown model, recipe, setting or layer; nothing to quantize.
+        An unknown model, recipe, setting or layer; nothing to quantize; native, and no layer has a kernel.
+    HardwareError
+        Native, and there is no device for it.
     """
     import quant
+    from lab.jobs.checks import refuse_native
     from lab.models.opening import open_model
     from quant import recipes
 
@@ -93,20 +104,32 @@ def run(settings: Settings, context: Context) -> Result:
     context.check()
     module = open_model(settings.model, settings.part, settings.architecture)
     planned = quant.plan(module, settings.recipe, **settings.selection())
+    if settings.native:
+        refuse_native(planned, "auto")
     return Result(model=settings.model, **tables(planned), plan=planned.to_dict())
 
 
 def tables(planned: Any) -> dict[str, Any]:
-    """Return the rows and totals of a plan or a ledger."""
+    """Return the rows and totals of a plan or a ledger; ``here`` is the path that each layer takes here."""
+    from lab.models.devices import choose_device
+    from quant.layers.native.ways import way_of_line
+
+    device = choose_device("auto")
     layers = [
         {
             "layer": layer.name, "kind": layer.kind, "shape": "x".join(map(str, layer.shape)),
             "bits": layer.bits, "bytes before": layer.bytes_before, "bytes after": layer.bytes_after,
-            "note": layer.reason or "",
+            "note": layer.reason or "", "here": way_of_line(layer, device),
         }
         for layer in planned.layers
     ]  # fmt: skip
     return {"layers": layers, "totals": [{"total": k, "value": v} for k, v in planned.summary().items()]}
+
+
+def paths_table(layers: list[dict[str, Any]]) -> Table:
+    """Return how many layers take each path here, native or simulated, and why."""
+    counts = Counter(row["here"] for row in layers if row["bits"] and row["here"] != "floating point")
+    return Table([{"layers": count, "path here": path} for path, count in counts.most_common()])
 
 
 def totals_table(totals: list[dict[str, Any]]) -> Table:
@@ -121,7 +144,9 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
         elif name == "macs_share":
             value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
         rows.append({"name": name.replace("_", " "), "value": value})
-    return Table([*rows, {"name": "arithmetic", "value": "simulated"}], kind="record")
+    return Table(
+        [*rows, {"name": "arithmetic", "value": "simulated, unless asked for native"}], kind="record"
+    )
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

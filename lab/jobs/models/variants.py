@@ -20,7 +20,7 @@ MOST = 4
 
 
 class Settings(contract.Settings):
-    """Draw the same pictures in full precision and with up to four recipes (simulated).
+    """Draw the same pictures in full precision and with up to four recipes.
 
     Conditions are shipped stimuli that no recipe was calibrated on.
     """
@@ -31,6 +31,7 @@ class Settings(contract.Settings):
     steps: int = setting(20, "sampling steps", ge=2, le=100)
     guidance: float = setting(2.0, "classifier-free guidance; 1 is none", ge=0, le=20)
     seed: Seed = setting(0, "fixes the noise")
+    native: bool = setting(False, "recipes run through the GPU's low-bit kernels, not simulated")
     out: Path = setting(Path("runs/variants"), "folder for the pictures", short="-o")
 
 
@@ -66,7 +67,8 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.images import sheet, write_picture
 
     check(settings)
-    denoiser, autoencoder = zoo.load(settings.model), zoo.load("autoencoder-64")
+    device = "cuda" if settings.native else "cpu"
+    denoiser, autoencoder = zoo.load(settings.model, device), zoo.load("autoencoder-64", device)
     drawn: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
     for name in (FULL, *settings.recipes):
@@ -76,7 +78,8 @@ def run(settings: Settings, context: Context) -> Result:
         latents = _draw(settings, model, autoencoder, name, context)
         seconds = time.perf_counter() - began
         with torch.inference_mode():
-            drawn[name] = autoencoder.decode(latents).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+            pixels = autoencoder.decode(latents.to(device)).clamp(0, 1).permute(0, 2, 3, 1)
+            drawn[name] = pixels.cpu().numpy()
         rows.append({"recipe": name, **_scores(drawn[name], drawn[FULL], name), **facts,
                      "seconds per picture": round(seconds / settings.n, 3)})  # fmt: skip
     files = {}
@@ -90,6 +93,8 @@ def run(settings: Settings, context: Context) -> Result:
 
 def check(settings: Settings) -> None:
     """Refuse what cannot be drawn, before anything long."""
+    import torch
+
     from lab import zoo
     from quant import recipes
 
@@ -101,6 +106,10 @@ def check(settings: Settings) -> None:
         raise InputError(f"recipes {', '.join(settings.recipes)}: one is given twice; leave one out")
     for recipe in settings.recipes:
         recipes.resolve(recipe)
+    if settings.native:
+        from quant.layers.native.ways import refuse_device
+
+        refuse_device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) -> tuple[Any, dict[str, Any]]:
@@ -116,8 +125,10 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
     ledger = quant.quantize_(
         model, recipe, trajectories=store, keep_originals=False, progress=context.progress
     )
+    if settings.native:
+        quant.native_(model)
     size, bits = ledger.bytes_after / 1e6, ledger.mean_weight_bits
-    return model, {"weight bits": round(bits, 2), "model MB": round(size, 2), "arithmetic": "simulated"}
+    return model, {"weight bits": round(bits, 2), "model MB": round(size, 2), "arithmetic": ledger.arithmetic}
 
 
 def _draw(settings: Settings, model: Any, autoencoder: Any, name: str, context: Context) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
-from lab.jobs.zoo.train import Tokens, check
+from lab.jobs.zoo.train import SHARED, Tokens, check
 
 PREDICTED = ("before", "voxels", "scanned", "external")
 
@@ -70,6 +70,11 @@ def run(settings: Settings, context: Context) -> Result:
             settings.data, settings.out, device=device, progress=context.progress, **options
         )
         return Result(card=found, folder=str(settings.out))
+    if settings.name == SHARED:
+        from lab.zoo.shared.evaluate import evaluate as newcomers
+
+        found = newcomers(settings.data, settings.out, device=device, progress=context.progress, **options)
+        return Result(card=found, folder=str(settings.out))
     if settings.on == "predicted":
         from lab.zoo.evaluate_predicted import evaluate_into_card as measure
     else:
@@ -98,7 +103,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         if settings.on == "predicted":
             raise InputError(f"{settings.name} takes a clip's tokens; leave --on predicted out")
         return given | {"n": settings.n or 256}
-    if settings.on == "predicted":
+    if settings.on == "predicted" or settings.name == SHARED:
         if given.pop("n_simple") is not None:
             raise InputError("--n-simple is for true tokens; leave it out with --on predicted")
         return given | {"n": settings.n or 300}

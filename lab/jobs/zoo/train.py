@@ -30,6 +30,7 @@ class Trial(contract.Settings):
         return self.model_dump(exclude={"name", "data", "out", "device"})
 
 
+SHARED = "shared-64"
 Tokens = Literal["true", "predicted"]
 SIZES = ("voxels", "scanned", "external", "simple")
 
@@ -38,7 +39,8 @@ class Settings(Trial):
     """Train a shipped model again.
 
     The same command goes on after a stop. With --on predicted a denoiser is trained further on what ridge
-    regression reads out of simulated people, so that it paints pictures from predicted tokens, too.
+    regression reads out of simulated people, so that it paints pictures from predicted tokens, too. The
+    network that all subjects share (shared-64) always learns from simulated people.
     """
 
     further: bool = setting(False, "start from the weights there")
@@ -58,6 +60,11 @@ class Settings(Trial):
         """
         given = super().options()
         kind = given.pop("on")
+        if self.name == SHARED:
+            for key in ("limit", "simple", "further"):
+                if given.pop(key):
+                    raise InputError(f"--{key} does not go with {SHARED}; leave it out")
+            return given
         if kind == "true":
             for key in SIZES:
                 if given.pop(key) is not None:
@@ -98,9 +105,15 @@ def run(settings: Settings, context: Context) -> Result:
     InputError
         Unknown model, or no folder of pictures.
     """
+    device, options = check(settings), settings.options()
+    if settings.name == SHARED:
+        from lab.zoo.shared.run import train as shared
+
+        return Result(
+            card=shared(settings.data, settings.out, device=device, progress=context.progress, **options)
+        )
     from lab.zoo import train
 
-    device, options = check(settings), settings.options()
     job = train.run_on_predicted if settings.on == "predicted" else train.run
     found = job(
         settings.name, settings.data, settings.out, device=device, progress=context.progress, **options

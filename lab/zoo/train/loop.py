@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -18,8 +19,8 @@ from torch import nn
 from lab.files import replacing
 from lab.progress import Progress, silent
 
-StepLoss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
-Prepare = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+StepLoss = Callable[..., torch.Tensor]
+Prepare = Callable[[torch.Tensor], tuple[Any, ...]]
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,6 +72,7 @@ def fit(
     minutes: float | None = None,
     save_every: float = 120.0,
     prepare: Prepare | None = None,
+    compiled: bool = True,
     progress: Progress = silent,
 ) -> Outcome:
     """Train ``model`` in place and leave its averaged (EMA) weights in it.
@@ -82,8 +84,10 @@ def fit(
         ``noise_key`` is an int64 tensor that changes each step. On CUDA it is compiled together with the
         model and runs in bfloat16.
     prepare : callable, optional
-        ``prepare(index) -> (a, b)`` makes what ``step_loss(model, a, b)`` gets in place of index and key; it
-        is not compiled, and may draw from torch's generators.
+        ``prepare(index) -> (a, b, ...)`` makes what ``step_loss(model, a, b, ...)`` gets in place of index
+        and key; it is not compiled, and may draw from torch's generators.
+    compiled : bool
+        Whether to compile on CUDA; not worth it where shapes change from step to step.
     state_file : Path
         Weights, averages, optimiser moments and the step, written every ``save_every`` seconds. If it is
         there, the run goes on from it; data order depends on seed and step alone, so the result is the same
@@ -99,7 +103,7 @@ def fit(
     )
     average = [p.detach().clone() for p in parameters]
     start, spent, last = _restore(state_file, model, average, optimiser)
-    step_fn = torch.compile(step_loss) if cuda else step_loss
+    step_fn = torch.compile(step_loss) if cuda and compiled else step_loss
     generator = torch.Generator(device=device)
     began, saved, loss, step = time.monotonic(), time.monotonic(), torch.tensor(last, device=device), start
     model.train()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from quant.formats.granularity import input_layout
 from quant.formats.grids import Params
 from quant.methods.eda_dm.config import EdaDmConfig
 from quant.methods.eda_dm.soft import SoftLayer
+from quant.methods.eda_dm.teacher import Teacher
 from quant.plans.plan import LayerPlan
 from quant.registry import Context
 from quant.training.blocks import Inputs, Unit, outputs_of, swapped
@@ -143,7 +143,6 @@ def _train(
     key: str, block: nn.Module, soft: dict[str, SoftLayer], order: list[str], full: Inputs, inputs: Inputs,
     config: EdaDmConfig, generator: torch.Generator, context: Context,
 ) -> Result:  # fmt: skip
-    exact = copy.deepcopy(block)
     single = "" in soft  # the unit is one layer: nothing to swap
     run: nn.Module = soft[""] if single else block
     groups = [Group({f"{n}.alpha": s.alpha for n, s in soft.items()}, config.rate_weight)]
@@ -151,18 +150,16 @@ def _train(
         scales = {f"{n}.log_scale": s.log_scale for n, s in soft.items() if s.inputs}
         groups.append(Group(scales, config.rate_scale))
     size = min(config.batch_size, inputs.count)
+    teacher = Teacher(block, list(soft), full, size)
     power = 0.0
 
-    def draw(step: int) -> tuple[list[Any], list[Any]]:
-        index = torch.randperm(inputs.count, generator=generator, device=generator.device)[:size]
-        return full.rows(index), inputs.rows(index)
+    def draw(step: int) -> Tensor:
+        return torch.randperm(inputs.count, generator=generator, device=generator.device)[:size]
 
-    def loss(batch: tuple[list[Any], list[Any]], step: int) -> tuple[Tensor, Tensor | float]:
+    def loss(index: Tensor, step: int) -> tuple[Tensor, Tensor | float]:
         nonlocal power
-        clean, noisy = batch
-        with torch.no_grad():
-            target = full.call(exact, clean)
-        output = inputs.call(run, mixed(noisy, clean, config.drop, generator))
+        target, wanted = teacher(index)
+        output = inputs.call(run, mixed(inputs.rows(index), full.rows(index), config.drop, generator))
         found = unit_loss(output, target, seen, wanted, order, config)
         # one constant a unit: Adam does not see it, and the regulariser's weight becomes comparable
         power = power or max(float(distance(target, torch.zeros_like(target), config.as_released)), 1e-20)
@@ -175,7 +172,6 @@ def _train(
         frozen(block),
         swapped(block, {} if single else dict(soft)),
         outputs_of(dict(soft)) as seen,
-        outputs_of({name: exact.get_submodule(name) for name in soft}) as wanted,
     ):
         # a unit is short, and kept whole
         task = Task(

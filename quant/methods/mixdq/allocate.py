@@ -194,33 +194,3 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
-
-
-def pareto_front(
-    scores: Mapping[str, Mapping[Choice, float]],
-    costs: Mapping[str, Mapping[Choice, float]],
-    budgets: Sequence[float],
-    *,
-    unit: str = "bytes",
-) -> list[Allocation]:
-    """Best allocation for each budget, cheapest first, without those that a cheaper one equals or beats.
-
-    Budgets that no allocation meets are left out; at least one has to be met.
-
-    Raises
-    ------
-    InputError
-        None is.
-    """
-    cheapest = sum(min(costs[name].values()) for name in scores)
-    possible = sorted({float(b) for b in budgets if b >= cheapest})
-    if not possible:
-        raise InputError(
-            f"none of {len(budgets)} budgets can be met: the cheapest allocation takes {cheapest:,.6g} {unit}"
-        )
-    front: list[Allocation] = []
-    for budget in possible:
-        found = allocate(scores, costs, budget, unit=unit)
-        if not front or found.score > front[-1].score:
-            front.append(found)
-    return front

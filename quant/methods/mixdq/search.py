@@ -205,12 +205,6 @@ def with_inputs(config: MixdqConfig, choices: Mapping[str, int | None]) -> Mixdq
     return config.model_copy(update={"table": table})
 
 
-def protect(table: Table, share: float = 0.01) -> list[str]:
-    """Name the share of layers (at least one) with the lowest score at their most bits."""
-    worst = sorted(table, key=lambda name: table[name][max(table[name])])
-    return worst[: max(1, round(share * len(worst)))]
-
-
 def pick(
     model: nn.Module,
     configs: Sequence[MixdqConfig],

@@ -12,7 +12,6 @@ from brainit.training.targets import (
     Targets,
     TargetScaler,
     as_table,
-    category_prototypes,
     category_targets,
     nearest_category,
 )
@@ -26,7 +25,7 @@ def _targets(n: int = 12) -> Targets:
 def test_flat_and_back() -> None:
     targets = _targets()
     again = targets.like(targets.flat())
-    assert targets.n_values == targets.flat().shape[1] == 15 + 32 + 12
+    assert targets.flat().shape[1] == 15 + 32 + 12
     for a, b in zip(targets.parts, again.parts, strict=True):
         assert torch.equal(a, b)
 
@@ -89,9 +88,3 @@ def test_nearest_category_names_the_right_one() -> None:
     table = category_targets(["cat", "face", "house"], width=16)
     noisy = Prediction(table.targets.tokens[[2, 0, 1]] + 0.3 * torch.randn(3, 1, 16), [])
     assert nearest_category(noisy, table)[0].tolist() == ["house", "cat", "face"]
-
-
-def test_prototypes_are_category_means() -> None:
-    targets = _targets(4)
-    table = category_prototypes(["b", "a", "b", "a"], targets)
-    torch.testing.assert_close(table.targets.tokens[0], targets.tokens[[1, 3]].mean(0))

@@ -13,6 +13,10 @@ from kernels.products.few_rows import few_rows
 from kernels.products.lowrank_linear import LowRankWeight, decoded, lowrank_linear, prepare
 from kernels.tuned.configs import Config
 
+FEW = [
+    Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3), Config(16, 32, 128, 3, 4, keep=True),
+    Config(16, 16, 64, 3, 1, split=2, keep=True),
+]  # fmt: skip
 SHAPES = [(64, 256), (40, 256), (5, 123), (1, 64), (17, 9)]
 
 
@@ -91,7 +95,7 @@ def few(n: int, k: int, device: str) -> None:
             x = torch.randn(m, k, generator=generator).to(dtype).to(device)
             for scale, coarse in ((fine, column), (real, None)):
                 exact = few_rows(x, codes, scale, 64, coarse, bias, path="reference").value
-                for config in (Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3)):
+                for config in FEW:
                     ours = few_rows(x, codes, scale, 64, coarse, bias, path="triton", config=config).value
                     assert distance(ours, exact) < tolerance, (n, k, m, dtype, config, distance(ours, exact))
 

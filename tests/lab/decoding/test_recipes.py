@@ -103,8 +103,6 @@ def test_a_recipe_decodes(
 
 
 def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, given: Conditions) -> None:
-    home = cache_folder("recordings")
-    before = list(home.iterdir()) if home.is_dir() else []
     store = decoder_recording(config, given)
     sampler = settings_of(config)
     assert store.timesteps == pytest.approx([500.0, 250.0]) and len(store.timesteps) == sampler.steps
@@ -116,9 +114,11 @@ def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, give
     assert (tokens[:, None] - tested[None]).flatten(2).abs().amax(-1).min() > 1e-3  # no test trial
     first = store.sample(0)["x"][0]  # half noise: neither a picture's latent nor pure noise
     assert 0.2 < float(first.std()) < 2
+    written = {file: file.stat().st_mtime_ns for file in store.path.iterdir() if file.name != ".lock"}
+    assert store.path.parent == cache_folder("recordings") and written
     again = decoder_recording(config, given)
-    assert again.hash == store.hash
-    assert len(list(home.iterdir())) <= len(before) + 1  # found, not made a second time
+    assert again.hash == store.hash and again.path == store.path
+    assert written == {file: file.stat().st_mtime_ns for file in written}  # found, not made a second time
     other = decoder_recording(config.model_copy(update={"guidance": 1.0}), given)
     assert other.path != store.path
 

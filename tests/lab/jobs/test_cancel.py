@@ -67,6 +67,11 @@ def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str
         "brain train": {**run, "out": tmp_path / "o"},
         "brain reconstruct": {**run, "out": tmp_path / "o"},
         "brain tune": {**run, "strengths": (0.5,), "averaged": (1,)},
+        "brain adapt": {
+            "dataset": "simulated", "root": root, "out": tmp_path / "o", "epochs": 2, "curve": (3,),
+            "steps": 1, "device": "cpu",
+        },
+        "brain study": {"out": tmp_path / "o", "device": "cpu"},
         "demo": {"out": tmp_path / "o"},
         "whatif": {"model": "unet-64", "samples": 1, "steps": 2},
         "variants": {"model": "unet-64", "recipes": "rtn-w8a8", "n": 1, "steps": 2, "out": tmp_path / "o"},
@@ -105,6 +110,9 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.Fi
         monkeypatch.setattr(stimuli, "CARD", home / "card.json")
     small = {"n_subjects": 1, "n_voxels": 60, "n_train": 40, "n_shared": 40, "n_test": 4, "n_repeats": 2}
     monkeypatch.setitem(config.PRESETS, "small", config.SimulationConfig(**small, n_sessions=1))
+    monkeypatch.setitem(
+        config.PRESETS, "demo", config.SimulationConfig(preset="demo", seed=20, **small, n_sessions=1)
+    )
     monkeypatch.setattr(demo, "SUBJECTS", ("sub-01",))
     monkeypatch.setattr(inspect, "_draw", lambda *given: (given[3] / "index.html").write_text("page"))
 
@@ -145,7 +153,7 @@ ELSEWHERE = {
     "app": "serves until it is stopped: tests/lab/app",
     "bench kernels": "needs a CUDA device",
 }
-FINISHED_ELSEWHERE = {"demo"}
+FINISHED_ELSEWHERE = {"demo", "brain study"}
 """Takes the time of a whole run once more, which `brain reconstruct` has here."""
 
 

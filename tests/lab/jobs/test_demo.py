@@ -14,18 +14,17 @@ from lab.jobs.contract import Context
 
 
 def test_scores_seconds_and_peak_memory_are_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folders: set[Path | None] = set()
+    encodings: set[int] = set()
 
-    def reconstruct(
-        config: Any, out: Path, progress: Any, *, checkpoints: Path | None, encoded: Any
-    ) -> dict[str, Any]:
-        folders.add(checkpoints)
+    def reconstruct(config: Any, out: Path, progress: Any, *, encoded: Any) -> dict[str, Any]:
+        assert config.network == "shared" and config.n_samples == config.noise_seeds == 1
+        encodings.add(id(encoded))
         return {"pixcorr": 0.5, "recipe": config.recipe, "report": str(out / "report.html")}
 
     monkeypatch.setattr(job, "reconstruct", reconstruct)
     monkeypatch.setattr(lab.report, "build_group_report", lambda runs, page: page)
     found = job.run(job.Settings(out=tmp_path), Context())
-    assert len(found.table) == 4 and len(folders) == 1  # one training serves all four
+    assert len(found.table) == 4 and len(encodings) == 1  # the subjects share their training pictures
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["sub-03.pixcorr"] == 0.5 and "sub-03.recipe" not in metrics
     assert 0.05 < metrics["peak_memory_gb"] < 64 and metrics["seconds_total"] >= 0

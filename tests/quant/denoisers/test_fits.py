@@ -71,7 +71,7 @@ def test_macs_and_sizes_do_not_depend_on_the_dtype(name: str, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("name", ["unet", "unconditional", "dit", "pixart", "sd3", "flux"])
-def test_a_small_model_gives_the_same_by_arithmetic_and_without(name: str, family, store, monkeypatch) -> None:
+def test_small_models_give_the_same_by_arithmetic_and_without(name: str, family, store, monkeypatch) -> None:
     model = family.build(name).train()
     model.register_buffer("seen", torch.zeros(1))
     model.register_forward_hook(lambda m, *_: (m.seen.add_(1), torch.rand(1)) and None)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-import quant.layers.native.run as native
 from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
@@ -74,7 +73,6 @@ def distance(out: torch.Tensor, exact: torch.Tensor) -> float:
 
 def check(device: str) -> None:
     """Native against simulated, linears and convolutions."""
-    native.PATH = "triton"
     torch.set_grad_enabled(False)
     for weight, activation, dressed, op in LINEARS:
         for dtype, tolerance in ((torch.float32, 1e-2), (torch.float16, 2e-2)):

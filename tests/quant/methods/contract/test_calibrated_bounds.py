@@ -36,6 +36,8 @@ RISING: dict[str, list[dict[str, Any]]] = {
     "binarydm": [{"bases": n, "outer": 0.0, "train_steps": 0} for n in (1, 2, 4)],
 }
 """Settings with ever more bits, where they are not `weight_bits`."""
+SOME = ["mid_block.*", "up_blocks.1.resnets.0.*"]
+"""Convolutions, a shortcut, time, attention and feed-forward layers: one block of each."""
 
 
 def config_of(name: str, **settings: Any) -> Any:
@@ -66,11 +68,11 @@ def test_more_bits_are_never_worse(name: str, tiny, recorded) -> None:
             config = config_of(name, **setting)
         except ValueError:  # floats of three and six bits exist in some formats only
             continue
-        ledger = quant.quantize_(tiny.build("unet"), config, trajectories=recorded("unet"))
+        ledger = quant.quantize_(tiny.build("unet"), config, trajectories=recorded("unet"), include=SOME)
         found = {
             r.name: r.weight_sqnr_db for r in ledger.layers if not r.skipped and r.activation is not None
         }
-        assert len(found) > 20
+        assert len(found) > 12
         for layer, now in found.items():
             assert now is not None and now >= previous.get(layer, -99.0) - 0.01, (setting, layer)
         assert not previous or sum(found.values()) > sum(previous[x] for x in found) + len(found)
@@ -131,7 +133,7 @@ def test_memory_does_not_grow_with_the_recording(name: str, tiny, tmp_path, peak
         )  # fmt: skip
         peaks.append(
             peak_bytes(lambda model=model, store=store: quant.quantize_(
-                model, config_of(name), trajectories=store
+                model, config_of(name), trajectories=store, include=SOME
             ))
         )  # fmt: skip
     recorded = 36 * 3 * (4 * 8 * 8 + 7 * 24) * 4  # what the further samples hold

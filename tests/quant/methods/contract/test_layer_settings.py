@@ -43,7 +43,10 @@ WITHOUT_EFFECT = {
     ("dgq", "sink_share"),  # the same
     ("binarydm", "outer"),  # of these blocks none lies between; methods/binarydm/test_core.py
 }
-LAYERS = ["conv_*", "time_embedding.*", "mid_block.*", "up_blocks.1.resnets.0.*"]
+# one of each kind: edges, time, convolutions with a shortcut, attention to tokens, the layer after a GELU
+ATTENTION = "mid_block.attentions.0.transformer_blocks.0"
+LAYERS = ["conv_*", "time_embedding.linear_1", "mid_block.resnets.0.conv1", "up_blocks.1.resnets.0.*",
+          f"{ATTENTION}.attn2.to_[kq]", f"{ATTENTION}.ff.net.*"]  # fmt: skip
 LAYER = "mid_block.resnets.0.conv1"
 
 

@@ -9,13 +9,12 @@ import pytest
 
 import quant
 from quant.methods.mixdq import LayerBits, MixdqConfig
-from quant.methods.mixdq.allocate import allocate, pareto_front
+from quant.methods.mixdq.allocate import allocate
 from quant.methods.mixdq.search import (
     byte_costs,
     decoupled,
     is_content,
     joint_scores,
-    protect,
     save_preset,
     with_inputs,
     with_weights,
@@ -100,15 +99,11 @@ def test_500_layers_4_choices_in_10_seconds_with_proof() -> None:
         assert 0.99 * budget < found.cost <= budget * (1 + 1e-6)
 
 
-def test_more_budget_is_never_worse_and_the_front_is_sorted() -> None:
+def test_more_budget_is_never_worse() -> None:
     scores, costs = problem(40, 3)
     top = sum(cost[8] for cost in costs.values())
-    front = pareto_front(scores, costs, [top * b / 8 for b in (1.0, 2.0, 2.5, 3, 4, 5, 6, 7, 8, 9)])
-    assert [f.budget for f in front] == sorted(f.budget for f in front)
-    assert all(a.score < b.score and a.cost < b.cost for a, b in itertools.pairwise(front))
-    assert front[0].budget == top * 2 / 8  # one bit cannot be met
-    with pytest.raises(quant.InputError, match="none of 1 budgets can be met"):
-        pareto_front(scores, costs, [1.0])
+    found = [allocate(scores, costs, top * b / 8) for b in (2.0, 2.5, 3, 4, 5, 6, 7, 8)]
+    assert all(a.score <= b.score for a, b in itertools.pairwise(found))
 
 
 def test_a_band_is_met_to_its_edges() -> None:
@@ -193,11 +188,6 @@ def test_pairs_of_bits_under_a_bit_operations_budget(tiny) -> None:
         allocate(scores, costs, 0.2 * full, unit="bit operations")
     with pytest.raises(quant.InputError, match="need multiply-accumulates"):
         bit_operations(quant.plan(tiny.build("odd"), MixdqConfig()), pairs)
-
-
-def test_protected_layers_are_the_worst_ones() -> None:
-    table = {f"l{i}": {4: float(i), 8: float(-i)} for i in range(200)}
-    assert protect(table, 0.01) == ["l199", "l198"] and protect(table, 0.0) == ["l199"]
 
 
 def test_a_table_is_a_preset(tiny, tmp_path) -> None:

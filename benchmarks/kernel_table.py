@@ -1,0 +1,120 @@
+"""Write the README's table of kernels from the committed timings, or check that it is what they say.
+
+    python -m benchmarks.kernel_table
+
+With ``--check`` it writes nothing and ends with 1 if the README says something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.files import read_csv
+from benchmarks.markdown import table
+from lab.errors import InputError, show
+from lab.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- kernels: written by python -m benchmarks.kernel_table -->", "<!-- end of kernels -->"
+COLUMNS = {
+    "W4A4 pow2 g64 rank 32, decoded per call": "W4A4, rank 32",
+    "W4A4 pow2 g64 rank 32, operand kept": "... operand kept",
+    "gemm fp8": "fp8 product",
+    "torch._scaled_mm": "torch `_scaled_mm`",
+    "gemm int8": "int8 product",
+    "torch._int_mm": "torch `_int_mm`",
+    "W4A16 pow2 g64": "W4A16",
+}
+PEER = "humming int4 g64, float8e4m3 input"
+PEER_TITLE = "humming int4 g64, no branch"
+
+
+def lines(results: Path = RESULTS) -> list[str]:
+    """Return the table as Markdown: ratios to bf16 of the same shape in the same run.
+
+    Raises
+    ------
+    InputError
+        There are no committed timings.
+    """
+    file = results / "kernels-h200.csv"
+    if not file.is_file():
+        raise InputError(f"no timings at {file}; make them with brainlab bench kernels")
+    rows = read_csv(file)
+    others = results / "kernels-peers-h200.csv"
+    peers = {row["shape"]: row for row in read_csv(others) if row["what"] == PEER} if others.is_file() else {}
+    titles = ["M x K x N", "bf16, us", *COLUMNS.values(), PEER_TITLE]
+    cells = []
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        found = {row["what"]: row for row in rows if row["shape"] == shape}
+        if not set(COLUMNS) & set(found):
+            continue
+        ratios = [_ratio(found.get(what)) for what in COLUMNS]
+        cells.append([shape, f"{found['bf16']['us']:.1f}", *ratios, _ratio(peers.get(shape))])
+    return [f"Times as fast as bf16 cuBLAS, {_place(rows[0])}:", "", *table(titles, cells), *_models(results)]
+
+
+def _models(results: Path) -> list[str]:
+    """Whole models, if they were timed."""
+    file = results / "whole-models-h200.csv"
+    if not file.is_file():
+        return []
+    rows = read_csv(file)
+    base = {row["model"]: row["bytes"] for row in rows if row["engine"] == "bf16"}
+    cells = [
+        [row["model"], row["engine"], f"{row['ms']:.1f}", f"{row['ratio']:.2f}", f"{row['bytes'] / 1e9:.2f}",
+         f"{base[row['model']] / row['bytes']:.2f}"]
+        for row in rows
+    ]  # fmt: skip
+    head = f"Whole denoisers with random weights, compiled, as a CUDA graph, {_place(rows[0])}:"
+    return ["", head, "", *table(["model", "arithmetic", "ms", "times as fast", "GB", "times less"], cells)]
+
+
+def _ratio(row: dict[str, Any] | None) -> str:
+    return f"{row['ratio']:.2f}" if row and "ratio" in row else ""
+
+
+def _place(row: dict[str, Any]) -> str:
+    return f"one {row['device']}, torch {row['torch']}, Triton {row['triton']}"
+
+
+def written(text: str, results: Path = RESULTS) -> str:
+    """Return a README with the table in its place.
+
+    Raises
+    ------
+    InputError
+        It has no such place.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"the README has no lines {BEGIN!r} and {END!r}: put them where the table goes")
+    return "\n".join([before + begin, *lines(results), end + after])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse arguments and write, or check."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernel_table", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; say whether it is up to date")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    options = parser.parse_args(arguments)
+    try:
+        text = options.readme.read_text(encoding="utf-8")
+        new = written(text)
+    except (InputError, OSError) as error:
+        return show(error)
+    if options.check:
+        words = "up to date" if new == text else "the README's table of kernels is of other timings"
+        sys.stdout.write(f"{words}\n")
+        return int(new != text)
+    write_text(options.readme, new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Pictures through the kernels beside the same pictures simulated: samples, and what a brain decodes to.
+
+    python -m benchmarks.native_pictures --out benchmarks/results/native-pictures-h200
+
+Each shipped denoiser is quantized once; then the simulated layers and the kernels draw from the same noise
+and conditions: tokens of pictures, and tokens that ridge predicts from a simulated subject's voxels. The
+exit code is 1 if one is further off than `TOLERANCE`. A row says how far quantizing itself moves them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import quant
+from benchmarks.files import write_csv
+from benchmarks.markdown import table
+from benchmarks.whole_models import environment, place
+from lab import zoo
+from lab.errors import show
+from lab.files import write_text
+from lab.zoo.recordings import order, stimulus_tokens, zoo_recording
+from lab.zoo.sampling import SamplerSettings, draw_noise, sample
+from quant.errors import HardwareError
+from quant.layers.install import quant_layers
+from quant.layers.native.graphs import graphed
+from quant.layers.native.ways import natively, refuse_device, summary
+
+TOLERANCE = {"forward": 0.03, "pictures": 30.0}
+"""One prediction: relative distance at most; pictures: mean PSNR in dB at least."""
+SHORT = "+samples=8+steps=4+rows=128+smooth_points=4+iterations=4"
+"""Less calibration than the preset's: what is compared is two ways of running the same codes."""
+RECIPES = (
+    f"svdquant-w4a4-native{SHORT}",
+    f"svdquant-w4a4-int-scale+input_search=0{SHORT}",
+    "rtn-w8a8",
+)
+RECORDED, STEPS = 16, 8
+PEAK_DB = 60.0
+
+
+def brain_tokens(n: int, device: str) -> Tensor:
+    """Tokens (n, 17, 192) that ridge predicts from the test trials of the simulated subject."""
+    from lab.decoding.data import open_subjects
+    from lab.decoding.settings import ReconstructConfig
+    from lab.decoding.structure import baselines
+    from lab.progress import silent
+
+    subject = open_subjects(ReconstructConfig(train_on="one", root=None), silent).subject
+    train, test = (subject.part(split).mean_over_repeats() for split in ("train", "test"))
+    return torch.from_numpy(baselines(train, test, device=device)["ridge_tokens"][:n])
+
+
+def psnr(one: Tensor, other: Tensor) -> Tensor:
+    """Peak signal to noise of pictures in 0..1, each, in dB."""
+    error = (one - other).double().square().flatten(1).mean(1)
+    return (-10 * error.clamp(min=1e-30).log10()).clamp(max=PEAK_DB)
+
+
+def compare(
+    name: str,
+    recipe: str,
+    conditions: dict[str, Tensor],
+    steps: int,
+    device: str,
+    keep: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Quantize a denoiser, draw both ways, keep rows; whether both ways agree."""
+    denoiser, autoencoder, null = (
+        zoo.load(name, device),
+        zoo.load("autoencoder-64", device),
+        zoo.null_tokens(name),
+    )
+    settings = SamplerSettings(steps, 3.0)
+
+    def pictures(model: nn.Module, tokens: Tensor) -> tuple[Tensor, float]:
+        began = time.perf_counter()
+        latents = sample(model, tokens, null, draw_noise(len(tokens), 7), settings)
+        seconds = time.perf_counter() - began
+        with torch.no_grad():
+            return autoencoder.decode(latents.to(device)).float().clamp(0, 1).mul(255).round().div(
+                255
+            ), seconds
+
+    full = {key: pictures(denoiser, tokens)[0] for key, tokens in conditions.items()}
+    store = zoo_recording(name, n=RECORDED, steps=steps, guidance=3.0, device=device)
+    ledger = quant.quantize_(denoiser, recipe, trajectories=store, keep_originals=False)
+    good = True
+    some = next(iter(conditions.values()))
+    x = draw_noise(len(some), 7).to(device)
+    times = torch.full((len(some),), 500.0, device=device)
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return denoiser(x, timestep=times, encoder_hidden_states=some.to(device)).sample.double()
+
+    before = forward()
+    drawn = {key: pictures(denoiser, tokens) for key, tokens in conditions.items()}
+    with natively(denoiser) as ways:
+        words, now = summary(ways), forward()
+        paths = sorted({str(layer.last_path) for layer in quant_layers(denoiser).values()})
+        apart = ((now - before).norm() / before.norm()).item()
+        again = forward()
+        good &= apart <= TOLERANCE["forward"] and torch.equal(now, again)
+        for key, tokens in conditions.items():
+            eager, seconds = pictures(denoiser, tokens)
+            replayed, fast = by_graph(pictures, denoiser, tokens, device)
+            agreed = psnr(eager, drawn[key][0])
+            good &= agreed.mean().item() >= TOLERANCE["pictures"] and torch.equal(eager, replayed)
+            keep({
+                "model": name, "recipe": recipe.removesuffix(SHORT), "conditions": key, "n": len(tokens),
+                "steps": steps,
+                "forward": f"{apart:.2e}", "psnr_native_simulated": f"{agreed.mean():.2f}",
+                "psnr_least": f"{agreed.min():.2f}",
+                "psnr_quantized_full": f"{psnr(drawn[key][0], full[key]).mean():.2f}",
+                "graph_equal": bool(torch.equal(eager, replayed)),
+                "repeat_equal": bool(torch.equal(now, again)), "s_simulated": round(drawn[key][1], 3),
+                "s_native": round(seconds, 3), "s_graph": round(fast, 3),
+                "bytes": ledger.bytes_after, "layers": words, "paths": "; ".join(paths),
+            })  # fmt: skip
+    return good
+
+
+def by_graph(
+    pictures: Callable[[nn.Module, Tensor], tuple[Tensor, float]],
+    model: nn.Module,
+    tokens: Tensor,
+    device: str,
+) -> tuple[Tensor, float]:
+    """Pictures and seconds with the denoiser as a CUDA graph; what cannot be captured gives nothing."""
+    try:
+        with graphed(model) if device == "cuda" else nullcontext():
+            pictures(model, tokens)  # captures
+            return pictures(model, tokens)
+    except RuntimeError as error:
+        sys.stderr.write(f"no graph: {error}\n")
+        return torch.empty(0), float("nan")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows for reading."""
+    head = (
+        f"{place(rows[0])} {rows[0]['steps']} Euler steps, guidance 3, the same noise both ways. Tolerance: "
+        f"a prediction within {TOLERANCE['forward']:g} (relative), pictures at {TOLERANCE['pictures']:g} dB "
+        "or more from the simulated ones, graph replay and a second run equal to the byte. Recipes with less "
+        "calibration than their presets."
+    )
+    titles = {
+        "model": "model", "recipe": "recipe", "conditions": "conditions", "forward": "one prediction",
+        "psnr_native_simulated": "native to simulated, dB", "psnr_least": "least",
+        "psnr_quantized_full": "simulated to full precision, dB", "s_simulated": "s simulated",
+        "s_native": "s native", "s_graph": "s graph",
+        "layers": "layers",
+    }  # fmt: skip
+    cells = [[str(row.get(key, "")) for key in titles] for row in rows]
+    return "\n".join([head, "", *table(list(titles.values()), cells)]) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.native_pictures", description=__doc__)
+    parser.add_argument("--models", nargs="*", default=list(zoo.DENOISERS), choices=zoo.DENOISERS)
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--n", type=int, default=16, help="pictures of each kind")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
+    options = parser.parse_args(arguments)
+    try:
+        refuse_device(options.device)
+    except HardwareError as error:
+        return show(error)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    rows: list[dict[str, Any]] = []
+    shared = environment(torch.device(options.device))
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append({**row, **shared})
+        write_csv(options.out.with_suffix(".csv"), rows)
+        write_text(options.out.with_suffix(".md"), markdown(rows))
+        sys.stdout.write(f"{row}\n")
+        sys.stdout.flush()
+
+    conditions = {
+        "pictures": stimulus_tokens(order(start=64)[: options.n], options.device),
+        "brain (ridge, simulated subject)": brain_tokens(options.n, options.device),
+    }
+    good = [
+        compare(name, recipe, conditions, options.steps, options.device, keep)
+        for name in options.models
+        for recipe in options.recipes
+    ]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

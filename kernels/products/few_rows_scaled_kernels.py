@@ -1,0 +1,119 @@
+"""Second way of `few_rows`: group scales meet the codes, so that a step is one product over several groups.
+
+In the first way every group ends a sum, and the next one waits for its scale: a byte a row that the copy
+pipeline does not fetch ahead. Here scales are fetched a step ahead and multiplied into the codes, which costs
+four instructions for eight codes and makes a step as deep as memory likes.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kernels.tuned.dots import half_dot
+
+
+@triton.jit
+def pairs(word, BF16: tl.constexpr):
+    """Two 16-bit numbers of one 32-bit word, the even column in the low half."""
+    even = (word & 0xFFFF).to(tl.int16)
+    odd = (word >> 16).to(tl.int16)
+    if BF16:
+        return even.to(tl.bfloat16, bitcast=True), odd.to(tl.bfloat16, bitcast=True)
+    else:
+        return even.to(tl.float16, bitcast=True), odd.to(tl.float16, bitcast=True)
+
+
+@triton.jit
+def _scaled_halves(byte, scale, BF16: tl.constexpr, WIDE: tl.constexpr):
+    """Low and high nibbles times their scale; a code is exact, the product is rounded once."""
+    if WIDE:
+        wide = byte.to(tl.int32) ^ 0x88
+        factor = scale.to(tl.float32)
+        return ((wide & 15).to(tl.float32) - 8.0) * factor, ((wide >> 4).to(tl.float32) - 8.0) * factor
+    elif BF16:
+        return tl.inline_asm_elementwise(
+            """{ .reg .b32 t, u, h, one, off, z;
+            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
+            mov.b32 h, 0x43434343; mov.b32 one, 0x3F803F80; mov.b32 off, 0xC308C308; mov.b32 z, 0x80008000;
+            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
+            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
+            fma.rn.bf16x2 $0, $0, one, off; fma.rn.bf16x2 $1, $1, one, off;
+            fma.rn.bf16x2 $2, $2, one, off; fma.rn.bf16x2 $3, $3, one, off;
+            fma.rn.bf16x2 $0, $0, $5, z; fma.rn.bf16x2 $1, $1, $6, z;
+            fma.rn.bf16x2 $2, $2, $5, z; fma.rn.bf16x2 $3, $3, $6, z; }""",
+            "=&r,=&r,=&r,=&r,r,r,r", [byte, scale], (tl.bfloat16, tl.bfloat16), True, 4,
+        )  # fmt: skip
+    else:
+        return tl.inline_asm_elementwise(
+            """{ .reg .b32 t, u, h, one, off;
+            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
+            mov.b32 h, 0x64646464; mov.b32 one, 0x3C003C00; mov.b32 off, 0xE408E408;
+            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
+            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
+            fma.rn.f16x2 $0, $0, one, off; fma.rn.f16x2 $1, $1, one, off;
+            fma.rn.f16x2 $2, $2, one, off; fma.rn.f16x2 $3, $3, one, off;
+            mul.rn.f16x2 $0, $0, $5; mul.rn.f16x2 $1, $1, $6;
+            mul.rn.f16x2 $2, $2, $5; mul.rn.f16x2 $3, $3, $6; }""",
+            "=&r,=&r,=&r,=&r,r,r,r", [byte, scale], (tl.float16, tl.float16), True, 4,
+        )  # fmt: skip
+
+
+@triton.jit
+def _factor(scale, POW2: tl.constexpr, BF16: tl.constexpr, WIDE: tl.constexpr):
+    """Scales as 16-bit numbers: powers of two and small integers are exact."""
+    if POW2:
+        scale = ((scale.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+    else:
+        scale = scale.to(tl.float32)
+    if WIDE:
+        return scale
+    elif BF16:
+        return scale.to(tl.bfloat16)
+    else:
+        return scale.to(tl.float16)
+
+
+@triton.jit
+def few_rows_scaled(
+    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, M, N, row_bytes, groups, x_stride, per_split,
+    GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Sum `BN` output channels over a share of the groups; sizes are multiples of the tiles."""
+    HALF: tl.constexpr = GROUP // 2
+    BYTES: tl.constexpr = HALF * AT_ONCE
+    BF16: tl.constexpr = x_ptr.dtype.element_ty == tl.bfloat16
+    columns = tl.program_id(0) * BN + tl.arange(0, BN)
+    rows = tl.program_id(1) * BM + tl.arange(0, BM)
+    inside_m = rows < M
+    j = tl.arange(0, BYTES)
+    first = tl.program_id(2) * per_split
+    last = min(first + per_split, groups)
+    bytes_ptr = packed_ptr + columns.to(tl.int64)[:, None] * row_bytes + j[None, :]
+    words_ptr = x_ptr.to(tl.pointer_type(tl.int32)) + rows[None, :] * (x_stride // 2) + j[:, None]
+    scales_ptr = scale_ptr + columns[:, None] * groups + tl.arange(0, AT_ONCE)[None, :]
+    total = tl.zeros((BN, BM), tl.float32)
+    ahead = tl.load(scales_ptr + first)
+    for start in range(first, last, AT_ONCE):
+        scale = ahead
+        ahead = tl.load(scales_ptr + min(start + AT_ONCE, last - AT_ONCE))
+        byte = tl.load(bytes_ptr + start * HALF)
+        word = tl.load(words_ptr + start * HALF, mask=inside_m[None, :], other=0)
+        even, odd = pairs(word, BF16)
+        factor = _factor(scale, POW2, BF16, WIDE)
+        spread = tl.broadcast_to(factor[:, :, None], (BN, AT_ONCE, HALF))
+        low, high = _scaled_halves(byte, tl.reshape(spread, (BN, BYTES)), BF16, WIDE)
+        total = half_dot(low, even, total, WIDE)
+        total = half_dot(high, odd, total, WIDE)
+    if HAS_COLUMN:
+        total *= tl.load(column_ptr + columns).to(tl.float32)[:, None]
+    mask = (columns < N)[:, None] & inside_m[None, :]
+    if SPLIT == 1:
+        if HAS_BIAS:
+            total += tl.load(bias_ptr + columns).to(tl.float32)[:, None]
+        at = out_ptr + rows[None, :] * N + columns[:, None]
+        tl.store(at, total.to(out_ptr.dtype.element_ty), mask=mask)
+    else:
+        part_ptr = out_ptr + tl.program_id(2).to(tl.int64) * M * N
+        tl.store(part_ptr + rows[None, :] * N + columns[:, None], total, mask=mask)

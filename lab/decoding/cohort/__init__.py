@@ -1,0 +1,50 @@
+"""A cohort of simulated subjects for the study of the shared network: sizes of the presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a study is.
+
+    Parameters
+    ----------
+    n_subjects, n_voxels, n_trials, n_test : int
+        The last subject is the newcomer. Training pictures are shown once, test pictures three times.
+    n_pool, n_external : int
+        Pictures that subjects may be scanned with; pictures that nobody saw, natural ones twice (mirrored).
+    steps, painted_steps, batch : int
+        Of stage 1 and stage 2, most.
+    seconds : float
+        Budget of every training; 0 for none.
+    sampling : int
+        Steps of the sampler.
+    shown : int
+        How many subjects are scored, from the first on.
+    """
+
+    n_subjects: int
+    n_voxels: int
+    n_trials: int
+    n_test: int
+    n_pool: int
+    n_external: int
+    steps: int
+    painted_steps: int
+    batch: int
+    seconds: float
+    sampling: int
+    shown: int
+    minutes: tuple[int, ...]
+    sizes: tuple[tuple[str, int], ...] = ()
+    ceilings: tuple[float, float] = (0.1, 0.3)
+
+
+SIZES = {
+    "cohort-small": Size(
+        4, 1000, 500, 32, 640, 0, 80, 12, 64, 0, 8, 2, (15, 30, 40), (("n_components", 128), ("width", 64))
+    ),
+    "cohort": Size(8, 4000, 4000, 300, 6000, 3000, 20_000, 6000, 512, 25, 20, 5, (15, 30, 60, 320)),
+}

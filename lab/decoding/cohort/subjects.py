@@ -1,0 +1,177 @@
+"""The subjects of a study, in memory: what they saw, how they answered, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from brainit.datasets.simulated.crowd import Person, answers, places
+from brainit.network.shared import SharedNetwork, Voxels
+from brainit.training.newcomer import Reading, read
+from brainit.voxels.clusters import anatomical_clusters, random_clusters
+from brainit.voxels.tuning import TokenSpace, fit_prior, fit_tuning
+from lab.decoding.cohort import Size
+from lab.progress import Progress, silent
+from lab.zoo import people
+from lab.zoo.cortex import scorer_maps
+from lab.zoo.people import Seen
+from lab.zoo.readers import Scanner
+from lab.zoo.shared.pupils import as_voxels, centres
+
+REPEATS = 3
+_KINDS = 900
+_LEAST_SHARED = 4  # one in so many training pictures is seen by all
+
+
+@dataclass(frozen=True)
+class Member:
+    """One subject's measurements; tensors on one device.
+
+    Parameters
+    ----------
+    index : int64 tensor of shape (n_trials,)
+        Picture of each training trial, among all.
+    trials, test : float32 tensors of shape (n_trials, n_voxels), (n_test, n_voxels)
+        z-scored by the training trials; test trials are means of repeats.
+    xyz : array of shape (n_voxels, 3)
+    ceiling : float
+        Of one trial.
+    """
+
+    name: str
+    index: torch.Tensor
+    trials: torch.Tensor
+    test: torch.Tensor
+    xyz: np.ndarray
+    ceiling: float
+
+    def first(self, n: int) -> Member:
+        """Return the same subject with its first trials alone, z-scored by these."""
+        trials = self.trials[:n]
+        mean, scale = trials.mean(0), trials.std(0) + 1e-6
+        return replace(
+            self, index=self.index[:n], trials=(trials - mean) / scale, test=(self.test - mean) / scale
+        )
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """All subjects, and the pictures: scanned ones first, then external ones, then those of the test."""
+
+    members: list[Member]
+    seen: Seen
+    external: torch.Tensor
+    tested: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Known:
+    """A member with what was found of its voxels."""
+
+    member: Member
+    reading: Reading
+    voxels: Voxels
+
+
+def gather(size: Size, data: Path | None, seed: int, device: str, progress: Progress = silent) -> Cohort:
+    """Scan the cohort: pictures of ``data``, or those that ship."""
+    images = _pictures(size, data)
+    n = len(images) - size.n_test
+    seen = people.see(images, size.n_pool, device)
+    crowd = [
+        Person(seed * 100 + 301 + k, size.n_voxels, own=0.7, kinds=seed * 100 + _KINDS, placed=True)
+        for k in range(size.n_subjects)
+    ]
+    shown = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    answered = answers(crowd, shown, scorer_maps(device), None, size.n_pool, device, progress)
+    tested = torch.arange(n, n + size.n_test, device=device)
+    members = []
+    for k, (person, rows) in enumerate(zip(crowd, answered, strict=True)):
+        low, high = size.ceilings
+        ceiling = low + (high - low) * k / max(1, size.n_subjects - 1)
+        draw = torch.Generator().manual_seed(person.seed)
+        everybody = torch.arange(size.n_trials // _LEAST_SHARED)
+        others = torch.randperm(size.n_pool - len(everybody), generator=draw) + len(everybody)
+        index = torch.cat([everybody, others[: size.n_trials - len(everybody)]])
+        index = index[torch.randperm(len(index), generator=draw)].to(device)
+        scanner = Scanner(torch.from_numpy(rows).to(device), ceiling, person.seed)
+        noise = torch.Generator(device=device).manual_seed(person.seed)
+        raw, test = scanner.look(index, 1, noise), scanner.look(tested, REPEATS, noise)
+        mean, scale = raw.mean(0), raw.std(0) + 1e-6
+        members.append(
+            Member(
+                f"sub-{k + 1:02d}",
+                index,
+                (raw - mean) / scale,
+                (test - mean) / scale,
+                places(person),
+                ceiling,
+            )
+        )
+    return Cohort(members, seen, torch.arange(size.n_pool, n, device=device), tested)
+
+
+def _pictures(size: Size, data: Path | None) -> torch.Tensor:
+    if data is None:
+        from lab.zoo import stimuli
+
+        shipped = torch.from_numpy(stimuli.load()[0]).permute(0, 3, 1, 2)
+        pool, test = shipped[: size.n_pool], shipped[size.n_pool : size.n_pool + size.n_test]
+        return torch.cat([pool, pool.flip(-1), test])
+    training, _ = people.training_pictures(data, size.n_pool, size.n_external, 0)
+    tested, n = people.tested_pictures(data, size.n_pool, size.n_external, size.n_test)
+    return torch.cat([training, tested[n:]])
+
+
+def begin(
+    members: Sequence[Member], cohort: Cohort, seed: int, alone: bool = False, **sizes: Any
+) -> SharedNetwork:
+    """Return an untrained network that knows what these members' training trials say.
+
+    ``alone``: nobody else teaches what voxels are tuned to, the prior is flat.
+    """
+    torch.manual_seed(seed)
+    network = SharedNetwork(**sizes)
+    tokens = cohort.seen.tokens
+    network.to(tokens.device)
+    space = TokenSpace.fit(
+        tokens[torch.cat([m.index for m in members]).unique()], network.config["n_components"]
+    )
+    n = len(space.back)
+    if n < network.config["n_components"]:
+        return begin(members, cohort, seed, alone, **(sizes | {"n_components": n}))
+    points = [space.points(tokens[m.index]) for m in members]
+    data = [(p - p.mean(0), m.trials) for p, m in zip(points, members, strict=True)]
+    prior = torch.eye(n).to(tokens) if alone else fit_prior(data, n)
+    tuned = torch.cat([fit_tuning(*one, prior).weights.T for one in data])
+    network.know(space, prior, centres(tuned, network.config["n_clusters"], seed))
+    return network
+
+
+def know(network: SharedNetwork, members: Sequence[Member], tokens: torch.Tensor, seed: int) -> list[Known]:
+    """Read members; their voxels are in the functional clusters of the network."""
+    out = []
+    for member in members:
+        reading = read(member.trials, tokens[member.index], network.space, network.prior, seed)
+        out.append(Known(member, reading, as_voxels(network, reading)))
+    return out
+
+
+def reclustered(network: SharedNetwork, known: Sequence[Known], clusters: str, seed: int) -> list[Known]:
+    """Return the same readings with voxels in other clusters: anatomical or random."""
+    k = network.config["n_clusters"]
+    xyz = {one.member.name: one.member.xyz for one in known}
+    if clusters == "anatomical":
+        found = anatomical_clusters(xyz, k, seed=seed)
+    else:
+        found = random_clusters({name: len(own) for name, own in xyz.items()}, k, seed=seed)
+    out = []
+    for one in known:
+        labels, r = torch.from_numpy(found.labels[one.member.name]), one.reading
+        out.append(replace(one, voxels=Voxels.of(r.tuning.evidence, labels, k, r.readout, r.offset)))
+    return out

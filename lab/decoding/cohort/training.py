@@ -1,0 +1,110 @@
+"""Training networks of a study: measured trials, and synthetic fMRI of pictures that nobody saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from brainit.network.shared import SharedNetwork
+from lab.decoding.cohort import Size
+from lab.decoding.cohort.subjects import Cohort, Known
+from lab.progress import Progress
+from lab.zoo import load, null_tokens
+from lab.zoo.shared import DENOISER, training
+from lab.zoo.train.denoiser import Conditioned
+from lab.zoo.train.loop import Prepare
+
+REPEATS = 3
+
+
+def trials(
+    known: Sequence[Known], cohort: Cohort, network: SharedNetwork, external: bool, latents: bool
+) -> Prepare:
+    """Return what makes batches: measured trials of one subject and synthetic ones of external pictures.
+
+    What the read-out says of a measured trial comes from a fit without it. Synthetic fMRI is what tuning
+    predicts plus noise of the spread and the common directions found in the residuals, of 1 to `REPEATS`
+    presentations.
+    """
+    seen = cohort.seen
+    points = network.space.points(seen.tokens[cohort.external]) if external else None
+
+    @torch.no_grad()
+    def prepare(index: torch.Tensor) -> tuple[Any, ...]:
+        one = known[int(torch.randint(len(known), (1,)))]
+        half = len(index) // 2 if points is not None else len(index)
+        rows = index[:half] % len(one.member.index)
+        x, shown = one.member.trials[rows], one.member.index[rows]
+        read = one.reading.left_out[rows]
+        if points is not None:
+            tuning, voxels = one.reading.tuning, one.voxels
+            other = index[half:] % len(points)
+            common = torch.randn(len(other), len(tuning.power), device=x.device) * tuning.power.sqrt()
+            noise = torch.randn(len(other), x.shape[1], device=x.device) + common @ tuning.common.T
+            repeats = int(torch.randint(1, REPEATS + 1, (1,)))
+            made = (points[other] - voxels.offset) @ tuning.weights + noise * (tuning.spread / repeats**0.5)
+            x, shown = torch.cat([x, made]), torch.cat([shown, cohort.external[other]])
+            read = torch.cat([read, made @ voxels.readout + voxels.offset])
+        base = network.space.tokens(read).unflatten(1, (network.config["n_tokens"], -1))
+        return one.voxels, x, base, seen.tokens[shown], seen.latents[shown].float() if latents else None
+
+    return prepare
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains networks on one cohort, each resumable in ``folder``."""
+
+    cohort: Cohort
+    size: Size
+    folder: Path
+    seed: int
+    device: str
+    progress: Progress
+
+    def _effort(self, name: str) -> dict[str, Any]:
+        def told(done: int, total: int, what: str) -> None:
+            self.progress(done, total, f"{name}: {what}")
+
+        minutes = self.size.seconds / 60 or None
+        return {"seed": self.seed, "minutes": minutes, "progress": told}
+
+    def tokens(
+        self,
+        name: str,
+        network: SharedNetwork,
+        known: Sequence[Known],
+        external: bool = True,
+        share: float = 1.0,
+    ) -> SharedNetwork:
+        """Train stage 1 in place; ``share`` of the effort."""
+        recipe = replace(
+            training.TOKENS, steps=max(1, round(self.size.steps * share)), batch=self.size.batch, warmup=20
+        )
+        prepare = trials(known, self.cohort, network, external, latents=False)
+        effort = self._effort(name)
+        if effort["minutes"]:
+            effort["minutes"] *= share
+        training.train_tokens(
+            network, prepare, 2**30, self.folder / f"{name}.state.safetensors", recipe, **effort
+        )
+        return network
+
+    def pictures(
+        self, name: str, network: SharedNetwork, known: Sequence[Known], learns: str
+    ) -> tuple[SharedNetwork, torch.nn.Module, torch.Tensor]:
+        """Train stage 2 in place; return the network, and the denoiser with its null condition."""
+        conditioned = Conditioned(load(DENOISER, self.device), null_tokens(DENOISER)).to(self.device)
+        painted = training.Painted(network, conditioned, learns)
+        recipe = replace(
+            training.PICTURES, steps=self.size.painted_steps, batch=max(8, self.size.batch // 2), warmup=5
+        )
+        prepare = trials(known, self.cohort, network, external=True, latents=True)
+        training.train_pictures(
+            painted, prepare, 2**30, self.folder / f"{name}.state.safetensors", recipe, **self._effort(name)
+        )
+        return network, conditioned.denoiser.eval(), conditioned.null.detach()

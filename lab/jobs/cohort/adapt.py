@@ -1,0 +1,217 @@
+"""Job behind ``brainlab brain adapt``: a new subject for the shared network, from minutes of scanning."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab.errors import InputError, MissingDataError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, setting
+from lab.models.devices import choose_device
+from lab.models.preflight import check_folder
+
+if TYPE_CHECKING:
+    from brainit.network.shared import SharedNetwork
+    from brainit.subject import Subject
+    from lab.decoding.data import BrainData
+
+SHARED = "shared-64"
+METHODS = ("ridge to tokens", "shared prior, Bayes", "single subject", "shared network")
+
+
+class Settings(contract.Settings):
+    """Adapt the shared network to a new subject.
+
+    A linear read-out is fitted and the subject's voxel embeddings are set from what its voxels are tuned to;
+    with epochs they are trained. Nothing of the network changes. The result is one small file, and with a
+    curve also a table of scores over minutes of scanning, beside what needs no network.
+    """
+
+    model: str = setting(SHARED, "shared-64, or a weight file of such a network (brain study, zoo train)")
+    dataset: str = setting("simulated", "name of the dataset (brainlab data list)")
+    root: Path | None = setting(None, "folder of the dataset; default: its place in the user's cache")
+    subject: str | None = setting(None, "subject within the dataset; default: the first")
+    options: dict[str, str | int | float | bool] = setting({}, "the dataset's own options")
+    minutes: float | None = setting(
+        None,
+        "use only the first so many minutes of scanning (12.5 trials each); default all",
+        unit="minutes",
+        ge=2,
+    )
+    epochs: int = setting(0, "passes in which voxel embeddings are trained, most", ge=0, le=1000)
+    curve: Numbers = setting((), "also decode after so many minutes each, as 15,30,60; empty: no curve")
+    denoiser: str = setting("dit-64", "shipped denoiser that draws the curve's pictures")
+    steps: int = setting(20, "sampling steps", ge=1, le=1000)
+    guidance: float = setting(3.0, "classifier-free guidance; 1 is none", ge=0, le=30)
+    out: Path = setting(Path("runs/adapted"), "folder of the subject's file and the curve", short="-o")
+    seed: Seed = setting(0, "fixes which trials are left out, noise and initial weights")
+    device: Device = setting("auto", "where the decoder runs")
+
+
+class Result(contract.Result):
+    """What was adapted, and a row for each method and number of minutes."""
+
+    facts: dict[str, Any]
+    rows: list[dict[str, Any]]
+    file: str
+
+    def tables(self) -> list[Table]:
+        """Return the facts, then the curve if one was asked for."""
+        return [contract.record(self.facts), *([Table(self.rows)] if self.rows else [])]
+
+    def files(self) -> dict[str, str]:
+        """Return the subject's file."""
+        return {"subject": self.file}
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Adapt, then decode the curve.
+
+    Raises
+    ------
+    InputError
+        Unknown names, too few trials, tokens of another form than the network's, or a folder with another
+        subject.
+    MissingDataError
+        The model is not there.
+    """
+    from lab.decoding.cohort.adapted import adapted
+    from lab.files import write_text
+
+    data, network = _open(settings, context)
+    subject = _first(data.subject, settings.minutes)
+    found = adapted(
+        subject, settings.out, context.progress, epochs=settings.epochs, seed=settings.seed, own=network
+    )
+    facts = {
+        "subject": subject.name,
+        "simulated": subject.simulated,
+        "voxels": subject.n_voxels,
+        **{k: v for k, v in found.report.items() if k != "fingerprint"},
+        "leaks": data.about["leak_line"],
+    }
+    rows = _curve(settings, data.subject, network, context) if settings.curve else []
+    if rows:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(settings.out / "curve.csv", text.getvalue())
+    return Result(facts=facts, rows=rows, file=str(settings.out / "adapted.safetensors"))
+
+
+def dry_run(settings: Settings) -> Foreseen:
+    """Read the data and the model; say what would be adapted."""
+    data, network = _open(settings, Context())
+    subject = _first(data.subject, settings.minutes)
+    return Foreseen(
+        facts={
+            "would adapt": subject.name,
+            "trials": subject.part("train").n_trials,
+            "network": str(network.config),
+            "out": str(settings.out),
+        }
+    )
+
+
+def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwork]:
+    from brainit.network.shared import SharedNetwork
+    from lab import zoo
+    from lab.decoding.data import open_subjects
+    from lab.decoding.settings import ReconstructConfig
+    from lab.jobs.checks import check_names
+
+    check_folder(settings.out)
+    config = ReconstructConfig(
+        dataset=settings.dataset, root=settings.root, subject=settings.subject, options=settings.options,
+        denoiser=settings.denoiser, train_on="one", network="shared", structure="ridge",
+    )  # fmt: skip
+    check_names(config)
+    path = Path(settings.model)
+    if settings.model == SHARED:
+        network = zoo.load(SHARED)
+    elif path.suffix == ".safetensors" and path.is_file():
+        network = zoo.load_file(path)[0]
+    else:
+        raise MissingDataError(f"--model {settings.model}: not there; give {SHARED} or a .safetensors file")
+    if not isinstance(network, SharedNetwork):
+        raise InputError(f"--model {settings.model} is a {type(network).__name__}; give a shared network")
+    data = open_subjects(config, context.progress)
+    if data.subject.stimuli is None:
+        raise InputError(f"dataset {settings.dataset!r} has categories alone; the network wants pictures")
+    return data, network
+
+
+def _first(subject: Subject, minutes: float | None) -> Subject:
+    """Return the subject with the training trials of the first minutes, in the order of scanning."""
+    from brainit.training.adapting import TRIALS_A_MINUTE
+
+    if minutes is None:
+        return subject
+    rows = np.flatnonzero(subject.split == "train")
+    order = rows[np.lexsort((rows, subject.run[rows], subject.session[rows]))]
+    kept = order[: max(1, round(TRIALS_A_MINUTE * minutes))]
+    return subject.select(np.sort(np.concatenate([kept, np.flatnonzero(subject.split == "test")])))
+
+
+def _curve(
+    settings: Settings, subject: Subject, network: SharedNetwork, context: Context
+) -> list[dict[str, Any]]:
+    import torch
+
+    from brainit import metrics
+    from brainit.config import parse_config
+    from brainit.training.adapting import adapt
+    from brainit.training.fitting import fit
+    from brainit.training.targets import Targets, TargetTable
+    from brainit.voxels.ridge import fit_ridge
+    from lab import zoo
+    from lab.decoding.data import zoo_targets
+    from lab.images import to_model
+    from lab.zoo.shared.painting import Painter, intervals
+
+    device = choose_device(settings.device)
+    test = subject.part("test").mean_over_repeats()
+    images = to_model(test.images()).mul(255).round().to(torch.uint8)
+    painter = Painter.of(images, settings.seed, device)
+    denoiser, null = zoo.load(settings.denoiser, device), zoo.null_tokens(settings.denoiser)
+    encoded: dict[str, TargetTable] = {}
+    rows = []
+    for minutes in settings.curve:
+        few = _first(subject, minutes)
+        whole = zoo_targets([few], context.progress, device, encoded)
+        table = TargetTable(whole.ids, Targets(whole.targets.tokens, []))
+        found = adapt(
+            network, few, table, epochs=settings.epochs, seed=settings.seed, progress=context.progress
+        )
+        train = few.part("train").mean_over_repeats()
+        goals = table.targets.tokens[torch.from_numpy(table.rows(train.stimulus_id))]
+        ridge = fit_ridge(found.scaler.apply(train.betas), goals.flatten(1).numpy())
+        linear = ridge.predict(found.scaler.apply(test.betas)).astype(np.float32)
+        config = parse_config({"train": {"seed": settings.seed}}, preset="few")
+        single = fit([few], table, config, None, context.progress)
+        tokens = {
+            "ridge to tokens": torch.from_numpy(linear).view(-1, *goals.shape[1:]),
+            "shared prior, Bayes": found.predict_bayes(test).tokens,
+            "single subject": single.predict(replace(test, name=few.name)).tokens,
+            "shared network": found.predict(test).tokens,
+        }
+        scores = {}
+        for method in METHODS:
+            context.progress(METHODS.index(method), len(METHODS), f"decoding after {minutes} minutes")
+            _, scores[method] = painter.paint(
+                denoiser, null, tokens[method], settings.guidance, steps=settings.steps
+            )
+            row: dict[str, Any] = {"minutes": minutes, "trials": train.n_trials, "method": method}
+            for key, found_ in intervals(scores[method]).items():
+                row |= {key: found_[0], f"{key} low": found_[1], f"{key} high": found_[2]}
+            above = metrics.paired_interval(scores[method]["two_way"], scores[METHODS[0]]["two_way"])
+            row |= {"two_way above ridge low": round(above.low, 4), "high": round(above.high, 4)}
+            rows.append(row)
+    return rows

@@ -1,0 +1,197 @@
+"""Job behind ``brainlab brain study``: what the shared network is worth, in one table and one figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from lab.errors import InputError
+from lab.jobs import contract
+from lab.jobs.contract import Context, Device, Foreseen, Seed, Table, setting
+from lab.models.devices import choose_device
+from lab.models.preflight import check_folder, need
+
+SCORES = ("tokens", "two_way", "top1", "pixcorr")
+DIFFERENCES = ("two_way above ridge", "top1 above ridge", "pixcorr above ridge")
+
+
+class Settings(contract.Settings):
+    """Compare shared and single networks, stages, clusters, branches, external pictures and minutes.
+
+    Simulated subjects are scanned in memory, networks are trained on all but the last of them, and every
+    method's tokens go through the same decoder: one sample a picture, one noise seed. The cortex reads the
+    network that also scores (favourable): the table compares methods, not brains. cohort-small takes
+    minutes on a CPU with the pictures that ship; cohort needs a GPU and the training pictures.
+    """
+
+    preset: Literal["cohort-small", "cohort"] = setting("cohort-small", "size of the study")
+    out: Path = setting(Path("runs/study"), "folder of table and figure; a stopped study goes on", short="-o")
+    data: Path | None = setting(None, "folder with the training and held-out pictures (preset cohort)")
+    seconds: float | None = setting(
+        None, "budget of each training instead of the preset's", unit="seconds", gt=0
+    )
+    n_test: int | None = setting(None, "test pictures instead of the preset's", ge=8, le=300)
+    seed: Seed = setting(0, "fixes subjects, noise and initial weights")
+    device: Device = setting("auto", "where the networks run")
+
+
+class Result(contract.Result):
+    """A row for each method; files of the table and the figure."""
+
+    rows: list[dict[str, Any]]
+    table: str
+    figure: str
+
+    def tables(self) -> list[Table]:
+        """Return means alone, with the interval of what they are above ridge."""
+        return [Table([_short(row) for row in self.rows])]
+
+    def files(self) -> dict[str, str]:
+        """Return table and figure."""
+        return {"table": self.table, "figure": self.figure}
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Run the study, or go on with it.
+
+    Raises
+    ------
+    InputError
+        The folder holds another study, or pictures are missing.
+    """
+    facts = _check(settings)
+    out = settings.out
+    rows_file = out / "rows.json"
+    found = json.loads(rows_file.read_text(encoding="utf-8")) if rows_file.is_file() else None
+    if found is None or not found["finished"]:
+        found = _measure(settings, facts, context)
+    rows = found["rows"]
+    _write_table(out, rows, found["about"])
+    _draw(out, rows, found["about"])
+    return Result(rows=rows, table=str(out / "table.md"), figure=str(out / "figure.png"))
+
+
+def dry_run(settings: Settings) -> Foreseen:
+    """Check names and folders; say how large the study is."""
+    return Foreseen(facts={"would study": settings.preset, "out": str(settings.out), **_check(settings)})
+
+
+def _check(settings: Settings) -> dict[str, Any]:
+    from dataclasses import asdict, replace
+
+    from lab.decoding.cohort import SIZES
+
+    check_folder(settings.out)
+    size = SIZES[settings.preset]
+    if settings.seconds is not None:
+        size = replace(size, seconds=settings.seconds)
+    if settings.n_test is not None:
+        size = replace(size, n_test=settings.n_test)
+    if settings.preset == "cohort":
+        need("pyarrow")
+        if settings.data is None or not settings.data.is_dir():
+            raise InputError(
+                f"--data is {settings.data}; preset cohort wants the folder with the training pictures"
+            )
+    facts = {"size": asdict(size), "seed": settings.seed, "preset": settings.preset}
+    claimed = settings.out / "study.json"
+    if claimed.is_file():
+        there = json.loads(claimed.read_text(encoding="utf-8"))
+        if there != json.loads(json.dumps(facts)):
+            raise InputError(
+                f"{settings.out} holds a study of other settings; give another --out or remove it"
+            )
+    return facts
+
+
+def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dict[str, Any]:
+    import torch
+
+    from lab.decoding.cohort import Size
+    from lab.decoding.cohort.subjects import gather
+    from lab.decoding.cohort.table import Study
+    from lab.decoding.cohort.training import Trainer
+    from lab.files import write_json
+    from lab.zoo.shared.painting import Painter
+
+    out, device = settings.out, choose_device(settings.device)
+    write_json(out / "study.json", facts)
+    size = Size(**facts["size"])
+    data = settings.data if settings.preset == "cohort" else None
+    cohort = gather(size, data, settings.seed, device, context.progress)
+    painter = Painter.of(cohort.seen.images[cohort.tested.cpu()], settings.seed, device)
+    trainer = Trainer(cohort, size, out / "training", settings.seed, device, context.progress)
+    about = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "n_test": size.n_test,
+        "ceilings": [round(m.ceiling, 3) for m in cohort.members],
+        "cortex": "ventral voxels read EfficientNet-Lite0, the network that scores: favourable",
+    }
+
+    def keep(study: Study, finished: bool = False) -> dict[str, Any]:
+        found = {"finished": finished, "about": about, "rows": study.rows()}
+        write_json(out / "rows.json", found)
+        return found
+
+    study = Study(cohort, size, painter, trainer, settings.seed, keep)
+    study.run()
+    study.show(out / "pictures.webp")
+    return keep(study, True)
+
+
+def _write_table(out: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    from lab.files import write_text
+
+    columns = ["group", "what", "subjects", *SCORES, *DIFFERENCES]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([c for k in columns for c in ([k] if k in columns[:3] else [k, f"{k} low", f"{k} high"])])
+    for row in rows:
+        cells: list[Any] = [row[k] for k in columns[:3]]
+        for key in columns[3:]:
+            cells += row.get(key) or ["", "", ""]
+        writer.writerow(cells)
+    write_text(out / "table.csv", text.getvalue())
+    lines = [f"{key}: {value}  " for key, value in about.items()]
+    lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in rows:
+        words = [str(row[k]) for k in columns[:3]]
+        words += [_interval(row.get(k)) for k in columns[3:]]
+        lines.append("| " + " | ".join(words) + " |")
+    write_text(out / "table.md", "\n".join(lines) + "\n")
+
+
+def _interval(found: list[float] | None) -> str:
+    return f"{found[0]:.3f} [{found[1]:.3f}, {found[2]:.3f}]" if found else ""
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    shown = {k: row[k] for k in ("group", "what", "subjects")}
+    shown |= {k: f"{row[k][0]:.3f}" if row.get(k) else "" for k in SCORES}
+    return shown | {k: _interval(row.get(k)) for k in DIFFERENCES[:1]}
+
+
+def _draw(out: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    from lab.figures.brain.cohort import Mark, cohort_study
+    from lab.figures.plate import Provenance
+    from lab.files import replacing
+
+    marks = []
+    for row in rows:
+        if "pixcorr" not in row:
+            continue
+        score = (tuple(row["two_way"]), tuple(row["pixcorr"]))
+        if row["group"].startswith("new subject"):
+            marks.append(Mark(row["what"], *score, minutes=float(row["group"].split()[2])))
+        elif row["group"] != "bound":
+            marks.append(Mark(f"{row['group']}: {row['what']}", *score))
+    source = f"study {about['preset']}, {about['device']}"
+    where = Provenance(source, f"{about['n_test']} test pictures", about["seed"], simulated=True)
+    plate = cohort_study(marks, where)
+    with replacing(out / "figure.png") as temporary:
+        temporary.write_bytes(plate.png(foot=True))

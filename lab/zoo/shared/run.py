@@ -1,0 +1,147 @@
+"""Train the network that ships; weights and card go into the zoo."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from brainit.datasets.simulated.crowd import Person, answers
+from lab.errors import InputError
+from lab.files import write_json
+from lab.progress import Progress, silent
+from lab.zoo import load, null_tokens, people, weight_file
+from lab.zoo.cortex import cortex_maps, scorer_maps
+from lab.zoo.io import save_weights
+from lab.zoo.people import Seen
+from lab.zoo.shared import DENOISER, NAME, pupils, training
+from lab.zoo.train import merge_card
+from lab.zoo.train.denoiser import Conditioned
+from lab.zoo.train.loop import Recipe
+
+VOXELS, SCANNED, EXTERNAL = 4000, 6000, 3000
+STAGE_1 = 0.6
+"""Share of the time that stage 1 gets."""
+
+
+def train(
+    data: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    minutes: float | None = None,
+    voxels: int | None = None,
+    scanned: int | None = None,
+    external: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train both stages. Stopped at any time, the same command goes on where it was.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with the training pictures.
+    out : Path
+        Folder of the training state.
+    steps, batch : int, optional
+        Of stage 1 instead of the recipe's; stage 2 gets a third of the steps and half the batch.
+    minutes : float, optional
+        Time budget of both stages together.
+    voxels, scanned, external : int, optional
+        Voxels of a person, pictures that people may be scanned with, further pictures.
+
+    Returns
+    -------
+    dict
+        The training part of the card.
+    """
+    sizes = {
+        "voxels": voxels or VOXELS,
+        "scanned": scanned or SCANNED,
+        "external": EXTERNAL if external is None else external,
+    }
+    _claim(out, {"seed": seed, "steps": steps, "batch": batch, **sizes})
+    images, n_scanned = people.training_pictures(data, sizes["scanned"], sizes["external"], 0)
+    # mirror images of scanned pictures as well: the network meets each picture hundreds of times
+    images = torch.cat([images, images[:n_scanned].flip(-1)])
+    seen = people.see(images, n_scanned, device)
+    answered = []
+    for favourable in (False, True):
+        answered += look(pupils.training_people(sizes["voxels"], favourable), seen, favourable, progress)
+    network = pupils.begin(answered, seen, seed)
+    group = pupils.pupils(network, answered, seen, seed, progress=progress)
+    recipes = _recipes(steps, batch)
+    states = [out / f"{NAME}-{stage}.state.safetensors" for stage in (1, 2)]
+    shares = [None, None] if minutes is None else [minutes * STAGE_1, minutes * (1 - STAGE_1)]
+    effort: dict[str, Any] = {"seed": seed, "progress": progress}
+    n = len(seen.tokens)
+    fresh = training.fresh_trials(group, seen, latents=False)
+    first = training.train_tokens(network, fresh, n, states[0], recipes[0], minutes=shares[0], **effort)
+    save_weights(network, out / f"{NAME}-stage1.safetensors")
+    painted = training.Painted(network, Conditioned(load(DENOISER, device), null_tokens(DENOISER)).to(device))
+    fresh = training.fresh_trials(group, seen, latents=True)
+    second = training.train_pictures(painted, fresh, n, states[1], recipes[1], minutes=shares[1], **effort)
+    save_weights(network, weight_file(NAME))
+    given = {
+        "steps": steps, "batch": batch, "minutes": minutes, "voxels": voxels, "scanned": scanned,
+        "external": external,
+    }  # fmt: skip
+    flags = "".join(f" --{key} {value:g}" for key, value in given.items() if value is not None)
+    card = {
+        "name": NAME,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "training": {
+            "pictures": len(images),
+            "seed": seed,
+            "stage_1": _plain(recipes[0]) | asdict(first),
+            "stage_2": _plain(recipes[1]) | asdict(second) | {"denoiser": f"{DENOISER}, frozen"},
+            "command": f"brainlab zoo train {NAME}{flags}",
+            **pupils.about(sizes),
+        },
+    }
+    merge_card(NAME, card, drop=("newcomers",))
+    return card
+
+
+def _claim(out: Path, about: dict[str, Any]) -> None:
+    """Refuse to go on with a training of other settings."""
+    started = out / f"{NAME}.settings.json"
+    if not started.is_file():
+        write_json(started, about)
+        return
+    there = json.loads(started.read_text(encoding="utf-8"))
+    differ = sorted(k for k in about if there.get(k) != about[k])
+    if differ:
+        raise InputError(
+            f"{out} holds a training of {NAME} with another {', '.join(differ)}; give another --out, or "
+            f"delete {started.name} and the states beside it"
+        )
+
+
+def look(some: list[Person], seen: Seen, favourable: bool, progress: Progress = silent) -> list[torch.Tensor]:
+    """Return what people's voxels answer, without noise, on the device of ``seen``."""
+    device = str(seen.tokens.device)
+    deep = (scorer_maps if favourable else cortex_maps)(device)
+    images = np.ascontiguousarray(seen.images.permute(0, 2, 3, 1).numpy())
+    found = answers(some, images, deep, None, seen.n_scanned, device, progress)
+    return [torch.from_numpy(rows).to(device) for rows in found]
+
+
+def _recipes(steps: int | None, batch: int | None) -> tuple[Recipe, Recipe]:
+    first, second = training.TOKENS, training.PICTURES
+    if steps is not None:
+        first, second = replace(first, steps=steps), replace(second, steps=max(1, steps // 3))
+    if batch is not None:
+        first, second = replace(first, batch=batch), replace(second, batch=max(1, batch // 2))
+    return first, second
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()}

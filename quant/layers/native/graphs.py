@@ -1,0 +1,106 @@
+"""A denoiser as CUDA graphs: what Python does between launches is done once for each shape of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from quant.errors import HardwareError, InputError
+from quant.layers.install import state_of
+
+WARM_UPS = 2
+"""Forwards before capturing: kernels are compiled, workspaces made, layers prepared."""
+
+
+@contextmanager
+def graphed(model: nn.Module, most: int = 8) -> Iterator[nn.Module]:
+    """Replay a model's forward from CUDA graphs in a ``with``; one is captured for each shape of inputs.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On a CUDA device, with one path through its forward. Its tensors must not be replaced meanwhile.
+    most : int
+        Graphs kept; further shapes run without.
+
+    Raises
+    ------
+    HardwareError
+        The model is not on a CUDA device.
+    InputError
+        A layer looks at the timestep in Python, which a graph would see once; or the model is compiled whole.
+    """
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        raise HardwareError(f"CUDA graphs need a CUDA device, and the model is on {device}")
+    if getattr(model, "_compiled_call_impl", None) is not None:
+        raise InputError(
+            "the model was compiled by model.compile(), which would trace the capture itself: compile its "
+            "blocks, or model.forward = torch.compile(model.forward)"
+        )
+    state = state_of(model)
+    if state is not None and state.hook is not None:
+        raise InputError("the recipe picks scales by the timestep's value in Python: no CUDA graph holds it")
+    forward, before = model.forward, model.__dict__.get("forward")
+    graphs: dict[Any, Graph] = {}
+
+    def replay(*args: Any, **kwargs: Any) -> Any:
+        flat, spec = tree_flatten((args, kwargs))
+        tensors = [value.to(device) if isinstance(value, Tensor) else value for value in flat]
+        key = (spec, torch.is_grad_enabled(), *map(_shape, tensors))
+        if key not in graphs:
+            if len(graphs) >= most:
+                return forward(*args, **kwargs)
+            graphs[key] = Graph(forward, tensors, spec)
+        return graphs[key](tensors)
+
+    model.__dict__["forward"] = replay
+    try:
+        yield model
+    finally:
+        del model.__dict__["forward"]
+        if before is not None:
+            model.__dict__["forward"] = before
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (value.shape, value.stride(), value.dtype)
+    return value
+
+
+class Graph:
+    """One captured forward.
+
+    Parameters
+    ----------
+    forward : callable
+    flat, spec
+        Its arguments, flattened; tensors on the device.
+    """
+
+    def __init__(self, forward: Callable[..., Any], flat: list[Any], spec: Any) -> None:
+        self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
+        args, kwargs = tree_unflatten(self.held, spec)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.no_grad(), torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                forward(*args, **kwargs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(self.graph):
+            self.out = forward(*args, **kwargs)
+
+    def __call__(self, flat: list[Any]) -> Any:
+        """Copy inputs in, replay, copy the result out."""
+        for held, given in zip(self.held, flat, strict=True):
+            if isinstance(held, Tensor):
+                held.copy_(given)
+        self.graph.replay()
+        return tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, self.out)

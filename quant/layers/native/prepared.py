@@ -1,0 +1,177 @@
+"""A layer in the form that kernels take: tensors made once, and the calls on them.
+
+Objects here hold tensors and plain numbers only and look nothing up, so that `torch.compile` and CUDA graphs
+see a few launches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.layers.lowbit import conv2d, few_rows, lowrank_linear, operands, quantize
+from quant.layers.native.fits import GROUPS, SMALL_CODES
+
+if TYPE_CHECKING:
+    from quant.layers.quantized import QuantLayer
+
+FEW = 64
+"""Rows up to which a weight is decoded next to the product."""
+TYPES = (torch.bfloat16, torch.float16, torch.float32)
+TRITON: Any = "triton"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A linear of 8-bit operands, smoothing and branch included."""
+
+    op: str
+    weight: lowrank_linear.LowRankWeight
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether `x` can go this way."""
+        return x.dtype in TYPES
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to (..., K)."""
+        return lowrank_linear.lowrank_linear(x, self.weight, TRITON).value
+
+
+@dataclass(frozen=True)
+class FewRows:
+    """A linear on 4-bit weights whose input stays in 16 bit, for a few rows."""
+
+    op: str
+    packed: Tensor
+    scale: Tensor
+    group: int
+    column: Tensor | None
+    bias: Tensor | None
+    transform: nn.Module | None
+    branch: nn.Module | None
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether `x` can go this way: 16 bit, at most `FEW` rows."""
+        return x.dtype in TYPES[:2] and x.numel() <= FEW * x.shape[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to (..., K)."""
+        hidden = x if self.transform is None else self.transform(x)
+        flat = hidden.reshape(-1, x.shape[-1]).contiguous()
+        out = few_rows.few_rows(
+            flat, self.packed, self.scale, self.group, self.column, self.bias, TRITON
+        ).value.reshape(*x.shape[:-1], -1)
+        return out if self.branch is None else out + self.branch(x)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of 8-bit codes, one input scale an image."""
+
+    op: str
+    kernel: Tensor
+    column: Tensor
+    bias: Tensor | None
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    bits: int
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether `x` can go this way: a batch of images."""
+        return x.dtype in TYPES and x.ndim == 4
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to (B, C, H, W)."""
+        images = x.permute(0, 2, 3, 1).contiguous()
+        b, h, w, c = images.shape
+        top = torch.full((b,), 2 ** (self.bits - 1) - 1, device=x.device)
+        unit = x.abs().amax((1, 2, 3)).float() / top
+        unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
+        before = quantize.Before(rows=h * w)
+        rows = quantize.quantize(
+            images.reshape(-1, c), "int_token", self.bits, path=TRITON, before=before, scale=unit
+        )
+        codes = rows.codes[:, :c].reshape(b, h, w, c).contiguous()
+        return conv2d.conv2d(
+            codes, unit, self.kernel, self.column, self.bias, self.stride, self.padding, self.dilation,
+            x.dtype, TRITON,
+        ).value  # fmt: skip
+
+
+Native = Product | FewRows | Convolution
+
+
+def prepare(layer: QuantLayer, op: str, dtype: torch.dtype) -> Native | None:
+    """Make what the kernel of `op` takes of a layer, for inputs of `dtype`; None if it cannot take it."""
+    bias = None if layer.bias is None else layer.bias.detach()
+    if op == "conv int8":
+        return _convolution(layer, op, bias)
+    if op == "W4A16":
+        return _few(layer, op, bias)
+    return Product(op, replace(_weight(layer, dtype), bias=bias))
+
+
+def _few(layer: QuantLayer, op: str, bias: Tensor | None) -> FewRows:
+    encoded = layer.encoded()
+    fine = encoded.params.get("scale_fine")
+    scale = encoded.params["scale"] if fine is None else fine
+    column = None if fine is None else encoded.params["scale"].reshape(-1).float()
+    return FewRows(
+        op, encoded.packed, scale.squeeze(-1).contiguous(), encoded.quantizer.granularity.group_size or 1,
+        column, bias, layer.transform, layer.branch,
+    )  # fmt: skip
+
+
+def _convolution(layer: QuantLayer, op: str, bias: Tensor | None) -> Convolution | None:
+    module: Any = layer
+    if not _plain_convolution(module):
+        return None
+    encoded, quantizer = layer.encoded(), layer.input_quantizer
+    assert quantizer is not None  # as `fit` saw to
+    return Convolution(
+        op, encoded.codes().permute(0, 2, 3, 1).contiguous(), encoded.params["scale"].reshape(-1).float(),
+        bias, module.stride, module.padding, module.dilation, quantizer.quantizer.bits,
+    )  # fmt: skip
+
+
+def _plain_convolution(module: Any) -> bool:
+    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def _weight(layer: QuantLayer, dtype: torch.dtype) -> lowrank_linear.LowRankWeight:
+    """Tensors of a linear in the form `kernels.products.lowrank_linear` takes."""
+    encoded, quantizer = layer.encoded(), layer.input_quantizer
+    assert quantizer is not None  # as `fit` saw to
+    transform: Any = layer.transform
+    branch: Any = layer.branch
+    down, up = (None, None) if branch is None else (branch.down.to(dtype), branch.up.to(dtype))
+    smooth = None if transform is None else transform.factor
+    shift = 0.0 if transform is None else transform.shift
+    activation = quantizer.quantizer
+    if "scale_fine" in encoded.params:
+        fine, column = encoded.params["scale_fine"].squeeze(-1), encoded.params["scale"].reshape(-1)
+        made = lowrank_linear.prepare(
+            encoded.packed, fine, column, encoded.shape[1], encoded.quantizer.granularity.group_size or 1,
+            activation.bits, smooth, down, up, None, shift,
+        )  # fmt: skip
+        return replace(made, unsigned=getattr(activation.grid, "mode", "") == "unsigned")
+    column = encoded.params["scale"].reshape(-1).float().contiguous()
+    n, k = encoded.shape
+    plain = torch.ones(n, -(-k // GROUPS[-1]), dtype=torch.uint8, device=column.device)
+    made = lowrank_linear.prepare(
+        encoded.packed, plain, column, k, GROUPS[-1], 8, smooth, down, up, None, shift
+    )
+    operand = None if encoded.quantizer.bits == SMALL_CODES else _operand(encoded, k)
+    return replace(made, bits=activation.bits, operand=operand)
+
+
+def _operand(encoded: Any, k: int) -> Tensor:
+    """Codes of other widths than 4, one a byte; 8-bit ones are what is stored."""
+    missing = operands.padded_columns(k) - k
+    if encoded.quantizer.bits == 8 and not missing:
+        return encoded.packed.view(torch.int8)
+    return nn.functional.pad(encoded.codes(), (0, missing)).contiguous()

