@@ -16,7 +16,8 @@ from lab.zoo.video import clips
 from lab.zoo.video.model import Conditioned, build, encode_frames
 
 RECIPE = Recipe(steps=14_000, batch=128, lr=1e-3, weight_decay=0.01, warmup=300, ema=0.999)
-DROP_CONDITION = 0.1
+DROP_CONDITION, NOISIER = 0.05, 0.4
+"""Share of cases without a condition; shift of the times to those at which frames and movement are decided."""
 CLIPS = 64_000
 """Filmed once before training, each with a motion of its own."""
 DATA = (
@@ -91,7 +92,7 @@ def train(
     progress: Progress,
     start: tuple[nn.Module, Tensor] | None = None,
 ) -> tuple[Conditioned, Outcome]:
-    """Minimise |v(x_s, s, c) - (n - x_0)|^2 as `lab.zoo.train.denoiser.train` does for single pictures."""
+    """Minimise |v(x_s, s, c) - (n - x_0)|^2 as `lab.zoo.train.denoiser.train` does, at noisier times."""
     device = latents.device
     torch.manual_seed(seed)
     model = Conditioned(*(start or (build(),))).to(device)
@@ -100,7 +101,7 @@ def train(
         x0, c = latents[index].float(), tokens[index].float()
         drop = torch.rand(len(x0), 1, 1, device=x0.device) < DROP_CONDITION
         c = torch.where(drop, model.null, c)
-        s = torch.sigmoid(torch.randn(len(x0), device=x0.device))
+        s = torch.sigmoid(NOISIER + torch.randn(len(x0), device=x0.device))
         noise = torch.randn_like(x0)
         at = s.view(-1, 1, 1, 1, 1)
         v = model((1 - at) * x0 + at * noise, 1000 * s, c)
