@@ -112,7 +112,7 @@ def dry_run(settings: Settings) -> Foreseen:
         assert recipe.plan is not None  # only full precision has none
         share = recipe.plan.macs_share()
         size, seconds = recipe.plan.bytes_after / 1e6, recipe.plan.seconds
-        row = {"recipe": recipe.name, "format": max(share, key=lambda name: share[name])}
+        row: dict[str, Any] = {"recipe": recipe.name, "format": max(share, key=lambda name: share[name])}
         row |= {"MB": round(size, 2), "seconds": round(seconds), "calibrates": recipe.calibrates}
         rows.append(row | {"trains": str(recipe.plan.training or "no")})
     facts = {"would write": str(settings.out), "denoiser": trained.config.denoiser}

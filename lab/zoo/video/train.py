@@ -17,7 +17,7 @@ from lab.zoo.video.model import Conditioned, build, encode_frames
 
 RECIPE = Recipe(steps=14_000, batch=128, lr=1e-3, weight_decay=0.01, warmup=300, ema=0.999)
 DROP_CONDITION, NOISIER = 0.05, 0.4
-"""Share of cases without a condition; shift of the times to those at which frames and movement are decided."""
+"""Share of cases without a condition; shift of the times to where frames and movement are decided."""
 CLIPS = 64_000
 """Filmed once before training, each with a motion of its own."""
 DATA = (
