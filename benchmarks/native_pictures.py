@@ -47,8 +47,23 @@ RECORDED, STEPS = 16, 8
 PEAK_DB = 60.0
 
 
-def brain_tokens(n: int, device: str) -> Tensor:
-    """Tokens (n, 17, 192) that ridge predicts from the test trials of the simulated subject."""
+def brain_tokens(n: int, device: str, file: Path | None) -> Tensor:
+    """Tokens (n, 17, 192) that ridge predicts from the test trials of the simulated subject.
+
+    With a file they are read from it, or written to it if it is not there: a machine that only draws needs no
+    subject.
+    """
+    from safetensors.torch import load_file, save_file
+
+    if file is None or not file.is_file():
+        tokens = _predicted(device)
+        if file is None:
+            return tokens[:n]
+        save_file({"tokens": tokens}, file)
+    return load_file(file)["tokens"][:n]
+
+
+def _predicted(device: str) -> Tensor:
     from lab.decoding.data import open_subjects
     from lab.decoding.settings import ReconstructConfig
     from lab.decoding.structure import baselines
@@ -56,7 +71,7 @@ def brain_tokens(n: int, device: str) -> Tensor:
 
     subject = open_subjects(ReconstructConfig(train_on="one", root=None), silent).subject
     train, test = (subject.part(split).mean_over_repeats() for split in ("train", "test"))
-    return torch.from_numpy(baselines(train, test, device=device)["ridge_tokens"][:n])
+    return torch.from_numpy(baselines(train, test, device=device)["ridge_tokens"]).contiguous()
 
 
 def psnr(one: Tensor, other: Tensor) -> Tensor:
@@ -171,6 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--n", type=int, default=16, help="pictures of each kind")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")
+    parser.add_argument("--tokens", type=Path, help="file of tokens predicted before; written if missing")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
     options = parser.parse_args(arguments)
@@ -191,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     conditions = {
         "pictures": stimulus_tokens(order(start=64)[: options.n], options.device),
-        "brain (ridge, simulated subject)": brain_tokens(options.n, options.device),
+        "brain (ridge, simulated subject)": brain_tokens(options.n, options.device, options.tokens),
     }
     good = [
         compare(name, recipe, conditions, options.steps, options.device, keep)

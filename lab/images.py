@@ -23,11 +23,15 @@ def resize(images: torch.Tensor, side: int) -> torch.Tensor:
     )
 
 
+def planes(pictures: np.ndarray) -> torch.Tensor:
+    """Turn pictures (n, H, W) or (n, H, W, 3) into float32 (n, 3, H, W)."""
+    x = torch.from_numpy(np.ascontiguousarray(pictures, dtype=np.float32))
+    return x[:, None].expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
+
+
 def to_model(pictures: np.ndarray) -> torch.Tensor:
     """Turn pictures (n, H, W) or (n, H, W, 3) in 0..1 into float32 (n, 3, 64, 64)."""
-    x = torch.from_numpy(np.ascontiguousarray(pictures, dtype=np.float32))
-    x = x[:, None].expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
-    return resize(x, SIDE)
+    return resize(planes(pictures), SIDE)
 
 
 def from_model(images: torch.Tensor, like: tuple[int, ...]) -> np.ndarray:

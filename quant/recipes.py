@@ -105,28 +105,41 @@ def parse(name: str | Path, names: Mapping[str, str] | None = None) -> Recipe:
     >>> parse("rtn-w8a8+weight_bits=3").changes
     {'weight_bits': 3}
     """
-    import yaml
-
-    preset, *words = str(name).split(CHANGE)
+    preset, changes = split(str(name))
+    words = str(name).split(CHANGE)[1:]
     preset = (names or {}).get(preset, preset)
-    changes: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise InputError(f"recipe {str(name)!r}: {word!r} is no change; write PRESET+field=value")
-        if key in changes:
-            raise InputError(f"recipe {str(name)!r}: {key} is given twice; leave one away")
-        try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(
-                f"recipe {str(name)!r}: {value!r} is no value for {key}; give a number, true or a name"
-            ) from None
     if preset.endswith(PRESET_FILES):  # a preset that a method saved is known by its file's name
         name = CHANGE.join([Path(preset).stem, *words])
     recipe = Recipe(str(name), preset, changes)
     recipe.config()
     return recipe
+
+
+def split(recipe: str) -> tuple[str, dict[str, Any]]:
+    """Return a recipe's preset and its changes, their values read as YAML.
+
+    Raises
+    ------
+    InputError
+        What follows a plus is no ``field=value``, or a field stands twice.
+    """
+    import yaml
+
+    preset, *words = recipe.split(CHANGE)
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise InputError(f"recipe {recipe!r}: {word!r} is no change; write PRESET+field=value")
+        if key in changes:
+            raise InputError(f"recipe {recipe!r}: {key} is given twice; leave one away")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(
+                f"recipe {recipe!r}: {value!r} is no value for {key}; give a number, true or a name"
+            ) from None
+    return preset, changes
 
 
 def resolve(recipe: str | Path | BaseModel) -> tuple[str, Method, BaseModel]:
@@ -180,10 +193,10 @@ def expand(
         A word is neither a recipe nor a group, matches nothing, or is given twice.
     """
     known = groups() if known is None else known
-    split = words.split(",") if isinstance(words, str) else words
+    given = words.split(",") if isinstance(words, str) else words
     found: dict[str, Recipe] = {}
     written: dict[str, Recipe] = {}
-    for word in (w.strip() for w in split):
+    for word in (w.strip() for w in given):
         if not word:
             continue
         if word in known:
@@ -200,7 +213,7 @@ def expand(
             found.setdefault(recipe.name, recipe)
     if not found:
         raise InputError(
-            f"no recipes in {','.join(split)!r}; give presets (brainlab list presets), wildcards or groups"
+            f"no recipes in {','.join(given)!r}; give presets (brainlab list presets), wildcards or groups"
         )
     return list(found.values())
 

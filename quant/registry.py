@@ -48,7 +48,7 @@ NAMES = (
     "qvgen",
 )
 # And under quant/adapters, in the same way.
-ADAPTERS: tuple[str, ...] = ()
+ADAPTERS: tuple[str, ...] = ("watermark",)
 
 
 RUN: dict[str, Any] = {"scope": "run"}

@@ -9,7 +9,12 @@ import numpy as np
 
 from brainit.errors import InputError
 from brainit.metrics.identification import TWO_WAY_CHANCE, correlation_block, two_way, two_way_pix
-from brainit.metrics.intervals import bootstrap_interval, paired_interval, permutation_null
+from brainit.metrics.intervals import (
+    bootstrap_interval,
+    paired_interval,
+    permutation_null,
+    sign_flip_p,
+)
 from brainit.metrics.pixels import constant_images, mse, pixcorr, psnr, ssim, ssim_gauss
 
 SCORES = ("pixcorr", "ssim", "ssim_gauss", "mse", "two_way_pix")
@@ -50,6 +55,7 @@ def score(
     reconstruction: np.ndarray,
     truth: np.ndarray,
     features: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> Scores:
     """Score pictures against their stimuli.
 
@@ -59,7 +65,10 @@ def score(
         In 0..1, same order. The Gaussian SSIM is left out where a side is under 11 pixels, two-way where n
         is 1.
     features : mapping of str to (reconstruction features, truth features), optional
-        Each adds a ``two_way_<name>`` score; arrays of shape (n, ...).
+        Each adds ``two_way_<name>`` and ``top1_<name>`` (the own stimulus is the best of all n, 0 or 1);
+        arrays of shape (n, ...).
+    more : mapping of str to callable, optional
+        ``scorer(reconstruction) -> (n,)``; each adds a score of its name.
 
     Examples
     --------
@@ -75,7 +84,10 @@ def score(
     if len(truth) > 1:
         values["two_way_pix"] = two_way_pix(reconstruction, truth)
         for name, (ours, theirs) in (features or {}).items():
-            values[f"two_way_{name}"] = two_way(ours, theirs)
+            found = values[f"two_way_{name}"] = two_way(ours, theirs)
+            values[f"top1_{name}"] = (found == 1.0).astype(np.float64)
+    for name, scorer in (more or {}).items():
+        values[name] = np.asarray(scorer(reconstruction), np.float64)
     return Scores(values, int((constant_images(reconstruction) | constant_images(truth)).sum()))
 
 
@@ -97,6 +109,7 @@ def compare(
     seed: int = 0,
     n_draws: int = 10_000,
     networks: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> dict[str, float]:
     """Score several sets of reconstructions of the same stimuli; the pictures' numbers of ``metrics.json``.
 
@@ -112,14 +125,16 @@ def compare(
         The set that `main` is paired with: ``paired_psnr_to_<reference>`` (dB, same fMRI and noise seed),
         absent where there is no such set.
     networks : mapping of str to callable, optional
-        ``network(pictures) -> features (n, ...)``; each adds a ``two_way_<name>`` score.
+        ``network(pictures) -> features (n, ...)``; each adds ``two_way_<name>`` and ``top1_<name>``.
+    more : mapping of str to callable, optional
+        ``scorer(pictures) -> (n,)``; each adds a score of its name.
 
     Returns
     -------
     dict of str to float
-        ``score``, ``score.low``, ``score.high`` per set; ``minus_<set>.<score>`` with bounds, main minus
-        that set; ``chance.two_way_pix``, and ``chance.pixcorr`` with bounds and ``chance.pixcorr.p`` from
-        random pairing.
+        ``score``, ``score.low``, ``score.high`` per set; ``minus_<set>.<score>`` with bounds and ``.p`` (sign
+        flips picture by picture), main minus that set; ``chance.two_way_pix``, ``chance.top1_<name>``, and
+        ``chance.pixcorr`` with bounds and ``chance.pixcorr.p`` from random pairing.
     """
     if main not in sets:
         raise InputError(f"no set {main!r} among {sorted(sets)}; `main` names one of them")
@@ -130,7 +145,8 @@ def compare(
         return {name: (network(pictures), known[name]) for name, network in (networks or {}).items()}
 
     scores = {
-        name: average_scores([score(s, truth, features(s)) for s in stack]) for name, stack in stacks.items()
+        name: average_scores([score(s, truth, features(s), more) for s in stack])
+        for name, stack in stacks.items()
     }
     flat: dict[str, float] = {}
     for name, one in scores.items():
@@ -140,10 +156,12 @@ def compare(
         if name == main:
             continue
         for key in scores[main].values:
-            gap = paired_interval(scores[main].values[key], other.values[key], n_draws=n_draws, seed=seed)
-            stem = f"minus_{name}.{key}"
+            pair, stem = (scores[main].values[key], other.values[key]), f"minus_{name}.{key}"
+            gap = paired_interval(*pair, n_draws=n_draws, seed=seed)
             flat.update({stem: gap.mean, f"{stem}.low": gap.low, f"{stem}.high": gap.high})
+            flat[f"{stem}.p"] = sign_flip_p(*pair, n_draws=n_draws, seed=seed)
     flat["chance.two_way_pix"] = TWO_WAY_CHANCE
+    flat.update({f"chance.top1_{name}": 1 / len(truth) for name in known})
     if len(truth) > 1:
         block = np.mean([np.nan_to_num(correlation_block(s, truth)) for s in stacks[main]], 0)
         null = permutation_null(block, n_draws=n_draws, seed=seed)

@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=8, help="processes that compile")
     parser.add_argument("--few", action="store_true", help="the largest shapes only")
     parser.add_argument("--kinds", nargs="*", default=[], help="kernels to tune; all if none is named")
+    parser.add_argument("--missing", action="store_true", help="tune only what no table has")
     options = parser.parse_args()
     if options.action == "plot":
         from kernels.bench.plots import draw
@@ -41,7 +42,15 @@ def main() -> int:
         sys.stdout.flush()
 
     if options.action == "tune":
-        tune_all(options.out, say, options.budget, options.workers, options.few, tuple(options.kinds))
+        tune_all(
+            options.out,
+            say,
+            options.budget,
+            options.workers,
+            options.few,
+            tuple(options.kinds),
+            options.missing,
+        )
     else:
         others = options.action == "peers"
         file = options.out / ("peers.csv" if others else "kernels.csv")

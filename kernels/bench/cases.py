@@ -202,6 +202,14 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
                         unit,
                     )
                 )
+    fine = torch.randint(1, 7, (n, k // GROUP), generator=random, device=device).to(torch.int8)
+    bare = prepare(packed, fine, column, k, GROUP, 4, smooth, None, None, bias)
+    timed.append(
+        Timed(
+            f"W4A4 pow2 g{GROUP} without a branch, decoded per call", [lambda: lowrank_linear(x, bare).value],
+            lambda: lowrank_linear(x[:ROWS], bare, "reference").value.double(), bytes_, 2.0 * m * n * k,
+        )
+    )  # fmt: skip
     plain = lambda: quantize(x, "e4m3_token").codes  # noqa: E731
     timed.append(Timed("quantize e4m3 per token", [plain], None, 3 * m * k, 0))
     return timed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +19,7 @@ from kernels.tuned.timing import graph_us
 
 COLUMNS = [
     "shape", "what", "peer", "us", "ratio", "tflops", "error", "floor_us", "bf16_us", "device", "torch",
-    "triton", "note",
+    "triton", "commit", "note",
 ]  # fmt: skip
 MEMORY = 4.3e12
 """Bytes a second of a device-to-device copy on an H200, read and written counted."""
@@ -28,11 +30,21 @@ Progress = Callable[[int, int, str], None]
 
 
 def environment() -> dict[str, str]:
-    """Device and versions that every row carries."""
+    """Device, versions and commit (BRAINLAB_COMMIT, else the checkout's) that every row carries."""
     import triton
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    return {"device": name, "torch": torch.__version__, "triton": triton.__version__}
+    return {"device": name, "torch": torch.__version__, "triton": triton.__version__, "commit": _commit()}
+
+
+def _commit() -> str:
+    if stated := os.environ.get("BRAINLAB_COMMIT"):
+        return stated
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip() or "unknown"
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
 
 
 def measure(shape: str, cases: Iterable[Timed], rep_ms: int) -> list[dict[str, Any]]:

@@ -5,6 +5,21 @@ from __future__ import annotations
 from kernels.bench.cases import ATTENTION, IMAGES, LARGE, RANK, SMALL
 
 Job = tuple[str, tuple[int, ...]]
+WHOLE = [
+    (4096, 3072, 9216), (4608, 3072, 12288), (4608, 15360, 3072), (512, 3072, 9216), (512, 3072, 12288),
+    (512, 12288, 3072), (512, 3072, 3072), (8192, 640, 640), (8192, 640, 5120), (8192, 2560, 640),
+    (2048, 1280, 10240), (2048, 5120, 1280), (154, 2048, 640), (154, 2048, 1280),
+]  # fmt: skip
+"""(M, K, N) of further linears of FLUX (4096 and 512 tokens, and both) and SDXL: tuned, not timed."""
+
+
+def whole_jobs() -> list[Job]:
+    """(kernel, shape) of the linears of whole models."""
+    jobs: list[Job] = []
+    for m, k, n in WHOLE:
+        jobs += [("gemm_fp8", (m, n, k + 4 * RANK)), ("project", (m, k, RANK)), ("encode", (m, k, RANK)),
+                 ("expand", (n, k))]  # fmt: skip
+    return list(dict.fromkeys(jobs))
 
 
 def tuning_jobs(few: bool = False) -> list[Job]:
@@ -30,4 +45,5 @@ def tuning_jobs(few: bool = False) -> list[Job]:
     ]
     heads: list[Job] = [("log_attention", (queries, keys, d)) for _, _, queries, keys, d in ATTENTION]
     few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]
-    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:] + images + heads))
+    rest = [] if few else whole_jobs()
+    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:] + images + heads + rest))

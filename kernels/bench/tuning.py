@@ -12,7 +12,7 @@ import torch
 from kernels.bench.run import environment
 from kernels.bench.shapes import tuning_jobs
 from kernels.tuned.search import compile_all, tune
-from kernels.tuned.table import cache_file, device_name, key_of, read, write
+from kernels.tuned.table import cache_file, device_name, key_of, read, tables, write
 
 Progress = Callable[[int, int, str], None]
 MEASURING_S = 30
@@ -26,6 +26,7 @@ def tune_all(
     workers: int,
     few: bool = False,
     kinds: tuple[str, ...] = (),
+    missing: bool = False,
 ) -> Path:
     """Compile and time all configs; the table and the log grow with every kernel and shape.
 
@@ -43,6 +44,8 @@ def tune_all(
         The largest shapes only.
     kinds : tuple of str
         Keys of `kernels.tuned.spaces.SPACES`; empty: all.
+    missing : bool
+        Only what no table of this device has.
 
     Returns
     -------
@@ -52,8 +55,11 @@ def tune_all(
     until = time.monotonic() + budget_s
     device = torch.device("cuda", torch.cuda.current_device())
     jobs = [job for job in tuning_jobs(few) if not kinds or job[0] in kinds]
-    compile_all(jobs, workers, lambda text: progress(0, len(jobs), text), until - MEASURING_S)
     name = device_name(device)
+    if missing:
+        known = tables(name)
+        jobs = [(kind, shape) for kind, shape in jobs if key_of(shape) not in known.get(kind, {})]
+    compile_all(jobs, workers, lambda text: progress(0, len(jobs), text), until - MEASURING_S)
     file, table = cache_file(name), read(cache_file(name))
     with (out / "tuning.csv").open("w", newline="") as stream:
         log = csv.writer(stream)

@@ -15,7 +15,7 @@ from torch import Tensor
 from kernels import paths
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import ahead, half_dot
-from kernels.tuned.launching import allow_descriptors, multiprocessors
+from kernels.tuned.launching import after_previous, allow_descriptors, multiprocessors, overlapped
 
 
 @triton.jit
@@ -80,8 +80,9 @@ def _gemm(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP_M: tl.constexpr, PROGRAMS: tl.constexpr,
     HALVES: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr,
     COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, EARLY: tl.constexpr, SPECIAL: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    after_previous(OVERLAP)
     WIDTH: tl.constexpr = BN // HALVES
     whole: tl.constexpr = a_ptr.dtype.element_ty == tl.int8
     sum_type: tl.constexpr = tl.int32 if whole else tl.float32
@@ -167,7 +168,7 @@ def launch(
         COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and not paths.INTERPRETED,
         SPECIAL=config.special and copy_in,
         WIDE=paths.INTERPRETED,
-        num_warps=config.warps, num_stages=config.stages,
+        num_warps=config.warps, num_stages=config.stages, **overlapped(),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from kernels.rows.code_kernels import codes_of, magnitude, power, row_unit, stor
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
-from kernels.tuned.launching import allow_descriptors
+from kernels.tuned.launching import after_previous, allow_descriptors, overlapped
 
 FINISHED = 32
 """Rows of a program of the second launch."""
@@ -30,8 +30,9 @@ FINISHED = 32
 def _project(
     x_ptr, inverse_ptr, down_ptr, low_ptr, peak_ptr, M, K, x_stride, shift, per_split,
     RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    COPY_IN: tl.constexpr, WIDE: tl.constexpr,
+    COPY_IN: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    after_previous(OVERLAP)
     row0 = tl.program_id(0) * BM
     split = tl.program_id(1)
     rows = row0 + tl.arange(0, BM)
@@ -40,7 +41,7 @@ def _project(
         x_desc = tl.make_tensor_descriptor(x_ptr, [M, K], [x_stride, 1], [BM, BK])
         down_desc = tl.make_tensor_descriptor(down_ptr, [RANK, K], [K, 1], [RANK, BK])
     low = tl.zeros((BM, RANK), tl.float32)
-    peak = tl.zeros((BM, BK), tl.int32)
+    peak = tl.zeros((BM, BK), tl.float32)
     for step in range(split * per_split, min((split + 1) * per_split, tl.cdiv(K, BK))):
         if COPY_IN:
             x = x_desc.load([row0, step * BK])
@@ -57,20 +58,25 @@ def _project(
         if HAS_SHIFT:
             y = tl.where(k < K, y + shift, 0.0)
         if HAS_SMOOTH:
-            y *= tl.load(inverse_ptr + k, mask=k < K, other=0.0)
-        peak = tl.maximum(peak, magnitude(y))
+            if EVEN:
+                y *= tl.load(inverse_ptr + k)
+            else:
+                y *= tl.load(inverse_ptr + k, mask=k < K, other=0.0)
+        # a NaN must win; two operations a value with the absolute value that comes with a maximum
+        peak = tl.maximum(peak, tl.abs(y), propagate_nan=tl.PropagateNan.ALL)
     inside = rows < M
     at = split.to(tl.int64) * M + rows
     tl.store(low_ptr + at[:, None] * RANK + ranks[None, :], low, mask=inside[:, None])
-    tl.store(peak_ptr + at, tl.max(peak, 1), mask=inside)
+    tl.store(peak_ptr + at, tl.max(magnitude(peak), 1), mask=inside)
 
 
 @triton.jit
 def _finish(
     low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, M, K_PAD, code_stride,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr,
+    SPLIT: tl.constexpr, BM: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    after_previous(OVERLAP)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     inside = rows < M
     ranks = tl.arange(0, RANK)
@@ -99,7 +105,9 @@ def _encode(
     x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, M, K, K_PAD, x_stride, code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    after_previous(OVERLAP)
     # columns are the fast axis of the grid: neighbours share rows; the rows read last are still in the cache
     rows = (tl.num_programs(1) - 1 - tl.program_id(1)) * BM + tl.arange(0, BM)
     inside = rows < M
@@ -147,8 +155,9 @@ def project(
     _project[(triton.cdiv(m, config.block_m), splits)](
         x, x if inverse is None else inverse, down, low, peak, m, k, x.stride(0), shift, per_split,
         RANK=rank, HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0, BM=config.block_m, BK=config.block_k,
-        COPY_IN=not config.keep, WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps,
-        num_stages=config.stages,
+        COPY_IN=not config.keep, EVEN=k % config.block_k == 0,
+        WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
+        **overlapped(),
     )  # fmt: skip
     return low, peak
 
@@ -166,12 +175,12 @@ def encode(
     _finish[(triton.cdiv(m, FINISHED),)](
         low, peak, codes, scale, inverse_unit, lift, x if out is None else out, m, padded, codes.stride(0),
         KIND=KINDS[kind], TOP=float(top), FINE_TOP=fine_top, RANK=low.shape[2], APPEND=out is None,
-        SPLIT=low.shape[0], BM=FINISHED, num_warps=4,
+        SPLIT=low.shape[0], BM=FINISHED, num_warps=4, **overlapped(),
     )  # fmt: skip
     _encode[(triton.cdiv(padded, block_k), triton.cdiv(m, config.block_m))](
         x, x if inverse is None else inverse, inverse_unit, lift, codes,
         m, k, padded, x.stride(0), codes.stride(0), shift,
         KIND=KINDS[kind], TOP=float(top), LEAST=float(least), FINE_TOP=fine_top, GROUP=group,
         HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0, BM=config.block_m, BK=block_k,
-        WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps,
+        WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, **overlapped(),
     )  # fmt: skip

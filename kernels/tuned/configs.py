@@ -65,9 +65,9 @@ class Config:
     def label(self) -> str:
         """Short text for tables and logs."""
         more = "".join(
-            f" {name}{getattr(self, name)}"
+            f" {name}{'' if getattr(self, name) is True else getattr(self, name)}"
             for name in ("halves", "split", "keep", "early", "special")
-            if getattr(self, name) not in (1, False)
+            if getattr(self, name) != getattr(Config, name)
         )
         return (
             f"{self.block_m}x{self.block_n}x{self.block_k} s{self.stages} w{self.warps} g{self.group_m}{more}"

@@ -12,7 +12,10 @@ import numpy as np
 from brainit.metrics import average_scores, bootstrap_interval, psnr, score
 from brainit.metrics.scores import PSNR_CAP
 
-SCORES = ("pixcorr", "ssim", "two_way_feature", "paired_psnr_to_fp", "two_way_pix")
+SCORES = (
+    *("pixcorr", "ssim", "two_way_feature", "paired_psnr_to_fp", "two_way_pix"),
+    *("top1_feature", "st_lpips", "brain_correlation"),
+)
 GAPS = ("pixcorr", "ssim")
 """Scores whose difference from full precision, picture by picture, has columns of its own."""
 COLUMNS = (
@@ -24,8 +27,9 @@ COLUMNS = (
 FULL_PRECISION = "full precision"
 OTHER_NOISE = "full precision, other noise"
 RIDGE = "ridge to pixels"
+RIDGE_TOKENS = "ridge to tokens"
 MEAN = "mean image"
-BASELINES = (FULL_PRECISION, OTHER_NOISE, RIDGE, MEAN)
+BASELINES = (FULL_PRECISION, OTHER_NOISE, RIDGE, RIDGE_TOKENS, MEAN)
 
 #: Best presets at 8, 6, 4 and 3 bits of weight codes, by paired PSNR in benchmarks/results/ptq.
 DEFAULTS = {
@@ -41,6 +45,7 @@ def score_rows(
     networks: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     n_draws: int,
     seed: int,
+    more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> list[dict[str, Any]]:
     """Score sets of reconstructions of the same stimuli.
 
@@ -55,6 +60,8 @@ def score_rows(
         As `lab.decoding.scores.networks_for` gives it.
     n_draws, seed : int
         Of the bootstrap over pictures.
+    more : mapping
+        As `lab.decoding.scores.scorers_for` gives it.
 
     Returns
     -------
@@ -67,7 +74,7 @@ def score_rows(
         every = []
         for one in pictures:
             features = {name: (network(one), known[name]) for name, network in networks.items()}
-            every.append(score(one, truth, features))
+            every.append(score(one, truth, features, more))
         return average_scores(every).values
 
     full = sets[FULL_PRECISION]
@@ -75,7 +82,12 @@ def score_rows(
     rows = []
     for name, pictures in sets.items():
         values = dict(values_of(pictures))
-        if name not in (FULL_PRECISION, RIDGE, MEAN):  # full precision is at no distance from itself
+        if name not in (
+            FULL_PRECISION,
+            RIDGE,
+            RIDGE_TOKENS,
+            MEAN,
+        ):  # full precision is at no distance from itself
             pairs = [psnr(a, b, cap=PSNR_CAP) for a, b in zip(pictures, full, strict=True)]
             values["paired_psnr_to_fp"] = np.mean(pairs, 0)
         if name not in (FULL_PRECISION, OTHER_NOISE):

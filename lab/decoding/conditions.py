@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from lab.decoding import structure
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.progress import Progress
-
-if TYPE_CHECKING:
-    from brainit.training.decoder import BrainDecoder
 
 Step = Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]]
 
@@ -67,7 +64,7 @@ def find_conditions(
     step: Step,
     config: ReconstructConfig,
     subject: Subject,
-    decoder: Callable[[], BrainDecoder],
+    decoder: Callable[[], structure.Decoder],
     device: str,
     progress: Progress,
 ) -> Conditions:

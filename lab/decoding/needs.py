@@ -9,6 +9,7 @@ import numpy as np
 
 from brainit.metrics.pixels import SSIM_WINDOW
 from brainit.subject import Subject
+from lab.decoding.encoder.correlation import check_encoder
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError, MissingDataError
 
@@ -20,6 +21,8 @@ def check_needs(config: ReconstructConfig, subject: Subject) -> None:
     """Raise InputError for the first thing that a run of these settings would miss."""
     for line in unmet(config, subject):
         raise InputError(f"subject {subject.name!r} of {subject.dataset}: {line}")
+    if config.voxel_encoder is not None and subject.stimuli is not None:
+        check_encoder(Path(config.voxel_encoder), subject)
     if config.external and config.external_stimuli and not Path(config.external_stimuli).exists():
         raise MissingDataError(
             f"external_stimuli: {config.external_stimuli} does not exist; give a folder, parquet file or .npz"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as once
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FULL = "none"
 """The recipe that leaves the decoder in full precision."""
+RIDGE_KEY = "ridge-tokens"
+"""Names the steps of `ridge_through_decoder`."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,18 @@ def decoded(
 
     facts = step(f"ledger-{key}", lambda: quantized()[1])
     return [pictures(number) for number in range(config.noise_seeds)], facts
+
+
+def ridge_through_decoder(
+    step: Step, config: ReconstructConfig, given: Conditions, device: str, progress: Progress
+) -> list[np.ndarray]:
+    """Return the pictures of every network's rival: ridge's tokens through the same decoder.
+
+    In full precision, from noise alone, one sample and one noise seed.
+    """
+    alone = config.model_copy(update={"structure": "none", "n_samples": 1, "noise_seeds": 1})
+    linear = replace(given, tokens=given.ridge_tokens)
+    return decoded(step, RIDGE_KEY, alone, DecoderRecipe(FULL), linear, device, progress)[0]
 
 
 def weights_of(denoiser: str) -> str:

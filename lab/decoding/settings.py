@@ -122,6 +122,11 @@ class ReconstructConfig(Settings):
     )
     guidance: float = Field(3.0, ge=0, le=30, description="classifier-free guidance; 1 is none")
     n_samples: int = Field(1, ge=1, le=256, description="samples averaged into one reconstruction")
+    voxel_encoder: Annotated[str | None, BeforeValidator(_absolute)] = Field(
+        None,
+        description="run of brainlab brain encode that knows the subject, for the score brain_correlation; "
+        "default: a linear encoder, fitted on the way",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the networks run")
     bootstrap: int = Field(2_000, ge=100, le=100_000, description="resamples behind each interval")
 

@@ -11,6 +11,7 @@ import torch
 
 from brainit.structure.blend import Blend
 from brainit.subject import Subject
+from brainit.training.adapting import AdaptedSubject
 from brainit.training.decoder import BrainDecoder
 from brainit.training.targets import Targets
 from brainit.voxels.ridge import fit_ridge, fit_ridge_loo
@@ -19,6 +20,8 @@ from lab.decoding.settings import ReconstructConfig
 from lab.images import from_model, to_model
 from lab.progress import Progress
 
+Decoder = BrainDecoder | AdaptedSubject
+"""Trained on the data set's subjects, or the shared network adapted to one."""
 LEFT_OUT = 64
 """Most left-out training trials that a decoder is recorded on; half of a recording calibrates."""
 
@@ -48,7 +51,7 @@ def tokens_of(pictures: np.ndarray) -> np.ndarray:
     return torch.cat([encoder(x) for x in torch.from_numpy(pictures).split(64)]).numpy()
 
 
-def predictions(decoder: BrainDecoder, test: Subject) -> dict[str, np.ndarray]:
+def predictions(decoder: Decoder, test: Subject) -> dict[str, np.ndarray]:
     """Return Brain-IT's ``tokens`` (n, 17, 192) and structural maps ``map0`` ... for the test trials."""
     found = decoder.predict(test)
     return {"tokens": shrunk_tokens(found)} | maps_of(found)
@@ -127,7 +130,7 @@ class Blended:
 
 
 def blended(
-    decoder: BrainDecoder,
+    decoder: Decoder,
     train: Subject,
     predicted: Mapping[str, np.ndarray],
     simple: Mapping[str, np.ndarray],
@@ -154,7 +157,7 @@ def structural(
     test: Subject,
     predicted: dict[str, np.ndarray],
     simple: Mapping[str, np.ndarray],
-    decoder: BrainDecoder,
+    decoder: Decoder,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return the structural pictures, those of some left-out training trials, and notes on where from.

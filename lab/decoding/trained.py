@@ -114,14 +114,14 @@ class TrainedRun:
 
         Pictures of full precision count only if the decoder's weights are still those they were drawn with.
         """
-        from lab.decoding.recipes import weights_of
+        from lab.decoding.recipes import RIDGE_KEY, weights_of
 
         full = self._steps.load("ledger-full") or {}
         same = full.get("weights") == weights_of(self.config.denoiser)
 
         def step(name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
             drawn = name.startswith(("ledger-", "pictures-"))
-            full_precision = name.startswith(("ledger-full", "pictures-full"))
+            full_precision = name.split("-", 1)[-1].startswith(("full", RIDGE_KEY))
             found = self._steps.load(name) if not drawn or (same and full_precision) else None
             return compute_in(name, compute) if found is None else found
 

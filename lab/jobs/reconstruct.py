@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from brainit.subject import Subject
 from brainit.training.fitting import fit
 from brainit.training.targets import TargetTable
+from brainit.voxels.maps import mean_attention, write_clusters, write_map
 from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
@@ -20,6 +20,8 @@ from lab.progress import Progress, silent
 from lab.runs.folder import Run
 
 if TYPE_CHECKING:
+    from brainit.training.decoder import BrainDecoder
+    from lab.decoding.conditions import Conditions
     from lab.decoding.recipes import DecoderRecipe
 
 _PACKAGES = (
@@ -152,7 +154,8 @@ def _pictures(
     from lab.decoding import scores as brain_scores
     from lab.decoding.bits import ledger_facts
     from lab.decoding.conditions import find_conditions
-    from lab.decoding.recipes import FULL, DecoderRecipe, decoded
+    from lab.decoding.encoder.correlation import brain_correlation
+    from lab.decoding.recipes import FULL, DecoderRecipe, decoded, ridge_through_decoder
     from lab.decoding.structure import inverted
     from lab.images import from_model
 
@@ -162,21 +165,20 @@ def _pictures(
     arms: dict[str, Any] = {}
     arms["fp"], _ = decoded(run.step, "full", config, DecoderRecipe(FULL), given, device, progress)
     arms["quantized"], found = decoded(run.step, "quantized", config, recipe, given, device, progress)
-    # the rival of every network: ridge's tokens through the same decoder, one picture each, from noise alone
-    alone = config.model_copy(update={"structure": "none", "n_samples": 1, "noise_seeds": 1})
-    linear = replace(given, tokens=given.ridge_tokens)
-    arms["ridge_tokens"], _ = decoded(
-        run.step, "ridge-tokens", alone, DecoderRecipe(FULL), linear, device, progress
-    )
+    arms["ridge_tokens"] = ridge_through_decoder(run.step, config, given, device, progress)
     structural = from_model(_tensor(given.start), like)
     arms |= {"ridge": given.ridge, "mean_image": given.mean_image, "structural": structural}
     if config.structure != "brainit" and "map0" in given.predicted:
         arms["brainit_structural"] = from_model(inverted(given.predicted), like)
-    flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed)
+    brain = brain_correlation(run.step, data.subject, device, progress, config.voxel_encoder)
+    flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed, brain)
     for name in ("plan", "ledger"):
         if name in found:
             write_json(run.path / f"{name}.json", found[name])
-    _write_pictures(run.path, given.truth, arms, data.subject, decoder)
+    one = (
+        {} if config.n_samples == 1 else {"sample": _one_sample(run, config, recipe, given, device, progress)}
+    )
+    _write_pictures(run.path, given.truth, arms | one, data.subject, decoder)
     facts = {f"structure.{k}": v for k, v in given.facts.items() if not isinstance(v, list)}
     return {
         **_counts(data.subject),
@@ -194,6 +196,21 @@ def _pictures(
         **{k: v for k, v in found.items() if k.startswith("decoder")},
         **flat,
     }
+
+
+def _one_sample(
+    run: Run,
+    config: ReconstructConfig,
+    recipe: DecoderRecipe,
+    given: Conditions,
+    device: str,
+    progress: Progress,
+) -> list[np.ndarray]:
+    """Draw one sample of each picture, to be looked at beside the averages that are scored."""
+    from lab.decoding.recipes import decoded
+
+    single = config.model_copy(update={"n_samples": 1, "noise_seeds": 1})
+    return decoded(run.step, "one-sample", single, recipe, given, device, progress)[0]
 
 
 def _counts(subject: Subject) -> dict[str, Any]:
@@ -229,15 +246,27 @@ def _write_pictures(
     if subject.has_places:
         arrays["xyz"] = subject.xyz
     arrays["cluster"] = decoder.clusters.labels[subject.name]
+    arrays["attention"] = _attention(subject, decoder)
     if subject.noise_ceiling is not None:
         arrays["noise_ceiling"] = subject.noise_ceiling
     write_npz(out / "arrays.npz", arrays)
+    if subject.mask is not None:
+        write_clusters(subject, arrays["cluster"], out / "maps" / "clusters_dseg.nii.gz")
+        write_map(subject, arrays["attention"], out / "maps" / "attention_statmap.nii.gz")
     folder = out / "images"
     folder.mkdir(exist_ok=True)
     for name in ("stimulus", "structural", "fp", "quantized"):
         for i, picture in enumerate((arrays[name].clip(0, 1) * 255).round().astype(np.uint8)):
             with replacing(folder / f"{i:04d}_{name}.png") as temporary:
                 Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def _attention(subject: Subject, decoder: BrainDecoder) -> np.ndarray:
+    """Return where the network looks, mean over test pictures and tokens; 1 is an even share."""
+    test = subject.part("test").mean_over_repeats()
+    tokens = decoder.target_scaler.shapes[0][0]
+    shares = mean_attention(lambda token: decoder.attention_map(test, token), range(tokens))
+    return shares.astype(np.float32)
 
 
 def versions() -> dict[str, str]:

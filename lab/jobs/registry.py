@@ -54,6 +54,10 @@ JOBS: dict[str, Job] = {
     "zoo evaluate": Job("lab.jobs.zoo.evaluate", "Measure a shipped model, held out.", 600),
     "zoo stimuli": Job("lab.jobs.zoo.stimuli", "Draw pictures for simulated subjects.", 600),
     "zoo sample": Job("lab.jobs.zoo.sample", "Draw pictures with a shipped denoiser.", 15),
+    "watermark embed": Job("lab.jobs.watermark.embed", "Make pictures with the marked decoder.", 6),
+    "watermark verify": Job("lab.jobs.watermark.verify", "Say whether pictures carry the mark.", 6),
+    "watermark report": Job("lab.jobs.watermark.report", "Attack a mark, say where it falls.", 1800),
+    "watermark train": Job("lab.jobs.watermark.train", "Train a watermark's extractor and keys.", 36_000),
     "brain prepare": Job("lab.jobs.brain.prepare", "Read and check the data, look for leaks.", 10),
     "brain train": Job("lab.jobs.brain.train", "Train Brain-IT and the ridge baseline.", 200),
     "brain encode": Job("lab.jobs.brain.encode", "Predict voxels from pictures, group voxels.", 180),
@@ -73,6 +77,7 @@ GROUPS = {
     "bench": "Timings.",
     "data": "Datasets: list, describe, fetch, check.",
     "zoo": "Shipped models: list, describe, train, measure, sample.",
+    "watermark": "Mark the shipped decoder's pictures, and read marks.",
     "brain": "Decode pictures from fMRI, step by step or at once.",
 }
 

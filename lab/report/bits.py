@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.decoding.bits import BASELINES, FULL_PRECISION, RIDGE
+from lab.decoding.bits import BASELINES, FULL_PRECISION, RIDGE, RIDGE_TOKENS
 from lab.decoding.scores import SMALLEST
 from lab.figures.brain.bits import Level, quality_over_bytes
 from lab.figures.brain.pictures import choose, picture_png
@@ -33,6 +33,9 @@ HEADS = (
     ("ssim_minus_fp", "SSIM − full precision", 4),
     ("two_way_pix", "two-way, pixels ↑", 3),
     ("two_way_feature", "two-way, features ↑", 3),
+    ("top1_feature", "top-1 of all, features ↑", 3),
+    ("st_lpips", "ST-LPIPS ↓", 3),
+    ("brain_correlation", "brain correlation ↑", 3),
     ("paired_psnr_to_fp", "PSNR to full precision, dB ↑", 1),
 )
 NOTES = (
@@ -194,7 +197,7 @@ def _quality(data: BitsData, theme: Theme) -> Plate:
         for row in _recipes(data)
     ]
     levels = []
-    for name in (FULL_PRECISION, RIDGE):
+    for name in (FULL_PRECISION, RIDGE, RIDGE_TOKENS):
         row = _row(data, name)
         size = f", {row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
         levels.append(Level(name + size, row["pixcorr"], row["pixcorr_low"], row["pixcorr_high"]))
@@ -214,7 +217,7 @@ def _pictures(data: BitsData) -> Block:
 
     truth, full = data.pictures["stimulus"], data.pictures[FULL_PRECISION]
     score = pixcorr(full, truth)
-    names = ["stimulus", FULL_PRECISION, *(row["recipe"] for row in _recipes(data)), RIDGE]
+    names = ["stimulus", FULL_PRECISION, *(row["recipe"] for row in _recipes(data)), RIDGE_TOKENS, RIDGE]
     groups = []
     for group, indices in choose(score, EACH, int(data.about["seed"])):
         columns = [

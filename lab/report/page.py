@@ -21,7 +21,8 @@ _HERE = Path(__file__).parent
 _MAKERS: dict[str, Callable[[RunData], Block | None]] = {
     name: getattr(module, name)
     for module, names in (
-        (reportlets, "metric_table score_notes picture_groups leak_check cluster_map ceiling_map regions"),
+        (reportlets, "metric_table score_notes picture_groups leak_check"),
+        (reportlets, "cluster_map ceiling_map attention_map regions"),
         (parts, "bit_summary mac_bar byte_chart layer_table training_chart command_line settings_table"),
         (parts, "versions_table data_terms claims"),
         (categories, "category_table category_notes category_chart confusion_chart"),

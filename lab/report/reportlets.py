@@ -22,7 +22,11 @@ from lab.figures.brain.scores import ARMS, Cell
 from lab.report.block import Block, figure, sentence, table
 from lab.report.rundata import RunData
 
-_GRID = (*ROWS, ("ridge", "ridge"), ("ridge_tokens", "ridge to tokens"))
+_GRID = (*ROWS, ("sample", "quantized, one sample"), ("ridge", "ridge"), ("ridge_tokens", "ridge to tokens"))
+_CHART = (
+    *("pixcorr", "two_way_feature", "top1_feature", "brain_correlation", "st_lpips", "ssim"),
+    *("two_way_pix", "ssim_gauss", "mse"),
+)
 _GAPS = ("quantized − ridge", "quantized − ridge to tokens")
 
 
@@ -61,7 +65,10 @@ def metric_table(run: RunData) -> Block | None:
 
 def score_chart_block(run: RunData) -> Block | None:
     """Scores as a chart."""
-    rows = [] if run.categories else metric_rows(run.metrics)[:6]
+    rows = [] if run.categories else metric_rows(run.metrics)
+    # the least saturated first; a name that is not in the list comes last
+    rank = {name: k for k, name in enumerate(_CHART)}
+    rows = sorted(rows, key=lambda row: rank.get(row.key, len(_CHART)))[:6]
     return figure(lambda theme: score_chart(rows, run.provenance(), theme)) if rows else None
 
 
@@ -75,6 +82,13 @@ def score_notes(run: RunData) -> Block | None:
         notes.append(
             f"Quantized against full precision, same fMRI and same noise: {paired:.1f} dB PSNR. This "
             "measures the quantizer; the table measures the decoder."
+        )
+    best = run.metrics.get("brain_correlation.stimuli")
+    if best is not None:
+        notes.append(
+            "Brain correlation: responses that an encoder predicts from a reconstruction, correlated across "
+            f"voxels with the measured ones; the stimuli themselves reach {best:.3f}. Encoder: "
+            f"{run.metrics.get('brain_correlation.encoder', 'not recorded')}."
         )
     constant = run.metrics.get("constant_images")
     if constant:
@@ -124,8 +138,12 @@ def picture_groups(run: RunData) -> Block | None:
             for i in indices
         ]
         groups.append({"name": name, "columns": columns})
+    averaged = run.metrics.get("n_samples", 1)
+    each = "Every reconstruction is one sample"
+    if isinstance(averaged, int) and averaged > 1:
+        each = f"Full precision and quantized are means of {averaged} samples, as scored; the rest is one"
     caption = (
-        f"{rule[0].upper()}{rule[1:]}. The number under a picture's number is its PixCorr. "
+        f"{each}. {rule[0].upper()}{rule[1:]}. The number under a picture's number is its PixCorr. "
         f"{run.provenance(f'{len(main)} test pictures').sentence()}"
     )
     return Block(
@@ -194,6 +212,15 @@ def ceiling_map(run: RunData) -> Block | None:
     )
 
 
+def attention_map(run: RunData) -> Block | None:
+    """Where the network looks for the tokens, on the brain."""
+    attention, places = run.arrays.get("attention"), _places(run)
+    if attention is None or places is None or len(attention) != len(places):
+        return None
+    what = "attention, even share 1"
+    return figure(lambda theme: brain_slices(places, attention, what, _where(run), _space(run), theme=theme))
+
+
 def regions(run: RunData) -> Block | None:
     """Voxels, regions and warnings of the subject."""
     subject, rows = run.subject, []
@@ -214,6 +241,8 @@ def _words(cell: Cell, digits: int, signed: bool = False) -> dict[str, str]:
     bounds = (
         "" if cell.low is None or cell.high is None else f"[{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
     )
+    if signed and cell.p is not None:
+        bounds += f" p {cell.p:.3f}" if cell.p >= 0.001 else " p < .001"
     minus = "\N{MINUS SIGN}"
     return {"value": value.replace("-", minus), "bounds": bounds.replace("-", minus)}
 

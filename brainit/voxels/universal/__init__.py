@@ -8,14 +8,31 @@
 
 from __future__ import annotations
 
-from brainit.voxels.universal.backbone import Backbone, dinov2
-from brainit.voxels.universal.config import EncoderConfig, parse_encoder
-from brainit.voxels.universal.data import VoxelTrials, collect
-from brainit.voxels.universal.fit import fit_universal
-from brainit.voxels.universal.fitted import Fitted
-from brainit.voxels.universal.model import UniversalEncoder
-from brainit.voxels.universal.score import VoxelScore, score_voxels
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from brainit.voxels.universal.backbone import Backbone, dinov2
+    from brainit.voxels.universal.config import EncoderConfig, parse_encoder
+    from brainit.voxels.universal.data import VoxelTrials, collect
+    from brainit.voxels.universal.fit import fit_universal
+    from brainit.voxels.universal.fitted import Fitted
+    from brainit.voxels.universal.model import UniversalEncoder
+    from brainit.voxels.universal.score import VoxelScore, score_voxels
+
+_HOME = {
+    "Backbone": "backbone",
+    "EncoderConfig": "config",
+    "Fitted": "fitted",
+    "UniversalEncoder": "model",
+    "VoxelScore": "score",
+    "VoxelTrials": "data",
+    "collect": "data",
+    "dinov2": "backbone",
+    "fit_universal": "fit",
+    "parse_encoder": "config",
+    "score_voxels": "score",
+}
 __all__ = [
     "Backbone",
     "EncoderConfig",
@@ -29,3 +46,10 @@ __all__ = [
     "parse_encoder",
     "score_voxels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for: settings are read without torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

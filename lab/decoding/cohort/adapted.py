@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brainit.errors import InputError
+import numpy as np
+
 from brainit.io import fingerprint
 from brainit.network.shared import SharedNetwork
 from brainit.subject import Subject
 from brainit.training.adapting import AdaptedSubject, adapt
 from brainit.training.targets import TargetTable
 from lab.decoding.data import zoo_targets
+from lab.errors import InputError
 from lab.files import write_json
 from lab.progress import Progress
 
@@ -69,7 +71,9 @@ def adapted(
                 f"{folder} holds a subject adapted on other data or settings; delete it or choose another"
             )
         return found
-    table = zoo_targets([train], progress, device, encoded)
+    # in the pictures' order: subjects who saw the same ones share what was encoded
+    ordered = train.select(np.argsort(train.stimulus_id, kind="stable"))
+    table = zoo_targets([ordered], progress, device, encoded)
     found = adapt(shared, subject, table, epochs=epochs, seed=seed, progress=progress)
     found.report["fingerprint"] = mark  # type: ignore[index]
     if folder is not None:

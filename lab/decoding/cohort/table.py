@@ -43,6 +43,7 @@ class Study:
     pictures: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.sizes: dict[str, Any] = dict(self.size.sizes)
         self.denoiser = load(DENOISER, self.painter.device)
         self.null = null_tokens(DENOISER)
 
@@ -87,8 +88,8 @@ class Study:
     def run(self) -> None:
         """Train everything and fill the table."""
         old, new = self.cohort.members[:-1], self.cohort.members[-1]
-        tokens, sizes = self.cohort.seen.tokens, dict(self.size.sizes)
-        blank = begin(old, self.cohort, self.seed, **sizes)
+        tokens = self.cohort.seen.tokens
+        blank = begin(old, self.cohort, self.seed, **self.sizes)
         known = know(blank, old, tokens, self.seed)
         shown = known[: self.size.shown]
         true = tokens[self.cohort.tested]
@@ -153,7 +154,7 @@ class Study:
 
     def _single(self, members: list[Member]) -> None:
         for member in members[:2]:
-            network = begin([member], self.cohort, self.seed, alone=True, **dict(self.size.sizes))
+            network = begin([member], self.cohort, self.seed, alone=True, **self.sizes)
             (one,) = know(network, [member], self.cohort.seen.tokens, self.seed)
             self.network("cohort", "single, read-out", one, network)
             network = self.trainer.tokens(f"single-{member.name}", network, [one], share=0.5)
@@ -177,7 +178,7 @@ class Study:
                 self.seed, self.trainer.progress,
             )  # fmt: skip
             self.network(group, "shared network, embeddings trained", replace(one, voxels=voxels), shared)
-            alone = begin([member], self.cohort, self.seed, alone=True, **dict(self.size.sizes))
+            alone = begin([member], self.cohort, self.seed, alone=True, **self.sizes)
             (own,) = know(alone, [member], tokens, self.seed)
             self.keep(self)
             alone = self.trainer.tokens(f"newcomer-alone-{minutes}", alone, [own], share=0.3)

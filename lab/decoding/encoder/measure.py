@@ -16,7 +16,7 @@ from brainit.voxels.clusters import Clusters
 from brainit.voxels.encoder import VoxelEncoder, fit_encoder
 from brainit.voxels.universal import Backbone, Fitted, VoxelScore, VoxelTrials, dinov2, score_voxels
 from brainit.voxels.universal.score import mean_correlations
-from lab.images import SIDE, resize
+from lab.images import SIDE, planes, resize
 from lab.progress import Progress
 
 N_DRAWS = 500
@@ -55,12 +55,8 @@ class Shown:
 
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
         """Return pictures (n, 3, side, side) in 0..1."""
-        return torch.cat([self._one(self.pictures[int(row)]) for row in rows])
-
-    def _one(self, picture: np.ndarray) -> torch.Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(picture, np.float32))[None]
-        x = x[:, None].expand(-1, 3, -1, -1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
-        return resize(x, self.side)
+        shown = (self.pictures[int(row)][None] for row in rows)
+        return torch.cat([resize(planes(picture), self.side) for picture in shown])
 
 
 @dataclass(frozen=True)

@@ -33,21 +33,26 @@ ARMS = (
 #: Label, whether larger is better, digits.
 KNOWN = {
     "pixcorr": ("PixCorr", True, 3),
-    "ssim": ("SSIM", True, 3),
-    "ssim_gauss": ("SSIM (Gaussian)", True, 3),
+    "ssim": ("SSIM (colour)", True, 3),
+    "ssim_gauss": ("SSIM (grey, Gaussian)", True, 3),
     "mse": ("MSE", False, 4),
     "two_way_pix": ("two-way, pixels", True, 3),
+    "two_way_feature": ("two-way, features", True, 3),
+    "top1_feature": ("top-1 of all, features", True, 3),
+    "st_lpips": ("ST-LPIPS", False, 3),
+    "brain_correlation": ("brain correlation", True, 3),
 }
 _FIXED_CHANCE = {"two_way": 0.5}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One score with its bounds; all None where there is none."""
+    """One score with its bounds, of a difference with the paired test's p; all None where there is none."""
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,4 +171,4 @@ def _number(metrics: Mapping[str, Any], key: str) -> float | None:
 
 
 def _cell(metrics: Mapping[str, Any], key: str) -> Cell:
-    return Cell(_number(metrics, key), _number(metrics, f"{key}.low"), _number(metrics, f"{key}.high"))
+    return Cell(*(_number(metrics, key + end) for end in ("", ".low", ".high", ".p")))

@@ -149,8 +149,9 @@ def _measure(
     from lab.decoding.bits import ledger_facts, score_rows, to_csv
     from lab.decoding.conditions import find_conditions
     from lab.decoding.data import open_subjects
-    from lab.decoding.recipes import FULL, DecoderRecipe, decoded, weights_of
-    from lab.decoding.scores import networks_for
+    from lab.decoding.encoder.correlation import brain_correlation
+    from lab.decoding.recipes import FULL, DecoderRecipe, decoded, ridge_through_decoder, weights_of
+    from lab.decoding.scores import networks_for, scorers_for
     from lab.files import write_json, write_npz, write_text
     from lab.models.devices import choose_device
     from lab.report.bits import BitsData, write_page
@@ -173,9 +174,13 @@ def _measure(
             pictures[name], facts[name] = drawn, ledger_facts(found)
             folder.log("recipe", name=recipe.name, bytes=facts[name]["bytes"])
         context.progress(0, 1, "scoring")
-        sets = _sets(pictures, given.ridge, given.mean_image)
+        linear = ridge_through_decoder(step, config, given, device, context.progress)
+        sets = _sets(pictures, given.ridge, linear, given.mean_image)
         networks = networks_for(given.truth)
-        rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed)
+        more = scorers_for(
+            given.truth, brain_correlation(step, data.subject, device, context.progress, config.voxel_encoder)
+        )
+        rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed, more)
         about = {
             **{key: data.about[key] for key in ("dataset", "subject", "simulated", "leak_line", "leak")},
             "run": str(settings.folder),
@@ -225,16 +230,16 @@ def _counted(step: Any, worked: list[str]) -> Any:
 
 
 def _sets(
-    pictures: dict[str, list[np.ndarray]], ridge: np.ndarray, mean: np.ndarray
+    pictures: dict[str, list[np.ndarray]], ridge: np.ndarray, linear: list[np.ndarray], mean: np.ndarray
 ) -> dict[str, list[np.ndarray]]:
-    """Put baselines beside the recipes: full precision first, with other noise; ridge and mean image last."""
-    from lab.decoding.bits import FULL_PRECISION, MEAN, OTHER_NOISE, RIDGE
+    """Put baselines beside the recipes: full precision, with other noise; linear ones and mean image last."""
+    from lab.decoding.bits import FULL_PRECISION, MEAN, OTHER_NOISE, RIDGE, RIDGE_TOKENS
 
     full = pictures[FULL_PRECISION]
     sets = {FULL_PRECISION: full}
     if len(full) > 1:
         sets[OTHER_NOISE] = [*full[1:], full[0]]
-    return sets | pictures | {RIDGE: [ridge], MEAN: [mean]}
+    return sets | pictures | {RIDGE: [ridge], RIDGE_TOKENS: linear, MEAN: [mean]}
 
 
 def _key(recipe: DecoderRecipe) -> str:

@@ -128,10 +128,10 @@ def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwor
     from lab.jobs.checks import check_names
 
     check_folder(settings.out)
-    config = ReconstructConfig(
-        dataset=settings.dataset, root=settings.root, subject=settings.subject, options=settings.options,
-        denoiser=settings.denoiser, train_on="one", network="shared", structure="ridge",
-    )  # fmt: skip
+    given = settings.model_dump(include={"dataset", "subject", "options", "denoiser"})
+    given |= {"root": None if settings.root is None else str(settings.root)}
+    given |= {"train_on": "one", "network": "shared", "structure": "ridge"}
+    config = ReconstructConfig.model_validate(given)
     check_names(config)
     path = Path(settings.model)
     if settings.model == SHARED:

@@ -186,3 +186,22 @@ def test_compare_gives_the_flat_numbers(pair):
     assert compare(truth, arms, n_draws=500) == flat
     with pytest.raises(InputError, match="no set"):
         compare(truth, {"fp": rec})
+
+
+def test_features_give_top1_and_scorers_their_own_score_each_with_a_paired_test() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((12, 16, 16))
+    near, far = np.clip(truth + 0.05 * rng.standard_normal(truth.shape), 0, 1), rng.random(truth.shape)
+    more = {"distance": lambda pictures: np.abs(pictures - truth).mean((1, 2))}
+    flat = compare(
+        truth,
+        {"quantized": near, "other": far, "same": near},
+        n_draws=500,
+        networks={"net": lambda pictures: pictures.reshape(len(pictures), -1)},
+        more=more,
+    )
+    assert flat["top1_net"] == 1 and flat["chance.top1_net"] == pytest.approx(1 / 12)
+    assert flat["other.top1_net"] < 0.4
+    assert flat["distance"] == pytest.approx(np.abs(near - truth).mean())
+    assert flat["minus_other.distance.high"] < 0 and flat["minus_other.distance.p"] < 0.01
+    assert flat["minus_same.distance.p"] == 1

@@ -66,6 +66,9 @@ def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str
         "brain prepare": {**run, "out": tmp_path / "o"},
         "brain train": {**run, "out": tmp_path / "o"},
         "brain reconstruct": {**run, "out": tmp_path / "o"},
+        "brain encode": {
+            "root": root, "encoder": {"epochs": 1, "voxel_draws": 8}, "device": "cpu", "out": tmp_path / "o",
+        },
         "brain tune": {**run, "strengths": (0.5,), "averaged": (1,)},
         "brain adapt": {
             "dataset": "simulated", "root": root, "out": tmp_path / "o", "epochs": 2, "curve": (3,),

@@ -1,0 +1,126 @@
+"""Job behind ``brainlab watermark embed``: pictures as the marked decoder makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.errors import InputError
+from lab.jobs.contract import Context, Device, Foreseen, Seed, Table, setting
+from lab.jobs.contract import Result as BaseResult
+from lab.jobs.watermark.settings import OfKey, files, open_key, refuse_same_names
+from lab.jobs.watermark.verify import RATE, reading
+from lab.models.devices import choose_device
+
+
+class Settings(OfKey):
+    """Make pictures with the marked decoder, as 64x64 PNG.
+
+    From files, which go through the autoencoder (their middle square, resized), or drawn by a denoiser. Each
+    file is read back as it was stored. There is no marking without the decoder: what is marked is what it makes.
+    """
+
+    pictures: tuple[Path, ...] = setting((), "PNG or JPEG files", argument=True)
+    out: Path = setting(Path("marked"), "folder of the marked pictures", short="-o")
+    samples: int = setting(0, "pictures to draw with a denoiser instead", ge=0, le=1024)
+    model: str = setting("dit-64", "the denoiser that draws them")
+    seed: Seed = setting(0, "fixes the noise of drawn pictures")
+    device: Device = setting("auto", "where the networks run")
+
+
+class Result(BaseResult):
+    """A row for each picture."""
+
+    rows: list[dict[str, Any]]
+    folder: str
+
+    def tables(self) -> list[Table]:
+        """Return what the mark costs each picture, and how it reads."""
+        return [Table([
+            {"picture": r["picture"], "PSNR to unmarked, dB": f"{r['psnr_db']:.1f}",
+             "matches": r["matches"], "p-value": f"{r['p_value']:.2g}", "verdict": r["verdict"]}
+            for r in self.rows
+        ])]  # fmt: skip
+
+    def files(self) -> dict[str, str]:
+        """Return the folder."""
+        return {"pictures": self.folder}
+
+    def next_step(self) -> str:
+        """Return how one is verified."""
+        return f"brainlab watermark verify {self.rows[0]['picture']}"
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Decode, write, and read back.
+
+    Raises
+    ------
+    InputError
+        No pictures, files that are none, a damaged key or one of other weights.
+    """
+    import torch
+
+    from lab import zoo
+    from lab.images import write_picture
+    from lab.zoo.watermark.files import AUTOENCODER, marked_autoencoder
+    from lab.zoo.watermark.pictures import read_picture
+    from quant.adapters.watermark.distortions import stored
+    from quant.adapters.watermark.extractor import SMALLEST
+    from quant.adapters.watermark.losses import psnr
+
+    device = _check(settings)
+    reader, key = open_key(settings)
+    marked, plain = marked_autoencoder(files(settings)[0], device), zoo.load(AUTOENCODER, device)
+    names, latents = _latents(settings, context, plain, device)
+    rows = []
+    for index, (name, latent) in enumerate(zip(names, latents, strict=True)):
+        context.progress(index, len(names), name)
+        with torch.inference_mode():
+            made, without = (stored(m.decode(latent[None].to(device))).cpu() for m in (marked, plain))
+        file = settings.out / f"{name}.png"
+        write_picture((made[0] * 255).round().byte().permute(1, 2, 0).numpy(), file)
+        row = reading(reader, key.message, read_picture(file, SMALLEST), RATE, str(file))
+        rows.append({**row, "psnr_db": float(psnr(made, without))})
+    context.progress(len(names), len(names), "done")
+    return Result(rows=rows, folder=str(settings.out))
+
+
+def _latents(settings: Settings, context: Context, plain: Any, device: str) -> tuple[list[str], Any]:
+    """Return names, and latents (n, 8, 16, 16): of the files, or drawn."""
+    import torch
+
+    from lab import zoo
+    from lab.zoo import sampling
+    from lab.zoo.watermark.pictures import read_picture, to_model_size
+
+    if settings.pictures:
+        read = torch.cat([to_model_size(read_picture(path, 64)) for path in settings.pictures])
+        with torch.inference_mode():
+            return [path.stem for path in settings.pictures], plain.encode(read.to(device))
+    n, null = settings.samples, zoo.null_tokens(settings.model)
+    noise, sampler = sampling.draw_noise(n, settings.seed), sampling.SamplerSettings(guidance=1.0)
+    denoiser = zoo.load(settings.model, device)
+    drawn = sampling.sample(denoiser, null.expand(n, -1, -1), null, noise, sampler, progress=context.progress)
+    return [f"sample-{settings.seed}-{index:03d}" for index in range(n)], drawn
+
+
+def dry_run(settings: Settings) -> Foreseen:
+    """Say what would be made."""
+    device = _check(settings)
+    open_key(settings)
+    count = len(settings.pictures) or settings.samples
+    return Foreseen(facts={"would mark": count, "device": device, "out": str(settings.out)})
+
+
+def _check(settings: Settings) -> str:
+    from lab import zoo
+
+    if bool(settings.pictures) == bool(settings.samples):
+        raise InputError("give pictures, or --samples N to draw some, and not both")
+    if settings.samples and settings.model not in zoo.DENOISERS:
+        raise InputError(
+            f"model {settings.model!r} draws no pictures; denoisers are {', '.join(zoo.DENOISERS)}"
+        )
+    refuse_same_names(settings.pictures)
+    return choose_device(settings.device)
