@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from brainit.errors import InputError
 
@@ -79,6 +80,21 @@ def paired_interval(
     return bootstrap_interval(_difference(first, second), level, n_draws, seed)
 
 
+def sign_flip_p(first: np.ndarray, second: np.ndarray, n_draws: int = N_DRAWS, seed: int = 0) -> float:
+    """Two-sided p of ``mean(first - second)`` by flipping signs picture by picture.
+
+    (k + 1) / (n_draws + 1), so never 0.
+    """
+    difference = _difference(first, second)
+    generator = np.random.default_rng(seed)
+    seen = abs(difference.mean()) * (1 - 1e-12)  # rounding must not hide the identity permutation
+    hits = 0
+    for k in _blocks(n_draws, difference.size):
+        signs = generator.integers(0, 2, (k, difference.size), dtype=np.int8) * 2.0 - 1.0
+        hits += int((np.abs((signs * difference).mean(1)) >= seen).sum())
+    return (hits + 1) / (n_draws + 1)
+
+
 def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = _vector(first), _vector(second)
     if first.size != second.size:
@@ -108,3 +124,11 @@ def permutation_null(pairs: np.ndarray, level: float = 0.95, n_draws: int = N_DR
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     p = (int((draws >= observed - 1e-12).sum()) + 1) / (n_draws + 1)
     return Null(observed, float(pairs.mean()), float(low), float(high), p)
+
+
+def binomial_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Exact (Clopper-Pearson) interval of a share, for identification with few pictures."""
+    if n < 1 or not 0 <= successes <= n:
+        raise InputError(f"{successes} successes of {n}; need n >= 1 and 0 <= successes <= n")
+    bounds = binomtest(int(successes), int(n)).proportion_ci(level, method="exact")
+    return Interval(successes / n, float(bounds.low), float(bounds.high))
