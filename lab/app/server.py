@@ -44,7 +44,7 @@ def build(home: Path) -> Any:
     """
     from lab import zoo
 
-    models = [name for name in reversed(zoo.DENOISERS) if name in zoo.names()]
+    models = [name for name in reversed(zoo.DECODERS) if name in zoo.names()]
     with gr.Blocks(title="brainit-lab", analytics_enabled=False, fill_width=True) as app:
         gr.Markdown(
             "# brainit-lab\n"
@@ -155,7 +155,7 @@ def warm(model: str | None = None) -> threading.Thread:
     from lab import zoo
     from lab.app.inspect_page import seen_by
 
-    name = model or next(name for name in reversed(zoo.DENOISERS) if name in zoo.names())
+    name = model or next(name for name in reversed(zoo.DECODERS) if name in zoo.names())
     thread = threading.Thread(target=seen_by, args=(name,), daemon=True, name="first look")
     thread.start()
     return thread

@@ -141,7 +141,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     if recipe.content is not None:
         recording = decoder_recording(config, given, device, context.progress) if recipe.calibrates else None
         denoiser, _, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, context.progress, recipe.native
+            config, recipe.content, recording, device, context.progress, native=recipe.native
         )
         arithmetic = ledger.arithmetic
     like = given.truth.shape[1:]

@@ -124,7 +124,12 @@ def _observe(settings: Settings, context: Context) -> Observation:
     from quant.errors import MissingDataError
     from quant.observation import Observation, observe
 
-    if settings.model not in zoo.DENOISERS or settings.recording is not None:
+    if settings.model in zoo.VIDEO:
+        raise InputError(
+            f"model {settings.model!r}: this looks at shipped denoisers of pictures ({', '.join(zoo.DECODERS)}) and at a "
+            "model with its recording; brainlab inspect looks at any"
+        )
+    if settings.model not in zoo.DECODERS or settings.recording is not None:
         return _given(settings, context)
     key = fingerprint(settings.model, {"looked at": settings.model_dump(mode="json")})
     folder = cache_folder("looks", f"{settings.model}-{key}")

@@ -146,9 +146,9 @@ def check(settings: Settings) -> None:
         if settings.native:
             raise InputError("native, with a recording of one's own: run brainlab compare, or leave one out")
         check_recording(settings.model, settings.recording)
-    elif settings.model not in zoo.DENOISERS:
+    elif settings.model not in zoo.DECODERS:
         raise InputError(
-            f"model {settings.model[:60]!r} draws no pictures; denoisers: {', '.join(zoo.DENOISERS)}; for "
+            f"model {settings.model[:60]!r} draws no pictures; denoisers: {', '.join(zoo.DECODERS)}; for "
             "others give a recording"
         )
     if not 1 <= len(settings.recipes) <= MOST:
