@@ -196,8 +196,7 @@ def test_missing_trajectories_nan_and_interrupts_leave_the_model_unharmed(preset
 
 @pytest.mark.parametrize("preset", CALIBRATED)
 def test_plans_need_neither_values_nor_a_denoiser(preset: str, tiny) -> None:
-    """Pairwise cover: one preset of each method on every model, the others on one model each in turn."""
-    names = tiny.names if preset in FIRST else [tiny.names[CALIBRATED.index(preset) % len(tiny.names)]]
+    """Pairwise cover: each preset meets one model, and each model every method that has three presets."""
     with torch.device("meta"):
-        for name in names:
-            assert quant.plan(tiny.build(name), preset).quantized
+        name = tiny.names[CALIBRATED.index(preset) % len(tiny.names)]
+        assert quant.plan(tiny.build(name), preset).quantized
