@@ -23,10 +23,12 @@ def judged(file: str | None, message: str, rate: float) -> tuple[str, str]:
     InputError
         No picture, none that can be read, a message of the wrong length, a rate that is none.
     """
+    from lab import zoo
     from lab.jobs import registry
 
     if not file:
         raise InputError("there is no picture yet: drop a PNG or JPEG file")
+    zoo.prepare()
     given = {"pictures": (file,), "rate": rate, "message": message.strip() or None}
     found: Any = registry.run("watermark verify", registry.settings("watermark verify", given), Context())
     row = found.rows[0]
@@ -51,6 +53,8 @@ def examples() -> tuple[Any, Any]:
     import torch
 
     from lab import zoo
+
+    zoo.prepare()
     from lab.zoo.sampling import SamplerSettings, draw_noise, sample
     from lab.zoo.watermark.files import AUTOENCODER, KEY, marked_autoencoder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 HOME = Path(__file__).parent
+_IMPORTING = threading.Lock()
 _SUMMARY = {
     "autoencoder-64": "KL autoencoder, 64x64 picture <-> 8x16x16 latent",
     "encoder-64": "patch encoder, 64x64 picture -> a global token and 16 patch tokens of width 192",
@@ -74,8 +76,18 @@ def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     return load_weights(path, _classes())
 
 
-@lru_cache(maxsize=1)
+def prepare() -> None:
+    """Import what models are made of; threads take turns: diffusers cannot be imported by two at once."""
+    _classes()
+
+
 def _classes() -> dict[str, type]:
+    with _IMPORTING:
+        return _imported()
+
+
+@lru_cache(maxsize=1)
+def _imported() -> dict[str, type]:
     from diffusers import PixArtTransformer2DModel, UNet2DConditionModel, WanTransformer3DModel
 
     from brainit.network.shared import SharedNetwork

@@ -36,7 +36,9 @@ def watermark_document(rows: Sequence[dict[str, Any]], rate: float, key: str) ->
     for kind, (title, intro) in TITLES.items():
         mine = [row for row in rows if row["kind"] == kind and "bit_error" in row]
         if mine:
-            block = Block("bits_table", {"heads": _HEADS, "rows": [_line(row) for row in mine]})
+            block = Block(
+                "bits_table", {"first": "test", "heads": _HEADS, "rows": [_line(row) for row in mine]}
+            )
             sections.append({"id": kind, "title": title, "intro": intro, "blocks": [render_block(block)]})
     checked = [row for row in rows if row["kind"] == "calibration"]
     if checked:
@@ -77,11 +79,13 @@ def _summary(rows: Sequence[dict[str, Any]], rate: float) -> list[str]:
             f"Bit error {100 * clean['bit_error']:.2f} % on stored pictures at {clean['psnr_db']:.1f} dB to "
             f"the unmarked decoder; {clean['accepted']} of {clean['n']} accepted."
         )
-    fallen = [row["name"] for row in rows if row["kind"] in ("image", "regeneration", "removal", "training")
-              and row.get("accepted_share", 1) < 0.5]  # fmt: skip
+    fallen = [r["name"] for r in rows if r["kind"] in ("image", "regeneration") and r["accepted_share"] < 0.5]
+    steps = [r["steps"] for r in rows if r.get("steps") and r["accepted_share"] < 0.5]
+    if steps:
+        fallen.append(f"{min(steps)} steps of fine-tuning")
     if fallen:
-        lines.append(f"It falls (fewer than half accepted) to: {', '.join(fallen)}.")
+        lines.append(f"It falls (fewer than half accepted) to: {'; '.join(fallen)}.")
     forged = [r["name"] for r in rows if r["kind"] == "forgery" and r["accepted_share"] > 0.05]
     if forged:
-        lines.append(f"It can be forged by: {', '.join(forged)}.")
+        lines.append(f"It can be forged by: {'; '.join(forged)}.")
     return lines
