@@ -56,7 +56,8 @@ class Teacher:
         found: dict[str | None, list[Tensor]] = {}
         for index in torch.arange(self.inputs.count).split(size):
             output, layers = self._run(index)
-            every: dict[str | None, Tensor] = {None: output, **layers}
+            every: dict[str | None, Tensor] = {None: output}
+            every.update(layers)
             share = len(index) / self.inputs.count
             if sum(rows.nbytes for rows in every.values()) > LIMIT * share:
                 return None
