@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from brainit.errors import InputError
 
@@ -123,3 +124,15 @@ def permutation_null(pairs: np.ndarray, level: float = 0.95, n_draws: int = N_DR
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     p = (int((draws >= observed - 1e-12).sum()) + 1) / (n_draws + 1)
     return Null(observed, float(pairs.mean()), float(low), float(high), p)
+
+
+def binomial_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Exact (Clopper-Pearson) interval of a share, for identification with few pictures."""
+    _check_counts(successes, n)
+    bounds = binomtest(int(successes), int(n)).proportion_ci(level, method="exact")
+    return Interval(successes / n, float(bounds.low), float(bounds.high))
+
+
+def _check_counts(successes: int, n: int) -> None:
+    if n < 1 or not 0 <= successes <= n:
+        raise InputError(f"{successes} successes of {n}; need n >= 1 and 0 <= successes <= n")
