@@ -21,7 +21,6 @@ from benchmarks.files import write_csv
 from brainit.metrics import tensors
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.measuring import (
-    PSNR_CAP,
     Measured,
     Reference,
     measure,
@@ -32,6 +31,7 @@ from lab.compare.measuring import (
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import OTHER_SEED
 from lab.compare.results import Gate
+from lab.metrics.clips import PSNR_CAP
 
 ALMOST = 1e-9
 ENOUGH = 64

@@ -10,14 +10,22 @@ from lab.compare.tables import NOTES, PEAK_HOW, cell, not_measured, peaks, shown
 
 LISTED = 8
 """Claims that were not run are named up to so many."""
+ALT = "Quality over stored size, by recipe"
 
 
-def to_markdown(result: Mapping[str, Any], figure: str | None = None) -> str:
+def to_markdown(result: Mapping[str, Any], figure: str | None = None, title: str = "", alt: str = ALT) -> str:
     """Write the main columns, gates and orderings, for a repository; `figure` lies beside the file."""
     about, rows = result["about"], result["rows"]
     columns = shown_columns(rows)
-    lines = [f"# Post-training quantization of {about['model']}", "", _made_by(result), "", NOTES, ""]
-    lines += [f"![Quality over stored size, by recipe]({figure})", ""] if figure else []
+    lines = [
+        f"# {title or 'Post-training quantization of ' + about['model']}",
+        "",
+        _made_by(result),
+        "",
+        NOTES,
+        "",
+    ]
+    lines += [f"![{alt}]({figure})", ""] if figure else []
     lines += table(
         ["recipe", *(c[1] for c in columns)],
         [[_name(row), *(cell(row, c[0], c[2], c[3]) for c in columns)] for row in rows],

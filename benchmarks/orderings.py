@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -118,15 +119,17 @@ def everything(model: str) -> list[str]:
     return list(dict.fromkeys([*quant.list_presets(), *claimed(model), *allocations(model)]))
 
 
-def judge(scores: Scores, model: str) -> list[dict[str, Any]]:
+def judge(scores: Scores, model: str, orderings: Sequence[Ordering] | None = None) -> list[dict[str, Any]]:
     """Judge every ordering for this model: flat rows, one a pair (or a recipe, for "null").
+
+    ``orderings`` are those of the file unless others are given.
 
     Verdicts: *held*: the interval lies beyond what is claimed; *reversed*: it lies on the other side of 0;
     *smaller*: the order holds but the interval lies below the claimed gap; *undecided*: the interval does not
     say; *not run*: a recipe is not in this comparison or does not exist in this version.
     """
     rows = []
-    for ordering in load_orderings():
+    for ordering in load_orderings() if orderings is None else orderings:
         run = set(ordering.recipes) <= set(scores.by_recipe)
         if not ordering.concerns(model) or (ordering.study and not run):
             continue

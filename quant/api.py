@@ -34,6 +34,8 @@ from quant.recordings.rows import calibration_keys
 from quant.recordings.trajectories import Trajectories
 from quant.training.state import State, weights_hash
 
+SUBCLASS = "a subclass whose forward may not use its weight the plain way"
+THREE_DIMENSIONS = "convolution over frames, height and width: as a patch embedding it is small and first"
 NOT_REACHED = "the forward does not reach it: there is nothing to calibrate on"
 Recipe = str | BaseModel
 
@@ -102,7 +104,7 @@ def plan(
         if reason is None and chosen.info.needs_calibration and macs.get(layer.name) == 0:
             answer = NOT_REACHED
         if answer is None and not layer.plain:
-            answer = "a subclass whose forward may not use its weight the plain way"
+            answer = THREE_DIMENSIONS if layer.kind == "Conv3d" else SUBCLASS
         if answer is None:
             values = {**config.model_dump(), **settings}
             own = registry.validate(chosen, values) if settings else config

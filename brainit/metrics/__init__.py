@@ -15,9 +15,11 @@ from brainit.metrics.identification import (
 from brainit.metrics.intervals import (
     Interval,
     Null,
+    binomial_interval,
     bootstrap_interval,
     paired_interval,
     permutation_null,
+    sign_flip_p,
 )
 from brainit.metrics.pixels import constant_images, grey, mse, pixcorr, psnr, ssim, ssim_gauss
 from brainit.metrics.scores import SCORES, Scores, average_scores, compare, score
@@ -29,6 +31,7 @@ __all__ = [
     "Null",
     "Scores",
     "average_scores",
+    "binomial_interval",
     "bootstrap_interval",
     "compare",
     "constant_images",
@@ -40,6 +43,7 @@ __all__ = [
     "pixcorr",
     "psnr",
     "score",
+    "sign_flip_p",
     "ssim",
     "ssim_gauss",
     "top1",

@@ -147,7 +147,26 @@ class SharedNetwork(nn.Module):
     def forward(self, betas: torch.Tensor, voxels: Voxels, base: torch.Tensor | None = None) -> torch.Tensor:
         """Predict tokens (B, n_tokens, token_width); ``base`` are the read-out's, if known."""
         base = self.base(betas, voxels) if base is None else base
+        (correction,) = self.transformer(self._sources(betas, voxels, base))
+        return base + correction
+
+    @torch.no_grad()
+    def attention_map(self, betas: torch.Tensor, voxels: Voxels, token: int) -> torch.Tensor:
+        """Share of each voxel in the correction of one token, (B, n_voxels), rows of sum 1.
+
+        The weight of a voxel's cluster among the brain tokens, times its own within the cluster.
+        """
+        alpha = self.tokenizer.attention_of(betas, self.embeddings(voxels), voxels.table)
+        sources = self._sources(betas, voxels, self.base(betas, voxels))
+        weights = self.transformer.cluster_weights(sources, 0, token)
+        share = torch.zeros_like(alpha)
+        for cluster, members in enumerate(voxels.table):
+            own = members[members >= 0]
+            share[:, own] = alpha[:, own] * weights[:, cluster, None]
+        return share / share.sum(1, keepdim=True)
+
+    def _sources(self, betas: torch.Tensor, voxels: Voxels, base: torch.Tensor) -> torch.Tensor:
+        """Return what queries look at: brain tokens, then the read-out's tokens."""
         brain = self.tokenizer.gather(betas, self.embeddings(voxels), voxels.table)
         linear = self.read(base - self.mean.view(base.shape[1:])) + self.place
-        (correction,) = self.transformer(torch.cat([brain, linear], 1))
-        return base + correction
+        return torch.cat([brain, linear], 1)

@@ -192,6 +192,11 @@ class BrainTokenizer(nn.Module):
     def attention(self, betas: torch.Tensor, subject: str) -> torch.Tensor:
         """Weight α of every voxel within its cluster, (B, n_voxels): a brain map that sums to 1 a cluster."""
         z, _, table = self._subject(subject, betas)
+        return self.attention_of(betas, z, table)
+
+    @torch.no_grad()
+    def attention_of(self, betas: torch.Tensor, z: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Return `attention` of voxels given by embeddings (n_voxels, width) and `padded_table`."""
         alpha, *_ = self._weights(betas, z, table, None)
         out = betas.new_zeros(betas.shape)
         out[:, table[table >= 0]] = alpha[:, table >= 0]

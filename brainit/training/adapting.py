@@ -101,6 +101,10 @@ class AdaptedSubject:
         tokens = space.tokens(self._betas(subject) @ self.bayes + self.voxels.offset)
         return Prediction(tokens.unflatten(1, (self.network.config["n_tokens"], -1)), [])
 
+    def attention_map(self, subject: Subject, token: int = 0) -> np.ndarray:
+        """Share of every voxel in what the network corrects of one token: float32 (n_trials, n_voxels)."""
+        return self.network.attention_map(self._betas(subject), self.voxels, token).numpy()
+
     def held_out(self, subject: str) -> tuple[np.ndarray, Prediction]:
         """Return training stimuli and what is said of each by a read-out that had not seen it."""
         if self.held is None or subject != self.name:

@@ -83,10 +83,10 @@ class Bench:
     conditions : tensor of shape (n, ...) or None
         Not among those that the recording calibrates on.
     null : tensor or None
-    sources : float32 tensor of shape (n, 3, H, W) or None
-        The pictures that the conditions were made from.
+    sources : float32 tensor of shape (n, 3, H, W) or (n, frames, 3, H, W), or None
+        The pictures or clips that the conditions were made from.
     decode : callable or None
-        Latents to pictures in 0..1; None where only latents can be compared.
+        Latents to pictures or clips in 0..1; None where only latents can be compared.
     """
 
     name: str
@@ -139,7 +139,10 @@ class Bench:
 
     @torch.no_grad()
     def pictures(self, latents: Tensor, batch: int = 256) -> Tensor | None:
-        """Decode latents into the 8-bit pictures that are scored: (n, 3, H, W) in 0..1, or None."""
+        """Decode latents into the 8-bit pictures that are scored, in 0..1, or None.
+
+        (n, 3, H, W), and (n, frames, 3, H, W) of clips.
+        """
         if self.decode is None:
             return None
         return torch.cat([eight_bit(self.decode(z).float()) for z in latents.split(batch)])
@@ -191,7 +194,7 @@ def _zoo_bench(
     from lab.zoo import recordings
 
     made = settings.calibrate if store is None else len(store)
-    free = recordings.order(made)
+    free, what = recordings.order(made), "clips of" if name in zoo.VIDEO else "of"
     if len(free) < settings.n:
         raise InputError(
             f"--n {settings.n}: {len(free)} shipped pictures are left besides the {made} of the recording; "
@@ -203,13 +206,12 @@ def _zoo_bench(
             progress=progress,
         )  # fmt: skip
     rows = free[: settings.n]
-    autoencoder = zoo.load("autoencoder-64", str(device))
+    sources, conditions = recordings.stimulus_sources(name, rows, device)
     return Bench(
         name, settings, device, zoo.load(name, str(device)), store, recordings.zoo_scheduler(),
-        tuple(store.settings["shape"]), recordings.stimulus_tokens(rows, device).to(device),
-        zoo.null_tokens(name).to(device), recordings.stimulus_pictures(rows), autoencoder.decode,
-        Networks.load(device),
-        f"encoder-64 tokens of {settings.n} shipped pictures that no recording of {made} samples holds",
+        tuple(store.settings["shape"]), conditions.to(device), zoo.null_tokens(name).to(device), sources,
+        recordings.decoder(name, str(device)), Networks.load(device),
+        f"encoder-64 tokens {what} {settings.n} shipped pictures that no recording of {made} samples holds",
         recordings.fingerprint("autoencoder-64", {}),
     )  # fmt: skip
 

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from brainit.metrics import tensors
 from lab.compare.bench import NULL_OFFSET, Bench
 from lab.compare.networks import DOMAIN, LITE0
+from lab.metrics import clips
 from lab.metrics.distances import frechet_distance, kid, set_distance
 from lab.metrics.manifold import precision_recall
 from quant.recordings.sampling import Step, predict
 
-PSNR_CAP = 100.0
-"""What equal pictures count as, in dB; one level off in one pixel of a 64x64 picture is 89 dB."""
 SQNR_CAP = 200.0
 SHOWN = 12
 """Pictures of each recipe that are kept for the grid: the first ones at seed 0, whatever they look like."""
@@ -35,6 +34,7 @@ class Measured:
     numbers : mapping of str to number, text or None
         Set distances and costs.
     pictures : uint8 array of shape (k, H, W, 3), or None
+        Of clips all frames side by side.
     """
 
     recipe: str
@@ -84,10 +84,11 @@ def reference(bench: Bench, seed: int) -> Reference:
     )
     path = [torch.cat(states[step]) for step in sorted(states)]
     pictures = bench.pictures(latents)
-    features = {} if pictures is None else bench.networks.features(pictures)
+    features = {} if pictures is None else bench.networks.features(clips.frames_of(pictures))
     sources = {}
     if bench.sources is not None:
-        sources = bench.networks.features(tensors.eight_bit(bench.sources.to(bench.device)))
+        seen = tensors.eight_bit(bench.sources.to(bench.device))
+        sources = bench.networks.features(clips.frames_of(seen))
     made = Reference(seed, path, latents, pictures, features, [], sources)
     made.forced = _forced(bench, bench.model, made)
     return made
@@ -132,14 +133,16 @@ def _measure(
     pictures = bench.pictures(latents)
     shown = None
     if pictures is not None and ref.pictures is not None:
-        arrays |= _picture_arrays(bench, pictures, ref)
-        features = bench.networks.features(pictures)
+        arrays |= clips.scores(bench, pictures, ref.pictures)
+        features = bench.networks.features(clips.frames_of(pictures))
         if "head" in ref.sources and "head" in features:
-            arrays["two_way"] = tensors.two_way(features["head"], ref.sources["head"])
+            heads = (clips.mean_frame(f["head"], len(pictures)) for f in (features, ref.sources))
+            arrays["two_way"] = tensors.two_way(*heads)
         numbers |= set_distances(features, ref.features)
         numbers |= source_distances(features, ref.sources)
         if ref.seed == 0:
-            shown = pictures[:SHOWN].mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            few = clips.strips(pictures[: SHOWN if pictures.ndim == 4 else SHOWN // 4])
+            shown = few.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     curves = {"timestep": np.array([float(t) for t in bench.scheduler.timesteps])}
     curves["growth"] = (gaps / sizes.clamp(min=1e-30)).cpu().numpy()
     curves |= noise_error(bench, model, ref)
@@ -205,20 +208,6 @@ def measure_null(bench: Bench, name: str, ref: Reference) -> Measured:
                 found = set_distance(a, b, kind=kind, layer=layer, seed=ref.seed)  # type: ignore[arg-type]
                 one.numbers[f"{kind}({layer}).high"] = found.null_high
     return one
-
-
-def _picture_arrays(bench: Bench, pictures: Tensor, ref: Reference) -> dict[str, Tensor]:
-    assert ref.pictures is not None
-    out = {
-        "psnr_db": tensors.psnr(pictures, ref.pictures, PSNR_CAP),
-        "ssim": tensors.ssim(pictures, ref.pictures),
-    }
-    perceptual = bench.networks.perceptual(pictures, ref.pictures)
-    if perceptual is not None:
-        out["st_lpips"] = perceptual
-    if bench.sources is not None:
-        out["pixcorr"] = tensors.pixcorr(pictures, bench.sources.to(pictures.device))
-    return out
 
 
 @torch.no_grad()

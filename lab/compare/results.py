@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 
 from lab.compare import summary, tables
-from lab.compare.measuring import PSNR_CAP, SQNR_CAP, Measured
+from lab.compare.measuring import SQNR_CAP, Measured
 from lab.compare.recipes import FULL, OTHER_SEED
 from lab.compare.statistics import Scores
 from lab.errors import MissingDataError
 from lab.files import write_json, write_text
+from lab.metrics.clips import PSNR_CAP
 from lab.runs.steps import StepCache
 
 PERFECT = {
     "psnr_db": PSNR_CAP,
     "ssim": 1.0,
     "st_lpips": 0.0,
+    "change_error": 0.0,
+    "motion_ratio": 1.0,
     "latent_rel_l2": 0.0,
     "latent_sqnr_db": SQNR_CAP,
 }

@@ -25,9 +25,11 @@ COSTS = (
 )  # fmt: skip
 LARGER_IS_BETTER = {
     "psnr_db": True, "ssim": True, "st_lpips": False, "latent_sqnr_db": True, "latent_rel_l2": False,
-    "two_way": True, "pixcorr": True,
+    "two_way": True, "pixcorr": True, "change_error": False,
 }  # fmt: skip
-"""Measures of single pictures, each with its interval."""
+"""Measures of single pictures or clips, each with its interval."""
+BEST_AT_ONE = ("motion_ratio",)
+"""Measures with an interval that no direction of is better: below 1 a clip freezes, above it flickers."""
 RANKED_BY = ("psnr_db", "latent_sqnr_db")
 
 
@@ -70,7 +72,7 @@ def _row(scores: Scores, recipe: str) -> dict[str, Any]:
     numbers = scores.by_recipe[recipe][seeds[0]].numbers
     about = {name: numbers.get(name, "") for name in ("method", "policy", "calibrate_on")}
     row: dict[str, Any] = {"recipe": recipe, **about, "seeds": len(seeds), "n": scores.n}
-    for metric in LARGER_IS_BETTER:
+    for metric in (*LARGER_IS_BETTER, *BEST_AT_ONE):
         found = scores.interval(recipe, metric)
         if found is not None:
             row |= {metric: found.mean, f"{metric}.low": found.low, f"{metric}.high": found.high}

@@ -16,6 +16,8 @@ COLUMNS = (
     ("psnr_db", "PSNR, dB ↑", "{:.2f}", 1.0),
     ("ssim", "SSIM ↑", "{:.3f}", 1.0),
     ("st_lpips", "ST-LPIPS ↓", "{:.4f}", 1.0),
+    ("change_error", "change error ↓", "{:.3f}", 1.0),
+    ("motion_ratio", "motion energy, 1 is right", "{:.3f}", 1.0),
     ("latent_sqnr_db", "latent SQNR, dB ↑", "{:.2f}", 1.0),
     ("noise_nmse", "prediction error ↓", "{:.2e}", 1.0),
     (f"KID({LITE0})", "KID ↓", "{:.3g}", 1.0),

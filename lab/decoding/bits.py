@@ -22,7 +22,7 @@ COLUMNS = (
     *("recipe", "weight_bits", "activation_bits", "bytes"),
     *(name + bound for name in SCORES for bound in ("", "_low", "_high")),
     *(f"{name}_minus_fp{bound}" for name in GAPS for bound in ("", "_low", "_high")),
-    *("format", "arithmetic", "calibrate_seconds"),
+    *("format", "arithmetic", "calibrate_seconds", "train_steps", "train_seconds"),
 )
 FULL_PRECISION = "full precision"
 OTHER_NOISE = "full precision, other noise"
@@ -128,6 +128,8 @@ def ledger_facts(found: Mapping[str, Any]) -> dict[str, Any]:
         "format": max(share, key=lambda name: share[name]),
         "arithmetic": ledger.arithmetic,
         "calibrate_seconds": found.get("seconds"),
+        "train_steps": ledger.cost.get("steps"),
+        "train_seconds": ledger.cost.get("seconds"),
     }
 
 

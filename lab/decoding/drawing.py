@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def quantized_denoiser(
     recording: quant.Trajectories | None,
     device: str,
     progress: Progress,
+    state: Path | None = None,
     native: bool = False,
 ) -> tuple[nn.Module, quant.Plan, quant.Ledger]:
     """Return the denoiser quantized by a recipe, with its plan and ledger.
@@ -41,6 +43,8 @@ def quantized_denoiser(
         A preset's name or a method's config.
     recording : quant.Trajectories or None
         What the recipe calibrates on (`lab.decoding.recording`); None where it does not.
+    state : Path, optional
+        Folder in which a recipe that trains keeps its checkpoints until it is done.
     native : bool
         Run it through the kernels afterwards; the ledger says which layers do.
 
@@ -49,6 +53,8 @@ def quantized_denoiser(
     HardwareError, InputError
         As `quant.native_`.
     """
+    import shutil
+
     import quant
     from lab import zoo
 
@@ -61,9 +67,12 @@ def quantized_denoiser(
         seed=config.seed,
         keep_originals=False,
         progress=progress,
+        state=state,
     )
     if native:
         quant.native_(denoiser)
+    if state is not None:
+        shutil.rmtree(state, ignore_errors=True)
     return denoiser, planned, ledger
 
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab import zoo
+from lab.cache import cache_folder
 from lab.decoding.conditions import Conditions, Step
 from lab.decoding.drawing import draw, quantized_denoiser, sizes_of
 from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
 from lab.progress import Progress
+from lab.runs.folder import config_hash
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,8 +89,12 @@ def decoded(
             return zoo.load(config.denoiser, device), known | sizes_of(config.denoiser, None)
         began = time.monotonic()
         recording = decoder_recording(config, given, device, progress) if recipe.calibrates else None
+        state = None
+        if recording is not None and recipe.plan is not None and recipe.plan.training is not None:
+            owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
+            state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
         model, plan, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, progress, recipe.native
+            config, recipe.content, recording, device, progress, state, native=recipe.native
         )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}

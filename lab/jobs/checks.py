@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
+from lab.progress import duration
 
 if TYPE_CHECKING:
     from lab.decoding.recipes import DecoderRecipe
+    from quant.plans.plan import Plan
     from quant.recipes import Recipe
 
+TRAINING_MINUTES = 15.0
+"""What a recipe may train for in a job that nobody asked for more time."""
 #: The word that leaves a model in full precision, wherever a recipe is asked for.
 NO_RECIPE = "none"
 
@@ -33,7 +37,7 @@ def check_names(config: ReconstructConfig) -> None:
     for option in config.options:
         allowed = datasets.describe(config.dataset)["options"]
         known(f"option of {config.dataset}", option, allowed, f"brainlab data info {config.dataset}")
-    known("denoiser", config.denoiser, zoo.DENOISERS, "brainlab zoo list")
+    known("denoiser", config.denoiser, zoo.DECODERS, "brainlab zoo list")
     check_recipe_name(config.recipe, config.denoiser)
 
 
@@ -78,13 +82,24 @@ def check_recipe(name: str, denoiser: str) -> DecoderRecipe:
     return plan_recipe(parse(name, allocations(denoiser)), denoiser)
 
 
-def plan_recipe(recipe: Recipe, denoiser: str) -> DecoderRecipe:
+def plan_recipe(
+    recipe: Recipe, denoiser: str, minutes: float = TRAINING_MINUTES, device: str = "auto"
+) -> DecoderRecipe:
     """Plan a recipe on a shipped denoiser and refuse it if it cannot run there; a second, changes nothing.
+
+    Parameters
+    ----------
+    recipe : quant.recipes.Recipe
+    denoiser : str
+    minutes : float
+        Time that it may train for, by its plan's estimate.
+    device : str
+        Where it would train.
 
     Raises
     ------
     InputError
-        It speaks of layers that the denoiser does not have, or quantizes none.
+        It speaks of layers that the denoiser does not have, quantizes none, or trains for longer than that.
     """
     import quant
     from lab import zoo
@@ -104,7 +119,25 @@ def plan_recipe(recipe: Recipe, denoiser: str) -> DecoderRecipe:
         raise InputError(
             f"recipe {recipe.name!r} quantizes none of {denoiser}'s {len(planned.layers)} layers"
         )
+    _refuse_long(recipe.name, planned, minutes, device)
     return DecoderRecipe(recipe.name, content, recipe.calibrates, planned)
+
+
+def _refuse_long(name: str, planned: Plan, minutes: float, device: str) -> None:
+    from lab.models.devices import choose_device
+
+    if planned.training is None:
+        return
+    where, macs = choose_device(device), sum(line.macs or 0 for line in planned.layers)
+    cost = planned.training
+    seconds = cost.seconds(macs) if where == "cpu" else cost.gpu_seconds(macs)
+    if seconds > 60 * minutes:
+        fitting = int(cost.steps * 60 * minutes / seconds)
+        raise InputError(
+            f"recipe {name!r} {cost}: about {duration(seconds)} on "
+            f"{'one CPU core' if where == 'cpu' else 'a GPU'}, and {minutes:g} min are allowed; allow more "
+            f"(brain bits: --training-minutes) or train less (+train_steps={max(1, fitting)})"
+        )
 
 
 def natively(recipe: DecoderRecipe, native: bool, device: str) -> DecoderRecipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ from lab.progress import Progress, silent
 from lab.runs.folder import Run
 
 if TYPE_CHECKING:
+    from brainit.training.adapting import AdaptedSubject
     from brainit.training.decoder import BrainDecoder
+    from brainit.voxels.clusters import Clusters
     from lab.decoding.conditions import Conditions
     from lab.decoding.recipes import DecoderRecipe
 
@@ -103,8 +106,13 @@ def reconstruct(
             if config.network == "shared":  # a file for each subject
                 folder = run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)
-            for record in decoder.report.get("training", []):
+            for network, record in enumerate(decoder.report.get("training", [])):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
+                losses = zip_longest(record.get("train", ()), record.get("valid", ()))
+                for epoch, (train_loss, valid_loss) in enumerate(losses, 1):
+                    run.log(
+                        "epoch", network=network, epoch=epoch, train_loss=train_loss, valid_loss=valid_loss
+                    )
             if until == "train":
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
             metrics = _pictures(run, config, recipe, data, decoder, progress)
@@ -178,7 +186,8 @@ def _pictures(
     one = (
         {} if config.n_samples == 1 else {"sample": _one_sample(run, config, recipe, given, device, progress)}
     )
-    _write_pictures(run.path, given.truth, arms | one, data.subject, decoder)
+    attention = _attention(data.subject, decoder, given.tokens.shape[1])
+    _write_pictures(run.path, given.truth, arms | one, data.subject, decoder.clusters, attention)
     facts = {f"structure.{k}": v for k, v in given.facts.items() if not isinstance(v, list)}
     return {
         **_counts(data.subject),
@@ -231,7 +240,12 @@ def _tensor(array: np.ndarray) -> Any:
 
 
 def _write_pictures(
-    out: Path, truth: np.ndarray, arms: dict[str, Any], subject: Subject, decoder: Any
+    out: Path,
+    truth: np.ndarray,
+    arms: dict[str, Any],
+    subject: Subject,
+    clusters: Clusters,
+    attention: np.ndarray,
 ) -> None:
     from PIL import Image
 
@@ -245,8 +259,8 @@ def _write_pictures(
     arrays["score_pixcorr"] = np.mean([pixcorr(a, truth) for a in arms["quantized"]], 0)
     if subject.has_places:
         arrays["xyz"] = subject.xyz
-    arrays["cluster"] = decoder.clusters.labels[subject.name]
-    arrays["attention"] = _attention(subject, decoder)
+    arrays["cluster"] = clusters.labels[subject.name]
+    arrays["attention"] = attention
     if subject.noise_ceiling is not None:
         arrays["noise_ceiling"] = subject.noise_ceiling
     write_npz(out / "arrays.npz", arrays)
@@ -261,11 +275,10 @@ def _write_pictures(
                 Image.fromarray(picture).save(temporary, format="PNG")
 
 
-def _attention(subject: Subject, decoder: BrainDecoder) -> np.ndarray:
+def _attention(subject: Subject, decoder: BrainDecoder | AdaptedSubject, n_tokens: int) -> np.ndarray:
     """Return where the network looks, mean over test pictures and tokens; 1 is an even share."""
     test = subject.part("test").mean_over_repeats()
-    tokens = decoder.target_scaler.shapes[0][0]
-    shares = mean_attention(lambda token: decoder.attention_map(test, token), range(tokens))
+    shares = mean_attention(lambda token: decoder.attention_map(test, token), range(n_tokens))
     return shares.astype(np.float32)
 
 

@@ -17,9 +17,16 @@ _SUMMARY = {
     "structure-64": "structural feature maps at 16x16, 8x8, 4x4 and their feed-forward inverse",
     "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on tokens",
     "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on tokens",
+    "watermark-64": "reads the 48 message bits that autoencoder-64 writes into pictures with the shipped key",
+    "video-dit": "clips of 8 frames from a first frame's tokens and a motion (WanTransformer3DModel)",
     "shared-64": "Brain Interaction Transformer for all subjects: anybody's fMRI -> tokens for the denoisers",
 }
-DENOISERS = ("unet-64", "dit-64")
+DECODERS = ("unet-64", "dit-64")
+"""Denoisers that draw one picture from the encoder's tokens: what brain activity is decoded through."""
+VIDEO = ("video-dit",)
+DENOISERS = (*DECODERS, *VIDEO)
+_GUIDANCE = {"video-dit": 1.0}
+"""Where it is not 2: a first frame and a motion leave little to be guided to."""
 
 
 def names() -> list[str]:
@@ -51,8 +58,13 @@ def load(name: str, device: str = "cpu") -> nn.Module:
 
 
 def null_tokens(name: str) -> torch.Tensor:
-    """Return the learned null condition (17, 192) of a denoiser, for classifier-free guidance."""
+    """Return a denoiser's learned null condition, (17, 192) or (82, 192): what guidance pushes away from."""
     return _read(name)[1]["null"]
+
+
+def usual_guidance(name: str) -> float:
+    """Return the scale of classifier-free guidance that a shipped denoiser is sampled with by default."""
+    return _GUIDANCE.get(name, 2.0)
 
 
 def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
@@ -64,15 +76,16 @@ def load_file(path: Path) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 @lru_cache(maxsize=1)
 def _classes() -> dict[str, type]:
-    from diffusers import PixArtTransformer2DModel, UNet2DConditionModel
+    from diffusers import PixArtTransformer2DModel, UNet2DConditionModel, WanTransformer3DModel
 
     from brainit.network.shared import SharedNetwork
     from lab.zoo.models.autoencoder import LatentAutoencoder
     from lab.zoo.models.encoder import PatchEncoder
     from lab.zoo.models.structure import StructureNet
+    from quant.adapters.watermark.extractor import Extractor
 
-    ours = (LatentAutoencoder, PatchEncoder, StructureNet, SharedNetwork)
-    known = (*ours, UNet2DConditionModel, PixArtTransformer2DModel)
+    ours = (LatentAutoencoder, PatchEncoder, StructureNet, SharedNetwork, Extractor)
+    known = (*ours, UNet2DConditionModel, PixArtTransformer2DModel, WanTransformer3DModel)
     return {c.__name__: c for c in known}
 
 

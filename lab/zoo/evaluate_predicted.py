@@ -15,7 +15,7 @@ from lab.errors import InputError, MissingDataError
 from lab.images import sheet, write_picture
 from lab.metrics.efficientnet import NAME as NETWORK
 from lab.progress import Progress, silent
-from lab.zoo import DENOISERS, HOME, load, load_file, people, summary, weight_file
+from lab.zoo import DECODERS, HOME, load, load_file, people, summary, weight_file
 from lab.zoo.cortex import NAME as CORTEX
 from lab.zoo.readers import Condition, Reader
 from lab.zoo.shared.painting import SAMPLER, Painter, intervals
@@ -68,8 +68,8 @@ def evaluate_into_card(
     from lab.zoo.train import merge_card
 
     summary(name)
-    if name not in DENOISERS:
-        raise InputError(f"model {name!r} takes no tokens; those that do are {', '.join(DENOISERS)}")
+    if name not in DECODERS:
+        raise InputError(f"model {name!r} takes no tokens; those that do are {', '.join(DECODERS)}")
     if before is not None and not before.is_file():
         raise MissingDataError(f"{before} is not there; --before wants the weights that training kept")
     models = [("before", before)] if before else []

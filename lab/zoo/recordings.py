@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,7 @@ def zoo_recording(
     *,
     n: int = 64,
     steps: int = 20,
-    guidance: float = 2.0,
+    guidance: float | None = None,
     seed: int = 0,
     device: Any = "cpu",
     progress: Progress = silent,
@@ -42,14 +44,14 @@ def zoo_recording(
     Parameters
     ----------
     model : str
-        "unet-64" or "dit-64".
+        A denoiser of the zoo.
     folder : Path, optional
         Default ``recordings/MODEL-HASH`` in the cache (`lab.cache`); the hash is over settings, weights and
         stimuli. A recording that was stopped goes on.
     n : int
         Samples: half of their keys are for calibrating, 30 % for distilling, 20 % for evaluating.
     steps, guidance, seed
-        Of the sampler; see `lab.zoo.sampling.SamplerSettings`.
+        Of the sampler; see `lab.zoo.sampling.SamplerSettings`. Guidance is the model's usual one if left out.
 
     Returns
     -------
@@ -65,6 +67,7 @@ def zoo_recording(
     from quant import record
 
     null, shared = _null(model), folder is None
+    guidance = zoo.usual_guidance(model) if guidance is None else guidance
     if folder is None:
         settings = {"n": n, "steps": steps, "guidance": guidance, "seed": seed}
         folder = cache_folder("recordings", f"{model}-{fingerprint(model, settings)}")
@@ -80,7 +83,7 @@ def zoo_recording(
         return record(
             zoo.load(model, device),
             zoo_scheduler(),
-            stimulus_tokens(rows, device),
+            stimulus_sources(model, rows, device)[1],
             folder,
             n_steps=steps,
             guidance=guidance,
@@ -111,6 +114,36 @@ def stimulus_tokens(rows: torch.Tensor, device: Any = "cpu", batch: int = 64) ->
     """Return the encoder's tokens of shipped stimuli: float32 (k, 17, 192), on the CPU."""
     encoder = zoo.load("encoder-64", device)
     return torch.cat([encoder(x.to(device)).float().cpu() for x in stimulus_pictures(rows).split(batch)])
+
+
+def stimulus_sources(
+    model: str, rows: torch.Tensor, device: Any = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a denoiser's conditions are made from, and the conditions, for shipped stimuli.
+
+    Returns
+    -------
+    pictures : float32 tensor of shape (k, 3, 64, 64), or clips (k, 8, 3, 64, 64)
+        In 0..1, on the CPU.
+    conditions : float32 tensor of shape (k, 17 or 82, 192)
+        On the CPU.
+    """
+    if model in zoo.VIDEO:
+        from lab.zoo.video.recording import stimulus_clips
+
+        clips, tokens = stimulus_clips(rows, device)
+        return clips.cpu(), tokens
+    return stimulus_pictures(rows), stimulus_tokens(rows, device)
+
+
+def decoder(model: str, device: str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what turns a denoiser's latents into pictures (n, 3, 64, 64) or clips (n, 8, 3, 64, 64)."""
+    autoencoder: Any = zoo.load("autoencoder-64", device)
+    if model in zoo.VIDEO:
+        from lab.zoo.video.model import decode_frames
+
+        return partial(decode_frames, autoencoder)
+    return autoencoder.decode
 
 
 def _null(model: str) -> torch.Tensor:

@@ -1,10 +1,10 @@
 """How each family of diffusers denoisers is called, and what its condition consists of.
 
-Everywhere else a sample is (C, H, W), a timestep is the scheduler's, and a condition is one tensor: tokens
-(T, D), a class label, or nothing. A family says how these become its model's own arguments. Where a model
-wants more than tokens (pooled text, guidance as an input, picture sizes), the extras travel as additional
-rows of the same tensor: `pack` puts them there, `unpack` takes them out, so recordings, null conditions and
-guidance need no second kind of condition.
+Everywhere else a sample is (C, H, W), or (C, F, H, W) where it is a clip, a timestep is the scheduler's, and
+a condition is one tensor: tokens (T, D), a class label, or nothing. A family says how these become its
+model's own arguments. Where a model wants more than tokens (pooled text, guidance as an input, picture
+sizes), the extras travel as additional rows of the same tensor: `pack` puts them there, `unpack` takes them
+out, so recordings, null conditions and guidance need no second kind of condition.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.denoisers.family import FAMILIES, Family, Flux
+from quant.denoisers.family import FAMILIES, Family
 from quant.errors import InputError
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,7 +38,7 @@ def call(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None
     Parameters
     ----------
     model : torch.nn.Module
-    x : tensor of shape (n, C, H, W)
+    x : tensor of shape (n, C, H, W), or (n, C, F, H, W) for clips
     timestep : tensor of shape (n,), (1,) or ()
         As the scheduler counts.
     condition : tensor of shape (n, T, D), (n,) for class labels, or None
@@ -46,7 +46,7 @@ def call(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None
 
     Returns
     -------
-    tensor of shape (n, C', H, W)
+    tensor of shape (n, C', H, W) or (n, C', F, H, W)
         In the model's dtype, on its device.
     """
     family = family_of(model)
@@ -67,7 +67,7 @@ def arguments(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor |
     if condition is not None and condition.ndim == 1:
         return {**options, "class_labels": condition.long()}
     tokens, extras = (None, {}) if condition is None else unpack(model, condition.to(x.dtype))
-    return {**options, **family.keywords(x, tokens, extras)}
+    return {**options, **family.keywords(x, tokens, extras), **family.places(getter(model), x)}
 
 
 def pack(model: nn.Module, tokens: Tensor, **extras: Tensor | float) -> Tensor:
@@ -140,8 +140,8 @@ def unpack(model: nn.Module, condition: Tensor) -> tuple[Tensor, dict[str, Tenso
     return condition[:, :-rows], extras
 
 
-def sample_shape(model: nn.Module) -> tuple[int, int, int] | None:
-    """(C, H, W) of one sample by the model's config; None if it does not say."""
+def sample_shape(model: nn.Module) -> tuple[int, ...] | None:
+    """(C, H, W) or (C, F, H, W) of one sample by the model's config; None if it does not say."""
     return family_of(model).shape(getter(model))
 
 
@@ -158,9 +158,7 @@ def example(
     if not is_known(model):
         return None
     family, get = family_of(model), getter(model)
-    shape = family.shape(get)
-    if shape is None and isinstance(family, Flux):
-        shape = (int(get("in_channels")) // 4, 128, 128)  # a picture of 1024 pixels
+    shape = family.shape(get) or family.usual(get)
     if shape is None:
         return None
     x, condition = torch.zeros(batch, *shape, device=device), None

@@ -20,9 +20,12 @@ class Family:
     ----------
     timestep_unit : float
         Scheduler timesteps in one unit of the model's own ``timestep`` argument.
+    axes : int
+        Dimensions of one sample: channels, height and width, with frames after the channels in video.
     """
 
     timestep_unit = 1.0
+    axes = 3
 
     def extras(self, get: Any) -> dict[str, int]:
         """Name the inputs beside the tokens, with the numbers each has, by config."""
@@ -39,8 +42,16 @@ class Family:
         """Count the class labels it knows; None if it takes none."""
         return None
 
-    def shape(self, get: Any) -> tuple[int, int, int] | None:
-        """(C, H, W) of a sample; None if the config does not say."""
+    def channels(self, get: Any) -> int:
+        """Channels of a sample."""
+        return int(get("in_channels"))
+
+    def usual(self, get: Any) -> tuple[int, ...] | None:
+        """Shape of a sample to count with where the config does not say any; None: none is usual."""
+        return None
+
+    def shape(self, get: Any) -> tuple[int, ...] | None:
+        """(C, H, W) of a sample, or (C, F, H, W); None if the config does not say."""
         channels, side = get("in_channels"), get("sample_size")
         if not isinstance(channels, int) or side is None:
             return None
@@ -64,6 +75,10 @@ class Family:
     def keywords(self, x: Tensor, tokens: Tensor | None, extras: dict[str, Tensor]) -> dict[str, Any]:
         """Keyword arguments beside the sample and the timestep."""
         return {} if tokens is None else {"encoder_hidden_states": tokens}
+
+    def places(self, get: Any, x: Tensor) -> dict[str, Any]:
+        """Keyword arguments that say where in a sample its tokens are, for models that do not count."""
+        return {}
 
 
 class Labelled(Family):
@@ -151,8 +166,16 @@ class Flux(Joint):
         """``pooled_projections``, and ``guidance`` where the model was distilled with it."""
         return {**super().extras(get), **({"guidance": 1} if get("guidance_embeds") else {})}
 
-    def shape(self, get: Any) -> tuple[int, int, int] | None:
-        """Channels are a quarter of the model's; the config has no size."""
+    def channels(self, get: Any) -> int:
+        """Count a quarter of the model's: it is given 2x2 patches."""
+        return int(get("in_channels")) // 4
+
+    def usual(self, get: Any) -> tuple[int, ...] | None:
+        """Take a picture of 1024 pixels."""
+        return (self.channels(get), 128, 128)
+
+    def shape(self, get: Any) -> tuple[int, ...] | None:
+        """None: the config has no size."""
         return None
 
     def enter(self, x: Tensor) -> Tensor:
@@ -180,12 +203,97 @@ class Flux(Joint):
         return {**more, "img_ids": ids.flatten(0, 1)}
 
 
+class Video(Family):
+    """Denoisers of clips: samples are (C, F, H, W)."""
+
+    axes = 4
+
+
+class Wan(Video):
+    """Wan 2.1 and 2.2, text to video."""
+
+    def width(self, get: Any) -> int | None:
+        """Of the text encoder."""
+        return int(get("text_dim"))
+
+    def usual(self, get: Any) -> tuple[int, ...] | None:
+        """Take 81 frames of 480 x 832, an eighth the size and a quarter the frames."""
+        return (self.channels(get), 21, 60, 104)
+
+    def shape(self, get: Any) -> tuple[int, ...] | None:
+        """Of the shipped model, which states ``sample_size`` (frames, height, width); Wan's own do not."""
+        sizes = get("sample_size")
+        return None if sizes is None else (self.channels(get), *_sizes(sizes))
+
+
+class CogVideoX(Video):
+    """CogVideoX 1.0 and 1.5, text to video; frames come before channels."""
+
+    def width(self, get: Any) -> int | None:
+        """Of the text encoder."""
+        return int(get("text_embed_dim"))
+
+    def shape(self, get: Any) -> tuple[int, ...] | None:
+        """``sample_frames`` counts pictures: the autoencoder keeps the first, and one of each few others."""
+        frames, ratio = get("sample_frames"), get("temporal_compression_ratio")
+        latent = (_positive(frames) - 1) // _positive(ratio) + 1
+        return (self.channels(get), *_sizes([latent, get("sample_height"), get("sample_width")]))
+
+    def enter(self, x: Tensor) -> Tensor:
+        """(n, C, F, H, W) to (n, F, C, H, W)."""
+        return x.transpose(1, 2)
+
+    def leave(self, out: Tensor, x: Tensor) -> Tensor:
+        """Undo `enter`."""
+        return out.transpose(1, 2)
+
+    def places(self, get: Any, x: Tensor) -> dict[str, Any]:
+        """Rotary embeddings as diffusers' pipeline computes them, for models that use them."""
+        if not get("use_rotary_positional_embeddings"):
+            return {}
+        from diffusers.models.embeddings import get_3d_rotary_pos_embed
+        from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
+        side, frames_a_patch = int(get("patch_size")), get("patch_size_t")
+        _, _, frames, height, width = x.shape
+        grid = (height // side, width // side)
+        base = (int(get("sample_height")) // side, int(get("sample_width")) // side)
+        options: dict[str, Any] = {"embed_dim": int(get("attention_head_dim")), "grid_size": grid}
+        if frames_a_patch is None:
+            options |= {"crops_coords": get_resize_crop_region_for_grid(grid, base[1], base[0])}
+        else:
+            frames = (frames + frames_a_patch - 1) // frames_a_patch
+            options |= {"crops_coords": None, "grid_type": "slice", "max_size": base}
+        where = "cpu" if x.is_meta else x.device
+        found = get_3d_rotary_pos_embed(**options, temporal_size=frames, device=where)
+        return {"image_rotary_emb": tuple(table.to(x.device) for table in found)}
+
+
 FAMILIES: dict[str, Family] = {
     "UNet2DConditionModel": TextUNet(), "UNet2DModel": Labelled(),
     "DiTTransformer2DModel": LabelledTransformer(), "PixArtTransformer2DModel": PixArt(),
     "SD3Transformer2DModel": Joint(), "FluxTransformer2DModel": Flux(),
+    "WanTransformer3DModel": Wan(), "CogVideoXTransformer3DModel": CogVideoX(),
 }  # fmt: skip
 
 
 def _any_label(get: Any) -> int | None:
     return 1 << 31 if get("class_embed_type") else None
+
+
+def _positive(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
+        raise InputError(
+            f"the model's config has {value!r:.60} for a size of its samples: it must be a whole number from "
+            f"1 to {MAX_SIDE}; repair config.json"
+        )
+    return value
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, (list, tuple)) or len(values) != 3:
+        raise InputError(
+            f"the model's config has sample_size = {values!r:.60}: a clip's is (frames, height, width); "
+            "repair config.json"
+        )
+    return tuple(_positive(value) for value in values)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.denoisers.families import family_of, getter, is_known, sample_shape
-from quant.denoisers.family import FAMILIES, Flux, TextUNet
+from quant.denoisers.family import FAMILIES, TextUNet, Video
 from quant.errors import InputError
 
 MAX_SEED = 2**32 - 1
@@ -47,7 +47,7 @@ def misfit(
     Parameters
     ----------
     model : torch.nn.Module
-    shape : (C, H, W)
+    shape : (C, H, W) or (C, F, H, W)
     condition : tensor of shape (T, D), () or None
     labels : tensor of shape (n,), optional
         All class labels, where conditions are labels.
@@ -55,10 +55,17 @@ def misfit(
     if not is_known(model):
         return None
     family, get, kind = family_of(model), getter(model), type(model).__name__
-    channels = int(get("in_channels")) // (4 if isinstance(family, Flux) else 1)
-    if len(shape) != 3 or shape[0] != channels:
-        what = f"{shape[0]} channels" if len(shape) == 3 else f"shape {tuple(shape)}"
-        return f"its samples have {what}, {kind} takes {channels}"
+    channels = family.channels(get)
+    if len(shape) != family.axes:
+        axes = "(channels, frames, height, width)" if family.axes == 4 else "(channels, height, width)"
+        return f"its samples have shape {tuple(shape)}, {kind} takes {axes} with {channels} channels"
+    if shape[0] != channels:
+        return f"its samples have {shape[0]} channels, {kind} takes {channels}"
+    if isinstance(family, Video) and get("out_channels") not in (None, channels):
+        return (
+            f"it has no picture to start from, and this {kind} takes one (of {channels} channels it predicts "
+            f"{get('out_channels')})"
+        )
     width, classes = family.width(get), family.labels(get)
     if isinstance(family, TextUNet) and classes is not None:
         return f"{kind} takes tokens and class labels at once, and recordings hold one of them"
@@ -111,7 +118,9 @@ def check_arguments(
     refuse_autoencoder(model)
     found = sample_shape(model) if shape is None else tuple(shape)
     if found is None:
-        raise InputError(f"{type(model).__name__} does not say its sample size: pass shape=(C, H, W)")
+        raise InputError(
+            f"{type(model).__name__} does not say its sample size: pass shape=(C, H, W), or (C, F, H, W)"
+        )
     for size in found:
         check_whole("a size in shape", size, 1)
     labels = conditions if conditions is not None and conditions.ndim == 1 else None

@@ -1,4 +1,4 @@
-"""The layers a plan speaks about: every Linear and Conv2d of a model, once."""
+"""The layers a plan speaks about: every Linear and convolution of a model, once."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class LayerInfo(NamedTuple):
 
     name: str
     kind: str
-    """"Linear" or "Conv2d"."""
+    """"Linear", "Conv2d" or "Conv3d"."""
     shape: tuple[int, ...]
-    """Of the weight: (out, in) or (out, in / groups, kernel, kernel)."""
+    """Of the weight: (out, in) or (out, in / groups, kernel, ...)."""
     groups: int
     bytes: int
     """Of the weight as it is now."""
     plain: bool
-    """Exactly nn.Linear or nn.Conv2d, not a subclass that may go another way."""
+    """Exactly nn.Linear or nn.Conv2d: a subclass may go another way, and three dimensions have no codes."""
     after_gelu: bool = False
     """Follows a plain GELU in its container (and has a bias): its input is never below -0.17."""
     depth: float | None = None
@@ -56,14 +56,18 @@ class LayerInfo(NamedTuple):
         return self.n_weights // (self.shape[0] * self.shape[1])
 
 
+LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+"""What a plan has a line for."""
+
+
 def find_layers(model: nn.Module) -> list[LayerInfo]:
-    """Every Linear and Conv2d of `model` in module order; a module used under two names appears once."""
+    """Every Linear and convolution of `model` in module order; a module used under two names appears once."""
     found = []
     gelu, depths = _after_gelu(model), _depths(model)
     for name, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, LAYERS):
             weight = module.weight
-            kind = "Linear" if isinstance(module, nn.Linear) else "Conv2d"
+            kind = next(k.__name__ for k in LAYERS if isinstance(module, k))
             groups = getattr(module, "groups", 1)
             size = weight.numel() * weight.element_size()
             plain = type(module) in (nn.Linear, nn.Conv2d)

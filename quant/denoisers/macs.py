@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from quant.denoisers import families
 from quant.denoisers.families import Example
-from quant.denoisers.inventory import ASSUMED_TIMESTEPS, InputSize
+from quant.denoisers.inventory import ASSUMED_TIMESTEPS, LAYERS, InputSize
 
 log = logging.getLogger(__name__)
 SMALL = (16_000_000, 16_384)
@@ -73,7 +73,7 @@ def input_sizes(model: nn.Module, trajectories: Any) -> dict[str, InputSize] | N
 
     def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         shape = inputs[0].shape
-        positions[name] = math.prod(shape[2:] if isinstance(module, nn.Conv2d) else shape[1:-1])
+        positions[name] = math.prod(shape[1:-1] if isinstance(module, nn.Linear) else shape[2:])
 
     try:
         names = _watch(model, example, look)
@@ -89,7 +89,7 @@ def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list
     Everything is taken as float32: sizes do not depend on the dtype, and inputs of another dtype than the
     model's would stop it. Neither buffers nor the random state of the process change.
     """
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LAYERS)}
     handles = [module.register_forward_hook(partial(see, name)) for name, module in layers.items()]
     move = _to_cpu if _small(model, example) else _to_meta
     tensors = {n: move(t.detach()) for n, t in model.named_parameters()}

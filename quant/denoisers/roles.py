@@ -14,12 +14,15 @@ Role = Literal["first", "last", "time", "modulation", "condition", "body"]
 
 # diffusers names; the first match wins
 ROLES: tuple[tuple[str, Role], ...] = (
-    ("conv_in", "first"), ("pos_embed.proj", "first"), ("x_embedder", "first"), ("patch_embed.*", "first"),
+    ("patch_embed.text_proj", "condition"), ("condition_embedder.text_embedder.*", "condition"),
+    ("condition_embedder.time_embedder.*", "time"), ("condition_embedder.time_proj", "modulation"),
+    ("conv_in", "first"), ("pos_embed.proj", "first"), ("x_embedder", "first"), ("patch_embed*", "first"),
     ("conv_out", "last"), ("proj_out", "last"), ("proj_out_[12]", "last"), ("norm_out.linear", "last"),
     ("time_embedding.*", "time"), ("add_embedding.*", "time"), ("*timestep_embedder.*", "time"),
     ("*guidance_embedder.*", "time"), ("*text_embedder.*", "time"), ("class_embedding*", "time"),
     ("*time_emb_proj", "modulation"), ("adaln_single.linear", "modulation"), ("*norm.linear", "modulation"),
-    ("*norm1.linear", "modulation"), ("*norm1_context.linear", "modulation"),
+    ("*norm1.linear", "modulation"), ("*norm2.linear", "modulation"),
+    ("*norm1_context.linear", "modulation"),
     ("encoder_hid_proj*", "condition"), ("caption_projection.*", "condition"),
     ("context_embedder", "condition"),
 )  # fmt: skip

@@ -8,6 +8,9 @@ FORWARDS = 4
 """Forwards that one step costs: the teacher's, the student's, and a backward worth two."""
 _FLOPS = 2.5e10
 """Floating-point operations a second of one CPU core in small products."""
+_GPU_FLOPS = 2e13
+_GPU_STEP = 0.15
+"""Seconds of a step on a GPU at least: thousands of small kernels are launched in it."""
 
 
 class TrainingCost(BaseModel):
@@ -21,6 +24,10 @@ class TrainingCost(BaseModel):
     def seconds(self, macs: int) -> float:
         """Estimate the time on one CPU core from the multiply-accumulates of one forward of one input."""
         return self.steps * self.rows * FORWARDS * 2 * macs / _FLOPS
+
+    def gpu_seconds(self, macs: int) -> float:
+        """Estimate the time on one data-centre GPU, as `seconds`."""
+        return self.steps * max(_GPU_STEP, self.rows * FORWARDS * 2 * macs / _GPU_FLOPS)
 
     def __str__(self) -> str:
         return f"trains {self.steps:,} steps of {self.rows} inputs ({self.what})"

@@ -16,7 +16,7 @@ from quant.errors import InputError
 from quant.recordings.sampling import predict
 from quant.recordings.trajectories import Batch
 
-BLOCK = re.compile(r"ResnetBlock2D|\w*TransformerBlock")
+BLOCK = re.compile(r"ResnetBlock2D|\w*TransformerBlock|CogVideoXBlock")
 """Classes of diffusers that are one block."""
 
 

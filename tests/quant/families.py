@@ -47,8 +47,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "attention_head_dim": 16, "joint_attention_dim": 24, "pooled_projection_dim": 20,
         "guidance_embeds": True, "axes_dims_rope": (4, 6, 6),
     }),
+    "wan": ("WanTransformer3DModel", {
+        "in_channels": 4, "out_channels": 4, "patch_size": (1, 2, 2), "num_layers": 2, "text_dim": 24,
+        "num_attention_heads": 2, "attention_head_dim": 16, "freq_dim": 16, "ffn_dim": 48,
+        "rope_max_seq_len": 64,
+    }),
+    "cogvideox": ("CogVideoXTransformer3DModel", {
+        "in_channels": 4, "out_channels": 4, "patch_size": 2, "num_layers": 2, "text_embed_dim": 24,
+        "num_attention_heads": 2, "attention_head_dim": 16, "time_embed_dim": 16, "sample_height": 8,
+        "sample_width": 8, "sample_frames": 9, "max_text_seq_length": 7,
+        "use_rotary_positional_embeddings": True,
+    }),
 }  # fmt: skip
-SHAPES = {"unconditional": (3, 8, 8)}
+SHAPES = {"unconditional": (3, 8, 8), "wan": (4, 3, 8, 8), "cogvideox": (4, 3, 8, 8)}
 
 
 def build(name: str, seed: int = 0, **changes: Any) -> torch.nn.Module:

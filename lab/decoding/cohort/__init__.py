@@ -23,6 +23,12 @@ class Size:
         Steps of the sampler.
     shown : int
         How many subjects are scored, from the first on.
+    minutes : tuple of int
+        Of scanning, at which the newcomer is read.
+    sizes : tuple of (str, int)
+        Of the network, where they are not its defaults.
+    ceilings : (float, float)
+        One-trial noise ceiling of the first and the last subject.
     """
 
     n_subjects: int

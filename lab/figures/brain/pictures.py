@@ -18,7 +18,6 @@ ROWS = (
     ("structural", "structural picture"),
     ("fp", "full precision"),
     ("quantized", "quantized"),
-    ("ridge_tokens", "ridge's tokens"),
 )
 RULE = (
     "best and worst: highest and lowest PixCorr of the quantized reconstruction; median: nearest to the "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
 from lab.jobs import contract
+from lab.jobs.checks import TRAINING_MINUTES
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, record, setting
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 class Settings(contract.Settings):
     """Measure reconstruction against bits, from one trained run.
 
-    Nothing is trained again: for each recipe the run's decoder is calibrated on training trials that its
-    training had left out, then the test pictures are decoded. One table, one figure, one page.
+    The brain's networks are not trained again: for each recipe the run's decoder is calibrated, or trained,
+    on training trials that its training had left out, then the test pictures are decoded. One table, one
+    figure, one page.
     """
 
     folder: Path = setting(..., "run folder of brain reconstruct or train; only read", argument=True)
@@ -29,6 +31,9 @@ class Settings(contract.Settings):
     )
     out: Path = setting(
         Path("runs/bits"), "folder of table and page; the same command goes on in it after a stop", short="-o"
+    )
+    training_minutes: float = setting(
+        TRAINING_MINUTES, "what a recipe that trains may take, by its estimate", unit="minutes", ge=0
     )
     native: bool = setting(False, "recipes run through the GPU's low-bit kernels, not simulated")
     device: Device = setting("auto", "where the networks run")
@@ -107,8 +112,9 @@ def dry_run(settings: Settings) -> Foreseen:
         assert recipe.plan is not None  # only full precision has none
         share = recipe.plan.macs_share()
         size, seconds = recipe.plan.bytes_after / 1e6, recipe.plan.seconds
-        row = {"recipe": recipe.name, "format": max(share, key=lambda name: share[name])}
-        rows.append(row | {"MB": round(size, 2), "seconds": round(seconds), "calibrates": recipe.calibrates})
+        row: dict[str, Any] = {"recipe": recipe.name, "format": max(share, key=lambda name: share[name])}
+        row |= {"MB": round(size, 2), "seconds": round(seconds), "calibrates": recipe.calibrates}
+        rows.append(row | {"trains": str(recipe.plan.training or "no")})
     facts = {"would write": str(settings.out), "denoiser": trained.config.denoiser}
     return Foreseen(facts=facts | {"sampler": _sampler(trained.config)}, rows=tuple(rows))
 
@@ -132,7 +138,8 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
 
     chosen = chosen or expand(DEFAULTS[denoiser])
     refuse_without_sampling(trained.config, chosen[0].name)
-    planned = [plan_recipe(recipe, denoiser) for recipe in chosen]
+    limits = (settings.training_minutes, settings.device)
+    planned = [plan_recipe(recipe, denoiser, *limits) for recipe in chosen]
     return trained, [natively(recipe, settings.native, settings.device) for recipe in planned]
 
 
@@ -195,7 +202,7 @@ def _measure(
         same = (settings.out / "bits.json").is_file() and page.is_file() and not worked
         write_text(table, to_csv(rows))
         shown = {"stimulus": given.truth, **{name: own[0] for name, own in sets.items()}}
-        write_npz(settings.out / "arrays.npz", {_plain(name): own for name, own in shown.items()})
+        write_npz(settings.out / "arrays.npz", {array_name(name): own for name, own in shown.items()})
         write_page(BitsData(about, rows, shown), settings.out)
         write_json(settings.out / "bits.json", result)
         folder.finish()
@@ -242,10 +249,11 @@ def _key(recipe: DecoderRecipe) -> str:
 
     _, method, config = recipes.resolve(recipe.content)  # type: ignore[arg-type]
     mark = config_hash({"method": method.name, "config": config.model_dump(mode="json")})
-    return f"{_plain(recipe.name)}.{mark}" + (".native" if recipe.native else "")
+    return f"{array_name(recipe.name)}.{mark}" + (".native" if recipe.native else "")
 
 
-def _plain(name: str) -> str:
+def array_name(name: str) -> str:
+    """Name under which a set of pictures lies in ``arrays.npz``, and in file names."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 

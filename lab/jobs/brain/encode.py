@@ -136,7 +136,7 @@ def run(settings: Settings, context: Context) -> Result:
     Run.check(settings.out, settings.claim())
     people = _people(settings, context)
     together.wait()  # the first process makes simulated subjects, the others read them
-    from lab.decoding.encoder.run import encode
+    from lab.jobs.brain.encoding import encode
 
     with Run.open(settings.out, settings.claim()) as folder:
         found = encode(settings, people, folder, device, context.progress)
@@ -146,7 +146,7 @@ def run(settings: Settings, context: Context) -> Result:
 def _helped(settings: Settings, context: Context, device: str) -> Result:
     """Take a share of the fit; the first process measures and writes."""
     from brainit.processes import Processes
-    from lab.decoding.encoder.run import fit
+    from lab.jobs.brain.encoding import fit
 
     Processes.current(device).wait()
     people = _people(settings, context)

@@ -43,6 +43,7 @@ def run(settings: Settings, context: Context) -> Result:
         The run holds no reconstructed pictures.
     """
     from lab.figures import choose, picture_grid
+    from lab.figures.brain.pictures import ROWS
     from lab.files import replacing
     from lab.report.rundata import read_run
 
@@ -59,7 +60,8 @@ def run(settings: Settings, context: Context) -> Result:
         raise InputError(f"--only {unknown[0]}: not a group; there are {', '.join(n for n, _ in groups)}")
     if settings.only:
         groups = [(name, which) for name, which in groups if name in settings.only]
-    plate = picture_grid(data.arrays, groups, score, data.provenance())
+    rows = (*ROWS, ("ridge_tokens", "ridge's tokens"))
+    plate = picture_grid(data.arrays, groups, score, data.provenance(), rows=rows)
     with replacing(out) as temporary:
         temporary.write_bytes(plate.png())
     context.progress(1, 1, "drawing")

@@ -29,8 +29,9 @@ class Settings(contract.Settings):
     """Adapt the shared network to a new subject.
 
     A linear read-out is fitted and the subject's voxel embeddings are set from what its voxels are tuned to;
-    with epochs they are trained. Nothing of the network changes. The result is one small file, and with a
-    curve also a table of scores over minutes of scanning, beside what needs no network.
+    with epochs they are trained. Nothing of the network changes; it knows voxels by tuning, so the space they
+    were measured in does not matter. The result is one small file, and with a curve also a table of scores
+    over minutes of scanning, beside what needs no network.
     """
 
     model: str = setting(SHARED, "shared-64, or a weight file of such a network (brain study, zoo train)")
@@ -137,7 +138,7 @@ def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwor
     if settings.model == SHARED:
         network = zoo.load(SHARED)
     elif path.suffix == ".safetensors" and path.is_file():
-        network = zoo.load_file(path)[0]
+        network = _read(path)
     else:
         raise MissingDataError(f"--model {settings.model}: not there; give {SHARED} or a .safetensors file")
     if not isinstance(network, SharedNetwork):
@@ -146,6 +147,19 @@ def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwor
     if data.subject.stimuli is None:
         raise InputError(f"dataset {settings.dataset!r} has categories alone; the network wants pictures")
     return data, network
+
+
+def _read(path: Path) -> Any:
+    from lab import zoo
+
+    try:
+        return zoo.load_file(path)[0]
+    except (KeyError, TypeError, RuntimeError) as error:  # another class, other settings, other tensors
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"--model {path} is not a network of this version ({said}); train it again: "
+            f"brainlab zoo train {SHARED}"
+        ) from None
 
 
 def _first(subject: Subject, minutes: float | None) -> Subject:

@@ -110,6 +110,7 @@ def _check(settings: Settings) -> dict[str, Any]:
 def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dict[str, Any]:
     import torch
 
+    from brainit.io import fingerprint
     from lab.decoding.cohort import Size
     from lab.decoding.cohort.subjects import gather
     from lab.decoding.cohort.table import Study
@@ -118,10 +119,12 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     from lab.zoo.shared.painting import Painter
 
     out, device = settings.out, choose_device(settings.device)
+    context.progress(0, 1, "pictures of the cohort")
     write_json(out / "study.json", facts)
     size = Size(**facts["size"])
     data = settings.data if settings.preset == "cohort" else None
     cohort = gather(size, data, settings.seed, device, context.progress)
+    _claim_pictures(out, fingerprint("pictures", [cohort.seen.images.numpy()])[:16])
     painter = Painter.of(cohort.seen.images[cohort.tested.cpu()], settings.seed, device)
     trainer = Trainer(cohort, size, out / "training", settings.seed, device, context.progress)
     about = {
@@ -142,6 +145,16 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     study.run()
     study.show(out / "pictures.webp")
     return keep(study, True)
+
+
+def _claim_pictures(out: Path, mark: str) -> None:
+    """Refuse to go on with trainings on other pictures."""
+    from lab.files import write_text
+
+    known = out / "pictures.txt"
+    if known.is_file() and known.read_text(encoding="utf-8").strip() != mark:
+        raise InputError(f"{out} holds a study on other pictures; give another --out, or the same --data")
+    write_text(known, mark + "\n")
 
 
 def _write_table(out: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ class Settings(contract.Settings):
     a stop, and with more recipes it adds them.
     """
 
-    model: str | None = setting(None, "unet-64, dit-64, or a model with a recording", argument=True)
+    model: str | None = setting(None, "shipped denoiser, or a model with a recording", argument=True)
     recipes: Words = setting(
         ("all-ptq",), "A,B,...; wildcards; PRESET+field=value; groups such as all-ptq", short="-r"
     )
@@ -37,7 +38,9 @@ class Settings(contract.Settings):
     n: int = setting(256, "pictures per seed", ge=4)
     seeds: int = setting(3, "seeds of noise and calibration", ge=1)
     steps: int = setting(20, "sampling steps", ge=1, le=1000)
-    guidance: float = setting(2.0, "classifier-free guidance; 1 is none", ge=0)
+    guidance: float | None = setting(
+        None, "classifier-free guidance, 1 is none; default 2, and 1 for clips", ge=0
+    )
     calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
     batch: int = setting(256, "pictures at a time", ge=1)
     recording: Path | None = setting(None, "folder that quant.record wrote")
@@ -139,7 +142,8 @@ def run(settings: Settings, context: Context) -> Result:
         mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
     )
     native = {"native": True} if settings.native else {}
-    request |= {"settings": settings.model_dump(include=set(_NUMBERS)), "device": device}
+    numbers = settings.model_dump(include=set(_NUMBERS)) | {"guidance": _guidance(settings)}
+    request |= {"settings": numbers, "device": device}
     with exact_arithmetic(device):
         bench, chosen, where = open_work(**request, progress=context.progress)
         bench.native = settings.native
@@ -150,7 +154,9 @@ def run(settings: Settings, context: Context) -> Result:
             turns.begin()
             work = Work(bench, run, chosen, context.progress, where, turns)
             if bench.decode is not None:
-                bench.watch = step_previews(context.preview, bench.decode, lambda: work.what, settings.steps)
+                bench.watch = step_previews(
+                    context.preview, partial(_previewed, bench.decode), lambda: work.what, settings.steps
+                )
             if settings.jobs > 1:
                 count = max(0, min(settings.jobs, work.left()) - 1)  # none that would find nothing to do
                 with workers.helpers(count, run.path, {**request, **native}) as others:
@@ -164,6 +170,12 @@ def run(settings: Settings, context: Context) -> Result:
             results.write(result, run.path)
             write_report(result, results.pictures(measured), run.path)
     return Result(**result, out=str(out))
+
+
+def _previewed(decode: Any, latents: Any) -> Any:
+    from lab.metrics.clips import strips
+
+    return strips(decode(latents))
 
 
 def dry_run(settings: Settings) -> Foreseen:
@@ -188,14 +200,22 @@ def _recipes(settings: Settings) -> list[Any]:
     from lab.compare.recipes import expand
 
     if settings.model is None:
-        raise InputError("compare needs a model (unet-64, dit-64, a folder)")
+        raise InputError("compare needs a model (unet-64, dit-64, video-dit, a folder)")
     return expand(settings.recipes, settings.model)
+
+
+def _guidance(settings: Settings) -> float:
+    from lab import zoo
+
+    return zoo.usual_guidance(str(settings.model)) if settings.guidance is None else settings.guidance
 
 
 def _drawing(settings: Settings) -> float:
     """Seconds of sampling, scoring and single predictions for one recipe and seed."""
-    passes = settings.n * settings.steps * (1 if settings.guidance == 1 else 2)
-    return SECONDS_A_PASS * passes
+    from lab import zoo
+
+    passes = settings.n * settings.steps * (1 if _guidance(settings) == 1 else 2)
+    return SECONDS_A_PASS * passes * (CLIP_OVER_PICTURE if settings.model in zoo.VIDEO else 1)
 
 
 def _seconds(settings: Settings, recipe: Any) -> float:
@@ -205,6 +225,7 @@ def _seconds(settings: Settings, recipe: Any) -> float:
 
 SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.012, 1.6
 CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
+CLIP_OVER_PICTURE = 4
 """Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
 
 

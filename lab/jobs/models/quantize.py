@@ -94,7 +94,7 @@ def run(settings: Settings, context: Context) -> Result:
 def dry_run(settings: Settings) -> planning.Result:
     """Plan it, and refuse what could not be done."""
     _begin(settings)
-    names = planning.Settings.model_fields
+    names = set(planning.Settings.model_fields) & set(Settings.model_fields)  # a plan may be asked for more
     return planning.run(planning.Settings(**{n: getattr(settings, n) for n in names}), Context())
 
 

@@ -17,7 +17,7 @@ class Settings(OfKey):
     """Make pictures with the marked decoder, as 64x64 PNG.
 
     From files, which go through the autoencoder (their middle square, resized), or drawn by a denoiser. Each
-    file is read back as it was stored. There is no marking without the decoder: what is marked is what it makes.
+    file is read back as it was stored. Without the decoder nothing is marked.
     """
 
     pictures: tuple[Path, ...] = setting((), "PNG or JPEG files", argument=True)

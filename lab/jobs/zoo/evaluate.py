@@ -60,7 +60,16 @@ def run(settings: Settings, context: Context) -> Result:
     InputError
         Unknown model, no folder of pictures, or too many pictures asked for.
     """
+    from lab import zoo
+
     device, options = check(settings), _options(settings)
+    if settings.name in zoo.VIDEO:
+        from lab.zoo.video.evaluate import evaluate_into_card as measure_clips
+
+        found = measure_clips(
+            settings.data, settings.out, device=device, progress=context.progress, **options
+        )
+        return Result(card=found, folder=str(settings.out))
     if settings.name == SHARED:
         from lab.zoo.shared.evaluate import evaluate as newcomers
 
@@ -84,7 +93,16 @@ def dry_run(settings: Settings) -> Foreseen:
 
 def _options(settings: Settings) -> dict[str, Any]:
     """Return what the measuring itself takes; refuse what does not go with the kind of tokens."""
+    from lab import zoo
+
     given = settings.model_dump(include={"n", "n_simple", "seed", *PREDICTED})
+    if settings.name in zoo.VIDEO:
+        for key in ("n_simple", *PREDICTED):
+            if given.pop(key) is not None:
+                raise InputError(f"--{key.replace('_', '-')} is for models of pictures; leave it out")
+        if settings.on == "predicted":
+            raise InputError(f"{settings.name} takes a clip's tokens; leave --on predicted out")
+        return given | {"n": settings.n or 256}
     if settings.on == "predicted" or settings.name == SHARED:
         if given.pop("n_simple") is not None:
             raise InputError("--n-simple is for true tokens; leave it out with --on predicted")

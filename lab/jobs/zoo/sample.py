@@ -50,20 +50,25 @@ def run(settings: Settings, context: Context) -> Result:
 
     from lab import zoo
     from lab.images import sheet, write_picture
+    from lab.metrics.clips import strips
+    from lab.zoo import recordings
     from lab.zoo import sampling as decoder
+    from quant.denoisers.families import sample_shape
 
     device = _check(settings)
     name, n = settings.name, settings.n
     sampler = decoder.SamplerSettings(steps=settings.steps, guidance=1.0)
-    denoiser, autoencoder = zoo.load(name, device), zoo.load("autoencoder-64", device)
-    null, noise = zoo.null_tokens(name), decoder.draw_noise(n, settings.seed)
+    denoiser, decode = zoo.load(name, device), recordings.decoder(name, device)
+    shape = sample_shape(denoiser)
+    null, noise = zoo.null_tokens(name), decoder.draw_noise(n, settings.seed, shape)
     latents = decoder.sample(
         denoiser, null.expand(n, -1, -1), null, noise, sampler, progress=context.progress,
-        see=step_previews(context.preview, autoencoder.decode, name, settings.steps),
+        see=step_previews(context.preview, lambda z: strips(decode(z)), name, settings.steps),
     )  # fmt: skip
     with torch.inference_mode():
-        pictures = autoencoder.decode(latents.to(device)).cpu().permute(0, 2, 3, 1).numpy()
-    write_picture(sheet(pictures, int(np.ceil(np.sqrt(n))), gap=2), settings.out)
+        pictures = strips(decode(latents.to(device)).cpu()).permute(0, 2, 3, 1).numpy()
+    columns = 1 if name in zoo.VIDEO else int(np.ceil(np.sqrt(n)))
+    write_picture(sheet(pictures, columns, gap=2), settings.out)
     return Result(
         model=name, pictures=n, steps=settings.steps, seed=settings.seed, device=device,
         file=str(settings.out),

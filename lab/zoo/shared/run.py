@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from brainit.datasets.simulated.crowd import Person, answers
+from brainit.io import fingerprint
 from lab.errors import InputError
 from lab.files import write_json
 from lab.progress import Progress, silent
@@ -67,8 +68,9 @@ def train(
         "scanned": scanned or SCANNED,
         "external": EXTERNAL if external is None else external,
     }
-    _claim(out, {"seed": seed, "steps": steps, "batch": batch, **sizes})
     images, n_scanned = people.training_pictures(data, sizes["scanned"], sizes["external"], 0)
+    mark = fingerprint(NAME, [images.numpy()])[:16]
+    _claim(out, {"pictures": mark, "seed": seed, "steps": steps, "batch": batch, **sizes})
     # mirror images of scanned pictures as well: the network meets each picture hundreds of times
     images = torch.cat([images, images[:n_scanned].flip(-1)])
     seen = people.see(images, n_scanned, device)

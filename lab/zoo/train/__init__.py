@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
-from lab.zoo import DENOISERS, HOME, info, load, null_tokens, summary, weight_file
+from lab.zoo import DECODERS, DENOISERS, HOME, VIDEO, info, load, null_tokens, summary, weight_file
 from lab.zoo.train.loop import Outcome, Recipe
 
 DATA = "tiny-imagenet-64 train, MNIST test digits without digits69's stimuli, procedural patterns"
@@ -78,8 +78,18 @@ def run(
     state = (out or STATES) / f"{stage}.state.safetensors"
     pictures = training(data, limit=limit).to(device)
     options: dict[str, Any] = {"seed": seed, "minutes": minutes, "progress": progress}
-    extra = {}
-    if name in DENOISERS:
+    extra, used = {}, DATA
+    if name in VIDEO:
+        from lab.zoo.video import train as video
+
+        pictures, used = video.scenes(pictures), video.DATA
+        latents, tokens = video.film(
+            pictures, load("autoencoder-64", device), load("encoder-64", device),
+            n=video.CLIPS if limit is None else limit, seed=seed, progress=progress,
+        )  # fmt: skip
+        clip_denoiser, outcome = video.train(latents, tokens, state, recipe, start=start, **options)
+        extra, model = {"null": clip_denoiser.null}, clip_denoiser.denoiser
+    elif name in DENOISERS:
         from lab.zoo.train import denoiser
 
         latents, tokens = denoiser.encode_all(
@@ -91,6 +101,7 @@ def run(
         model, outcome = _trainer(name).train(pictures, state, recipe, start=start, **options)
     flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit) + " --further" * further
     record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}{flags}")
+    record["data"] = used
     if earlier:
         record["earlier"] = earlier
     save_weights(model, weight_file(name), extra)
@@ -146,8 +157,10 @@ def run_on_predicted(
     from lab.zoo.train import predicted
 
     summary(name)
-    if name not in DENOISERS:
-        raise InputError(f"model {name!r} takes no tokens; those that do are {', '.join(DENOISERS)}")
+    if name not in DECODERS:
+        raise InputError(
+            f"model {name!r} draws no picture from tokens; those that do are {', '.join(DECODERS)}"
+        )
     sizes = {
         "voxels": voxels or people.VOXELS,
         "scanned": scanned or people.SCANNED,
@@ -269,6 +282,10 @@ def _changed(recipe: Recipe, steps: int | None, batch: int | None) -> Recipe:
 
 def _recipe(name: str) -> Recipe:
     summary(name)  # refuses an unknown name before any work
+    if name in VIDEO:
+        from lab.zoo.video import train as video
+
+        return video.RECIPE
     if name in DENOISERS:
         from lab.zoo.train import denoiser
 

@@ -24,6 +24,11 @@ class BinaryDmConfig(TrainConfig):
     activation_bits: int | None = Field(
         default=4, ge=2, le=8, description="bits of an input code; none leaves inputs in floating point"
     )
+    kept_bits: int | None = Field(
+        default=None, ge=3, le=8,
+        description="bits of weights that are not binary (first, last, time, modulation, condition), trained "
+        "with the others; none leaves these layers in floating point",
+    )  # fmt: skip
     attention: Literal["quantized", "float"] = Field(
         json_schema_extra=RUN, default="quantized",
         description="attention probabilities and values: at the bits of inputs, or in floating point",

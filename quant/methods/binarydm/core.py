@@ -22,8 +22,10 @@ from quant.plans.cost import TrainingCost
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.trajectories import Batch
 from quant.registry import Context, LayerFormat, Outcome
+from quant.training.fake import WeightSide
 from quant.training.optimize import Group, Optimizer
-from quant.training.policy import by_tensor, stored_bytes
+from quant.training.policy import by_channel, by_tensor, stored_bytes
+from quant.training.sides import Master
 from quant.training.student import Student
 
 KEPT = ("first", "last", "time", "modulation", "condition")
@@ -34,7 +36,9 @@ def formats(layer: LayerInfo, config: BinaryDmConfig) -> LayerFormat | str:
     """Format of one layer, or the reason why it stays as it is."""
     role = role_of(layer.name)
     if role in KEPT and not layer.name.endswith("time_emb_proj"):  # one in every block: binary in the paper
-        return REASONS[role]
+        if config.kept_bits is None:
+            return REASONS[role]
+        return LayerFormat(by_channel(config.kept_bits), None, reason=f"not binary: {REASONS[role]}")
     bases = config.bases
     outer = layer.depth is not None and min(layer.depth, 1 - layer.depth) < config.outer
     if outer and config.outer_bases > bases:
@@ -60,9 +64,11 @@ def training(config: BinaryDmConfig) -> TrainingCost:
 def core(model: nn.Module, plan: Plan, config: BinaryDmConfig, context: Context) -> Outcome:
     """Train, then keep signs and scales."""
 
-    def side(module: nn.Module, line: LayerPlan) -> Binary:
+    def side(module: nn.Module, line: LayerPlan) -> WeightSide:
         assert line.weight is not None  # planned layers have a format
         weight = module.get_parameter("weight")
+        if not isinstance(line.weight.grid, BinaryGrid):
+            return Master(weight, line.weight, weight_layout(line.kind))
         return Binary(weight, line.weight, weight_layout(line.kind), config.learned)
 
     student = Student(
@@ -122,20 +128,26 @@ def _groups(student: Student, config: BinaryDmConfig) -> list[Group]:
     found = [
         Group(student.named("side.master") | student.named("own"), config.rate_weight),
         *student.input_groups(config.rate_scale),
+        *student.scale_groups(config.rate_scale),
     ]
     if config.learned:
-        for name in student.layers:
+        for name in binary_layers(student):
             bases = student.named("side.bases", [name])
             size = sum(float(p.detach().mean()) for p in bases.values()) / len(bases)
             found.append(Group(bases, config.rate_scale * size))
     return found
 
 
+def binary_layers(student: Student) -> list[str]:
+    """Names of the layers with binary weights: all but those at ``kept_bits``."""
+    return [name for name, layer in student.layers.items() if isinstance(layer.side, Binary)]
+
+
 def _sizes(student: Student) -> dict[str, Any]:
     """Storage and operations of the binary layers that count every basis, beside the publication's rule."""
     weights = bits = operations = published = macs = 0
-    for layer in student.layers.values():
-        line = layer.line
+    for name in binary_layers(student):
+        line = student.layers[name].line
         bases = line.weight.bits if line.weight else 32
         inputs = line.activation.bits if line.activation else 32
         weights += line.n_weights

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from brainit.errors import InputError
 from brainit.metrics import (
+    binomial_interval,
     bootstrap_interval,
     paired_interval,
     permutation_null,
+    sign_flip_p,
 )
 
 
@@ -46,6 +50,13 @@ def test_paired_interval_cancels_what_pictures_share():
     assert bootstrap_interval(first).high - bootstrap_interval(first).low > 2
 
 
+def test_sign_flip_p_agrees_with_enumeration():
+    difference = np.array([0.3, 0.1, 0.4, -0.2, 0.5, 0.2])
+    all_means = [np.mean(np.array(s) * difference) for s in itertools.product([-1, 1], repeat=6)]
+    exact = np.mean(np.abs(all_means) >= difference.mean() - 1e-12)
+    assert sign_flip_p(difference, np.zeros(6), n_draws=40_000) == pytest.approx(exact, abs=0.01)
+
+
 def test_permutation_null():
     generator = np.random.default_rng(3)
     pairs = generator.standard_normal((20, 20))
@@ -58,6 +69,11 @@ def test_permutation_null():
     assert permutation_null(np.eye(2), n_draws=4000).p == pytest.approx(0.5, abs=0.03)  # one of two pairings
 
 
+def test_binomial_is_exact():
+    low, high = binomial_interval(0, 10)[1:]
+    assert low == 0 and high == pytest.approx(1 - 0.025 ** (1 / 10))
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -66,6 +82,7 @@ def test_permutation_null():
         lambda: bootstrap_interval(np.ones(3), level=95),
         lambda: paired_interval(np.ones(3), np.ones(4)),
         lambda: permutation_null(np.ones((3, 4))),
+        lambda: binomial_interval(11, 10),
     ],
 )
 def test_bad_input_is_refused(call):

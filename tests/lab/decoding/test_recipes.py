@@ -71,7 +71,7 @@ def given(trained_run: Path, config: ReconstructConfig) -> Conditions:
 def full(config: ReconstructConfig, given: Conditions) -> dict[str, np.ndarray]:
     """Full precision's pictures by denoiser."""
     shown = {}
-    for denoiser in zoo.DENOISERS:
+    for denoiser in zoo.DECODERS:
         one = config.model_copy(update={"denoiser": denoiser})
         shown[denoiser] = decoded(Memory(), "full", one, DecoderRecipe("none"), given, "cpu", silent)[0][0]
     return shown

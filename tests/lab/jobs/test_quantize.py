@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+import quant
 from lab.cli.main import run
 from lab.errors import InputError
 from lab.models.opening import open_model
@@ -102,3 +103,14 @@ def test_a_pipeline_folder_gives_its_denoiser(folder: Path, tmp_path: Path) -> N
     assert type(open_model(str(tmp_path))).__name__ == "UNet2DModel"
     with pytest.raises(InputError, match="must be one of scheduler, unet"):
         open_model(str(tmp_path), "vae")
+
+
+def test_the_shipped_models_weights_are_a_twentieth() -> None:
+    from lab import zoo
+
+    planned = quant.plan(zoo.load("dit-64").to("meta"), "binarydm-w1a4-small")
+    full, small = (
+        4 * sum(line.n_weights for line in planned.layers),
+        sum(x.bytes_after for x in planned.layers),
+    )
+    assert full > 20 * small and not any(line.skipped for line in planned.layers)

@@ -89,7 +89,7 @@ def test_structure(images: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", zoo.DENOISERS)
+@pytest.mark.parametrize("name", zoo.DECODERS)
 def test_denoiser_has_learned(images: torch.Tensor, name: str) -> None:
     denoiser, null = model(name), zoo.null_tokens(name)
     assert null.shape == (17, 192)

@@ -16,7 +16,7 @@ from quant.layers.attention import find_attention
 from quant.recordings.repeat import Sampler
 from quant.registry import get_method, get_preset
 
-NAMES = ("unet", "unconditional", "dit", "pixart", "sd3", "flux")
+NAMES = ("unet", "unconditional", "dit", "pixart", "sd3", "flux", "wan", "cogvideox")
 PRESETS = quant.list_presets()
 CALIBRATED = [p for p in PRESETS if get_method(get_preset(p).method).info.needs_calibration]
 CHEAP = [p for p in PRESETS if p not in CALIBRATED]

@@ -149,6 +149,22 @@ def test_inputs_are_really_four_bits_and_counts_are_those_of_the_file(tiny, reco
     assert rules["operations"] < rules["operations_published_rule"] == pytest.approx(16.0)
 
 
+def test_nothing_is_left_in_floating_point_where_files_are_to_be_small(tiny, recorded, tmp_path) -> None:
+    model = tiny.build("pixart")
+    config = CONFIG.model_copy(update={"outer": 0.0, "kept_bits": 6})
+    ledger = quant.quantize_(model, config, trajectories=recorded("pixart"))
+    bits = {record.name: record.weight.bits for record in ledger.layers}
+    assert not any(record.skipped for record in ledger.layers) and set(bits.values()) == {1, 6}
+    kept = {record.name for record in ledger.layers if record.activation is None}
+    assert kept == {name for name, count in bits.items() if count == 6} and "proj_out" in kept
+    before, out = tiny.run(model, "pixart"), tmp_path / "m.safetensors"
+    assert quant.export(model, out).stat().st_size == ledger.bytes_file
+    with torch.device("meta"):
+        bare = tiny.build("pixart")
+    quant.load(out, bare)
+    assert torch.equal(tiny.run(bare, "pixart"), before)
+
+
 def test_blocks_become_binary_from_the_middle_outwards(tiny, recorded, monkeypatch) -> None:
     from quant.training.student import Student
 

@@ -120,7 +120,7 @@ def encode(settings: Wanted, people: People, folder: Run, device: str, progress:
         "maps": maps,
         "note": "" if maps else "the data have no mask image, so no NIfTI maps were written",
     }
-    from lab.report.encoder import EncoderData, write_page
+    from lab.report.brain.encoder import EncoderData, write_page
 
     about = {
         "dataset": settings.dataset,

@@ -1,0 +1,1 @@
+"""Pages of jobs that look at brains without decoding pictures."""
