@@ -258,8 +258,8 @@ def _write(rows: list[dict[str, Any]], out: Path) -> None:
     about = (
         f"`python -m benchmarks.watermark_bits` on {device}: 48 bits, {rows[0]['n']} held-out pictures, one "
         f"key a seed, {keys} keys; ranges in brackets are over keys. All convolutions of the decoder are "
-        "quantized; arithmetic is simulated. PSNR is to the unmarked decoder quantized alike; the last column "
-        "is that decoder's own pictures, none of which should be accepted."
+        "quantized; arithmetic is simulated. PSNR is to the unmarked decoder quantized alike; the last "
+        "column is that decoder's own pictures, none of which should be accepted."
     )
     write_text(out / "watermark-bits.md", summary(rows, about))
     if any(row["group"] == ORDER[0] for row in rows):

@@ -119,6 +119,7 @@ def _observe(settings: Settings, context: Context) -> Observation:
     """Look, or read what an earlier process saw."""
     from lab import zoo
     from lab.cache import cache_folder
+    from lab.errors import InputError
     from lab.models.opening import open_model
     from lab.zoo.recordings import fingerprint
     from quant.errors import MissingDataError
@@ -126,8 +127,8 @@ def _observe(settings: Settings, context: Context) -> Observation:
 
     if settings.model in zoo.VIDEO:
         raise InputError(
-            f"model {settings.model!r}: this looks at shipped denoisers of pictures ({', '.join(zoo.DECODERS)}) and at a "
-            "model with its recording; brainlab inspect looks at any"
+            f"model {settings.model!r}: this looks at {', '.join(zoo.DECODERS)} and at a model with its recording; "
+            "brainlab inspect looks at any"
         )
     if settings.model not in zoo.DECODERS or settings.recording is not None:
         return _given(settings, context)

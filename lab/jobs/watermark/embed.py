@@ -118,9 +118,9 @@ def _check(settings: Settings) -> str:
 
     if bool(settings.pictures) == bool(settings.samples):
         raise InputError("give pictures, or --samples N to draw some, and not both")
-    if settings.samples and settings.model not in zoo.DENOISERS:
+    if settings.samples and settings.model not in zoo.DECODERS:
         raise InputError(
-            f"model {settings.model!r} draws no pictures; denoisers are {', '.join(zoo.DENOISERS)}"
+            f"model {settings.model!r} draws no pictures; denoisers are {', '.join(zoo.DECODERS)}"
         )
     refuse_same_names(settings.pictures)
     return choose_device(settings.device)
