@@ -29,8 +29,12 @@ COLUMNS = {
     "torch._int_mm": "torch `_int_mm`",
     "W4A16 pow2 g64": "W4A16",
 }
-PEER = "humming int4 g64, float8e4m3 input"
-PEER_TITLE = "humming int4 g64, no branch"
+PEERS = {
+    "humming int4 g64, float8e4m3 input": "humming int4 g64",
+    "torchao float8 rows, compiled": "torchao fp8",
+    "bitsandbytes NF4, bf16 input": "bitsandbytes NF4",
+}
+"""Of others, without a low-rank branch."""
 
 
 def lines(results: Path = RESULTS) -> list[str]:
@@ -46,16 +50,19 @@ def lines(results: Path = RESULTS) -> list[str]:
         raise InputError(f"no timings at {file}; make them with brainlab bench kernels")
     rows = read_csv(file)
     others = results / "kernels-peers-h200.csv"
-    peers = {row["shape"]: row for row in read_csv(others) if row["what"] == PEER} if others.is_file() else {}
-    titles = ["M x K x N", "bf16, us", *COLUMNS.values(), PEER_TITLE]
+    peers = {(row["shape"], row["what"]): row for row in read_csv(others)} if others.is_file() else {}
+    titles = ["M x K x N", "bf16, us", *COLUMNS.values(), *PEERS.values()]
     cells = []
     for shape in dict.fromkeys(row["shape"] for row in rows):
         found = {row["what"]: row for row in rows if row["shape"] == shape}
         if not set(COLUMNS) & set(found):
             continue
         ratios = [_ratio(found.get(what)) for what in COLUMNS]
-        cells.append([shape, f"{found['bf16']['us']:.1f}", *ratios, _ratio(peers.get(shape))])
-    return [f"Times as fast as bf16 cuBLAS, {_place(rows[0])}:", "", *table(titles, cells), *_models(results)]
+        cells.append(
+            [shape, f"{found['bf16']['us']:.1f}", *ratios, *(_ratio(peers.get((shape, p))) for p in PEERS)]
+        )
+    head = f"Times as fast as bf16 cuBLAS, {_place(rows[0])}; the last three are peers, without a branch:"
+    return [head, "", *table(titles, cells), *_models(results)]
 
 
 def _models(results: Path) -> list[str]:

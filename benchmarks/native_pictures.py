@@ -69,7 +69,7 @@ def _predicted(device: str) -> Tensor:
     from lab.decoding.structure import baselines
     from lab.progress import silent
 
-    subject = open_subjects(ReconstructConfig(train_on="one", root=None), silent).subject
+    subject = open_subjects(ReconstructConfig.model_validate({"train_on": "one"}), silent).subject
     train, test = (subject.part(split).mean_over_repeats() for split in ("train", "test"))
     return torch.from_numpy(baselines(train, test, device=device)["ridge_tokens"]).contiguous()
 

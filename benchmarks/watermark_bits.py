@@ -1,11 +1,11 @@
-"""Does a watermark survive quantization of the decoder that writes it, and training as an attack?
+"""Whether a watermark survives quantization of the decoder that writes it, and training as an attack.
 
-    python -m benchmarks.watermark_bits --data DATA --keys K0,K1,K2 --extractor E --device cuda --out results/watermark
+    python -m benchmarks.watermark_bits --data DATA --keys K0,K1,K2 --extractor E --device cuda --out OUT
 
 Every key is one seed. Forms: *merged* (the key is added to the weights, then they are rounded), *beside* (the
 weights are rounded, the key stays in 16 bits beside them, SVDQuant's layout). Quality is measured against the
-unmarked decoder quantized in the same way, so that what rounding costs is not blamed on the mark; the unmarked
-one is read too, for false positives. Training is quantization-aware training of the marked decoder, for a
+unmarked decoder quantized alike, so that what rounding costs is not blamed on the mark; the unmarked one is
+read too, for false positives. Training is quantization-aware training of the marked decoder, for a
 teacher (its own pictures) or for photographs (somebody who knows nothing of the mark, or wants it gone).
 """
 
@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from benchmarks.files import write_csv
+from benchmarks.files import read_csv, write_csv
 from benchmarks.markdown import table
 from benchmarks.watermark_formats import calibration_rows, convolutions, formats, nearest, quantized_
 from lab import zoo
-from lab.figures.plate import Plate, Provenance, axes, canvas, legend
+from lab.figures.plate import Plate, Provenance, axes, canvas
 from lab.figures.tradeoff import STYLES
-from lab.files import write_text
+from lab.files import replacing, write_text
 from lab.zoo.data import held_out, training
 from lab.zoo.watermark.files import AUTOENCODER, load_extractor, load_key, marked_autoencoder
 from lab.zoo.watermark.measuring import Meter
@@ -41,8 +41,9 @@ from quant.formats.quantizer import Quantizer, int_quantizer
 
 ACTIVATIONS = ("rtn-w8a8", "rtn-w6a6", "rtn-w4a8", "rtn-w4a4")
 RATE = 1e-6
+CSV = "watermark-bits.csv"
 ORDER = ("weights", "weights and inputs", "training")
-FLOOR = 0.01
+FLOOR = 0.1
 PLACES = {8: 0, 6: 1, 4: 2, 3: 3, 2: 4, 1: 5}
 TRAINED_BITS = (8, 4, 3, 2, 1)
 COLUMNS = ("group", "format", "bits", "form", "key", "n", "bit_error", "bit_error_low", "bit_error_high",
@@ -119,7 +120,7 @@ class Fake(nn.Module):
 
 
 def trained(study: Study, pictures: Tensor, steps: Sequence[int], batch: int) -> Iterator[dict[str, Any]]:
-    """Quantization-aware training of marked and unmarked decoder, for their own pictures or for photographs."""
+    """Train marked and unmarked decoder with rounding, for their own pictures or for photographs."""
     channel = Granularity(kind="channel")
     for bits in TRAINED_BITS:
         binary = Quantizer(grid=BinaryGrid(bits=1), granularity=channel)
@@ -165,8 +166,9 @@ def _training(
 
 def summary(rows: Sequence[dict[str, Any]], about: str) -> str:
     """Markdown: means over keys, bit error with the range over keys."""
+    shown = (("accepted_share", 3), ("accepted_loose", 3), ("margin", 2), ("psnr_db", 1), ("photo_db", 1))
     head = ["format", "bits", "form", "bit error, %", "accepted at 1e-6", "at 0.5 %", "margin",
-            "PSNR to unmarked alike, dB", "PSNR to photograph, dB", "unmarked accepted at 1e-6 / 0.5 %"]  # fmt: skip
+            "PSNR to unmarked alike, dB", "PSNR to photograph, dB", "unmarked at 1e-6 / 0.5 %"]  # fmt: skip
     lines = ["# Does the watermark survive quantization of its decoder?", "", about, ""]
     for group in dict.fromkeys(row["group"] for row in rows):
         cells = []
@@ -174,11 +176,11 @@ def summary(rows: Sequence[dict[str, Any]], about: str) -> str:
         for key in dict.fromkeys((r["format"], r["bits"], r["form"], r.get("steps")) for r in mine):
             same = [r for r in mine if (r["format"], r["bits"], r["form"], r.get("steps")) == key]
             error = [100 * r["bit_error"] for r in same]
+            spread = f"{mean(error):.2f} [{min(error):.2f}, {max(error):.2f}]"
             after = "" if key[3] is None else f", {key[3]} steps"
             cells.append([
-                key[0] + after, str(key[1]), key[2], f"{mean(error):.2f} [{min(error):.2f}, {max(error):.2f}]",
-                *(f"{mean(r[c] for r in same):.{d}f}"
-                  for c, d in (("accepted_share", 3), ("accepted_loose", 3), ("margin", 2), ("psnr_db", 1), ("photo_db", 1))),
+                key[0] + after, str(key[1]), key[2], spread,
+                *(f"{mean(r[column] for r in same):.{digits}f}" for column, digits in shown),
                 f"{mean(r['false'] for r in same):.4f} / {mean(r['false_loose'] for r in same):.4f}",
             ])  # fmt: skip
         lines += [f"## {group[0].upper()}{group[1:]}", "", *table(head, cells), ""]
@@ -186,8 +188,8 @@ def summary(rows: Sequence[dict[str, Any]], about: str) -> str:
 
 
 def survival(rows: Sequence[dict[str, Any]], device: str) -> Plate:
-    """Draw bit error over bits, one line a format; merged left, beside right; bars are the range over keys."""
-    figure = canvas(9.0, 5.6, "light")
+    """Draw bit error over bits, one line a format; merged left, beside right; bars span the keys."""
+    figure = canvas(9.0, 5.4, "light")
     styles = {name: STYLES[i] for i, name in enumerate(dict.fromkeys(f.name for f in formats()))}
     for place, form in enumerate(("merged", "beside")):
         ax = axes(figure, 1, 2, place + 1, theme="light", grid="y")
@@ -206,12 +208,13 @@ def survival(rows: Sequence[dict[str, Any]], device: str) -> Plate:
             xlabel="bits of a weight", ylabel="wrong bits, %" if place == 0 else "", ylim=(0.8 * FLOOR, 70)
         )
         ax.set_title("mark merged, then rounded" if place == 0 else "mark in 16 bits beside", loc="left")
-    legend(figure.axes[0], "light", loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     n, keys = rows[0]["n"], len({r["key"] for r in rows})
     source = Provenance(f"autoencoder-64 on {device}", f"{n} held-out pictures, {keys} keys")
     caption = (
-        "Wrong message bits over the bits of the decoder's weights (simulated); the grey line is chance. Bars are "
-        f"the range over keys; below {FLOOR} % is drawn there. {source.sentence()}"
+        "Wrong message bits over bits of the decoder's weights (simulated); the grey line is chance. Bars "
+        f"are the range over keys; below {FLOOR} % is drawn there. {source.sentence()}"
     )
     return Plate(figure, caption, "Two line charts of wrong bits over weight bits, by format.")
 
@@ -219,9 +222,12 @@ def survival(rows: Sequence[dict[str, Any]], device: str) -> Plate:
 def main() -> None:
     """Run the study, several keys at once; the table is written after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--keys", required=True, help="key files with commas between: one seed each")
-    parser.add_argument("--extractor", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--keys", default="", help="key files with commas between: one seed each")
+    parser.add_argument("--extractor", type=Path)
+    parser.add_argument(
+        "--again", action="store_true", help="only write table and figure, from the CSV there"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--n", type=int, default=500, help="held-out pictures")
@@ -230,24 +236,35 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--groups", default="weights,inputs,training")
     given = parser.parse_args()
-    names = given.keys.split(",")
+    if given.again:
+        _write([row | {"steps": row.get("steps")} for row in read_csv(given.out / CSV)], given.out)
+        return
     device = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
-    about = (
-        f"`python -m benchmarks.watermark_bits` on {device}: 48 bits, {given.n} held-out pictures, one key a "
-        f"seed, {len(names)} keys; ranges in brackets are over keys. All convolutions of the decoder are "
-        "quantized; arithmetic is simulated."
-    )
     groups = [group for group in ("training", "weights", "inputs") if group in given.groups]  # longest first
+    names = given.keys.split(",")
     jobs = [(seed, Path(name), group, given) for group in groups for seed, name in enumerate(names)]
     rows: list[dict[str, Any]] = []
     with multiprocessing.get_context("spawn").Pool(min(given.jobs, len(jobs))) as pool:
         for found in pool.imap_unordered(measure, jobs):
             rows += [{**row, "device": device} for row in found]
             rows.sort(key=lambda row: (ORDER.index(row["group"]), row["key"]))
-            write_csv(given.out / "watermark-bits.csv", [{k: r.get(k) for k in COLUMNS} for r in rows])
-            write_text(given.out / "watermark-bits.md", summary(rows, about))
-            if any(row["group"] == ORDER[0] for row in rows):
-                (given.out / "watermark-bits.png").write_bytes(survival(rows, device).png(foot=True))
+            write_csv(given.out / CSV, [{k: r.get(k) for k in COLUMNS} for r in rows])
+            _write(rows, given.out)
+
+
+def _write(rows: list[dict[str, Any]], out: Path) -> None:
+    """Write the table for reading, and the figure once there are rows for it."""
+    device, keys = rows[0]["device"], len({row["key"] for row in rows})
+    about = (
+        f"`python -m benchmarks.watermark_bits` on {device}: 48 bits, {rows[0]['n']} held-out pictures, one "
+        f"key a seed, {keys} keys; ranges in brackets are over keys. All convolutions of the decoder are "
+        "quantized; arithmetic is simulated. PSNR is to the unmarked decoder quantized alike; the last "
+        "column is that decoder's own pictures, none of which should be accepted."
+    )
+    write_text(out / "watermark-bits.md", summary(rows, about))
+    if any(row["group"] == ORDER[0] for row in rows):
+        with replacing(out / "watermark-bits.png") as temporary:
+            temporary.write_bytes(survival(rows, device).png(foot=True))
 
 
 def measure(job: tuple[int, Path, str, argparse.Namespace]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """What quantizing does to the weights of the autoencoder's decoder, by every method that applies to it.
 
-The methods that calibrate on a denoiser's sampling (timesteps, tokens, attention) have nothing to calibrate on in
-a decoder; what they do to weights alone is here: ranges searched (MixDQ, EDA-DM), floats (lowbit_fp), a low-rank
-branch and error feedback (SVDQuant), binary bases (BinaryDM). All arithmetic is simulated.
+Methods that calibrate on a denoiser's sampling (timesteps, tokens, attention) find nothing in a decoder. What
+they do to weights alone is here: ranges searched (MixDQ, EDA-DM), floats (lowbit_fp), a low-rank branch and
+error feedback (SVDQuant), binary bases (BinaryDM). All arithmetic is simulated.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import top_singular
 from quant.observers.ranges import MseSearch
 
+FLOAT = "float (e4m3, e3m2, e2m1)"
 FLOATS = {8: (4, 3), 6: (3, 2), 4: (2, 1)}
 ROWS = 4096
 """Calibration rows of error feedback."""
@@ -89,7 +90,7 @@ def formats() -> list[Format]:
     channel = Granularity(kind="channel")
     for bits, (exponent, mantissa) in FLOATS.items():
         grid = FloatGrid(exponent=exponent, mantissa=mantissa)
-        found.append(Format("float", bits, nearest(Quantizer(grid=grid, granularity=channel))))
+        found.append(Format(FLOAT, bits, nearest(Quantizer(grid=grid, granularity=channel))))
     for bits in (4, 3, 2, 1):
         found.append(
             Format("binary bases", bits, nearest(Quantizer(grid=BinaryGrid(bits=bits), granularity=channel)))

@@ -20,10 +20,11 @@ An adapter adds to a model instead of quantizing it (``ADAPTER = Method(...)`` i
 
 from __future__ import annotations
 
+import copy
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -221,8 +222,6 @@ def get_preset(name: str) -> Preset:
     MissingDataError
         There is no such file.
     """
-    import yaml
-
     if name.endswith((".yaml", ".yml")):
         return _preset_from(Path(name))
     files = _preset_files()
@@ -230,7 +229,16 @@ def get_preset(name: str) -> Preset:
         close = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise InputError(f"unknown preset {name!r}; {hint}see: brainlab list presets")
-    owner, path = files[name]
+    found = _shipped(name)
+    return replace(found, config=copy.deepcopy(found.config))
+
+
+@cache
+def _shipped(name: str) -> Preset:
+    """Read a preset of the package; lists ask for each of them many times."""
+    import yaml
+
+    owner, path = _preset_files()[name]
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     return Preset(name, owner, data["title"], data["policy"], data.get("config", {}))
 

@@ -128,7 +128,11 @@ def permutation_null(pairs: np.ndarray, level: float = 0.95, n_draws: int = N_DR
 
 def binomial_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Exact (Clopper-Pearson) interval of a share, for identification with few pictures."""
-    if n < 1 or not 0 <= successes <= n:
-        raise InputError(f"{successes} successes of {n}; need n >= 1 and 0 <= successes <= n")
+    _check_counts(successes, n)
     bounds = binomtest(int(successes), int(n)).proportion_ci(level, method="exact")
     return Interval(successes / n, float(bounds.low), float(bounds.high))
+
+
+def _check_counts(successes: int, n: int) -> None:
+    if n < 1 or not 0 <= successes <= n:
+        raise InputError(f"{successes} successes of {n}; need n >= 1 and 0 <= successes <= n")

@@ -42,15 +42,21 @@ def _ratios(rows: list[dict[str, Any]], file: Path) -> Path:
 
     names = [name for name in SHOWN if any(row["what"] == name for row in rows)]
     shapes = list(dict.fromkeys(row["shape"] for row in rows if row["what"] in names))
-    figure = Figure(figsize=(11, 0.62 * len(shapes) + 2))
+    found = {(row["shape"], row["what"]): float(row["ratio"]) for row in rows if row["what"] in names}
+    here = {shape: [name for name in names if (shape, name) in found] for shape in shapes}
+    starts, total = {}, 0.0
+    for shape in shapes:
+        starts[shape], total = total, total + len(here[shape]) + 1.5
+    figure = Figure(figsize=(11, 0.13 * total + 1.5))
     axes = figure.add_subplot()
-    height = 0.8 / max(len(names), 1)
-    for index, name in enumerate(names):
-        found = {row["shape"]: float(row["ratio"]) for row in rows if row["what"] == name}
-        places = [at + index * height for at, shape in enumerate(shapes) if shape in found]
-        axes.barh(places, [found[shape] for shape in shapes if shape in found], height, label=name)
+    for name in names:
+        those = [shape for shape in shapes if name in here[shape]]
+        places = [starts[shape] + here[shape].index(name) for shape in those]
+        axes.barh(places, [found[shape, name] for shape in those], 1, label=name)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks([at + 0.4 - height / 2 for at in range(len(shapes))], shapes)
+    axes.set_yticks([starts[shape] + (len(here[shape]) - 1) / 2 for shape in shapes], shapes)
+    axes.margins(y=0.01)
+    axes.set_xlim(0, 1.35 * max(found.values()))  # room for the legend
     axes.invert_yaxis()
     axes.set_xlabel(f"time of bf16 (cuBLAS, cuDNN) over time, higher is faster; {rows[0]['device']}")
     axes.legend(fontsize=7, loc="lower right")
@@ -77,7 +83,7 @@ def _roofline(rows: list[dict[str, Any]], file: Path) -> Path:
     axes.plot(ends, ends, color="black", linewidth=0.8, label="floor")
     axes.set(xscale="log", yscale="log", ylabel="measured, microseconds")
     axes.set_xlabel(
-        f"floor: the larger of bytes over {MEMORY / 1e12:.1f} TB/s and operations over "
+        f"floor: the larger of bytes over {MEMORY / 1e12:.1f} TB/s and operations over\n"
         f"{PEAK['fp8'] / 1e12:.0f} (8 bit) or {PEAK['bf16'] / 1e12:.0f} (16 bit) TFLOP/s, microseconds"
     )
     axes.legend()

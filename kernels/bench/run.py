@@ -128,7 +128,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     head = (
         f"{first['device']}, torch {first['torch']}, Triton {first['triton']}. Medians of graph replays; "
         "ratio: time of the bf16 row of the same shape over the row's; error: relative, against float64; "
-        "floor: the larger of least bytes over memory bandwidth and operations over the rate of the cores."
+        "floor: the larger of least bytes over memory bandwidth and operations over the rate of the cores. "
+        f"{_commits(rows)}"
     )
     lines = [
         head,
@@ -141,6 +142,16 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells = [row["shape"], what, *(row.get(key, "") or row["note"][:60] for key in ("us", "ratio"))]
         lines.append(f"| {' | '.join(cells)} | {row.get('error', '')} | {row.get('floor_us', '')} |")
     return "\n".join(lines) + "\n"
+
+
+def _commits(rows: list[dict[str, Any]]) -> str:
+    """Which commit was timed; of several, which shapes each."""
+    shapes: dict[str, dict[str, None]] = {}
+    for row in rows:
+        shapes.setdefault(row.get("commit") or "unknown", {})[row["shape"]] = None
+    first, *rest = shapes
+    more = [f"{commit}: {', '.join(shapes[commit])}" for commit in rest]
+    return f"Commit {first}" + (f"; of {'; of '.join(more)}" if more else "") + "."
 
 
 def line(row: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -109,11 +110,23 @@ def read(file: Path) -> dict[str, dict[str, Config]]:
         return {}
     try:
         raw = json.loads(file.read_text())
-        return {k: {s: Config.from_json(c) for s, c in v.items()} for k, v in raw["configs"].items()}
+        found = {k: {s: Config.from_json(c) for s, c in v.items()} for k, v in raw["configs"].items()}
+        same = raw.get("measured", {}).get("triton") == triton_version()
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{file} is not a table of tuned kernels ({error}); delete it and tune again"
         ) from error
+    # whether warps that only fetch can be built depends on the compiler
+    return {k: {s: c for s, c in v.items() if same or not c.special} for k, v in found.items()}
+
+
+@lru_cache(maxsize=1)
+def triton_version() -> str:
+    """Version of the installed triton; empty without one."""
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return ""
 
 
 def write(file: Path, configs: dict[str, dict[str, Config]], note: dict[str, str]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from lab.app.places import LOOPBACK
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, line, setting
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(contract.Settings):

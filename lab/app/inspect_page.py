@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from lab.app.copying import copies, copy_box
+from lab.app.places import local
 from lab.app.work import answer, canceller, stream
 from lab.jobs.contract import Context
 from lab.jobs.models import look, whatif
@@ -18,22 +20,29 @@ HEADERS = ["layer", "max |x|", "kurtosis", "outliers", "drift"]
 _WIDTHS: Any = ["46%", "13%", "14%", "14%", "13%"]
 
 
-def seen_by(model: str) -> Any:
+def asked(model: str, recording: str = "") -> look.Settings:
+    """Return the look at a model: a shipped one, or a local folder with a recording of it."""
+    for name in (model, recording):
+        local(name)
+    return look.Settings(model=model, recording=Path(recording) if recording else None)
+
+
+def seen_by(model: str, recording: str = "") -> Any:
     """Statistics of a model; looked at once per process."""
-    return look.run(look.Settings(model=model), Context())
+    return look.run(asked(model, recording), Context())
 
 
-def layer_rows(model: str, sort: str = "absmax") -> list[list[Any]]:
+def layer_rows(model: str, recording: str = "", sort: str = "absmax") -> list[list[Any]]:
     """Rows of the layer table, largest first."""
-    table = seen_by(model).layer_table(sort)
-    return [[_short(row[c]) for c in COLUMNS] for row in table if row["tensor"] == "input"]
+    table = [row for row in seen_by(model, recording).layer_table(sort) if row["tensor"] == "input"]
+    return [[_shown(c, row[c]) for c in COLUMNS] for row in table]
 
 
-def heat(model: str, layer: str) -> Any:
+def heat(model: str, layer: str, recording: str = "") -> Any:
     """Channel x timestep map of a layer's input."""
     from lab.figures.interactive import channel_timestep_heat
 
-    seen = seen_by(model)
+    seen = seen_by(model, recording)
     stats = seen.inputs[whatif.layer_of(seen, layer)]
     marked = stats.outlier_channels()
     note = f" ({len(marked)} outlier channels marked)" if len(marked) else ""
@@ -41,20 +50,20 @@ def heat(model: str, layer: str) -> Any:
     return channel_timestep_heat(stats.absmax, list(stats.timesteps), what, marked)
 
 
-def bands(model: str, layer: str) -> Any:
+def bands(model: str, layer: str, recording: str = "") -> Any:
     """Ranges of a layer's input over timesteps."""
     from lab.figures.interactive import range_bands
 
-    seen = seen_by(model)
+    seen = seen_by(model, recording)
     name = whatif.layer_of(seen, layer)
     rows = seen.steps_of(name)
     columns = {k: np.array([row[k] for row in rows]) for k in ("min", "p1", "p50", "p99", "max")}
     return range_bands(list(seen.inputs[name].timesteps), columns, f"Input of {name}: range at each timestep")
 
 
-def caption_of(model: str, layer: str) -> Any:
+def caption_of(model: str, layer: str, recording: str = "") -> Any:
     """Return where a layer's figures come from."""
-    settings, seen = look.Settings(model=model), seen_by(model)
+    settings, seen = asked(model, recording), seen_by(model, recording)
     return look.source(settings, seen, whatif.layer_of(seen, layer))
 
 
@@ -63,7 +72,7 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     from lab.figures.interactive import level_bars
     from quant.observation import bins
 
-    seen = seen_by(settings.model)
+    seen = seen_by(settings.model, str(settings.recording or ""))
     layer, found = whatif.measure(seen, settings)
     stats = seen.inputs[layer]
     grid = whatif.grid_of(settings.format, settings.bits).label
@@ -82,23 +91,22 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     return figure, numbers
 
 
-def surfaces(model: str, layer: str, context: Context) -> list[Any]:
+def surfaces(model: str, layer: str, recording: str, context: Context) -> list[Any]:
     """Draw a layer's input before and after rotation, and smoothing, on one axis: two pictures, captions."""
-    import io
-
-    from PIL import Image
-
     from lab.report import inspection
 
-    settings, seen = look.Settings(model=model), seen_by(model)
+    settings, seen = asked(model, recording), seen_by(model, recording)
     name = whatif.layer_of(seen, layer)
     again = look.before_after(settings, name, context)
-    plates = [draw("light") for draw in inspection.surfaces(again, name, caption_of(model, name)).values()]
-    pictures = [np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")) for plate in plates]
+    source = caption_of(model, name, recording)
+    plates = [draw("light") for draw in inspection.surfaces(again, name, source).values()]
+    pictures = [plate.pixels() for plate in plates]
     return [*pictures, "\n\n".join(plate.caption for plate in plates)]
 
 
-def _short(value: Any) -> Any:
+def _shown(column: str, value: Any) -> Any:
+    if column == "outlier_share":
+        return f"{value:.2%}"
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
@@ -110,10 +118,17 @@ def build(models: list[str]) -> dict[str, Any]:
     )  # fmt: skip
     with gr.Row():
         with gr.Column(scale=2, min_width=340):
-            model = gr.Dropdown(models, value=models[0], label="Model", info="Shipped denoisers")
+            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
+                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
+            with gr.Accordion("A model of my own", open=False):
+                recording = gr.Textbox(
+                    label="Recording of it", max_lines=1, elem_id="recording",
+                    info="folder that quant.record wrote: what the layers meet; then Enter",
+                )  # fmt: skip
             table = gr.Dataframe(
                 headers=HEADERS, interactive=False, label="Layers, largest input first: click a row",
-                max_height=560, show_search="filter", elem_id="layers", column_widths=_WIDTHS,
+                max_height=560, show_search="filter", elem_id="layers", elem_classes="short",
+                column_widths=_WIDTHS,
             )  # fmt: skip
         with gr.Column(scale=3, min_width=340):
             layer = gr.Textbox(label="Layer", interactive=True, max_lines=1, elem_id="layer")
@@ -142,41 +157,48 @@ def build(models: list[str]) -> dict[str, Any]:
                 drawn_note = gr.Markdown(elem_classes="source")
             boxes = copy_box("inspect")
     hidden = gr.Gallery(visible=False)
-    controls = [model, layer, form, bits, shared, clip]
+    controls = [model, layer, form, bits, shared, clip, recording]
     outputs = [histogram, numbers, *boxes]
 
     @answer
-    def what_if(model: str, layer: str, format: str, bits: float, shared: str, clip: float) -> Any:
+    def what_if(
+        model: str, layer: str, format: str, bits: float, shared: str, clip: float, recording: str = ""
+    ) -> Any:  # fmt: skip
         """Round a layer's input on paper: errors from cached statistics (*simulated*)."""
         settings = whatif.Settings(
-            model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip  # type: ignore[arg-type]
+            model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip,  # type: ignore[arg-type]
+            recording=Path(recording) if recording else None,
         )  # fmt: skip
         return (*rounding(settings), *copies("whatif", "inspect", settings))
 
     @answer
-    def layer_views(model: str, layer: str) -> Any:
+    def layer_views(model: str, layer: str, recording: str = "") -> Any:
         """Channel x timestep map and ranges over time of a layer's input."""
-        return heat(model, layer), bands(model, layer), caption_of(model, layer).sentence()
+        of = (model, layer, recording)
+        return heat(*of), bands(*of), caption_of(*of).sentence()
 
     @answer
-    def layers_of(model: str, layer: str) -> Any:
+    def layers_of(model: str, layer: str, recording: str = "") -> Any:
         """List a model's layers, largest input first."""
-        rows = layer_rows(model)
+        rows = layer_rows(model, recording)
         known = layer if any(row[0] == layer for row in rows) else rows[0][0]
         return rows, known
 
     @answer
-    def everything(model: str, layer: str, format: str, bits: float, shared: str, clip: float) -> Any:
+    def everything(
+        model: str, layer: str, format: str, bits: float, shared: str, clip: float, recording: str = ""
+    ) -> Any:  # fmt: skip
         """First picture: the table, the largest layer, its figures and numbers at once."""
-        rows, known = layers_of(model, layer)
-        return (
-            rows, known, *layer_views(model, known), *what_if(model, known, format, bits, shared, clip)
-        )  # fmt: skip
+        rows, known = layers_of(model, layer, recording)
+        rounded = what_if(model, known, format, bits, shared, clip, recording)
+        return rows, known, *layer_views(model, known, recording), *rounded
 
-    def before_after(model: str, layer: str, request: gr.Request) -> Iterator[list[Any]]:
+    def before_after(
+        model: str, layer: str, recording: str, request: gr.Request
+    ) -> Iterator[list[Any]]:  # fmt: skip
         """Draw a layer's input before and after smoothing and rotation on one axis."""
         yield from stream(
-            lambda: (lambda context: surfaces(model, layer, context), lambda found: found),
+            lambda: (lambda context: surfaces(model, layer, recording, context), lambda found: found),
             3, "before-after", request,
         )  # fmt: skip
 
@@ -184,24 +206,40 @@ def build(models: list[str]) -> dict[str, Any]:
         return str(event.row_value[0])
 
     quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+    seen = [model, layer, recording]
     views = [heat_plot, ranges, note]
     # the public ones come first: a name that is taken gets a number
-    gr.Button("Measure", visible=False).click(what_if, controls, outputs, api_name="what_if", **quick)
-    gr.Button("Layers", visible=False).click(layers_of, [model, layer], [table, layer], api_name="layers")
-    gr.Button("Views", visible=False).click(layer_views, [model, layer], views, api_name="layer_views")
+    gr.Button("Measure", visible=False).click(
+        what_if, controls, outputs, api_name="what_if", queue=False, **quick
+    )
+    gr.Button("Layers", visible=False).click(layers_of, seen, [table, layer], api_name="layers")
+    gr.Button("Views", visible=False).click(layer_views, seen, views, api_name="layer_views")
     table.select(clicked, None, layer, api_visibility="private", **quick).then(
-        layer_views, [model, layer], views, api_visibility="private", **quick
+        layer_views, seen, views, api_visibility="private", **quick
     ).then(what_if, controls, outputs, api_visibility="private", **quick)
     whole = [table, layer, *views, *outputs]
-    gr.on([model.input, layer.submit], everything, controls, whole, api_visibility="private")
+    gr.on(
+        [model.input, layer.submit, recording.submit],
+        everything,
+        controls,
+        whole,
+        api_visibility="private",
+        trigger_mode="always_last",
+    )
     for control in (form, bits, shared, clip):
         control.input(
-            what_if, controls, outputs, trigger_mode="always_last", api_visibility="private", **quick
+            what_if,
+            controls,
+            outputs,
+            trigger_mode="always_last",
+            api_visibility="private",
+            queue=False,
+            **quick,
         )
-    draw.click(before_after, [model, layer], [status, hidden, *drawn, drawn_note], api_name="before_after",
+    draw.click(before_after, seen, [status, hidden, *drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
     stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)
-    names = ("model", "layer", "format", "bits", "shared", "clip")
+    names = ("model", "layer", "format", "bits", "shared", "clip", "recording")
     return {
         "fields": dict(zip(names, controls, strict=True)),
         "first": (everything, controls, whole),

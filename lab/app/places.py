@@ -7,10 +7,29 @@ from time import localtime, strftime
 
 from lab.errors import InputError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+STRANGERS: list[str] = []
+"""The address that the app listens at where others can reach it; empty on loopback."""
+_SIGNS = ("config.yaml", "group.html")
+"""A run has its settings; a folder of several runs has one page over them."""
 _KINDS = (
-    ("ledger.json", "quantize"), ("bits.csv", "bits"), ("observation", "inspect"),
-    ("observation.json", "inspect"), ("subject.json", "reconstruct"), ("results.csv", "compare"),
+    ("group.html", "group"),
+    ("bits.csv", "bits"), ("subject.json", "reconstruct"), ("results.csv", "compare"),
+    ("observation", "inspect"), ("observation.json", "inspect"), ("ledger.json", "quantize"),
 )  # fmt: skip
+
+
+def local(name: str) -> str:
+    """Return the name of a model or folder; refuse a path of this machine where strangers can ask for it.
+
+    Raises
+    ------
+    InputError
+        The app is not bound to loopback, and the name is a path that exists.
+    """
+    if STRANGERS and name and Path(name).exists():
+        raise InputError(f"{name[:60]!r}: folders of this machine are opened on loopback only (--host)")
+    return name
 
 
 def within(home: Path, run: str) -> Path:
@@ -24,7 +43,7 @@ def within(home: Path, run: str) -> Path:
     place = home.resolve()
     try:
         folder = (place / run).resolve()
-        good = folder.is_relative_to(place) and (folder / "config.yaml").is_file()
+        good = folder.is_relative_to(place) and any((folder / sign).is_file() for sign in _SIGNS)
     except (OSError, ValueError):  # a name too long, or with a null character
         good = False
     if not good:
@@ -34,15 +53,15 @@ def within(home: Path, run: str) -> Path:
 
 def runs(home: Path) -> list[Path]:
     """Folders of runs below a place (three levels), newest first."""
-    found = [f for depth in ("*", "*/*", "*/*/*") for f in home.glob(f"{depth}/config.yaml")]
-    return [file.parent for file in sorted(found, key=_stamp, reverse=True)]
+    found = [f for depth in ("*", "*/*", "*/*/*") for sign in _SIGNS for f in home.glob(f"{depth}/{sign}")]
+    return list(dict.fromkeys(file.parent for file in sorted(found, key=_stamp, reverse=True)))
 
 
 def run_rows(home: Path) -> list[list[str]]:
     """Rows of the list of runs: name, kind, state, when."""
     return [
         [str(folder.relative_to(home)), _kind(folder), state(folder),
-         strftime("%Y-%m-%d %H:%M", localtime(_stamp(folder / "config.yaml")))]
+         strftime("%Y-%m-%d %H:%M", localtime(max(_stamp(folder / sign) for sign in _SIGNS)))]
         for folder in runs(home)
     ]  # fmt: skip
 
@@ -57,7 +76,7 @@ def state(folder: Path) -> str:
     """Say whether a run is finished, at work, or was stopped."""
     from lab.runs.lock import FolderLock
 
-    if (folder / "done.json").is_file():
+    if (folder / "done.json").is_file() or (folder / "group.html").is_file():
         return "finished"
     if not (folder / ".lock").is_file():
         return "stopped"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import gradio as gr
 
 from lab.app.places import run_rows, within
-from lab.app.work import answer
+from lab.app.work import answer, progress_of, stop_run
 
 HEADERS = ["run", "kind", "state", "changed"]
+PAGES = ("report.html", "index.html", "group.html")
 MOST = 12_000_000
 """Bytes of a report that is shown inside the page."""
 
@@ -20,21 +20,32 @@ MOST = 12_000_000
 def opened(home: Path, run: str) -> tuple[str, str, str]:
     """Return a run's report as a frame without scripts of the app, its settings, its scores."""
     folder = within(home, run)
-    page = next((folder / n for n in ("report.html", "index.html") if (folder / n).is_file()), None)
+    page = next((folder / n for n in PAGES if (folder / n).is_file()), None)
     if page is None:
-        frame = "<p>This run has no report yet; the same command goes on with it.</p>"
+        said = progress_of(run)
+        frame = f"<p>At work: {escape(said)}</p>" if said else f"<p>{_without_page(folder)}</p>"
     elif page.stat().st_size > MOST:
         frame = f"<p>The report is large; open it from the disk: {escape(str(page))}</p>"
     else:
-        data = base64.b64encode(page.read_bytes()).decode()
-        # a frame of another origin: what a report holds cannot touch the app
+        text = escape(page.read_text(encoding="utf-8", errors="replace"), quote=True)
+        # A frame of another origin: what a report holds cannot touch the app. Not a data address: Chromium
+        # shows nothing of one above 2 MB.
         frame = (
             f'<iframe title="report of {escape(run, quote=True)}" sandbox="allow-scripts" class="report" '
-            f'src="data:text/html;base64,{data}"></iframe>'
+            f'srcdoc="{text}"></iframe>'
         )
-    config = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
-    scores = folder / "metrics.json"
-    return frame, config, scores.read_text(encoding="utf-8") if scores.is_file() else "{}"
+    config, scores = folder / "config.yaml", folder / "metrics.json"
+    texts = [
+        file.read_text(encoding="utf-8", errors="replace") if file.is_file() else without
+        for file, without in ((config, "# one page over the runs inside\n"), (scores, "{}"))
+    ]
+    return frame, texts[0], texts[1]
+
+
+def _without_page(folder: Path) -> str:
+    if (folder / "ledger.json").is_file():
+        return "A quantized model: its ledger is under Settings and scores."
+    return "This run has no report yet; the same command goes on with it."
 
 
 def differences(home: Path, first: str, second: str) -> list[list[Any]]:
@@ -55,8 +66,16 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def build(home: Path) -> None:
-    """Lay the page out."""
+def build(home: Path, tab: Any) -> None:
+    """Lay the page out.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of the runs.
+    tab : gradio.Tab
+        Where it lies; whoever comes to it finds a fresh list.
+    """
     gr.Markdown(
         "Every run is a folder. Click one for its report; name a second one to compare their scores. "
         f"Shown are those below `{home.absolute()}`.",
@@ -64,11 +83,13 @@ def build(home: Path) -> None:
     )
     table = gr.Dataframe(
         headers=HEADERS, value=run_rows(home), interactive=False, label="Runs, newest first",
-        max_height=280, elem_id="runs", column_widths=["46%", "16%", "16%", "22%"],
+        max_height=280, elem_id="runs", elem_classes="short", column_widths=["46%", "16%", "16%", "22%"],
     )  # fmt: skip
     with gr.Row():
-        refresh = gr.Button("List again", elem_id="list-runs", scale=1)
         chosen = gr.Textbox(label="Run", max_lines=1, scale=3, elem_id="run")
+        refresh = gr.Button("List again", elem_id="list-runs", scale=1, min_width=120)
+        stop = gr.Button("Stop this run", variant="stop", elem_id="stop-run", scale=1, min_width=120)
+    status = gr.Markdown(elem_id="run-status")
     with gr.Tabs():
         with gr.Tab("Report"):
             frame = gr.HTML("<p>Pick a run.</p>")
@@ -99,6 +120,8 @@ def build(home: Path) -> None:
 
     quick: dict[str, Any] = {"concurrency_limit": None}
     refresh.click(list_runs, None, table, api_name="runs", **quick)
+    tab.select(list_runs, None, table, api_visibility="private", show_progress="hidden", **quick)
+    stop.click(stop_run, chosen, status, api_name="stop_run", **quick)
     shown = [frame, config, scores]
     table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick).then(
         open_run, chosen, shown, api_visibility="private", **quick

@@ -11,9 +11,15 @@ from typing import Any
 import gradio as gr
 from pydantic import BaseModel
 
-from lab.app import brain_page, inspect_page, kernels_page, links, models_page, runs_page
-from lab.app.theme import CSS, theme
-from lab.app.work import sentence
+from lab.app import inspect_page, links, runs_page, watermark_page
+from lab.app.brain import maps
+from lab.app.brain import page as brain_page
+from lab.app.compare import page as compare_page
+from lab.app.kernels import page as kernels_page
+from lab.app.places import LOOPBACK, STRANGERS
+from lab.app.plan import page as plan_page
+from lab.app.theme import CSS, NAMES, theme
+from lab.app.work import ended, sentence
 from lab.jobs.brain import decode
 from lab.jobs.models import plan, variants, whatif
 
@@ -23,6 +29,8 @@ PAGES: dict[str, type[BaseModel]] = {
     "compare": variants.Settings,
     "brain": decode.Settings,
 }
+_OPEN: set[str] = set()
+"""Sessions whose page is open."""
 _LINES = ("include", "exclude", "override")
 
 
@@ -48,20 +56,22 @@ def build(home: Path) -> Any:
             with gr.Tab("Inspect", id="inspect"):
                 pages["inspect"] = inspect_page.build(models)
             with gr.Tab("Plan and apply", id="plan"):
-                pages["plan"] = models_page.build_plan(models, home)
+                pages["plan"] = plan_page.build_plan(models, home)
             with gr.Tab("Compare", id="compare"):
-                pages["compare"] = models_page.build_compare(models)
+                pages["compare"] = compare_page.build_compare(models)
             with gr.Tab("Brain", id="brain"):
                 pages["brain"] = brain_page.build(home)
-            with gr.Tab("Runs", id="runs"):
-                runs_page.build(home)
-            if rows := kernels_page.measured():
-                with gr.Tab("Kernels", id="kernels"):
-                    kernels_page.build(rows)
+            with gr.Tab("Runs", id="runs") as tab:
+                runs_page.build(home, tab)
+            with gr.Tab("Kernels", id="kernels"):
+                kernels_page.build(kernels_page.measured())
+            with gr.Tab("Watermark", id="watermark"):
+                watermark_page.build()
         fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
 
         def from_link(request: gr.Request) -> list[Any]:
             """Set the controls from the link's query; a link that is not allowed is named and ignored."""
+            _OPEN.add(str(request.session_hash or ""))
             shown, chosen, values = gr.Markdown(visible=False), gr.Tabs(), [gr.skip()] * len(fields)
             try:
                 found = links.read_link(dict(request.query_params), PAGES)
@@ -81,8 +91,22 @@ def build(home: Path) -> Any:
         for function, inputs, outputs in (pages["inspect"]["first"], pages["brain"]["facts"]):
             loaded.then(function, inputs, outputs, api_visibility="private", concurrency_limit=None)
         current, recipe = pages["plan"]["current"], pages["brain"]["fields"]["recipe"]
-        current.change(lambda name: name or brain_page.NONE, current, recipe, api_visibility="private")
+        compared = pages["compare"]["fields"]["recipes"]
+        current.change(
+            lambda name, chosen: (name or brain_page.NONE, compare_page.joined(name, chosen)),
+            [current, compared], [recipe, compared], api_visibility="private",
+        )  # fmt: skip
+        app.unload(_gone)
     return app
+
+
+def _gone(request: gr.Request) -> None:
+    """End a session: stop what it waited for; the last one takes subjects and networks with it."""
+    ended(str(request.session_hash or ""))
+    _OPEN.discard(str(request.session_hash or ""))
+    if not _OPEN:
+        maps.network_of.cache_clear()
+        maps.subject_of.cache_clear()
 
 
 def _value(settings: Any, name: str) -> Any:
@@ -93,7 +117,7 @@ def _value(settings: Any, name: str) -> Any:
         if name in _LINES:
             return "\n".join(value)
         return ",".join(map(str, value)) if name == "trials" else list(value)
-    return str(value) if name == "folder" else value
+    return str(value) if name in ("folder", "recording") else value
 
 
 def serve(
@@ -109,13 +133,15 @@ def serve(
     from lab.errors import InputError
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    STRANGERS[:] = [] if host in LOOPBACK else [host]
     app = build(home)
     app.queue(default_concurrency_limit=4)
     try:
         _, url, _ = app.launch(
             server_name=host, server_port=port or None, auth=auth, share=False, quiet=True,
-            prevent_thread_lock=True, theme=theme(), css=CSS, footer_links=[], ssr_mode=False, pwa=False,
-            mcp_server=False, show_error=False, enable_monitoring=False, allowed_paths=[], inbrowser=False,
+            prevent_thread_lock=True, theme=theme(), css=CSS, js=NAMES, footer_links=[], ssr_mode=False,
+            pwa=False, mcp_server=False, show_error=False, enable_monitoring=False, allowed_paths=[],
+            inbrowser=False,
         )  # fmt: skip
     except OSError as fault:
         raise InputError(

@@ -13,22 +13,61 @@ CSS = """
 .lead {font-size: 1.02rem; margin-bottom: .25rem;}
 .numbers table {width: 100%;} .numbers td:last-child {font-variant-numeric: tabular-nums;}
 .fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
-#layers td, #layers th, #plan-table td {font-size: .8rem;}
-.source {font-size: .85rem; opacity: .8;}
+#layers .body-cell, #layers th, #plan-table .body-cell, #recipe-form .body-cell {font-size: .78rem;}
+#layers th .cell-menu-button, #kernels th .cell-menu-button {display: none;}
+#layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
+#decoded .grid-wrap {max-height: none; height: auto;}
+[role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
+.source {font-size: .85rem;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 @media (max-width: 600px) {
-  #layers th:nth-child(n+4), #layers td:nth-child(n+4) {display: none;}
-  #plan-table th:nth-child(3), #plan-table td:nth-child(3) {display: none;}
-  #plan-table th:nth-child(4), #plan-table td:nth-child(4) {display: none;}
-  #kernels th:nth-child(n+4), #kernels td:nth-child(n+4) {display: none;}
   .report {height: 700px;}
+  .short :is(th, td):nth-child(n+4), .short :is([data-col="3"], [data-col="4"]) {display: none !important;}
+  .ends :is(th, td):is(:nth-child(3), :nth-child(4), :nth-child(5)),
+  .ends :is([data-col="2"], [data-col="3"], [data-col="4"]) {
+    display: none !important;
+  }
+  :is(.short, .ends) :is(th, td):first-child, :is(.short, .ends) .body-cell[data-col="0"] {
+    width: 43vw !important; min-width: 43vw !important; max-width: 43vw !important; flex: 0 0 43vw !important;
+  }
+  :is(.short, .ends) :is(th, td):not(:first-child), :is(.short, .ends) .body-cell:not([data-col="0"]) {
+    width: 19vw !important; min-width: 19vw !important; max-width: 19vw !important; flex: 0 0 19vw !important;
+  }
 }
 footer {display: none !important;}
 """
+
+
+NAMES = """() => {
+  const name = () => {
+    for (const e of document.querySelectorAll("input.search-input:not([aria-label])"))
+      e.setAttribute("aria-label", "Filter the table");
+    for (const b of document.querySelectorAll("button:not([aria-label]), button[aria-label=' ']"))
+      if (!b.innerText.trim() && !b.title)
+        b.setAttribute("aria-label",
+          b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "Open");
+    for (const d of document.querySelectorAll("div.wrapper[aria-label]:not([role])"))
+      d.setAttribute("role", "note");
+    for (const i of document.querySelectorAll("img:not([alt])"))
+      i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "";
+  };
+  let waiting = false;
+  new MutationObserver(() => {
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => { waiting = false; name(); }, 200);
+  }).observe(document.body, { childList: true, subtree: true });
+  name();
+}"""
+"""Names for a screen reader where Gradio's own components give none."""
 
 
 def theme() -> Any:
     """Return a theme whose fonts are the machine's own, so that the page asks nothing of the outside."""
     sans = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "sans-serif"]
     mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=sans, font_mono=mono)
+    base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=sans, font_mono=mono)
+    return base.set(  # Gradio's own grey is too pale to read
+        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300",
+        button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
+    )  # fmt: skip

@@ -14,6 +14,7 @@ from lab.jobs.running import Running
 
 Prepared = tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]
 _NOW: dict[tuple[str, str], Running] = {}
+_STAYING: dict[str, Running] = {}
 
 
 def sentence(fault: BaseException) -> str:
@@ -43,8 +44,16 @@ def answer(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
+def checked(make: Callable[[], Any]) -> Any:
+    """Return what ``make`` gives; its error becomes the app's own message."""
+    try:
+        return make()
+    except Exception as fault:
+        raise refusal(fault) from None
+
+
 def stream(
-    prepare: Callable[[], Prepared], outputs: int, page: str, request: gr.Request | None, stays: bool = False
+    prepare: Callable[[], Prepared], outputs: int, page: str, request: gr.Request | None, stays: str = ""
 ) -> Iterator[list[Any]]:
     """Run a job for a page: yields (status, pictures on their way, *outputs) and ends with its result.
 
@@ -59,15 +68,19 @@ def stream(
         Whose job it is; a session has one per page, and `cancel` stops it.
     request : gradio.Request
         Of the session.
-    stays : bool
-        It goes on when the page goes away (see `Running`).
+    stays : str
+        Run that it writes: it goes on when the page goes away, and is found under Runs.
     """
     waiting, key = [gr.skip()] * outputs, (page, _session(request))
     try:
         if key in _NOW and _NOW[key].alive:
             raise InputError("a job of this page is still at work; cancel it first, or wait")
+        if stays in _STAYING and _STAYING[stays].alive:
+            raise InputError(f"{stays} is being made already, by another session; it is found under Runs")
         job, show = prepare()
-        _NOW[key] = running = Running(job, stays)
+        _NOW[key] = running = Running(job, bool(stays))
+        if stays:
+            _STAYING[stays] = running
     except Exception as fault:
         raise refusal(fault) from None
     yield ["Starting ...", gr.skip(), *waiting]
@@ -103,6 +116,30 @@ def canceller(page: str) -> Callable[[gr.Request], Any]:
         )  # the job's own stream says that it stopped: an answer of this one might come after it
 
     return cancel
+
+
+def progress_of(run: str) -> str:
+    """Return what a run that this app makes last said; empty where it makes none of that name."""
+    running = _STAYING.get(run)
+    return "" if running is None or not running.alive else running.last or "starting"
+
+
+def stop_run(run: str) -> str:
+    """Stop a run that this app makes, whichever session began it; says what was done."""
+    running = _STAYING.get(run)
+    if running is None or not running.alive:
+        return (
+            f"This app makes no run {run[:60]!r} now; one of another process is stopped there, with Ctrl-C."
+        )
+    running.cancel()
+    return "Stopping; the same settings go on from here."
+
+
+def ended(session: str) -> None:
+    """Stop what a session that has gone away was waiting for; what writes a run folder goes on."""
+    for (_, whose), running in list(_NOW.items()):
+        if whose == session and running not in _STAYING.values():
+            running.cancel()
 
 
 def _session(request: gr.Request | None) -> str:

@@ -80,7 +80,10 @@ class TrainedRun:
 
     @property
     def _network(self) -> Path:
-        return self.path / "checkpoints" / "brainit"
+        """The run's own network, or the one that all runs of a demo share beside them."""
+        mine, shared = self.path / "checkpoints" / "brainit", self.path.parent / "checkpoints"
+        file = "decoder.safetensors"
+        return shared if not (mine / file).is_file() and (shared / file).is_file() else mine
 
     @property
     def _weights(self) -> Path:

@@ -7,9 +7,9 @@ reports have the same views as `Plate` with everything in them.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
-_LINE = 46  # letters of a title's line
+_LINE = 42  # letters of a title's line
+_COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7")
+_DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x")
+_TIMESTEPS = {"type": "category", "title": "timestep (noise at the left)"}
 _COARSE = 4  # bins of the histogram joined into one bar
 
 
@@ -46,21 +49,24 @@ def channel_timestep_heat(
     shown = np.log10(np.maximum(joined, joined.max() * 1e-4 or 1e-12))
     ticks = np.linspace(shown.min(), shown.max(), 5)
     names = [f"{t:g}" for t in timesteps]
-    figure = go.Figure(
+    traces: list[Any] = [
         go.Heatmap(
             z=shown, x=starts, y=names, customdata=joined, colorscale="Viridis",
             colorbar={"title": "largest |x|", "tickvals": ticks, "ticktext": [f"{10**t:.3g}" for t in ticks]},
             hovertemplate="channel %{x}, timestep %{y}<br>largest magnitude %{customdata:.4g}<extra></extra>",
         )
-    )  # fmt: skip
+    ]  # fmt: skip
     if len(marked):
-        figure.add_scatter(
+        traces.append(go.Scatter(
             x=list(marked), y=[names[0]] * len(marked), mode="markers", hoverinfo="skip", showlegend=False,
-            marker={"symbol": "triangle-down", "size": 10, "color": VERMILION}, yaxis="y",
-        )  # fmt: skip
-    figure.update_yaxes(autorange="reversed", type="category", title="timestep")
-    figure.update_xaxes(title="channel")
-    return _dressed(figure, title, 320)
+            marker={"symbol": "triangle-down", "size": 10, "color": VERMILION},
+        ))  # fmt: skip
+    return _dressed(
+        traces,
+        title,
+        {"title": "channel"},
+        {"autorange": "reversed", "type": "category", "title": "timestep"},
+    )
 
 
 def level_bars(
@@ -91,25 +97,24 @@ def level_bars(
     floor = density[density > 0].min() / 2
     x = np.repeat(sides, 2)
     y = np.concatenate([[floor], np.repeat(np.maximum(density, floor), 2), [floor]])
-    figure = go.Figure(
-        go.Scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
-                   hovertemplate="%{x:.3g}: density %{y:.3g}<extra></extra>")
-    )  # fmt: skip
+    bars = go.Scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
+                      hovertemplate="%{x:.3g}: density %{y:.3g}<extra></extra>")  # fmt: skip
     top = density.max() * 2
     ticks = levels if len(levels) <= 64 else levels[:: len(levels) // 64 + 1]
     lines = np.stack([ticks, ticks, np.full(len(ticks), np.nan)], 1).ravel()
     heights = np.tile([floor, top, np.nan], len(ticks))
-    figure.add_scatter(x=lines, y=heights, mode="lines", line={"color": VERMILION, "width": 1}, opacity=0.7,
-                       name=f"{len(levels)} levels of the grid", hoverinfo="skip")  # fmt: skip
-    for edge in (low, high):
-        figure.add_vline(x=edge, line={"color": GREY, "dash": "dash", "width": 2})
+    grid = go.Scatter(x=lines, y=heights, mode="lines", line={"color": VERMILION, "width": 1}, opacity=0.7,
+                      name=f"{len(levels)} levels of the grid", hoverinfo="skip")  # fmt: skip
+    cuts = [
+        {"type": "line", "x0": edge, "x1": edge, "yref": "paper", "y0": 0, "y1": 1,
+         "line": {"color": GREY, "dash": "dash", "width": 2}}
+        for edge in (low, high)
+    ]  # fmt: skip
     reach = max(abs(sides[0]), abs(sides[-1]))
-    figure.update_xaxes(range=[-reach * 1.03, reach * 1.03], title="value of the layer's input")
-    figure.update_yaxes(type="log", range=[np.log10(floor), np.log10(top)], title="density, log")
-    figure.update_layout(
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
-    )
-    return _dressed(figure, title, 320)
+    return _dressed(
+        [bars, grid], title, {"range": [-reach * 1.03, reach * 1.03], "title": "value of the layer's input"},
+        {"type": "log", "range": [np.log10(floor), np.log10(top)], "title": "density, log"}, shapes=cuts,
+    )  # fmt: skip
 
 
 def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title: str) -> go.Figure:
@@ -122,20 +127,95 @@ def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title:
     """
     import plotly.graph_objects as go
 
-    figure, x = go.Figure(), [f"{t:g}" for t in timesteps]
+    x, traces = [f"{t:g}" for t in timesteps], []
     for low, high, name, alpha in (("min", "max", "all values", 0.18), ("p1", "p99", "central 98 %", 0.4)):
-        figure.add_scatter(
+        traces.append(go.Scatter(
             x=x, y=bands[low], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
-        )
-        figure.add_scatter(x=x, y=bands[high], mode="lines", line={"width": 0}, fill="tonexty", name=name,
-                           fillcolor=f"rgba(0,114,178,{alpha})")  # fmt: skip
-    figure.add_scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median")
-    figure.update_xaxes(type="category", title="timestep (noise at the left)")
-    figure.update_yaxes(title="value of the layer's input")
-    figure.update_layout(
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+        ))  # fmt: skip
+        traces.append(go.Scatter(
+            x=x, y=bands[high], mode="lines", line={"width": 0}, fill="tonexty", name=name,
+            fillcolor=f"rgba(0,114,178,{alpha})",
+        ))  # fmt: skip
+    traces.append(
+        go.Scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median")
     )
-    return _dressed(figure, title, 300)
+    return _dressed(traces, title, _TIMESTEPS, {"title": "value of the layer's input"}, 300)
+
+
+def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]], title: str) -> go.Figure:
+    """Draw noise over signal power at each timestep, a line with its own dash and marker for each recipe.
+
+    Parameters
+    ----------
+    timesteps : sequence of float
+        From noise to the picture.
+    errors : dict of str to sequence of float
+        By recipe; zero (nothing differs yet) is left out.
+    """
+    import plotly.graph_objects as go
+
+    names = [f"{t:.0f}" for t in timesteps]
+    traces = [
+        go.Scatter(
+            x=names, y=[value or None for value in values], name=name, mode="lines+markers",
+            line={"color": _COLOURS[number % 4], "dash": _DASHES[number % 4]},
+            marker={"symbol": _SYMBOLS[number % 4], "size": 7},
+        )
+        for number, (name, values) in enumerate(errors.items())
+    ]  # fmt: skip
+    return _dressed(
+        traces, title, _TIMESTEPS, {"type": "log", "title": "noise / signal power", "exponentformat": "power"}
+    )
+
+
+def sorted_dots(rows: Sequence[tuple[str, float]], meaning: str, title: str) -> go.Figure:
+    """Draw a curve over layers, worst first, each named where the pointer is.
+
+    Parameters
+    ----------
+    rows : sequence of (str, float)
+        Layer and value, in order.
+    meaning : str
+        Of the values, for the axis.
+    """
+    import plotly.graph_objects as go
+
+    dots = go.Scatter(
+        x=list(range(1, len(rows) + 1)), y=[value for _, value in rows], mode="lines+markers",
+        text=[name for name, _ in rows], line={"color": BLUE, "width": 1}, marker={"size": 6},
+        hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
+    )  # fmt: skip
+    return _dressed([dots], title, {"title": "layers, worst first"}, {"title": meaning})
+
+
+def roofline(points: Sequence[tuple[str, float, float]], title: str) -> go.Figure:
+    """Draw measured time against the least time that memory and arithmetic allow (log axes).
+
+    Parameters
+    ----------
+    points : sequence of (str, float, float)
+        Name, least time, measured time, in microseconds.
+    """
+    import plotly.graph_objects as go
+
+    low = min(least for _, least, _ in points) * 0.7
+    high = max(time for _, _, time in points) * 1.4
+    traces = [
+        go.Scatter(x=[low, high], y=[low, high], mode="lines", name="as fast as the hardware allows",
+                   line={"color": GREY, "dash": "dash"}, hoverinfo="skip")
+    ]  # fmt: skip
+    for number, (name, least, time) in enumerate(points):
+        first = name == "bf16"
+        traces.append(go.Scatter(
+            x=[least], y=[time], mode="markers", name=name, showlegend=first,
+            marker={"size": 12 if first else 9, "color": VERMILION if first else BLUE,
+                    "symbol": "diamond" if first else _SYMBOLS[number % 4]},
+            hovertemplate=f"{escape(name)}<br>least %{{x:.1f}} µs, measured %{{y:.1f}} µs<extra></extra>",
+        ))  # fmt: skip
+    return _dressed(
+        traces, title, {"type": "log", "title": "least time, microseconds"},
+        {"type": "log", "title": "measured, microseconds"}, 380,
+    )  # fmt: skip
 
 
 def _join(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,16 +227,24 @@ def _join(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.maximum.reduceat(values, starts, axis=1)
 
 
-def _dressed(figure: go.Figure, title: str, height: int) -> go.Figure:
-    """Give a figure the house's plain dress; transparent, so that light and dark pages both suit it."""
+def _dressed(
+    traces: Sequence[Any], title: str, x: Mapping[str, Any], y: Mapping[str, Any], height: int = 320,
+    **layout: Any,
+) -> go.Figure:  # fmt: skip
+    """Return a figure in the house's plain dress; transparent, so that light and dark pages both suit it.
+
+    Made in one call: every later change of a plotly figure costs milliseconds.
+    """
+    import plotly.graph_objects as go
+
     lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
-    figure.update_layout(
-        title={"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01, "xref": "container",
-               "y": 1, "yanchor": "top", "pad": {"t": 16}},
-        height=height, margin={"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
-        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY, "size": 12},
-        transition={"duration": 0}, autosize=True,
-    )  # fmt: skip
-    figure.update_xaxes(gridcolor="rgba(127,135,144,0.25)", zeroline=False)
-    figure.update_yaxes(gridcolor="rgba(127,135,144,0.25)", zeroline=False)
-    return figure
+    plain = {"gridcolor": "rgba(127,135,144,0.25)", "zeroline": False}
+    return go.Figure(traces, {
+        "title": {"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01,
+                  "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 16}},
+        "height": height, "margin": {"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
+        "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY, "size": 12},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **x}, "yaxis": {**plain, **y},
+        "template": "none", **layout,
+    })  # fmt: skip

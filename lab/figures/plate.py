@@ -7,7 +7,7 @@ import html
 import io
 import textwrap
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -15,6 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Theme = Literal["light", "dark"]
 _DPI = 144
+_HEAVY = 40_000  # bytes of an SVG, mostly outlines of letters
 _FOOT_SIZE = 7.5  # points
 
 # Okabe & Ito's palette: told apart with any common colour vision deficiency. Markers differ as well.
@@ -110,6 +111,15 @@ class Plate:
         self.figure.savefig(buffer, format="png", dpi=dpi, metadata=about)
         return self._footed(buffer, dpi) if foot else buffer.getvalue()
 
+    def pixels(self) -> Any:
+        """Return the figure on a white ground: uint8 (H, W, 3)."""
+        import numpy as np
+        from PIL import Image
+
+        drawn = Image.open(io.BytesIO(self.png())).convert("RGBA")
+        ground = Image.new("RGBA", drawn.size, "white")
+        return np.asarray(Image.alpha_composite(ground, drawn).convert("RGB"))
+
     def _footed(self, drawn: io.BytesIO, dpi: int) -> bytes:
         """Put the caption below a drawing, as a figure of its own: the drawing's own layout stays."""
         from PIL import Image
@@ -141,9 +151,21 @@ class Plate:
             self.figure.savefig(buffer, format="svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
         return buffer.getvalue()
 
-    def uri(self, kind: Literal["png", "svg"] = "svg") -> str:
-        """Return the figure as a data URI that loads nothing from anywhere."""
+    def uri(self, kind: Literal["png", "svg", "light"] = "svg") -> str:
+        """Return the figure as a data URI that loads nothing from anywhere.
+
+        Parameters
+        ----------
+        kind : {"png", "svg", "light"}
+            "light": SVG unless it is heavy, then lossless WebP; pages with dozens of figures open at once.
+        """
         content, mime = (self.png(), "image/png") if kind == "png" else (self.svg(), "image/svg+xml")
+        if kind == "light" and len(content) > _HEAVY:
+            from PIL import Image
+
+            buffer = io.BytesIO()
+            Image.open(io.BytesIO(self.png())).save(buffer, "WEBP", lossless=True, quality=0, method=0)
+            content, mime = buffer.getvalue(), "image/webp"
         return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
     def _repr_html_(self) -> str:

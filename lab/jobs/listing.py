@@ -15,12 +15,14 @@ from lab.jobs.contract import Context, Table, line, setting
 
 
 class Settings(contract.Settings):
-    """List methods, presets, models, datasets, kernels, settings.
+    """List methods, adapters, presets, models, datasets, kernels, settings.
 
     Without a word: what can be listed. ``brainlab list methods NAME`` shows the method's card.
     """
 
-    what: str | None = setting(None, "methods, presets, models, datasets, kernels or settings", argument=True)
+    what: str | None = setting(
+        None, "methods, adapters, presets, models, datasets, kernels or settings", argument=True
+    )
     pattern: str = setting("*", "only names that match, such as '*w4*'", argument=True)
 
 
@@ -49,13 +51,13 @@ def run(settings: Settings, context: Context) -> Result:
         return Result(rows=[{"name": name, "see": f"brainlab list {name}"} for name in _LISTS])
     known("list", settings.what, _LISTS, "brainlab list")
     rows = [row for row in _LISTS[settings.what]() if fnmatchcase(row["name"], settings.pattern)]
-    one = settings.what == "methods" and len(rows) == 1 and settings.pattern != "*"
-    card = _card(rows[0]["name"]) if one else ""
+    one = settings.what in _CARDS and len(rows) == 1 and settings.pattern != "*"
+    card = _card(settings.what, rows[0]["name"]) if one else ""
     return Result(rows=rows, card=card, columns=_COLUMNS.get(settings.what, ()))
 
 
-def _card(method: str) -> str:
-    file = _home("quant") / "methods" / method / "CARD.md"
+def _card(kind: str, name: str) -> str:
+    file = _home("quant") / kind / name / "CARD.md"
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
@@ -78,13 +80,20 @@ def methods() -> list[dict[str, Any]]:
     """All quantization methods: paper, bits, what they need, which hardware runs them natively."""
     import quant
 
-    rows = []
-    for name in quant.list_methods():
-        method = quant.get_method(name)
-        info = method.info.model_dump()
-        info.pop("seconds_per_million_weights", None)
-        rows.append({"name": name, **info, "whole_run": method.whole_run, "native": list(info["native"])})
-    return rows
+    return [_described(quant.get_method(name)) for name in quant.list_methods()]
+
+
+def adapters() -> list[dict[str, Any]]:
+    """All adapters, which add to a model instead of quantizing it."""
+    from quant import registry
+
+    return [_described(registry.get_adapter(name)) for name in registry.list_adapters()]
+
+
+def _described(method: Any) -> dict[str, Any]:
+    info = method.info.model_dump()
+    info.pop("seconds_per_million_weights", None)
+    return {"name": method.name, **info, "whole_run": method.whole_run, "native": list(info["native"])}
 
 
 def models() -> list[dict[str, Any]]:
@@ -127,10 +136,15 @@ def settings() -> list[dict[str, Any]]:
     return describe_settings(ReconstructConfig)
 
 
-_COLUMNS = {"methods": ("name", "bits", "needs_calibration", "needs_gradients", "native")}
+_CARDS = ("methods", "adapters")
+_COLUMNS = {
+    "adapters": ("name", "title", "paper"),
+    "methods": ("name", "bits", "needs_calibration", "needs_gradients", "native"),
+}
 """What a person sees of a list where there is more."""
 _LISTS = {
     "methods": methods,
+    "adapters": adapters,
     "presets": presets,
     "models": models,
     "datasets": datasets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,13 @@ def reconstruct(
             if config.network == "shared":  # a file for each subject
                 folder = run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)
-            for record in decoder.report.get("training", []):
+            for network, record in enumerate(decoder.report.get("training", [])):
                 run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
+                losses = zip_longest(record.get("train", ()), record.get("valid", ()))
+                for epoch, (train_loss, valid_loss) in enumerate(losses, 1):
+                    run.log(
+                        "epoch", network=network, epoch=epoch, train_loss=train_loss, valid_loss=valid_loss
+                    )
             if until == "train":
                 return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
             metrics = _pictures(run, config, recipe, data, decoder, progress)

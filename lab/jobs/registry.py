@@ -43,6 +43,7 @@ JOBS: dict[str, Job] = {
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
     "sensitivity": Job("lab.jobs.models.sensitivity", "Quantize one layer, or all but one, measure.", 600),
     "bench kernels": Job("lab.jobs.bench.kernels", "Time the low-bit kernels on this GPU.", 120),
+    "bench shape": Job("lab.jobs.bench.shape", "Time one product's shape on this machine.", 5),
     "data list": Job("lab.jobs.data.listing", "List the datasets.", 1),
     "data info": Job("lab.jobs.data.info", "Say what a dataset is and its terms.", 1),
     "data fetch": Job("lab.jobs.data.fetch", "Download or make a dataset.", 60),

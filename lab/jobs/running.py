@@ -24,15 +24,19 @@ class Running:
         ``job(context) -> result``.
     stays : bool
         It goes on when nobody follows it any more: it writes a run folder, where it is found again.
+
+    Attributes
+    ----------
+    last : str
+        What it last said of its progress.
     """
 
     def __init__(self, job: Callable[[Context], Any], stays: bool = False) -> None:
         self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self._stop, self._stays = threading.Event(), stays
+        self._stop, self._stays, self._followed = threading.Event(), stays, True
+        self.last = ""
         self._context = Context(
-            report=lambda *report: self._events.put(("progress", report)),
-            preview=lambda preview: self._events.put(("preview", preview)),
-            stop=self._stop,
+            report=self._report, preview=lambda preview: self._tell("preview", preview), stop=self._stop
         )
         self._job = job
         self._thread = threading.Thread(target=self._work, daemon=True, name="brainlab job")
@@ -45,6 +49,14 @@ class Running:
     def cancel(self) -> None:
         """Ask it to stop; it does within a second."""
         self._stop.set()
+
+    def _report(self, done: int, total: int, what: str) -> None:
+        self.last = f"{what} ({done} of {total})"
+        self._tell("progress", (done, total, what))
+
+    def _tell(self, kind: str, what: Any) -> None:
+        if self._followed:  # nobody would take it away again
+            self._events.put((kind, what))
 
     def _work(self) -> None:
         try:
@@ -84,5 +96,6 @@ class Running:
                     if kind != "preview":
                         return
         finally:
+            self._followed = False
             if not self._stays:
                 self.cancel()

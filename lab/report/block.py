@@ -35,7 +35,12 @@ def figure(draw: Callable[[Theme], Plate]) -> Block:
     """Return a figure drawn for light and for dark pages."""
     light, dark = draw("light"), draw("dark")
     width, height = light.figure.get_size_inches()
-    context = {"light": light.uri(), "dark": dark.uri(), "alt": light.alt, "caption": light.caption}
+    context = {
+        "light": light.uri("light"),
+        "dark": dark.uri("light"),
+        "alt": light.alt,
+        "caption": light.caption,
+    }
     return Block("figure", {**context, "width": round(width * 96), "height": round(height * 96)})
 
 

@@ -222,7 +222,13 @@ def layer_block(rows: list[dict[str, Any]], sort: str) -> Any:
     from quant.observation import STATISTICS
 
     names = [sort, *(name for name in COLUMNS if name != sort)]
-    heads = [{"name": n, "meaning": STATISTICS.get(n, "axis with DGQ's larger spread")} for n in names]
+    heads = [
+        {
+            "name": n.replace("absmax", "max |x|").replace("_", " "),
+            "meaning": STATISTICS.get(n, "axis with DGQ's larger spread"),
+        }
+        for n in names
+    ]
     lines = [
         {"layer": row["layer"], "kind": row["kind"], "channels": row["channels"],
          "cells": [{"text": _word(row[n]), "value": _order(row[n])} for n in names]}

@@ -24,7 +24,7 @@ _MAKERS: dict[str, Callable[[RunData], Block | None]] = {
         (reportlets, "metric_table score_notes picture_groups leak_check"),
         (reportlets, "cluster_map ceiling_map attention_map regions"),
         (parts, "bit_summary mac_bar byte_chart layer_table training_chart command_line settings_table"),
-        (parts, "versions_table data_terms claims"),
+        (parts, "versions_table data_terms claims data_facts"),
         (categories, "category_table category_notes category_chart confusion_chart"),
     )
     for name in names.split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -120,11 +120,15 @@ def training_chart(run: RunData) -> Block | None:
         return None  # dozens of short trainings, two or three a fold
     events = [e for e in run.log if "epoch" in e and any(k in e for k in _TRAIN + _VALID)]
     if not events:
-        return sentence("No training epochs are recorded in log.jsonl.")
-    epochs = [float(e["epoch"]) for e in events]
+        return None
+    # a run that went on has logged what was trained before once more; several networks are averaged
+    by_epoch: dict[float, dict[Any, Any]] = {}
+    for event in events:
+        by_epoch.setdefault(float(event["epoch"]), {})[event.get("network")] = event
+    epochs = sorted(by_epoch)
     losses = {
-        "training": [_first(e, _TRAIN) for e in events],
-        "validation": [_first(e, _VALID) for e in events],
+        name: [_mean(_first(event, keys) for event in by_epoch[epoch].values()) for epoch in epochs]
+        for name, keys in (("training", _TRAIN), ("validation", _VALID))
     }
     losses = {name: values for name, values in losses.items() if any(v is not None for v in values)}
     source = run.provenance(f"{run.metrics.get('n_train', '?')} training trials")
@@ -187,11 +191,16 @@ def data_terms(run: RunData) -> Block:
     info = subject.get("info")
     info = info if isinstance(info, Mapping) else {}
     terms = subject.get("terms") or info.get("terms")
-    rows: list[tuple[str, Any]] = [("terms of use", terms or "not recorded: ask whoever gave you the data")]
-    rows += [
+    return table([("terms of use", terms or "not recorded: ask whoever gave you the data")])
+
+
+def data_facts(run: RunData) -> Block | None:
+    """Show what the dataset says of itself, in its own words, folded."""
+    info = run.subject.get("info")
+    rows = [
         (k, v) for k, v in flat(info).items() if k not in ("terms", "warnings") and v not in (None, "", [])
-    ]
-    return table(rows)
+    ] if isinstance(info, Mapping) else []  # fmt: skip
+    return table(rows, folded="What the dataset says of itself") if rows else None
 
 
 def claims(run: RunData) -> Block:
@@ -201,6 +210,11 @@ def claims(run: RunData) -> Block:
 
 _TRAIN = ("train_loss", "training_loss", "train", "loss")
 _VALID = ("validation_loss", "valid_loss", "val_loss", "valid", "validation")
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _first(event: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:

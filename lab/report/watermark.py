@@ -45,9 +45,9 @@ def watermark_document(rows: Sequence[dict[str, Any]], rate: float, key: str) ->
             for row in checked
         ]
         intro = "Share of unmarked pictures that would be accepted at looser rates, beside the nominal one."
-        block = render_block(table(pairs))
+        shown = render_block(table(pairs))
         sections.append(
-            {"id": "calibration", "title": "Is the rate right?", "intro": intro, "blocks": [block]}
+            {"id": "calibration", "title": "Is the rate right?", "intro": intro, "blocks": [shown]}
         )
     return render_page(
         title=f"Watermark {key}", eyebrow="Watermark under attack", heading=f"Watermark {key}",
@@ -74,8 +74,8 @@ def _summary(rows: Sequence[dict[str, Any]], rate: float) -> list[str]:
     clean = next((row for row in rows if row["kind"] == "clean"), None)
     if clean:
         lines.append(
-            f"Bit error {100 * clean['bit_error']:.2f} % on stored pictures at {clean['psnr_db']:.1f} dB to the "
-            f"unmarked decoder; {clean['accepted']} of {clean['n']} accepted."
+            f"Bit error {100 * clean['bit_error']:.2f} % on stored pictures at {clean['psnr_db']:.1f} dB to "
+            f"the unmarked decoder; {clean['accepted']} of {clean['n']} accepted."
         )
     fallen = [row["name"] for row in rows if row["kind"] in ("image", "regeneration", "removal", "training")
               and row.get("accepted_share", 1) < 0.5]  # fmt: skip

@@ -33,13 +33,13 @@ class Reconstruct(JobForm):
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         out = {"out": cache_folder("widgets", "decode")}
-        names = ("trials", "recipe", "guidance", "strength", "steps", "mask", "seed")
+        names = ("trials", "recipe", "guidance", "strength", "steps", "mask", "semantic", "seed")
         super().__init__("brain decode", {**out, **given}, names)
 
     def show(self, result: Any) -> list[Any]:
         """Return the leak check and whose voxels they are, the picture sheet, the scores."""
         *_, last = result.tables()
-        rows = w.Label("rows: stimulus, ridge to pixels, structural, decoded")
+        rows = w.Label("rows: " + ", ".join(result.shown))
         sheet = w.Image(value=Path(result.sheet).read_bytes(), format="png", width=480)
         words = w.HTML(table([{"": row["text"]} for row in last.rows]))
         return [words, rows, sheet, w.HTML(table(result.rows))]

@@ -17,6 +17,7 @@ _SUMMARY = {
     "structure-64": "structural feature maps at 16x16, 8x8, 4x4 and their feed-forward inverse",
     "unet-64": "conditional latent U-Net (UNet2DConditionModel), rectified flow, cross-attention on tokens",
     "dit-64": "conditional latent DiT (PixArtTransformer2DModel), rectified flow, cross-attention on tokens",
+    "watermark-64": "reads the 48 message bits that autoencoder-64 writes into pictures with the shipped key",
     "video-dit": "clips of 8 frames from a first frame's tokens and a motion (WanTransformer3DModel)",
     "shared-64": "Brain Interaction Transformer for all subjects: anybody's fMRI -> tokens for the denoisers",
 }
@@ -81,8 +82,9 @@ def _classes() -> dict[str, type]:
     from lab.zoo.models.autoencoder import LatentAutoencoder
     from lab.zoo.models.encoder import PatchEncoder
     from lab.zoo.models.structure import StructureNet
+    from quant.adapters.watermark.extractor import Extractor
 
-    ours = (LatentAutoencoder, PatchEncoder, StructureNet, SharedNetwork)
+    ours = (LatentAutoencoder, PatchEncoder, StructureNet, SharedNetwork, Extractor)
     known = (*ours, UNet2DConditionModel, PixArtTransformer2DModel, WanTransformer3DModel)
     return {c.__name__: c for c in known}
 

@@ -64,8 +64,9 @@ class Ledger(Plan):
     @property
     def arithmetic(self) -> str:
         """How the layers run: "simulated", or in how many natively (`quant.layers.native.ways`)."""
-        native = sum(layer.path.startswith("native: ") for layer in self.quantized)
-        return f"native in {native} of {len(self.quantized)} layers" if native else "simulated"
+        paths = [layer.path for layer in self.layers if not layer.skipped]
+        native = sum(path.startswith("native: ") for path in paths)
+        return f"native in {native} of {len(paths)} layers" if native else "simulated"
 
     def worst(self, count: int = 10) -> list[LayerRecord]:
         """Layers with the lowest weight SQNR first."""

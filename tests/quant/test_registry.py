@@ -29,7 +29,7 @@ def test_a_method_is_data_and_its_maths(name: str) -> None:
 
 
 def test_adapters_are_a_second_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(quant.InputError, match="unknown adapter 'mark', known: none yet"):
+    with pytest.raises(quant.InputError, match="unknown adapter 'mark', known: watermark"):
         registry.get_adapter("mark")
     info = MethodInfo(
         title="Mark", paper="", year=2025, bits="", needs_calibration=False, needs_gradients=True, native=()

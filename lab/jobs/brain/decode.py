@@ -31,14 +31,16 @@ class Settings(contract.Settings):
     steps: int | None = setting(None, "sampling steps; default: the run's", ge=1, le=200)
     native: bool = setting(False, "draw through the GPU's low-bit kernels, not simulated")
     mask: str = setting("", "region whose voxels are silenced (set to their training mean); empty: none")
+    semantic: bool = setting(False, "also draw from the tokens alone, starting at noise")
     seed: Seed = setting(0, "fixes the noise")
     out: Path = setting(Path("runs/decode"), "folder for the pictures", short="-o")
 
 
 class Result(contract.Result):
-    """Scores per trial and where the pictures lie (``pictures.npz``: one array per row of the sheet)."""
+    """Scores per trial and where the pictures lie (``pictures.npz``: an array for each of `shown`)."""
 
     rows: list[dict[str, Any]]
+    shown: list[str]
     leak_line: str
     simulated_subject: bool
     arithmetic: str
@@ -56,7 +58,7 @@ class Result(contract.Result):
         return {"pictures": self.sheet, "arrays": self.archive}
 
 
-ROWS = ("stimulus", "ridge to pixels", "structural", "decoded")
+ROWS = ("stimulus", "ridge to pixels", "structural", "semantic", "decoded")
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -89,14 +91,14 @@ def run(settings: Settings, context: Context) -> Result:
             for name, picture in zip(("ridge", "decoded"), mine, strict=True)
         }
         rows.append({"trial": trial, "stimulus": found["ids"][place], **scores})
-    pictures = {name: found[name] for name in ROWS}
-    stacked = np.concatenate([found[name] for name in ROWS])
+    pictures = {name: found[name] for name in ROWS if name in found}
+    stacked = np.concatenate(list(pictures.values()))
     file = settings.out / "pictures.png"
     write_picture(sheet(coloured(stacked), len(truth), gap=2), file)
     write_npz(settings.out / "pictures.npz", {name.replace(" ", "_"): p for name, p in pictures.items()})
     context.preview(Preview("decoded", 1, 1, (coloured(decoded) * 255).round().astype(np.uint8)))
     return Result(
-        rows=rows, leak_line=found["leak_line"], simulated_subject=found["simulated"],
+        rows=rows, shown=list(pictures), leak_line=found["leak_line"], simulated_subject=found["simulated"],
         arithmetic=found["arithmetic"], regions=found["regions"], sheet=str(file),
         archive=str(settings.out / "pictures.npz"),
     )  # fmt: skip
@@ -144,10 +146,14 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         arithmetic = ledger.arithmetic
     like = given.truth.shape[1:]
     pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress)
+    more = {}
+    if settings.semantic:
+        alone = config.model_copy(update={"structure": "none"})
+        more["semantic"] = draw(alone, denoiser, tokens[keep], start[keep], 0, like, device, context.progress)
     from lab.images import from_model
 
     return {
-        "stimulus": given.truth[keep], "ridge to pixels": given.ridge[keep],
+        **more, "stimulus": given.truth[keep], "ridge to pixels": given.ridge[keep],
         "structural": from_model(_torch(start[keep]), like), "decoded": pictures,
         "ids": [str(test.stimulus_id[k]) for k in keep], "leak_line": data.about["leak_line"],
         "simulated": bool(data.about["simulated"]), "arithmetic": arithmetic, "regions": sorted(test.roi),

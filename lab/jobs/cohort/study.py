@@ -119,6 +119,7 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     from lab.zoo.shared.painting import Painter
 
     out, device = settings.out, choose_device(settings.device)
+    context.progress(0, 1, "pictures of the cohort")
     write_json(out / "study.json", facts)
     size = Size(**facts["size"])
     data = settings.data if settings.preset == "cohort" else None

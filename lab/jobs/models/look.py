@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, setting
 
@@ -28,7 +28,12 @@ _ONE_AT_A_TIME = Lock()
 class Settings(contract.Settings):
     """What to look at."""
 
-    model: str = setting("dit-64", "shipped denoiser (brainlab zoo list)", argument=True)
+    model: str = setting(
+        "dit-64", "shipped denoiser (brainlab zoo list), or a local folder with --recording", argument=True
+    )
+    recording: Path | None = setting(
+        None, "folder of recorded sampling (quant.record); shipped denoisers make theirs"
+    )
     samples: int = setting(2, "samples looked at", ge=1, le=32)
     steps: int = setting(5, "sampling steps of the recording", ge=1, le=100)
 
@@ -85,26 +90,48 @@ def source(settings: Settings, seen: Observation, layer: str) -> Provenance:
 
 
 def _store(settings: Settings, context: Context) -> Trajectories:
+    from lab.models.preflight import check_recording
+
+    given = check_recording(settings.model, settings.recording)
+    if given is not None:
+        return given
     from lab.zoo.recordings import zoo_recording
 
     n = max(4, 2 * settings.samples)  # half of a recording is for calibrating
     return zoo_recording(settings.model, n=n, steps=settings.steps, seed=SEED, progress=context.progress)
 
 
+def _given(settings: Settings, context: Context) -> Observation:
+    """Look at any model on a recording of it; kept by this process only."""
+    from lab.models.opening import open_model
+    from quant.observation import observe
+
+    store = _store(settings, context)
+    known = store.timesteps
+    chosen = known[:: -(-len(known) // settings.steps)]
+    return observe(
+        open_model(settings.model), store, samples=min(settings.samples, len(store)), timesteps=chosen,
+        attention=False, progress=context.progress,
+    )  # fmt: skip
+
+
 def _observe(settings: Settings, context: Context) -> Observation:
     """Look, or read what an earlier process saw."""
     from lab import zoo
     from lab.cache import cache_folder
+    from lab.errors import InputError
     from lab.models.opening import open_model
     from lab.zoo.recordings import fingerprint
     from quant.errors import MissingDataError
     from quant.observation import Observation, observe
 
-    if settings.model not in zoo.DECODERS:
+    if settings.model in zoo.VIDEO:
         raise InputError(
-            f"model {settings.model!r}: this looks at shipped denoisers ({', '.join(zoo.DECODERS)}); "
+            f"model {settings.model!r}: this looks at {', '.join(zoo.DECODERS)} and at a model with its recording; "
             "brainlab inspect looks at any"
         )
+    if settings.model not in zoo.DECODERS or settings.recording is not None:
+        return _given(settings, context)
     key = fingerprint(settings.model, {"looked at": settings.model_dump(mode="json")})
     folder = cache_folder("looks", f"{settings.model}-{key}")
     try:

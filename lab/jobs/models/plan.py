@@ -104,7 +104,7 @@ def run(settings: Settings, context: Context) -> Result:
     context.check()
     module = open_model(settings.model, settings.part, settings.architecture)
     planned = quant.plan(module, settings.recipe, **settings.selection())
-    if settings.native:
+    if isinstance(settings, Settings) and settings.native:  # quantize asks for a plan, too
         refuse_native(planned, "auto")
     return Result(model=settings.model, **tables(planned), plan=planned.to_dict())
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Seed, Table, Words, setting
-from lab.previews import step_previews
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from lab.jobs.models.painters import Painter
 
 FULL = "full precision"
 MOST = 4
@@ -22,10 +23,15 @@ MOST = 4
 class Settings(contract.Settings):
     """Draw the same pictures in full precision and with up to four recipes.
 
-    Conditions are shipped stimuli that no recipe was calibrated on.
+    Conditions are shipped stimuli, or of the recording's evaluation subset: no recipe was calibrated on them.
     """
 
-    model: str = setting("dit-64", "shipped denoiser (brainlab zoo list)", argument=True)
+    model: str = setting(
+        "dit-64", "shipped denoiser (brainlab zoo list), or a local folder with --recording", argument=True
+    )
+    recording: Path | None = setting(
+        None, "folder of recorded sampling (quant.record); shipped denoisers make theirs"
+    )
     recipes: Words = setting(("svdquant-w4a4",), "recipes with commas between", short="-r")
     n: int = setting(4, "number of pictures", ge=1, le=32)
     steps: int = setting(20, "sampling steps", ge=2, le=100)
@@ -36,15 +42,35 @@ class Settings(contract.Settings):
 
 
 class Result(contract.Result):
-    """One row per recipe, and where its pictures lie (PNG sheets; ``pictures.npz`` holds all of them)."""
+    """One row per recipe, and where its pictures lie (PNG sheets; ``pictures.npz`` holds all of them).
+
+    ``intervals`` has the 95 % bootstrap interval over pictures of each paired measure; ``along`` each
+    recipe's distance from full precision before every sampling step and at the end (noise over signal power
+    of the latents).
+    """
 
     rows: list[dict[str, Any]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
+    along: dict[str, list[float]]
+    timesteps: list[float]
+    pictures_are: str
     pictures: dict[str, str]
     archive: str
 
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the rows with intervals beside the means, for a person."""
+        return [
+            {name: self._with_interval(row["recipe"], name, value) for name, value in row.items()}
+            for row in self.rows
+        ]
+
+    def _with_interval(self, recipe: str, name: str, value: Any) -> Any:
+        bounds = self.intervals.get(recipe, {}).get(name)
+        return value if bounds is None else f"{value:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
+
     def tables(self) -> list[Table]:
         """Return the rows."""
-        return [Table(self.rows)]
+        return [Table(self.shown())]
 
     def files(self) -> dict[str, str]:
         """Return the sheets and the archive."""
@@ -62,33 +88,50 @@ def run(settings: Settings, context: Context) -> Result:
     import numpy as np
     import torch
 
-    from lab import zoo
+    from lab.compare.networks import Networks
     from lab.files import write_npz
     from lab.images import sheet, write_picture
+    from lab.jobs.models import painters
 
     check(settings)
-    device = "cuda" if settings.native else "cpu"
-    denoiser, autoencoder = zoo.load(settings.model, device), zoo.load("autoencoder-64", device)
+    s, device = settings, "cuda" if settings.native else "cpu"
+    if s.recording is None:
+        painter = painters.shipped(s.model, s.n, s.steps, s.guidance, s.seed, device, context.progress)
+        networks = Networks.load(torch.device("cpu"))
+    else:
+        painter = painters.recorded(s.model, s.recording, s.n, s.steps, s.guidance, s.seed)
+        networks = Networks()  # those judge pictures
     drawn: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
+    intervals: dict[str, Any] = {}
+    ways: dict[str, list[Any]] = {}
+    timesteps: list[float] = []
     for name in (FULL, *settings.recipes):
         context.progress(len(rows), 1 + len(settings.recipes), name)
-        model, facts = (denoiser, {}) if name == FULL else quantized(settings, name, denoiser, context)
+        model, facts = (
+            (painter.model, {}) if name == FULL else quantized(settings, name, painter.model, context)
+        )
         began = time.perf_counter()
-        latents = _draw(settings, model, autoencoder, name, context)
+        latents, ways[name], timesteps = _draw(painter, model, name, context)
         seconds = time.perf_counter() - began
         with torch.inference_mode():
-            pixels = autoencoder.decode(latents.to(device)).clamp(0, 1).permute(0, 2, 3, 1)
-            drawn[name] = pixels.cpu().numpy()
-        rows.append({"recipe": name, **_scores(drawn[name], drawn[FULL], name), **facts,
-                     "seconds per picture": round(seconds / settings.n, 3)})  # fmt: skip
+            drawn[name] = painter.decode(latents).permute(0, 2, 3, 1).numpy()
+        found = {} if name == FULL else _scores(drawn[name], drawn[FULL], networks)
+        intervals[name] = {measure: (score.low, score.high) for measure, score in found.items()}
+        means = {measure: round(score.mean, 4) for measure, score in found.items()}
+        rows.append({"recipe": name, **means, **facts, "seconds per picture": round(seconds / settings.n, 3)})
+    rows[0] = {name: rows[0].get(name) for name in rows[-1]}  # columns of all
     files = {}
     for name, pictures in drawn.items():
         files[name] = str(settings.out / f"{plain_name(name)}.png")
         write_picture(sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2), Path(files[name]))
     archive = settings.out / "pictures.npz"
     write_npz(archive, {plain_name(name): pictures for name, pictures in drawn.items()})
-    return Result(rows=rows, pictures=files, archive=str(archive))
+    along = {name: _apart(way, ways[FULL]) for name, way in ways.items() if name != FULL}
+    return Result(
+        rows=rows, intervals=intervals, along=along, timesteps=timesteps,
+        pictures_are=painter.pictures_are, pictures=files, archive=str(archive),
+    )  # fmt: skip
 
 
 def check(settings: Settings) -> None:
@@ -96,10 +139,18 @@ def check(settings: Settings) -> None:
     import torch
 
     from lab import zoo
+    from lab.models.preflight import check_recording
     from quant import recipes
 
-    if settings.model not in zoo.DECODERS:
-        raise InputError(f"model {settings.model!r} draws no pictures; denoisers: {', '.join(zoo.DECODERS)}")
+    if settings.recording is not None:
+        if settings.native:
+            raise InputError("native, with a recording of one's own: run brainlab compare, or leave one out")
+        check_recording(settings.model, settings.recording)
+    elif settings.model not in zoo.DECODERS:
+        raise InputError(
+            f"model {settings.model[:60]!r} draws no pictures; denoisers: {', '.join(zoo.DECODERS)}; for "
+            "others give a recording"
+        )
     if not 1 <= len(settings.recipes) <= MOST:
         raise InputError(f"{len(settings.recipes)} recipes; give 1 to {MOST}")
     if len(set(settings.recipes)) < len(settings.recipes):
@@ -121,7 +172,7 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
     model = deepcopy(denoiser)
     wanted = recipes.parse(recipe)
     needs = wanted.calibrates or wanted.trains
-    store = open_recording(settings.model, progress=context.progress) if needs else None
+    store = open_recording(settings.model, settings.recording, progress=context.progress) if needs else None
     ledger = quant.quantize_(
         model, recipe, trajectories=store, keep_originals=False, progress=context.progress
     )
@@ -131,33 +182,42 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
     return model, {"weight bits": round(bits, 2), "model MB": round(size, 2), "arithmetic": ledger.arithmetic}
 
 
-def _draw(settings: Settings, model: Any, autoencoder: Any, name: str, context: Context) -> Any:
-    from lab import zoo
-    from lab.zoo import sampling
-    from lab.zoo.recordings import order, stimulus_tokens
+def _draw(painter: Painter, model: Any, name: str, context: Context) -> Any:
+    """Latents, the latents before each step, and the timesteps."""
+    way: list[Any] = []
+    timesteps: list[float] = []
+    show = painter.show(name, context.preview)
 
-    rows = order()[-settings.n :]  # recordings take the first ones
-    sampler = sampling.SamplerSettings(steps=settings.steps, guidance=settings.guidance)
-    return sampling.sample(
-        model, stimulus_tokens(rows, "cpu"), zoo.null_tokens(settings.model),
-        sampling.draw_noise(settings.n, settings.seed), sampler, progress=context.progress,
-        see=step_previews(context.preview, autoencoder.decode, f"sampling, {name}", settings.steps),
-    )  # fmt: skip
+    def see(step: Any) -> None:
+        way.append(step.x.detach().float().cpu().clone())
+        timesteps.append(float(step.timestep))
+        if show is not None:
+            show(step)
+
+    latents = painter.draw(model, see)
+    return latents, [*way, latents], [*timesteps, 0.0]
 
 
-def _scores(pictures: np.ndarray, reference: np.ndarray, name: str) -> dict[str, Any]:
-    """Paired measures against full precision, means over the pictures (PSNR capped at 60 dB)."""
-    import numpy as np
+def _apart(way: list[Any], reference: list[Any]) -> list[float]:
+    """Noise over signal power of the latents at each step."""
+    return [
+        float((one - other).square().sum() / other.square().sum())
+        for one, other in zip(way, reference, strict=True)
+    ]
 
-    from brainit.metrics import psnr, ssim
 
-    if name == FULL:
-        return {"PSNR to full (dB)": None, "SSIM to full": None}
-    found = psnr(pictures, reference, 60.0)
-    return {
-        "PSNR to full (dB)": round(float(np.mean(found)), 2),
-        "SSIM to full": round(float(np.mean(ssim(pictures, reference))), 4),
-    }
+def _scores(pictures: np.ndarray, reference: np.ndarray, networks: Any) -> dict[str, Any]:
+    """Paired measures against full precision, with intervals over the pictures (PSNR capped at 60 dB)."""
+    import torch
+
+    from brainit.metrics import bootstrap_interval, psnr, ssim
+
+    pair = [torch.from_numpy(p).permute(0, 3, 1, 2).float() for p in (pictures, reference)]
+    distance = networks.perceptual(*pair)
+    found = {"PSNR to full (dB)": psnr(pictures, reference, 60.0), "SSIM to full": ssim(pictures, reference)}
+    if distance is not None:
+        found["ST-LPIPS to full"] = distance.numpy()
+    return {name: bootstrap_interval(values) for name, values in found.items()}
 
 
 def plain_name(name: str) -> str:

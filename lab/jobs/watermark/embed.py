@@ -17,7 +17,7 @@ class Settings(OfKey):
     """Make pictures with the marked decoder, as 64x64 PNG.
 
     From files, which go through the autoencoder (their middle square, resized), or drawn by a denoiser. Each
-    file is read back as it was stored. There is no marking without the decoder: what is marked is what it makes.
+    file is read back as it was stored. Without the decoder nothing is marked.
     """
 
     pictures: tuple[Path, ...] = setting((), "PNG or JPEG files", argument=True)
@@ -118,9 +118,9 @@ def _check(settings: Settings) -> str:
 
     if bool(settings.pictures) == bool(settings.samples):
         raise InputError("give pictures, or --samples N to draw some, and not both")
-    if settings.samples and settings.model not in zoo.DENOISERS:
+    if settings.samples and settings.model not in zoo.DECODERS:
         raise InputError(
-            f"model {settings.model!r} draws no pictures; denoisers are {', '.join(zoo.DENOISERS)}"
+            f"model {settings.model!r} draws no pictures; denoisers are {', '.join(zoo.DECODERS)}"
         )
     refuse_same_names(settings.pictures)
     return choose_device(settings.device)

@@ -1,4 +1,4 @@
-"""Job behind ``brainlab watermark verify``: does a picture carry the key's message?"""
+"""Job behind ``brainlab watermark verify``: whether pictures carry the key's message."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Settings(OfKey):
     """Read the message out of PNG or JPEG files and say whether it is the key's.
 
     The p-value is the chance that a picture without the mark matches as many bits (binomial; outputs of the
-    extractor are whitened on unmarked pictures). A picture counts as marked where the chance is at most --rate.
-    A match says that the marked decoder's texture is there, not who put it there: see the card for forgeries.
+    extractor are whitened on unmarked pictures). Where it is at most --rate, a picture counts as marked. That
+    says that the marked decoder's texture is there, not who put it there: see the card for forgeries.
     """
 
     pictures: tuple[Path, ...] = setting(..., "PNG or JPEG files", argument=True, min_length=1)

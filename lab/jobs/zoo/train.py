@@ -141,6 +141,8 @@ def check(settings: Any) -> str:
     from lab import zoo
 
     zoo.summary(settings.name)
+    if settings.name == "watermark-64":
+        raise InputError(f"{settings.name} has commands of its own: brainlab watermark train, and report")
     check_folder(settings.data)
     return choose_device(settings.device)
 

@@ -106,7 +106,7 @@ def _table(rows: list[dict[str, Any]]) -> Block:
             cells.append({"value": "–" if row[key] is None else f"{row[key]:.3f}", "bounds": bounds})
         name = f"{row['voxels']:,} voxels, {row['training pictures']} and {row['test pictures']} pictures"
         lines.append({"name": row["subject"], "about": name, "cells": cells, "baseline": False})
-    return Block("bits_table", {"heads": [head for _, head in HEADS], "rows": lines})
+    return Block("bits_table", {"heads": [head for _, head in HEADS], "rows": lines, "first": "subject"})
 
 
 def _source(data: EncoderData, who: str) -> Provenance:
@@ -122,11 +122,16 @@ def _voxels(data: EncoderData, theme: Theme) -> Plate:
     return voxel_scores(r, ceilings, _source(data, "all subjects"), theme)
 
 
+def _space(subject: Subject) -> str:
+    """Space of the coordinates; simulated subjects are laid out in MNI space."""
+    return str(subject.info.get("space") or ("MNI" if subject.simulated else "scanner"))
+
+
 def _first_brain(data: EncoderData) -> list[Block]:
     first = data.subjects[0]
     if not first.has_places:
         return []
-    r, space = data.scores[first.name].score.correlation, str(first.info.get("space", "unknown"))
+    r, space = data.scores[first.name].score.correlation, _space(first)
     source = _source(data, first.name)
     return [
         figure(lambda theme: brain_slices(first.xyz, r, "encoder's correlation", source, space, theme=theme))
@@ -136,7 +141,7 @@ def _first_brain(data: EncoderData) -> list[Block]:
 def _clusters(data: EncoderData) -> list[Block]:
     first, source = data.subjects[0], _source(data, data.subjects[0].name)
     labels = data.groups["functional"].labels[first.name]
-    space = str(first.info.get("space", "unknown"))
+    space = _space(first)
     if first.has_places:
         blocks = [
             figure(lambda theme: brain_slices(first.xyz, labels, "cluster", source, space, True, theme=theme))
@@ -154,9 +159,7 @@ def _clusters(data: EncoderData) -> list[Block]:
 def _training(data: EncoderData) -> Block:
     about = data.about
     epochs = [float(k + 1) for k in range(len(about["training"]))]
-    curves = {"training loss": list(about["training"])}
-    if about["validation"]:
-        curves["best quarter's validation r"] = list(about["validation"])
+    curves = {"training": list(about["training"])}
     source = _source(data, "all subjects")
     return figure(lambda theme: training_curve(epochs, curves, source, theme=theme))
 
@@ -168,10 +171,21 @@ def _made(about: Mapping[str, Any]) -> list[Block]:
         ("taps", ", ".join(map(str, config["taps"]))),
         ("started from", about["started"] or "nothing: all of it was trained"),
         ("epochs", f"{len(about['training'])} in {about['seconds']:g} s"),
+        ("validation", _validation(about)),
         ("intervals", f"95 % bootstrap over test pictures, {about['n_draws']} draws"),
     ]
-    maps = sentence("Maps: " + ", ".join(about["maps"]) + "." if about["maps"] else about["note"])
+    kinds = sorted({name.split("_", 1)[1] for name in about["maps"]})
+    each = f"Maps of each subject: maps/SUBJECT_{', '.join(kinds)}."
+    maps = sentence(each if kinds else about["note"])
     return [table(pairs), maps]
+
+
+def _validation(about: Mapping[str, Any]) -> str:
+    if not about["validation"]:
+        return "none: the last epoch is kept"
+    best = max(about["validation"])
+    epoch = about["validation"].index(best) + 1
+    return f"best quarter of voxels from r = {best:.3f} on left-out training pictures, epoch {epoch} kept"
 
 
 def _section(title: str, blocks: list[Block]) -> dict[str, Any]:

@@ -34,14 +34,11 @@ def evaluate(
     data: Path,
     out: Path,
     *,
-    before: Path | None = None,
-    n: int | None = None,
-    voxels: int | None = None,
-    scanned: int | None = None,
-    external: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress = silent,
+    before: Path | None = None,
+    **sizes: int | None,
 ) -> dict[str, Any]:
     """Read newcomers from few trials and many by every method; keep the numbers in the card.
 
@@ -51,10 +48,9 @@ def evaluate(
         Pictures; where the sheet of pictures goes.
     before : Path, optional
         Other weights of the network to stand beside, such as those of stage 1.
-    n : int, optional
-        Held-out natural pictures, the first ones; each shown three times.
-    voxels, scanned, external : int, optional
-        As in training.
+    **sizes
+        ``n`` held-out natural pictures, the first ones, each shown three times; ``voxels``, ``scanned`` and
+        ``external`` as in training.
 
     Returns
     -------
@@ -62,8 +58,9 @@ def evaluate(
         What the card says under ``newcomers``. Scores are ``[mean, low, high]``, 95 % over pictures;
         ``above_ridge`` is the paired difference to ridge.
     """
-    sizes = (scanned or SCANNED, EXTERNAL if external is None else external)
-    images, n_scanned = people.tested_pictures(data, *sizes, n or people.TESTED)
+    scanned, external = sizes.get("scanned") or SCANNED, sizes.get("external")
+    wanted = (scanned, EXTERNAL if external is None else external, sizes.get("n") or people.TESTED)
+    images, n_scanned = people.tested_pictures(data, *wanted)
     seen = people.see(images, n_scanned, device, latents=False)
     networks = {"network": load(NAME, device)}
     if before is not None:
@@ -71,8 +68,7 @@ def evaluate(
     test = _Test(seen, networks, Painter.of(images[n_scanned:], seed, device), seed)
     rows: list[dict[str, Any]] = []
     names: list[str] = []
-    given = {"n": n, "voxels": voxels, "scanned": scanned, "external": external}
-    flags = "".join(f" --{key} {value:g}" for key, value in given.items() if value is not None)
+    flags = "".join(f" --{key} {value:g}" for key, value in sizes.items() if value is not None)
     card = {
         "measured_by": f"brainlab zoo evaluate {NAME}{flags}",
         "sampler": f"Euler, {SAMPLER.steps} steps, guidance {GUIDANCE:g}, from tokens alone, one sample a "
@@ -87,7 +83,7 @@ def evaluate(
     shown = [test.painter.truth[:SHOWN]]
     asked = [(c, t) for c in CEILINGS for t in TRIALS if t <= n_scanned]
     for kind, (person, favourable) in UNSEEN.items():
-        (answered,) = look([Person(person, voxels or VOXELS)], seen, favourable, progress)
+        (answered,) = look([Person(person, sizes.get("voxels") or VOXELS)], seen, favourable, progress)
         for k, (ceiling, trials) in enumerate(asked):
             progress(k, len(asked), f"newcomer reading {kind}")
             pupil = Pupil.scan(next(iter(networks.values())), answered, seen, ceiling, trials, seed + 7)

@@ -1,4 +1,4 @@
-"""Measure a watermark as one would today: false positives, misses, attacks, forgery, training; where it falls too."""
+"""Measure a watermark as one would today: false positives, misses, attacks, forgery, training."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _regeneration(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
 
 
 def _averaging(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
-    """Removal and forgery by what many pictures, or one, give away. Estimated on one half, judged on the other."""
+    """Remove and forge by what pictures give away: estimated on one half, judged on the other."""
     half = len(made.marked) // 2
     rows = []
     guesses = {
@@ -153,7 +153,7 @@ def _training(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
             name = f"decoder tuned {step} steps at {rate:g}"
             rows.append(meter.row("training", name, made_by, seen, steps=step, rate=rate))
     warm = _toned(made, pictures)
-    rows.append(meter.row("training", "another LoRA merged: warm colours", batched(warm, seen), seen))
+    rows.append(meter.row("training", "200 steps towards warm colours added", batched(warm, seen), seen))
     for index, key in enumerate(made.keys[1:]):
         both = copy.deepcopy(made.model)
         merge_(both, read_deltas(key, both))

@@ -46,17 +46,20 @@ class Meter:
         accepted = {rate: int((right >= needed(bits, rate)).sum()) for rate in (self.rate, LOOSE)}
         share = binomial_interval(accepted[self.rate], n)
         error = bootstrap_interval(1 - (right / bits).cpu().double().numpy())
-        same = reference is not None and reference.shape == images.shape
+        level = None
+        if reference is not None and reference.shape == images.shape:
+            level = float(psnr(images, reference).mean())
         return {
             "kind": kind, "name": name, "n": n, "bit_error": error.mean, "bit_error_low": error.low,
-            "bit_error_high": error.high, "accepted": accepted[self.rate], "accepted_share": accepted[self.rate] / n,
-            "accepted_low": share.low, "accepted_high": share.high, "accepted_loose": accepted[LOOSE] / n,
-            "margin": float(found.mean()), "most_matches": int(right.max()), "fewest_matches": int(right.min()),
-            "psnr_db": float(psnr(images, reference).mean()) if same and reference is not None else None, **more,
+            "bit_error_high": error.high, "accepted": accepted[self.rate],
+            "accepted_share": accepted[self.rate] / n, "accepted_low": share.low,
+            "accepted_high": share.high, "accepted_loose": accepted[LOOSE] / n,
+            "margin": float(found.mean()), "most_matches": int(right.max()),
+            "fewest_matches": int(right.min()), "psnr_db": level, **more,
         }  # fmt: skip
 
 
 def needed(bits: int, rate: float) -> int:
-    """Matches from which a picture counts as marked; more than there are bits where none would do."""
+    """Return the matches from which a picture counts as marked; more than there are bits if none would do."""
     found = threshold(bits, rate)
     return bits + 1 if found is None else found

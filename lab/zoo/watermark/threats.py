@@ -1,4 +1,4 @@
-"""What people do to a mark rather than to a picture: draw it again, average it out, lift it, train it away."""
+"""What people do to a mark rather than to a picture: draw again, average out, lift, train away."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def batched(function: Callable[[Tensor], Tensor], images: Tensor, batch: int = 2
 
 
 def diffused(images: Tensor, strength: float, autoencoder: nn.Module, device: str) -> Tensor:
-    """Noise the latent to `strength` and let dit-64 clean it, on the picture's own tokens; unmarked decoder."""
+    """Noise the latent to `strength` and let dit-64 clean it, on the picture's tokens; unmarked decoder."""
     denoiser, encoder = zoo.load("dit-64", device), zoo.load("encoder-64", device)
     with torch.no_grad():
         tokens = torch.cat([encoder(x) for x in images.split(250)])
@@ -40,7 +40,7 @@ def fine(images: Tensor) -> Tensor:
 
 
 def average_mark(marked: Tensor, others: Tensor) -> Tensor:
-    """Estimate the mark (1, 3, h, w) as the difference of mean fine texture, over pictures of other content."""
+    """Estimate the mark (1, 3, h, w): the difference of mean fine texture, over pictures of other content."""
     return (fine(marked).mean(0) - fine(others).mean(0))[None]
 
 

@@ -25,6 +25,7 @@ from quant.adapters.watermark.losses import psnr
 from quant.adapters.watermark.lowrank import LowRank, write_key
 from quant.registry import Context
 
+RECORD = "training.json"
 LEAST_PSNR = 32.0
 """What a mark may cost at most, dB to the unmarked decoder."""
 FIRST = 5
@@ -69,6 +70,8 @@ def train(
 ) -> dict[str, Any]:
     """Train into ``out``: ``extractor.safetensors``, ``key-SEED.safetensors``, ``training.json``.
 
+    Stopped and started again with the same settings, it goes on after the last extractor or key that ended.
+
     Parameters
     ----------
     seeds : sequence of int
@@ -81,39 +84,52 @@ def train(
     dict
         What is in ``training.json``: cost, trace, and quality on held-out pictures.
     """
-    pictures = _mostly_natural(training(data, limit=limit))
-    decoder = decoder_for(pictures, device)
+    images = _mostly_natural(training(data, limit=limit))
+    record = _begun(out, {"config": config.model_dump(mode="json"), "seed": seed, "pictures": len(images)})
+    record |= {"command": command, "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
+    decoder = decoder_for(images, device)
     unseen = decoder_for(held_out(data).images[: min(1000, limit or 1000)], device)
     file = extractor or out / "extractor.safetensors"
-    record: dict[str, Any] = {
-        "command": command, "config": config.model_dump(mode="json"), "seed": seed, "pictures": len(pictures),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU", "keys": [],
-    }  # fmt: skip
-    if extractor is None:
+    if extractor is None and "extractor" not in record:
         context = Context(device=device, seed=seed, progress=progress)
         reader, cost = core.train_extractor(decoder, config, context, effort.minutes)
         save_weights(reader, file)
         record["extractor"] = {"steps": cost.steps, "seconds": round(cost.seconds, 1), "trace": cost.trace}
-        write_json(out / "training.json", record)
+        write_json(out / RECORD, record)
     reader = load_extractor(file, device)  # in half precision: what keys are trained against is what ships
     record["null"] = null_of(reader, unseen)
     for index, key in enumerate(seeds):
         message = messages[index] if messages else core.random_message(config.bits, key)
+        if any((done["seed"], done["message"]) == (key, message) for done in record["keys"]):
+            continue
         context = Context(device=device, seed=key, progress=progress)
         factors, balance, cost = core.train_key(decoder, reader, message, config, context, effort.key_minutes)
-        about = {
-            "message": message,
-            "extractor": hash_file(file),
-            "base": hash_file(zoo.weight_file(AUTOENCODER)),
-        }
-        target = out / f"key-{key}.safetensors"
-        write_key(target, factors, about)
+        about = {"message": message, "extractor": hash_file(file)}
+        about["base"] = hash_file(zoo.weight_file(AUTOENCODER))
+        write_key(out / f"key-{key}.safetensors", factors, about)
         record["keys"].append(
             {"seed": key, "message": message, "steps": cost.steps, "seconds": round(cost.seconds, 1),
              "balance": balance.plain(), **quality(reader, unseen, factors, message), "trace": cost.trace}
         )  # fmt: skip
-        write_json(out / "training.json", record)
+        write_json(out / RECORD, record)
     return record
+
+
+def _begun(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier call with the same settings came to, or a new record.
+
+    Raises
+    ------
+    InputError
+        The folder holds a training with other settings.
+    """
+    if not (out / RECORD).is_file():
+        return {**about, "keys": []}
+    known = read_training(out)
+    other = [name for name, value in about.items() if known.get(name) != value]
+    if other:
+        raise InputError(f"{out} holds a training with another {other[0]}: give another folder with --out")
+    return known
 
 
 def _kinds(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +149,8 @@ def null_of(reader: Any, decoder: core.Decoder) -> dict[str, float]:
     """Bits on unmarked held-out pictures: their mean share of ones, and how much pairs of them agree."""
     found = torch.cat([reader(x) for x in decoder.pictures().split(256)])
     ones = (found > 0).float()
-    pairs = torch.corrcoef(ones.T) - torch.eye(ones.shape[1], device=ones.device)
+    # a bit that is the same in all pictures correlates with none
+    pairs = torch.corrcoef(ones.T).nan_to_num() - torch.eye(ones.shape[1], device=ones.device)
     return {
         "ones": float(ones.mean()), "ones_spread": float(ones.mean(0).std()),
         "largest_correlation": float(pairs.abs().max()), "output_spread": float(found.std(0).mean()),
@@ -156,7 +173,7 @@ def quality(reader: Any, decoder: core.Decoder, factors: LowRank, message: str) 
     return {
         "psnr_db": float(psnr(marked, plain).mean()), "psnr_lowest_db": float(psnr(marked, plain).min()),
         "bit_error": 1 - float(clean.mean()), "fewest_matches": int(clean.sum(1).min()),
-        "bit_error_distorted": {kind.__name__: 1 - float(right(kind).mean()) for kind in dict.fromkeys(KINDS)},
+        "bit_error_distorted": {k.__name__: 1 - float(right(k).mean()) for k in dict.fromkeys(KINDS)},
     }  # fmt: skip
 
 
@@ -190,7 +207,7 @@ def read_training(folder: Path) -> dict[str, Any]:
     InputError
         There is none.
     """
-    file = folder / "training.json"
+    file = folder / RECORD
     if not file.is_file():
         raise InputError(f"{folder} has no training.json: give the folder that watermark train wrote")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from quant.adapters.watermark.config import WatermarkConfig
 
 @dataclass
 class Balance:
-    """Weights of the picture's loss and of the message's loss, their targets, and how often in a row each was met.
+    """Weights of both losses, their targets, and how often in a row each was met.
 
     The paper lets both targets rise for ever: 0.9 + 2 x 0.08 of matching bits can never be met, and the
     message's weight would grow without end. So both are capped.

@@ -2,7 +2,7 @@
 
 1. The extractor learns together with low-rank factors in the same convolutions that keys will use, with a
    mapper from message to factors between them. So it learns to read what such factors can write. The mark's
-   strength is fixed for every picture (its error is scaled to a signal to noise), and falls as reading allows.
+   strength is fixed for every picture (scaled to a signal to noise), and falls as reading allows.
 2. Batch norms are folded, outputs whitened on unmarked pictures, the extractor frozen.
 3. A key is trained from B = 0: cross-entropy of its message and the picture's loss, with dynamic weights.
 
@@ -186,7 +186,7 @@ def _at_strength(marked: Tensor, plain: Tensor, psnr_db: float) -> Tensor:
 
 
 def _frozen(reader: Extractor) -> None:
-    """Let batch norms use their running statistics from here on: a picture must read the same in any batch."""
+    """Let batch norms use their running statistics: a picture must read the same in any batch."""
     for block in reader.body:
         block.norm.eval()
 

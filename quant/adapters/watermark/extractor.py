@@ -1,4 +1,4 @@
-"""The network that reads a message out of a picture; small, convolutional, for any size of 32 pixels and more."""
+"""The network that reads a message out of a picture; small, convolutional, for any size from 32 pixels on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEG that passes gradients: colour, chroma at half size, 8x8 cosine transform, quantization straight through."""
+"""JPEG that passes gradients: chroma at half size, 8x8 cosine transform, rounding straight through."""
 
 from __future__ import annotations
 

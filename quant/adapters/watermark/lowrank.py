@@ -47,7 +47,7 @@ def chosen_layers(model: nn.Module, patterns: tuple[str, ...], rank: int) -> dic
 
 
 class LowRank(nn.Module):
-    """Factors A (r filters of the layer's kernel) and B (1 x 1) of some convolutions; B A counts alpha / r times.
+    """Factors A (r filters of the layer's kernel) and B (1 x 1); their product counts alpha / r times.
 
     Parameters
     ----------

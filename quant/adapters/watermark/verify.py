@@ -1,4 +1,4 @@
-"""From outputs of the extractor to a verdict: matching bits, the chance of as many, and the least that counts."""
+"""From read bits to a verdict: matching bits, the chance of as many, and the least that counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def tail(bits: int, matches: int) -> float:
 
 
 def threshold(bits: int, rate: float) -> int | None:
-    """Smallest number of matching bits whose chance is at most `rate`; None if even all of them are too few."""
+    """Return the fewest matches whose chance is at most `rate`; None if even all of them are too few."""
     for matches in range(bits + 1):
         if tail(bits, matches) <= rate:
             return matches
@@ -62,7 +62,7 @@ def judge(read: str, message: str, rate: float, tries: int = 1) -> Verdict:
     check_rate(rate)
     if len(read) != len(message):
         raise InputError(
-            f"the message has {len(message)} bits, the extractor reads {len(read)}: give one of {len(read)} bits"
+            f"the message has {len(message)} bits, the extractor reads {len(read)}: give one of as many"
         )
     matches = sum(a == b for a, b in zip(read, message, strict=True))
     needed = threshold(len(message), rate / tries)

@@ -96,7 +96,9 @@ def refuse_device(device: torch.device | str) -> None:
     HardwareError
         Says what is missing and what to do.
     """
-    why = paths.obstacle(torch.device(device))
+    place = torch.device(device)
+    there = place.type != "cuda" or torch.cuda.is_available()
+    why = paths.obstacle(place) if there else "there is no CUDA device"
     if why:
         raise HardwareError(
             f"native arithmetic cannot run here: {why}; it takes {WHERE}; without native the same bits are "

@@ -54,3 +54,16 @@ def test_gradients_reach_what_is_shared() -> None:
     net.transformer.heads[0].weight.data.normal_()
     net(torch.randn(3, 30), voxels(30, 1)).square().sum().backward()
     assert all(p.grad is not None for p in (net.embed, net.place, net.tokenizer.clusters, net.read.weight))
+
+
+def test_attention_is_the_clusters_share_times_the_voxels_within() -> None:
+    net, own = network(), voxels(30, 1)
+    x = torch.randn(7, 30)
+    share = net.attention_map(x, own, 2)
+    assert share.shape == (7, 30) and torch.allclose(share.sum(1), torch.ones(7), atol=1e-5)
+    within = share.clone()
+    for k in range(3):
+        within[:, k::3] /= share[:, k::3].sum(1, keepdim=True)
+    alpha = net.tokenizer.attention_of(x, net.embeddings(own), own.table)
+    assert torch.allclose(within, alpha, atol=1e-5)
+    assert not torch.allclose(share, net.attention_map(x, own, 3))

@@ -11,7 +11,8 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
-from lab.app import command, kernels_page, places, runs_page, work  # noqa: E402
+from lab.app import command, places, runs_page, work  # noqa: E402
+from lab.app.kernels import page as kernels_page  # noqa: E402
 from lab.errors import InputError  # noqa: E402
 from lab.jobs.contract import Context  # noqa: E402
 
@@ -92,6 +93,58 @@ def test_a_page_shows_progress_then_its_result_and_refuses_before_it_starts() ->
 
     with pytest.raises(gr.Error, match="no such model"):
         next(work.stream(refuses, 1, "page", _someone("s")))
+
+
+def test_a_run_goes_on_without_its_page_is_made_once_and_can_be_stopped() -> None:
+    def endless(context: Context) -> None:
+        while True:
+            context.progress(1, 2, "quantizing")
+            time.sleep(0.01)
+
+    def start(name: str) -> Any:
+        return work.stream(lambda: (endless, lambda found: []), 0, "apply", _someone(name), stays="a-run")
+
+    first = start("me")
+    assert next(first)[0] == "Starting ..." and "quantizing" in next(first)[0]
+    with pytest.raises(gr.Error, match="a-run is being made already"):
+        next(start("other"))
+    first.close()  # the connection is gone
+    work.ended("me")
+    time.sleep(0.05)
+    running = work._STAYING["a-run"]
+    assert running.alive and work.progress_of("a-run") == "quantizing (1 of 2)"
+    assert running._events.qsize() < 10  # nobody takes them away any more
+    assert work.stop_run("a-run").startswith("Stopping")
+    running._thread.join(2)
+    assert not running.alive and work.progress_of("a-run") == ""
+    assert "makes no run" in work.stop_run("a-run")
+
+
+def test_what_a_session_waited_for_ends_with_it() -> None:
+    def endless(context: Context) -> None:
+        while True:
+            context.progress(1, 2, "drawing")
+            time.sleep(0.01)
+
+    job = work.stream(lambda: (endless, lambda found: []), 0, "draw", _someone("gone"))
+    next(job), next(job)
+    work.ended("gone")
+    assert [step[0] for step in job][-1].startswith("Stopped")
+
+
+def test_a_group_page_is_a_run_too(home: Path) -> None:
+    (home / "deep/group.html").write_text("<h1>over all</h1>")
+    assert ["deep", "group", "finished"] in [row[:3] for row in places.run_rows(home)]
+    frame, _, scores = runs_page.opened(home, "deep")
+    assert "over all" in frame and scores == "{}"
+
+
+def test_strangers_open_no_folder_of_this_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert places.local(str(home)) == str(home) and places.local("dit-64") == "dit-64"
+    monkeypatch.setattr(places, "STRANGERS", ["0.0.0.0"])
+    assert places.local("dit-64") == "dit-64"
+    with pytest.raises(InputError, match="on loopback only"):
+        places.local(str(home))
 
 
 def test_a_session_stops_its_own_job_and_no_other() -> None:

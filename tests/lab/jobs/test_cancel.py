@@ -33,6 +33,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def picture(place: Path) -> Path:
+    """Write a picture of 64 x 64."""
+    from PIL import Image
+
+    file = place / "picture.png"
+    Image.new("RGB", (64, 64), "grey").save(file)
+    return file
+
+
 @pytest.fixture
 def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str], dict[str, Any]]:  # noqa: F811
     """Settings of each long job, for a second's work or little more."""
@@ -62,6 +71,13 @@ def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str
         "zoo refine": {**zoo, "name": "autoencoder-64", "steps": 2, "batch": 4, "limit": 8},
         "zoo evaluate": {**zoo, "name": "structure-64", "n": 4},
         "zoo stimuli": {**zoo, "n": 2, "steps": 2},
+        "watermark embed": {"samples": 1, "out": tmp_path / "o", "device": "cpu"},
+        "watermark verify": {"pictures": (picture(tmp_path),)},
+        "watermark report": {**zoo, "n": 20, "sections": "null,images"},
+        "watermark train": {
+            **zoo, "limit": 64, "recipe": "watermark-48+extractor_steps=1+key_steps=1+extractor_batch=4"
+            "+key_batch=4+mapper_rank=4",
+        },
         "zoo sample": {"name": "unet-64", "n": 2, "steps": 3, "out": tmp_path / "o.png"},
         "brain prepare": {**run, "out": tmp_path / "o"},
         "brain train": {**run, "out": tmp_path / "o"},

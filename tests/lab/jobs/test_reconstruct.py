@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from lab.runs.folder import equal_metrics
+from lab.cli.main import run
+from lab.runs.metrics import equal_metrics
+
+Capture = pytest.CaptureFixture[str]
 
 SETS = """structure=brainit external=0 noise_seeds=2 n_samples=1 steps=2 strength=0.5 bootstrap=100
 brain.train.epochs=1 brain.train.steps_per_epoch=2 brain.care.folds=1 brain.model.width=16""".split()
@@ -48,39 +51,15 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(recording: Path, out: Path, recipe: str = "rtn-w8a8") -> list[str]:
-    base = [
-        sys.executable,
-        "-m",
-        "lab.cli.main",
-        "brain",
-        "reconstruct",
-        "--dataset",
-        "mat",
-        "--root",
-        str(recording),
-    ]
-    return [
-        *base,
-        "--recipe",
-        recipe,
-        "--seed",
-        "3",
-        "--out",
-        str(out),
-        *(a for s in SETS for a in ("--set", s)),
-    ]
-
-
-def run(recording: Path, out: Path, recipe: str = "rtn-w8a8") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(recording, out, recipe), capture_output=True, text=True, check=False)
+def words(recording: Path, out: Path, recipe: str = "rtn-w8a8") -> list[str]:
+    base = ["brain", "reconstruct", "--dataset", "mat", "--root", str(recording), "--recipe", recipe]
+    return [*base, "--seed", "3", "--out", str(out), *(a for s in SETS for a in ("--set", s))]
 
 
 @pytest.fixture(scope="module")
 def finished(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = run(recording, out)
-    assert done.returncode == 0, done.stderr
+    assert run(words(recording, out)) == 0
     return out
 
 
@@ -105,22 +84,25 @@ def test_folder_and_metrics(finished: Path) -> None:
     assert not list(finished.rglob("*.part*"))
 
 
-def test_finished_run_does_nothing(recording: Path, finished: Path) -> None:
+def test_finished_run_does_nothing(recording: Path, finished: Path, capsys: Capture) -> None:
     before = {
         p: p.stat().st_mtime_ns
         for p in finished.rglob("*")
         if p.is_file() and p.name not in ("log.jsonl", ".lock")
     }
-    again = run(recording, finished)
-    assert again.returncode == 0 and "done before" in again.stdout
-    assert "of 4 test pictures in training (" in again.stdout, "beside the scores"
+    capsys.readouterr()
+    assert run(words(recording, finished)) == 0
+    again = capsys.readouterr().out
+    assert "done before" in again
+    assert "of 4 test pictures in training (" in again, "beside the scores"
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
 def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
+    command = [sys.executable, "-m", "lab.cli.main", *words(recording, out)]
     process = subprocess.Popen(
-        command(recording, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + 240
     while not (out / "steps" / "pictures-full-0.json").is_file():
@@ -131,27 +113,21 @@ def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path,
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "metrics.json").exists()
-    done = run(recording, out)
-    assert done.returncode == 0, done.stderr
+    assert run(words(recording, out)) == 0
     assert equal_metrics(finished, out) == []
     events = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert any(e.get("name") == "pictures-full-0" and e.get("cached") for e in events)
 
 
-def test_other_settings_are_refused(recording: Path, finished: Path) -> None:
-    other = run(recording, finished, "rtn-w4a4")
-    assert other.returncode == 2 and len(other.stderr.strip().splitlines()) == 1
-    assert "rtn-w4a4" in other.stderr and "--out" in other.stderr
+def test_other_settings_are_refused(recording: Path, finished: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    assert run(words(recording, finished, "rtn-w4a4")) == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1 and "rtn-w4a4" in error and "--out" in error
 
 
-def test_dry_run_writes_nothing(recording: Path, tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(recording: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "dry"
-    done = subprocess.run(
-        [*command(recording, out), "--dry-run"], capture_output=True, text=True, check=False
-    )
-    assert (
-        done.returncode == 0
-        and "would write" in done.stdout
-        and "of 4 test pictures in training (" in done.stdout
-        and not out.exists()
-    )
+    assert run([*words(recording, out), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "would write" in text and "of 4 test pictures in training (" in text and not out.exists()

@@ -124,7 +124,7 @@ def test_tables_are_text() -> None:
 
 
 def test_a_subject_on_slices(trained_run: Path) -> None:
-    from lab.app.brain_page import subject_of
+    from lab.app.brain.maps import subject_of
 
     subject, words = subject_of(str(trained_run))
     view = widgets.brain_map(subject)

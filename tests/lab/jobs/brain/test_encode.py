@@ -98,6 +98,24 @@ def test_a_new_subject_joins(first: Path, root: Path, tmp_path: Path) -> None:
         encode(Settings.model_validate(again), Context())
 
 
+def test_reads_dinov2_from_a_folder_and_trains_its_bypass(root: Path, tmp_path: Path) -> None:
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    from brainit.io import read_state
+
+    sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 56}
+    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes)).save_pretrained(tmp_path / "dino")
+    small = {"taps": (1, 2), "features": 8, "embedding": 8, "epochs": 1, "voxel_draws": 16, "batch": 8}
+    given = {"root": root, "subjects": "sub-01", "backbone": str(tmp_path / "dino"), "clusters": 3}
+    asked = Settings.model_validate(
+        {**given, "preset": "published", "encoder": small, "out": tmp_path / "o", "device": "cpu"}
+    )
+    assert (asked.encoder.bypass_rank, asked.encoder.shift, asked.encoder.dropout) == (7, 3, 0.25)
+    assert encode(asked, Context()).rows[0]["test pictures"] == 12
+    tensors, header = read_state(tmp_path / "o" / "encoder.safetensors")
+    assert header["shape"] == [12, 17, 2] and tensors["encoder/bypass.1.up.weight"].abs().max() > 0
+
+
 def test_its_settings_are_read_without_torch() -> None:
     code = "import sys, lab.jobs.brain.encode; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
+from lab.app.brain import maps
+from lab.app.brain.maps import subject_of, words_on
 from lab.app.copying import copies, copy_box
-from lab.app.models_page import presets
-from lab.app.places import trained, within
+from lab.app.places import local, trained, within
+from lab.app.plan.form import presets
 from lab.app.work import answer, canceller, stream
 from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.jobs import registry
 from lab.jobs.brain import decode, reconstruct
-from lab.jobs.contract import Context
 
 SIZE = 192
 NONE = "none"
+OWN = ("guidance", "strength", "steps")
+_DEMO = {"guidance": 1.0, "strength": 0.2, "steps": 14}
 NO_RUN = "no trained run is chosen; open 'Train one', or run: brainlab demo"
 
 
@@ -33,33 +34,24 @@ def datasets() -> list[str]:
     return list_datasets()
 
 
-@lru_cache(maxsize=4)
-def subject_of(folder: str) -> tuple[Any, str]:
-    """Return a run's subject and what must be said wherever its scores stand."""
-    from lab.decoding.data import open_subjects
+def own_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings that a run was decoded with, as far as the page has a control for them."""
     from lab.decoding.trained import TrainedRun
 
-    run = TrainedRun.open(Path(folder))
-    data = open_subjects(run.config, Context().progress)
-    return data.subject, words_on(bool(data.about["simulated"]), data.about["leak_line"])
+    config = TrainedRun.open(folder).config
+    return {name: getattr(config, name) for name in OWN}
 
 
-def words_on(simulated: bool, leak_line: str) -> str:
-    """Say whose voxels these are and what the leak check found."""
-    who = "**Simulated subject**: its voxels are made by the program." if simulated else "Measured subject."
-    return f"{who} {leak_line[:1].upper()}{leak_line[1:]}. Bit-widths are simulated."
-
-
-def strips(archive: str, rows: list[dict[str, Any]]) -> list[tuple[np.ndarray, str]]:
+def strips(found: decode.Result) -> list[tuple[np.ndarray, str]]:
     """One picture per trial and row of the sheet, with what it is and its score."""
     from lab.files import read_npz
 
-    held = read_npz(Path(archive))
+    held = read_npz(Path(found.archive))
     scored = {"ridge to pixels": "PixCorr ridge", "decoded": "PixCorr decoded"}
     short = {"ridge to pixels": "ridge"}
     shown = []
-    for place, row in enumerate(rows):
-        for name in decode.ROWS:
+    for place, row in enumerate(found.rows):
+        for name in found.shown:
             picture = decode.coloured(held[name.replace(" ", "_")][place : place + 1])[0]
             words = f"{row['trial']}: {short.get(name, name)}"
             words += f" {row[scored[name]]:.2f}" if name in scored else ""
@@ -74,37 +66,6 @@ def _large(picture: np.ndarray) -> np.ndarray:
     )
 
 
-def voxel_values(subject: Any) -> tuple[str, np.ndarray]:
-    """Return a value for each voxel to look at, and its name: the noise ceiling if it is known."""
-    if subject.noise_ceiling is not None:
-        return "noise ceiling", subject.noise_ceiling
-    return "spread over training trials", subject.part("train").betas.std(0)
-
-
-def slices(folder: Path, threshold: float) -> tuple[np.ndarray, str]:
-    """Draw a subject's noise ceiling (or voxel spread) on slices, voxels above a share of the largest."""
-    from PIL import Image
-
-    from lab.figures.brain.slices import brain_slices
-    from lab.figures.plate import Provenance
-
-    subject, _ = subject_of(str(folder))
-    if not subject.has_places:
-        raise InputError(
-            f"subject {subject.name} of {subject.dataset} has no voxel positions: nothing to map"
-        )
-    what, values = voxel_values(subject)
-    keep = values >= threshold * values.max()
-    source = Provenance(
-        f"{subject.dataset}, {subject.name}",
-        f"{keep.sum()} of {len(values)} voxels",
-        simulated=subject.simulated,
-    )
-    space = str(subject.info.get("space") or ("MNI" if subject.simulated else ""))
-    plate = brain_slices(subject.xyz[keep], values[keep], what, source, space)
-    return np.asarray(Image.open(io.BytesIO(plate.png())).convert("RGB")), plate.caption
-
-
 def build(home: Path) -> dict[str, Any]:
     """Lay the page out."""
     gr.Markdown(
@@ -114,6 +75,7 @@ def build(home: Path) -> dict[str, Any]:
         elem_classes="lead",
     )
     known = trained(home)
+    start = _start(home, known)
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
             folder = gr.Dropdown(known, value=known[0] if known else None, label="Trained run",
@@ -128,45 +90,64 @@ def build(home: Path) -> dict[str, Any]:
             recipe = gr.Dropdown([NONE, *presets()], value=NONE, label="Recipe (simulated)",
                                  allow_custom_value=True, elem_id="brain-recipe")  # fmt: skip
             with gr.Row():
-                guidance = gr.Slider(0, 8, value=1, step=0.25, label="Guidance")
-                strength = gr.Slider(0, 1, value=0.2, step=0.05, label="Strength")
+                guidance = gr.Slider(0, 15, value=start["guidance"], step=0.25, label="Guidance")
+                strength = gr.Slider(0, 1, value=start["strength"], step=0.05, label="Strength",
+                                     elem_id="strength")  # fmt: skip
             with gr.Row():
-                steps = gr.Slider(2, 50, value=14, step=1, label="Sampling steps")
+                steps = gr.Slider(1, 100, value=start["steps"], step=1, label="Sampling steps",
+                                  elem_id="brain-steps")  # fmt: skip
                 seed = gr.Number(value=0, precision=0, label="Seed")
             mask = gr.Dropdown([("none", "")], value="", label="What if a region were silent?",
                                info="its voxels are set to their training mean", elem_id="mask")  # fmt: skip
+            semantic = gr.Checkbox(
+                False, label="Also from the tokens alone", info="the semantic picture, from noise: slower"
+            )
             with gr.Row():
                 go = gr.Button("Decode", variant="primary", elem_id="decode")
                 stop = gr.Button("Cancel", variant="stop", elem_id="cancel-decode")
             status = gr.Markdown(elem_id="decode-status")
         with gr.Column(scale=2, min_width=340):
             note = gr.Markdown(elem_id="leak-line", elem_classes="source")
-            live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain")
+            live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain", buttons=[],
+                              allow_preview=False)  # fmt: skip
             pictures = gr.Gallery(
                 label="Stimulus, ridge, structural picture, decoded (numbers: PixCorr)", columns=4,
-                height=880, object_fit="contain", elem_id="decoded",
+                height="auto", object_fit="contain", elem_id="decoded", buttons=["download_all"],
             )  # fmt: skip
             table = gr.Dataframe(interactive=False, label="Per trial, beside ridge", wrap=True)
-            with gr.Accordion("Brain slices", open=False, elem_id="brain-slices"):
+            with gr.Accordion("On the brain", open=False, elem_id="brain-slices") as fold:
+                with gr.Row():
+                    kind = gr.Dropdown(list(maps.KINDS), value=maps.CEILING, label="Show", elem_id="map-kind",
+                                       scale=2)  # fmt: skip
+                    trial = gr.Number(0, label="Test picture", precision=0, minimum=0, scale=1, min_width=100)
                 threshold = gr.Slider(
-                    0, 1, value=0.3, step=0.05, label="Hide voxels below this share of the largest"
-                )
-                brain = gr.Image(label="Slices", interactive=False, show_label=False)
+                    0, 1, value=0.5, step=0.05, label="Hide the lowest of the voxels: their share",
+                    elem_id="map-threshold",
+                )  # fmt: skip
+                brain = gr.Image(label="Slices", interactive=False, show_label=False, elem_id="map",
+                                 buttons=["download"])  # fmt: skip
                 brain_note = gr.Markdown(elem_classes="source")
             boxes = copy_box("brain")
-    controls = [folder, trials, recipe, guidance, strength, steps, mask, seed]
+    controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic]
 
     @answer
-    def run_facts(folder: str) -> Any:
+    def run_facts(folder: str, mask: str = "") -> Any:
         """Say whose voxels a run has, what its leak check found, and which regions can be silenced."""
         if not folder:
             return NO_RUN, gr.Dropdown(choices=[("none", "")], value="")
         subject, words = subject_of(str(within(home, folder)))
-        return words, gr.Dropdown(choices=[("none", ""), *sorted(subject.roi)], value="")
+        regions = sorted(subject.roi)
+        return words, gr.Dropdown(choices=[("none", ""), *regions], value=mask if mask in regions else "")
+
+    @answer
+    def chosen(folder: str) -> Any:
+        """Start from a run: whose voxels it has, and the settings that it was decoded with."""
+        own = own_settings(within(home, folder)) if folder else {}
+        return *run_facts(folder), *(own.get(name, gr.skip()) for name in OWN)
 
     def decode_trials(
         folder: str, trials: str, recipe: str, guidance: float, strength: float, steps: float, mask: str,
-        seed: float, request: gr.Request,
+        seed: float, semantic: bool, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Decode test pictures of a trained run with these settings (bit-widths simulated)."""
 
@@ -175,7 +156,7 @@ def build(home: Path) -> dict[str, Any]:
                 raise InputError(NO_RUN)
             given = {"folder": within(home, folder), "trials": trials, "recipe": recipe or NONE,
                      "guidance": guidance, "strength": strength, "steps": int(steps), "mask": mask or "",
-                     "seed": int(seed)}  # fmt: skip
+                     "seed": int(seed), "semantic": bool(semantic)}  # fmt: skip
             bare = registry.settings("brain decode", given)
             place = cache_folder("app", "decode", _session(request))
             settings = bare.model_copy(update={"out": place})
@@ -187,7 +168,8 @@ def build(home: Path) -> dict[str, Any]:
                 _, *texts = copies("brain decode", "brain", bare, "folder")
                 link, *_ = copies("brain decode", "brain", shown, "folder")
                 words = words_on(found.simulated_subject, found.leak_line)
-                return [strips(found.archive, found.rows), rows, words, link, *texts]
+                gallery = gr.Gallery(strips(found), columns=len(found.shown))
+                return [gallery, rows, words, link, *texts]
 
             return lambda context: registry.run("brain decode", settings, context), show
 
@@ -195,10 +177,10 @@ def build(home: Path) -> dict[str, Any]:
 
     def train_run(dataset: str, root: str, request: gr.Request) -> Iterator[list[Any]]:
         """Train Brain-IT on a dataset and reconstruct its test pictures; the run stays below the runs."""
+        name = f"app-{dataset}"
 
         def prepare() -> Any:
-            name = f"app-{dataset}"
-            given = {"dataset": dataset, "out": home / name, **({"root": root} if root else {})}
+            given = {"dataset": dataset, "out": home / name, **({"root": local(root)} if root else {})}
             settings = registry.settings("brain reconstruct", given)
 
             def show(found: reconstruct.Result) -> list[Any]:
@@ -206,14 +188,14 @@ def build(home: Path) -> dict[str, Any]:
 
             return lambda context: registry.run("brain reconstruct", settings, context), show
 
-        yield from stream(prepare, 1, "decode", request, stays=True)
+        yield from stream(prepare, 1, "decode", request, stays=name)
 
     @answer
-    def brain_map(folder: str, threshold: float) -> Any:
-        """Draw a run's subject on brain slices, voxels above a threshold."""
+    def brain_map(folder: str, kind: str, trial: float, threshold: float) -> Any:
+        """Draw a run's subject on brain slices: ceiling, response, clusters, attention; above a threshold."""
         if not folder:
             raise InputError(NO_RUN)
-        return slices(within(home, folder), threshold)
+        return maps.slices(within(home, folder), kind, int(trial or 0), threshold)
 
     def look_again() -> Any:
         return gr.Dropdown(choices=trained(home))
@@ -226,10 +208,21 @@ def build(home: Path) -> dict[str, Any]:
     train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
     again.click(look_again, None, folder, api_visibility="private")
-    folder.change(run_facts, folder, facts, api_name="run_facts", **free)
-    threshold.release(brain_map, [folder, threshold], [brain, brain_note], api_name="brain_map")
-    names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed")
-    return {"fields": dict(zip(names, controls, strict=True)), "facts": (run_facts, folder, facts)}
+    folder.input(chosen, folder, [*facts, guidance, strength, steps], api_name="run_facts", **free)
+    shown = ([folder, kind, trial, threshold], [brain, brain_note])
+    threshold.release(brain_map, *shown, api_name="brain_map", trigger_mode="always_last")
+    gr.on([kind.input, trial.submit, fold.expand], brain_map, *shown, api_visibility="private",
+          trigger_mode="always_last")  # fmt: skip
+    names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed", "semantic")
+    return {"fields": dict(zip(names, controls, strict=True)), "facts": (run_facts, [folder, mask], facts)}
+
+
+def _start(home: Path, known: list[str]) -> dict[str, Any]:
+    """Where the sliders stand before anybody chose a run: at the first one's own settings."""
+    try:
+        return own_settings(within(home, known[0])) if known else dict(_DEMO)
+    except InputError:  # of another version, or half deleted
+        return dict(_DEMO)
 
 
 def _session(request: gr.Request) -> str:

@@ -1,0 +1,161 @@
+"""Compare: the same pictures in full precision and by recipes, side by side; which layers suffer most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from lab.app.compare import sensitivity
+from lab.app.copying import copies, copy_box
+from lab.app.places import local
+from lab.app.plan.form import presets
+from lab.app.work import canceller, stream
+from lab.cache import cache_folder
+from lab.jobs import registry
+from lab.jobs.models import variants
+
+START = ("rtn-w4a4", "svdquant-w4a4")
+
+
+def build_compare(models: list[str]) -> dict[str, Any]:
+    """Lay out Compare."""
+    gr.Markdown(
+        "The same noise and conditions in full precision and with up to four recipes: what changes in the "
+        "pictures, and how much?", elem_classes="lead",
+    )  # fmt: skip
+    with gr.Row():
+        with gr.Column(scale=1, min_width=320):
+            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
+                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
+            with gr.Accordion("A model of my own", open=False):
+                recording = gr.Textbox(
+                    label="Recording of it",
+                    max_lines=1,
+                    info="folder that quant.record wrote; steps and guidance must be its own",
+                )
+            chosen = gr.Dropdown(presets(), value=list(START), multiselect=True,
+                                 label="Recipes",
+                                 max_choices=4, allow_custom_value=True, elem_id="recipes")  # fmt: skip
+            with gr.Row():
+                n = gr.Slider(1, 16, value=4, step=1, label="Pictures")
+                steps = gr.Slider(2, 50, value=10, step=1, label="Sampling steps")
+            with gr.Row():
+                guidance = gr.Slider(0, 6, value=2, step=0.5, label="Guidance")
+                seed = gr.Number(value=0, precision=0, label="Seed")
+            native = gr.Checkbox(label="Native", info="through the GPU's low-bit kernels; else simulated",
+                                 elem_id="draw-native")  # fmt: skip
+            with gr.Row():
+                go = gr.Button("Draw", variant="primary", elem_id="draw", min_width=100)
+                stop = gr.Button("Cancel", variant="stop", elem_id="cancel-draw", min_width=100)
+            status = gr.Markdown(elem_id="draw-status")
+            live = gr.Gallery(label="On their way", columns=4, height=190, object_fit="contain")
+        with gr.Column(scale=2, min_width=360):
+            table = gr.Dataframe(
+                interactive=False, label="Against full precision: means, 95 % intervals over pictures",
+                wrap=True, elem_id="scores",
+            )  # fmt: skip
+            with gr.Row():
+                which = gr.Dropdown([], label="Recipe")
+                index = gr.Slider(1, 4, value=1, step=1, label="Picture")
+            slider = gr.ImageSlider(label="Left: full precision. Right: the recipe", height=380,
+                                    interactive=False)  # fmt: skip
+            difference = gr.Image(label="Difference, times ten", height=240, interactive=False)
+            along = gr.Plot(label="Error along the sampling steps", show_label=False)
+            sensitivity.build(model)
+            boxes = copy_box("compare")
+    archive = gr.State("")
+    controls = [model, chosen, n, steps, guidance, seed, native, recording]
+
+    def draw(
+        model: str,
+        recipes: list[str],
+        n: float,
+        steps: float,
+        guidance: float,
+        seed: float,
+        native: bool,
+        recording: str,
+        request: gr.Request,
+    ) -> Iterator[list[Any]]:
+        """Draw the same pictures in full precision and with each recipe, simulated or native, and measure."""
+
+        def prepare() -> Any:
+            mine = {"recording": local(recording)} if recording else {}
+            given = {"model": local(model), "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
+                     "guidance": guidance, "seed": int(seed), "native": native, **mine}  # fmt: skip
+            bare: Any = registry.settings("variants", given)
+            place = cache_folder("app") / f"variants-{_key(bare)}"
+            settings = bare.model_copy(update={"out": place})
+
+            def show(found: variants.Result) -> list[Any]:
+                columns = list(found.rows[0])
+                words = [[_word(row[c]) for c in columns] for row in found.shown()]
+                rows = {"headers": columns, "data": words}
+                names = [row["recipe"] for row in found.rows[1:]]
+                shown = copies("variants", "compare", bare)
+                picture = gr.Slider(maximum=max(2, int(n)), value=1)
+                return [rows, gr.Dropdown(choices=names, value=names[0]), picture,
+                        *_pair(found.archive, names[0], 1), apart(found), found.archive, *shown]  # fmt: skip
+
+            variants.check(settings)
+            return lambda context: registry.run("variants", settings, context), show
+
+        yield from stream(prepare, 7 + len(boxes), "draw", request)
+
+    def look_at(archive: str, recipe: str, index: float) -> Any:
+        return _pair(archive, recipe, int(index)) if archive and recipe else (gr.skip(), gr.skip())
+
+    outputs = [status, live, table, which, index, slider, difference, along, archive, *boxes]
+    go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
+    stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
+    for control in (which, index):
+        control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
+                      show_progress="hidden")  # fmt: skip
+    names = ("model", "recipes", "n", "steps", "guidance", "seed", "native", "recording")
+    return {"fields": dict(zip(names, controls, strict=True))}
+
+
+def joined(recipe: str, chosen: list[str]) -> list[str]:
+    """Return the recipes to compare with one more that was applied; the oldest gives way."""
+    if not recipe or recipe in chosen:
+        return chosen
+    return [*chosen, recipe][-variants.MOST :]
+
+
+def apart(found: variants.Result) -> Any:
+    """Draw each recipe's distance from full precision along the sampling steps."""
+    from lab.figures.interactive import error_lines
+
+    return error_lines(
+        found.timesteps, found.along, "Distance of the latents from full precision along the sampling steps"
+    )
+
+
+def _pair(archive: str, recipe: str, index: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a picture in full precision and by a recipe, and ten times their difference."""
+    from lab.files import read_npz
+
+    pictures = read_npz(Path(archive))
+    drawn = [pictures[variants.plain_name(name)] for name in (variants.FULL, recipe)]
+    full, other = (found[min(index, len(found)) - 1] for found in drawn)
+    return (_large(full), _large(other)), _large(np.clip(10 * np.abs(full - other), 0, 1))
+
+
+def _large(picture: np.ndarray) -> np.ndarray:
+    """Small pictures at about 512 pixels, edges kept: uint8 (H, W, 3)."""
+    times = max(1, 512 // picture.shape[0])
+    return np.kron((picture * 255).round().astype(np.uint8), np.ones((times, times, 1), np.uint8))
+
+
+def _word(value: Any) -> Any:
+    return "-" if value is None else value
+
+
+def _key(settings: Any) -> str:
+    from lab.runs.folder import config_hash
+
+    return config_hash(settings.model_dump(mode="json", exclude={"out"}))

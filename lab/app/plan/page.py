@@ -1,0 +1,183 @@
+"""Plan and apply: what a recipe would do to every layer, doing it, and going back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lab.app.copying import copies, copy_box
+from lab.app.places import local
+from lab.app.plan.form import HEADERS, form_of, presets, recipe_from
+from lab.app.work import answer, canceller, checked, stream
+from lab.jobs import registry
+from lab.jobs.contract import Context
+from lab.jobs.models import plan, quantize
+
+PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "runs here", "why it is left alone"]
+START = "svdquant-w4a4"
+
+
+def plan_settings(
+    model: str, recipe: str, include: str, exclude: str, override: str, native: bool = False
+) -> plan.Settings:  # fmt: skip
+    """Check what the controls say; wildcards stand one per line."""
+    return plan.Settings(
+        model=local(model), recipe=recipe, include=_lines(include), exclude=_lines(exclude),
+        override=_lines(override), native=native,
+    )  # fmt: skip
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in (text or "").splitlines() if line.strip())
+
+
+def plan_rows(result: plan.Result) -> list[list[Any]]:
+    """Rows of the plan's table."""
+    return [
+        [row["layer"], row["bits"] or "-", round(row["bytes before"] / 1e3, 1),
+         round(row["bytes after"] / 1e3, 1), row["here"].partition(":")[0], row["note"]]
+        for row in result.layers
+    ]  # fmt: skip
+
+
+def totals(result: plan.Result, what: str) -> str:
+    """Totals as a small table, with the word *simulated* beside the bits."""
+    rows = [(row["name"], row["value"]) for row in plan.totals_table(result.totals).rows]
+    if result.plan and "seconds" in result.plan:
+        from lab.progress import duration
+
+        rows.append(("time to apply", f"about {duration(result.plan['seconds'])} on one CPU core"))
+    paths = plan.paths_table(result.layers).rows
+    rows += [(f"{row['layers']} layers here", row["path here"]) for row in paths]
+    first, *rest = [f"| {name} | {value} |\n" for name, value in rows]
+    return f"**{what}**\n\n{first}|---|---|\n" + "".join(rest)
+
+
+def undone(history: list[list[str]]) -> tuple[list[list[str]], list[Any], str]:
+    """Take the last step back: the history left, what the controls show, and what to say."""
+    left = history[:-1]
+    if not history:
+        return left, [gr.skip()] * 5, "Nothing was applied yet."
+    if not left:
+        return left, [gr.skip()] * 5, "Full precision again: Compare and Brain take no recipe."
+    return left, left[-1], f"Back at {left[-1][1]} on {left[-1][0]}: Compare and Brain take it."
+
+
+def build_plan(models: list[str], home: Path) -> dict[str, Any]:
+    """Lay out Plan and apply."""
+    gr.Markdown(
+        "What would a recipe do to every layer, what does it leave alone and why, and what is saved? "
+        "A plan costs nothing; applying writes packed codes.", elem_classes="lead",
+    )  # fmt: skip
+    with gr.Row():
+        with gr.Column(scale=1, min_width=320):
+            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
+                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
+            recipe = gr.Dropdown(presets(), value=START, label="Recipe", allow_custom_value=True,
+                                 info="PRESET or PRESET+field=value", elem_id="recipe")  # fmt: skip
+            with gr.Accordion("Settings of this recipe", open=False, elem_id="recipe-settings"):
+                form = gr.Dataframe(
+                    form_of(START), headers=HEADERS, interactive=True, static_columns=[0, 2, 3], wrap=True,
+                    type="array", label="Edit a value: the recipe above follows", max_height=420,
+                    column_widths=["28%", "18%", "20%", "34%"], elem_id="recipe-form",
+                )  # fmt: skip
+            include = gr.Textbox(label="Only these layers", info="wildcards, one per line", lines=1)
+            exclude = gr.Textbox(label="Leave these alone", info="wildcards, one per line", lines=1)
+            override = gr.Textbox(
+                label="Per layer", info="WILDCARD:field=value or WILDCARD:skip, one per line", lines=1
+            )
+            native = gr.Checkbox(label="Native", info="refuse what the GPU's kernels cannot run here",
+                                 elem_id="plan-native")  # fmt: skip
+            with gr.Row():
+                planned = gr.Button("Plan", variant="primary", elem_id="plan", min_width=100)
+                applied = gr.Button("Apply", elem_id="apply", min_width=100)
+            with gr.Row():
+                stop = gr.Button("Cancel", variant="stop", elem_id="cancel-apply", min_width=100)
+                undo = gr.Button("Undo", elem_id="undo", min_width=100)
+            status = gr.Markdown(elem_id="apply-status")
+        with gr.Column(scale=2, min_width=360):
+            summary = gr.Markdown(elem_id="plan-summary", elem_classes="numbers")
+            table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
+                                 max_height=520, show_search="filter", elem_id="plan-table",
+                                 elem_classes="ends",
+                                 column_widths=["34%", "10%", "9%", "9%", "14%", "24%"])  # fmt: skip
+            boxes = copy_box("plan")
+    current, history = gr.State(""), gr.State([])
+    hidden = gr.Gallery(visible=False)
+    controls = [model, recipe, include, exclude, override]
+
+    @answer
+    def plan_model(
+        model: str, recipe: str, include: str, exclude: str, override: str, native: bool = False
+    ) -> Any:  # fmt: skip
+        """Plan: every layer with its bits, bytes and path here, or the reason why it is left alone."""
+        settings = plan_settings(model, recipe, include, exclude, override, native)
+        found = plan.run(settings, Context())
+        texts = copies("plan", "plan", settings)
+        return (totals(found, f"Plan of {recipe}"), plan_rows(found), *texts)
+
+    def apply_recipe(
+        model: str, recipe: str, include: str, exclude: str, override: str, history: list[list[str]],
+        request: gr.Request,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Quantize the model, write packed codes and the ledger, and keep the recipe as the current one."""
+        base = checked(lambda: plan_settings(model, recipe, include, exclude, override))
+        name = _stem(base)
+
+        def prepare() -> Any:
+            out = home / name
+            settings = quantize.Settings(**base.model_dump(exclude={"native"}), out=out)
+            steps = [*history, [model, recipe, include, exclude, override]]
+
+            def show(found: quantize.Result) -> list[Any]:
+                again = " (was there already)" if found.done_before else ""
+                words = totals(found, f"Ledger of {recipe}{again}: {out}")
+                return [words, plan_rows(found), recipe, steps]
+
+            return lambda context: registry.run("quantize", settings, context), show
+
+        yield from stream(prepare, 4, "apply", request, stays=name)
+
+    @answer
+    def back(history: list[list[str]]) -> Any:
+        """Undo the last Apply: the recipe before it, or full precision, is the current one again."""
+        left, shown, words = undone(history)
+        views = list(plan_model(*left[-1])) if left else ["", [], *[""] * len(boxes)]
+        return [*shown, left, left[-1][1] if left else "", words, *(views if history else _same(views))]
+
+    @answer
+    def settings_of(recipe: str) -> Any:
+        """Return the settings of a recipe: name, value, what is allowed, what it is."""
+        return form_of(recipe)
+
+    @answer
+    def edited(rows: list[list[Any]], recipe: str) -> str:
+        return recipe_from(rows, recipe)
+
+    quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
+    planned.click(
+        plan_model, [*controls, native], [summary, table, *boxes], api_name="plan", concurrency_limit=4
+    )
+    applied.click(
+        apply_recipe, [*controls, history], [status, hidden, summary, table, current, history],
+        api_name="apply", **quick,
+    )  # fmt: skip
+    stop.click(canceller("apply"), None, status, api_visibility="private", queue=False)
+    undo.click(back, history, [*controls, history, current, status, summary, table, *boxes], api_name="undo")
+    recipe.change(settings_of, recipe, form, api_name="recipe_settings", **quick)
+    form.input(edited, [form, recipe], recipe, api_visibility="private", **quick)
+    names = ("model", "recipe", "include", "exclude", "override")
+    return {"fields": dict(zip(names, controls, strict=True)), "current": current}
+
+
+def _same(outputs: list[Any]) -> list[Any]:
+    return [gr.skip()] * len(outputs)
+
+
+def _stem(settings: plan.Settings) -> str:
+    from lab.runs.folder import config_hash
+
+    return f"{Path(settings.model).name}-{config_hash(settings.model_dump(mode='json'))}"

@@ -1,0 +1,65 @@
+"""Whole models in miniature: what is replaced, what it weighs, and a machine without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import native_pictures, whole_models
+from benchmarks.whole_engines import prepare_native_, tensor_bytes, to_native_
+from quant.layers.install import quant_layers
+
+
+def test_every_linear_of_a_block_is_replaced_and_weighs_less() -> None:
+    torch.manual_seed(0)
+    size = whole_models.flux(toy=True)
+    model = size.build().eval().requires_grad_(False)
+    inputs = size.inputs(torch.device("cpu"), torch.float32)
+    with torch.no_grad():
+        exact, before = model(**inputs)[0], tensor_bytes(model)
+        counts = to_native_(
+            model, lambda name, layer: "blocks." in name and "norm" not in name,
+            lambda name, layer: "norm" in name, convolutions=False,
+        )  # fmt: skip
+        out = model(**inputs)[0]
+    assert counts == {"W4A16": 5, "W4A4": 14}
+    assert not [n for n, m in model.named_modules() if "blocks." in n and type(m) is torch.nn.Linear]
+    assert all(layer.decoded.numel() == 0 for layer in quant_layers(model).values())
+    assert tensor_bytes(model) < before / 2
+    assert 1e-4 < ((out - exact).norm() / exact.norm()).item() < 0.2
+    if not torch.cuda.is_available():
+        assert prepare_native_(model, torch.float32) == 0
+
+
+def test_convolutions_are_replaced_in_a_u_net() -> None:
+    size = whole_models.sdxl(toy=True)
+    model = size.build().eval().requires_grad_(False)
+    counts = to_native_(model, lambda name, layer: False, lambda name, layer: False, convolutions=True)
+    assert set(counts) == {"conv W8A8"} and counts["conv W8A8"] > 20
+
+
+def test_rows_become_a_table() -> None:
+    place = {"device": "a GPU", "torch": "2", "triton": "3", "commit": "abc"}
+    first = {"model": "flux", "engine": "bf16", "ms": 100.0, "ratio": "1.000", "ms_launched": 101.0}
+    second = {"model": "flux", "engine": "W4A4", "ms": 50.0, "ratio": "2.000", "ms_launched": 60.0}
+    rows = [{**first, "bytes": 8e9, **place}, {**second, "bytes": 2e9, **place}]
+    assert "| flux | W4A4 | 50.0 | 2.000 | 60.0 | 2.00 | 4.00 |" in whole_models.markdown(rows)
+
+
+@pytest.mark.parametrize("study", [whole_models, native_pictures])
+def test_without_a_gpu_it_ends_with_three(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert study.main(["--out", str(tmp_path / "out")]) == 3
+    assert "CUDA device" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_psnr_of_equal_pictures_is_capped() -> None:
+    one = torch.rand(2, 3, 4, 4)
+    assert native_pictures.psnr(one, one).tolist() == [native_pictures.PEAK_DB] * 2
+    assert native_pictures.psnr(one, (one + 0.1)).allclose(
+        torch.full((2,), 20.0, dtype=torch.float64), atol=1e-4
+    )
