@@ -18,7 +18,7 @@ CSS = """
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
 #decoded .grid-wrap {max-height: none; height: auto;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
-.source {font-size: .85rem;}
+.source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 @media (max-width: 600px) {
   .report {height: 700px;}
@@ -46,7 +46,7 @@ NAMES = """() => {
       if (!b.innerText.trim() && !b.title)
         b.setAttribute("aria-label",
           b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "Open");
-    for (const d of document.querySelectorAll("div.wrapper[aria-label]:not([role])"))
+    for (const d of document.querySelectorAll("div[aria-label]:not([role])"))
       d.setAttribute("role", "note");
     for (const i of document.querySelectorAll("img:not([alt])"))
       i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "";

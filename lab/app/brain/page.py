@@ -22,6 +22,7 @@ from lab.jobs.brain import decode, reconstruct
 
 SIZE = 192
 NONE = "none"
+HEADERS = ["trial", "stimulus", "PixCorr ridge", "PixCorr decoded", "SSIM ridge", "SSIM decoded"]
 OWN = ("guidance", "strength", "steps")
 _DEMO = {"guidance": 1.0, "strength": 0.2, "steps": 14}
 NO_RUN = "no trained run is chosen; open 'Train one', or run: brainlab demo"
@@ -114,7 +115,9 @@ def build(home: Path) -> dict[str, Any]:
                 label="Stimulus, ridge, structural picture, decoded (numbers: PixCorr)", columns=4,
                 height="auto", object_fit="contain", elem_id="decoded", buttons=["download_all"],
             )  # fmt: skip
-            table = gr.Dataframe(interactive=False, label="Per trial, beside ridge", wrap=True)
+            table = gr.Dataframe(
+                headers=HEADERS, interactive=False, label="Per trial, beside ridge", wrap=True
+            )
             with gr.Accordion("On the brain", open=False, elem_id="brain-slices") as fold:
                 with gr.Row():
                     kind = gr.Dropdown(list(maps.KINDS), value=maps.CEILING, label="Show", elem_id="map-kind",

@@ -18,6 +18,7 @@ from lab.cache import cache_folder
 from lab.jobs import registry
 from lab.jobs.models import variants
 
+HEADERS = ["recipe", "PSNR to full (dB)", "SSIM to full", "ST-LPIPS to full"]
 START = ("rtn-w4a4", "svdquant-w4a4")
 
 
@@ -56,8 +57,8 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             live = gr.Gallery(label="On their way", columns=4, height=190, object_fit="contain")
         with gr.Column(scale=2, min_width=360):
             table = gr.Dataframe(
-                interactive=False, label="Against full precision: means, 95 % intervals over pictures",
-                wrap=True, elem_id="scores",
+                headers=HEADERS, interactive=False, wrap=True, elem_id="scores",
+                label="Against full precision: means, 95 % intervals over pictures",
             )  # fmt: skip
             with gr.Row():
                 which = gr.Dropdown([], label="Recipe")

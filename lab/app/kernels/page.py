@@ -113,6 +113,7 @@ def _mine() -> None:
             headers=MINE,
             interactive=False,
             wrap=True,
+            visible=False,
             elem_id="shape-table",
             elem_classes="short",
             column_widths=_WIDTHS,
@@ -127,7 +128,10 @@ def _mine() -> None:
 
             def show(found: shape.Result) -> list[Any]:
                 rows = [[row[field] or row["note"] or "-" for field in _FIELDS] for row in found.rows]
-                return [rows, f"**{found.arithmetic.capitalize()}**, on {found.device}."]
+                return [
+                    gr.Dataframe(rows, visible=True),
+                    f"**{found.arithmetic.capitalize()}**, on {found.device}.",
+                ]
 
             return lambda context: registry.run("bench shape", settings, context), show
 

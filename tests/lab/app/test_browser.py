@@ -223,6 +223,8 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     visit.page.click("#measure-shape")
     visit.until("#shape-status", "Simulated")
     visit.accessible()
+    visit.tab("Watermark")
+    visit.accessible()
     visit.end()
 
 
