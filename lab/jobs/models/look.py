@@ -127,8 +127,8 @@ def _observe(settings: Settings, context: Context) -> Observation:
 
     if settings.model in zoo.VIDEO:
         raise InputError(
-            f"model {settings.model!r}: this looks at {', '.join(zoo.DECODERS)} and at a model with its recording; "
-            "brainlab inspect looks at any"
+            f"model {settings.model!r}: this looks at {', '.join(zoo.DECODERS)} and at a model with its "
+            "recording; brainlab inspect looks at any"
         )
     if settings.model not in zoo.DECODERS or settings.recording is not None:
         return _given(settings, context)
