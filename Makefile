@@ -20,6 +20,9 @@ TESTS ?= tests
 demo: $(STAMP)-use
 	@$(BIN)/brainlab demo --out $(OUT)
 
+# The house is compiled once, not by each of the processes that tests start.
+test quick: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(STAMP)-dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal $(TESTS)
 

@@ -122,7 +122,7 @@ def build(models: list[str]) -> dict[str, Any]:
                                 info="Shipped, or the path of a local diffusers folder")  # fmt: skip
             with gr.Accordion("A model of my own", open=False):
                 recording = gr.Textbox(
-                    label="Recording of it", max_lines=1, elem_id="recording",
+                    "", label="Recording of it", max_lines=1, elem_id="recording",
                     info="folder that quant.record wrote: what the layers meet; then Enter",
                 )  # fmt: skip
             table = gr.Dataframe(

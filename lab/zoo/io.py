@@ -37,7 +37,7 @@ def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[
         k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if not k.startswith("extra.")
     }
     kind, config = classes[meta["class"]], json.loads(meta["config"])
-    known = inspect.signature(kind.__init__).parameters
+    known = inspect.signature(kind).parameters
     module = kind(**{k: v for k, v in config.items() if k in known})
     if rest := {k: v for k, v in config.items() if k not in known}:
         module.register_to_config(**rest)  # what we state beyond the class's arguments, as a sample's size

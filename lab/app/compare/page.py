@@ -33,6 +33,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
                                 info="Shipped, or the path of a local diffusers folder")  # fmt: skip
             with gr.Accordion("A model of my own", open=False):
                 recording = gr.Textbox(
+                    "",
                     label="Recording of it",
                     max_lines=1,
                     info="folder that quant.record wrote; steps and guidance must be its own",

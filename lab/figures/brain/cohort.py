@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.errors import InputError
-from lab.figures.plate import Plate, Provenance, Theme, axes, canvas, ink, legend, shade
+from lab.figures.plate import Plate, Provenance, Theme, axes, canvas, legend, shade
 from lab.figures.tradeoff import BELOW, ROW, STYLES
 
 
@@ -21,7 +21,7 @@ class Mark:
 
 
 def cohort_study(marks: Sequence[Mark], provenance: Provenance, theme: Theme = "light") -> Plate:
-    """Draw methods below each other on the left, a newcomer's curves over minutes on the right.
+    """Draw methods below each other, and below them a newcomer's curves over minutes.
 
     Parameters
     ----------
@@ -33,31 +33,34 @@ def cohort_study(marks: Sequence[Mark], provenance: Provenance, theme: Theme = "
     if not fixed or not moving:
         raise InputError("the study's figure wants methods on the cohort and on the newcomer")
     names = list(dict.fromkeys(m.label for m in moving))
-    _, quiet, _, _ = ink(theme)
-    figure = canvas(12.5, max(4.6, 1.4 + 0.3 * len(fixed)) + ROW * len(names), theme)
-    left = axes(figure, 1, 2, 1, theme=theme, grid="x")
-    for place, mark in enumerate(reversed(fixed)):
-        for score, (colour, marker, _) in ((mark.two_way, STYLES[0]), (mark.pixcorr, STYLES[3])):
-            tone = shade(colour, theme)
-            left.plot(score[1:], [place] * 2, color=tone, linewidth=1.4)
-            left.plot(score[0], place, marker, color=tone, markersize=6)
-    left.set_yticks(range(len(fixed)), [m.label for m in reversed(fixed)])
-    left.set(xlabel="feature two-way (circles) and PixCorr (diamonds)")
-    right = axes(figure, 1, 2, 2, theme=theme, grid="y")
-    for name, (colour, marker, line) in zip(names, STYLES, strict=False):
-        mine = sorted((m for m in moving if m.label == name), key=lambda m: m.minutes or 0)
-        tone, x = shade(colour, theme), [m.minutes for m in mine]
-        right.plot(x, [m.two_way[0] for m in mine], marker, color=tone, linestyle=line, label=name)
-        for m in mine:
-            right.plot([m.minutes] * 2, m.two_way[1:], color=tone, linewidth=1)
-    right.set(xscale="log", xlabel="minutes of scanning, newcomer", ylabel="feature two-way")
+    rows = 0.27 * len(fixed)
+    figure = canvas(11.5, max(2.2, 0.7 + rows) + 3.2 + ROW * len(names), theme)
     ticks = sorted({m.minutes for m in moving if m.minutes is not None})
-    right.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    right.minorticks_off()
-    right.axhline(0.5, color=quiet, linewidth=0.8)
-    legend(right, theme, **BELOW)
+    for column, (key, said) in enumerate((("two_way", "feature two-way"), ("pixcorr", "PixCorr"))):
+        upper = axes(figure, 2, 2, column + 1, theme=theme, grid="x")
+        for place, mark in enumerate(reversed(fixed)):
+            colour, marker, _ = STYLES[0]
+            value, tone = getattr(mark, key), shade(colour, theme)
+            upper.plot(value[1:], [place] * 2, color=tone, linewidth=1.4)
+            upper.plot(value[0], place, marker, color=tone, markersize=6)
+        labels = [m.label for m in reversed(fixed)] if column == 0 else [""] * len(fixed)
+        upper.set_yticks(range(len(fixed)), labels)
+        upper.set(xlabel=f"{said}, cohort")
+        lower = axes(figure, 2, 2, column + 3, theme=theme, grid="y")
+        for name, (colour, marker, line) in zip(names, STYLES, strict=False):
+            mine = sorted((m for m in moving if m.label == name), key=lambda m: m.minutes or 0)
+            tone, x = shade(colour, theme), [m.minutes for m in mine]
+            values = [getattr(m, key) for m in mine]
+            lower.plot(x, [v[0] for v in values], marker, color=tone, linestyle=line, label=name)
+            for at, value in zip(x, values, strict=True):
+                lower.plot([at] * 2, value[1:], color=tone, linewidth=1)
+        lower.set(xscale="log", xlabel="minutes of scanning, newcomer", ylabel=said)
+        lower.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        lower.minorticks_off()
+        if column == 0:
+            legend(lower, theme, **(BELOW | {"bbox_to_anchor": (0, -0.28)}))
     caption = (
-        "Left: methods on the cohort's subjects through one decoder, one sample a picture; right: a subject "
+        "Above: methods on the cohort's subjects through one decoder, one sample a picture; below: a subject "
         "that nothing was trained on, over minutes of scanning. Bars are 95 % intervals over test pictures. "
         f"{provenance.sentence()}"
     )

@@ -63,7 +63,7 @@ def run(settings: Settings, context: Context) -> Result:
     """
     from lab.compare.tables import to_csv
     from lab.files import write_text
-    from lab.report.watermark import watermark_document
+    from lab.jobs.watermark.page import watermark_document
     from lab.zoo.watermark.evaluation import evaluate
 
     device = _check(settings)

@@ -60,6 +60,7 @@ def run(settings: Settings, context: Context) -> Result:
     sampler = decoder.SamplerSettings(steps=settings.steps, guidance=1.0)
     denoiser, decode = zoo.load(name, device), recordings.decoder(name, device)
     shape = sample_shape(denoiser)
+    assert shape is not None  # shipped denoisers state it
     null, noise = zoo.null_tokens(name), decoder.draw_noise(n, settings.seed, shape)
     latents = decoder.sample(
         denoiser, null.expand(n, -1, -1), null, noise, sampler, progress=context.progress,

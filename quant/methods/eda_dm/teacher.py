@@ -42,8 +42,8 @@ class Teacher:
         """Return the unit's output, and those of its layers by name."""
         if self.kept is None:
             return self._run(index)
-        rows = {name: whole[index] for name, whole in self.kept.items() if name is not None}
-        return self.kept[None][index], rows
+        output, layers = self.kept
+        return output[index], {name: rows[index] for name, rows in layers.items()}
 
     def _run(self, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with outputs_of(self.layers) as seen:
@@ -51,17 +51,17 @@ class Teacher:
         return output, seen
 
     @torch.no_grad()
-    def _keep(self, size: int) -> dict[str | None, Tensor] | None:
+    def _keep(self, size: int) -> tuple[Tensor, dict[str, Tensor]] | None:
         """Run all points; None if that is too much, or an output has not one row a point."""
-        found: dict[str | None, list[Tensor]] = {}
+        outputs: list[Tensor] = []
+        found: dict[str, list[Tensor]] = {name: [] for name in self.layers}
         for index in torch.arange(self.inputs.count).split(size):
             output, layers = self._run(index)
-            every: dict[str | None, Tensor] = {None: output, **layers}
-            share = len(index) / self.inputs.count
-            if sum(rows.nbytes for rows in every.values()) > LIMIT * share:
+            every = [output, *layers.values()]
+            held = sum(rows.nbytes for rows in every) * self.inputs.count
+            if held > LIMIT * len(index) or any(len(rows) != len(index) for rows in every):
                 return None
-            for name, rows in every.items():
-                if len(rows) != len(index):
-                    return None
-                found.setdefault(name, []).append(rows)
-        return {name: torch.cat(rows) for name, rows in found.items()}
+            outputs.append(output)
+            for name, rows in layers.items():
+                found[name].append(rows)
+        return torch.cat(outputs), {name: torch.cat(rows) for name, rows in found.items() if rows}

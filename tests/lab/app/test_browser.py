@@ -210,9 +210,9 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     assert visit.page.locator("#decoded img").count() >= 16
     visit.until("#leak-line", "Leak check")
     visit.page.click("#brain-slices > button")
-    visit.until("#brain-slices", "30 of 60 voxels")
+    visit.until("#brain-slices", "voxels within")
     visit.choose("#map-kind", "attention of the semantic tokens")
-    visit.until("#brain-slices", "Attention, tokens, picture 0 of 30 voxels")
+    visit.until("#brain-slices", "Attention, tokens, picture 0 of ")
     visit.accessible()
     visit.tab("Runs")
     visit.page.locator("#runs .body-cell[data-col='0']", has_text="reported").click()
@@ -272,7 +272,7 @@ def test_every_named_endpoint_answers(address: str) -> None:
         "/layers": ("dit-64", "", ""), "/layer_views": ("dit-64", "", ""),
         "/what_if": ("dit-64", "", "int", 4, "tensor", 1, ""), "/recipe_settings": ("rtn-w4a4",),
         "/measure_shape": (64, 64, 64), "/stop_run": ("run",), "/undo": (),
-        "/plan": ("dit-64", "rtn-w4a4", "", "", "", False), "/runs": (), "/run": ("run",),
+        "/plan": ("dit-64", "rtn-w4a4", "", "", ""), "/runs": (), "/run": ("run",),
         "/compare_runs": ("run", "run"), "/run_facts": ("run",),
         "/brain_map": ("run", "clusters of voxels", 0, 0.2),
         "/kernels": ("4096x3072x12288",),
@@ -282,7 +282,7 @@ def test_every_named_endpoint_answers(address: str) -> None:
         assert client.predict(*given, api_name=name) is not None, name
     # the long ones start, say so, and end with the client
     for name, given in (("/before_after", ("dit-64", "", "")), ("/apply", ("dit-64", "rtn-w8a8", "", "", "")),
-                        ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0, False)),
+                        ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0, False, "")),
                         ("/sensitivity", ("dit-64", "rtn-w4a4", "*.0.attn2.to_q", "one-on"))):  # fmt: skip
         job = client.submit(*given, api_name=name)
         assert job.result(timeout=60)[0] == "Done.", name

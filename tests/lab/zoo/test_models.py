@@ -27,7 +27,8 @@ def images() -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", ["autoencoder-64", "encoder-64", "structure-64", "unet-64", "dit-64", "shared-64"]
+    "name",
+    ["autoencoder-64", "encoder-64", "structure-64", "unet-64", "dit-64", "shared-64", "watermark-64"],
 )
 def test_first_set_is_here_and_loads(name: str) -> None:
     assert name in zoo.names()
