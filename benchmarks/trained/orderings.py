@@ -189,8 +189,8 @@ def main() -> None:
     about = (
         f"{given.model} (weights and recording {shared['made_from']}), {given.steps} steps at "
         f"{given.rates:g} times the presets' rates of weights, seeds {given.seeds}; guided predictions of "
-        f"{given.pictures} trajectories kept apart. Rows share one {name}, so seconds are an upper bound. All "
-        "formats are simulated."
+        f"{given.pictures} trajectories kept apart. Rows share one {name}, so seconds are an upper bound. "
+        "All formats are simulated."
     )
     found = [known[job["key"]] for job in jobs if job["key"] in known]
     left = [job for job in jobs if job["key"] not in known]

@@ -61,7 +61,12 @@ def load(name: str, device: str = "cpu") -> nn.Module:
 
 def null_tokens(name: str) -> torch.Tensor:
     """Return a denoiser's learned null condition, (17, 192) or (82, 192): what guidance pushes away from."""
-    return _read(name)[1]["null"]
+    rows = _read(name)[1]["null"]
+    if name not in VIDEO:
+        return rows
+    from lab.zoo.video.clips import N_TOKENS
+
+    return rows[[*range(len(rows)), *[-1] * (N_TOKENS - len(rows))]]  # patches share the last row
 
 
 def usual_guidance(name: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.zoo.video.clips import FRAMES, N_TOKENS, WIDTH
+from lab.zoo.video.clips import FRAMES, N_TOKENS, PATCHES, WIDTH
 
 NAME = "video-dit"
 SHAPE = (8, FRAMES, 16, 16)
@@ -28,15 +28,20 @@ def build(frames: int = FRAMES) -> nn.Module:
 
 
 class Conditioned(nn.Module):
-    """The denoiser with its learned null condition (82, 192): what guidance pushes away from."""
+    """The denoiser with its learned null condition: what guidance pushes away from.
+
+    All patches of the first frame share one row of it (19, 192), as the file does; see `zoo.null_tokens`.
+    """
 
     def __init__(self, denoiser: nn.Module, null: Tensor | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
-        blank = torch.randn(N_TOKENS, WIDTH) * 0.02
-        if null is not None:  # of fewer tokens where the condition was shorter
-            blank[: len(null)] = null.float()
-        self.null = nn.Parameter(blank)
+        blank = torch.randn(N_TOKENS - PATCHES**2 + 1, WIDTH) * 0.02
+        self.null = nn.Parameter(blank if null is None else null[: len(blank)].float())
+
+    def blank(self) -> Tensor:
+        """Return the null condition (82, 192)."""
+        return torch.cat([self.null[:-1], self.null[-1:].expand(PATCHES**2, -1)])
 
     def forward(self, x: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
         return self.denoiser(x, timestep=timestep, encoder_hidden_states=tokens, return_dict=False)[0]

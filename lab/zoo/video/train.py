@@ -97,10 +97,10 @@ def train(
     torch.manual_seed(seed)
     model = Conditioned(*(start or (build(),))).to(device)
 
-    def step_loss(model: nn.Module, index: Tensor, key: Tensor) -> Tensor:
+    def step_loss(model: Conditioned, index: Tensor, key: Tensor) -> Tensor:
         x0, c = latents[index].float(), tokens[index].float()
         drop = torch.rand(len(x0), 1, 1, device=x0.device) < DROP_CONDITION
-        c = torch.where(drop, model.null, c)
+        c = torch.where(drop, model.blank(), c)
         s = torch.sigmoid(NOISIER + torch.randn(len(x0), device=x0.device))
         noise = torch.randn_like(x0)
         at = s.view(-1, 1, 1, 1, 1)

@@ -41,7 +41,7 @@ def test_film_only_scenes_and_train(tmp_path: Path) -> None:
         latents, tokens, tmp_path / "s.safetensors", recipe, 0, None, lambda *a: None
     )
     assert outcome.steps == 2 and 0 < outcome.final_loss < 20
-    assert trained.null.shape == (82, 192)
+    assert trained.null.shape == (19, 192) and trained.blank().shape == (82, 192)
 
 
 def test_stimuli_film_alike_however_many_are_asked_for() -> None:
