@@ -69,7 +69,9 @@ def evaluate_into_card(
 
     summary(name)
     if name not in DECODERS:
-        raise InputError(f"model {name!r} takes no tokens; those that do are {', '.join(DECODERS)}")
+        raise InputError(
+            f"model {name!r} draws no picture from tokens; those that do are {', '.join(DECODERS)}"
+        )
     if before is not None and not before.is_file():
         raise MissingDataError(f"{before} is not there; --before wants the weights that training kept")
     models = [("before", before)] if before else []

@@ -34,5 +34,5 @@ def test_missing_digits69_ends_with_4(repo, tmp_path):
 
 def test_unknown_preset_ends_with_2(repo, tmp_path):
     done = run(repo, "simulate.py", "--preset", "huge", "--root", tmp_path / "s")
-    assert done.returncode == 2 and "allowed: small, cohort-small, cohort" in done.stderr
+    assert done.returncode == 2 and "allowed: small, demo, cohort-small, cohort" in done.stderr
     assert not (tmp_path / "s").exists()

@@ -279,6 +279,7 @@ def test_every_named_endpoint_answers(address: str) -> None:
         "/brain_map": ("run", "clusters of voxels", 0, 0.2),
         "/kernels": ("4096x3072x12288",),
         "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True),
+        "/watermark": (None, "", 1e-6),
     }  # fmt: skip
     for name, given in calls.items():
         assert client.predict(*given, api_name=name) is not None, name

@@ -91,7 +91,10 @@ def caught(call, *arguments, **options) -> BaseException:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"features": "vgg"}, "simulated features 'vgg' are not known; allowed: alexnet, random, encoder-64"),
+        (
+            {"features": "vgg"},
+            "simulated features 'vgg' are not known; allowed: alexnet, efficientnet, random, encoder-64",
+        ),
         ({"preset": "huge"}, "unknown preset 'huge'"),
     ],
 )

@@ -92,6 +92,7 @@ def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str
         },
         "brain study": {"out": tmp_path / "o", "device": "cpu"},
         "demo": {"out": tmp_path / "o"},
+        "bench shape": {"rows": 16, "inner": 32, "outer": 16},
         "whatif": {"model": "unet-64", "samples": 1, "steps": 2},
         "variants": {"model": "unet-64", "recipes": "rtn-w8a8", "n": 1, "steps": 2, "out": tmp_path / "o"},
     }  # fmt: skip

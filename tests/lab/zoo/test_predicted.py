@@ -17,6 +17,8 @@ from lab.jobs.zoo import evaluate as evaluate_job
 from lab.jobs.zoo import train as train_job
 from lab.zoo import data as data_module
 from lab.zoo import evaluate_predicted, people
+from lab.zoo.sampling import SamplerSettings
+from lab.zoo.shared import painting
 
 SIZES = {"voxels": 40, "scanned": 16, "external": 4}
 
@@ -39,7 +41,8 @@ def toy(monkeypatch: pytest.MonkeyPatch, own_zoo: Path) -> Path:
     monkeypatch.setattr(people, "TEST_CEILINGS", ceilings)
     monkeypatch.setattr(evaluate_predicted, "GUIDANCES", (3.0,))
     monkeypatch.setattr(evaluate_predicted, "HOME", own_zoo)
-    monkeypatch.setattr(evaluate_predicted, "SAMPLER", evaluate_predicted.SamplerSettings(2, 2.0, 1.0, 8))
+    for module in (evaluate_predicted, painting):
+        monkeypatch.setattr(module, "SAMPLER", SamplerSettings(2, 2.0, 1.0, 8))
     return own_zoo
 
 
@@ -103,7 +106,7 @@ def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
 
 
 def test_bad_input_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'encoder-64' takes no tokens"):
+    with pytest.raises(InputError, match="'encoder-64' draws no picture from tokens"):
         learn("encoder-64", data, tmp_path, on="predicted")
     with pytest.raises(ValueError, match="'true' or 'predicted'"):
         learn("dit-64", data, tmp_path, on="guessed")
