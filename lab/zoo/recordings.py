@@ -166,7 +166,7 @@ def fingerprint(model: str, settings: dict[str, Any]) -> str:
 
 
 def finished(folder: Path) -> quant.Trajectories | None:
-    """Return the recording in a folder if it is whole: one that others may be reading is not written again."""
+    """Return the recording in a folder if it is whole: one that others may be reading stays as it is."""
     import quant
 
     try:
