@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from lab.figures import (
-    ROWS,
     brain_slices,
     choose,
     metric_rows,
@@ -17,12 +16,16 @@ from lab.figures import (
     response_profile,
     score_chart,
 )
-from lab.figures.brain.pictures import RULE
+from lab.figures.brain.pictures import RULE, rows_of
 from lab.figures.brain.scores import ARMS, Cell
 from lab.report.block import Block, figure, sentence, table
 from lab.report.rundata import RunData
 
-_GRID = (*ROWS, ("sample", "quantized, one sample"), ("ridge", "ridge"), ("ridge_tokens", "ridge to tokens"))
+_MORE = (
+    ("sample", "quantized, one sample"),
+    ("ridge", "ridge to pixels"),
+    ("ridge_tokens", "ridge to tokens"),
+)
 _CHART = (
     *("pixcorr", "two_way_feature", "top1_feature", "brain_correlation", "st_lpips", "ssim"),
     *("two_way_pix", "ssim_gauss", "mse"),
@@ -109,7 +112,8 @@ def picture_groups(run: RunData) -> Block | None:
         return None
     arrays = run.arrays
     main = arrays.get("quantized", arrays.get("fp"))
-    rows = [(key, label) for key, label in _GRID if _is_pictures(arrays.get(key), main)]
+    every = (*rows_of(run.config.get("strength")), *_MORE)
+    rows = [(key, label) for key, label in every if _is_pictures(arrays.get(key), main)]
     if main is None or not rows:
         return sentence(
             "No reconstructed pictures are stored in this run folder (arrays.npz), so none are shown."

@@ -25,6 +25,11 @@ RULE = (
 )
 
 
+def rows_of(strength: float | None) -> tuple[tuple[str, str], ...]:
+    """Rows for a run: diffusion that starts at pure noise (strength 1) uses no structural picture."""
+    return tuple(row for row in ROWS if row[0] != "structural" or strength != 1)
+
+
 def choose(score: np.ndarray, n_each: int = 3, seed: int = 0) -> list[tuple[str, list[int]]]:
     """Choose pictures by rule: best, median, worst, and random ones of the rest.
 

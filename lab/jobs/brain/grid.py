@@ -43,7 +43,7 @@ def run(settings: Settings, context: Context) -> Result:
         The run holds no reconstructed pictures.
     """
     from lab.figures import choose, picture_grid
-    from lab.figures.brain.pictures import ROWS
+    from lab.figures.brain.pictures import rows_of
     from lab.files import replacing
     from lab.report.rundata import read_run
 
@@ -60,7 +60,7 @@ def run(settings: Settings, context: Context) -> Result:
         raise InputError(f"--only {unknown[0]}: not a group; there are {', '.join(n for n, _ in groups)}")
     if settings.only:
         groups = [(name, which) for name, which in groups if name in settings.only]
-    rows = (*ROWS, ("ridge_tokens", "ridge's tokens"))
+    rows = (*rows_of(data.config.get("strength")), ("ridge_tokens", "ridge's tokens"))
     plate = picture_grid(data.arrays, groups, score, data.provenance(), rows=rows)
     with replacing(out) as temporary:
         temporary.write_bytes(plate.png())

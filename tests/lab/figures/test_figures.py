@@ -189,3 +189,10 @@ def test_clip_share_is_counted():
 def test_nothing_to_draw_is_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+def test_a_run_that_starts_at_pure_noise_shows_no_structural_picture() -> None:
+    from lab.figures.brain.pictures import ROWS, rows_of
+
+    assert rows_of(0.7) == rows_of(None) == ROWS
+    assert [name for name, _ in rows_of(1)] == ["stimulus", "fp", "quantized"]
