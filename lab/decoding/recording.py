@@ -53,7 +53,6 @@ def decoder_recording(
         There are too few left-out trials.
     """
     import quant
-    from lab.zoo.recordings import finished
     from lab.zoo.sampling import draw_noise
     from lab.zoo.scheduler import PartwayFlowScheduler
 
@@ -83,7 +82,7 @@ def decoder_recording(
     folder = cache_folder("recordings") / f"{config.denoiser}-{content}"
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, wait=True):  # runs that need the same one: the first records it for all
-        return finished(folder) or quant.record(
+        return quant.record(
             zoo.load(config.denoiser, device),
             scheduler,
             tokens,

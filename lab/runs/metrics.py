@@ -85,16 +85,13 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the settings in which two configurations differ, as ``name: old -> new``.
-
-    A setting that an earlier version did not know and that is off (None) now is none of them.
-    """
+    """List the settings in which two configurations differ, as ``name: old -> new``."""
     one, two = flat(old), flat(new)
     absent = object()
     return [
         f"{key}: {_word(one.get(key, absent), absent)} -> {_word(two.get(key, absent), absent)}"
         for key in sorted(set(one) | set(two))
-        if one.get(key) != two.get(key)
+        if one.get(key, absent) != two.get(key, absent)
     ]
 
 

@@ -71,14 +71,14 @@ def zoo_recording(
     if folder is None:
         settings = {"n": n, "steps": steps, "guidance": guidance, "seed": seed}
         folder = cache_folder("recordings", f"{model}-{fingerprint(model, settings)}")
-        if (done := finished(folder)) is not None:  # tokens made on another device differ in the last digit
+        if (done := _finished(folder)) is not None:  # tokens made on another device differ in the last digit
             return done
     rows = order(stop=n)
     if len(rows) < n or n < 4:
         raise InputError(f"a recording of {n} samples: there are stimuli for 4 to {len(order())}")
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, wait=True):  # processes that need the same one: the first records it for all
-        if shared and (done := finished(folder)) is not None:
+        if shared and (done := _finished(folder)) is not None:
             return done
         return record(
             zoo.load(model, device),
@@ -165,8 +165,7 @@ def fingerprint(model: str, settings: dict[str, Any]) -> str:
     return digest.hexdigest()[:12]
 
 
-def finished(folder: Path) -> quant.Trajectories | None:
-    """Return the recording in a folder if it is whole: one that others may be reading stays as it is."""
+def _finished(folder: Path) -> quant.Trajectories | None:
     import quant
 
     try:

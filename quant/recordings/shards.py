@@ -66,8 +66,10 @@ def begin(folder: Path, settings: dict[str, Any]) -> list[str]:
 
 
 def write_manifest(folder: Path, data: dict[str, Any]) -> None:
-    """Write ``manifest.json`` at once."""
-    write_text(folder / "manifest.json", json.dumps(data, indent=1, sort_keys=True) + "\n")
+    """Write ``manifest.json`` at once; one that says the same stays as it is: others may be reading it."""
+    file, text = folder / "manifest.json", json.dumps(data, indent=1, sort_keys=True) + "\n"
+    if not (file.is_file() and file.read_bytes() == text.encode()):
+        write_text(file, text)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -194,6 +196,15 @@ def read_shard(shard: Path) -> Any:
         raise MissingDataError(
             f"{shard} is missing or damaged ({reason}): record the trajectories again"
         ) from None
+
+
+def holds(file: Path, name: str, wanted: Tensor) -> bool:
+    """Whether a file is there, readable, and holds this tensor under this name."""
+    try:
+        with read_shard(file) as found:
+            return torch.equal(found.get_tensor(name), wanted)
+    except (MissingDataError, SafetensorError):
+        return False
 
 
 class OpenShards:

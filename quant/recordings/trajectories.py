@@ -31,6 +31,7 @@ from quant.recordings.shards import (
     complete,
     hash_digests,
     hash_tensor,
+    holds,
     read_manifest,
     read_shard,
     write_manifest,
@@ -137,7 +138,9 @@ def record(
     folder = Path(path)
     known = begin(folder, json.loads(json.dumps(settings)))
     if null_condition is not None:
-        write_shard(folder / _NULL, {"null_condition": null_condition.detach().float().cpu().contiguous()})
+        null = null_condition.detach().float().cpu().contiguous()
+        if not (known and holds(folder / _NULL, "null_condition", null)):
+            write_shard(folder / _NULL, {"null_condition": null})
     device = next(denoiser.parameters()).device
     digests: list[str] = []
     for first in range(0, count, batch_size):

@@ -241,11 +241,3 @@ def test_a_folder_is_checked_without_being_claimed(tmp_path: Path) -> None:
         Run.check(tmp_path / "file", CONFIG)
     with pytest.raises(InputError, match="holds other files"):
         Run.check(tmp_path, CONFIG)
-
-
-def test_an_option_that_came_later_and_is_off_is_no_other_setting(tmp_path: Path) -> None:
-    with Run.open(tmp_path / "r", CONFIG):
-        pass
-    Run.check(tmp_path / "r", {**CONFIG, "later": None})
-    with pytest.raises(InputError, match=r"later: \(not set\) -> 3"):
-        Run.check(tmp_path / "r", {**CONFIG, "later": 3})
