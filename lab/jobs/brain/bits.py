@@ -156,13 +156,14 @@ def _measure(
     from lab.models.devices import choose_device
     from lab.report.bits import BitsData, write_page
     from lab.runs.folder import Run, config_hash
+    from lab.runs.older import complete
 
     config, device = trained.config, choose_device(settings.device)
     data = open_subjects(config.model_copy(update={"train_on": "one"}), context.progress)
     if data.subject.stimuli is None:
         raise InputError(f"{settings.folder} has no pictures of what was shown; give a run with pictures")
     claim = {"run": config.model_dump(mode="json"), "weights": weights_of(config.denoiser)}
-    with Run.open(settings.out, claim) as folder:
+    with Run.open(settings.out, claim, {"run": complete(type(config), {})}) as folder:
         worked: list[str] = []
         step = trained.step(_counted(folder.step, worked))
         given = find_conditions(step, config, data.subject, trained.network, device, context.progress)
