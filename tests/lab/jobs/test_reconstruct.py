@@ -176,3 +176,15 @@ def test_a_finished_run_whose_data_are_gone_or_only_copied_is_still_finished(
     assert run(words(recording, finished)) == 0
     assert "done before" in capsys.readouterr().out
     recording.write_bytes(content)
+
+
+def test_what_is_odd_about_the_data_stands_beside_the_scores(
+    recording: Path, finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    parts = loadmat(recording)
+    parts["fmriTest"] = parts["fmriTest"] * 1000
+    savemat(tmp_path / "units.mat", {k: v for k, v in parts.items() if not k.startswith("__")})
+    capsys.readouterr()
+    checkpoints = ["--checkpoints", str(finished / "checkpoints" / "brainit")]
+    assert run([*words(tmp_path / "units.mat", tmp_path / "out"), *checkpoints]) == 0
+    assert "warning: betas of test trials have " in capsys.readouterr().out
