@@ -90,9 +90,11 @@ def _curves(
     ax: Any, moving: Sequence[Mark], names: Sequence[str], score: tuple[str, str], theme: Theme
 ) -> None:
     key, said = score
-    for name, (colour, marker, line) in zip(names, STYLES, strict=False):
+    for k, (name, (colour, marker, line)) in enumerate(zip(names, STYLES, strict=False)):
         mine = sorted((m for m in moving if m.label == name), key=lambda m: m.minutes or 0)
-        tone, x = shade(colour, theme), [m.minutes for m in mine]
+        # beside each other, so that no interval hides another
+        beside = 1.03 ** (k - (len(names) - 1) / 2)
+        tone, x = shade(colour, theme), [(m.minutes or 0) * beside for m in mine]
         values = [getattr(m, key) for m in mine]
         ax.plot(x, [v[0] for v in values], marker, color=tone, linestyle=line, label=name)
         for at, value in zip(x, values, strict=True):
