@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import quant
-from quant import recipes
 from lab.cli.main import run as command
 from lab.decoding.bits import BASELINES, COLUMNS, DEFAULTS
 from lab.errors import InputError, MissingDataError
 from lab.jobs.brain.bits import Settings, dry_run
 from lab.jobs.brain.bits import run as bits
 from lab.jobs.contract import Cancelled, Context
+from quant import recipes
 
 RECIPES = ("rtn-w8a8", "rtn-w3a4", "mixdq-w8a8+points=8")
 
