@@ -117,6 +117,7 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     import torch
 
     from brainit.io import fingerprint
+    from brainit.processes import Processes
     from lab.compare.about import commit
     from lab.decoding.cohort import Size
     from lab.decoding.cohort.scoreboard import Scoreboard
@@ -127,16 +128,20 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     from lab.zoo.shared.painting import Painter
 
     out, device = settings.out, choose_device(settings.device)
+    together = Processes.current(device)
+    device = together.device(device)
     context.progress(0, 1, "pictures of the cohort")
-    write_json(out / "study.json", facts)
+    if together.first:
+        write_json(out / "study.json", facts)
     size = Size(**facts["size"])
     data = settings.data if settings.preset == "cohort" else None
     cohort = gather(size, data, settings.seed, device, context.progress)
     _claim_pictures(out, fingerprint("pictures", [cohort.seen.images.numpy()])[:16])
+    together.wait()
     painter = Painter.of(cohort.seen.images[cohort.tested.cpu()], settings.seed, device)
     trainer = Trainer(cohort, size, out / "training", settings.seed, device, context.progress)
     about = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
         "commit": commit(),
         "preset": settings.preset,
         "seed": settings.seed,
@@ -148,18 +153,21 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     board = Scoreboard.open(out / "scores.safetensors")
     before = json.loads((out / "rows.json").read_text(encoding="utf-8")) if board.scores else {}
     trainer.efforts.update(before.get("trainings", {}))
+    together.wait()  # nobody writes before everybody has read
 
     def keep(finished: bool = False) -> dict[str, Any]:
         found = {"finished": finished, "about": about, "rows": board.rows(), "contrasts": board.contrasts()}
         found["trainings"] = trainer.efforts
-        write_json(out / "rows.json", found)
-        board.save()
-        _write_tables(out, found)
+        if together.first:
+            write_json(out / "rows.json", found)
+            board.save()
+            _write_tables(out, found)
         return found
 
     study = Study(cohort, size, painter, trainer, settings.seed, board, keep)
     study.run()
-    study.show(out / "pictures.webp")
+    if together.first:
+        study.show(out / "pictures.webp")
     return keep(True)
 
 
@@ -225,7 +233,8 @@ def _words(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draw(out: Path, found: dict[str, Any]) -> None:
-    from lab.figures.brain.cohort import Gain, Mark, cohort_study
+    from lab.figures.brain.cohort import Gain, cohort_study
+    from lab.figures.brain.newcomer import Mark
     from lab.figures.plate import Provenance
     from lab.files import replacing
 
