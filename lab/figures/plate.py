@@ -220,7 +220,7 @@ def canvas(width: float, height: float, theme: Theme) -> Figure:
     return figure
 
 
-def axes(figure: Figure, *position: int, theme: Theme, grid: Literal["", "x", "y"] = ""):
+def axes(figure: Figure, *position: Any, theme: Theme, grid: Literal["", "x", "y"] = ""):
     """Add axes in the house style: two spines, quiet ticks, grid lines on one axis if asked ("x" or "y")."""
     text, quiet, line, _ = ink(theme)
     ax = figure.add_subplot(*(position or (1, 1, 1)))

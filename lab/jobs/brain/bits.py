@@ -78,7 +78,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "bits of an input": row["activation_bits"],
         "MB": None if row["bytes"] is None else round(row["bytes"] / 1e6, 2),
     }
-    for name in ("pixcorr", "ssim", "two_way_feature", "two_way_pix", "paired_psnr_to_fp"):
+    for name in ("pixcorr", "ssim", "two_way_feature", "two_way_feature_minus_fp", "paired_psnr_to_fp"):
         value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
         digits = 1 if "psnr" in name else 3
         measured = None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
