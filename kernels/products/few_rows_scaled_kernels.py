@@ -25,6 +25,36 @@ def pairs(word, BF16: tl.constexpr):
 
 
 @triton.jit
+def finished(
+    total, part_ptr, count_ptr, bias_ptr, out_ptr, columns, rows, mask, M, N,
+    HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """Write a tile; of programs that share one, the last to arrive adds up what all found, in order."""
+    at = rows[None, :] * N + columns[:, None]
+    if SPLIT > 1:
+        tl.store(part_ptr + tl.program_id(2).to(tl.int64) * M * N + at, total, mask=mask)
+        tl.debug_barrier()  # all threads have stored before one of them counts
+        tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+        arrived = tl.atomic_add(count_ptr + tile, 1, sem="acq_rel")
+        if arrived == SPLIT - 1:
+            total = tl.zeros_like(total)
+            for split in tl.static_range(SPLIT):
+                # past the nearest cache, which does not see what other programs wrote
+                total += tl.load(part_ptr + split * M * N + at, mask=mask, other=0.0, cache_modifier=".cg")
+            _written(total, bias_ptr, out_ptr, at, columns, mask, N, HAS_BIAS)
+            tl.store(count_ptr + tile, 0)
+    else:
+        _written(total, bias_ptr, out_ptr, at, columns, mask, N, HAS_BIAS)
+
+
+@triton.jit
+def _written(total, bias_ptr, out_ptr, at, columns, mask, N, HAS_BIAS: tl.constexpr):
+    if HAS_BIAS:
+        total += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[:, None]
+    tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def _scaled_halves(byte, scale, BF16: tl.constexpr, WIDE: tl.constexpr):
     """Low and high nibbles times their scale; a code is exact, the product is rounded once."""
     if WIDE:
@@ -76,7 +106,8 @@ def _factor(scale, POW2: tl.constexpr, BF16: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def few_rows_scaled(
-    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, M, N, row_bytes, groups, x_stride, per_split,
+    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, part_ptr, count_ptr, M, N, row_bytes, groups,
+    x_stride, per_split,
     GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
     SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -109,11 +140,4 @@ def few_rows_scaled(
     if HAS_COLUMN:
         total *= tl.load(column_ptr + columns).to(tl.float32)[:, None]
     mask = (columns < N)[:, None] & inside_m[None, :]
-    if SPLIT == 1:
-        if HAS_BIAS:
-            total += tl.load(bias_ptr + columns).to(tl.float32)[:, None]
-        at = out_ptr + rows[None, :] * N + columns[:, None]
-        tl.store(at, total.to(out_ptr.dtype.element_ty), mask=mask)
-    else:
-        part_ptr = out_ptr + tl.program_id(2).to(tl.int64) * M * N
-        tl.store(part_ptr + rows[None, :] * N + columns[:, None], total, mask=mask)
+    finished(total, part_ptr, count_ptr, bias_ptr, out_ptr, columns, rows, mask, M, N, HAS_BIAS, SPLIT)
