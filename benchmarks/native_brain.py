@@ -2,9 +2,9 @@
 
     python -m benchmarks.native_brain --out benchmarks/results/native-brain-h200
 
-``brainlab brain reconstruct`` runs twice on the simulated subject, with and without ``--native``: the shipped
-network adapted to the subject, pictures drawn from its tokens and a ridge picture by a quantized denoiser. The
-exit code is 1 if pictures are further apart than `benchmarks.native_pictures.TOLERANCE`.
+``brainlab brain reconstruct`` runs twice on the simulated subject, with and without ``--native``: the
+shipped network adapted to the subject, pictures drawn from its tokens and a ridge picture by a quantized
+denoiser. The exit code is 1 if pictures are further apart than `benchmarks.native_pictures.TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TITLES = {
 
 
 def settings(denoiser: str, native: bool, device: str, **more: Any) -> ReconstructConfig:
-    """Settings of the two runs, which differ in `native` only."""
+    """Return the settings of the two runs, which differ in `native` only."""
     return ReconstructConfig.model_validate({
         "dataset": "simulated", "network": "shared", "structure": "ridge", "denoiser": denoiser,
         "recipe": RECIPE, "native": native, "device": device, "strength": 0.8, "steps": 10, "noise_seeds": 1,
