@@ -55,6 +55,21 @@ _ENCODE = [
         (2, 2048, 4), (32, 256, 8),
     )
 ]  # fmt: skip
+_FUSED = [
+    Config(rows, broad, deep, stages, warps, group_m=tall, split=split, halves=programs)
+    for (rows, deep, stages, warps, programs), (tall, broad), split in product(
+        (
+            (64, 64, 5, 4, 2),
+            (64, 128, 4, 4, 2),
+            (64, 128, 4, 8, 2),
+            (128, 64, 4, 8, 2),
+            (128, 128, 4, 8, 1),
+            (64, 64, 4, 4, 3),
+        ),
+        ((16, 256), (8, 512)),
+        (4, 8, 16),
+    )
+]
 _PLAIN_ROWS = [
     *(Config(rows, 1, deep, 1, warps, keep=True)
       for rows, deep, warps in ((1, 1024, 4), (1, 1024, 8), (2, 1024, 8), (4, 1024, 8), (4, 512, 4), (1,
@@ -124,6 +139,7 @@ SPACES: dict[str, list[Config]] = {
     "quantize": _QUANTIZE,
     "project": _PROJECT,
     "encode": _ENCODE,
+    "fused": _FUSED,
     "quantize_plain": _PLAIN_ROWS,
     "expand": _EXPAND,
     "few_rows": _FEW,
