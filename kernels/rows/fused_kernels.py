@@ -1,8 +1,8 @@
 """Triton kernel of `quantize` for many rows and a branch, in one launch that reads memory once.
 
-A row's unit is known when all of the row was read, so its codes come from a second look at the input. Here the
-second look follows the first closely enough to find the input in the cache. Work is a list of items, a block of
-rows by a share of the columns, that programs take one after the other:
+A row's unit is known when all of the row was read, so its codes come from a second look at the input. Here
+the second look follows the first closely enough to find the input in the cache. Work is a list of items, a
+block of rows by a share of the columns, that programs take one after the other:
 
 1. look at item i: its part of the down-projection, and its largest values;
 2. the program that completes a block of rows adds up what all found of it, in order: units and branch;
@@ -97,18 +97,18 @@ def _completed(
 
 @triton.jit
 def _written(
-    x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, M, K, K_PAD, x_stride, code_stride,
-    shift,
+    x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, share, M, K, K_PAD, x_stride,
+    code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, SHARE: tl.constexpr,
-    TALL: tl.constexpr, BROAD: tl.constexpr, STAGES: tl.constexpr, WIDE: tl.constexpr,
+    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
+    BM: tl.constexpr, TALL: tl.constexpr, BROAD: tl.constexpr, STAGES: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Codes of an item, tile by tile: `TALL` rows by `BROAD` columns."""
-    ACROSS: tl.constexpr = SHARE // BROAD
-    for tile in tl.range(0, BM // TALL * ACROSS, num_stages=STAGES):
-        rows = row0 + tile // ACROSS * TALL + tl.arange(0, TALL)
+    across = share // BROAD
+    for tile in tl.range(0, BM // TALL * across, num_stages=STAGES):
+        rows = row0 + tile // across * TALL + tl.arange(0, TALL)
         inside = rows < M
-        k = column0 + tile % ACROSS * BROAD + tl.arange(0, BROAD)
+        k = column0 + tile % across * BROAD + tl.arange(0, BROAD)
         x_at = x_ptr + rows.to(tl.int64)[:, None] * x_stride + k[None, :]
         x = tl.load(x_at, mask=inside[:, None] & (k < K)[None, :], other=0.0)
         inverse = tl.load(inverse_ptr + rows, mask=inside, other=0.0, cache_modifier=".cg")
@@ -123,10 +123,10 @@ def _written(
 @triton.jit
 def _fused(
     x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, lag,
+    count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, SHARE: tl.constexpr, TALL: tl.constexpr,
+    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, TALL: tl.constexpr,
     BROAD: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     after_previous(OVERLAP)
@@ -143,8 +143,8 @@ def _fused(
             split = item % SPLIT
             row0 = block * BM
             _looked(
-                x_desc, down_desc, smooth_ptr, low_ptr, peak_ptr, row0, split * SHARE,
-                min((split + 1) * SHARE, K), split, M, K, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN,
+                x_desc, down_desc, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
+                min((split + 1) * share, K), split, M, K, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN,
                 WIDE,
             )  # fmt: skip
             tl.debug_barrier()  # all threads have stored before one of them counts
@@ -162,9 +162,9 @@ def _fused(
             while ready == 0:
                 ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
             _written(
-                x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, before % SPLIT * SHARE,
+                x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, before % SPLIT * share, share,
                 M, K, K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH,
-                HAS_SHIFT, BM, SHARE, TALL, BROAD, STAGES, WIDE,
+                HAS_SHIFT, BM, TALL, BROAD, STAGES, WIDE,
             )  # fmt: skip
         item = upcoming
     if tl.atomic_add(count_ptr + 1, 1, sem="acq_rel") == tl.num_programs(0) - 1:
@@ -196,10 +196,10 @@ def quantize_fused(
     _fused[(programs,)](
         x, x if inverse is None else inverse, down, low, peak, inverse_unit, lift, codes, scale,
         x if out is None else out, counters(x.device, 2 * blocks + 2),
-        m, k, padded, x.stride(0), codes.stride(0), shift, blocks, max(programs, split),
+        m, k, padded, x.stride(0), codes.stride(0), shift, blocks, share, max(programs, split),
         KIND=KINDS[kind], TOP=float(top), LEAST=float(least), FINE_TOP=fine_top, GROUP=group, RANK=rank,
         APPEND=out is None, HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0, SPLIT=split,
-        BM=config.block_m, BK=config.block_k, SHARE=share, TALL=min(config.group_m, config.block_m),
+        BM=config.block_m, BK=config.block_k, TALL=min(config.group_m, config.block_m),
         BROAD=broad, STAGES=2, EVEN=k % config.block_k == 0,
         WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
         **overlapped(),
