@@ -14,44 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
-from kernels.products.few_rows_scaled_kernels import few_rows_scaled, finished, pairs
+from kernels.products.few_rows_scaled_kernels import few_rows_scaled, finished, halves, pairs
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
 from kernels.tuned.launching import counters
-
-
-@triton.jit
-def _halves(byte, BF16: tl.constexpr, WIDE: tl.constexpr):
-    """Low and high nibbles, two's complement, as numbers of 16 bits.
-
-    With 0x43 above it, a byte n < 128 is 128 + n in bfloat16; with 0x64 it is 1024 + n in float16. So a
-    number is put together from two bytes and the offset taken away, exactly: 12 instructions for eight codes.
-    """
-    if WIDE:
-        wide = byte.to(tl.int32) ^ 0x88
-        return (wide & 15).to(tl.float32) - 8.0, (wide >> 4).to(tl.float32) - 8.0
-    elif BF16:
-        return tl.inline_asm_elementwise(
-            """{ .reg .b32 t, u, h, one, off;
-            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
-            mov.b32 h, 0x43434343; mov.b32 one, 0x3F803F80; mov.b32 off, 0xC308C308;
-            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
-            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
-            fma.rn.bf16x2 $0, $0, one, off; fma.rn.bf16x2 $1, $1, one, off;
-            fma.rn.bf16x2 $2, $2, one, off; fma.rn.bf16x2 $3, $3, one, off; }""",
-            "=&r,=&r,=&r,=&r,r", [byte], (tl.bfloat16, tl.bfloat16), True, 4,
-        )  # fmt: skip
-    else:
-        return tl.inline_asm_elementwise(
-            """{ .reg .b32 t, u, h, one, off;
-            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
-            mov.b32 h, 0x64646464; mov.b32 one, 0x3C003C00; mov.b32 off, 0xE408E408;
-            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
-            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
-            fma.rn.f16x2 $0, $0, one, off; fma.rn.f16x2 $1, $1, one, off;
-            fma.rn.f16x2 $2, $2, one, off; fma.rn.f16x2 $3, $3, one, off; }""",
-            "=&r,=&r,=&r,=&r,r", [byte], (tl.float16, tl.float16), True, 4,
-        )  # fmt: skip
 
 
 @triton.jit
@@ -95,7 +61,7 @@ def _few_rows(
                     x_rows + k[:, None] + 1, mask=inside_m[None, :] & (mine & (k + 1 < K))[:, None], other=0.0
                 )
                 scale = tl.load(scale_ptr + columns * groups + group, mask=inside_n & mine, other=0)
-            low, high = _halves(byte, BF16, WIDE)
+            low, high = halves(byte, BF16, WIDE)
             part = half_dot(low, even, tl.zeros((BN, BM), tl.float32), WIDE)
             part = half_dot(high, odd, part, WIDE)
             if POW2:
