@@ -21,7 +21,8 @@ def merged(x, k, K, seen, mean, spread, BK: tl.constexpr):
 
 
 @triton.jit
-def _gelu(x, TANH: tl.constexpr):
+def gelu(x, TANH: tl.constexpr):
+    """Gelu of float32 numbers, with tanh for the distribution function or exactly."""
     if TANH:
         inner = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # 2 sqrt(2 / pi)
         return x * tl.sigmoid(inner)
@@ -51,15 +52,15 @@ def produced(
         mask = inside[:, None] & (k < K)[None, :]
         y = x.to(tl.float32)
         if FIRST == 1:
-            y = _gelu(y, False)
+            y = gelu(y, False)
         elif FIRST == 2:
-            y = _gelu(y, True)
+            y = gelu(y, True)
         elif FIRST == 3:
             y = y * tl.sigmoid(y)
         elif FIRST == 4:
             gate = tl.load(x_rows + K + k[None, :], mask=mask, other=0.0).to(tl.float32)
             # the gate is rounded on its way, as a module that returns it would do
-            y = y * _gelu(gate, False).to(x.dtype).to(tl.float32)
+            y = y * gelu(gate, False).to(x.dtype).to(tl.float32)
         else:
             if FIRST == 5:
                 y = (y - mean[:, None]) * spread[:, None]

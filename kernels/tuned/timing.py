@@ -7,24 +7,31 @@ from collections.abc import Callable, Sequence
 import torch
 
 
-def graph_us(calls: Sequence[Callable[[], object]], rep_ms: int = 30) -> float:
-    """Microseconds a call, from the median of replays of one graph that holds all calls once.
+class Replay:
+    """A CUDA graph that holds some calls once; each was run once before (compilation, workspaces).
 
     Parameters
     ----------
     calls : sequence of callables
-        Each is run once before (compilation, workspaces), then captured.
-    rep_ms : int
-        Milliseconds of replays.
     """
-    from triton.testing import do_bench
 
-    for call in calls:
-        call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = [call() for call in calls]
-    us = do_bench(graph.replay, warmup=8, rep=rep_ms, return_mode="median") * 1e3 / len(calls)
-    del kept
-    return float(us)
+    def __init__(self, calls: Sequence[Callable[[], object]]) -> None:
+        for call in calls:
+            call()
+        torch.cuda.synchronize()
+        self.count = len(calls)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.kept = [call() for call in calls]
+
+    def us(self, rep_ms: int) -> float:
+        """Microseconds a call: the median of replays that take `rep_ms` together."""
+        from triton.testing import do_bench
+
+        us = do_bench(self.graph.replay, warmup=8, rep=rep_ms, return_mode="median")
+        return float(us * 1e3 / self.count)
+
+
+def graph_us(calls: Sequence[Callable[[], object]], rep_ms: int = 30) -> float:
+    """Microseconds a call; see `Replay`."""
+    return Replay(calls).us(rep_ms)
