@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.tuned.dots import half_dot
+
 
 @triton.jit
 def merged(x, k, K, seen, mean, spread, BK: tl.constexpr):
@@ -42,8 +44,12 @@ def produced(
     spread,
     gain_ptr,
     offset_ptr,
+    matrix_ptr,
+    factor,
     FIRST: tl.constexpr,
     EVEN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """Value that a layer would have handed on, rounded to the type of `x` as it would have been."""
     if FIRST == 0:
@@ -61,6 +67,14 @@ def produced(
             gate = tl.load(x_rows + K + k[None, :], mask=mask, other=0.0).to(tl.float32)
             # the gate is rounded on its way, as a module that returns it would do
             y = y * gelu(gate, False).to(x.dtype).to(tl.float32)
+        elif FIRST == 8:
+            PIECES: tl.constexpr = x.shape[0] * x.shape[1] // BLOCK
+            at = tl.arange(0, BLOCK)
+            matrix = tl.load(matrix_ptr + at[:, None] * BLOCK + at[None, :])
+            mixed = half_dot(
+                tl.reshape(x, (PIECES, BLOCK)), matrix.T, tl.zeros((PIECES, BLOCK), tl.float32), WIDE
+            )
+            y = factor * tl.reshape(mixed, (x.shape[0], x.shape[1]))
         else:
             if FIRST == 5:
                 y = (y - mean[:, None]) * spread[:, None]

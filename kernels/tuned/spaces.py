@@ -84,25 +84,22 @@ _EXPAND = [
         (4, 1024, 4), (16, 1024, 16), (8, 2048, 8), (32, 512, 8), (16, 1024, 8), (4, 2048, 4),
     )
 ]  # fmt: skip
-_FEW = (
-    [
+_FEW = [
+    *(
         Config(16, columns, 64 * at_once, stages, warps, split=split)
         for (columns, warps), (at_once, stages), split in product(
-            ((32, 2), (64, 4), (128, 8)), ((1, 6), (2, 3), (2, 5), (4, 3)), (1, 2, 4, 8)
+            ((32, 2), (64, 4)), ((2, 3), (2, 5)), (2, 4, 8)
         )
-    ]
-    + [
-        Config(16, 16, 128, 4, 1, split=1),
-        Config(16, 16, 128, 4, 1, split=4),
-        Config(16, 32, 128, 4, 4, split=2),
-    ]
-    + [
+    ),
+    # scales into the codes; where a split is one step, everything is on its way at once
+    *(
         Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
         for (columns, warps), (at_once, stages), split in product(
-            ((16, 1), (32, 2), (64, 4)), ((2, 4), (4, 3), (4, 5), (8, 3)), (1, 2, 4)
+            ((32, 2), (32, 4), (64, 4), (128, 4), (128, 8)), ((4, 3), (8, 2), (16, 1)), (2, 3, 6, 12)
         )
-    ]
-)
+        if at_once * columns <= 1024
+    ),
+]  # fmt: skip
 
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
