@@ -188,9 +188,7 @@ def _check(
         raise ValueError("gemm: low and up belong together, got only one of them")
     if low is not None and up is not None:
         _check_branch(low, up, m, n)
-    tensors = [t for t in (row_scale, b, column_scale, bias, low, up) if t is not None]
-    if other := next((t for t in tensors if t.device != a.device), None):
-        raise ValueError(f"gemm: all tensors must lie on {a.device}, got one on {other.device}")
+    paths.check_device("gemm", a, row_scale, b, column_scale, bias, low, up)
 
 
 def _check_branch(low: Tensor, up: Tensor, m: int, n: int) -> None:
@@ -224,6 +222,4 @@ def _check_finish(
         raise ValueError(
             f"gemm: out_scale must be float32 of shape ({m},), got {tuple(out_scale.shape)} {out_scale.dtype}"
         )
-    for name, tensor in (("residual", residual), ("out_scale", out_scale)):
-        if tensor is not None and tensor.device != a.device:
-            raise ValueError(f"gemm: {name} lies on {tensor.device}, the operands on {a.device}")
+    paths.check_device("gemm", a, residual, out_scale)

@@ -223,8 +223,7 @@ def _check(
         raise ValueError(
             f"quantize: the branch's rank must be a power of two from 16, got {down.shape[0]}; pad with zeros"
         )
-    if down.device != x.device:
-        raise ValueError(f"quantize: down lies on {down.device}, x on {x.device}")
+    paths.check_device("quantize", x, down)
 
 
 def _check_vector(name: str, vector: Tensor | None, size: int, x: Tensor) -> None:
