@@ -87,7 +87,11 @@ def _whole(value: Any) -> Any:
     words = _split(value)
     if not isinstance(words, list | tuple) or not all(str(word).isdigit() for word in words):
         raise ValueError(f"{value!r}: give whole numbers with commas between, as 2,4,8")
-    return tuple(int(word) for word in words)
+    numbers = tuple(int(word) for word in words)
+    twice = next((n for k, n in enumerate(numbers) if n in numbers[:k]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice; leave one away")
+    return numbers
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
