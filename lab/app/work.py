@@ -105,6 +105,11 @@ def stream(
             del _NOW[key]
 
 
+def reveal(made: Any) -> Any:
+    """Return a page's column of results, its words for when there are none, and its pictures on their way."""
+    return gr.Column(visible=bool(made)), gr.Markdown(visible=not made), gr.Gallery(visible=False)
+
+
 def canceller(page: str) -> Callable[[gr.Request], Any]:
     """Return what a page's Cancel button does: stop the job of this session, and of nobody else."""
 

@@ -132,6 +132,12 @@ def paths_table(layers: list[dict[str, Any]]) -> Table:
     return Table([{"layers": count, "path here": path} for path, count in counts.most_common()])
 
 
+_WORDS = {
+    "n_layers": "layers", "n_quantized": "layers quantized", "macs_share": "share of multiplications",
+    "mac_rule": "multiplications",
+}  # fmt: skip
+
+
 def totals_table(totals: list[dict[str, Any]]) -> Table:
     """Return totals for a person: megabytes, shares in per cent, and that bits are simulated."""
     rows = []
@@ -143,7 +149,7 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
             name = name.replace("bytes", "size")
         elif name == "macs_share":
             value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
-        rows.append({"name": name.replace("_", " "), "value": value})
+        rows.append({"name": _WORDS.get(name, name.replace("_", " ")), "value": value})
     return Table(
         [*rows, {"name": "arithmetic", "value": "simulated, unless asked for native"}], kind="record"
     )
