@@ -45,6 +45,7 @@ def run(settings: Settings, context: Context) -> Result:
     if warning := exposed(settings):
         sys.stderr.write(f"brainlab app: {warning}\n")
     from lab.app.server import serve, warm
+    from lab.app.work import WORKER
 
     warm()
     app, url = serve(settings.host, settings.port, auth, settings.runs)
@@ -53,6 +54,7 @@ def run(settings: Settings, context: Context) -> Result:
         context.stop.wait()
     finally:
         app.close(verbose=False)
+        WORKER.rest()
     return Result(url=url)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,14 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     return figure, numbers
 
 
-def surfaces(model: str, layer: str, recording: str, context: Context) -> list[Any]:
-    """Draw a layer's input before and after rotation, and smoothing, on one axis: two pictures, captions."""
-    from lab.report import inspection
-
-    settings, seen = asked(model, recording), seen_by(model, recording)
-    name = whatif.layer_of(seen, layer)
-    again = look.before_after(settings, name, context)
-    source = caption_of(model, name, recording)
-    plates = [draw("light") for draw in inspection.surfaces(again, name, source).values()]
-    pictures = [plate.pixels() for plate in plates]
-    return [*pictures, "\n\n".join(plate.caption for plate in plates)]
+def measured(
+    model: str, layer: str, format: Any, bits: float, shared: Any, clip: float, recording: str = ""
+) -> whatif.Settings:  # fmt: skip
+    """Return what the controls say, checked."""
+    return whatif.Settings(
+        model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip,
+        recording=Path(recording) if recording else None,
+    )  # fmt: skip
 
 
 def _shown(column: str, value: Any) -> Any:
@@ -155,21 +153,25 @@ def build(models: list[str]) -> dict[str, Any]:
                 status = gr.Markdown()
                 drawn = [gr.Image(show_label=False, interactive=False) for _ in range(2)]
                 drawn_note = gr.Markdown(elem_classes="source")
-            boxes = copy_box("inspect")
+            boxes, fold = copy_box("inspect")
     hidden = gr.Gallery(visible=False)
     controls = [model, layer, form, bits, shared, clip, recording]
-    outputs = [histogram, numbers, *boxes]
+    outputs = [histogram, numbers]
 
     @answer
     def what_if(
         model: str, layer: str, format: str, bits: float, shared: str, clip: float, recording: str = ""
     ) -> Any:  # fmt: skip
         """Round a layer's input on paper: errors from cached statistics (*simulated*)."""
-        settings = whatif.Settings(
-            model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip,  # type: ignore[arg-type]
-            recording=Path(recording) if recording else None,
-        )  # fmt: skip
-        return (*rounding(settings), *copies("whatif", "inspect", settings))
+        return rounding(measured(model, layer, format, bits, shared, clip, recording))
+
+    @answer
+    def state(
+        model: str, layer: str, format: str, bits: float, shared: str, clip: float, recording: str = ""
+    ) -> Any:  # fmt: skip
+        """Return what the controls say as a link, command line, Python and JSON."""
+        settings = measured(model, layer, format, bits, shared, clip, recording)
+        return copies("whatif", "inspect", settings)
 
     @answer
     def layer_views(model: str, layer: str, recording: str = "") -> Any:
@@ -197,10 +199,13 @@ def build(models: list[str]) -> dict[str, Any]:
         model: str, layer: str, recording: str, request: gr.Request
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Draw a layer's input before and after smoothing and rotation on one axis."""
-        yield from stream(
-            lambda: (lambda context: surfaces(model, layer, recording, context), lambda found: found),
-            3, "before-after", request,
-        )  # fmt: skip
+
+        def prepare() -> Any:
+            settings = asked(model, recording)
+            name = whatif.layer_of(look.run(settings, Context()), layer)
+            return partial(look.surfaces, settings, name), lambda found: found
+
+        yield from stream(prepare, 3, "before-after", request)
 
     def clicked(event: gr.SelectData) -> str:
         return str(event.row_value[0])
@@ -227,15 +232,11 @@ def build(models: list[str]) -> dict[str, Any]:
         trigger_mode="always_last",
     )
     for control in (form, bits, shared, clip):
-        control.input(
-            what_if,
-            controls,
-            outputs,
-            trigger_mode="always_last",
-            api_visibility="private",
-            queue=False,
-            **quick,
-        )
+        control.input(what_if, controls, outputs, trigger_mode="always_last", api_visibility="private",
+                      queue=False, **quick)  # fmt: skip
+    # the copies follow once a slider rests: a drag sends no more than it shows
+    gr.on([fold.expand, form.input, shared.input, bits.release, clip.release, layer.change], state, controls,
+          boxes, api_name="state", trigger_mode="always_last", queue=False, **quick)  # fmt: skip
     draw.click(before_after, seen, [status, hidden, *drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
     stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)

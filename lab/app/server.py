@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import threading
 from html import escape
 from pathlib import Path
@@ -19,7 +21,7 @@ from lab.app.kernels import page as kernels_page
 from lab.app.places import LOOPBACK, STRANGERS
 from lab.app.plan import page as plan_page
 from lab.app.theme import CSS, NAMES, theme
-from lab.app.work import ended, sentence
+from lab.app.work import WORKER, ended, sentence
 from lab.jobs.brain import decode
 from lab.jobs.models import plan, variants, whatif
 
@@ -31,6 +33,10 @@ PAGES: dict[str, type[BaseModel]] = {
 }
 _OPEN: set[str] = set()
 """Sessions whose page is open."""
+REST = 30.0
+"""Seconds without any session after which memory is given back."""
+SWITCH = 0.001
+"""Seconds after which a busy thread lets another one on: an answer changes threads ten times on its way."""
 _LINES = ("include", "exclude", "override")
 
 
@@ -71,6 +77,8 @@ def build(home: Path) -> Any:
 
         def from_link(request: gr.Request) -> list[Any]:
             """Set the controls from the link's query; a link that is not allowed is named and ignored."""
+            if not _OPEN:
+                threading.Thread(target=WORKER.start, daemon=True).start()
             _OPEN.add(str(request.session_hash or ""))
             shown, chosen, values = gr.Markdown(visible=False), gr.Tabs(), [gr.skip()] * len(fields)
             try:
@@ -101,12 +109,20 @@ def build(home: Path) -> Any:
 
 
 def _gone(request: gr.Request) -> None:
-    """End a session: stop what it waited for; the last one takes subjects and networks with it."""
+    """End a session: stop what it waited for; the last one takes models, subjects and networks with it."""
     ended(str(request.session_hash or ""))
     _OPEN.discard(str(request.session_hash or ""))
     if not _OPEN:
+        timer = threading.Timer(REST, _free)  # a page that is loaded again ends its session, too
+        timer.daemon = True
+        timer.start()
+
+
+def _free() -> None:
+    if not _OPEN:
         maps.network_of.cache_clear()
         maps.subject_of.cache_clear()
+        WORKER.rest()
 
 
 def _value(settings: Any, name: str) -> Any:
@@ -134,6 +150,7 @@ def serve(
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     STRANGERS[:] = [] if host in LOOPBACK else [host]
+    sys.setswitchinterval(SWITCH)
     app = build(home)
     app.queue(default_concurrency_limit=4)
     try:
@@ -156,6 +173,12 @@ def warm(model: str | None = None) -> threading.Thread:
     from lab.app.inspect_page import seen_by
 
     name = model or next(name for name in reversed(zoo.DECODERS) if name in zoo.names())
-    thread = threading.Thread(target=seen_by, args=(name,), daemon=True, name="first look")
+
+    def look() -> None:
+        seen_by(name)
+        WORKER.start()  # after the first picture: two at once would be late both
+        gc.freeze()  # libraries stay: searching them for garbage would stop every slider for a second
+
+    thread = threading.Thread(target=look, daemon=True, name="first look")
     thread.start()
     return thread

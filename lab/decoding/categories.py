@@ -15,6 +15,7 @@ import numpy as np
 from brainit.categories.decoding import CategoryScore, decode_category, score_predictions
 from brainit.categories.tokens import CARE, predict_held_out, run_names
 from brainit.config import BrainITConfig, override, parse_config
+from brainit.datasets.findings import odd_betas
 from brainit.metrics.intervals import paired_interval
 from brainit.subject import Subject
 from lab.decoding.settings import ReconstructConfig
@@ -292,5 +293,5 @@ def _who(subject: Subject) -> dict[str, Any]:
         "n_voxels": subject.n_voxels,
         "n_trials": subject.n_trials,
         "roi": {name: int(inside.sum()) for name, inside in subject.roi.items()},
-        "warnings": list(subject.info.get("warnings", ())),
+        "warnings": [*subject.info.get("warnings", ()), *odd_betas(subject)],
     }

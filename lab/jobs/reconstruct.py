@@ -13,6 +13,7 @@ from brainit.subject import Subject
 from brainit.training.fitting import fit
 from brainit.training.targets import TargetTable
 from brainit.voxels.maps import mean_attention, write_clusters, write_map
+from lab.decoding import same_data
 from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
@@ -84,11 +85,15 @@ def reconstruct(
     Run.check(out, config)
     choose_device(config.device)
     # data that cannot be used are refused before the folder is claimed
-    opened = None if (out / "done.json").is_file() else open_subjects(config, progress)
+    finished = (out / "done.json").is_file()
+    if finished:
+        same_data.check_finished(out, config)
+    opened = None if finished else open_subjects(config, progress)
     with Run.open(out, config) as run:
         if run.finished:
             return {"done before": True, "report": str(out / "report.html"), **run.metrics}
         data = opened or open_subjects(config, progress)
+        same_data.claim(out, data.marks)
         write_json(out / "subject.json", data.about)
         write_json(out / "versions.json", versions())
         run.log("leaks", line=data.about["leak_line"])

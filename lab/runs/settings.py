@@ -48,6 +48,13 @@ def resolve(
     content.update({name: value for name, value in (flags or {}).items() if value is not None})
     for pair in sets:
         _put(content, pair)
+    return validated(model, content, spelled)
+
+
+def validated(
+    model: type[Model], content: Mapping[str, Any], spelled: Mapping[str, str] | None = None
+) -> Model:
+    """Check settings; raise `InputError` with one line: the setting, its value, what is allowed."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def build(home: Path) -> dict[str, Any]:
                 brain = gr.Image(label="Slices", interactive=False, show_label=False, elem_id="map",
                                  buttons=["download"])  # fmt: skip
                 brain_note = gr.Markdown(elem_classes="source")
-            boxes = copy_box("brain")
+            boxes, _ = copy_box("brain")
     controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic]
 
     @answer
@@ -174,7 +175,7 @@ def build(home: Path) -> dict[str, Any]:
                 gallery = gr.Gallery(strips(found), columns=len(found.shown))
                 return [gallery, rows, words, link, *texts]
 
-            return lambda context: registry.run("brain decode", settings, context), show
+            return partial(registry.run, "brain decode", settings), show
 
         yield from stream(prepare, 3 + len(boxes), "decode", request)
 
@@ -189,7 +190,7 @@ def build(home: Path) -> dict[str, Any]:
             def show(found: reconstruct.Result) -> list[Any]:
                 return [gr.Dropdown(choices=trained(home), value=name)]
 
-            return lambda context: registry.run("brain reconstruct", settings, context), show
+            return partial(registry.run, "brain reconstruct", settings), show
 
         yield from stream(prepare, 1, "decode", request, stays=name)
 

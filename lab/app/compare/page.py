@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
             difference = gr.Image(label="Difference, times ten", height=240, interactive=False)
             along = gr.Plot(label="Error along the sampling steps", show_label=False)
             sensitivity.build(model)
-            boxes = copy_box("compare")
+            boxes, _ = copy_box("compare")
     archive = gr.State("")
     controls = [model, chosen, n, steps, guidance, seed, native, recording]
 
@@ -104,7 +105,7 @@ def build_compare(models: list[str]) -> dict[str, Any]:
                         *_pair(found.archive, names[0], 1), apart(found), found.archive, *shown]  # fmt: skip
 
             variants.check(settings)
-            return lambda context: registry.run("variants", settings, context), show
+            return partial(registry.run, "variants", settings), show
 
         yield from stream(prepare, 7 + len(boxes), "draw", request)
 

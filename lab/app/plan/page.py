@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
                                  max_height=520, show_search="filter", elem_id="plan-table",
                                  elem_classes="ends",
                                  column_widths=["34%", "10%", "9%", "9%", "14%", "24%"])  # fmt: skip
-            boxes = copy_box("plan")
+            boxes, _ = copy_box("plan")
     current, history = gr.State(""), gr.State([])
     hidden = gr.Gallery(visible=False)
     controls = [model, recipe, include, exclude, override]
@@ -137,7 +138,7 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
                 words = totals(found, f"Ledger of {recipe}{again}: {out}")
                 return [words, plan_rows(found), recipe, steps]
 
-            return lambda context: registry.run("quantize", settings, context), show
+            return partial(registry.run, "quantize", settings), show
 
         yield from stream(prepare, 4, "apply", request, stays=name)
 

@@ -83,15 +83,18 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         The model is not there.
     """
+    from lab.decoding import same_data
     from lab.decoding.cohort.adapted import adapted
     from lab.files import write_text
     from lab.report.adapted import write_adapted_page
 
     data, network = _open(settings, context)
+    same_data.check(settings.out, data.subject)
     subject = _first(data.subject, settings.minutes)
     found = adapted(
         subject, settings.out, context.progress, epochs=settings.epochs, seed=settings.seed, own=network
     )
+    same_data.claim(settings.out, data.marks)
     facts = {
         "subject": subject.name,
         "simulated": subject.simulated,

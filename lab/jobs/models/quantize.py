@@ -70,6 +70,7 @@ def run(settings: Settings, context: Context) -> Result:
     import quant
     from lab.models.opening import open_model
     from lab.runs.folder import Run
+    from lab.runs.older import complete
     from quant.api import check
 
     store, module, config = _begin(settings)
@@ -79,7 +80,7 @@ def run(settings: Settings, context: Context) -> Result:
         module = module or open_model(model, settings.part, settings.architecture)
         check(module, settings.recipe, store if _calibrates(settings.recipe) else None)
         quant.plan(module, settings.recipe, **settings.selection())
-    with Run.open(out, config) as run:
+    with Run.open(out, config, complete(Settings, {})) as run:
         if run.finished:
             ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
             return Result(model=model, **tables(ledger), out=str(out), done_before=True)

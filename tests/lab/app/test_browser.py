@@ -278,7 +278,8 @@ def test_every_named_endpoint_answers(address: str) -> None:
         names = set(json.load(answer)["named_endpoints"])
     calls: dict[str, tuple[Any, ...]] = {
         "/layers": ("dit-64", "", ""), "/layer_views": ("dit-64", "", ""),
-        "/what_if": ("dit-64", "", "int", 4, "tensor", 1, ""), "/recipe_settings": ("rtn-w4a4",),
+        "/what_if": ("dit-64", "", "int", 4, "tensor", 1, ""),
+        "/state": ("dit-64", "", "int", 4, "tensor", 1, ""), "/recipe_settings": ("rtn-w4a4",),
         "/measure_shape": (64, 64, 64), "/stop_run": ("run",), "/undo": (),
         "/plan": ("dit-64", "rtn-w4a4", "", "", ""), "/runs": (), "/run": ("run",),
         "/compare_runs": ("run", "run"), "/run_facts": ("run",),
