@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take what was imported out of the garbage collector's sight: it looked through all of it, again and again."""
+    """Take what was imported out of the garbage collector's sight: it looked through all each time."""
     gc.collect()
     gc.freeze()
 

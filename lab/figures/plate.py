@@ -98,8 +98,9 @@ class Plate:
                 _write_plainly(axis)
         # Each drawing moves a constrained layout a little further; settled once, bytes are equal.
         engine = self.figure.get_layout_engine()
-        for _ in range(2 if engine else 0):  # long tick labels need more than one pass
-            engine.execute(self.figure)
+        if engine is not None:
+            for _ in range(2):  # long tick labels need more than one pass
+                engine.execute(self.figure)
         self.figure.set_layout_engine("none")
 
     def png(self, dpi: int = _DPI, foot: bool = False) -> bytes:

@@ -100,7 +100,7 @@ def reconstruct(
         if until == "prepare":
             return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
         if data.subject.stimuli is None:
-            from lab.decoding.categories import run_categories, train_folds
+            from lab.decoding.categories.way import run_categories, train_folds
 
             if until == "train":
                 trained = train_folds(run, config, data.subject, progress)

@@ -81,7 +81,7 @@ def test_a_subject_is_found_by_its_number_not_by_digits_somewhere(tmp_path, aske
     assert all(
         datasets.open("nifti", tmp_path / "n", right).name == "sub-12" for right in ("12", "012", "S12")
     )
-    with pytest.raises(InputError, match="is not in .*found: sub-12"):
+    with pytest.raises(InputError, match=r"is not in .*found: sub-12"):
         datasets.open("nifti", tmp_path / "n", asked)
 
 
