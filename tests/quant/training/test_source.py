@@ -1,0 +1,19 @@
+"""Points of whole trajectories, whose errors are summed along them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+
+from quant.training.source import PATH, Source
+
+
+def test_a_path_is_of_one_sample_in_even_strides(recorded) -> None:
+    source = Source(recorded("pixart"), 2 * PATH)
+    generator = torch.Generator().manual_seed(0)
+    batch, length = source.draw_paths(generator)
+    assert length == min(PATH, source.n_timesteps) and len(batch.timestep) % length == 0
+    for path in batch.timestep.unflatten(0, (-1, length)):
+        places = [source.recording.timesteps.index(float(t)) for t in path]
+        assert len({b - a for a, b in pairwise(places)}) == 1
