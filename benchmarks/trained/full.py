@@ -32,7 +32,7 @@ RECIPES = {
     "binarydm-w1a4": "dit-64", "efficientdm-w4a4": "dit-64", "efficientdm-w4a4+rank=0": "dit-64",
     "quest-w4a4": "dit-64", "qvgen-w3a3": "video-dit",
     f"{KEPT}+train_steps=1500": "dit-64", f"{KEPT}+train_steps=1500+path=0.5": "dit-64",
-    f"{KEPT}+train_steps=1500+path=0.9": "dit-64", f"{KEPT}+train_steps=0": "dit-64",
+    f"{KEPT}+train_steps=1500+unshrunk=true": "dit-64", f"{KEPT}+train_steps=0": "dit-64",
     "svdquant-gptq-w4a4": "dit-64", "svdquant-gptq-w4a4-common": "dit-64",
     "svdquant-gptq-w4a4-common+rank=16": "dit-64", "rtn-w4a4": "dit-64",
 }  # fmt: skip

@@ -115,9 +115,9 @@ class Student:
 
     def output_loss(self, batch: Batch, step: int = 0) -> Tensor:
         """Mean squared error of the prediction, and of its sum along trajectories where that counts."""
-        error = self.predict(batch) - self.target(batch)
-        alone = error.square().mean()
-        share = self.config.path
+        target, found = self.target(batch), self.predict(batch)
+        error, share = found - target, self.config.path
+        alone = (unshrunk(found, target) if self.config.unshrunk else error.square()).mean()
         if not share:
             return alone
         along = error.unflatten(0, (-1, self.length)).sum(1).square().mean() / self.length
@@ -216,6 +216,14 @@ class Student:
         return Outcome(
             layers, self.attention, notes={**self.notes, **about}, cost=self.cost.summary()
         )  # fmt: skip
+
+
+def unshrunk(found: Tensor, target: Tensor) -> Tensor:
+    """Squared error of predictions by sample, once scaled to the target, plus that of their scale: (n,)."""
+    found, target = found.flatten(1), target.flatten(1)
+    scale = (found * target).mean(1) / target.square().mean(1).clamp_min(1e-12)
+    rest = found / scale.clamp_min(0.1)[:, None] - target
+    return rest.square().mean(1) + (scale - 1).square() * target.square().mean(1)
 
 
 def _size(scale: Tensor) -> float:
