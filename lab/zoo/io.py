@@ -13,11 +13,13 @@ from torch import nn
 
 from lab.files import replacing
 
+_EXTRA = "extra."
+
 
 def save_weights(module: nn.Module, path: Path, extra: dict[str, torch.Tensor] | None = None) -> None:
     """Write a module's state in float16 with its class name and config; ``extra`` goes under ``extra.``."""
     state = {k: _half(v) for k, v in module.state_dict().items()}
-    state |= {f"extra.{k}": _half(v) for k, v in (extra or {}).items()}
+    state |= {f"{_EXTRA}{k}": _half(v) for k, v in (extra or {}).items()}
     config = {k: v for k, v in dict(module.config).items() if not k.startswith("_")}
     meta = {"format": "pt", "class": type(module).__name__, "config": json.dumps(config, default=list)}
     with replacing(path) as temporary:
@@ -31,18 +33,21 @@ def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[
     """
     with safe_open(path, framework="pt") as f:
         meta = f.metadata()
-        tensors = {k: f.get_tensor(k) for k in f.keys()}
-    extra = {k.removeprefix("extra."): v.float() for k, v in tensors.items() if k.startswith("extra.")}
-    state = {
-        k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if not k.startswith("extra.")
-    }
+        tensors = {k: f.get_tensor(k) for k in f.keys() if not k.startswith(_EXTRA)}
+    state = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     kind, config = classes[meta["class"]], json.loads(meta["config"])
     known = inspect.signature(kind).parameters
     module = kind(**{k: v for k, v in config.items() if k in known})
     if rest := {k: v for k, v in config.items() if k not in known}:
         module.register_to_config(**rest)  # what we state beyond the class's arguments, as a sample's size
     module.load_state_dict(state)
-    return module.eval(), extra
+    return module.eval(), load_extra(path)
+
+
+def load_extra(path: Path) -> dict[str, torch.Tensor]:
+    """Return what a weight file holds besides its module, float32; nothing is built."""
+    with safe_open(path, framework="pt") as f:
+        return {k.removeprefix(_EXTRA): f.get_tensor(k).float() for k in f.keys() if k.startswith(_EXTRA)}
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:
