@@ -158,8 +158,8 @@ def _enough(train: Subject, every: int) -> None:
     stimuli = len(np.unique(train.stimulus_id))
     if stimuli // every < _FEWEST:
         raise InputError(
-            f"--every {every}: of {stimuli} distinct training pictures that leaves {stimuli // every}; at least "
-            f"{_FEWEST} are needed: give --every {max(1, stimuli // _FEWEST)} or less"
+            f"--every {every}: of {stimuli} distinct training pictures that leaves {stimuli // every}; at "
+            f"least {_FEWEST} are needed: give --every {max(1, stimuli // _FEWEST)} or less"
         )
 
 
