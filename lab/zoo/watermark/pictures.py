@@ -68,8 +68,8 @@ def size_of(path: Path) -> tuple[int, int] | None:
 def _refuse_transparent(path: Path, alpha: np.ndarray) -> None:
     if alpha.min() < 255:
         raise InputError(
-            f"{path}: {100 * float((alpha < 255).mean()):.3g} % of its pixels are transparent, and what is seen "
-            "there is not in the file; save it on its background"
+            f"{path}: {100 * float((alpha < 255).mean()):.3g} % of its pixels are transparent, and what is "
+            "seen there is not in the file; save it on its background"
         )
 
 

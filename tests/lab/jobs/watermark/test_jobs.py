@@ -131,10 +131,10 @@ def test_embed_writes_over_nobodys_pictures(photograph: Path, tmp_path: Path) ->
     before = (mine / "holiday.png").read_bytes()
     for picture, says in ((mine / "holiday.png", "is one of the pictures"), (other, "is there already")):
         settings = registry.settings("watermark embed", {"pictures": (picture,), "out": mine})
-        for call in (lambda: registry.run("watermark embed", settings, Context()),
-                     lambda: registry.dry_run("watermark embed", settings)):  # fmt: skip
+        for call in (lambda s: registry.run("watermark embed", s, Context()),
+                     lambda s: registry.dry_run("watermark embed", s)):  # fmt: skip
             with pytest.raises(InputError, match=rf"holiday\.png {says}.*choose another --out"):
-                call()
+                call(settings)
     assert (mine / "holiday.png").read_bytes() == before
     again = registry.settings("watermark embed", {"pictures": (other,), "out": tmp_path / "marked"})
     for _ in range(2):  # the same command writes the same
