@@ -196,6 +196,38 @@ TABLE: dict[str, Row] = {
     "bits given twice": Row(
         on_model("sensitivity", "unet-64", "--bits", "4,8,4", "--out", "TMP/s.json"), ("4 is given twice",)
     ),
+    "no share of noise": Row(on_model("brain", "tune", "--strengths", "0.1,2"), ("from 0 to 1 with commas",)),
+    "no samples averaged": Row(on_model("brain", "tune", "--averaged", "1,0"), ("0 samples; allowed: 1",)),
+    "every ninth of twelve trials": Row(
+        lambda tmp: [
+            "brain",
+            "tune",
+            "--dataset",
+            "mat",
+            "--root",
+            str(write_mat(tmp / "a.mat")),
+            "--every",
+            "9",
+        ],
+        ("of 12 distinct training pictures that leaves 1", "give --every 3 or less"),
+    ),
+    "a grid of another ending": Row(
+        on_model("brain", "grid", "TMP", "--out", "TMP/a.jpg"), ("ends in .png",)
+    ),
+    "a grid of another command's folder": Row(
+        lambda tmp: [(tmp / "config.yaml").write_text("model: dit-64\n"), ["brain", "decode", str(tmp)]][1],
+        ("is a folder of another command",),
+    ),
+    "pictures into a file": Row(
+        lambda tmp: [(tmp / "f").write_text("x"), ["brain", "decode", str(tmp), "--out", str(tmp / "f")]][1],
+        ("is a file; --out wants a folder",),
+    ),
+    "simulated subjects in a file": Row(
+        lambda tmp: [(tmp / "f").write_text("x"), ["data", "fetch", "simulated", "--root", str(tmp / "f")]][
+            1
+        ],
+        ("is a file; simulated subjects are a folder",),
+    ),
     "runs of the app are a file": Row(
         lambda tmp: [(tmp / "runs").write_text("x"), ["app", "--runs", str(tmp / "runs")]][1],
         ("is a file; give a folder",),

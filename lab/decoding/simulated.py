@@ -83,6 +83,8 @@ def ensure_simulated(
     kind = {"ventral": "prototypes"} if features == "encoder-64" else {}
     wanted = config.preset(preset, seed=seed, **kind)
     folder = datasets.default_root("simulated") if root is None else Path(root).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; simulated subjects are a folder: give another --root")
     asked = {
         "preset": None if preset == "small" else preset,
         "seed": seed or None,
