@@ -21,11 +21,13 @@ _MOST = 8  # outputs of the network whose attention is averaged
 @lru_cache(maxsize=4)
 def subject_of(folder: str) -> tuple[Any, str]:
     """Return a run's subject and what must be said wherever its scores stand."""
+    from lab.decoding import same_data
     from lab.decoding.data import open_subjects
     from lab.decoding.trained import TrainedRun
 
     run = TrainedRun.open(Path(folder))
     data = open_subjects(run.config, Context().progress)
+    same_data.check(Path(folder), data.subject)
     return data.subject, words_on(bool(data.about["simulated"]), data.about["leak_line"])
 
 

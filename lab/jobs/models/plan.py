@@ -40,7 +40,7 @@ class OfLayers(OfModel):
         """Return the arguments of `quant.plan` that say which layers and how."""
         return {
             "include": self.include, "exclude": self.exclude,
-            "overrides": dict(_override(words) for words in self.override),
+            "overrides": _overrides(self.override),
         }  # fmt: skip
 
 
@@ -158,6 +158,18 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     size = {f"kB {when}": round(row[f"bytes {when}"] / 1e3, 1) for when in ("before", "after")}
     return {"layer": row["layer"], "bits": row["bits"], **size}
+
+
+def _overrides(words: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in words:
+        pattern, change = _override(one)
+        if pattern in found:
+            raise InputError(
+                f"--override {one!r}: {pattern!r} is given twice; write it once: {pattern}:field=value+..."
+            )
+        found[pattern] = change
+    return found
 
 
 def _override(words: str) -> tuple[str, Any]:
