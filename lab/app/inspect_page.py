@@ -148,11 +148,10 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
         status = gr.Markdown()
         with gr.Row():
             drawn = [
-                gr.Image(
-                    show_label=False, interactive=False, visible=False, buttons=["download", "fullscreen"]
-                )
-                for _ in range(2)
-            ]
+                gr.Image(show_label=False, interactive=False, visible=False, scale=panels, min_width=320,
+                         buttons=["download", "fullscreen"])
+                for panels in (2, 3)
+            ]  # fmt: skip
         drawn_note = gr.Markdown(elem_classes="source")
     boxes, fold = copy_box("inspect")
     hidden = gr.Gallery(visible=False)
