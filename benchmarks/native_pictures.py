@@ -182,7 +182,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native_pictures", description=__doc__)
-    parser.add_argument("--models", nargs="*", default=list(zoo.DENOISERS), choices=zoo.DENOISERS)
+    parser.add_argument("--models", nargs="*", default=list(zoo.DECODERS), choices=zoo.DECODERS)
     parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
     parser.add_argument("--n", type=int, default=16, help="pictures of each kind")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")

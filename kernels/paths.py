@@ -84,3 +84,18 @@ def obstacle(device: torch.device, needs: tuple[int, int] = (8, 0)) -> str:
 def capability(device: torch.device) -> tuple[int, int]:
     """Compute capability of a CUDA device."""
     return torch.cuda.get_device_capability(device)
+
+
+def check_device(operation: str, first: Tensor, *others: Tensor | None) -> None:
+    """Refuse tensors that do not lie where the first does.
+
+    Raises
+    ------
+    ValueError
+        Names the operation and both places.
+    """
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise ValueError(
+                f"{operation}: all tensors must lie on {first.device}, got one on {other.device}"
+            )

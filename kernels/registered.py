@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -27,8 +28,28 @@ def operation(name: str, schema: str, shapes: Callable[..., Any]) -> Callable[[C
     """
 
     def register(function: Callable) -> Any:
-        op = torch.library.custom_op(f"brainlab::{name}", function, mutates_args=(), schema=schema)
+        @wraps(function)
+        def named(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except torch.OutOfMemoryError as error:
+                made = shapes(*(_meta(argument) for argument in arguments))
+                size = sum(_bytes(tensor) for tensor in (made if isinstance(made, tuple) else (made,)))
+                raise torch.OutOfMemoryError(
+                    f"{name}: out of memory; its result alone takes {size / 2**20:,.1f} MiB: fewer rows at a "
+                    f"time, or a GPU with more ({str(error).splitlines()[0]})"
+                ) from error
+
+        op = torch.library.custom_op(f"brainlab::{name}", named, mutates_args=(), schema=schema)
         op.register_fake(shapes)
         return op
 
     return register
+
+
+def _meta(argument: Any) -> Any:
+    return argument.to("meta") if isinstance(argument, torch.Tensor) else argument
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -82,7 +82,7 @@ def _module(repo: Path, file: Path) -> str:
 
 
 def _imported(name: str, file: Path, known: set[str]) -> Iterator[str]:
-    for node in _walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):  # for types alone, too
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
@@ -96,13 +96,3 @@ def _imported(name: str, file: Path, known: set[str]) -> Iterator[str]:
                     yield inner
                 elif base in known:
                     yield base
-
-
-def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-        children: list[ast.AST] = [*node.orelse]
-    else:
-        children = list(ast.iter_child_nodes(node))
-    for child in children:
-        yield from _walk(child)

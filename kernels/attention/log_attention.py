@@ -140,3 +140,4 @@ def _check(q: Tensor, k: Tensor, v: Tensor, bits: int, octaves: float | None, si
         raise ValueError(f"log_attention: octaves must be in (0, 255], got {octaves}")
     if sink is not None and not 0 <= sink < k.shape[2]:
         raise ValueError(f"log_attention: the sink must be one of {k.shape[2]} keys, got {sink}")
+    paths.check_device("log_attention", q, k, v)

@@ -156,6 +156,4 @@ def _check(
             )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"conv2d: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
-    tensors = [t for t in (sample_scale, weight, column_scale, bias) if t is not None]
-    if other := next((t for t in tensors if t.device != x.device), None):
-        raise ValueError(f"conv2d: all tensors must lie on {x.device}, got one on {other.device}")
+    paths.check_device("conv2d", x, sample_scale, weight, column_scale, bias)

@@ -59,6 +59,7 @@ def group_norm(
         raise ValueError(
             f"group_norm: weight and bias must both have shape ({x.shape[2]},), or neither be given"
         )
+    paths.check_device("group_norm", x, weight, bias)
     run = reference if paths.choose(path, x) == "reference" else _group_norm_op
     gain, offset = run(x, groups, weight, bias, eps)
     return Before("affine_silu" if silu else "affine", gain, offset, x.shape[1], eps)

@@ -136,3 +136,4 @@ def _check(packed: Tensor, fine: Tensor, k: int, group: int, tail: Tensor | None
         raise ValueError(f"expand: tail must be float8_e4m3fn of shape ({n}, T) beside int8 exponents")
     if not (packed.is_contiguous() and fine.is_contiguous() and (tail is None or tail.is_contiguous())):
         raise ValueError("expand: packed codes, fine scales and tail must be contiguous")
+    paths.check_device("expand", packed, fine, tail)

@@ -130,5 +130,6 @@ def _check(packed: Tensor, table: Tensor, bits: int, k: int) -> None:
             f"expand_table: table must be int8 or float8_e4m3fn of shape {wanted[0]} or {wanted[1]}, "
             f"got {tuple(table.shape)} {table.dtype}"
         )
-    if not (packed.is_contiguous() and table.is_contiguous()) or packed.device != table.device:
-        raise ValueError("expand_table: packed codes and table must be contiguous, on one device")
+    if not (packed.is_contiguous() and table.is_contiguous()):
+        raise ValueError("expand_table: packed codes and table must be contiguous")
+    paths.check_device("expand_table", packed, table)

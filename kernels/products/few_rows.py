@@ -129,3 +129,4 @@ def _check(
         raise ValueError(f"few_rows: values of a row must be neighbours, got strides {x.stride()}")
     if not (packed.is_contiguous() and scale.is_contiguous()):
         raise ValueError("few_rows: packed codes and scales must be contiguous")
+    paths.check_device("few_rows", x, packed, scale, column_scale, bias)

@@ -14,49 +14,16 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
-from kernels.products.few_rows_scaled_kernels import few_rows_scaled, pairs
+from kernels.products.few_rows_scaled_kernels import few_rows_scaled, finished, halves, pairs
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
-
-
-@triton.jit
-def _halves(byte, BF16: tl.constexpr, WIDE: tl.constexpr):
-    """Low and high nibbles, two's complement, as numbers of 16 bits.
-
-    With 0x43 above it, a byte n < 128 is 128 + n in bfloat16; with 0x64 it is 1024 + n in float16. So a
-    number is put together from two bytes and the offset taken away, exactly: 12 instructions for eight codes.
-    """
-    if WIDE:
-        wide = byte.to(tl.int32) ^ 0x88
-        return (wide & 15).to(tl.float32) - 8.0, (wide >> 4).to(tl.float32) - 8.0
-    elif BF16:
-        return tl.inline_asm_elementwise(
-            """{ .reg .b32 t, u, h, one, off;
-            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
-            mov.b32 h, 0x43434343; mov.b32 one, 0x3F803F80; mov.b32 off, 0xC308C308;
-            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
-            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
-            fma.rn.bf16x2 $0, $0, one, off; fma.rn.bf16x2 $1, $1, one, off;
-            fma.rn.bf16x2 $2, $2, one, off; fma.rn.bf16x2 $3, $3, one, off; }""",
-            "=&r,=&r,=&r,=&r,r", [byte], (tl.bfloat16, tl.bfloat16), True, 4,
-        )  # fmt: skip
-    else:
-        return tl.inline_asm_elementwise(
-            """{ .reg .b32 t, u, h, one, off;
-            xor.b32 t, $4, 0x88888888; shr.b32 u, t, 4; and.b32 t, t, 0x0F0F0F0F; and.b32 u, u, 0x0F0F0F0F;
-            mov.b32 h, 0x64646464; mov.b32 one, 0x3C003C00; mov.b32 off, 0xE408E408;
-            prmt.b32 $0, t, h, 0x4140; prmt.b32 $1, t, h, 0x4342;
-            prmt.b32 $2, u, h, 0x4140; prmt.b32 $3, u, h, 0x4342;
-            fma.rn.f16x2 $0, $0, one, off; fma.rn.f16x2 $1, $1, one, off;
-            fma.rn.f16x2 $2, $2, one, off; fma.rn.f16x2 $3, $3, one, off; }""",
-            "=&r,=&r,=&r,=&r,r", [byte], (tl.float16, tl.float16), True, 4,
-        )  # fmt: skip
+from kernels.tuned.launching import counters
 
 
 @triton.jit
 def _few_rows(
-    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, M, N, K, row_bytes, groups, x_stride,
-    per_split,
+    x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, part_ptr, count_ptr, M, N, K, row_bytes,
+    groups, x_stride, per_split,
     GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
     SPLIT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
@@ -94,7 +61,7 @@ def _few_rows(
                     x_rows + k[:, None] + 1, mask=inside_m[None, :] & (mine & (k + 1 < K))[:, None], other=0.0
                 )
                 scale = tl.load(scale_ptr + columns * groups + group, mask=inside_n & mine, other=0)
-            low, high = _halves(byte, BF16, WIDE)
+            low, high = halves(byte, BF16, WIDE)
             part = half_dot(low, even, tl.zeros((BN, BM), tl.float32), WIDE)
             part = half_dot(high, odd, part, WIDE)
             if POW2:
@@ -104,29 +71,7 @@ def _few_rows(
     if HAS_COLUMN:
         total *= tl.load(column_ptr + columns, mask=inside_n, other=0.0).to(tl.float32)[:, None]
     mask = inside_n[:, None] & inside_m[None, :]
-    if SPLIT == 1:
-        if HAS_BIAS:
-            total += tl.load(bias_ptr + columns, mask=inside_n, other=0.0).to(tl.float32)[:, None]
-        tl.store(
-            out_ptr + rows[None, :] * N + columns[:, None], total.to(out_ptr.dtype.element_ty), mask=mask
-        )
-    else:
-        part_ptr = out_ptr + tl.program_id(2).to(tl.int64) * M * N
-        tl.store(part_ptr + rows[None, :] * N + columns[:, None], total, mask=mask)
-
-
-@triton.jit
-def _sum_splits(
-    part_ptr, bias_ptr, out_ptr, MN, N, SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr
-):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < MN
-    total = tl.zeros((BLOCK,), tl.float32)
-    for split in tl.static_range(SPLIT):
-        total += tl.load(part_ptr + split * MN + at, mask=inside, other=0.0)
-    if HAS_BIAS:
-        total += tl.load(bias_ptr + at % N, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=inside)
+    finished(total, part_ptr, count_ptr, bias_ptr, out_ptr, columns, rows, mask, M, N, HAS_BIAS, SPLIT)
 
 
 def launch(
@@ -139,39 +84,23 @@ def launch(
     at_once = max(1, min(config.block_k // group, groups))
     per_split = triton.cdiv(triton.cdiv(groups, config.split), at_once) * at_once
     split = triton.cdiv(groups, per_split)
-    target = out if split == 1 else torch.empty(split, m, n, dtype=torch.float32, device=x.device)
     words = x.element_size() == 2 and x.stride(0) % 2 == 0 and x.data_ptr() % 16 == 0
     even = words and k % group == 0 and n % config.block_n == 0 and groups % per_split % at_once == 0
     grid = (triton.cdiv(n, config.block_n), triton.cdiv(m, config.block_m), split)
-    if config.keep and even and groups % at_once == 0 and at_once & (at_once - 1) == 0:
-        few_rows_scaled[grid](
-            x, packed, scale, scale if column is None else column, scale if bias is None else bias, target,
-            m, n, row_bytes, groups, x.stride(0), per_split,
-            GROUP=group, POW2=scale.dtype == torch.int8, HAS_COLUMN=column is not None,
-            HAS_BIAS=bias is not None, SPLIT=split, BM=config.block_m, BN=config.block_n, AT_ONCE=at_once,
-            WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps,
-            num_stages=config.stages,
-        )  # fmt: skip
-    else:
-        _launch_by_groups(
-            x, packed, scale, column, bias, target, group, config, grid, at_once, per_split, even
-        )
-    if split > 1:
-        _sum_splits[(triton.cdiv(m * n, 1024),)](
-            target, scale if bias is None else bias, out, m * n, n, SPLIT=split, HAS_BIAS=bias is not None,
-            BLOCK=1024,
-        )  # fmt: skip
-
-
-def _launch_by_groups(
-    x: Tensor, packed: Tensor, scale: Tensor, column: Tensor | None, bias: Tensor | None, target: Tensor,
-    group: int, config: Config, grid: tuple[int, int, int], at_once: int, per_split: int, even: bool,
-) -> None:  # fmt: skip
-    (m, k), (n, row_bytes), groups, split = x.shape, packed.shape, scale.shape[1], grid[2]
-    _few_rows[grid](
-        x, packed, scale, scale if column is None else column, scale if bias is None else bias, target,
-        m, n, k, row_bytes, groups, x.stride(0), per_split,
-        GROUP=group, POW2=scale.dtype == torch.int8, HAS_COLUMN=column is not None, HAS_BIAS=bias is not None,
-        SPLIT=split, BM=config.block_m, BN=config.block_n, AT_ONCE=at_once, EVEN=even,
-        WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
+    # one launch: what programs found of a shared tile, and how many of them have arrived
+    part = torch.empty(split if split > 1 else 0, m, n, dtype=torch.float32, device=x.device)
+    count = counters(x.device, grid[0] * grid[1] if split > 1 else 0)
+    tensors = (
+        x, packed, scale, scale if column is None else column, scale if bias is None else bias, out, part,
+        count,
     )  # fmt: skip
+    shared = {
+        "GROUP": group, "POW2": scale.dtype == torch.int8, "HAS_COLUMN": column is not None,
+        "HAS_BIAS": bias is not None, "SPLIT": split, "BM": config.block_m, "BN": config.block_n,
+        "AT_ONCE": at_once, "WIDE": paths.INTERPRETED or x.element_size() == 4, "num_warps": config.warps,
+        "num_stages": config.stages,
+    }  # fmt: skip
+    if config.keep and even and groups % at_once == 0 and at_once & (at_once - 1) == 0:
+        few_rows_scaled[grid](*tensors, m, n, row_bytes, groups, x.stride(0), per_split, **shared)
+    else:
+        _few_rows[grid](*tensors, m, n, k, row_bytes, groups, x.stride(0), per_split, EVEN=even, **shared)

@@ -1,6 +1,7 @@
 """Product of 8-bit codes with one scale a row and one a column (W8A8 in int8 or float8 e4m3).
 
-    out_mn = (sum_k a_mk b_nk) row_scale_m column_scale_n + bias_n + sum_r low_mr up_nr
+    y_mn   = (sum_k a_mk b_nk) row_scale_m column_scale_n + bias_n + sum_r low_mr up_nr
+    out_mn = activation(y_mn) + residual_mn,    or codes of it in steps of out_scale_m
 
 Codes of fewer bits times small exact group scales are 8-bit operands, too (`kernels.products.expand`), so
 this is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K <= 2^17). float8 sums are kept by
@@ -22,6 +23,9 @@ from kernels.tuned.table import lookup
 
 OPERANDS = (torch.int8, torch.float8_e4m3fn)
 OUTPUTS = (torch.bfloat16, torch.float16, torch.float32)
+CODES = {torch.int8: 127, torch.float8_e4m3fn: 448}
+"""Largest code of the types that the next layer reads."""
+ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu")
 LONGEST_INT_SUM = 2**17
 RANK_STEP = 16
 
@@ -37,6 +41,9 @@ def gemm(
     dtype: torch.dtype = torch.bfloat16,
     path: paths.Path = "auto",
     config: Config | None = None,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    out_scale: Tensor | None = None,
 ) -> paths.Result:
     """Multiply rows of codes by a weight of codes.
 
@@ -53,10 +60,16 @@ def gemm(
     low, up : bfloat16 or float16 tensors of shape (M, R) and (N, R), optional
         The low-rank branch after its down-projection, and its up-projection; R is padded to a multiple of 16.
     dtype : torch.dtype
-        Of the output; float64 on the reference path only.
+        Of the output; float64 on the reference path only; int8 and float8_e4m3fn are codes for the next
+        layer, and take `out_scale`.
     path : str in {"auto", "reference", "triton"}
     config : Config, optional
         Tiles to use instead of those of the table.
+    activation : str in {"none", "gelu", "gelu_tanh", "silu"}
+    residual : tensor of shape (M, N), optional
+        Added after the activation.
+    out_scale : float32 tensor of shape (M,), optional
+        Steps of the codes that are written; a NaN makes a float8 code NaN and an int8 code 0.
 
     Returns
     -------
@@ -64,18 +77,21 @@ def gemm(
         ``value`` (M, N) and ``path``.
     """
     _check(a, row_scale, b, column_scale, bias, low, up)
+    _check_finish(a, b, dtype, activation, residual, out_scale)
     chosen = paths.choose(path, a, (8, 0) if a.dtype == torch.int8 else paths.FLOAT8)
     if chosen == "reference":
-        return paths.Result(reference(a, row_scale, b, column_scale, bias, low, up, dtype), "reference")
-    if dtype not in OUTPUTS:
+        out = reference(a, row_scale, b, column_scale, bias, low, up, dtype, activation, residual, out_scale)
+        return paths.Result(out, "reference")
+    if dtype not in OUTPUTS and out_scale is None:
         raise ValueError(f"gemm: the Triton path writes bfloat16, float16 or float32, got {dtype}")
-    arguments = (a, row_scale, b, column_scale, bias, low, up, dtype)
+    arguments = (a, row_scale, b, column_scale, bias, low, up, dtype, activation, residual, out_scale)
     return paths.Result(_gemm_op(*arguments) if config is None else _run(*arguments, config), "triton")
 
 
 def reference(
     a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
-    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype, activation: str, residual: Tensor | None,
+    out_scale: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Plain torch, any device: float64 holds every partial sum of 8-bit codes exactly."""
     out = (a.double() @ b.double().T) * row_scale.double()[:, None] * column_scale.double()
@@ -83,12 +99,23 @@ def reference(
         out = out + bias.double()
     if low is not None and up is not None:
         out = out + low.double() @ up.double().T
-    return out.to(dtype)
+    if activation == "silu":
+        out = torch.nn.functional.silu(out)
+    elif activation != "none":
+        tanh = "tanh" if activation == "gelu_tanh" else "none"
+        out = torch.nn.functional.gelu(out, approximate=tanh)
+    if residual is not None:
+        out = out + residual.double()
+    if out_scale is None:
+        return out.to(dtype)
+    steps = (out / out_scale.double()[:, None]).clamp(-CODES[dtype], CODES[dtype])
+    return torch.nan_to_num(steps.round(), nan=0.0).to(dtype) if dtype == torch.int8 else steps.to(dtype)
 
 
 def _empty(
     a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
-    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype, activation: str, residual: Tensor | None,
+    out_scale: Tensor | None,
 ) -> Tensor:  # fmt: skip
     return a.new_empty(a.shape[0], b.shape[0], dtype=dtype)
 
@@ -96,19 +123,21 @@ def _empty(
 @operation(
     "gemm",
     "(Tensor a, Tensor row_scale, Tensor b, Tensor column_scale, Tensor? bias, Tensor? low, Tensor? up, "
-    "ScalarType dtype) -> Tensor",
+    "ScalarType dtype, str activation, Tensor? residual, Tensor? out_scale) -> Tensor",
     _empty,
 )
 def _gemm_op(
     a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
-    low: Tensor | None, up: Tensor | None, dtype: torch.dtype,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype, activation: str, residual: Tensor | None,
+    out_scale: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    return _run(a, row_scale, b, column_scale, bias, low, up, dtype, None)
+    return _run(a, row_scale, b, column_scale, bias, low, up, dtype, activation, residual, out_scale, None)
 
 
 def _run(
     a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
-    low: Tensor | None, up: Tensor | None, dtype: torch.dtype, config: Config | None,
+    low: Tensor | None, up: Tensor | None, dtype: torch.dtype, activation: str, residual: Tensor | None,
+    out_scale: Tensor | None, config: Config | None,
 ) -> Tensor:  # fmt: skip
     from kernels.products.gemm_kernels import launch
 
@@ -120,7 +149,10 @@ def _run(
         missing = -low.shape[1] % RANK_STEP
         low, up = (torch.nn.functional.pad(factor, (0, missing)) for factor in (low, up))
     kind = ("gemm_int8" if a.dtype == torch.int8 else "gemm_fp8") + ("" if low is None else "_rank")
-    launch(a, row_scale, b, column_scale, bias, low, up, out, config or lookup(kind, (m, n, k), a.device))
+    launch(
+        a, row_scale, b, column_scale, bias, low, up, out, activation, residual, out_scale,
+        config or lookup(kind, (m, n, k), a.device),
+    )  # fmt: skip
     return out
 
 
@@ -156,9 +188,7 @@ def _check(
         raise ValueError("gemm: low and up belong together, got only one of them")
     if low is not None and up is not None:
         _check_branch(low, up, m, n)
-    tensors = [t for t in (row_scale, b, column_scale, bias, low, up) if t is not None]
-    if other := next((t for t in tensors if t.device != a.device), None):
-        raise ValueError(f"gemm: all tensors must lie on {a.device}, got one on {other.device}")
+    paths.check_device("gemm", a, row_scale, b, column_scale, bias, low, up)
 
 
 def _check_branch(low: Tensor, up: Tensor, m: int, n: int) -> None:
@@ -170,3 +200,26 @@ def _check_branch(low: Tensor, up: Tensor, m: int, n: int) -> None:
         raise ValueError(f"gemm: low and up must be bfloat16 or float16 both, got {low.dtype} and {up.dtype}")
     if not (low.is_contiguous() and up.is_contiguous()):
         raise ValueError("gemm: low and up must be contiguous")
+
+
+def _check_finish(
+    a: Tensor, b: Tensor, dtype: torch.dtype, activation: str, residual: Tensor | None,
+    out_scale: Tensor | None,
+) -> None:  # fmt: skip
+    m, n = a.shape[0], b.shape[0]
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"gemm: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    if residual is not None and (
+        tuple(residual.shape) != (m, n) or residual.stride(1) != 1 or not residual.is_floating_point()
+    ):
+        raise ValueError(
+            f"gemm: residual must be a float ({m}, {n}), neighbours in a row, got "
+            f"{tuple(residual.shape)} {residual.dtype}"
+        )
+    if (dtype in CODES) != (out_scale is not None):
+        raise ValueError(f"gemm: out_scale belongs to int8 and float8_e4m3fn outputs, got {dtype}")
+    if out_scale is not None and (tuple(out_scale.shape) != (m,) or out_scale.dtype != torch.float32):
+        raise ValueError(
+            f"gemm: out_scale must be float32 of shape ({m},), got {tuple(out_scale.shape)} {out_scale.dtype}"
+        )
+    paths.check_device("gemm", a, residual, out_scale)

@@ -13,8 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
+from kernels.rows.before import BEFORE
+from kernels.rows.before_kernels import gelu
+from kernels.rows.code_kernels import rounded
 from kernels.tuned.configs import Config
-from kernels.tuned.dots import ahead, half_dot
+from kernels.tuned.dots import ahead, half_dot, on_e4m3_grid
 from kernels.tuned.launching import after_previous, allow_descriptors, multiprocessors, overlapped
 
 
@@ -50,6 +53,35 @@ def _scaled(
 
 
 @triton.jit
+def _ended(
+    out, rows, columns, M, N, residual_ptr, residual_stride, steps_ptr, ACTIVATION: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr, HAS_STEPS: tl.constexpr, WHOLE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Activation, residual, and codes of the next layer."""
+    if ACTIVATION == 1:
+        out = gelu(out, False)
+    elif ACTIVATION == 2:
+        out = gelu(out, True)
+    elif ACTIVATION == 3:
+        out = out * tl.sigmoid(out)
+    if HAS_RESIDUAL:
+        at = residual_ptr + rows.to(tl.int64)[:, None] * residual_stride + columns[None, :]
+        mask = (rows < M)[:, None] & (columns < N)[None, :]
+        out += tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    if HAS_STEPS:
+        step = tl.load(steps_ptr + rows, mask=rows < M, other=1.0)
+        top = 127.0 if WHOLE else 448.0
+        steps = tl.div_rn(out, step[:, None] + tl.zeros(out.shape, tl.float32))
+        code = tl.minimum(tl.maximum(steps, -top), top)
+        if WHOLE:
+            return tl.where(steps == steps, rounded(code), 0.0)
+        else:
+            code = tl.where(steps == steps, code, steps)  # a NaN stays one
+            return on_e4m3_grid(code) if WIDE else code
+    return out
+
+
+@triton.jit
 def _stored(
     out_ptr,
     out_desc,
@@ -75,10 +107,11 @@ def _stored(
 
 @triton.jit
 def _gemm(
-    a_ptr, b_ptr, out_ptr, low_ptr, up_ptr, row_ptr, column_ptr, bias_ptr, M, N, K, a_stride, b_stride,
-    out_stride,
+    a_ptr, b_ptr, out_ptr, low_ptr, up_ptr, row_ptr, column_ptr, bias_ptr, residual_ptr, steps_ptr,
+    M, N, K, a_stride, b_stride, out_stride, residual_stride,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP_M: tl.constexpr, PROGRAMS: tl.constexpr,
     HALVES: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_STEPS: tl.constexpr,
     COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, EARLY: tl.constexpr, SPECIAL: tl.constexpr,
     WIDE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -86,6 +119,7 @@ def _gemm(
     WIDTH: tl.constexpr = BN // HALVES
     whole: tl.constexpr = a_ptr.dtype.element_ty == tl.int8
     sum_type: tl.constexpr = tl.int32 if whole else tl.float32
+    ints: tl.constexpr = out_ptr.dtype.element_ty == tl.int8
     if COPY_IN:
         a_desc = tl.make_tensor_descriptor(a_ptr, [M, K], [a_stride, 1], [BM, BK])
         b_desc = tl.make_tensor_descriptor(b_ptr, [N, K], [b_stride, 1], [BN, BK])
@@ -132,23 +166,36 @@ def _gemm(
         if HALVES == 1:
             column_scale, bias = _columns(column_ptr, bias_ptr, columns, N, HAS_BIAS)
             out = _scaled(total, row_scale, column_scale, bias, low, up, HAS_BIAS, RANK, WIDE)
+            out = _ended(
+                out, rows, columns, M, N, residual_ptr, residual_stride, steps_ptr, ACTIVATION, HAS_RESIDUAL,
+                HAS_STEPS, ints, WIDE,
+            )  # fmt: skip
             _stored(out_ptr, out_desc, out, row0, column0, M, N, out_stride, BM, BN, COPY_OUT)
         else:
             left, right = tl.split(tl.permute(tl.reshape(total, (BM, 2, WIDTH)), (0, 2, 1)))
             half = column0 + tl.arange(0, WIDTH)
             half_scale, half_bias = _columns(column_ptr, bias_ptr, half, N, HAS_BIAS)
             out = _scaled(left, row_scale, half_scale, half_bias, low, up, HAS_BIAS, RANK, WIDE)
+            out = _ended(
+                out, rows, half, M, N, residual_ptr, residual_stride, steps_ptr, ACTIVATION, HAS_RESIDUAL,
+                HAS_STEPS, ints, WIDE,
+            )  # fmt: skip
             _stored(out_ptr, out_desc, out, row0, column0, M, N, out_stride, BM, WIDTH, COPY_OUT)
             if RANK > 0:
                 up = up_desc.load([column0 + WIDTH, 0])
             half_scale, half_bias = _columns(column_ptr, bias_ptr, half + WIDTH, N, HAS_BIAS)
             out = _scaled(right, row_scale, half_scale, half_bias, low, up, HAS_BIAS, RANK, WIDE)
+            out = _ended(
+                out, rows, half + WIDTH, M, N, residual_ptr, residual_stride, steps_ptr, ACTIVATION,
+                HAS_RESIDUAL, HAS_STEPS, ints, WIDE,
+            )  # fmt: skip
             _stored(out_ptr, out_desc, out, row0, column0 + WIDTH, M, N, out_stride, BM, WIDTH, COPY_OUT)
 
 
 def launch(
     a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
-    low: Tensor | None, up: Tensor | None, out: Tensor, config: Config,
+    low: Tensor | None, up: Tensor | None, out: Tensor, activation: str, residual: Tensor | None,
+    steps: Tensor | None, config: Config,
 ) -> None:  # fmt: skip
     """Run the kernel into `out`; see `kernels.products.gemm`. Arguments are checked there."""
     (m, k), n = a.shape, b.shape[0]
@@ -161,10 +208,12 @@ def launch(
         allow_descriptors()
     _gemm[(min(programs, tiles),)](
         a, b, out, a if low is None else low, a if up is None else up,
-        row_scale, column_scale, row_scale if bias is None else bias, m, n, k, a.stride(0), b.stride(0),
-        out.stride(0),
+        row_scale, column_scale, row_scale if bias is None else bias, out if residual is None else residual,
+        row_scale if steps is None else steps, m, n, k, a.stride(0), b.stride(0), out.stride(0),
+        0 if residual is None else residual.stride(0),
         BM=config.block_m, BN=config.block_n, BK=config.block_k, GROUP_M=config.group_m, PROGRAMS=programs,
         HALVES=config.halves, RANK=rank, HAS_BIAS=bias is not None,
+        ACTIVATION=BEFORE[activation], HAS_RESIDUAL=residual is not None, HAS_STEPS=steps is not None,
         COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and not paths.INTERPRETED,
         SPECIAL=config.special and copy_in,
         WIDE=paths.INTERPRETED,

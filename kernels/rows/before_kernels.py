@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.tuned.dots import half_dot
+
 
 @triton.jit
 def merged(x, k, K, seen, mean, spread, BK: tl.constexpr):
@@ -21,7 +23,8 @@ def merged(x, k, K, seen, mean, spread, BK: tl.constexpr):
 
 
 @triton.jit
-def _gelu(x, TANH: tl.constexpr):
+def gelu(x, TANH: tl.constexpr):
+    """Gelu of float32 numbers, with tanh for the distribution function or exactly."""
     if TANH:
         inner = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # 2 sqrt(2 / pi)
         return x * tl.sigmoid(inner)
@@ -41,8 +44,12 @@ def produced(
     spread,
     gain_ptr,
     offset_ptr,
+    matrix_ptr,
+    factor,
     FIRST: tl.constexpr,
     EVEN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """Value that a layer would have handed on, rounded to the type of `x` as it would have been."""
     if FIRST == 0:
@@ -51,15 +58,23 @@ def produced(
         mask = inside[:, None] & (k < K)[None, :]
         y = x.to(tl.float32)
         if FIRST == 1:
-            y = _gelu(y, False)
+            y = gelu(y, False)
         elif FIRST == 2:
-            y = _gelu(y, True)
+            y = gelu(y, True)
         elif FIRST == 3:
             y = y * tl.sigmoid(y)
         elif FIRST == 4:
             gate = tl.load(x_rows + K + k[None, :], mask=mask, other=0.0).to(tl.float32)
             # the gate is rounded on its way, as a module that returns it would do
-            y = y * _gelu(gate, False).to(x.dtype).to(tl.float32)
+            y = y * gelu(gate, False).to(x.dtype).to(tl.float32)
+        elif FIRST == 8:
+            PIECES: tl.constexpr = x.shape[0] * x.shape[1] // BLOCK
+            at = tl.arange(0, BLOCK)
+            matrix = tl.load(matrix_ptr + at[:, None] * BLOCK + at[None, :])
+            mixed = half_dot(
+                tl.reshape(x, (PIECES, BLOCK)), matrix.T, tl.zeros((PIECES, BLOCK), tl.float32), WIDE
+            )
+            y = factor * tl.reshape(mixed, (x.shape[0], x.shape[1]))
         else:
             if FIRST == 5:
                 y = (y - mean[:, None]) * spread[:, None]

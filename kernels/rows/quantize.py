@@ -111,7 +111,7 @@ def quantize(
         return Rows(*found, "reference")
     arguments = (
         x, kind, bits, group, inverse_smooth, shift, unsigned, down,
-        before.kind, before.gain, before.offset, before.rows, before.eps, scale,
+        before.kind, before.gain, before.offset, before.rows, before.eps, before.matrix, before.factor, scale,
     )  # fmt: skip
     codes, found_scale, low = _quantize_op(*arguments) if config is None else _run(*arguments, config=config)
     return Rows(codes, found_scale, None if down is None or kind in APPENDED else low, "triton")
@@ -127,7 +127,7 @@ def _limits(kind: str, bits: int, unsigned: bool) -> tuple[int, int, int]:
 def _empty(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
-    scale: Tensor | None,
+    matrix: Tensor | None, factor: float, scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     columns = padded_columns(Before(before).columns(x.shape[1]))
     rank = 0 if down is None else down.shape[0]
@@ -140,46 +140,35 @@ def _empty(
 @operation(
     "quantize",
     "(Tensor x, str kind, int bits, int group, Tensor? inverse_smooth, float shift, bool unsigned, "
-    "Tensor? down, str before, Tensor? gain, Tensor? offset, int rows, float eps, Tensor? scale) "
+    "Tensor? down, str before, Tensor? gain, Tensor? offset, int rows, float eps, Tensor? matrix, "
+    "float factor, Tensor? scale) "
     "-> (Tensor, Tensor, Tensor)",
     _empty,
 )
 def _quantize_op(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
-    scale: Tensor | None,
+    matrix: Tensor | None, factor: float, scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return _run(
-        x,
-        kind,
-        bits,
-        group,
-        inverse_smooth,
-        shift,
-        unsigned,
-        down,
-        before,
-        gain,
-        offset,
-        rows,
-        eps,
-        scale,
-        config=None,
-    )
+        x, kind, bits, group, inverse_smooth, shift, unsigned, down, before, gain, offset, rows, eps, matrix,
+        factor, scale, None,
+    )  # fmt: skip
 
 
 def _run(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
-    scale: Tensor | None, config: Config | None,
+    matrix: Tensor | None, factor: float, scale: Tensor | None, config: Config | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     from kernels.rows.project_kernels import encode, fits, project
     from kernels.rows.quantize_kernels import launch
 
-    first = Before(before, gain, offset, rows, eps)
+    first = Before(before, gain, offset, rows, eps, matrix, factor)
     codes, found, low = _empty(
-        x, kind, bits, group, inverse_smooth, shift, unsigned, down, before, gain, offset, rows, eps, scale
-    )
+        x, kind, bits, group, inverse_smooth, shift, unsigned, down, before, gain, offset, rows, eps,
+        matrix, factor, scale,
+    )  # fmt: skip
     m, k = x.shape[0], first.columns(x.shape[1])
     limits, rank = _limits(kind, bits, unsigned), 0 if down is None else down.shape[0]
     if down is not None and config is None and before == "none" and m >= TWO_LAUNCHES_FROM and fits(x, down):
@@ -234,8 +223,7 @@ def _check(
         raise ValueError(
             f"quantize: the branch's rank must be a power of two from 16, got {down.shape[0]}; pad with zeros"
         )
-    if down.device != x.device:
-        raise ValueError(f"quantize: down lies on {down.device}, x on {x.device}")
+    paths.check_device("quantize", x, down)
 
 
 def _check_vector(name: str, vector: Tensor | None, size: int, x: Tensor) -> None:

@@ -45,10 +45,10 @@ def _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: 
 @triton.jit
 def _quantize(
     x_ptr, inverse_ptr, down_ptr, code_ptr, scale_ptr, low_ptr, gain_ptr, offset_ptr, given_ptr,
-    M, K, K_PAD, x_stride, code_stride, shared, shift, eps,
+    matrix_ptr, M, K, K_PAD, x_stride, code_stride, shared, shift, eps, factor,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
-    FIRST: tl.constexpr, GIVEN: tl.constexpr,
+    FIRST: tl.constexpr, GIVEN: tl.constexpr, BLOCK: tl.constexpr,
     BM: tl.constexpr, BK: tl.constexpr, CHUNKS: tl.constexpr, KEEP: tl.constexpr, EVEN: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -83,7 +83,24 @@ def _quantize(
                 x = raw[chunk]
             else:
                 x = _loaded(x_rows, k, K, inside, EVEN)
-            x = produced(x, x_rows, k, K, inside, sample, mean, spread, gain_ptr, offset_ptr, FIRST, EVEN)
+            x = produced(
+                x,
+                x_rows,
+                k,
+                K,
+                inside,
+                sample,
+                mean,
+                spread,
+                gain_ptr,
+                offset_ptr,
+                matrix_ptr,
+                factor,
+                FIRST,
+                EVEN,
+                BLOCK,
+                WIDE,
+            )
             if RANK > 0:
                 down = tl.load(down_ptr + ranks[:, None] * K + k[None, :], mask=(k < K)[None, :], other=0.0)
                 low = half_dot(x, down.T, low, WIDE)
@@ -95,7 +112,24 @@ def _quantize(
         for chunk in range(CHUNKS):
             k = chunk * BK + tl.arange(0, BK)
             x = _loaded(x_rows, k, K, inside, EVEN)
-            x = produced(x, x_rows, k, K, inside, sample, mean, spread, gain_ptr, offset_ptr, FIRST, EVEN)
+            x = produced(
+                x,
+                x_rows,
+                k,
+                K,
+                inside,
+                sample,
+                mean,
+                spread,
+                gain_ptr,
+                offset_ptr,
+                matrix_ptr,
+                factor,
+                FIRST,
+                EVEN,
+                BLOCK,
+                WIDE,
+            )
             if RANK > 0:
                 down = tl.load(down_ptr + ranks[:, None] * K + k[None, :], mask=(k < K)[None, :], other=0.0)
                 low = half_dot(x, down.T, low, WIDE)
@@ -124,7 +158,24 @@ def _quantize(
         for chunk in range(CHUNKS):
             k = chunk * BK + tl.arange(0, BK)
             x = _loaded(x_rows, k, K, inside, EVEN)
-            x = produced(x, x_rows, k, K, inside, sample, mean, spread, gain_ptr, offset_ptr, FIRST, EVEN)
+            x = produced(
+                x,
+                x_rows,
+                k,
+                K,
+                inside,
+                sample,
+                mean,
+                spread,
+                gain_ptr,
+                offset_ptr,
+                matrix_ptr,
+                factor,
+                FIRST,
+                EVEN,
+                BLOCK,
+                WIDE,
+            )
             y = _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH, HAS_SHIFT)
             code = codes_of(y, inverse, lift, KIND, TOP, LEAST, FINE_TOP, GROUP, BM, BK, WIDE)
             tl.store(code_rows + k[None, :], code, mask=inside[:, None] & (k < K_PAD)[None, :])
@@ -137,18 +188,19 @@ def launch(
 ) -> None:  # fmt: skip
     """Run the kernel into `codes`, `scale` and `low`; see `kernels.rows.quantize`."""
     m, rank = x.shape[0], 0 if down is None else down.shape[0]
-    block_k = max(config.block_k, group)
-    block_k = min(block_k, triton.next_power_of_2(max(padded, group)))
+    block_k = max(config.block_k, group, before.block)
+    block_k = min(block_k, triton.next_power_of_2(max(padded, group, before.block)))
     top, least, fine_top = limits
     gain = x if before.gain is None else before.gain
     _quantize[(triton.cdiv(m, config.block_m),)](
         x, x if inverse is None else inverse, x if down is None else down, codes, scale,
         x if low is None else low,
         gain, gain if before.offset is None else before.offset, scale if given is None else given,
-        m, k, padded, x.stride(0), codes.stride(0), before.rows, shift, before.eps,
+        x if before.matrix is None else before.matrix, m, k, padded, x.stride(0), codes.stride(0),
+        before.rows, shift, before.eps, before.factor,
         KIND=KINDS[kind], TOP=float(top), LEAST=float(least), FINE_TOP=fine_top, GROUP=group,
         RANK=rank, APPEND=rank > 0 and low is None, HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0,
-        FIRST=BEFORE[before.kind], GIVEN=given is not None,
+        FIRST=BEFORE[before.kind], GIVEN=given is not None, BLOCK=before.block,
         BM=config.block_m, BK=block_k, CHUNKS=triton.cdiv(padded, block_k), KEEP=config.keep,
         EVEN=k % block_k == 0, WIDE=paths.INTERPRETED or x.element_size() == 4,
         num_warps=config.warps, num_stages=config.stages,

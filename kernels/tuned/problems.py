@@ -68,6 +68,8 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Pro
             [lambda config: gemm(a, row, b, column, bias, low, up, path="triton", config=config).value],
             lambda: gemm(a, row, b, column, bias, low, up, path="reference").value,
         )
+    if kind == "fused":
+        return _fused(half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
     if kind in ("project", "encode"):
         return _two_launches(kind, half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
     if kind.startswith("quantize"):
@@ -148,6 +150,23 @@ def _two_launches(kind: str, x: Tensor, down: Tensor, inverse: Tensor) -> Proble
 
     return Problem(
         [encode_call],
+        lambda: quantize(x, "pow2_group", inverse_smooth=inverse, down=down, path="reference").codes,
+    )
+
+
+def _fused(x: Tensor, down: Tensor, inverse: Tensor) -> Problem:
+    from kernels.rows.fused_kernels import quantize_fused
+
+    padded, rows = padded_columns(x.shape[1]), x.shape[0]
+
+    def call(config: Config) -> Tensor:
+        codes = torch.empty(rows, padded + 4 * down.shape[0], dtype=torch.float8_e4m3fn, device=x.device)
+        unit = torch.empty(rows, dtype=torch.float32, device=x.device)
+        quantize_fused(x, inverse, down, codes, unit, None, "pow2_group", (7, -7, 6), 64, 0.0, padded, config)
+        return codes
+
+    return Problem(
+        [call],
         lambda: quantize(x, "pow2_group", inverse_smooth=inverse, down=down, path="reference").codes,
     )
 

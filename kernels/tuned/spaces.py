@@ -42,6 +42,7 @@ _PROJECT = [
         (
             (64, 64, 5, 4, False), (64, 128, 4, 4, False), (32, 256, 3, 4, False),
             (64, 64, 6, 4, True), (64, 128, 4, 4, True), (32, 128, 4, 4, True), (32, 256, 3, 8, True),
+            (128, 64, 5, 4, False), (128, 64, 6, 8, False), (128, 128, 4, 8, False), (128, 64, 4, 8, True),
         ),
         (1, 2, 3, 4, 6, 8),
     )
@@ -54,6 +55,21 @@ _ENCODE = [
         (2, 2048, 4), (32, 256, 8),
     )
 ]  # fmt: skip
+_FUSED = [
+    Config(rows, broad, deep, stages, warps, group_m=tall, split=split, halves=programs)
+    for (rows, deep, stages, warps, programs), (tall, broad), split in product(
+        (
+            (64, 64, 5, 4, 2),
+            (64, 128, 4, 4, 2),
+            (64, 128, 4, 8, 2),
+            (128, 64, 4, 8, 2),
+            (128, 128, 4, 8, 1),
+            (64, 64, 4, 4, 3),
+        ),
+        ((16, 256), (8, 512)),
+        (4, 8, 16),
+    )
+]
 _PLAIN_ROWS = [
     *(Config(rows, 1, deep, 1, warps, keep=True)
       for rows, deep, warps in ((1, 1024, 4), (1, 1024, 8), (2, 1024, 8), (4, 1024, 8), (4, 512, 4), (1,
@@ -68,25 +84,22 @@ _EXPAND = [
         (4, 1024, 4), (16, 1024, 16), (8, 2048, 8), (32, 512, 8), (16, 1024, 8), (4, 2048, 4),
     )
 ]  # fmt: skip
-_FEW = (
-    [
+_FEW = [
+    *(
         Config(16, columns, 64 * at_once, stages, warps, split=split)
         for (columns, warps), (at_once, stages), split in product(
-            ((32, 2), (64, 4), (128, 8)), ((1, 6), (2, 3), (2, 5), (4, 3)), (1, 2, 4, 8)
+            ((32, 2), (64, 4)), ((2, 3), (2, 5)), (2, 4, 8)
         )
-    ]
-    + [
-        Config(16, 16, 128, 4, 1, split=1),
-        Config(16, 16, 128, 4, 1, split=4),
-        Config(16, 32, 128, 4, 4, split=2),
-    ]
-    + [
+    ),
+    # scales into the codes; where a split is one step, everything is on its way at once
+    *(
         Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
         for (columns, warps), (at_once, stages), split in product(
-            ((16, 1), (32, 2), (64, 4)), ((2, 4), (4, 3), (4, 5), (8, 3)), (1, 2, 4)
+            ((32, 2), (32, 4), (64, 4), (128, 4), (128, 8)), ((4, 3), (8, 2), (16, 1)), (2, 3, 6, 12)
         )
-    ]
-)
+        if at_once * columns <= 1024
+    ),
+]  # fmt: skip
 
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
@@ -123,6 +136,7 @@ SPACES: dict[str, list[Config]] = {
     "quantize": _QUANTIZE,
     "project": _PROJECT,
     "encode": _ENCODE,
+    "fused": _FUSED,
     "quantize_plain": _PLAIN_ROWS,
     "expand": _EXPAND,
     "few_rows": _FEW,

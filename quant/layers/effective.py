@@ -9,7 +9,7 @@ is stored, and a sum that is written elsewhere would be lost without a word.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from torch.utils._pytree import tree_map
 
 from quant.errors import InputError
 from quant.layers.attachments import Smooth
-
-if TYPE_CHECKING:
-    from quant.layers.quantized import QuantLayer
+from quant.layers.encoded import Encoded
 
 WRITTEN = (
     "the weight of a quantized layer follows from its codes and cannot be written: call "
@@ -84,7 +82,7 @@ def _view(value: Any) -> Any:
     return EffectiveWeight(tuple(value.shape), value.dtype, value.device, lambda: value)
 
 
-def effective_weight(layer: QuantLayer) -> Tensor:
+def effective_weight(layer: Encoded) -> Tensor:
     """Weight that a quantized layer stands for, float32: branch added, transform undone."""
     weight = layer.encoded().decode(torch.float32)
     transform, branch = layer.transform, layer.branch
@@ -95,7 +93,7 @@ def effective_weight(layer: QuantLayer) -> Tensor:
     return weight
 
 
-def folded(layer: QuantLayer) -> tuple[Tensor, Tensor | None]:
+def folded(layer: Encoded) -> tuple[Tensor, Tensor | None]:
     """Weight and bias of the float layer that a quantized one stands for, float32.
 
     Raises
@@ -114,7 +112,7 @@ def folded(layer: QuantLayer) -> tuple[Tensor, Tensor | None]:
     return weight, None if bias is None else bias.detach().float()
 
 
-def not_linear(layer: QuantLayer) -> str | None:
+def not_linear(layer: Encoded) -> str | None:
     """Say why no weight and bias give what the layer does; None where they do."""
     for name, module in (("input", layer.transform), ("output", layer.branch)):
         if module is not None and not hasattr(module, "from_weight" if name == "input" else "weight"):
@@ -122,12 +120,12 @@ def not_linear(layer: QuantLayer) -> str | None:
     return None
 
 
-def shift_of(layer: QuantLayer) -> float:
+def shift_of(layer: Encoded) -> float:
     """Get what is added to the layer's input before it is rounded; its bias takes it back."""
     return layer.transform.shift if isinstance(layer.transform, Smooth) else 0.0
 
 
-def weight_of(layer: QuantLayer, dtype: torch.dtype) -> EffectiveWeight:
+def weight_of(layer: Encoded, dtype: torch.dtype) -> EffectiveWeight:
     """Stand for a layer's weight, in the type that the layer computes in."""
 
     def read() -> Tensor:

@@ -1,8 +1,9 @@
-"""A weight as codes and parameters, and what a method hands back for one layer."""
+"""A weight as codes and parameters, what a method hands back for one layer, and what one shows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -155,3 +156,31 @@ class LayerResult:
     bias: Tensor | None = None
     notes: dict = field(default_factory=dict)
     sqnr_db: float | None = None
+
+
+class Encoded(Protocol):
+    """What those who run or read a `quant.layers.quantized.QuantLayer` see of it."""
+
+    weight_quantizer: Quantizer
+    weight_layout: Layout
+    weight_shape: tuple[int, ...]
+    weight_params: tuple[str, ...]
+    codes: Any
+    bias: Any
+    transform: nn.Module | None
+    branch: nn.Module | None
+    input_quantizer: Any
+    native: Any
+    native_key: tuple[Any, ...]
+
+    def encoded(self) -> EncodedWeight:
+        """Codes and parameters of the weight."""
+
+    def current(self) -> Tensor:
+        """Get the decoded weight."""
+
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Any]:
+        """Tensors by name."""
+
+    def float_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Do the layer's own arithmetic on given values."""

@@ -6,23 +6,19 @@ layer's own quantizer makes, and the product is that of the kernels' reference: 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from quant.formats.grids import Params
 from quant.formats.quantizer import Quantizer
 from quant.formats.scales import fine_values
+from quant.layers.encoded import Encoded
 from quant.layers.lowbit import gemm
 from quant.layers.native.fits import PRODUCTS, fit
 from quant.layers.native.run import run_native
 
-if TYPE_CHECKING:
-    from quant.layers.quantized import QuantLayer
 
-
-def run_codes(layer: QuantLayer, x: Tensor) -> tuple[Tensor, str]:
+def run_codes(layer: Encoded, x: Tensor) -> tuple[Tensor, str]:
     """Output of `layer` computed from codes, transform and branch included.
 
     Returns
@@ -39,7 +35,7 @@ def run_codes(layer: QuantLayer, x: Tensor) -> tuple[Tensor, str]:
     return out if layer.branch is None else out + layer.branch(x), path
 
 
-def _from_codes(layer: QuantLayer, x: Tensor) -> tuple[Tensor, str]:
+def _from_codes(layer: Encoded, x: Tensor) -> tuple[Tensor, str]:
     quantizer, encoded = layer.input_quantizer, layer.encoded()
     kind = "Linear" if layer.weight_layout == "linear_weight" else "Conv2d"
     activation = None if quantizer is None else quantizer.quantizer

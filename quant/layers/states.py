@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from quant.errors import InputError
 from quant.formats.quantizer import Quantizer
-from quant.layers.encoded import EncodedWeight
-
-if TYPE_CHECKING:
-    from quant.layers.quantized import QuantLayer
+from quant.layers.encoded import Encoded, EncodedWeight
 
 KEY = "quant"
 """In the metadata that PyTorch keeps beside a state dictionary: `describe`."""
 
 
-def describe(layer: QuantLayer) -> str:
+def describe(layer: Encoded) -> str:
     """Say what a layer's tensors do not: formats, kinds of transform and branch, as JSON."""
     inputs = layer.input_quantizer
     sides = {name: getattr(layer, name) for name in ("transform", "branch")}
@@ -37,14 +34,12 @@ def describe(layer: QuantLayer) -> str:
     return json.dumps({"weight": weight, "input": given, **specs}, sort_keys=True)
 
 
-def check_state(
-    layer: QuantLayer, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]
-) -> None:
+def check_state(layer: Encoded, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
     """Refuse entries for a layer that are of another quantization, of none, or incomplete.
 
     Parameters
     ----------
-    layer : QuantLayer
+    layer : Encoded
     state : dict of str to tensor
     prefix : str
         Of the layer's entries, with its dot.
@@ -111,7 +106,7 @@ def _misfit(value: Any, own: Tensor, exact: bool) -> str | None:
     return None
 
 
-def _change(stored: str, layer: QuantLayer) -> str:
+def _change(stored: str, layer: Encoded) -> str:
     try:
         there, here = json.loads(stored), json.loads(describe(layer))
         name = next(name for name in here if there.get(name) != here[name])

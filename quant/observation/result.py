@@ -112,7 +112,8 @@ class Observation:
         """Write tables, histograms and ``observation.json`` (see `quant.observation.store`)."""
         from quant.observation.store import save
 
-        return save(self, folder)
+        pieces = (self.settings, self.inputs, self.weights, self.attention)
+        return save(pieces, self.layer_table(), self.step_table(), folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Observation:

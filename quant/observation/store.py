@@ -17,7 +17,7 @@ import json
 import zipfile
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,23 +26,30 @@ from quant.io import replacing, write_text
 from quant.observation import bins
 from quant.observation.stats import CHANNEL_FIELDS, AttentionStats, TensorStats, WeightStats
 
-if TYPE_CHECKING:
-    from quant.observation.result import Observation
-
 FORMAT = 1
 Pieces = tuple[dict[str, Any], dict[Any, TensorStats], dict[str, WeightStats], dict[str, AttentionStats]]
 """What an observation is made of: settings, inputs, weights, attention."""
+Rows = list[dict[str, Any]]
 _ARRAYS = ("histogram", "channel_histogram", "threshold", "position_low", "position_high", "surface")
 _HEADS = ("mass", "head_mass", "leading", "rest")
 
 
-def save(observation: Observation, folder: str | Path) -> Path:
-    """Write an observation into a folder (made if missing); ``observation.json`` comes last."""
+def save(pieces: Pieces, layers: Rows, steps: Rows, folder: str | Path) -> Path:
+    """Write an observation and its tables into a folder (made if missing); ``observation.json`` comes last.
+
+    Parameters
+    ----------
+    pieces : tuple
+        Settings, inputs, weights, attention.
+    layers, steps : list of dict
+        One row a tensor; one row a tensor and timestep.
+    folder : path
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    inputs, weights, heads = observation.inputs, observation.weights, observation.attention
-    _table(folder / "layers.parquet", _columns(observation.layer_table()))
-    _table(folder / "timesteps.parquet", _columns(observation.step_table()))
+    settings, inputs, weights, heads = pieces
+    _table(folder / "layers.parquet", _columns(layers))
+    _table(folder / "timesteps.parquet", _columns(steps))
     channels = _joined([_channel_columns(i, s) for i, s in enumerate(inputs.values())])
     _name(channels, "layer", [s.layer for s in inputs.values()])
     _name(channels, "tensor", [s.tensor for s in inputs.values()])
@@ -69,7 +76,7 @@ def save(observation: Observation, folder: str | Path) -> Path:
     with replacing(folder / "histograms.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     described = {
-        "format": FORMAT, "settings": observation.settings,
+        "format": FORMAT, "settings": settings,
         "inputs": [_plain(s, ("layer", "tensor", "kind", "split", "timesteps")) for s in inputs.values()],
         "weights": [_plain(w, ("layer", "shape", "threshold")) for w in weights.values()],
         "attention": [_plain(h, ("module", "kind", "timesteps")) for h in heads.values()],

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from quant.io import write_text
 from quant.layers.attention import AttentionFormat
-from quant.plans.plan import LayerPlan, Plan
+from quant.plans.layer import LayerPlan
+from quant.plans.plan import Plan
+from quant.plans.tables import to_html
 
 
 class LayerRecord(LayerPlan):
@@ -87,3 +89,6 @@ class Ledger(Plan):
         target = Path(path)
         write_text(target, self.to_json(indent=1) + "\n")
         return target
+
+    def _repr_html_(self) -> str:
+        return to_html(self.headline(), self.layers, sqnr=True)

@@ -70,7 +70,7 @@ def _native(settings: Settings, context: Context) -> Result:
             f"inner {settings.inner}, outer {settings.outer}: the kernels take multiples of {GROUP} and of 16"
         )
     context.progress(0, 1, "timing the kernels")
-    found = measure("mine", large(settings.rows, settings.inner, settings.outer), 40)
+    found = measure("mine", large(settings.rows, settings.inner, settings.outer), 48)
     context.progress(1, 1, "timing the kernels")
     rows = [
         {"what": row["what"], "us": row.get("us", ""), "ratio": row.get("ratio", ""),

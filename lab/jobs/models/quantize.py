@@ -71,7 +71,8 @@ def run(settings: Settings, context: Context) -> Result:
     import quant
     from lab.models.opening import open_model
     from lab.runs.folder import Run
-    from quant.api import check
+    from lab.runs.older import complete
+    from quant.api import check, refuse_nothing
 
     store, module, config = _begin(settings)
     out, model = settings.out, settings.model
@@ -79,11 +80,12 @@ def run(settings: Settings, context: Context) -> Result:
         context.check()
         module = module or open_model(model, settings.part, settings.architecture)
         check(module, settings.recipe, store if _calibrates(settings.recipe) else None)
-        quant.plan(module, settings.recipe, **settings.selection())
-    with Run.open(out, config) as run:
+        refuse_nothing(quant.plan(module, settings.recipe, **settings.selection()))
+    with Run.open(out, config, complete(Settings, {})) as run:
         if run.finished:
             ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
-            return Result(model=model, **tables(ledger), out=str(out), done_before=True)
+            shown = settings.show_layers
+            return Result(model=model, **tables(ledger), out=str(out), show_layers=shown, done_before=True)
         try:
             ledger = _quantize(module, settings, run, store, context.progress)
         except (quant.InputError, InputError):

@@ -7,16 +7,14 @@ see a few launches.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quant.layers.encoded import Encoded
 from quant.layers.lowbit import conv2d, few_rows, lowrank_linear, operands, quantize
 from quant.layers.native.fits import GROUPS, SMALL_CODES
-
-if TYPE_CHECKING:
-    from quant.layers.quantized import QuantLayer
 
 FEW = 64
 """Rows up to which a weight is decoded next to the product."""
@@ -105,7 +103,7 @@ class Convolution:
 Native = Product | FewRows | Convolution
 
 
-def prepare(layer: QuantLayer, op: str, dtype: torch.dtype) -> Native | None:
+def prepare(layer: Encoded, op: str, dtype: torch.dtype) -> Native | None:
     """Make what the kernel of `op` takes of a layer, for inputs of `dtype`; None if it cannot take it."""
     bias = None if layer.bias is None else layer.bias.detach()
     if op == "conv int8":
@@ -115,7 +113,7 @@ def prepare(layer: QuantLayer, op: str, dtype: torch.dtype) -> Native | None:
     return Product(op, replace(_weight(layer, dtype), bias=bias))
 
 
-def _few(layer: QuantLayer, op: str, bias: Tensor | None) -> FewRows:
+def _few(layer: Encoded, op: str, bias: Tensor | None) -> FewRows:
     encoded = layer.encoded()
     fine = encoded.params.get("scale_fine")
     scale = encoded.params["scale"] if fine is None else fine
@@ -126,7 +124,7 @@ def _few(layer: QuantLayer, op: str, bias: Tensor | None) -> FewRows:
     )  # fmt: skip
 
 
-def _convolution(layer: QuantLayer, op: str, bias: Tensor | None) -> Convolution | None:
+def _convolution(layer: Encoded, op: str, bias: Tensor | None) -> Convolution | None:
     module: Any = layer
     if not _plain_convolution(module):
         return None
@@ -142,7 +140,7 @@ def _plain_convolution(module: Any) -> bool:
     return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
-def _weight(layer: QuantLayer, dtype: torch.dtype) -> lowrank_linear.LowRankWeight:
+def _weight(layer: Encoded, dtype: torch.dtype) -> lowrank_linear.LowRankWeight:
     """Tensors of a linear in the form `kernels.products.lowrank_linear` takes."""
     encoded, quantizer = layer.encoded(), layer.input_quantizer
     assert quantizer is not None  # as `fit` saw to

@@ -6,21 +6,17 @@ that no kernel fits says why; nothing falls back without that word in the path.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from quant.layers.encoded import Encoded
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
 from quant.layers.native.prepared import Native, prepare
 from quant.modes import ordinary_mode
 
-if TYPE_CHECKING:
-    from quant.layers.quantized import QuantLayer
 
-
-def run_native(layer: QuantLayer, x: Tensor) -> tuple[Tensor, str] | None:
+def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
     """Output of a layer and the path, where a kernel fits and can run here; else None."""
     if torch.compiler.is_compiling():
         native = layer.native  # as the last eager forward, or `native_`, left it
@@ -31,7 +27,7 @@ def run_native(layer: QuantLayer, x: Tensor) -> tuple[Tensor, str] | None:
     return native(x), f"{native.op}: triton"
 
 
-def op_of(layer: QuantLayer) -> str:
+def op_of(layer: Encoded) -> str:
     """Operation of `kernels` that fits a layer's formats, or "decode"."""
     quantizer = layer.input_quantizer
     activation = None if quantizer is None else quantizer.quantizer
@@ -44,7 +40,7 @@ def needs_of(op: str) -> tuple[int, int]:
     return paths.FLOAT8 if op == "W4A4 fp8" else (8, 0)
 
 
-def _prepared(layer: QuantLayer, x: Tensor) -> Native | None:
+def _prepared(layer: Encoded, x: Tensor) -> Native | None:
     """Prepare a layer, again when a tensor of it is another one or was written to."""
     sources = [*layer.state_dict(keep_vars=True).values()]
     key = (x.dtype, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))

@@ -59,10 +59,31 @@ def check(device: str, shapes: Shapes = SHAPES, kinds: tuple[bool, ...] = (False
                 again = gemm(a, row, b, column, bias, *branch, path="triton", config=config).value
                 once = gemm(a, row, b, column, bias, *branch, path="triton", config=config).value
                 assert torch.equal(again, once)
+            finished(a, row, b, column, bias, device)
         row[0] = float("nan")
         out = gemm(a, row, b, column, bias, path="triton").value
         assert out[0].isnan().all() and not out[1:].isnan().any()
     assert gemm(a[:0], row[:0], b, column, path="triton").value.shape == (0, n)
+
+
+def finished(
+    a: torch.Tensor, row: torch.Tensor, b: torch.Tensor, column: torch.Tensor, bias: torch.Tensor, device: str
+) -> None:
+    """Activation, residual and codes of the next layer, after the product."""
+    generator = torch.Generator().manual_seed(2)
+    residual = torch.randn(len(a), 2 * len(b), generator=generator).bfloat16().to(device)[:, : len(b)]
+    steps = (torch.rand(len(a), generator=generator) * 0.05 + 0.02).to(device)
+    for config in (CONFIGS if device == "cpu" else GPU_CONFIGS)[:2]:
+        for activation in ("gelu", "gelu_tanh", "silu"):
+            options = {"activation": activation, "residual": residual, "dtype": torch.float32}
+            exact = gemm(a, row, b, column, bias, path="reference", **options).value
+            out = gemm(a, row, b, column, bias, path="triton", config=config, **options).value
+            assert distance(out, exact) < (1e-3 if device != "cpu" else 1e-5), (activation, config)
+        for dtype in (torch.int8, torch.float8_e4m3fn):
+            options = {"dtype": dtype, "out_scale": steps}
+            exact = gemm(a, row, b, column, bias, path="reference", **options).value
+            out = gemm(a, row, b, column, bias, path="triton", config=config, **options).value
+            assert out.dtype == dtype and distance(out.float(), exact.float()) < 4e-3, (dtype, config)
 
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:
@@ -100,5 +121,11 @@ def test_bad_input_is_named() -> None:
         gemm(a, row, b, column, low=torch.ones(4, 16).bfloat16())
     with pytest.raises(ValueError, match="overflow int32"):
         gemm(a.repeat(1, 5000), row, b.repeat(1, 5000), column)
+    with pytest.raises(ValueError, match="activation must be one of none, gelu"):
+        gemm(a, row, b, column, activation="relu")
+    with pytest.raises(ValueError, match=r"residual must be a float \(4, 8\)"):
+        gemm(a, row, b, column, residual=torch.ones(4, 7))
+    with pytest.raises(ValueError, match="out_scale belongs to int8"):
+        gemm(a, row, b, column, dtype=torch.int8)
     with pytest.raises(ValueError, match="neighbours"):
         gemm(a.T[:4, :4], row, b[:, :4], column)

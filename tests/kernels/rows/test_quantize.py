@@ -106,10 +106,16 @@ def two_launches(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
     agree(quantize(x, kind, path="reference", **options), quantize(x, kind, path="triton", **options), x)
 
 
-BEFORES = ["gelu", "gelu_tanh", "silu", "geglu", "layer_norm", "affine", "affine_silu"]
+BEFORES = ["rotate", "gelu", "gelu_tanh", "silu", "geglu", "layer_norm", "affine", "affine_silu"]
 
 
-def before_of(kind: str, m: int, k: int, device: str) -> Before:
+def before_of(kind: str, m: int, k: int, dtype: torch.dtype, device: str) -> Before:
+    if kind == "rotate":
+        size = 64 if k % 64 == 0 else 16
+        matrix = torch.ones(1, 1)
+        while len(matrix) < size:
+            matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
+        return Before(kind, matrix=matrix.to(dtype).to(device), factor=size**-0.5)
     if kind not in ("layer_norm", "affine", "affine_silu"):
         return Before(kind)
     generator = torch.Generator().manual_seed(9)
@@ -119,10 +125,10 @@ def before_of(kind: str, m: int, k: int, device: str) -> Before:
 
 def fused(kind: str, dtype: torch.dtype, device: str) -> None:
     """What comes before, in the same launch; the interpreter's cast to bfloat16 does not round to nearest."""
-    for k, keep in ((192, False), (192, True), (75, False)):
+    for k, keep in ((192, False), (192, True), (80 if kind == "rotate" else 75, False)):
         x = drawn(18, 2 * k if kind == "geglu" else k, dtype).to(device) * 0.5
         x[1:3] = 0.1
-        before = before_of(kind, 18, k, device)
+        before = before_of(kind, 18, k, dtype, device)
         down = (torch.randn(RANK, k, generator=torch.Generator().manual_seed(1)) * 0.1).to(dtype).to(device)
         options = {"before": before, "down": down}
         exact = quantize(x, "int_group", path="reference", **options)
@@ -150,6 +156,21 @@ def test_compiled(kind: tuple[Kind, int]) -> None:
 @pytest.mark.parametrize("kind", BEFORES)
 def test_compiled_with_what_comes_before(kind: str) -> None:
     fused(kind, torch.bfloat16, "cuda")
+
+
+def test_a_rotation_is_that_of_the_layers() -> None:
+    from quant.layers.rotations import kronecker, orthogonal
+
+    x = torch.randn(5, 192, generator=torch.Generator().manual_seed(6))
+    matrix = (orthogonal("hadamard", 64, torch.float32, x.device) * 8).round()
+    exact = kronecker(x.unflatten(1, (-1, 64)), (("hadamard", 64),)).flatten(1)
+    torch.testing.assert_close(Before("rotate", matrix=matrix, factor=0.125).reference(x), exact)
+    with pytest.raises(
+        ValueError, match=r"square matrix of 16, 32, 64, 128 that divides K = 192, got \(8, 8\)"
+    ):
+        quantize(x, "int_token", 8, before=Before("rotate", matrix=matrix[:8, :8].contiguous()))
+    with pytest.raises(ValueError, match="a matrix belongs to rotate"):
+        quantize(x, "int_token", 8, before=Before("gelu", matrix=matrix))
 
 
 def test_layer_norm_is_that_of_torch() -> None:

@@ -134,7 +134,9 @@ def test_moments_of_old_columns_are_dropped_and_the_gap_closes(tiny, recorded, m
 def test_a_kept_helper_is_a_branch_of_the_exported_model(tiny, recorded, monkeypatch) -> None:
     from quant.training.student import Student
 
-    config = CONFIG.model_copy(update={"helper": "kept", "group": 16, "policy": "common", "path": 0.5, "unshrunk": True})
+    config = CONFIG.model_copy(
+        update={"helper": "kept", "group": 16, "policy": "common", "path": 0.5, "unshrunk": True}
+    )
     seen: dict[str, torch.Tensor] = {}
     outcome = Student.outcome
 

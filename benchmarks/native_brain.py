@@ -1,0 +1,114 @@
+"""What a brain decodes to, drawn through the kernels beside the same job simulated.
+
+    python -m benchmarks.native_brain --out benchmarks/results/native-brain-h200
+
+``brainlab brain reconstruct`` runs twice on the simulated subject, with and without ``--native``: the
+shipped network adapted to the subject, pictures drawn from its tokens and a ridge picture by a quantized
+denoiser. The exit code is 1 if pictures are further apart than `benchmarks.native_pictures.TOLERANCE`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.files import write_csv
+from benchmarks.markdown import table
+from benchmarks.native_pictures import SHORT, TOLERANCE, psnr
+from benchmarks.whole_models import environment, place
+from lab import zoo
+from lab.decoding.settings import ReconstructConfig
+from lab.errors import show
+from lab.files import read_npz, write_text
+from lab.jobs.reconstruct import reconstruct
+from quant.errors import HardwareError
+from quant.layers.native.ways import refuse_device
+
+RECIPE = f"svdquant-w4a4-native{SHORT}"
+TITLES = {
+    "denoiser": "denoiser", "recipe": "recipe", "n": "pictures", "arithmetic": "arithmetic",
+    "psnr_native_simulated": "native to simulated, dB", "psnr_least": "least",
+    "psnr_full": "both runs in full precision, dB", "psnr_quantized_full": "simulated to full precision, dB",
+    "pixcorr_simulated": "PixCorr, simulated", "pixcorr_native": "PixCorr, native",
+}  # fmt: skip
+
+
+def settings(denoiser: str, native: bool, device: str, **more: Any) -> ReconstructConfig:
+    """Return the settings of the two runs, which differ in `native` only."""
+    return ReconstructConfig.model_validate({
+        "dataset": "simulated", "network": "shared", "structure": "ridge", "denoiser": denoiser,
+        "recipe": RECIPE, "native": native, "device": device, "strength": 0.8, "steps": 10, "noise_seeds": 1,
+        "bootstrap": 200, **more,
+    })  # fmt: skip
+
+
+def both(
+    denoiser: str, device: str, folder: Path, natives: tuple[bool, bool] = (False, True)
+) -> dict[str, Any]:
+    """Run the job both ways and compare pictures; a row."""
+    runs, metrics = [], []
+    for number, native in enumerate(natives):
+        out = folder / f"{denoiser}-{number}-{'native' if native else 'simulated'}"
+        metrics.append(reconstruct(settings(denoiser, native, device), out))
+        runs.append(read_npz(out / "arrays.npz"))
+    full = [_pictures(run, "fp") for run in runs]
+    quantized = [_pictures(run, "quantized") for run in runs]
+    apart = psnr(*quantized)
+    return {
+        "denoiser": denoiser, "recipe": RECIPE.removesuffix(SHORT), "n": len(apart),
+        "arithmetic": metrics[1]["arithmetic"], "psnr_native_simulated": f"{apart.mean():.2f}",
+        "psnr_least": f"{apart.min():.2f}", "psnr_full": f"{psnr(*full).mean():.2f}",
+        "psnr_quantized_full": f"{psnr(quantized[0], full[0]).mean():.2f}",
+        "pixcorr_simulated": f"{runs[0]['score_pixcorr'].mean():.4f}",
+        "pixcorr_native": f"{runs[1]['score_pixcorr'].mean():.4f}",
+    }  # fmt: skip
+
+
+def _pictures(run: dict[str, np.ndarray], name: str) -> torch.Tensor:
+    return torch.from_numpy(run[name]).clamp(0, 1).mul(255).round().div(255)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows for reading."""
+    head = (
+        f"{place(rows[0])} `brainlab brain reconstruct` on the simulated subject, twice: the same settings "
+        f"without and with `--native`. Tolerance: pictures at {TOLERANCE['pictures']:g} dB or more from the "
+        "simulated ones. The recipe with less calibration than its preset."
+    )
+    cells = [[str(row[key]) for key in TITLES] for row in rows]
+    return "\n".join([head, "", *table(list(TITLES.values()), cells)]) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.native_brain", description=__doc__)
+    parser.add_argument("--models", nargs="*", default=list(zoo.DECODERS), choices=zoo.DECODERS)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
+    options = parser.parse_args(arguments)
+    try:
+        refuse_device(options.device)
+    except HardwareError as error:
+        return show(error)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    rows: list[dict[str, Any]] = []
+    shared = environment(torch.device(options.device))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            rows.append({**both(name, options.device, Path(folder)), **shared})
+            write_csv(options.out.with_suffix(".csv"), rows)
+            write_text(options.out.with_suffix(".md"), markdown(rows))
+            sys.stdout.write(f"{rows[-1]}\n")
+            sys.stdout.flush()
+    worst = min(float(row["psnr_native_simulated"]) for row in rows)
+    return 0 if worst >= TOLERANCE["pictures"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
