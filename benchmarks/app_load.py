@@ -5,7 +5,8 @@
     python -m benchmarks.app_load                     # 20 sessions dragging, 4 drawing, 20 s
     python -m benchmarks.app_load --address http://127.0.0.1:7860
 
-A session sends its next position a moment after it has the answer to the last one, as the app's sliders do.
+A session has a layer of its own, drags bits and clip, and sends its next position a moment after it has the
+answer to the last one, as the app's sliders do. Each has a name, as a browser's has.
 Prints the time from asking to the whole answer on loopback; ends with 1 if p95 is above the limit.
 """
 
@@ -45,20 +46,25 @@ def call(client: httpx.Client, name: str, values: list[Any]) -> str:
     return event
 
 
-def ask(client: httpx.Client, name: str, values: list[Any]) -> str:
+def ask(client: httpx.Client, name: str, values: list[Any], session: str) -> str:
     """Ask an endpoint that stands outside of the queue, as sliders do; "complete", or the status."""
-    answer = client.post(f"/gradio_api/run/{name}", json={"data": values})
+    answer = client.post(f"/gradio_api/run/{name}", json={"data": values, "session_hash": session})
     return "complete" if answer.status_code == 200 else f"status {answer.status_code}"
 
 
-def drag(address: str, until: float, number: int, times: list[float], faults: list[str]) -> None:
-    """Drag the bits of the first model's largest layer up and down until a time; note how long it took."""
+def drag(
+    address: str, until: float, number: int, times: list[float], faults: list[str], layers: list[str]
+) -> None:  # fmt: skip
+    """Drag the bits and the clip of one layer up and down until a time; note how long it took."""
     with httpx.Client(base_url=address, timeout=60) as client:
+        given = ["dit-64", layers[number % len(layers)], "int", 8, "tensor", 1.0, ""]
+        ask(client, "what_if", given, f"drag{number}")  # its page is open
         time.sleep(PAUSE * (number % 10) / 10)  # not all at once
         step = number
         while time.monotonic() < until:
-            bits, began = 3 + step % 6, time.monotonic()
-            event = ask(client, "what_if", ["dit-64", "", "int", bits, "tensor", 1.0, ""])
+            bits, clip, began = 3 + step % 6, 1 - step % 90 / 100, time.monotonic()
+            given = ["dit-64", layers[number % len(layers)], "int", bits, "tensor", clip, ""]
+            event = ask(client, "what_if", given, f"drag{number}")
             times.append(time.monotonic() - began)
             if event != "complete":
                 faults.append(event)
@@ -88,13 +94,16 @@ def load(address: str, sessions: int, decoding: int, seconds: float) -> dict[str
         ``answers``, ``p50_ms``, ``p95_ms``, ``most_ms`` of the drags, ``drawn`` and ``faults``.
     """
     with httpx.Client(base_url=address, timeout=120) as client:
-        ask(client, "what_if", ["dit-64", "", "int", 8, "tensor", 1.0, ""])  # the first look at the model
+        answer = client.post("/gradio_api/run/layers", json={"data": ["dit-64", "", ""]}).json()
+    layers = [row[0] for row in answer["data"][0]["data"]]
     times: list[float] = []
     drawn: list[float] = []
     faults: list[str] = []
     until = time.monotonic() + seconds
-    jobs = [(drag, i, times) for i in range(sessions)] + [(decode, i, drawn) for i in range(decoding)]
-    threads = [threading.Thread(target=do, args=(address, until, i, into, faults)) for do, i, into in jobs]
+    jobs: list[tuple[Any, tuple[Any, ...]]] = []
+    jobs += [(drag, (address, until, i, times, faults, layers)) for i in range(sessions)]
+    jobs += [(decode, (address, until, i, drawn, faults)) for i in range(decoding)]
+    threads = [threading.Thread(target=do, args=given) for do, given in jobs]
     for thread in threads:
         thread.start()
     for thread in threads:

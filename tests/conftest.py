@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -26,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"no data folder at {SHARED}"))
         if item.get_closest_marker("browser") and not shutil.which("chromium"):
             item.add_marker(pytest.mark.skip(reason="no Chromium"))
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the garbage collector's sight: it looked through all each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _has_cuda() -> bool:

@@ -3,8 +3,8 @@
     python -m benchmarks.trained.bits runs/d69 runs/simulated --device cuda --steps 400 --out runs/bits
 
 The runs are what ``brain reconstruct`` or ``brain train`` wrote; each is measured by ``brainlab brain
-bits`` in ``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, bits.md and
-NAME.webp.
+bits`` in ``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, bits.md,
+NAME.webp (pictures) and NAME.png (quality over bits).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import numpy as np
 
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
+from benchmarks.trained.bits_figure import over_bits
+from benchmarks.trained.parallel import side_by_side
 from lab.decoding.bits import FULL_PRECISION, MEAN, OTHER_NOISE, RIDGE
-from lab.files import write_text
+from lab.files import replacing, write_text
 from lab.images import write_picture
 from lab.jobs.brain.bits import Result, Settings, run
 from lab.jobs.contract import Context
@@ -32,7 +34,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "bits"
 SHOWN, SCALE = 10, 2
 """Test pictures of the figure, the first ones, and how much larger they are drawn."""
 POST_TRAINING = {
-    8: ("svdquant-w8a8", "rtn-w8a8"),
+    8: ("rtn-w8a8", "svdquant-w8a8"),
     6: ("rtn-w6a6",),
     4: ("svdquant-gptq-w4a4", "svdquant-nvfp4", "rtn-w4a4"),
     3: ("lrq-dit-w3a4-common", "rtn-w3a4"),
@@ -40,9 +42,15 @@ POST_TRAINING = {
 TRAINED = {
     4: ("qvgen-w4a4+policy=common", "efficientdm-w4a4", "quest-w4a4"),
     3: ("qvgen-w3a3+policy=common", "qvgen-w3a3+policy=common+activation_bits=4"),
-    2: ("efficientdm-w2a8", "qvgen-w4a4+policy=common+weight_bits=2+activation_bits=8"),
+    2: (
+        "efficientdm-w2a8",
+        "qvgen-w4a4+policy=common+weight_bits=2+activation_bits=8",
+        "qvgen-w4a4+policy=common+weight_bits=2",
+    ),
     1: ("binarydm-w1a8", "binarydm-w1a4", "binarydm-w1a4-small"),
 }
+FASTER = {"efficientdm": "+rate_factors=0.02", "quest": "+rate_weight=0.0005"}
+"""Five times the presets' rates, for a tenth of their steps: as in `benchmarks.trained.orderings`."""
 CHOSEN_BY = "paired_psnr_to_fp"
 """Least noisy: pictures from the same fMRI and noise."""
 COLUMNS = (
@@ -56,7 +64,7 @@ COLUMNS = (
 def recipes(steps: int, rate: float) -> dict[int, dict[str, str]]:
     """Recipes by their nominal width: what they are called in tables, and in full."""
     shared = f"+train_steps={steps}+look_every={max(1, steps // 4)}"
-    rates = {"qvgen": f"+rate_weight={rate:g}", "binarydm": f"+rate_weight={rate:g}"}
+    rates = {"qvgen": f"+rate_weight={rate:g}", "binarydm": f"+rate_weight={rate:g}", **FASTER}
     found: dict[int, dict[str, str]] = {}
     for width in (8, 6, 4, 3, 2, 1):
         found[width] = {name: name for name in POST_TRAINING.get(width, ())}
@@ -81,7 +89,17 @@ def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], 
     rows = {row["recipe"]: row for row in result.rows}
     chosen = best(result.rows, known)
     subject = "simulated subject" if result.simulated_subject else "measured subject"
-    lines = ["", f"## {title} ({subject})", "", f"{result.leak_line}", "", f"![{title}]({figure})", ""]
+    lines = [
+        "",
+        f"## {title} ({subject})",
+        "",
+        f"{result.leak_line}",
+        "",
+        f"![{title}, quality over bits]({Path(figure).stem}.png)",
+        "",
+        f"![{title}]({figure})",
+        "",
+    ]
     top = [("32", FULL_PRECISION, rows[FULL_PRECISION])]
     top += [(str(w), name, rows[known[w][name]]) for w, name in chosen.items()]
     top += [("–", name, rows[name]) for name in (OTHER_NOISE, RIDGE, MEAN) if name in rows]
@@ -141,6 +159,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of training")
     parser.add_argument("--rate", type=float, default=3e-4, help="of weights in QVGen and BinaryDM")
     parser.add_argument("--widths", default="8,6,4,3,2,1")
+    parser.add_argument("--jobs", type=int, default=1, help="recipes at once")
+    parser.add_argument(
+        "--minutes", type=float, default=1e4, help="recipes not done by then are left out; see --jobs"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--publish", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -149,16 +171,23 @@ def main() -> None:
     command = shlex.join(["python", "-m", "benchmarks.trained.bits", *sys.argv[1:]])
     lines = ["# Reconstruction against bits", "", f"`{command}`", "", NOTES.format(**vars(given))]
     for folder in given.runs:
+        wanted = tuple(full for names in known.values() for full in names.values())
         settings = Settings(
-            folder=folder, recipes=tuple(full for names in known.values() for full in names.values()),
-            out=given.out / folder.name, device=given.device, training_minutes=1e6,
+            folder=folder, recipes=wanted, out=given.out / folder.name, device=given.device,
+            training_minutes=1e6,
         )  # fmt: skip
+        missing = side_by_side(settings, given.jobs, given.minutes) if given.jobs > 1 else {}
+        settings = settings.model_copy(update={"recipes": tuple(r for r in wanted if r not in missing)})
         with reporting() as progress:
             result = run(settings, Context(report=progress))
         write_csv(given.publish / f"{folder.name}.csv", result.rows)
         figure = f"{folder.name}.webp"
         write_picture(picture(settings.out, result.rows, known), given.publish / figure)
+        chart = over_bits(result, known, best(result.rows, known), folder.name).png(foot=True)
+        with replacing(given.publish / f"{folder.name}.png") as temporary:
+            temporary.write_bytes(chart)
         lines += section(folder.name, result, known, figure)
+        lines += [f"\nLeft out: `{name}` ({why})." for name, why in missing.items()]
         write_text(given.publish / "bits.md", "\n".join(lines) + "\n")
 
 

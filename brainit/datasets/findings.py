@@ -11,7 +11,13 @@ from brainit.datasets.registry import _existing, card
 from brainit.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from brainit.subject import Subject
+
+
+_APART = 5.0  # times the spread of training trials that no group of trials differs by in one unit
+_FEWEST = 4  # trials that have a spread
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def check_subject(subject: Subject) -> list[Finding]:
         found.append(
             Finding("warning", f"{who}: a run has {runs.min()} trials where {int(np.median(runs))} are usual")
         )
-    found += [Finding("warning", f"{who}: {line}") for line in _odd_betas(subject)]
+    found += [Finding("warning", f"{who}: {line}") for line in odd_betas(subject)]
     leaks = find_leaks(subject)
     if leaks.leak_test_in_train:
         found.append(Finding("error", f"{who}: {leaks.line()}"))
@@ -119,7 +125,7 @@ def check_subject(subject: Subject) -> list[Finding]:
     return found
 
 
-def _odd_betas(subject: Subject) -> list[str]:
+def odd_betas(subject: Subject) -> list[str]:
     """List what betas should not be: copies of training trials in test, or BOLD before any model."""
     import numpy as np
 
@@ -129,11 +135,42 @@ def _odd_betas(subject: Subject) -> list[str]:
     copies = sum(row.tobytes() in known for row in test)
     if copies:
         odd.append(f"{copies} of {len(test)} test trials have exactly the betas of a training trial")
+    for rows, what in ((train, "training"), (test, "test")):
+        again = len(rows) - len({row.tobytes() for row in rows})
+        if again:
+            odd.append(f"{again} of {len(rows)} {what} trials have exactly the betas of another {what} trial")
     spread = train.std(0, dtype=np.float64)
+    odd += _other_units(subject, train, test)
     ratio = np.abs(train.mean(0, dtype=np.float64)) / np.maximum(spread, 1e-12)
     if np.median(ratio) > 10:
         odd.append(
             f"the typical voxel's mean is {np.median(ratio):.0f} times its spread over trials: this "
             "looks like BOLD, not like betas"
         )
+    return odd
+
+
+def _other_units(subject: Subject, train: np.ndarray, test: np.ndarray) -> list[str]:
+    """List groups of trials whose betas are far from the training trials' in mean or spread."""
+    import numpy as np
+
+    mean, spread = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
+    changes = spread > 0
+    if not changes.any():
+        return []
+    groups = {"test trials": test}
+    sessions = np.unique(subject.session)
+    if len(sessions) > 1:
+        groups |= {f"session {s}": subject.betas[subject.session == s] for s in sessions}
+    odd = []
+    for what, rows in groups.items():
+        if len(rows) < _FEWEST:
+            continue
+        wider = float(np.median(rows.std(0, dtype=np.float64)[changes] / spread[changes]))
+        moved = float(np.median(np.abs(rows.mean(0, dtype=np.float64) - mean)[changes] / spread[changes]))
+        if not 1 / _APART < wider < _APART or moved > _APART:
+            odd.append(
+                f"betas of {what} have {wider:.3g} times the spread of training trials and lie {moved:.3g} "
+                "spreads away: other units, or scaled apart?"
+            )
     return odd

@@ -14,7 +14,7 @@ import numpy as np
 
 from brainit.datasets import haxby_files
 from brainit.datasets.files import clean
-from brainit.datasets.files.glm import block_betas, has_baseline
+from brainit.datasets.files.glm import block_betas, ends_early, has_baseline
 from brainit.datasets.findings import Finding
 from brainit.datasets.haxby_files import CATEGORIES
 from brainit.errors import InputError
@@ -86,10 +86,10 @@ def load(
     folder = folders[clean.pick_subject(subject, list(folders), root)]
     recording = haxby_files.read(folder, image, mask, _seconds(repetition_time))
     numbers = [run.number for run in recording.runs]
-    last = numbers[-1] if test_run is None else int(test_run)
-    if last not in numbers or len(numbers) < 2:
+    last = numbers[-1] if test_run is None else test_run
+    if isinstance(last, bool) or last not in numbers or len(numbers) < 2:
         raise InputError(
-            f"{folder}: test_run {last} of runs {numbers}; allowed: one of them, with others to train on"
+            f"{folder}: test_run {last!r} of runs {numbers}; allowed: one of them, with others to train on"
         )
     betas, labels, runs, ids = [], [], [], []
     warnings = list(recording.warnings)
@@ -108,7 +108,7 @@ def load(
             baseline=baseline,
         )
         betas.append(found)
-        warnings += odd
+        warnings += [*odd, *ends_early(run.events, len(run.series) * recording.repetition_time, where)]
         labels += [event.trial_type for event in run.events]
         runs += [run.number] * len(run.events)
         ids += [f"run{run.number:02d}-block{i:02d}" for i in range(len(run.events))]
@@ -167,7 +167,7 @@ def _seconds(stated: Any) -> float | None:
         return None
     try:
         return float(stated)
-    except ValueError:
+    except (TypeError, ValueError):
         raise InputError(f"repetition_time is {stated!r}; allowed: seconds, such as 2.5") from None
 
 

@@ -16,6 +16,7 @@ from brainit.datasets.files.events import Event, read_events
 from brainit.datasets.files.presence import there, visible
 from brainit.datasets.files.text import read_text
 from brainit.errors import InputError, MissingDataError
+from brainit.io import fingerprint
 
 CATEGORIES = ("bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe")
 _RUN = re.compile(r"task\d+_run(\d+)$")
@@ -111,10 +112,17 @@ def _read_small(folder: Path, image: str, mask: str, stated: float | None) -> Re
         mask = "brain" if "brain" in masks else "bold"
     inside, mask_image, odd = _mask(mask, masks, one, one_path)
     seconds = geometry.repetition_time(one, one_path, stated)
-    recorded = []
+    warnings += geometry.overruled_time(one, one_path, stated)
+    recorded, known = [], dict[str, Path]()
     for n, path in paths.items():
         events = read_events(runs[n] / "bold_events.tsv", CATEGORIES)
-        recorded.append(Run(n, volumes.read_voxels(opened[n], inside, path), events))
+        series = volumes.read_voxels(opened[n], inside, path)
+        other = known.setdefault(fingerprint(None, [series]), path)
+        if other != path:
+            raise InputError(
+                f"{other} and {path} hold the same values: one is a copy; remove its run's folder"
+            )
+        recorded.append(Run(n, series, events))
     xyz = volumes.places(inside, one.affine)
     roi = _roi(masks, inside, one, one_path, warnings)
     return Recording(recorded, seconds, xyz, mask_image, image, mask, roi, [*warnings, *odd])
@@ -136,6 +144,7 @@ def _read_nilearn(folder: Path, mask: str, stated: float | None) -> Recording:
         mask = "vt" if "vt" in masks else "bold"
     inside, mask_image, warnings = _mask(mask, masks, bold, path)
     warnings += geometry.odd_header(bold, path)
+    warnings += geometry.overruled_time(bold, path, stated)
     series = volumes.read_voxels(bold, inside, path)
     recorded = []
     for number in sorted(set(chunks.tolist())):

@@ -229,7 +229,7 @@ def _regions(path: Path, codes: np.ndarray, names: np.ndarray) -> dict[str, np.n
 
 
 def _labels(path: Path, counts: tuple[int, int], level: int) -> tuple[np.ndarray | None, list[str]]:
-    if level not in (1, 2, 3, 4):
+    if type(level) is not int or level not in (1, 2, 3, 4):
         raise InputError(f"label_level is {level!r}; allowed: 1 (general) to {LEVELS} (special)")
     files = [path.with_name(name) for name in LABELS]
     if not any(there(file) for file in files):

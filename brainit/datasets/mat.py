@@ -18,6 +18,8 @@ from brainit.subject import Subject
 
 _NEEDED = ("fmriTrn", "fmriTest", "stimTrn", "stimTest")
 _LABELS = ("labelTrn", "labelTest")
+_LARGEST = 2**53  # of a whole number that a double holds
+_NUMERIC = ("double", "single", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 
 
 def read_mat(path: Path) -> dict[str, np.ndarray]:
@@ -46,11 +48,13 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
                 # MATLAB stores columns first, so HDF5 shows every matrix transposed
-                found = {k: np.asarray(file[k]).T for k in wanted if isinstance(file.get(k), h5py.Dataset)}
+                found = {k: np.asarray(file[k]).T for k in wanted if k in file and _numeric(path, k, file[k])}
                 names = [k for k in file if not k.startswith("#")]
         else:
             names = [name for name, _, _ in scipy.io.whosmat(path)]
             found = scipy.io.loadmat(path, variable_names=wanted)
+    except InputError:
+        raise
     except Exception as error:  # scipy and h5py raise a dozen kinds on a damaged file
         raise InputError(
             f"{path} cannot be read as a .mat file ({type(error).__name__}); cut short? copy it again"
@@ -68,6 +72,27 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: {key} is {value.dtype} of shape {value.shape}; allowed: a matrix, one row a trial"
             )
     return out
+
+
+def _numeric(path: Path, name: str, stored: Any) -> bool:
+    """Refuse what MATLAB did not store as a matrix of numbers: only its mark says how it lies in the file."""
+    mark = stored.attrs.get("MATLAB_class")
+    if mark is None:
+        raise InputError(
+            f"{path}: {name} was not written by MATLAB (no MATLAB_class), so it is not known whether trials "
+            "are its rows or columns; save it with scipy.io.savemat"
+        )
+    kind = mark.decode() if isinstance(mark, bytes) else str(mark)
+    if kind not in _NUMERIC or "MATLAB_empty" in stored.attrs or "MATLAB_sparse" in stored.attrs:
+        what = (
+            "empty"
+            if "MATLAB_empty" in stored.attrs
+            else "sparse"
+            if "MATLAB_sparse" in stored.attrs
+            else kind
+        )
+        raise InputError(f"{path}: {name} is {what}; allowed: a full matrix of numbers, one row a trial")
+    return True
 
 
 def pictures(images: np.ndarray, where: str, order: str = "F") -> np.ndarray:
@@ -216,7 +241,9 @@ def _codes(path: Path, parts: Mapping[str, np.ndarray], key: str, n_trials: int)
     codes = parts[key].ravel()
     if codes.size != n_trials:
         raise InputError(f"{path}: {key} has {codes.size} labels for {n_trials} trials; they must be equal")
-    if codes.dtype.kind == "f" and not (np.isfinite(codes).all() and (codes % 1 == 0).all()):
-        odd = codes[~(np.isfinite(codes) & (codes % 1 == 0))][0]
+    whole = np.isfinite(codes) & (np.abs(codes.astype(np.float64)) < _LARGEST)
+    whole[whole] = codes[whole] % 1 == 0
+    if not whole.all():
+        odd = codes[~whole][0]
         raise InputError(f"{path}: {key} holds {odd:g}; allowed: whole numbers, one code a category")
     return codes.astype(np.int64)

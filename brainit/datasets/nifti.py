@@ -28,6 +28,7 @@ from brainit.datasets.files.presence import there, visible
 from brainit.datasets.files.stimuli import read_stimuli
 from brainit.datasets.files.text import read_json, read_table
 from brainit.errors import InputError, MissingDataError
+from brainit.io import fingerprint
 from brainit.subject import Subject
 
 _BETAS = "_desc-betas_statmap"
@@ -89,7 +90,8 @@ def load_folder(
         raise MissingDataError(f"{folder} holds no betas; expected ses-01/*{_BETAS}.nii.gz")
     first = volumes.open_image(files[0])
     inside, mask, warnings = volumes.read_mask(_mask(folder), first, files[0])
-    values, trials = [], []
+    values, trials, read = [], [], dict[str, Path]()
+    _in_their_folders(files, folder)
     sessions = number_sessions([entity(path.name, "ses") for path in files])
     for path in files:
         image = volumes.open_image(path)
@@ -102,6 +104,9 @@ def load_folder(
                 f"{path} has {n_volumes} volumes and its events {len(rows)} rows; one row a volume is needed"
             )
         values.append(np.atleast_2d(volumes.read_voxels(image, inside, path)))
+        other = read.setdefault(fingerprint(None, [values[-1]]), path)
+        if other != path:
+            raise InputError(f"{other} and {path} hold the same values: one is a copy; remove it")
         trials += rows
     betas = np.concatenate(values)
     split = np.array([t.split for t in trials])
@@ -157,6 +162,17 @@ def load_folder(
         },
     )
     return whole if keep.all() else whole.keep_voxels(keep)
+
+
+def _in_their_folders(files: list[Path], folder: Path) -> None:
+    """Refuse a file of one session that lies in another's folder: which it is, is not known."""
+    for path in files:
+        inner = path.relative_to(folder).parts[:-1]
+        said, place = entity(path.name, "ses"), next((s for s in (entity(p, "ses") for p in inner) if s), "")
+        if said != place and place:
+            raise InputError(
+                f"{path}: its name says session {said or '(none)'!r} and its folder {place!r}; rename one"
+            )
 
 
 def _mask(folder: Path) -> Path:
@@ -218,6 +234,17 @@ def _regions(folder: Path, inside: np.ndarray, mask: Any) -> dict[str, np.ndarra
     index = [row.number("index") for row in rows]
     clean.each_once(((row.text("name"), row.where) for row in rows), "region")
     clean.each_once(((f"{c:g}", row.where) for c, row in zip(index, rows, strict=True)), "region code")
+    nameless = next((row for row in rows if not row.text("name")), None)
+    if nameless is not None:
+        raise InputError(
+            f"{nameless.where}: region {nameless['index']} has no name; name it or remove the line"
+        )
+    unknown = sorted(set(np.unique(codes[np.isfinite(codes)]).tolist()) - {0, *index})
+    if unknown:
+        raise InputError(
+            f"{path} holds region code {unknown[0]:g}, which {table.name} does not name; add it there, or "
+            "set those voxels to 0"
+        )
     return {row.text("name"): codes == c for c, row in zip(index, rows, strict=True)}
 
 

@@ -28,6 +28,11 @@ class Batch:
         base = None if self.base is None else self.base.to(device)
         return Batch(self.subject, self.betas.to(device), self.target.to(device), base)
 
+    def cut(self, rows: slice) -> Batch:
+        """Return some of its trials."""
+        base = None if self.base is None else self.base[rows]
+        return Batch(self.subject, self.betas[rows], self.target[rows], base)
+
 
 @dataclass(frozen=True)
 class LearningData:

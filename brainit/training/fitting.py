@@ -15,6 +15,7 @@ from brainit.config import BrainITConfig, parse_config
 from brainit.errors import InputError
 from brainit.io import fingerprint
 from brainit.network.model import BrainIT
+from brainit.processes import Processes
 from brainit.progress import Progress, silent
 from brainit.subject import Subject
 from brainit.training.batches import Batch, LearningData
@@ -168,8 +169,10 @@ def fit(
         report,
         _held_out(held, weights, scaler),
     )
-    if folder is not None:
+    together = Processes.current(device)
+    if folder is not None and together.first:
         decoder.save(folder)
+    together.wait()
     return decoder
 
 

@@ -3,6 +3,9 @@
 Everything random in an epoch comes from generators seeded by (seed, member, epoch), and checkpoints are
 written between epochs with the optimizer's state; so a run that was killed goes on and ends with the same
 bits as one that was not.
+
+Several processes (``accelerate launch``) draw the same batches and take their rows of them; contrastive
+losses then compare the trials of one process, and dropout differs.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from brainit.errors import InputError
 from brainit.io import optimizer_tensors, read_state, restore_optimizer, write_state
 from brainit.network.losses import total_loss
 from brainit.network.model import BrainIT
+from brainit.network.tokenizer import parameter_key
+from brainit.processes import Processes
 from brainit.progress import Progress, silent
 from brainit.training.batches import (
     Batch,
@@ -100,6 +105,7 @@ def train_network(
     -------
     History
     """
+    together = Processes.current(device)
     net.to(device)
     decay = [p for p in net.parameters() if p.ndim > 1]
     other = [p for p in net.parameters() if p.ndim <= 1]
@@ -119,6 +125,7 @@ def train_network(
         net.load_state_dict(_part(tensors, "model/"))
         best = {name: value.to(device) for name, value in _part(tensors, "best/").items()}
         restore_optimizer(optimizer, tensors)
+    together.wait()  # nobody writes before everybody has read
     places = _validation_places(net, config)
     count = batch_count(data, config, care)
     while not history.stopped:
@@ -132,16 +139,16 @@ def train_network(
         tell(0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, history.valid)
-        history.train.append(_one_epoch(net, data, config, care, optimizer, member, epoch, tell))
+        history.train.append(_one_epoch(net, data, config, care, optimizer, (member, epoch), together, tell))
         history.valid.append(validation_loss(net, data.valid, config, places))
         if not np.isfinite(history.train[-1] + history.valid[-1]):
             raise InputError(f"training diverged in epoch {epoch + 1}; lower train.lr (now {config.lr:g})")
         if history.best_epoch < 0 or history.valid[-1] < history.best:
             history.best_epoch = epoch
             best = {name: value.clone() for name, value in net.state_dict().items()}
-        history.seconds += time.monotonic() - started
+        history.seconds += together.sum(time.monotonic() - started) / together.size
         history.stopped = _why_stop(history, config)
-        if folder is not None:
+        if folder is not None and together.first:
             tensors = {f"model/{k}": v for k, v in net.state_dict().items()}
             tensors |= {f"best/{k}": v for k, v in best.items()} | optimizer_tensors(optimizer)
             write_state(folder / "last.safetensors", tensors, {"key": key, "history": vars(history)})
@@ -170,30 +177,41 @@ def _one_epoch(
     config: TrainConfig,
     care: CareConfig,
     optimizer: torch.optim.Optimizer,
-    member: int,
-    epoch: int,
+    key: tuple[int, int],
+    together: Processes,
     tell: Callable[[int], None],
 ) -> float:
-    rng = np.random.default_rng([config.seed, member, epoch])
+    rng = np.random.default_rng([config.seed, *key])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     losses, device = [], net.log_temperature.device
     net.train()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**62)))  # dropout
+        torch.manual_seed(int(rng.integers(2**62)) + together.rank)  # dropout
         for step, batch in enumerate(batches(data, config, care, rng)):
             tell(step)
             batch = augment(batch, care, generator)
             places = draw_places(net.shapes, config.positions, generator)
             keep = draw_keep(batch, config, care, generator)
-            batch = batch.to(device)
-            loss = batch_loss(net, batch, config, places, None if keep is None else keep.to(device))
+            rows = together.rows(len(batch.betas))
+            share = (rows.stop - rows.start) / len(batch.betas)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = torch.zeros((), device=device)
+            if share:
+                kept = None if keep is None else keep[rows].to(device)
+                loss = batch_loss(net, batch.cut(rows).to(device), config, places, kept)
+                loss.backward()
+            together.mean_gradients(_trained(net, batch.subject), share)
             if config.clip:
                 torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip)
             optimizer.step()
-            losses.append(loss.detach())
-    return float(torch.stack(losses).double().mean())
+            losses.append(loss.detach() * share)
+    return together.sum(float(torch.stack(losses).double().mean()))
+
+
+def _trained(net: BrainIT, subject: str) -> list[torch.nn.Parameter]:
+    """Return what a step on one subject trains: embeddings of other subjects get no gradient."""
+    mine = f".voxels.{parameter_key(subject)}"
+    return [p for name, p in net.named_parameters() if ".voxels." not in name or name.endswith(mine)]
 
 
 def _validation_places(net: BrainIT, config: TrainConfig) -> list[torch.Tensor | None]:
@@ -230,10 +248,10 @@ def validation_loss(
     """Mean loss over all validation trials, in chunks of fixed size."""
     net.eval()
     total, count, device = 0.0, 0, net.log_temperature.device
-    for name, own in valid.items():
+    for own in valid.values():
         for i in range(0, len(own.betas), _VALIDATION_CHUNK):
             cut = slice(i, i + _VALIDATION_CHUNK)
-            part = Batch(name, own.betas[cut], own.target[cut], None if own.base is None else own.base[cut])
+            part = own.cut(cut)
             n = len(part.betas)
             total += float(batch_loss(net, part.to(device), config, places)) * n
             count += n

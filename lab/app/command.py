@@ -39,12 +39,17 @@ def run(settings: Settings, context: Context) -> Result:
     Raises
     ------
     InputError
-        The port is taken, or ``auth`` is not USER:PASSWORD.
+        The port is taken, ``runs`` is a file, or ``auth`` is not USER:PASSWORD.
     """
     auth = login(settings.auth)
+    home = settings.runs.absolute()
+    above = next(place for place in (home, *home.parents) if place.exists())
+    if not above.is_dir():
+        raise InputError(f"--runs {settings.runs}: {above} is a file; give a folder")
     if warning := exposed(settings):
         sys.stderr.write(f"brainlab app: {warning}\n")
     from lab.app.server import serve, warm
+    from lab.app.work import WORKER
 
     warm()
     app, url = serve(settings.host, settings.port, auth, settings.runs)
@@ -53,6 +58,7 @@ def run(settings: Settings, context: Context) -> Result:
         context.stop.wait()
     finally:
         app.close(verbose=False)
+        WORKER.rest()
     return Result(url=url)
 
 

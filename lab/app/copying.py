@@ -17,9 +17,9 @@ def copies(command: str, page: str, settings: Any, positional: str = "model") ->
     )  # fmt: skip
 
 
-def copy_box(name: str) -> list[Any]:
-    """Lay the fold out; the link becomes whole, with this app's address, in the browser."""
-    with gr.Accordion("Copy this state", open=False, elem_id=f"{name}-copy"):
+def copy_box(name: str) -> tuple[list[Any], Any]:
+    """Lay the fold out; returns its four boxes and the fold itself."""
+    with gr.Accordion("Copy this state", open=False, elem_id=f"{name}-copy") as fold:
         link = gr.Textbox(
             label="Link", info="after this app's address", interactive=False, buttons=["copy"],
             elem_id=f"{name}-link",
@@ -29,4 +29,4 @@ def copy_box(name: str) -> list[Any]:
         )
         python = gr.Code(label="Python", language="python", interactive=False)
         config = gr.Code(label="JSON, for --config", language="json", interactive=False)
-    return [link, command, python, config]
+    return [link, command, python, config], fold

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import threading
 from html import escape
 from pathlib import Path
@@ -19,7 +21,7 @@ from lab.app.kernels import page as kernels_page
 from lab.app.places import LOOPBACK, STRANGERS
 from lab.app.plan import page as plan_page
 from lab.app.theme import CSS, NAMES, theme
-from lab.app.work import ended, sentence
+from lab.app.work import WORKER, ended, sentence
 from lab.jobs.brain import decode
 from lab.jobs.models import plan, variants, whatif
 
@@ -29,8 +31,13 @@ PAGES: dict[str, type[BaseModel]] = {
     "compare": variants.Settings,
     "brain": decode.Settings,
 }
+MODEL_PAGES = ("Inspect", "Plan and apply", "Compare")
 _OPEN: set[str] = set()
 """Sessions whose page is open."""
+REST = 30.0
+"""Seconds without any session after which memory is given back."""
+SWITCH = 0.001
+"""Seconds after which a busy thread lets another one on: an answer changes threads ten times on its way."""
 _LINES = ("include", "exclude", "override")
 
 
@@ -52,25 +59,38 @@ def build(home: Path) -> Any:
         )
         fault = gr.Markdown(visible=False, elem_classes="fault", elem_id="fault")
         pages = {}
+        with gr.Row(elem_id="which-model") as bar:
+            model = gr.Dropdown(
+                models, value=models[0], label="Model of Inspect, Plan and Compare", allow_custom_value=True,
+                info="shipped, or the path of a local diffusers folder", elem_id="model", min_width=260,
+            )  # fmt: skip
+            recording = gr.Textbox(
+                "", label="Recording of a model of your own", max_lines=1, elem_id="recording",
+                info="folder that quant.record wrote: what its layers meet; shipped models need none",
+                min_width=260,
+            )  # fmt: skip
         with gr.Tabs() as tabs:
             with gr.Tab("Inspect", id="inspect"):
-                pages["inspect"] = inspect_page.build(models)
-            with gr.Tab("Plan and apply", id="plan"):
-                pages["plan"] = plan_page.build_plan(models, home)
+                pages["inspect"] = inspect_page.build(model, recording)
+            with gr.Tab("Plan and apply", id="plan") as tab:
+                pages["plan"] = plan_page.build_plan(model, home, tab)
             with gr.Tab("Compare", id="compare"):
-                pages["compare"] = compare_page.build_compare(models)
-            with gr.Tab("Brain", id="brain"):
-                pages["brain"] = brain_page.build(home)
+                pages["compare"] = compare_page.build_compare(model, recording)
+            with gr.Tab("Brain", id="brain") as tab:
+                pages["brain"] = brain_page.build(home, tab)
             with gr.Tab("Runs", id="runs") as tab:
                 runs_page.build(home, tab)
             with gr.Tab("Kernels", id="kernels"):
                 kernels_page.build(kernels_page.measured())
             with gr.Tab("Watermark", id="watermark"):
                 watermark_page.build()
-        fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
+        fields = {("", "model"): model, ("", "recording"): recording}
+        fields |= {(page, name): box for page, laid in pages.items() for name, box in laid["fields"].items()}
 
         def from_link(request: gr.Request) -> list[Any]:
             """Set the controls from the link's query; a link that is not allowed is named and ignored."""
+            if not _OPEN:
+                threading.Thread(target=WORKER.start, daemon=True).start()
             _OPEN.add(str(request.session_hash or ""))
             shown, chosen, values = gr.Markdown(visible=False), gr.Tabs(), [gr.skip()] * len(fields)
             try:
@@ -81,7 +101,7 @@ def build(home: Path) -> Any:
             if found is not None:
                 page, settings = found
                 chosen = gr.Tabs(selected=page)
-                values = [_value(settings, name) if at == page else gr.skip() for at, name in fields]
+                values = [_value(settings, name) if at in ("", page) else gr.skip() for at, name in fields]
             return [shown, chosen, *values]
 
         loaded = app.load(
@@ -96,21 +116,35 @@ def build(home: Path) -> Any:
             lambda name, chosen: (name or brain_page.NONE, compare_page.joined(name, chosen)),
             [current, compared], [recipe, compared], api_visibility="private",
         )  # fmt: skip
+        tabs.select(_bar, None, bar, api_visibility="private", show_progress="hidden", queue=False)
         app.unload(_gone)
     return app
 
 
+def _bar(event: gr.SelectData) -> Any:
+    """Show the model's bar on the pages that take a model."""
+    return gr.Row(visible=event.value in MODEL_PAGES)
+
+
 def _gone(request: gr.Request) -> None:
-    """End a session: stop what it waited for; the last one takes subjects and networks with it."""
+    """End a session: stop what it waited for; the last one takes models, subjects and networks with it."""
     ended(str(request.session_hash or ""))
     _OPEN.discard(str(request.session_hash or ""))
     if not _OPEN:
+        timer = threading.Timer(REST, _free)  # a page that is loaded again ends its session, too
+        timer.daemon = True
+        timer.start()
+
+
+def _free() -> None:
+    if not _OPEN:
         maps.network_of.cache_clear()
         maps.subject_of.cache_clear()
+        WORKER.rest()
 
 
 def _value(settings: Any, name: str) -> Any:
-    value = getattr(settings, name)
+    value = getattr(settings, name, None)
     if value is None:
         return gr.skip()
     if isinstance(value, tuple):
@@ -134,6 +168,7 @@ def serve(
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     STRANGERS[:] = [] if host in LOOPBACK else [host]
+    sys.setswitchinterval(SWITCH)
     app = build(home)
     app.queue(default_concurrency_limit=4)
     try:
@@ -156,6 +191,12 @@ def warm(model: str | None = None) -> threading.Thread:
     from lab.app.inspect_page import seen_by
 
     name = model or next(name for name in reversed(zoo.DECODERS) if name in zoo.names())
-    thread = threading.Thread(target=seen_by, args=(name,), daemon=True, name="first look")
+
+    def look() -> None:
+        seen_by(name)
+        WORKER.start()  # after the first picture: two at once would be late both
+        gc.freeze()  # libraries stay: searching them for garbage would stop every slider for a second
+
+    thread = threading.Thread(target=look, daemon=True, name="first look")
     thread.start()
     return thread

@@ -11,8 +11,11 @@ import gradio as gr
 from lab.errors import InputError, explain
 from lab.jobs.contract import Context
 from lab.jobs.running import Running
+from lab.jobs.worker import Worker
 
 Prepared = tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]
+WORKER = Worker()
+"""Where jobs run: sliders do not wait for them."""
 _NOW: dict[tuple[str, str], Running] = {}
 _STAYING: dict[str, Running] = {}
 
@@ -60,8 +63,8 @@ def stream(
     Parameters
     ----------
     prepare : callable
-        Returns the job, ``job(context) -> result``, and what turns its result into the page's outputs;
-        checks settings on the way.
+        Returns the job, ``job(context) -> result``, which is sent to another process, and what turns its
+        result into the page's outputs; checks settings on the way.
     outputs : int
         How many outputs there are; they are left as they are until the end.
     page : str
@@ -78,7 +81,7 @@ def stream(
         if stays in _STAYING and _STAYING[stays].alive:
             raise InputError(f"{stays} is being made already, by another session; it is found under Runs")
         job, show = prepare()
-        _NOW[key] = running = Running(job, bool(stays))
+        _NOW[key] = running = Running(functools.partial(WORKER.run, job), bool(stays))
         if stays:
             _STAYING[stays] = running
     except Exception as fault:
@@ -100,6 +103,11 @@ def stream(
     finally:
         if _NOW.get(key) is running and not running.alive:
             del _NOW[key]
+
+
+def reveal(made: Any) -> Any:
+    """Return a page's column of results, its words for when there are none, and its pictures on their way."""
+    return gr.Column(visible=bool(made)), gr.Markdown(visible=not made), gr.Gallery(visible=False)
 
 
 def canceller(page: str) -> Callable[[gr.Request], Any]:

@@ -16,7 +16,7 @@ SCORES = (
     *("pixcorr", "ssim", "two_way_feature", "paired_psnr_to_fp", "two_way_pix"),
     *("top1_feature", "st_lpips", "brain_correlation"),
 )
-GAPS = ("pixcorr", "ssim")
+GAPS = ("pixcorr", "ssim", "two_way_feature")
 """Scores whose difference from full precision, picture by picture, has columns of its own."""
 COLUMNS = (
     *("recipe", "weight_bits", "activation_bits", "bytes"),
@@ -91,7 +91,7 @@ def score_rows(
             pairs = [psnr(a, b, cap=PSNR_CAP) for a, b in zip(pictures, full, strict=True)]
             values["paired_psnr_to_fp"] = np.mean(pairs, 0)
         if name not in (FULL_PRECISION, OTHER_NOISE):
-            values |= {f"{key}_minus_fp": values[key] - reference[key] for key in GAPS}
+            values |= {f"{key}_minus_fp": values[key] - reference[key] for key in GAPS if key in values}
         row = dict.fromkeys(COLUMNS) | {"recipe": name} | dict(facts.get(name, {}))
         for key in values:
             if key in COLUMNS:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from brainit import datasets
+from brainit.datasets.findings import odd_betas
 from brainit.datasets.leaks import find_leaks
 from brainit.io import fingerprint
 from brainit.subject import Subject
 from brainit.training.targets import Targets, TargetTable
+from lab.decoding import same_data
 from lab.decoding.needs import check_needs
 from lab.decoding.settings import ReconstructConfig
 from lab.images import SIDE
@@ -25,11 +27,12 @@ _LIKE = 0.85  # from this similarity on, a picture is taken for a test picture (
 
 @dataclass(frozen=True)
 class BrainData:
-    """Who is decoded, whom the networks learn from, and what a report should know of them."""
+    """Who is decoded, whom the networks learn from, what a report should know of them, and their hashes."""
 
     subject: Subject
     others: list[Subject]
     about: dict[str, Any]
+    marks: dict[str, str]
 
     @property
     def learners(self) -> list[Subject]:
@@ -56,12 +59,13 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
     subject = datasets.open(config.dataset, root, config.subject, **options)
     check_needs(config, subject)
     rest = [n for n in names if n != subject.name] if config.train_on == "all" else []
-    others = []
+    others, marks = [], same_data.marks([subject])
     if subject.stimuli is not None:
         tested = set(subject.part("test").stimulus_id.tolist())
         for index, name in enumerate(rest):
             progress(index, len(rest), f"reading {name}")
             other = datasets.open(config.dataset, root, name, **options)
+            marks |= same_data.marks([other])
             clean = ~np.isin(other.stimulus_id, list(tested))
             others.append(other.select(clean & (other.split == "train")))
     leaks = find_leaks(subject, others=others)
@@ -76,11 +80,11 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
         "leak": {k: None if v != v else v for k, v in asdict(leaks).items()},  # NaN: nothing to compare
         "leak_line": leaks.line(),
         "info": {k: v for k, v in subject.info.items() if _plain(v)},
-        "warnings": list(subject.info.get("warnings", [])),
+        "warnings": [*subject.info.get("warnings", []), *odd_betas(subject)],
         "terms": subject.info.get("terms"),
         "space": subject.info.get("space"),
     }
-    return BrainData(subject, others, {k: v for k, v in about.items() if v is not None})
+    return BrainData(subject, others, {k: v for k, v in about.items() if v is not None}, marks)
 
 
 def zoo_targets(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError, MissingDataError
-from lab.runs.settings import resolve
+from lab.runs.older import open_settings
 from lab.runs.steps import StepCache
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class TrainedRun:
                 f"{path} is not a run folder (it has no config.yaml); give one that brainlab brain "
                 "reconstruct wrote"
             )
-        run = cls(path, resolve(ReconstructConfig, path / "config.yaml"))
+        run = cls(path, open_settings(ReconstructConfig, path / "config.yaml"))
         if any(run._steps.folder.glob("fold.*.json")):
             raise InputError(
                 f"{path} decodes categories: without stimuli there are no pictures that bits could change; "

@@ -40,8 +40,6 @@ def channel_timestep_heat(
     marked : sequence of int
         Channels to mark with a triangle, as outlier channels.
     """
-    import plotly.graph_objects as go
-
     values = np.asarray(values, float)
     if values.ndim != 2 or len(values) != len(timesteps):
         raise InputError(f"values {values.shape} need one row for each of {len(timesteps)} timesteps")
@@ -50,14 +48,16 @@ def channel_timestep_heat(
     ticks = np.linspace(shown.min(), shown.max(), 5)
     names = [f"{t:g}" for t in timesteps]
     traces: list[Any] = [
-        go.Heatmap(
-            z=shown, x=starts, y=names, customdata=joined, colorscale="Viridis",
-            colorbar={"title": "largest |x|", "tickvals": ticks, "ticktext": [f"{10**t:.3g}" for t in ticks]},
-            hovertemplate="channel %{x}, timestep %{y}<br>largest magnitude %{customdata:.4g}<extra></extra>",
-        )
+        {
+            "type": "heatmap", "z": shown, "x": starts, "y": names, "customdata": joined,
+            "colorscale": "Viridis",
+            "colorbar": {"title": {"text": "largest |x|"}, "tickvals": ticks,
+                         "ticktext": [f"{10**t:.3g}" for t in ticks]},
+            "hovertemplate": "channel %{x}, timestep %{y}<br>largest |x| %{customdata:.4g}<extra></extra>",
+        }
     ]  # fmt: skip
     if len(marked):
-        traces.append(go.Scatter(
+        traces.append(_scatter(
             x=list(marked), y=[names[0]] * len(marked), mode="markers", hoverinfo="skip", showlegend=False,
             marker={"symbol": "triangle-down", "size": 10, "color": VERMILION},
         ))  # fmt: skip
@@ -66,6 +66,7 @@ def channel_timestep_heat(
         title,
         {"title": "channel"},
         {"autorange": "reversed", "type": "category", "title": "timestep"},
+        280,
     )
 
 
@@ -84,8 +85,6 @@ def level_bars(
     low, high : float
         Clip range.
     """
-    import plotly.graph_objects as go
-
     counts, edges = np.asarray(counts, float), np.asarray(edges, float)
     used = np.flatnonzero(counts)
     if not len(used):
@@ -97,23 +96,27 @@ def level_bars(
     floor = density[density > 0].min() / 2
     x = np.repeat(sides, 2)
     y = np.concatenate([[floor], np.repeat(np.maximum(density, floor), 2), [floor]])
-    bars = go.Scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
+    bars = _scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
                       hovertemplate="%{x:.3g}: density %{y:.3g}<extra></extra>")  # fmt: skip
     top = density.max() * 2
-    ticks = levels if len(levels) <= 64 else levels[:: len(levels) // 64 + 1]
+    each = 1 if len(levels) <= 64 else len(levels) // 64 + 1
+    ticks = levels[::each]
+    which = f"{len(levels)} levels" if each == 1 else f"{len(levels)} levels (1 in {each})"
     lines = np.stack([ticks, ticks, np.full(len(ticks), np.nan)], 1).ravel()
     heights = np.tile([floor, top, np.nan], len(ticks))
-    grid = go.Scatter(x=lines, y=heights, mode="lines", line={"color": VERMILION, "width": 1}, opacity=0.7,
-                      name=f"{len(levels)} levels of the grid", hoverinfo="skip")  # fmt: skip
+    grid = _scatter(x=lines, y=heights, mode="lines", line={"color": VERMILION, "width": 1}, opacity=0.7,
+                      name=which, hoverinfo="skip")  # fmt: skip
     cuts = [
         {"type": "line", "x0": edge, "x1": edge, "yref": "paper", "y0": 0, "y1": 1,
          "line": {"color": GREY, "dash": "dash", "width": 2}}
         for edge in (low, high)
     ]  # fmt: skip
-    reach = max(abs(sides[0]), abs(sides[-1]))
+    room = 0.03 * (sides[-1] - sides[0])
+    reach = [sides[0] - room, sides[-1] + room]
     return _dressed(
-        [bars, grid], title, {"range": [-reach * 1.03, reach * 1.03], "title": "value of the layer's input"},
-        {"type": "log", "range": [np.log10(floor), np.log10(top)], "title": "density, log"}, shapes=cuts,
+        [bars, grid], title, {"range": reach, "title": "value of the layer's input"},
+        {"type": "log", "range": [np.log10(floor), np.log10(top)], "title": "density, log",
+         "exponentformat": "power", "dtick": 1}, 280, shapes=cuts,
     )  # fmt: skip
 
 
@@ -125,21 +128,19 @@ def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title:
     bands : dict of str to array of shape (timesteps,)
         ``min``, ``p1``, ``p50``, ``p99``, ``max``.
     """
-    import plotly.graph_objects as go
-
     x, traces = [f"{t:g}" for t in timesteps], []
     for low, high, name, alpha in (("min", "max", "all values", 0.18), ("p1", "p99", "central 98 %", 0.4)):
-        traces.append(go.Scatter(
+        traces.append(_scatter(
             x=x, y=bands[low], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
         ))  # fmt: skip
-        traces.append(go.Scatter(
+        traces.append(_scatter(
             x=x, y=bands[high], mode="lines", line={"width": 0}, fill="tonexty", name=name,
             fillcolor=f"rgba(0,114,178,{alpha})",
         ))  # fmt: skip
     traces.append(
-        go.Scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median")
+        _scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median")
     )
-    return _dressed(traces, title, _TIMESTEPS, {"title": "value of the layer's input"}, 300)
+    return _dressed(traces, title, _TIMESTEPS, {"title": "value of the layer's input"}, 280)
 
 
 def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]], title: str) -> go.Figure:
@@ -152,11 +153,9 @@ def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]
     errors : dict of str to sequence of float
         By recipe; zero (nothing differs yet) is left out.
     """
-    import plotly.graph_objects as go
-
     names = [f"{t:.0f}" for t in timesteps]
     traces = [
-        go.Scatter(
+        _scatter(
             x=names, y=[value or None for value in values], name=name, mode="lines+markers",
             line={"color": _COLOURS[number % 4], "dash": _DASHES[number % 4]},
             marker={"symbol": _SYMBOLS[number % 4], "size": 7},
@@ -178,9 +177,7 @@ def sorted_dots(rows: Sequence[tuple[str, float]], meaning: str, title: str) -> 
     meaning : str
         Of the values, for the axis.
     """
-    import plotly.graph_objects as go
-
-    dots = go.Scatter(
+    dots = _scatter(
         x=list(range(1, len(rows) + 1)), y=[value for _, value in rows], mode="lines+markers",
         text=[name for name, _ in rows], line={"color": BLUE, "width": 1}, marker={"size": 6},
         hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
@@ -196,25 +193,25 @@ def roofline(points: Sequence[tuple[str, float, float]], title: str) -> go.Figur
     points : sequence of (str, float, float)
         Name, least time, measured time, in microseconds.
     """
-    import plotly.graph_objects as go
-
     low = min(least for _, least, _ in points) * 0.7
     high = max(time for _, _, time in points) * 1.4
     traces = [
-        go.Scatter(x=[low, high], y=[low, high], mode="lines", name="as fast as the hardware allows",
+        _scatter(x=[low, high], y=[low, high], mode="lines", name="the hardware's limit",
                    line={"color": GREY, "dash": "dash"}, hoverinfo="skip")
     ]  # fmt: skip
     for number, (name, least, time) in enumerate(points):
         first = name == "bf16"
-        traces.append(go.Scatter(
-            x=[least], y=[time], mode="markers", name=name, showlegend=first,
+        traces.append(_scatter(
+            x=[least], y=[time], mode="markers", showlegend=number < 2,
+            name=name if first else "low-bit kernels (point at one)",
             marker={"size": 12 if first else 9, "color": VERMILION if first else BLUE,
                     "symbol": "diamond" if first else _SYMBOLS[number % 4]},
             hovertemplate=f"{escape(name)}<br>least %{{x:.1f}} µs, measured %{{y:.1f}} µs<extra></extra>",
         ))  # fmt: skip
+    ticks = {"type": "log", "tickvals": [k * 10**e for e in range(7) for k in (1, 2, 5)]}
     return _dressed(
-        traces, title, {"type": "log", "title": "least time, microseconds"},
-        {"type": "log", "title": "measured, microseconds"}, 380,
+        traces, title, {**ticks, "title": "least time, microseconds"},
+        {**ticks, "title": "measured, microseconds"}, 380,
     )  # fmt: skip
 
 
@@ -238,13 +235,24 @@ def _dressed(
     import plotly.graph_objects as go
 
     lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
+    top = 24 + 18 * len(lines) + 28 * any("name" in trace for trace in traces)  # names stand below the title
     plain = {"gridcolor": "rgba(127,135,144,0.25)", "zeroline": False}
-    return go.Figure(traces, {
+    figure = {
         "title": {"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01,
                   "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 16}},
-        "height": height, "margin": {"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
+        "height": height, "margin": {"l": 60, "r": 16, "t": top, "b": 46},
         "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY, "size": 12},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **x}, "yaxis": {**plain, **y},
-        "template": "none", **layout,
-    })  # fmt: skip
+        "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **_titled(x)},
+        "yaxis": {**plain, **_titled(y)}, "template": {}, **layout,
+    }  # fmt: skip
+    # what is written here is valid; plotly's own check of it would be most of the time that a slider waits
+    return go.Figure(list(traces), figure, _validate=False)
+
+
+def _scatter(**about: Any) -> dict[str, Any]:
+    return {"type": "scatter", **about}
+
+
+def _titled(axis: Mapping[str, Any]) -> dict[str, Any]:
+    return {**axis, "title": {"text": axis["title"]}}

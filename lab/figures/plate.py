@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogFormatterSciNotation
 
 Theme = Literal["light", "dark"]
 _DPI = 144
@@ -91,9 +93,14 @@ class Plate:
     alt: str
 
     def __post_init__(self) -> None:
+        for ax in self.figure.axes:
+            for axis in (ax.xaxis, ax.yaxis):
+                _write_plainly(axis)
         # Each drawing moves a constrained layout a little further; settled once, bytes are equal.
-        for _ in range(2):  # long tick labels need more than one pass
-            self.figure.draw_without_rendering()
+        engine = self.figure.get_layout_engine()
+        if engine is not None:
+            for _ in range(2):  # long tick labels need more than one pass
+                engine.execute(self.figure)
         self.figure.set_layout_engine("none")
 
     def png(self, dpi: int = _DPI, foot: bool = False) -> bytes:
@@ -173,6 +180,27 @@ class Plate:
         return f'<figure><img alt="{alt}" src="{self.uri()}"><figcaption>{caption}</figcaption></figure>'
 
 
+class _Powers(LogFormatterSciNotation):
+    """Powers as plain characters, 10⁻³ and 2×10⁻³: formulas take a third of the time of a figure."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        formula = super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
+        text = _EXPONENT.sub(lambda found: found[1].translate(_RAISED), formula)
+        return text.replace(r"\times", "×")
+
+
+_EXPONENT = re.compile(r"\^\{(-?\d+)\}")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _write_plainly(axis: Any) -> None:
+    """Replace matplotlib's formulas at the ticks of a logarithmic axis."""
+    for ticks in (axis.major, axis.minor):
+        if type(ticks.formatter) is LogFormatterSciNotation:
+            ticks.formatter = _Powers(axis.get_transform().base)
+            ticks.formatter.set_axis(axis)
+
+
 def ink(theme: Theme) -> tuple[str, str, str, str]:
     """Return the colours of text, secondary text, lines and ground."""
     return _INK[theme]
@@ -193,7 +221,7 @@ def canvas(width: float, height: float, theme: Theme) -> Figure:
     return figure
 
 
-def axes(figure: Figure, *position: int, theme: Theme, grid: Literal["", "x", "y"] = ""):
+def axes(figure: Figure, *position: Any, theme: Theme, grid: Literal["", "x", "y"] = ""):
     """Add axes in the house style: two spines, quiet ticks, grid lines on one axis if asked ("x" or "y")."""
     text, quiet, line, _ = ink(theme)
     ax = figure.add_subplot(*(position or (1, 1, 1)))

@@ -13,6 +13,7 @@ from brainit.subject import Subject
 from brainit.training.fitting import fit
 from brainit.training.targets import TargetTable
 from brainit.voxels.maps import mean_attention, write_clusters, write_map
+from lab.decoding import same_data
 from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
@@ -84,18 +85,22 @@ def reconstruct(
     Run.check(out, config)
     choose_device(config.device)
     # data that cannot be used are refused before the folder is claimed
-    opened = None if (out / "done.json").is_file() else open_subjects(config, progress)
+    finished = (out / "done.json").is_file()
+    if finished:
+        same_data.check_finished(out, config)
+    opened = None if finished else open_subjects(config, progress)
     with Run.open(out, config) as run:
         if run.finished:
             return {"done before": True, "report": str(out / "report.html"), **run.metrics}
         data = opened or open_subjects(config, progress)
+        same_data.claim(out, data.marks)
         write_json(out / "subject.json", data.about)
         write_json(out / "versions.json", versions())
         run.log("leaks", line=data.about["leak_line"])
         if until == "prepare":
             return {"out": str(out), "leaks": data.about["leak_line"], **_counts(data.subject)}
         if data.subject.stimuli is None:
-            from lab.decoding.categories import run_categories, train_folds
+            from lab.decoding.categories.way import run_categories, train_folds
 
             if until == "train":
                 trained = train_folds(run, config, data.subject, progress)
@@ -187,7 +192,10 @@ def _pictures(
         {} if config.n_samples == 1 else {"sample": _one_sample(run, config, recipe, given, device, progress)}
     )
     attention = _attention(data.subject, decoder, given.tokens.shape[1])
-    _write_pictures(run.path, given.truth, arms | one, data.subject, decoder.clusters, attention)
+    maps = {"attention": attention}
+    if given.ridge_weights is not None:  # a run of before has none
+        maps["structure"] = given.ridge_weights / given.ridge_weights.mean()
+    _write_pictures(run.path, given.truth, arms | one, data.subject, decoder.clusters, maps)
     facts = {f"structure.{k}": v for k, v in given.facts.items() if not isinstance(v, list)}
     return {
         **_counts(data.subject),
@@ -245,8 +253,9 @@ def _write_pictures(
     arms: dict[str, Any],
     subject: Subject,
     clusters: Clusters,
-    attention: np.ndarray,
+    maps: dict[str, np.ndarray],
 ) -> None:
+    """Write arrays and pictures, and maps of voxels: 1 is an even share."""
     from PIL import Image
 
     from brainit.metrics import pixcorr
@@ -260,13 +269,14 @@ def _write_pictures(
     if subject.has_places:
         arrays["xyz"] = subject.xyz
     arrays["cluster"] = clusters.labels[subject.name]
-    arrays["attention"] = attention
+    arrays["attention"] = maps["attention"]
     if subject.noise_ceiling is not None:
         arrays["noise_ceiling"] = subject.noise_ceiling
     write_npz(out / "arrays.npz", arrays)
     if subject.mask is not None:
         write_clusters(subject, arrays["cluster"], out / "maps" / "clusters_dseg.nii.gz")
-        write_map(subject, arrays["attention"], out / "maps" / "attention_statmap.nii.gz")
+        for name, values in maps.items():
+            write_map(subject, values, out / "maps" / f"{name}_statmap.nii.gz")
     folder = out / "images"
     folder.mkdir(exist_ok=True)
     for name in ("stimulus", "structural", "fp", "quantized"):

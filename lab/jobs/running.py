@@ -80,17 +80,17 @@ class Running:
             Seconds between two sentences.
         """
         self._thread.start()
-        estimate, spoken = Estimate(), 0.0
+        estimate, spoken, words = Estimate(), 0.0, ""
         try:
             while True:
                 kind, what = self._events.get()
                 if kind == "progress":
                     done, total, name = what
                     _, left = estimate.update(done, total)
-                    if time.monotonic() - spoken > every:
-                        spoken = time.monotonic()
-                        more = "" if left is None else f", about {duration(left)} left"
-                        yield "progress", f"{name} ({done} of {total}{more})"
+                    more = "" if left is None else f", about {duration(left)} left"
+                    if time.monotonic() - spoken > every and words != f"{name} ({done} of {total}{more})":
+                        spoken, words = time.monotonic(), f"{name} ({done} of {total}{more})"
+                        yield "progress", words
                 else:
                     yield kind, what
                     if kind != "preview":

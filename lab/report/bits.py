@@ -33,6 +33,7 @@ HEADS = (
     ("ssim_minus_fp", "SSIM − full precision", 4),
     ("two_way_pix", "two-way, pixels ↑", 3),
     ("two_way_feature", "two-way, features ↑", 3),
+    ("two_way_feature_minus_fp", "two-way, features − full precision", 4),
     ("top1_feature", "top-1 of all, features ↑", 3),
     ("st_lpips", "ST-LPIPS ↓", 3),
     ("brain_correlation", "brain correlation ↑", 3),

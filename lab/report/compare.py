@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import FULL, OTHER_SEED
 from lab.compare.tables import NATIVE, NOTES, SIMULATED, cell, not_measured, peaks, shown_columns
-from lab.figures.plate import Plate, Provenance
+from lab.figures.plate import Plate, Provenance, Theme
 from lab.figures.tradeoff import Point, errors_over_time, pareto, quality_against_bytes
 from lab.files import replacing
 from lab.images import write_picture
@@ -33,19 +34,24 @@ def write_report(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray], 
     pictures : mapping of recipe to uint8 array of shape (k, H, W, 3)
         The first pictures of the first seed.
     """
-    for name, plate in figures(result).items():
+    plates = figures(result)
+    for name, plate in plates.items():
         with replacing(out / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(plate("light").png(foot=True))
     if pictures:
         write_picture(grid(_ordered(result, pictures)), out / "grid.webp")
-    return document(result, pictures).save_as_html(out / "report.html")
+    return document(result, pictures, plates).save_as_html(out / "report.html")
 
 
-def document(result: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> HTMLDocument:
-    """Return the page, without writing it."""
+def document(
+    result: Mapping[str, Any],
+    pictures: Mapping[str, np.ndarray],
+    plates: Mapping[str, Callable[[Theme], Plate]] | None = None,
+) -> HTMLDocument:
+    """Return the page, without writing it; `plates` are its figures where they are drawn already."""
     about = result["about"]
     failed = [g for g in result["gates"] if not g["passed"]]
-    plates = figures(result)
+    plates = figures(result) if plates is None else plates
     sections = [
         _section("Verdict", "", _verdict(result)),
         _section("Pictures", PICTURE_WORDS, picture_blocks(_strips(result, pictures))),
@@ -74,8 +80,8 @@ PICTURE_WORDS = (
 )
 
 
-def figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures by file name, as functions of the theme."""
+def figures(result: Mapping[str, Any]) -> dict[str, Callable[[Theme], Plate]]:
+    """Figures by file name, as functions of the theme; each is drawn once."""
     rows, about = _measured(result), result["about"]
     key = next((k for k in QUALITY if any(k in r for r in rows)), None)
     if key is None or not rows:
@@ -88,19 +94,20 @@ def figures(result: Mapping[str, Any]) -> dict[str, Any]:
     forced = {r["recipe"]: _curve(result, r, "noise_nmse") for r in rows}
     growth = {r["recipe"]: _curve(result, r, "growth") for r in rows}
 
-    def tradeoff(theme: Any) -> Plate:
+    def tradeoff(theme: Theme) -> Plate:
         return quality_against_bytes(points, QUALITY[key], full, source, theme)
 
-    def prediction(theme: Any) -> Plate:
+    def prediction(theme: Theme) -> Plate:
         what = "Prediction error over signal, at full precision's states"
         return errors_over_time(forced, what, source, named, theme)
 
-    def accumulated(theme: Any) -> Plate:
+    def accumulated(theme: Theme) -> Plate:
         return errors_over_time(growth, "State error over signal, along own path", source, named, theme)
 
     drawn = {"error-timesteps": prediction, "error-growth": accumulated}
-    # recipes of one size have nothing to trade off
-    return {"quality-bytes": tradeoff, **drawn} if len({p.megabytes for p in points}) > 1 else drawn
+    if len({p.megabytes for p in points}) > 1:  # recipes of one size have nothing to trade off
+        drawn = {"quality-bytes": tradeoff, **drawn}
+    return {name: cache(draw) for name, draw in drawn.items()}
 
 
 def _summary(result: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 ::
 
     config.yaml    complete settings with their hash; another setting in the same folder is refused
+                   (one that the file lacks, since it came with a later version, has its default there)
     steps/         outputs of finished steps
     checkpoints/   whatever a long step keeps inside itself
     log.jsonl      one event a line
@@ -23,10 +24,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel
+
 from lab.errors import InputError
 from lab.files import plain, sweep, write_json, write_text
 from lab.runs.lock import FolderLock
 from lab.runs.metrics import differences, equal_metrics, read_metrics, tidy
+from lab.runs.older import complete
 from lab.runs.settings import read_settings
 from lab.runs.steps import StepCache
 
@@ -59,7 +63,7 @@ class Run:
         self._in_steps = 0.0
 
     @classmethod
-    def open(cls, path: Path | str, config: Any) -> Run:
+    def open(cls, path: Path | str, config: Any, defaults: Mapping[str, Any] | None = None) -> Run:
         """Open a new folder or one made with the same settings.
 
         Parameters
@@ -68,6 +72,9 @@ class Run:
             The run folder; made if missing.
         config : pydantic model or mapping
             Complete settings, JSON-able.
+        defaults : mapping, optional
+            What a setting that the folder's file lacks has there (`lab.runs.older`); a pydantic model brings
+            its own.
 
         Returns
         -------
@@ -80,15 +87,15 @@ class Run:
             If the folder holds other settings, other files, or is in use by another process.
         """
         path = Path(path)
-        settings = as_settings(config)
-        cls.check(path, settings)
+        settings, defaults = as_settings(config), _defaults(config, defaults)
+        cls.check(path, settings, defaults)
         fresh = not (path / "config.yaml").exists()
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(path).acquire()
         try:
             sweep(path)
-            cls._settle(path / "config.yaml", settings)
+            cls._settle(path / "config.yaml", settings, defaults)
         except BaseException:
             lock.release()
             raise
@@ -98,7 +105,7 @@ class Run:
         return run
 
     @staticmethod
-    def check(path: Path | str, config: Any) -> None:
+    def check(path: Path | str, config: Any, defaults: Mapping[str, Any] | None = None) -> None:
         """Refuse what `open` would refuse of a folder, but for a lock; changes nothing.
 
         For work that needs no folder and comes before it is claimed.
@@ -112,7 +119,7 @@ class Run:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path} is a file; --out wants a folder")
         if (path / "config.yaml").exists():
-            Run._same(path / "config.yaml", as_settings(config))
+            Run._same(path / "config.yaml", as_settings(config), _defaults(config, defaults))
         elif path.is_dir():
             strange = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
             if strange:
@@ -121,18 +128,18 @@ class Run:
                 )
 
     @staticmethod
-    def _settle(file: Path, settings: dict[str, Any]) -> None:
+    def _settle(file: Path, settings: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         import yaml
 
         if file.exists():
-            Run._same(file, settings)
+            Run._same(file, settings, defaults)
             return
         head = f"# brainlab settings, hash {config_hash(settings)}; --config takes this file\n"
         write_text(file, head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     @staticmethod
-    def _same(file: Path, settings: dict[str, Any]) -> None:
-        changed = differences(read_settings(file), settings)
+    def _same(file: Path, settings: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+        changed = differences(read_settings(file), settings, defaults)
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise InputError(
@@ -263,6 +270,12 @@ def as_settings(config: Any) -> dict[str, Any]:
     """Return plain settings (as JSON would give them back) from a pydantic model or a mapping."""
     content = config.model_dump(mode="json") if hasattr(config, "model_dump") else dict(config)
     return json.loads(json.dumps(content, default=plain))
+
+
+def _defaults(config: Any, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if given is not None:
+        return given
+    return complete(type(config), {}) if isinstance(config, BaseModel) else {}
 
 
 def config_hash(config: Any) -> str:

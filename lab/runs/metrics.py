@@ -84,9 +84,16 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the settings in which two configurations differ, as ``name: old -> new``."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> list[str]:
+    """List the settings in which two configurations differ, as ``name: old -> new``.
+
+    What `old` lacks and `new` has counts as its value in `defaults`, where that has one.
+    """
     one, two = flat(old), flat(new)
+    later = flat(defaults or {})
+    one = {key: later[key] for key in two.keys() & later.keys()} | one
     absent = object()
     return [
         f"{key}: {_word(one.get(key, absent), absent)} -> {_word(two.get(key, absent), absent)}"

@@ -48,6 +48,13 @@ def resolve(
     content.update({name: value for name, value in (flags or {}).items() if value is not None})
     for pair in sets:
         _put(content, pair)
+    return validated(model, content, spelled)
+
+
+def validated(
+    model: type[Model], content: Mapping[str, Any], spelled: Mapping[str, str] | None = None
+) -> Model:
+    """Check settings; raise `InputError` with one line: the setting, its value, what is allowed."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -179,7 +186,8 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    limits = [f"{word} {_number(schema[key])}" for key, word in words.items() if key in schema]
+    bounded = next((option for option in options if any(key in option for key in words)), schema)
+    limits = [f"{word} {_number(bounded[key])}" for key, word in words.items() if key in bounded]
     return " ".join([kind, " and ".join(limits)]).strip()
 
 

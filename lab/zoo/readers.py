@@ -53,7 +53,7 @@ class Scanner:
     """
 
     def __init__(self, answers: torch.Tensor, ceiling: float, seed: int, shared: float = 0.2) -> None:
-        self.answers, self.shared = answers, shared
+        self.answers, self.seed, self.shared = answers, seed, shared
         device, n_voxels = answers.device, answers.shape[1]
         self.draw = torch.Generator().manual_seed(seed)
         own = _beta(6 * ceiling, 6 * (1 - ceiling), n_voxels, seed).clamp(0.01, 0.98)
@@ -69,7 +69,11 @@ class Scanner:
         alone = torch.randn(size, generator=generator, device=device)
         common = torch.randn(len(index), _SOURCES, generator=generator, device=device) @ self.loadings.T
         noise = (1 - self.shared) ** 0.5 * alone + self.shared**0.5 * common
-        return self.ceiling.sqrt() * self.answers[index] + ((1 - self.ceiling) / repeats).sqrt() * noise
+        return self.clear(index) + ((1 - self.ceiling) / repeats).sqrt() * noise
+
+    def clear(self, index: torch.Tensor) -> torch.Tensor:
+        """Return voxels (len(index), n_voxels) without noise."""
+        return self.ceiling.sqrt() * self.answers[index]
 
 
 class Reader(Scanner):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -70,7 +71,8 @@ def usable_voxels(
 ) -> tuple[np.ndarray, list[str]]:
     """Decide which voxels can be used.
 
-    Voxels with NaN or infinite values are an error unless ``nan="drop"``: they usually mean a wrong mask.
+    What counts is what single precision keeps of the values, because that is learned from. Voxels with NaN or
+    infinite values are an error unless ``nan="drop"``: they usually mean a wrong mask.
     Voxels that never change over the training trials carry nothing and would divide by zero; they are
     dropped with a warning.
 
@@ -95,6 +97,8 @@ def usable_voxels(
         NaN values with ``nan="error"``, or no voxel is left.
     """
     choice(nan, ("error", "drop"), "nan")
+    with np.errstate(over="ignore", under="ignore"):
+        betas = betas.astype(np.float32, copy=False)
     finite = np.isfinite(betas).all(0)
     if bad is not None:
         finite &= ~bad
@@ -103,7 +107,8 @@ def usable_voxels(
     if n_bad and nan == "error":
         raise InputError(
             f"{where}: {n_bad} of {finite.size} voxels hold NaN or infinite values (first: voxel "
-            f"{int(np.argmin(finite))}); allowed: finite; correct the mask or open with nan=drop"
+            f"{int(np.argmin(finite))}); allowed: finite in single precision; correct the mask or open with "
+            "nan=drop"
         )
     if n_bad:
         warnings.append(f"{where}: dropped {n_bad} of {finite.size} voxels with NaN or infinite values")
@@ -169,13 +174,19 @@ def count_repeats(stimulus_id: np.ndarray) -> np.ndarray:
 
 
 def pick_subject(wanted: str | None, found: Sequence[str], root: Path) -> str:
-    """Return the wanted subject, or the first; a bare number ``1`` matches ``sub-01`` and ``sub001``."""
+    """Return the wanted subject, or the first; ``1`` and ``sub-1`` match ``sub-01`` and ``sub001``."""
     if wanted is None:
         return found[0]
     if wanted in found:
         return wanted
-    digits = "".join(c for c in str(wanted) if c.isdigit())
-    same = [f for f in found if digits and f.lstrip("subj-0") == digits.lstrip("0")]
+    number = _number(str(wanted))
+    same = [f for f in found if number is not None and _number(f) == number]
     if len(same) == 1:
         return same[0]
     raise InputError(f"subject {wanted!r} is not in {root}; found: {', '.join(found)}")
+
+
+def _number(name: str) -> int | None:
+    """Return the number that is a subject's whole name, but for ``sub-``, ``sub``, ``subj`` or ``S``."""
+    match = re.fullmatch(r"(?:sub-?|subj-?|S)?([0-9]+)", name)
+    return int(match[1]) if match else None

@@ -12,6 +12,8 @@ from brainit.datasets.files import clean
 from brainit.datasets.files.text import read_table
 from brainit.errors import InputError
 
+_DIGITS = 9
+
 
 @dataclass(frozen=True)
 class Event:
@@ -99,8 +101,10 @@ def read_trials(path: Path, session: int) -> list[Trial]:
         if split not in ("train", "test"):
             raise InputError(f"{row.where}: split is {row['split']!r}; allowed: train, test")
         run = row.text("run") or entity(path.name, "run") or "1"
-        if not run.isdecimal():
-            raise InputError(f"{row.where}: run is {run!r}; allowed: a whole number")
+        if not run.isdecimal() or len(run) > _DIGITS:
+            raise InputError(
+                f"{row.where}: run is {run!r}; allowed: a whole number of up to {_DIGITS} digits"
+            )
         if not row.text("stimulus_id"):
             raise InputError(f"{row.where} has no stimulus_id; every volume needs one")
         name = clean.as_name(row.text("stimulus_id"))

@@ -112,6 +112,17 @@ def repetition_time(image: Any, path: Path, stated: float | None = None) -> floa
     return seconds
 
 
+def overruled_time(image: Any, path: Path, stated: float | None) -> list[str]:
+    """Return a warning where a stated repetition time is not the one that the header states."""
+    value, unit, _ = _time(image)
+    if stated is None or unit not in _SECONDS or abs(value * _SECONDS[unit] - stated) <= 1e-3 * stated:
+        return []
+    return [
+        f"{path}: its header states a repetition time of {value * _SECONDS[unit]:g} s; the {stated:g} s of "
+        "options.repetition_time were used"
+    ]
+
+
 def odd_header(image: Any, path: Path) -> list[str]:
     """Refuse or list what makes an image's places uncertain.
 

@@ -49,6 +49,20 @@ def has_baseline(series: np.ndarray, where: str) -> np.ndarray:
     return ~changes | (ratio >= _NO_BASELINE)
 
 
+def ends_early(events: Sequence[Event], length: float, where: str) -> list[str]:
+    """Return a warning where all events lie in the first half of a run of ``length`` seconds.
+
+    So it looks where onsets count volumes, or another run's file was copied.
+    """
+    last = max(event.onset + event.duration for event in events)
+    if last > length / 2:
+        return []
+    return [
+        f"{where}: the last event ends at {last:g} s of {length:g} s: are onsets in seconds, and is it this "
+        "run's file?"
+    ]
+
+
 def block_betas(
     series: np.ndarray,
     events: Sequence[Event],

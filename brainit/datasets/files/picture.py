@@ -12,6 +12,7 @@ from brainit.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I")
+_READ = (*_GREY, "P", "PA", "La", "RGB", "RGBA", "RGBa", "RGBX")
 _ORIENTATION = 0x0112
 _FROM_16_BITS = 65535 / 255
 
@@ -33,8 +34,8 @@ def read_picture(source: Any, where: str) -> np.ndarray:
     Raises
     ------
     InputError
-        The file is damaged or no picture, is partly transparent, holds several pictures, or says that it must
-        be turned before it is shown.
+        The file is damaged or no picture, is partly transparent, in inks or real numbers, holds several
+        pictures, or says that it must be turned before it is shown.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -67,6 +68,11 @@ def _values(image: Any, where: str) -> np.ndarray:
                 f"{where}: {share:.3g} % of its pixels are transparent, and what was behind them is not in "
                 "the file; save it on its background"
             )
+    if image.mode not in _READ or (image.mode == "I" and image.format != "PNG"):
+        raise InputError(
+            f"{where} is of mode {image.mode} ({image.format}), which does not say what a screen shows; save "
+            "it as 8-bit grey or RGB"
+        )
     if image.mode.startswith("I"):
         return np.rint(np.clip(np.asarray(image), 0, 65535) / _FROM_16_BITS).astype(np.uint8)
     return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"))

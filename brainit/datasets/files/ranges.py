@@ -16,7 +16,7 @@ other whole types                    always: they do not say a range
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from brainit.errors import InputError
 ASK = "say which values are black and white: range=LOW..HIGH (--set options.range=0..255)"
 _OVERSHOOT = 0.05  # share of the range; what sharp resizing of real pictures stays within
 _DARK = 0.1  # share of white below which a whole stack is called nearly black
+_BRIGHT = 0.5  # share of white that a stack in the range reaches somewhere
+_LOW_BITS = 16  # code of 8 bits that 12 bits stored in 16 do not exceed
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})\s*")
 
@@ -85,6 +87,8 @@ def to_unit(
     for kind, names in kinds.items():
         low, high = min(found[n][0] for n in names), max(found[n][1] for n in names)
         black, white = given or _limits(kind, low, high, f"{where}: {' and '.join(names)}", ask)
+        if not given:
+            _same_range({n: found[n] for n in names}, kind, white, where, ask)
         slack = _OVERSHOOT * (white - black)
         if low < black - slack or high > white + slack:
             raise InputError(
@@ -106,18 +110,48 @@ def to_unit(
                 f"run from {low:.8g} to {high:.8g})"
             )
         if (high - black) / (white - black) < _DARK:
-            warnings.append(
-                f"{where}: {name} is nearly black: its largest value is {high:.3g} of {white:g}; is the "
-                "range right?"
-            )
+            warnings.append(_nearly_black(f"{where}: {name} is", high, white))
         unit = (stack.astype(np.float64) - black) / (white - black)
         images.append(np.clip(unit, 0, 1).astype(np.float32))
     return images, warnings
 
 
+def dark_files(images: Sequence[np.ndarray], where: str) -> list[str]:
+    """Return a warning where nothing in the 8-bit pictures of files is bright.
+
+    Raises
+    ------
+    InputError
+        Everything lies in the lowest sixteenth, as where 12 bits were stored in 16, or 0 and 1 in 8.
+    """
+    high = max(int(image.max()) for image in images)
+    if high <= _LOW_BITS:
+        raise InputError(
+            f"{where}: nothing in {len(images)} pictures is brighter than {high} of 255: fewer bits stored "
+            "in the low ones of more? save them over the whole range"
+        )
+    return [_nearly_black(f"{where}: everything is", high, 255)] if high < 255 * _DARK else []
+
+
 def to_codes(images: np.ndarray) -> np.ndarray:
     """Return 8-bit pictures of pictures in 0..1."""
     return np.rint(images * 255).astype(np.uint8)
+
+
+def _same_range(
+    found: Mapping[str, tuple[float, float]], kind: str, white: float, where: str, ask: str
+) -> None:
+    """Refuse a stack that is nearly black beside one that is not: one of the two has another range."""
+    dark, bright = (f([(high, name) for name, (_, high) in found.items()]) for f in (min, max))
+    if dark[0] < _DARK * white and bright[0] >= _BRIGHT * white:
+        raise InputError(
+            f"{where}: {kind} pictures of one range? the largest value of {dark[1]} is {dark[0]:.4g}, that "
+            f"of {bright[1]} {bright[0]:.4g} of {white:g}; save both in one range, or {ask}"
+        )
+
+
+def _nearly_black(what: str, high: float, white: float) -> str:
+    return f"{what} nearly black: the largest value is {high:.3g} of {white:g}; is the range right?"
 
 
 def _kind(stack: np.ndarray, where: str) -> str:

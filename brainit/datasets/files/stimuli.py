@@ -36,6 +36,8 @@ class Pictures(Mapping[str, np.ndarray]):
     def __init__(
         self, ids: Any, images: np.ndarray, where: str = "the stimuli", warnings: Sequence[str] = ()
     ) -> None:
+        if np.ndim(ids) != 1:
+            raise InputError(f"{where}: names of shape {np.shape(ids)}; allowed: a list, one a picture")
         if len(ids) != len(images):
             raise InputError(f"{where}: {len(ids)} names for {len(images)} pictures; they must be equal")
         rows = ((clean.as_name(name), f"row {k}") for k, name in enumerate(ids))
@@ -106,14 +108,15 @@ def read_stimuli(folder: Path, stated: str = "auto") -> Pictures:
     if len(sizes) > 1:
         some = " and ".join(f"{h}x{w} ({path.name})" for (h, w), path in list(sizes.items())[:2])
         raise InputError(f"{folder}: pictures of {len(sizes)} sizes, such as {some}; one size is needed")
+    dark = ranges.dark_files(images, str(folder))
     grey = sum(image.ndim == 2 for image in images)
     if 0 < grey < len(images):
         images = [image if image.ndim == 3 else np.stack([image] * 3, -1) for image in images]
         mixed = [
             f"{folder}: {grey} of {len(images)} pictures are grey, the others colour; all read as colour"
         ]
-        return Pictures(list(names), np.stack(images), str(folder), mixed)
-    return Pictures(list(names), np.stack(images), str(folder))
+        return Pictures(list(names), np.stack(images), str(folder), [*mixed, *dark])
+    return Pictures(list(names), np.stack(images), str(folder), dark)
 
 
 def _packed(path: Path, stated: str) -> Pictures:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import math
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,9 +80,12 @@ class Row(dict[str, str]):
             It is not one.
         """
         try:
-            return float(self.text(column))
+            value = float(self.text(column))
         except ValueError:
-            raise InputError(f"{self.where}: {column} is {self[column]!r}; allowed: a number") from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(f"{self.where}: {column} is {self[column]!r}; allowed: a number")
+        return value
 
 
 def read_table(path: Path, needed: Sequence[str], missing: str = "copy it there") -> list[Row]:

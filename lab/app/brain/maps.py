@@ -21,11 +21,13 @@ _MOST = 8  # outputs of the network whose attention is averaged
 @lru_cache(maxsize=4)
 def subject_of(folder: str) -> tuple[Any, str]:
     """Return a run's subject and what must be said wherever its scores stand."""
+    from lab.decoding import same_data
     from lab.decoding.data import open_subjects
     from lab.decoding.trained import TrainedRun
 
     run = TrainedRun.open(Path(folder))
     data = open_subjects(run.config, Context().progress)
+    same_data.check(Path(folder), data.subject)
     return data.subject, words_on(bool(data.about["simulated"]), data.about["leak_line"])
 
 
@@ -37,10 +39,10 @@ def network_of(folder: str) -> Any:
     return TrainedRun.open(Path(folder)).network()
 
 
-def words_on(simulated: bool, leak_line: str) -> str:
-    """Say whose voxels these are and what the leak check found."""
+def words_on(simulated: bool, leak_line: str, arithmetic: str = "simulated") -> str:
+    """Say whose voxels these are, what the leak check found, and how bit-widths are computed."""
     who = "**Simulated subject**: its voxels are made by the program." if simulated else "Measured subject."
-    return f"{who} {leak_line[:1].upper()}{leak_line[1:]}. Bit-widths are simulated."
+    return f"{who} {leak_line[:1].upper()}{leak_line[1:]}. Bit-widths are {arithmetic}."
 
 
 def voxel_values(folder: Path, kind: str, trial: int) -> tuple[str, np.ndarray]:

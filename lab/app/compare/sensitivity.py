@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -74,7 +75,7 @@ def build(model: Any) -> None:
                 rows = [[row["layer"], round(row[found.metric], 2)] for row in found.rows]
                 return [curve(found), rows]
 
-            return lambda context: registry.run("sensitivity", settings, context), show
+            return partial(registry.run, "sensitivity", settings), show
 
         yield from stream(prepare, 2, "sensitivity", request)
 

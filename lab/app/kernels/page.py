@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def _mine() -> None:
                     f"**{found.arithmetic.capitalize()}**, on {found.device}.",
                 ]
 
-            return lambda context: registry.run("bench shape", settings, context), show
+            return partial(registry.run, "bench shape", settings), show
 
         for words, pictures, found, where in stream(prepare, 2, "shape", request):
             yield [where if words == "Done." else words, pictures, found]

@@ -22,7 +22,7 @@ class Size:
     sampling : int
         Steps of the sampler.
     shown : int
-        How many subjects are scored, from the first on.
+        How many subjects are scored, from the lowest noise ceiling to the highest.
     minutes : tuple of int
         Of scanning, at which the newcomer is read.
     sizes : tuple of (str, int)
@@ -50,7 +50,7 @@ class Size:
 
 SIZES = {
     "cohort-small": Size(
-        4, 1000, 500, 32, 640, 0, 80, 12, 64, 0, 8, 2, (15, 30, 40), (("n_components", 128), ("width", 64))
+        4, 1000, 500, 32, 640, 0, 80, 12, 64, 0, 6, 2, (15, 40), (("n_components", 128), ("width", 64))
     ),
-    "cohort": Size(8, 4000, 4000, 300, 6000, 3000, 20_000, 6000, 512, 25, 20, 5, (15, 30, 60, 320)),
+    "cohort": Size(8, 4000, 4000, 300, 6000, 3000, 20_000, 6000, 512, 15, 20, 4, (15, 30, 60, 320)),
 }

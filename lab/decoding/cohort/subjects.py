@@ -41,6 +41,12 @@ class Member:
     xyz : array of shape (n_voxels, 3)
     ceiling : float
         Of one trial.
+    scanner : Scanner
+        Answers without noise, and further trials.
+    mean, scale : float32 tensors of shape (n_voxels,)
+        Of the training trials before z-scoring.
+    clear_test : float32 tensor of shape (n_test, n_voxels)
+        Test trials without noise.
     """
 
     name: str
@@ -49,6 +55,10 @@ class Member:
     test: torch.Tensor
     xyz: np.ndarray
     ceiling: float
+    scanner: Scanner
+    mean: torch.Tensor
+    scale: torch.Tensor
+    clear_test: torch.Tensor
 
     def first(self, n: int) -> Member:
         """Return the same subject with its first trials alone, z-scored by these."""
@@ -111,6 +121,10 @@ def gather(size: Size, data: Path | None, seed: int, device: str, progress: Prog
                 (test - mean) / scale,
                 places(person),
                 ceiling,
+                scanner,
+                mean,
+                scale,
+                (scanner.clear(tested) - mean) / scale,
             )
         )
     return Cohort(members, seen, torch.arange(size.n_pool, n, device=device), tested)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lab.progress import Progress
 from lab.zoo import load, null_tokens
 from lab.zoo.shared import DENOISER, training
 from lab.zoo.train.denoiser import Conditioned
-from lab.zoo.train.loop import Prepare
+from lab.zoo.train.loop import Outcome, Prepare
 
 REPEATS = 3
 
@@ -57,7 +57,13 @@ def trials(
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains networks on one cohort, each resumable in ``folder``."""
+    """Trains networks on one cohort, each resumable in ``folder``.
+
+    Parameters
+    ----------
+    efforts : dict
+        What each training came to, by its name.
+    """
 
     cohort: Cohort
     size: Size
@@ -65,6 +71,7 @@ class Trainer:
     seed: int
     device: str
     progress: Progress
+    efforts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def _effort(self, name: str) -> dict[str, Any]:
         def told(done: int, total: int, what: str) -> None:
@@ -89,9 +96,8 @@ class Trainer:
         effort = self._effort(name)
         if effort["minutes"]:
             effort["minutes"] *= share
-        training.train_tokens(
-            network, prepare, 2**30, self.folder / f"{name}.state.safetensors", recipe, **effort
-        )
+        state = self.folder / f"{name}.state.safetensors"
+        self._done(name, training.train_tokens(network, prepare, 2**30, state, recipe, **effort))
         return network
 
     def pictures(
@@ -104,7 +110,15 @@ class Trainer:
             training.PICTURES, steps=self.size.painted_steps, batch=max(8, self.size.batch // 2), warmup=5
         )
         prepare = trials(known, self.cohort, network, external=True, latents=True)
-        training.train_pictures(
-            painted, prepare, 2**30, self.folder / f"{name}.state.safetensors", recipe, **self._effort(name)
+        state = self.folder / f"{name}.state.safetensors"
+        self._done(
+            name, training.train_pictures(painted, prepare, 2**30, state, recipe, **self._effort(name))
         )
         return network, conditioned.denoiser.eval(), conditioned.null.detach()
+
+    def _done(self, name: str, outcome: Outcome) -> None:
+        found = asdict(outcome)
+        self.efforts[name] = {k: found[k] for k in ("steps", "batch")} | {
+            "seconds": round(outcome.seconds, 1),
+            "loss": round(outcome.final_loss, 4),
+        }

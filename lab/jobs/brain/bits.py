@@ -78,7 +78,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "bits of an input": row["activation_bits"],
         "MB": None if row["bytes"] is None else round(row["bytes"] / 1e6, 2),
     }
-    for name in ("pixcorr", "ssim", "two_way_feature", "two_way_pix", "paired_psnr_to_fp"):
+    for name in ("pixcorr", "ssim", "two_way_feature", "two_way_feature_minus_fp", "paired_psnr_to_fp"):
         value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
         digits = 1 if "psnr" in name else 3
         measured = None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
@@ -146,6 +146,7 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
 def _measure(
     settings: Settings, trained: TrainedRun, recipes: list[DecoderRecipe], context: Context
 ) -> Result:
+    from lab.decoding import same_data
     from lab.decoding.bits import ledger_facts, score_rows, to_csv
     from lab.decoding.conditions import find_conditions
     from lab.decoding.data import open_subjects
@@ -156,13 +157,16 @@ def _measure(
     from lab.models.devices import choose_device
     from lab.report.bits import BitsData, write_page
     from lab.runs.folder import Run, config_hash
+    from lab.runs.older import complete
 
     config, device = trained.config, choose_device(settings.device)
     data = open_subjects(config.model_copy(update={"train_on": "one"}), context.progress)
+    same_data.check(settings.folder, data.subject)
     if data.subject.stimuli is None:
         raise InputError(f"{settings.folder} has no pictures of what was shown; give a run with pictures")
     claim = {"run": config.model_dump(mode="json"), "weights": weights_of(config.denoiser)}
-    with Run.open(settings.out, claim) as folder:
+    with Run.open(settings.out, claim, {"run": complete(type(config), {})}) as folder:
+        same_data.claim(settings.out, data.marks)
         worked: list[str] = []
         step = trained.step(_counted(folder.step, worked))
         given = find_conditions(step, config, data.subject, trained.network, device, context.progress)

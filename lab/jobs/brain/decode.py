@@ -115,7 +115,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     """Predictions of the chosen trials and their pictures."""
     from dataclasses import replace
 
-    from lab.decoding import structure
+    from lab.decoding import same_data, structure
     from lab.decoding.conditions import find_conditions
     from lab.decoding.data import open_subjects
     from lab.decoding.drawing import draw, quantized_denoiser
@@ -125,6 +125,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
 
     device = choose_device(config.device)
     data = open_subjects(config, context.progress)
+    same_data.check(settings.folder, data.subject)
     test = data.subject.part("test").mean_over_repeats()
     _check(settings, test)
     keep = list(settings.trials)

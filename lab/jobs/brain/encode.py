@@ -127,18 +127,20 @@ def run(settings: Settings, context: Context) -> Result:
     from brainit.processes import Processes
     from lab.models.devices import choose_device
     from lab.runs.folder import Run
+    from lab.runs.older import complete
 
     _check(settings)
     device = choose_device(settings.device)
     together = Processes.current(device)
     if not together.first:
         return _helped(settings, context, device)
-    Run.check(settings.out, settings.claim())
+    defaults = complete(Settings, {})
+    Run.check(settings.out, settings.claim(), defaults)
     people = _people(settings, context)
     together.wait()  # the first process makes simulated subjects, the others read them
     from lab.jobs.brain.encoding import encode
 
-    with Run.open(settings.out, settings.claim()) as folder:
+    with Run.open(settings.out, settings.claim(), defaults) as folder:
         found = encode(settings, people, folder, device, context.progress)
     return Result(**found)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from lab.jobs.brain.scores import score_table
@@ -24,6 +26,7 @@ class Result(StepResult):
 
     report: str
     unused_recipe: str = ""
+    warnings: tuple[str, ...] = ()
 
     def plain(self) -> Any:
         """Return the metrics with the report's path."""
@@ -36,7 +39,7 @@ class Result(StepResult):
             before.append(
                 line(f"{self.unused_recipe} was not used: these data allow no pictures, only categories")
             )
-        return [*before, *score_table(self.found)]
+        return [*before, *score_table(self.found), *(line(f"warning: {said}") for said in self.warnings)]
 
     def files(self) -> dict[str, str]:
         """Return run folder and report."""
@@ -61,4 +64,16 @@ def run(settings: Settings, context: Context) -> Result:
     page = str(found.pop("report", settings.out / "report.html"))
     asked = "recipe" in settings.model_fields_set and settings.recipe != NO_RECIPE
     unused = settings.recipe if asked and found.get("pictures") == "none" else ""
-    return Result(found=found, out=str(settings.out), report=page, unused_recipe=unused)
+    return Result(
+        found=found,
+        out=str(settings.out),
+        report=page,
+        unused_recipe=unused,
+        warnings=_warnings(settings.out),
+    )
+
+
+def _warnings(out: Path) -> tuple[str, ...]:
+    """Return what was odd about the data: it belongs beside the scores."""
+    file = out / "subject.json"
+    return tuple(json.loads(file.read_text(encoding="utf-8")).get("warnings") or ()) if file.is_file() else ()

@@ -61,14 +61,15 @@ class Result(contract.Result):
     facts: dict[str, Any]
     rows: list[dict[str, Any]]
     file: str
+    report: str
 
     def tables(self) -> list[Table]:
         """Return the facts, then the curve if one was asked for."""
         return [contract.record(self.facts), *([Table(self.rows)] if self.rows else [])]
 
     def files(self) -> dict[str, str]:
-        """Return the subject's file."""
-        return {"subject": self.file}
+        """Return the subject's file and the page."""
+        return {"subject": self.file, "report": self.report}
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -82,18 +83,23 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         The model is not there.
     """
+    from lab.decoding import same_data
     from lab.decoding.cohort.adapted import adapted
     from lab.files import write_text
+    from lab.report.adapted import write_adapted_page
 
     data, network = _open(settings, context)
+    same_data.check(settings.out, data.subject)
     subject = _first(data.subject, settings.minutes)
     found = adapted(
         subject, settings.out, context.progress, epochs=settings.epochs, seed=settings.seed, own=network
     )
+    same_data.claim(settings.out, data.marks)
     facts = {
         "subject": subject.name,
         "simulated": subject.simulated,
         "voxels": subject.n_voxels,
+        "n_test": len(np.unique(subject.part("test").stimulus_id)),
         **{k: v for k, v in found.report.items() if k != "fingerprint"},
         "leaks": data.about["leak_line"],
     }
@@ -104,7 +110,9 @@ def run(settings: Settings, context: Context) -> Result:
         writer.writeheader()
         writer.writerows(rows)
         write_text(settings.out / "curve.csv", text.getvalue())
-    return Result(facts=facts, rows=rows, file=str(settings.out / "adapted.safetensors"))
+    source = f"{settings.dataset} {subject.name}"
+    page = write_adapted_page(facts, rows, source, settings.seed, settings.out)
+    return Result(facts=facts, rows=rows, file=str(settings.out / "adapted.safetensors"), report=str(page))
 
 
 def dry_run(settings: Settings) -> Foreseen:
@@ -225,7 +233,10 @@ def _curve(
             row: dict[str, Any] = {"minutes": minutes, "trials": train.n_trials, "method": method}
             for key, found_ in intervals(scores[method]).items():
                 row |= {key: found_[0], f"{key} low": found_[1], f"{key} high": found_[2]}
-            above = metrics.paired_interval(scores[method]["two_way"], scores[METHODS[0]]["two_way"])
-            row |= {"two_way above ridge low": round(above.low, 4), "high": round(above.high, 4)}
+            for key in ("two_way", "pixcorr"):
+                above = metrics.paired_interval(scores[method][key], scores[METHODS[0]][key])
+                name = f"{key} above ridge"
+                row |= {name: round(above.mean, 4), f"{name} low": round(above.low, 4)}
+                row |= {f"{name} high": round(above.high, 4)}
             rows.append(row)
     return rows

@@ -16,6 +16,8 @@ from lab.models.preflight import check_folder, need
 
 SCORES = ("tokens", "two_way", "top1", "pixcorr")
 DIFFERENCES = ("two_way above ridge", "top1 above ridge", "pixcorr above ridge")
+VERSION = 2
+"""Of what a folder holds."""
 
 
 class Settings(contract.Settings):
@@ -42,12 +44,13 @@ class Result(contract.Result):
     """A row for each method; files of the table and the figure."""
 
     rows: list[dict[str, Any]]
+    contrasts: list[dict[str, Any]]
     table: str
     figure: str
 
     def tables(self) -> list[Table]:
-        """Return means alone, with the interval of what they are above ridge."""
-        return [Table([_short(row) for row in self.rows])]
+        """Return means with the interval of what they are above ridge, then what is compared with what."""
+        return [Table([_short(row) for row in self.rows]), Table([_words(row) for row in self.contrasts])]
 
     def files(self) -> dict[str, str]:
         """Return table and figure."""
@@ -68,10 +71,13 @@ def run(settings: Settings, context: Context) -> Result:
     found = json.loads(rows_file.read_text(encoding="utf-8")) if rows_file.is_file() else None
     if found is None or not found["finished"]:
         found = _measure(settings, facts, context)
-    rows = found["rows"]
-    _write_table(out, rows, found["about"])
-    _draw(out, rows, found["about"])
-    return Result(rows=rows, table=str(out / "table.md"), figure=str(out / "figure.png"))
+    _draw(out, found)
+    return Result(
+        rows=found["rows"],
+        contrasts=found["contrasts"],
+        table=str(out / "table.md"),
+        figure=str(out / "figure.png"),
+    )
 
 
 def dry_run(settings: Settings) -> Foreseen:
@@ -96,7 +102,7 @@ def _check(settings: Settings) -> dict[str, Any]:
             raise InputError(
                 f"--data is {settings.data}; preset cohort wants the folder with the training pictures"
             )
-    facts = {"size": asdict(size), "seed": settings.seed, "preset": settings.preset}
+    facts = {"size": asdict(size), "seed": settings.seed, "preset": settings.preset, "version": VERSION}
     claimed = settings.out / "study.json"
     if claimed.is_file():
         there = json.loads(claimed.read_text(encoding="utf-8"))
@@ -111,7 +117,10 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     import torch
 
     from brainit.io import fingerprint
+    from brainit.processes import Processes
+    from lab.compare.about import commit
     from lab.decoding.cohort import Size
+    from lab.decoding.cohort.scoreboard import Scoreboard
     from lab.decoding.cohort.subjects import gather
     from lab.decoding.cohort.table import Study
     from lab.decoding.cohort.training import Trainer
@@ -119,16 +128,21 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     from lab.zoo.shared.painting import Painter
 
     out, device = settings.out, choose_device(settings.device)
+    together = Processes.current(device)
+    device = together.device(device)
     context.progress(0, 1, "pictures of the cohort")
-    write_json(out / "study.json", facts)
+    if together.first:
+        write_json(out / "study.json", facts)
     size = Size(**facts["size"])
     data = settings.data if settings.preset == "cohort" else None
     cohort = gather(size, data, settings.seed, device, context.progress)
     _claim_pictures(out, fingerprint("pictures", [cohort.seen.images.numpy()])[:16])
+    together.wait()
     painter = Painter.of(cohort.seen.images[cohort.tested.cpu()], settings.seed, device)
     trainer = Trainer(cohort, size, out / "training", settings.seed, device, context.progress)
     about = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
+        "commit": commit(),
         "preset": settings.preset,
         "seed": settings.seed,
         "n_test": size.n_test,
@@ -136,15 +150,25 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
         "cortex": "ventral voxels read EfficientNet-Lite0, the network that scores: favourable",
     }
 
-    def keep(study: Study, finished: bool = False) -> dict[str, Any]:
-        found = {"finished": finished, "about": about, "rows": study.rows()}
-        write_json(out / "rows.json", found)
+    board = Scoreboard.open(out / "scores.safetensors")
+    before = json.loads((out / "rows.json").read_text(encoding="utf-8")) if board.scores else {}
+    trainer.efforts.update(before.get("trainings", {}))
+    together.wait()  # nobody writes before everybody has read
+
+    def keep(finished: bool = False) -> dict[str, Any]:
+        found = {"finished": finished, "about": about, "rows": board.rows(), "contrasts": board.contrasts()}
+        found["trainings"] = trainer.efforts
+        if together.first:
+            write_json(out / "rows.json", found)
+            board.save()
+            _write_tables(out, found)
         return found
 
-    study = Study(cohort, size, painter, trainer, settings.seed, keep)
+    study = Study(cohort, size, painter, trainer, settings.seed, board, keep)
     study.run()
-    study.show(out / "pictures.webp")
-    return keep(study, True)
+    if together.first:
+        study.show(out / "pictures.webp")
+    return keep(True)
 
 
 def _claim_pictures(out: Path, mark: str) -> None:
@@ -157,26 +181,40 @@ def _claim_pictures(out: Path, mark: str) -> None:
     write_text(known, mark + "\n")
 
 
-def _write_table(out: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+def _write_tables(out: Path, found: dict[str, Any]) -> None:
     from lab.files import write_text
 
-    columns = ["group", "what", "subjects", *SCORES, *DIFFERENCES]
+    rows, contrasts = found["rows"], found["contrasts"]
+    named, scored = ["group", "what", "subjects"], [*SCORES, *DIFFERENCES]
+    write_text(out / "table.csv", _csv(rows, named, scored))
+    write_text(out / "contrasts.csv", _csv(contrasts, ["contrast", "subjects"], list(SCORES)))
+    lines = [f"{key}: {value}  " for key, value in found["about"].items()]
+    lines += ["", *_markdown(rows, named, scored), "", "Compared on the same subjects and pictures:", ""]
+    lines += _markdown(contrasts, ["contrast", "subjects"], list(SCORES))
+    lines += ["", "Trainings:", "", "| training | steps | batch | seconds |", "| --- | --- | --- | --- |"]
+    for name, effort in found["trainings"].items():
+        lines.append(f"| {name} | {effort['steps']} | {effort['batch']} | {effort['seconds']} |")
+    write_text(out / "table.md", "\n".join(lines) + "\n")
+
+
+def _csv(rows: list[dict[str, Any]], named: list[str], scored: list[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([c for k in columns for c in ([k] if k in columns[:3] else [k, f"{k} low", f"{k} high"])])
+    writer.writerow([*named, *(c for k in scored for c in (k, f"{k} low", f"{k} high"))])
     for row in rows:
-        cells: list[Any] = [row[k] for k in columns[:3]]
-        for key in columns[3:]:
+        cells: list[Any] = [row[k] for k in named]
+        for key in scored:
             cells += row.get(key) or ["", "", ""]
         writer.writerow(cells)
-    write_text(out / "table.csv", text.getvalue())
-    lines = [f"{key}: {value}  " for key, value in about.items()]
-    lines += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return text.getvalue()
+
+
+def _markdown(rows: list[dict[str, Any]], named: list[str], scored: list[str]) -> list[str]:
+    lines = ["| " + " | ".join(named + scored) + " |", "|" + " --- |" * len(named + scored)]
     for row in rows:
-        words = [str(row[k]) for k in columns[:3]]
-        words += [_interval(row.get(k)) for k in columns[3:]]
+        words = [str(row[k]) for k in named] + [_interval(row.get(k)) for k in scored]
         lines.append("| " + " | ".join(words) + " |")
-    write_text(out / "table.md", "\n".join(lines) + "\n")
+    return lines
 
 
 def _interval(found: list[float] | None) -> str:
@@ -189,13 +227,19 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     return shown | {k: _interval(row.get(k)) for k in DIFFERENCES[:1]}
 
 
-def _draw(out: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    from lab.figures.brain.cohort import Mark, cohort_study
+def _words(row: dict[str, Any]) -> dict[str, Any]:
+    shown = {k: row[k] for k in ("contrast", "subjects")}
+    return shown | {k: _interval(row.get(k)) for k in SCORES}
+
+
+def _draw(out: Path, found: dict[str, Any]) -> None:
+    from lab.figures.brain.cohort import Gain, cohort_study
+    from lab.figures.brain.newcomer import Mark
     from lab.figures.plate import Provenance
     from lab.files import replacing
 
-    marks = []
-    for row in rows:
+    marks, about = [], found["about"]
+    for row in found["rows"]:
         if "pixcorr" not in row:
             continue
         score = (tuple(row["two_way"]), tuple(row["pixcorr"]))
@@ -205,6 +249,11 @@ def _draw(out: Path, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
             marks.append(Mark(f"{row['group']}: {row['what']}", *score))
     source = f"study {about['preset']}, {about['device']}"
     where = Provenance(source, f"{about['n_test']} test pictures", about["seed"], simulated=True)
-    plate = cohort_study(marks, where)
+    gains = [
+        Gain(row["contrast"], tuple(row["two_way"]), tuple(row["pixcorr"]))
+        for row in found["contrasts"]
+        if not row["contrast"].startswith("new subject")
+    ]
+    plate = cohort_study(marks, gains, where)
     with replacing(out / "figure.png") as temporary:
         temporary.write_bytes(plate.png(foot=True))

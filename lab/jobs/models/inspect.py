@@ -90,10 +90,12 @@ def run(settings: Settings, context: Context) -> Result:
     """
     import quant
     from lab.runs.folder import Run
+    from lab.runs.older import complete
     from quant.observation import Observation, observe
 
     out, device, module = settings.out, *_check(settings)
-    with Run.open(out, settings.model_dump(mode="json", exclude={"out", "device"})) as run:
+    claim = settings.model_dump(mode="json", exclude={"out", "device"})
+    with Run.open(out, claim, complete(Settings, {})) as run:
         # a finished folder may have lost a file since: it is made again, from what is left
         if not (run.finished and (out / PAGE).is_file() and _load(out / "observation") is not None):
             store, times = _recording(settings, device, context.progress)

@@ -77,6 +77,16 @@ def before_after(settings: Settings, layer: str, context: Context) -> Observatio
     )  # fmt: skip
 
 
+def surfaces(settings: Settings, layer: str, context: Context) -> list[Any]:
+    """Draw a layer's input before and after rotation, and smoothing, on one axis: two pictures, captions."""
+    from lab.report import inspection
+
+    again = before_after(settings, layer, context)
+    where = source(settings, run(settings, context), layer)
+    plates = [draw("light") for draw in inspection.surfaces(again, layer, where).values()]
+    return [*(plate.pixels() for plate in plates), "\n\n".join(plate.caption for plate in plates)]
+
+
 def source(settings: Settings, seen: Observation, layer: str) -> Provenance:
     """Return where a figure's numbers come from."""
     from lab.figures.plate import Provenance

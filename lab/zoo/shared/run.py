@@ -12,6 +12,7 @@ import torch
 
 from brainit.datasets.simulated.crowd import Person, answers
 from brainit.io import fingerprint
+from brainit.processes import Processes
 from lab.errors import InputError
 from lab.files import write_json
 from lab.progress import Progress, silent
@@ -70,6 +71,8 @@ def train(
     }
     images, n_scanned = people.training_pictures(data, sizes["scanned"], sizes["external"], 0)
     mark = fingerprint(NAME, [images.numpy()])[:16]
+    together = Processes.current(device)
+    device = together.device(device)
     _claim(out, {"pictures": mark, "seed": seed, "steps": steps, "batch": batch, **sizes})
     # mirror images of scanned pictures as well: the network meets each picture hundreds of times
     images = torch.cat([images, images[:n_scanned].flip(-1)])
@@ -86,11 +89,13 @@ def train(
     n = len(seen.tokens)
     fresh = training.fresh_trials(group, seen, latents=False)
     first = training.train_tokens(network, fresh, n, states[0], recipes[0], minutes=shares[0], **effort)
-    save_weights(network, out / f"{NAME}-stage1.safetensors")
+    if together.first:
+        save_weights(network, out / f"{NAME}-stage1.safetensors")
     painted = training.Painted(network, Conditioned(load(DENOISER, device), null_tokens(DENOISER)).to(device))
     fresh = training.fresh_trials(group, seen, latents=True)
     second = training.train_pictures(painted, fresh, n, states[1], recipes[1], minutes=shares[1], **effort)
-    save_weights(network, weight_file(NAME))
+    if together.first:
+        save_weights(network, weight_file(NAME))
     given = {
         "steps": steps, "batch": batch, "minutes": minutes, "voxels": voxels, "scanned": scanned,
         "external": external,
@@ -108,7 +113,9 @@ def train(
             **pupils.about(sizes),
         },
     }
-    merge_card(NAME, card, drop=("newcomers",))
+    if together.first:
+        merge_card(NAME, card, drop=("newcomers",))
+    together.wait()
     return card
 
 

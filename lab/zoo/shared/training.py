@@ -18,7 +18,7 @@ from torch import nn
 from brainit.network.shared import SharedNetwork, Voxels
 from lab.zoo.people import Seen
 from lab.zoo.shared.pupils import Pupil
-from lab.zoo.train.denoiser import Conditioned, flow_loss
+from lab.zoo.train.denoiser import Conditioned, flow_draws, flow_loss
 from lab.zoo.train.loop import Outcome, Prepare, Recipe, fit
 
 TOKENS = Recipe(steps=20_000, batch=1024, lr=1e-3, weight_decay=0.05, warmup=200, ema=0.999)
@@ -91,10 +91,11 @@ class Painted(nn.Module):
         base: torch.Tensor | None,
         goal: torch.Tensor,
         latents: torch.Tensor,
+        *drawn: torch.Tensor,
     ) -> torch.Tensor:
         tokens = self.network(x, voxels, base).float()
         error = F.mse_loss(tokens.flatten(1), goal)
-        return flow_loss(self.conditioned, latents, tokens) + KEEP_TOKENS * error
+        return flow_loss(self.conditioned, latents, tokens, drawn or None) + KEEP_TOKENS * error  # type: ignore[arg-type]
 
 
 def train_tokens(
@@ -112,4 +113,9 @@ def train_pictures(
     def loss(model: Painted, *given: Any) -> torch.Tensor:
         return model(*given)
 
-    return fit(painted, loss, n, recipe, state_file, prepare=prepare, compiled=False, **effort)
+    def drawn(index: torch.Tensor) -> tuple[Any, ...]:
+        # times and noise belong to the batch: each of several processes takes its rows of them
+        given = prepare(index)
+        return (*given, *flow_draws(given[-1]))
+
+    return fit(painted, loss, n, recipe, state_file, prepare=drawn, compiled=False, **effort)

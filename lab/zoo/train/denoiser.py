@@ -83,12 +83,24 @@ def encode_all(
     return torch.cat(latents), torch.cat(tokens)
 
 
-def flow_loss(model: Conditioned, x0: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """Mean of |v(x_s, s, c) - (n - x_0)|^2, ``train`` says where; latents and tokens in float32."""
+Drawn = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def flow_draws(x0: torch.Tensor) -> Drawn:
+    """Draw for latents (n, ...): whose condition is dropped (n, 1, 1), times (n,) in 0..1, and noise."""
     drop = torch.rand(len(x0), 1, 1, device=x0.device) < DROP_CONDITION
+    return drop, torch.sigmoid(torch.randn(len(x0), device=x0.device)), torch.randn_like(x0)
+
+
+def flow_loss(
+    model: Conditioned, x0: torch.Tensor, c: torch.Tensor, drawn: Drawn | None = None
+) -> torch.Tensor:
+    """Mean of |v(x_s, s, c) - (n - x_0)|^2, ``train`` says where; latents and tokens in float32.
+
+    ``drawn`` is what `flow_draws` gives; default: drawn now.
+    """
+    drop, s, noise = flow_draws(x0) if drawn is None else drawn
     c = torch.where(drop, model.null, c)
-    s = torch.sigmoid(torch.randn(len(x0), device=x0.device))
-    noise = torch.randn_like(x0)
     at = s.view(-1, 1, 1, 1)
     v = model((1 - at) * x0 + at * noise, 1000 * s, c)
     return (v.float() - (noise - x0)).square().mean()

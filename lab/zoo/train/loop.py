@@ -16,6 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from brainit.processes import Processes
+from lab.errors import InputError
 from lab.files import replacing
 from lab.progress import Progress, silent
 
@@ -77,6 +79,9 @@ def fit(
 ) -> Outcome:
     """Train ``model`` in place and leave its averaged (EMA) weights in it.
 
+    With ``prepare``, several processes (``accelerate launch``) learn what one does: each prepares the same
+    batch from the same seed and takes its rows of every tensor that has one row for each example.
+
     Parameters
     ----------
     step_loss : callable
@@ -97,19 +102,26 @@ def fit(
     """
     device = next(model.parameters()).device
     cuda = device.type == "cuda"
+    together = Processes.current(device.type)
+    if together.size > 1 and prepare is None:
+        raise InputError(
+            f"this training runs in one process, not in {together.size}: start it without launch"
+        )
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=cuda
     )
     average = [p.detach().clone() for p in parameters]
     start, spent, last = _restore(state_file, model, average, optimiser)
+    together.wait()  # nobody writes before everybody has read
     step_fn = torch.compile(step_loss) if cuda and compiled else step_loss
     generator = torch.Generator(device=device)
     began, saved, loss, step = time.monotonic(), time.monotonic(), torch.tensor(last, device=device), start
     model.train()
     for step in range(start, recipe.steps):
         elapsed = spent + time.monotonic() - began
-        share = max(step / recipe.steps, elapsed / (60 * minutes) if minutes else 0.0)
+        used = together.sum(elapsed) / together.size / (60 * minutes) if minutes else 0.0
+        share = max(step / recipe.steps, used)
         if share >= 1:
             break
         rate = recipe.lr * min(1.0, (step + 1) / recipe.warmup) * (0.5 + 0.5 * math.cos(math.pi * share))
@@ -119,10 +131,14 @@ def fit(
         index = torch.randint(n_examples, (recipe.batch,), generator=generator, device=device)
         torch.manual_seed(seed * 1_000_003 + step)
         given = (index, torch.tensor(step)) if prepare is None else prepare(index)
+        rows = together.rows(recipe.batch)
+        if together.size > 1:
+            given = tuple(_rows(value, rows, recipe.batch) for value in given)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cuda):
             loss = step_fn(model, *given)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        together.mean_gradients(parameters, (rows.stop - rows.start) / recipe.batch)
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimiser.step()
         torch._foreach_lerp_(
@@ -135,20 +151,27 @@ def fit(
                     f"the loss became {value} at step {step}; train with a lower learning rate"
                 )
             progress(step, recipe.steps, f"loss {value:.4f}")
-        if time.monotonic() - saved > save_every:
+        if together.first and time.monotonic() - saved > save_every:
             note = {"step": step + 1, "spent": spent + time.monotonic() - began, "loss": float(loss.detach())}
             _save(state_file, model, average, optimiser, note)
             saved = time.monotonic()
     else:
         step = recipe.steps
     seconds, last = spent + time.monotonic() - began, float(loss.detach())
-    _save(state_file, model, average, optimiser, {"step": step, "spent": seconds, "loss": last})
+    if together.first:
+        _save(state_file, model, average, optimiser, {"step": step, "spent": seconds, "loss": last})
+    together.wait()
     with torch.no_grad():
         for p, a in zip(parameters, average, strict=True):
             p.copy_(a)
     model.eval()
     name = torch.cuda.get_device_name(device) if cuda else "CPU"
     return Outcome(step, recipe.batch, seconds, last, name)
+
+
+def _rows(value: Any, rows: slice, batch: int) -> Any:
+    """Return this process's rows of a tensor with one row for each example; anything else as it is."""
+    return value[rows] if isinstance(value, torch.Tensor) and value.shape[:1] == (batch,) else value
 
 
 def _save(

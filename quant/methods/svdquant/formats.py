@@ -88,10 +88,10 @@ def weight_quantizer(config: SvdQuantConfig, columns: int) -> Quantizer:
             grid=FloatGrid(exponent=2, mantissa=1), granularity=_group(config), schedule=STATIC, fine="e4m3"
         )
     if columns < config.group_size:
-        return int_quantizer(4, "channel", schedule=STATIC)
+        return int_quantizer(config.residual_bits, "channel", schedule=STATIC)
     fine: Any = None if config.scales == "real" else config.scales
     return Quantizer(
-        grid=IntGrid(bits=4), granularity=_group(config), schedule=STATIC, fine=fine,
+        grid=IntGrid(bits=config.residual_bits), granularity=_group(config), schedule=STATIC, fine=fine,
         search=_WEIGHT_SEARCH if fine else 0, scale_dtype="float32" if fine else "bfloat16",
     )  # fmt: skip
 

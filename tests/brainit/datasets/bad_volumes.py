@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 
 import nibabel
 import numpy as np
@@ -16,6 +17,7 @@ from tests.brainit.datasets.inputs import (
     bold,
     brain_mask,
     codes_equal,
+    copied_session,
     cut,
     damage,
     darkened,
@@ -83,6 +85,9 @@ VOLUMES: dict[str, Row] = {
         p.with_name("._" + p.name).write_bytes(b"\0\5\x16\7") for p in list(r.rglob("*.*")) if p.is_file()]),
         codes_equal),
     "sessions 1 and 01": Row(folder(sessions=("1", "01")), "session '1' is there twice"),
+    "a session copied under its name": Row(folder(lambda r: shutil.copytree(
+        first(r, "ses-01"), r / "sub-01" / "ses-03")), "its name says session '01' and its folder '03'"),
+    "a session copied": Row(folder(copied_session), "hold the same values: one is a copy"),
     "sessions with names": read(folder(sessions=("pre", "post")), lambda s: sorted(set(s.session)) == [1,
         2]),
     "ceilings in percent": Row(beside("a_desc-noiseceiling_statmap.nii.gz", np.full(SHAPE, 40.0)),
@@ -129,6 +134,17 @@ VOLUMES: dict[str, Row] = {
         "bold_25mm.nii.gz does not exist", 4),
     "a run twice": Row(haxby(lambda s: (s / "task001_run002").rename(s / "task002_run003")),
         "run '3' is there twice"),
+    "a run copied": Row(haxby(lambda s: shutil.copy(s / "task001_run002" / "bold_25mm.nii.gz",
+        s / "task001_run003" / "bold_25mm.nii.gz")), "hold the same values: one is a copy"),
+    "onsets in volumes": read(blocks((4, 8, "face"), (20, 8, "cat"), (36, 8, "house")),
+        lambda s: s.n_trials == 9,
+        "run 2: the last event ends at 44 s of 150 s: are onsets in seconds"),
+    "another repetition time stated": read(bold(lambda d, h: d), lambda s: s.n_trials == 9,
+        "its header states a repetition time of 2.5 s; the 2.4 s", repetition_time=2.4),
+    "a repetition time in a list": Row(bold(lambda d, h: d), "repetition_time is [2.5]",
+        options={"repetition_time": [2.5]}),
+    "a test run of words": Row(bold(lambda d, h: d), "test_run 'last' of runs", options={"test_run": "last"}),
+    "half a test run": Row(bold(lambda d, h: d), "test_run 1.5 of runs", options={"test_run": 1.5}),
     "a run in another orientation": Row(
         bold(lambda d, h: nibabel.as_closest_canonical(nibabel.Nifti1Image(d, AFFINE, h))),
             "orientation LAS and"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -29,6 +30,17 @@ def mat_parts(n_train: int = 12, n_test: int = 4, n_voxels: int = 9, side: int =
 def write_mat(path: Path, **changes: Any) -> Path:
     parts = {**mat_parts(), **changes}
     scipy.io.savemat(path, {k: v for k, v in parts.items() if v is not None}, do_compression=True)
+    return path
+
+
+def write_hdf5(path: Path, parts: dict[str, Any]) -> Path:
+    """A file of version 7.3, as MATLAB stores matrices: columns first, with their class."""
+    with h5py.File(path, "w") as file:
+        for key, value in parts.items():
+            stored = file.create_dataset(key, data=value.T)
+            stored.attrs["MATLAB_class"] = np.bytes_(
+                {"float64": "double"}.get(value.dtype.name, value.dtype.name)
+            )
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ import pyarrow.parquet
 from PIL import Image
 
 from brainit.subject import Subject
-from tests.brainit.datasets.conftest import AFFINE, events_text, mat_parts, write_haxby, write_mat
+from tests.brainit.datasets.conftest import (
+    AFFINE,
+    events_text,
+    mat_parts,
+    write_haxby,
+    write_hdf5,
+    write_mat,
+)
 
 Made = tuple[str, Path]
 Make = Callable[[Path], Made]
@@ -217,10 +225,20 @@ def shifted(mm: float) -> np.ndarray:
 
 
 def hdf5_cut(tmp: Path) -> tuple[str, Path]:
-    with h5py.File(tmp / "a.mat", "w") as file:
-        for key, value in mat_parts(n_voxels=900).items():
-            file[key] = value.T
-    return "mat", cut(tmp / "a.mat")
+    return "mat", cut(write_hdf5(tmp / "a.mat", mat_parts(n_voxels=900)))
+
+
+def hdf5(name: str, **marks: Any) -> Make:
+    """A version 7.3 file in which one variable has other marks of MATLAB; None takes the class away."""
+
+    def make(tmp: Path) -> Made:
+        path = write_hdf5(tmp / "a.mat", mat_parts())
+        with h5py.File(path, "r+") as file:
+            del file[name].attrs["MATLAB_class"]
+            file[name].attrs.update({key: value for key, value in marks.items() if value is not None})
+        return "mat", path
+
+    return make
 
 
 def two_mat_files(tmp: Path) -> tuple[str, Path]:
@@ -357,3 +375,10 @@ def damaged_pictures(tmp: Path) -> tuple[str, Path]:
     for k in range(4):
         (tmp / f"{k}.png").write_bytes(b"no picture")
     return "draw", tmp
+
+
+def copied_session(root: Path) -> None:
+    """The first session once more, under another number."""
+    shutil.copytree(first(root, "ses-01"), root / "sub-01" / "ses-03")
+    for path in list((root / "sub-01" / "ses-03").iterdir()):
+        path.rename(path.with_name(path.name.replace("ses-01", "ses-03")))

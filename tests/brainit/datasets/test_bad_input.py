@@ -14,8 +14,8 @@ from brainit.datasets import simulated
 from brainit.datasets.files import pictures
 from brainit.errors import InputError, MissingDataError
 from tests.brainit.datasets.bad_inputs import TABLE, Row
-from tests.brainit.datasets.conftest import TINY, write_haxby, write_mat
-from tests.brainit.datasets.inputs import cut
+from tests.brainit.datasets.conftest import TINY, mat_parts, write_haxby, write_mat
+from tests.brainit.datasets.inputs import cut, edit_image, first, write_folder
 
 
 def open_it(row: Row, tmp: Path) -> tuple[str, Any, Any]:
@@ -72,6 +72,40 @@ def test_one_subject_of_haxby_without_some_runs_is_a_warning(tmp_path):
         datasets.open("haxby2001", tmp_path, test_run=9)
     with pytest.raises(InputError, match="mask 'amygdala' is not there"):
         datasets.open("haxby2001", tmp_path, mask="amygdala")
+
+
+@pytest.mark.parametrize("asked", ["control-1-2", "12b", "session12", "²12", "sub-0012x"])
+def test_a_subject_is_found_by_its_number_not_by_digits_somewhere(tmp_path, asked):
+    write_folder(tmp_path / "n")
+    (tmp_path / "n" / "sub-01").rename(tmp_path / "n" / "sub-12")
+    assert all(
+        datasets.open("nifti", tmp_path / "n", right).name == "sub-12" for right in ("12", "012", "S12")
+    )
+    with pytest.raises(InputError, match=r"is not in .*found: sub-12"):
+        datasets.open("nifti", tmp_path / "n", asked)
+
+
+def test_trials_in_other_units_or_copied_are_warned_of(tmp_path):
+    def warned(**changes):
+        found = datasets.check("mat", write_mat(tmp_path / "a.mat", **changes))
+        return [f.message for f in found if f.severity == "warning" and "betas" in f.message]
+
+    parts = mat_parts()
+    assert warned() == []
+    assert "betas of test trials have" in warned(fmriTest=parts["fmriTest"] * 100)[0]
+    assert "spreads away: other units" in warned(fmriTest=parts["fmriTest"] + 50)[0]
+    twice = np.repeat(parts["fmriTrn"][:6], 2, 0)
+    assert "6 of 12 training trials have exactly the betas of another training" in warned(fmriTrn=twice)[0]
+
+
+def test_sessions_in_other_units_are_warned_of_unless_scaled(tmp_path):
+    root = write_folder(tmp_path / "n")
+    edit_image(first(root, "*betas*"), lambda d, _: d * 1000)
+
+    def warned(**options):
+        return [f for f in datasets.check("nifti", root, **options) if "other units" in f.message]
+
+    assert warned(zscore="none") and not warned()
 
 
 def test_missing_is_also_bad_input():

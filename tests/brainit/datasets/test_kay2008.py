@@ -77,8 +77,9 @@ def test_labels_have_four_levels(tmp_path: Path) -> None:
     assert opened(tmp_path).labels[:2].tolist() == ["l1-0", "unlabelled"]
     root = tmp_path / "kay"
     assert datasets.open("kay2008", root, label_level=4).labels[-1] == "l4-5"
-    with pytest.raises(InputError, match=r"label_level is 5; allowed: 1"):
-        datasets.open("kay2008", root, label_level=5)
+    for level in (5, 0, 1.0, True, "1"):
+        with pytest.raises(InputError, match=rf"label_level is {level!r}; allowed: 1"):
+            datasets.open("kay2008", root, label_level=level)
     (root / "kay_labels_val.npy").unlink()
     subject = datasets.open("kay2008", root)
     assert subject.labels is None and any(

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import h5py
 import numpy as np
 import pytest
 
 from brainit import datasets
-from tests.brainit.datasets.conftest import mat_parts, write_mat
+from tests.brainit.datasets.conftest import mat_parts, write_hdf5, write_mat
 
 
 def test_pictures_are_upright_whichever_order_is_stored(tmp_path):
@@ -38,9 +37,7 @@ def test_repeated_pictures_share_their_name_so_leaks_are_visible(tmp_path):
 
 def test_version_7_3_reads_the_same(tmp_path):
     parts = mat_parts()
-    with h5py.File(tmp_path / "b.mat", "w") as file:
-        for key, value in parts.items():
-            file[key] = value.T  # as MATLAB stores it
+    write_hdf5(tmp_path / "b.mat", parts)
     one = datasets.open("mat", write_mat(tmp_path / "a.mat", **parts))
     two = datasets.open("mat", tmp_path / "b.mat")
     np.testing.assert_array_equal(one.betas, two.betas)

@@ -206,6 +206,14 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     visit.tab("Brain")
     visit.until("#leak-line", "Simulated subject")
     assert visit.page.input_value("#strength input[type=number]") == "0.5"  # the run's own
+    visit.page.check("#brain-native input")
+    visit.page.click("#decode")
+    visit.told("native belongs to a recipe")
+    visit.choose("#brain-recipe", "rtn-w4a4")
+    visit.page.click("#decode")
+    visit.told("native arithmetic cannot run here")
+    visit.choose("#brain-recipe", "none")
+    visit.page.uncheck("#brain-native input")
     visit.page.click("#decode")
     visit.until("#decode-status", "Done.")
     assert visit.page.locator("#decoded img").count() >= 16
@@ -278,13 +286,14 @@ def test_every_named_endpoint_answers(address: str) -> None:
         names = set(json.load(answer)["named_endpoints"])
     calls: dict[str, tuple[Any, ...]] = {
         "/layers": ("dit-64", "", ""), "/layer_views": ("dit-64", "", ""),
-        "/what_if": ("dit-64", "", "int", 4, "tensor", 1, ""), "/recipe_settings": ("rtn-w4a4",),
+        "/what_if": ("dit-64", "", "int", 4, "tensor", 1, ""),
+        "/state": ("dit-64", "", "int", 4, "tensor", 1, ""), "/recipe_settings": ("rtn-w4a4",),
         "/measure_shape": (64, 64, 64), "/stop_run": ("run",), "/undo": (),
         "/plan": ("dit-64", "rtn-w4a4", "", "", ""), "/runs": (), "/run": ("run",),
         "/compare_runs": ("run", "run"), "/run_facts": ("run",),
         "/brain_map": ("run", "clusters of voxels", 0, 0.2),
         "/kernels": ("4096x3072x12288",),
-        "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True),
+        "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True, False),
         "/watermark": (None, "", 1e-6),
     }  # fmt: skip
     for name, given in calls.items():

@@ -21,6 +21,12 @@ def _someone(name: str) -> Any:
     return SimpleNamespace(session_hash=name)
 
 
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of these tests are functions of a test, which cannot be sent to another process."""
+    monkeypatch.setattr(work, "WORKER", SimpleNamespace(run=lambda job, context: job(context)))
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     for name, text in (

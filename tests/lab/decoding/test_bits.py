@@ -35,6 +35,18 @@ def test_distances_are_to_full_precision_with_the_same_noise(rows: list[dict]) -
     assert worse["two_way_feature"] is None  # no network was given
 
 
+def test_two_way_lost_has_an_interval(rows: list[dict]) -> None:
+    assert rows[3]["two_way_feature_minus_fp"] is None
+    rng = np.random.default_rng(1)
+    truth = rng.random((12, 16, 16)).astype(np.float32)
+    sets = {FULL_PRECISION: [truth], "lost": [rng.random(truth.shape).astype(np.float32)]}
+    network = {"feature": lambda pictures: pictures.reshape(len(pictures), -1)}
+    full, lost = score_rows(truth, sets, {}, network, 200, 0)
+    assert full["two_way_feature"] == 1 and full["two_way_feature_minus_fp"] is None
+    assert lost["two_way_feature_minus_fp"] == pytest.approx(lost["two_way_feature"] - 1)
+    assert lost["two_way_feature_minus_fp_high"] < 0
+
+
 def test_csv(rows: list[dict]) -> None:
     head, *lines = to_csv(rows).splitlines()
     assert tuple(head.split(",")) == COLUMNS and len(lines) == len(rows)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from lab.cli.main import run
 from lab.runs.metrics import equal_metrics
@@ -131,3 +133,58 @@ def test_dry_run_writes_nothing(recording: Path, tmp_path: Path, capsys: Capture
     assert run([*words(recording, out), "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert "would write" in text and "of 4 test pictures in training (" in text and not out.exists()
+
+
+@pytest.fixture
+def corrected(recording: Path) -> Iterator[None]:
+    """The same file with its test pictures in another order, for one test."""
+    before, parts = recording.read_bytes(), loadmat(recording)
+    parts["stimTest"] = parts["stimTest"][::-1]
+    savemat(recording, {k: v for k, v in parts.items() if not k.startswith("__")})
+    yield
+    recording.write_bytes(before)
+
+
+@pytest.mark.usefixtures("corrected")
+@pytest.mark.parametrize("command", ["finished", "stopped", "brain decode", "brain bits"])
+def test_what_was_worked_out_is_not_mixed_with_other_data(
+    recording: Path, finished: Path, tmp_path: Path, capsys: Capture, command: str
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(finished, mine)
+    if command == "stopped":
+        (mine / "done.json").unlink()
+        (mine / "metrics.json").unlink()
+    line = words(recording, mine)
+    if command.startswith("brain"):
+        line = [*command.split(), str(mine), "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert run(line) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "was made from other data: subject 'S1' has changed since; put the former data back" in error
+    assert not (tmp_path / "out").exists() and not (command == "stopped" and (mine / "metrics.json").exists())
+
+
+def test_a_finished_run_whose_data_are_gone_or_only_copied_is_still_finished(
+    recording: Path, finished: Path, capsys: Capture
+) -> None:
+    recording.touch()
+    assert run(words(recording, finished)) == 0
+    content = recording.read_bytes()
+    recording.unlink()
+    capsys.readouterr()
+    assert run(words(recording, finished)) == 0
+    assert "done before" in capsys.readouterr().out
+    recording.write_bytes(content)
+
+
+def test_what_is_odd_about_the_data_stands_beside_the_scores(
+    recording: Path, finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    parts = loadmat(recording)
+    parts["fmriTest"] = parts["fmriTest"] * 1000
+    savemat(tmp_path / "units.mat", {k: v for k, v in parts.items() if not k.startswith("__")})
+    capsys.readouterr()
+    checkpoints = ["--checkpoints", str(finished / "checkpoints" / "brainit")]
+    assert run([*words(tmp_path / "units.mat", tmp_path / "out"), *checkpoints]) == 0
+    assert "warning: betas of test trials have " in capsys.readouterr().out

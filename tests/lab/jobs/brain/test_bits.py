@@ -16,6 +16,7 @@ from lab.errors import InputError, MissingDataError
 from lab.jobs.brain.bits import Settings, dry_run
 from lab.jobs.brain.bits import run as bits
 from lab.jobs.contract import Cancelled, Context
+from quant import recipes
 
 RECIPES = ("rtn-w8a8", "rtn-w3a4", "mixdq-w8a8+points=8")
 
@@ -170,7 +171,7 @@ def test_defaults_are_the_best_of_the_committed_table(repo: Path) -> None:
         table = {n: float(v) for n, v in re.findall(r"^\| `([^`]+)` \| \d+ \| ([\d.]+)", text, re.M)}
         best: dict[int, str] = {}
         for name in quant.list_presets():
-            config = quant.recipes.resolve(name)[2].model_dump()
+            config = recipes.resolve(name)[2].model_dump()
             codes = config.get("weight_bits", {"int8": 8}.get(config.get("numbers"), 4))
             if name in table and table[name] > table.get(best.get(codes, ""), 0):
                 best[codes] = name

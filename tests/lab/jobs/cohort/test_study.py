@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 import lab.decoding.cohort as cohort
+from lab.decoding.cohort.scoreboard import Scoreboard
 from lab.errors import InputError
 from lab.jobs.cohort import study as job
 from lab.jobs.contract import Context
 
 TOY = cohort.Size(
-    3, 60, 60, 8, 80, 0, 2, 1, 8, 0, 1, 1, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
+    3, 60, 60, 8, 80, 0, 2, 1, 8, 0, 1, 2, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
 )
 
 
@@ -30,13 +31,35 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
         ("cohort", "shared, stage 2, denoiser by LoRA"), ("cohort", "single, stage 1"),
         ("clusters", "anatomical"), ("clusters", "random"), ("external", "no external pictures"),
         ("branches", "tokens alone"), ("new subject", "shared prior, Bayes"),
-        ("new subject", "shared network, embeddings trained"),
+        ("new subject", "shared network, embeddings trained"), ("bound", "noise-free voxels, linear"),
+        ("bound", "trials without end, linear"),
     } <= said  # fmt: skip
     for row in found.rows:
         mean, low, high = row["two_way"]
         assert low <= mean <= high
+    compared = {row["contrast"]: row["two_way"] for row in found.contrasts}
+    assert {
+        "shared above single, stage 1",
+        "functional above random clusters",
+        "both branches above tokens alone",
+    } <= set(compared)
     assert (tmp_path / "table.csv").read_text().count("\n") == len(found.rows) + 1
+    assert (tmp_path / "contrasts.csv").read_text().count("\n") == len(found.contrasts) + 1
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+    # a row that is lost is made again, alone and from the training that was kept; the rest is as it was
+    board = Scoreboard.open(tmp_path / "scores.safetensors")
+    del board.scores["clusters", "random", "sub-01"]
+    board.save()
+    kept = {"functional.state.safetensors", "anatomical.state.safetensors"}
+    for state in (tmp_path / "training").iterdir():
+        if state.name in kept:
+            state.unlink()  # would be trained again if anything asked for it
+    told = json.loads((tmp_path / "rows.json").read_text())
+    (tmp_path / "rows.json").write_text(json.dumps(told | {"finished": False}))
+    again = job.run(settings, Context())
+    assert {row["what"]: row for row in again.rows} == {row["what"]: row for row in found.rows}
+    assert not any((tmp_path / "training" / name).exists() for name in kept)
+    found = again
     # finished: the same call reads what is there
     (tmp_path / "training").rename(tmp_path / "gone")
     assert job.run(settings, Context()).rows == found.rows

@@ -219,3 +219,16 @@ def test_row_scales_of_convolutions_are_searched(preset, tiny, recorded) -> None
     unsearched = encoded.quantizer.model_copy(update={"search": 0})
     plain = unsearched.fake(weight, "conv_weight")  # the row scale of the largest group
     assert (encoded.decode() - weight).square().sum() < 0.92 * (plain - weight).square().sum()
+
+
+def test_weights_of_three_bits_keep_four_for_inputs() -> None:
+    config = SvdQuantConfig(residual_bits=3)
+    for columns in (32, 128):  # one scale a row, and groups
+        assert policy.weight_quantizer(config, columns).grid.bits == 3
+    layer = policy.LayerInfo("layer", "Linear", (48, 128), 1, 0, True, after_gelu=False)
+    assert policy.activation_quantizer(config, layer).grid.bits == 4
+    weight, x = salient()
+    worse, better = (solve.solve(problem(weight, x, residual_bits=bits)) for bits in (3, 4))
+    assert worse.notes["relative_output_error"] > 1.5 * better.notes["relative_output_error"]
+    with pytest.raises(ValueError, match="belongs to numbers 'int4'"):
+        SvdQuantConfig(numbers="nvfp4", residual_bits=3)

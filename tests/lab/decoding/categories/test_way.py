@@ -11,8 +11,8 @@ import pytest
 
 from brainit import datasets
 from brainit.config import PRESETS
-from lab.decoding import categories
-from lab.decoding.categories import brain_settings, run_categories
+from lab.decoding.categories import way as categories
+from lab.decoding.categories.way import brain_settings, run_categories
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.files import read_npz

@@ -6,8 +6,6 @@ Brain-IT, whose tokens are then compared with each category's. No picture is mad
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +13,8 @@ import numpy as np
 from brainit.categories.decoding import CategoryScore, decode_category, score_predictions
 from brainit.categories.tokens import CARE, predict_held_out, run_names
 from brainit.config import BrainITConfig, override, parse_config
-from brainit.metrics.intervals import paired_interval
 from brainit.subject import Subject
+from lab.decoding.categories import record
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.files import write_json, write_npz
@@ -27,20 +25,6 @@ if TYPE_CHECKING:
     from lab.runs.folder import Run
 
 N_PERMUTATIONS = 10_000
-NO_PICTURES = (
-    "The data do not record which picture was shown when, only its category. Without pictures to learn from "
-    "none can be reconstructed, so each trial's category is decoded instead."
-)
-#: What stands beside scores where there are no pictures to compare.
-NO_LEAKS = "no pictures to compare for leaks; every run was predicted by decoders that saw no trial of it"
-_FIXED = "labels permuted within runs against the fixed out-of-fold predictions; nothing is trained again"
-HOW = {
-    "brainit": _FIXED,
-    "network": _FIXED,
-    "ridge": "labels permuted within runs and the whole leave-one-run-out decoder fitted again each time",
-}
-#: Arms of the score: prefix in metrics.json.
-_PREFIX = {"brainit": "", "network": "network.", "ridge": "ridge."}
 
 
 def train_folds(
@@ -109,9 +93,9 @@ def run_categories(
         scores[arm] = score_predictions(
             folds[arm], labels, names, n_permutations=N_PERMUTATIONS, seed=config.seed
         )
-    write_npz(run.path / "arrays.npz", _arrays(subject, labels, names, scores, folds))
-    write_json(run.path / "subject.json", _about(run, subject, brain, scores, folds))
-    return run.write_metrics(_metrics(config, subject, labels, names, scores, folds))
+    write_npz(run.path / "arrays.npz", record.arrays(subject, labels, names, scores, folds))
+    write_json(run.path / "subject.json", record.about(run, subject, brain, scores, folds))
+    return run.write_metrics(record.metrics(config, subject, labels, names, scores, folds))
 
 
 def brain_settings(config: ReconstructConfig) -> BrainITConfig:
@@ -194,103 +178,4 @@ def _folds(
         "network": network.astype(str),
         "scores": scores,
         "held": held,
-    }
-
-
-def _metrics(
-    config: ReconstructConfig,
-    subject: Subject,
-    labels: np.ndarray,
-    names: np.ndarray,
-    scores: Mapping[str, CategoryScore],
-    folds: Mapping[str, Any],
-) -> dict[str, Any]:
-    ridge = scores["ridge"]
-    metrics: dict[str, Any] = {
-        "dataset": subject.dataset,
-        "subject": subject.name,
-        "simulated": subject.simulated,
-        "seed": config.seed,
-        "recipe": "none",
-        "pictures": "none",
-        "n_train": min(folds["n_train"]),
-        "n_test": subject.n_trials,
-        "n_runs": len(np.unique(names)),
-        "n_categories": len(ridge.classes),
-        "n_voxels": subject.n_voxels,
-        "leaks": NO_LEAKS,
-        "category.chance": ridge.chance,
-    }
-    for arm, prefix in _PREFIX.items():
-        name, score = f"{prefix}category.accuracy", scores[arm]
-        low, high = score.interval
-        metrics |= {name: score.accuracy, f"{name}.low": low, f"{name}.high": high, f"{name}.p": score.p}
-    right = {arm: (scores[arm].predicted == labels).astype(float) for arm in scores}
-    gap = paired_interval(right["brainit"], right["ridge"], n_draws=config.bootstrap, seed=config.seed)
-    name = "minus_ridge.category.accuracy"
-    return metrics | {name: gap.mean, f"{name}.low": gap.low, f"{name}.high": gap.high}
-
-
-def _arrays(
-    subject: Subject,
-    labels: np.ndarray,
-    names: np.ndarray,
-    scores: Mapping[str, CategoryScore],
-    folds: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
-    arrays = {
-        "label": labels,
-        "run": names,
-        "category_names": np.array(scores["ridge"].classes),
-        "category_scores": folds["scores"],
-        "xyz": subject.xyz.astype(np.float32),
-        "cluster": folds["cluster"],
-    }
-    for arm, prefix in _PREFIX.items():
-        under = prefix.replace(".", "_")
-        arrays[f"{under}category_predicted"] = scores[arm].predicted
-        arrays[f"{under}category_confusion"] = scores[arm].confusion
-    return arrays
-
-
-def _about(
-    run: Run,
-    subject: Subject,
-    brain: BrainITConfig,
-    scores: Mapping[str, CategoryScore],
-    folds: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Add what the report says of categories to what the caller wrote of the subject."""
-    file = run.path / "subject.json"
-    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else _who(subject)
-    ridge_weight, network_weight = np.mean(folds["weights"], axis=0)
-    tested = {
-        arm: {
-            "line": score.line(),
-            "per_category": score.per_category,
-            "per_run": score.per_run,
-            "null_mean": score.null_mean,
-            "n_permutations": score.n_permutations,
-            "test": HOW[arm],
-        }
-        for arm, score in scores.items()
-    }
-    return {
-        **about,
-        "pictures": NO_PICTURES,
-        "category": tested,
-        "category_brain": brain.model_dump(mode="json"),
-        "weights": {"ridge": round(float(ridge_weight), 4), "network": round(float(network_weight), 4)},
-        "cluster_of": f"the fold that holds out {folds['held'][-1]}",
-    }
-
-
-def _who(subject: Subject) -> dict[str, Any]:
-    return {
-        "terms": subject.info.get("terms"),
-        "info": {key: value for key, value in subject.info.items() if key not in ("warnings", "terms")},
-        "n_voxels": subject.n_voxels,
-        "n_trials": subject.n_trials,
-        "roi": {name: int(inside.sum()) for name, inside in subject.roi.items()},
-        "warnings": list(subject.info.get("warnings", ())),
     }

@@ -1,0 +1,108 @@
+"""Which data a run was made from: what it has worked out already is never mixed with other data.
+
+A data file may be corrected, or another put in its place, under the same name. The run's settings are then
+the same and its steps lie ready, but they are of trials that are no longer there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from brainit import datasets
+from brainit.datasets.files.ranges import to_codes
+from brainit.io import fingerprint
+from brainit.subject import Subject
+from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError, MissingDataError
+from lab.files import write_json
+
+FILE = "data.json"
+"""In a run's folder: a short hash for each subject."""
+
+
+def marks(subjects: Iterable[Subject]) -> dict[str, str]:
+    """Return a short hash of each subject's trials, voxels and pictures, by the subject's name."""
+    return {subject.name: _mark(subject) for subject in subjects}
+
+
+def claim(folder: Path, known: dict[str, str]) -> None:
+    """Note in a run's folder which data it is made from, or refuse data that are not those noted there.
+
+    Raises
+    ------
+    InputError
+        A subject's data have changed, or the subjects are others.
+    """
+    there = _read(folder)
+    if there is None:
+        write_json(folder / FILE, known)
+        return
+    changed = [name for name in sorted(there | known) if there.get(name) != known.get(name)]
+    if changed:
+        raise _other(folder, changed[0])
+
+
+def check(folder: Path, subject: Subject) -> None:
+    """Refuse a subject whose data are not those that the run in ``folder`` was made from.
+
+    Raises
+    ------
+    InputError
+        They have changed.
+    """
+    there = _read(folder)
+    if there is not None and there.get(subject.name) != _mark(subject):
+        raise _other(folder, subject.name)
+
+
+def check_finished(folder: Path, config: ReconstructConfig) -> None:
+    """Refuse a finished run whose data were changed after it was finished; data that are gone say nothing.
+
+    They are read only where a file came to lie there after the run, whatever the file's own date.
+
+    Raises
+    ------
+    InputError
+        They have changed, or cannot be read any more.
+    """
+    root = datasets.default_root(config.dataset) if config.root is None else Path(config.root)
+    done = (folder / "done.json").stat()
+    finished = min(done.st_mtime, done.st_ctime)  # a copied folder is younger than its run
+    if _read(folder) is None or not any(p.stat().st_ctime >= finished for p in _files(root)):
+        return
+    try:
+        check(folder, datasets.open(config.dataset, root, config.subject, **config.options))
+    except MissingDataError:
+        return
+
+
+def _files(root: Path) -> Iterable[Path]:
+    return [p for p in (root, *(root.rglob("*") if root.is_dir() else ())) if p.is_file()]
+
+
+def _mark(subject: Subject) -> str:
+    names = list(dict.fromkeys(subject.stimulus_id.astype(str).tolist()))
+    shown = () if subject.stimuli is None else [to_codes(np.asarray(subject.stimuli[name])) for name in names]
+    said = [subject.stimulus_id.astype(str).tolist(), subject.split.astype(str).tolist()]
+    said += [] if subject.labels is None else [subject.labels.astype(str).tolist()]
+    return fingerprint(said, [subject.betas, subject.session, subject.run, *shown])[:16]
+
+
+def _read(folder: Path) -> dict[str, str] | None:
+    try:
+        return dict(json.loads((folder / FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:  # a new folder, or one of before this was noted
+        return None
+    except ValueError as error:
+        raise InputError(f"{folder / FILE} is damaged ({error}); choose another --out") from None
+
+
+def _other(folder: Path, name: str) -> InputError:
+    return InputError(
+        f"{folder} was made from other data: subject {name!r} has changed since; put the former data back, "
+        "or choose another --out (a new run)"
+    )

@@ -1,0 +1,51 @@
+"""Figures that answer a slider: plotly finds them valid, and what is drawn is what was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+go = pytest.importorskip("plotly.graph_objects")
+
+from lab.errors import InputError  # noqa: E402
+from lab.figures import interactive as draw  # noqa: E402
+
+STEPS = [900.0, 500.0]
+BANDS = {name: np.array([k, k + 1.0]) for k, name in enumerate(("min", "p1", "p50", "p99", "max"))}
+
+
+def _all() -> dict[str, Any]:
+    counts = np.arange(1, 41)
+    return {
+        "heat": draw.channel_timestep_heat(np.ones((2, 300)), STEPS, "a map", [3]),
+        "levels": draw.level_bars(counts, np.linspace(-1, 1, 41), np.linspace(-1, 1, 16), -1, 1, "a grid"),
+        "bands": draw.range_bands(STEPS, BANDS, "ranges"),
+        "lines": draw.error_lines(STEPS, {"rtn": [0, 0.1], "svd": [0.1, 0.2]}, "errors"),
+        "dots": draw.sorted_dots([("a", 1.0), ("b", 2.0)], "dB", "layers"),
+        "roof": draw.roofline([("bf16", 1, 2), ("int4", 0.5, 1)], "times"),
+    }
+
+
+@pytest.mark.parametrize("name", list(_all()))
+def test_plotly_finds_nothing_wrong_and_every_axis_has_its_name(name: str) -> None:
+    """They are made without plotly's own check, which would be most of the time that a slider waits."""
+    figure = _all()[name]
+    checked = go.Figure(figure.to_plotly_json())  # raises where a name or a value is none
+    assert checked.layout.title.text and checked.layout.xaxis.title.text and checked.layout.yaxis.title.text
+    assert len(checked.data) == len(figure.data) and all(trace.type for trace in checked.data)
+
+
+def test_many_channels_are_joined_and_keep_their_largest() -> None:
+    values = np.ones((2, 1000))
+    values[0, 777] = 50.0
+    (trace,) = draw.channel_timestep_heat(values, STEPS, "a map").data
+    assert np.asarray(trace["customdata"]).max() == 50 and np.asarray(trace["z"]).shape[1] <= 240
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="one row for each of 2 timesteps"):
+        draw.channel_timestep_heat(np.ones((3, 4)), STEPS, "a map")
+    with pytest.raises(InputError, match="histogram is empty"):
+        draw.level_bars(np.zeros(4), np.linspace(0, 1, 5), np.ones(2), 0, 1, "a grid")
