@@ -191,7 +191,8 @@ def launch(
     q_unit, k_unit, v_unit = units or (most, most, most)
     options = {
         "FLOAT8": bool(units),
-        "BQ": config.block_m, "BK": config.block_n, "BD": max(16, triton.next_power_of_2(d)), "WIDE": wide,
+        "BQ": config.block_m, "BK": config.block_n, "BD": max(32 if units else 16, triton.next_power_of_2(d)),
+        "WIDE": wide,
         "num_warps": config.warps, "num_stages": config.stages,
     }  # fmt: skip
     _scan[grid](

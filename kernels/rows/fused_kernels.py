@@ -24,7 +24,7 @@ from kernels.rows.code_kernels import codes_of, magnitude, power, row_unit, stor
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
-from kernels.tuned.launching import after_previous, counters, multiprocessors, overlapped
+from kernels.tuned.launching import counters, multiprocessors
 
 WIDE_RANK = 64
 """Above this rank a program takes the registers of a multiprocessor for itself."""
@@ -140,9 +140,8 @@ def _fused(
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
     SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr,
-    WIDE: tl.constexpr, OVERLAP: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    after_previous(OVERLAP)
     PIECE: tl.constexpr = 32
     arrived_ptr = count_ptr + 2
     ready_ptr = arrived_ptr + blocks
@@ -226,5 +225,4 @@ def quantize_fused(
         BM=config.block_m, BK=step, EVEN=k % step == 0,
         WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
         maxnreg=None if paths.INTERPRETED else min(65536 // (config.warps * 32 * beside) // 8 * 8, 255),
-        **overlapped(),
     )  # fmt: skip
