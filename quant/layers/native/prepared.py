@@ -98,8 +98,8 @@ class Convolution:
         )
         codes = rows.codes[:, :c].reshape(b, h, w, c).contiguous()
         return conv2d.conv2d(
-            codes, unit, self.kernel.contiguous(), self.column, self.bias, self.stride, self.padding, self.dilation,
-            x.dtype, TRITON,
+            codes, unit, self.kernel.contiguous(), self.column, self.bias, self.stride, self.padding,
+            self.dilation, x.dtype, TRITON,
         ).value  # fmt: skip
 
 
