@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks.files import write_csv
 from lab.compare.networks import DOMAIN, LITE0
-from lab.compare.recipes import OTHER_SEED, allocations
+from lab.compare.recipes import ALL, OTHER_SEED, allocations, groups
 from lab.compare.results import stored
 from lab.compare.statistics import Scores
 from lab.compare.summary import LARGER_IS_BETTER
@@ -113,10 +113,11 @@ def claimed(model: str, name: str = "") -> list[str]:
 
 
 def everything(model: str) -> list[str]:
-    """Recipes of the committed tables: every preset, those that claims name, the model's allocations."""
-    import quant
+    """Recipes of the committed tables: presets without training, those that claims name, the allocations.
 
-    return list(dict.fromkeys([*quant.list_presets(), *claimed(model), *allocations(model)]))
+    Presets that train take thousands of steps; `benchmarks.trained` has them.
+    """
+    return list(dict.fromkeys([*groups(model)[ALL], *claimed(model)]))
 
 
 def judge(scores: Scores, model: str, orderings: Sequence[Ordering] | None = None) -> list[dict[str, Any]]:

@@ -160,6 +160,22 @@ def _with_rest(layer: LayerInfo, answer: Any) -> str | None:
     return f"{answer.reason}; {note}" if answer.reason else note
 
 
+def refuse_nothing(planned: Plan) -> None:
+    """Refuse a plan that leaves every layer as it is: its result would be full precision under another name.
+
+    Raises
+    ------
+    InputError
+        With the number of layers and the first reasons.
+    """
+    if not planned.quantized:
+        reasons = sorted({line.reason or "" for line in planned.layers})
+        raise InputError(
+            f"{planned.recipe} leaves all {len(planned.layers)} layers alone ({'; '.join(reasons[:2])}), so "
+            "there is nothing to quantize; change include, exclude or overrides"
+        )
+
+
 def quantize_(
     model: nn.Module,
     recipe: Recipe,
@@ -229,6 +245,7 @@ def quantize_(
             f"{planned.recipe} calibrates on recorded trajectories and got none: make them with "
             "quant.record, then pass trajectories=quant.Trajectories.open(path)"
         )
+    refuse_nothing(planned)
     context = registry.Context(
         device=str(next(model.parameters()).device), seed=seed, recording=trajectories,
         state=_state(state, model, planned, seed, trajectories),

@@ -177,6 +177,61 @@ TABLE: dict[str, Row] = {
         config_file("seed: !!python/object/apply:os.system ['touch /tmp/x']\n"), ("not YAML or JSON",)
     ),
     "settings file missing": Row(option("--config", "nowhere.yaml"), ("nowhere.yaml", "no such settings")),
+    # models and recipes (more: tests/quant/test_bad_input.py)
+    "an unknown name in a list": Row(on_model("list", "methods", "svdqant"), ("mean 'svdquant'?",)),
+    "guidance below 0": Row(on_model("compare", "dit-64", "--guidance", "-1"), ("at least 0 and at most",)),
+    "CUDA that is not there, in a dry run": Row(
+        on_model("compare", "dit-64", "--recipes", "rtn-w4a4", "--device", "cuda", "--dry-run"),
+        ("no CUDA device is visible", "--device cpu"),
+        3,
+    ),
+    "a wildcard given twice": Row(
+        on_model("plan", "dit-64", "--override", "*attn*:weight_bits=8", "--override", "*attn*:skip"),
+        ("'*attn*' is given twice", "write it once"),
+    ),
+    "nothing to quantize": Row(
+        on_model("quantize", "dit-64", "--recipe", "rtn-w8a8", "--exclude", "*", "--out", "TMP/out"),
+        ("leaves all 87 layers alone", "change include, exclude"),
+    ),
+    "bits given twice": Row(
+        on_model("sensitivity", "unet-64", "--bits", "4,8,4", "--out", "TMP/s.json"), ("4 is given twice",)
+    ),
+    "no share of noise": Row(on_model("brain", "tune", "--strengths", "0.1,2"), ("from 0 to 1 with commas",)),
+    "no samples averaged": Row(on_model("brain", "tune", "--averaged", "1,0"), ("0 samples; allowed: 1",)),
+    "every ninth of twelve trials": Row(
+        lambda tmp: [
+            "brain",
+            "tune",
+            "--dataset",
+            "mat",
+            "--root",
+            str(write_mat(tmp / "a.mat")),
+            "--every",
+            "9",
+        ],
+        ("of 12 distinct training pictures that leaves 1", "give --every 3 or less"),
+    ),
+    "a grid of another ending": Row(
+        on_model("brain", "grid", "TMP", "--out", "TMP/a.jpg"), ("ends in .png",)
+    ),
+    "a grid of another command's folder": Row(
+        lambda tmp: [(tmp / "config.yaml").write_text("model: dit-64\n"), ["brain", "decode", str(tmp)]][1],
+        ("is a folder of another command",),
+    ),
+    "pictures into a file": Row(
+        lambda tmp: [(tmp / "f").write_text("x"), ["brain", "decode", str(tmp), "--out", str(tmp / "f")]][1],
+        ("is a file; --out wants a folder",),
+    ),
+    "simulated subjects in a file": Row(
+        lambda tmp: [(tmp / "f").write_text("x"), ["data", "fetch", "simulated", "--root", str(tmp / "f")]][
+            1
+        ],
+        ("is a file; simulated subjects are a folder",),
+    ),
+    "runs of the app are a file": Row(
+        lambda tmp: [(tmp / "runs").write_text("x"), ["app", "--runs", str(tmp / "runs")]][1],
+        ("is a file; give a folder",),
+    ),
     # run folders
     "--out is a file": Row(out_is_a_file, ("out is a file", "folder")),
     "--out holds other files": Row(out_holds_other_files, ("thesis.tex", "choose a new --out")),
@@ -208,7 +263,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def assert_nothing_half_written(out: Path) -> None:
     for file in contents(out):
         name = Path(file).name
-        assert name in {"config.yaml", "log.jsonl", ".lock", "subject.json", "versions.json"}, file
+        assert name in {"config.yaml", "log.jsonl", ".lock", "subject.json", "data.json", "versions.json"}, (
+            file
+        )
         if name.endswith(".json"):
             json.loads((out.parent / file).read_text())
 

@@ -23,15 +23,37 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     import quant
     from lab import zoo
-    from lab.zoo.recordings import zoo_scheduler
-    from quant.recordings.repeat import Sampler
-    from quant.training.source import Source
 
     torch.set_num_threads(1)
     store = quant.Trajectories.open(job["recording"])
     model = zoo.load(job["model"], job["device"])
     ledger = quant.quantize_(model, configured(job), trajectories=store, seed=job["seed"])
-    keys = store.keys("evaluate")[: job["pictures"]]
+    found = judge(model, zoo.load(job["model"], job["device"]), store, job["pictures"])
+    return {
+        "method": job["method"], "row": job["name"], "recipe": job["preset"], "seed": job["seed"],
+        **found, "bits_a_weight": ledger.mean_weight_bits,
+        "bytes": sum(layer.bytes_after for layer in ledger.layers),
+        "train_steps": ledger.cost.get("steps", 0), "seconds": ledger.seconds_taken,
+        "train_seconds": ledger.cost.get("seconds", 0.0), "peak_mb": ledger.cost.get("peak_bytes", 0) / 1e6,
+        "device": job["device_name"], "notes": ledger.notes,
+    }  # fmt: skip
+
+
+def judge(model: Any, teacher: Any, store: Any, count: int) -> dict[str, float]:
+    """Compare a quantized model with the full-precision one on trajectories that nothing was fitted to.
+
+    Returns
+    -------
+    dict
+        ``error`` and ``snr_db``, as in `measure`.
+    """
+    import torch
+
+    from lab.zoo.recordings import zoo_scheduler
+    from quant.recordings.repeat import Sampler
+    from quant.training.source import Source
+
+    keys = store.keys("evaluate")[:count]
     source = Source(store, 32, hold=False)
     pairs = [(key, step) for key in keys for step in range(0, len(store.timesteps), 3)]
     error = power = 0.0
@@ -39,21 +61,13 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         for start in range(0, len(pairs), 32):
             batch = store.read(pairs[start : start + 32])
             found = source.predict(model, batch).float()
-            with quant.enabled(model, False):
-                wanted = source.predict(model, batch).float()
+            wanted = source.predict(teacher, batch).float()
             error += float((found - wanted).square().sum())
             power += float(wanted.square().sum())
     finals = Sampler(store, zoo_scheduler(), store.null_condition).run(model, keys)[1].cpu()
     exact = torch.stack([store.sample(key)["final"] for key in keys])
     snr = 10 * torch.log10(exact.square().sum() / (finals - exact).square().sum())
-    return {
-        "method": job["method"], "row": job["name"], "recipe": job["preset"], "seed": job["seed"],
-        "error": error / power, "snr_db": float(snr), "bits_a_weight": ledger.mean_weight_bits,
-        "bytes": sum(layer.bytes_after for layer in ledger.layers),
-        "train_steps": ledger.cost.get("steps", 0), "seconds": ledger.seconds_taken,
-        "train_seconds": ledger.cost.get("seconds", 0.0), "peak_mb": ledger.cost.get("peak_bytes", 0) / 1e6,
-        "device": job["device_name"], "notes": ledger.notes,
-    }  # fmt: skip
+    return {"error": error / power, "snr_db": float(snr)}
 
 
 def configured(job: dict[str, Any]) -> Any:

@@ -60,6 +60,13 @@ class Ridge:
         """Weights of shape (n_voxels, n_targets)."""
         return self.basis @ self.weights
 
+    def weight_norms(self) -> np.ndarray:
+        """Root sum of squares of each voxel's weights over the targets, (n_voxels,)."""
+        squares = np.einsum(
+            "vr,rs,vs->v", self.basis, self.weights @ self.weights.T, self.basis, optimize=True
+        )
+        return np.sqrt(squares.clip(min=0))
+
     def predict(self, betas: np.ndarray) -> np.ndarray:
         """Predict targets of shape (n_trials, n_targets) from betas of shape (n_trials, n_voxels)."""
         betas = np.atleast_2d(np.asarray(betas, np.float32))

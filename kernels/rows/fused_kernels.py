@@ -24,42 +24,58 @@ from kernels.rows.code_kernels import codes_of, magnitude, power, row_unit, stor
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
-from kernels.tuned.launching import after_previous, allow_descriptors, counters, multiprocessors, overlapped
+from kernels.tuned.launching import counters, multiprocessors
+
+WIDE_RANK = 64
+"""Above this rank a program takes the registers of a multiprocessor for itself."""
 
 
 @triton.jit
 def _steps(x, k, K, smooth_ptr, shift, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, EVEN: tl.constexpr):
-    """Shifted and smoothed tile in float32; `k` has the tile's shape."""
+    """Shifted and smoothed tile in float32."""
     y = x.to(tl.float32)
     if HAS_SHIFT:
-        y = tl.where(k < K, y + shift, 0.0)
+        y = tl.where((k < K)[None, :], y + shift, 0.0)
     if HAS_SMOOTH:
+        # as a whole tile: a vector would change its layout through shared memory
+        at = k[None, :] + tl.zeros(x.shape, tl.int32)
         if EVEN:
-            y *= tl.load(smooth_ptr + k)
+            y *= tl.load(smooth_ptr + at)
         else:
-            y *= tl.load(smooth_ptr + k, mask=k < K, other=0.0)
+            y *= tl.load(smooth_ptr + at, mask=at < K, other=0.0)
     return y
 
 
 @triton.jit
+def _tile(x_rows, inside, k, K, EVEN: tl.constexpr):
+    if EVEN:
+        return tl.load(x_rows + k[None, :], mask=inside[:, None], other=0.0)
+    else:
+        return tl.load(x_rows + k[None, :], mask=inside[:, None] & (k < K)[None, :], other=0.0)
+
+
+@triton.jit
 def _looked(
-    x_desc, down_desc, smooth_ptr, low_ptr, peak_ptr, row0, column0, last, split, M, K, shift,
+    x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, column0, last, split, M, K, x_stride, shift,
     RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
     EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     low = tl.zeros((BM, RANK), tl.float32)
     peak = tl.zeros((BM, BK), tl.float32)
+    rows = row0 + tl.arange(0, BM)
+    inside = rows < M
+    ranks = tl.arange(0, RANK)
+    x_rows = x_ptr + rows.to(tl.int64)[:, None] * x_stride
     for column in range(column0, last, BK):
-        x = x_desc.load([row0, column])
-        low = half_dot(x, down_desc.load([0, column]).T, low, WIDE)
-        k = column + tl.arange(0, BK)[None, :] + tl.zeros((BM, BK), tl.int32)
+        k = column + tl.arange(0, BK)
+        x = _tile(x_rows, inside, k, K, EVEN)
+        down = _tile(down_ptr + ranks[:, None] * K, ranks < RANK, k, K, EVEN)
+        low = half_dot(x, down.T, low, WIDE)
         y = _steps(x, k, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, EVEN)
         # a NaN must win; two operations a value with the absolute value that comes with a maximum
         peak = tl.maximum(peak, tl.abs(y), propagate_nan=tl.PropagateNan.ALL)
-    rows = row0 + tl.arange(0, BM)
     at = split.to(tl.int64) * M + rows
-    inside = rows < M
-    tl.store(low_ptr + at[:, None] * RANK + tl.arange(0, RANK)[None, :], low, mask=inside[:, None])
+    tl.store(low_ptr + at[:, None] * RANK + ranks[None, :], low, mask=inside[:, None])
     tl.store(peak_ptr + at, tl.max(magnitude(peak), 1), mask=inside)
 
 
@@ -97,27 +113,24 @@ def _completed(
 
 @triton.jit
 def _written(
-    x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, share, M, K, K_PAD, x_stride,
+    x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, last, M, K, K_PAD, x_stride,
     code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
-    BM: tl.constexpr, TALL: tl.constexpr, BROAD: tl.constexpr, STAGES: tl.constexpr, WIDE: tl.constexpr,
+    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Codes of an item, tile by tile: `TALL` rows by `BROAD` columns."""
-    across = share // BROAD
-    for tile in tl.range(0, BM // TALL * across, num_stages=STAGES):
-        rows = row0 + tile // across * TALL + tl.arange(0, TALL)
-        inside = rows < M
-        k = column0 + tile % across * BROAD + tl.arange(0, BROAD)
-        x_at = x_ptr + rows.to(tl.int64)[:, None] * x_stride + k[None, :]
-        x = tl.load(x_at, mask=inside[:, None] & (k < K)[None, :], other=0.0)
-        inverse = tl.load(inverse_ptr + rows, mask=inside, other=0.0, cache_modifier=".cg")
-        lift = tl.load(lift_ptr + rows, mask=inside, other=0, cache_modifier=".cg")
-        wide = k[None, :] + tl.zeros((TALL, BROAD), tl.int32)
-        y = _steps(x, wide, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, False)
-        code = codes_of(y, inverse, lift, KIND, TOP, LEAST, FINE_TOP, GROUP, TALL, BROAD, WIDE)
-        code_at = code_ptr + rows.to(tl.int64)[:, None] * code_stride + k[None, :]
-        tl.store(code_at, code, mask=inside[:, None] & (k < K_PAD)[None, :])
+    """Codes of an item."""
+    rows = row0 + tl.arange(0, BM)
+    inside = rows < M
+    inverse = tl.load(inverse_ptr + rows, mask=inside, other=0.0, cache_modifier=".cg")
+    lift = tl.load(lift_ptr + rows, mask=inside, other=0, cache_modifier=".cg")
+    x_rows = x_ptr + rows.to(tl.int64)[:, None] * x_stride
+    code_rows = code_ptr + rows.to(tl.int64)[:, None] * code_stride
+    for column in range(column0, last, BK):
+        k = column + tl.arange(0, BK)
+        y = _steps(_tile(x_rows, inside, k, K, EVEN), k, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, EVEN)
+        code = codes_of(y, inverse, lift, KIND, TOP, LEAST, FINE_TOP, GROUP, BM, BK, WIDE)
+        tl.store(code_rows + k[None, :], code, mask=inside[:, None] & (k < K_PAD)[None, :])
 
 
 @triton.jit
@@ -126,14 +139,12 @@ def _fused(
     count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, TALL: tl.constexpr,
-    BROAD: tl.constexpr, STAGES: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, OVERLAP: tl.constexpr,
+    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    after_previous(OVERLAP)
+    PIECE: tl.constexpr = 32
     arrived_ptr = count_ptr + 2
     ready_ptr = arrived_ptr + blocks
-    x_desc = tl.make_tensor_descriptor(x_ptr, [M, K], [x_stride, 1], [BM, BK])
-    down_desc = tl.make_tensor_descriptor(down_ptr, [RANK, K], [K, 1], [RANK, BK])
     items = blocks * SPLIT
     item = tl.atomic_add(count_ptr, 1, sem="relaxed")
     while item < items + lag:
@@ -143,16 +154,18 @@ def _fused(
             split = item % SPLIT
             row0 = block * BM
             _looked(
-                x_desc, down_desc, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
-                min((split + 1) * share, K), split, M, K, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN,
-                WIDE,
+                x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
+                min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM,
+                BK, EVEN, WIDE,
             )  # fmt: skip
             tl.debug_barrier()  # all threads have stored before one of them counts
             if tl.atomic_add(arrived_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
-                _completed(
-                    low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, row0, M, K_PAD,
-                    code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, SPLIT, BM,
-                )  # fmt: skip
+                for piece in range(BM // PIECE):  # all at once would not fit the registers
+                    _completed(
+                        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr,
+                        row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, SPLIT,
+                        PIECE,
+                    )  # fmt: skip
                 tl.debug_barrier()
                 tl.atomic_xchg(ready_ptr + block, 1, sem="release")
         if item >= lag:
@@ -161,10 +174,11 @@ def _fused(
             ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
             while ready == 0:
                 ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
+            column0 = before % SPLIT * share
             _written(
-                x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, before % SPLIT * share, share,
-                M, K, K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH,
-                HAS_SHIFT, BM, TALL, BROAD, STAGES, WIDE,
+                x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, column0,
+                min(column0 + share, K_PAD), M, K, K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST,
+                FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN, WIDE,
             )  # fmt: skip
         item = upcoming
     if tl.atomic_add(count_ptr + 1, 1, sem="acq_rel") == tl.num_programs(0) - 1:
@@ -174,33 +188,41 @@ def _fused(
             tl.store(count_ptr + at, 0, mask=at < 2 * blocks + 2)
 
 
+def fits(x: Tensor, down: Tensor) -> bool:
+    """Whether rows can be read sixteen bytes at a time."""
+    bytes_ = x.element_size()
+    return (
+        x.stride(0) * bytes_ % 16 == 0 and x.shape[1] * bytes_ % 16 == 0 and x.data_ptr() % 16 == 0
+        and down.data_ptr() % 16 == 0
+    )  # fmt: skip
+
+
 def quantize_fused(
     x: Tensor, inverse: Tensor | None, down: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
     kind: str, limits: tuple[int, int, int], group: int, shift: float, padded: int, config: Config,
 ) -> None:  # fmt: skip
     """Write codes, scales and (where it is not appended) the branch.
 
-    Of a config: `block_m` rows and `block_k` columns of a step of the first look; `split` items a block of
-    rows; `group_m` rows and `block_n` columns of a tile of codes; `halves` programs a multiprocessor.
+    Of a config: `block_m` rows and `block_k` columns of a step; `split` items a block of rows; `halves`
+    programs a multiprocessor; `group_m` times the programs is the lag in items, in quarters.
     """
     (m, k), rank, (top, least, fine_top) = x.shape, down.shape[0], limits
-    broad = max(config.block_n, group)
-    step = max(config.block_k, broad)
+    step = max(config.block_k, group)
     share = triton.cdiv(triton.cdiv(padded, config.split), step) * step
     split, blocks = triton.cdiv(padded, share), triton.cdiv(m, config.block_m)
     low = torch.empty(split, m, rank, dtype=torch.float32, device=x.device)
     peak, lift = (torch.empty(n, m, dtype=torch.int32, device=x.device) for n in (split, 1))
     inverse_unit = torch.empty(m, dtype=torch.float32, device=x.device)
-    programs = min(multiprocessors(x.device) * config.halves, split * blocks)
-    allow_descriptors()
+    beside = config.halves if rank <= WIDE_RANK else 1
+    programs = min(multiprocessors(x.device) * beside, split * blocks)
     _fused[(programs,)](
         x, x if inverse is None else inverse, down, low, peak, inverse_unit, lift, codes, scale,
         x if out is None else out, counters(x.device, 2 * blocks + 2),
-        m, k, padded, x.stride(0), codes.stride(0), shift, blocks, share, max(programs, split),
+        m, k, padded, x.stride(0), codes.stride(0), shift, blocks, share,
+        max(programs * config.group_m // 4, split),
         KIND=KINDS[kind], TOP=float(top), LEAST=float(least), FINE_TOP=fine_top, GROUP=group, RANK=rank,
         APPEND=out is None, HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0, SPLIT=split,
-        BM=config.block_m, BK=config.block_k, TALL=min(config.group_m, config.block_m),
-        BROAD=broad, STAGES=2, EVEN=k % config.block_k == 0,
+        BM=config.block_m, BK=step, EVEN=k % step == 0,
         WIDE=paths.INTERPRETED or x.element_size() == 4, num_warps=config.warps, num_stages=config.stages,
-        **overlapped(),
+        maxnreg=None if paths.INTERPRETED else min(65536 // (config.warps * 32 * beside) // 8 * 8, 255),
     )  # fmt: skip

@@ -36,38 +36,12 @@ _QUANTIZE = [
       )),
     *(Config(16, 1, deep, 1, warps, keep=True) for deep, warps in ((256, 4), (256, 8), (512, 8), (512, 16))),
 ]  # fmt: skip
-_PROJECT = [
-    Config(rows, 1, deep, stages, warps, split=split, keep=keep)
-    for (rows, deep, stages, warps, keep), split in product(
-        (
-            (64, 64, 5, 4, False), (64, 128, 4, 4, False), (32, 256, 3, 4, False),
-            (64, 64, 6, 4, True), (64, 128, 4, 4, True), (32, 128, 4, 4, True), (32, 256, 3, 8, True),
-            (128, 64, 5, 4, False), (128, 64, 6, 8, False), (128, 128, 4, 8, False), (128, 64, 4, 8, True),
-        ),
-        (1, 2, 3, 4, 6, 8),
-    )
-]  # fmt: skip
-_ENCODE = [
-    Config(rows, 1, deep, 1, warps)
-    for rows, deep, warps in (
-        (4, 512, 4), (8, 512, 4), (16, 512, 4), (4, 1024, 4), (8, 1024, 4), (8, 1024, 8), (16, 1024, 8), (16,
-        256, 4),
-        (2, 2048, 4), (32, 256, 8),
-    )
-]  # fmt: skip
 _FUSED = [
-    Config(rows, broad, deep, stages, warps, group_m=tall, split=split, halves=programs)
-    for (rows, deep, stages, warps, programs), (tall, broad), split in product(
-        (
-            (64, 64, 5, 4, 2),
-            (64, 128, 4, 4, 2),
-            (64, 128, 4, 8, 2),
-            (128, 64, 4, 8, 2),
-            (128, 128, 4, 8, 1),
-            (64, 64, 4, 4, 3),
-        ),
-        ((16, 256), (8, 512)),
-        (4, 8, 16),
+    Config(rows, 1, deep, stages, warps, group_m=lag, split=split, halves=programs)
+    for split, (rows, deep, stages, warps, programs), lag in product(
+        (4, 8, 12, 24),
+        ((64, 64, 4, 4, 4), (64, 64, 3, 4, 3), (64, 128, 4, 8, 2), (128, 64, 4, 8, 2), (32, 128, 4, 4, 4)),
+        (4, 2),
     )
 ]
 _PLAIN_ROWS = [
@@ -95,9 +69,9 @@ _FEW = [
     *(
         Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
         for (columns, warps), (at_once, stages), split in product(
-            ((32, 2), (32, 4), (64, 4), (128, 4), (128, 8)), ((4, 3), (8, 2), (16, 1)), (2, 3, 6, 12)
+            ((32, 2), (64, 2), (128, 2), (64, 4), (128, 4)), ((1, 5), (2, 4), (4, 3), (8, 2)), (2, 4, 6, 12)
         )
-        if at_once * columns <= 1024
+        if at_once * columns <= 512
     ),
 ]  # fmt: skip
 
@@ -134,8 +108,6 @@ SPACES: dict[str, list[Config]] = {
     "gemm_int8_rank": [c for c in _GEMM if not c.special],
     "gemm_fp8_rank": [c for c in _GEMM if not c.special and (c.halves == 2 or c.block_n == 128)],
     "quantize": _QUANTIZE,
-    "project": _PROJECT,
-    "encode": _ENCODE,
     "fused": _FUSED,
     "quantize_plain": _PLAIN_ROWS,
     "expand": _EXPAND,

@@ -39,9 +39,13 @@ def run(settings: Settings, context: Context) -> Result:
     Raises
     ------
     InputError
-        The port is taken, or ``auth`` is not USER:PASSWORD.
+        The port is taken, ``runs`` is a file, or ``auth`` is not USER:PASSWORD.
     """
     auth = login(settings.auth)
+    home = settings.runs.absolute()
+    above = next(place for place in (home, *home.parents) if place.exists())
+    if not above.is_dir():
+        raise InputError(f"--runs {settings.runs}: {above} is a file; give a folder")
     if warning := exposed(settings):
         sys.stderr.write(f"brainlab app: {warning}\n")
     from lab.app.server import serve, warm

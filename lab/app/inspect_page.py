@@ -18,7 +18,7 @@ from lab.jobs.models import look, whatif
 
 COLUMNS = ("layer", "absmax", "kurtosis", "outlier_share", "drift")
 HEADERS = ["layer", "max |x|", "kurtosis", "outliers", "drift"]
-_WIDTHS: Any = ["46%", "13%", "14%", "14%", "13%"]
+_WIDTHS: Any = ["41%", "13%", "16%", "16%", "14%"]
 
 
 def asked(model: str, recording: str = "") -> look.Settings:
@@ -79,15 +79,13 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     grid = whatif.grid_of(settings.format, settings.bits).label
     figure = level_bars(
         stats.histogram.sum(0), bins.edges().numpy(), found.levels, found.low, found.high,
-        f"Input of {layer} and the {len(found.levels)} levels of {grid}",
+        f"Input of {layer} and the levels of {grid} in its range",
     )  # fmt: skip
     whose = "one scale per tensor" if settings.shared == "tensor" else "one scale per channel (widest drawn)"
     numbers = (
-        f"| {grid}, {whose} | *simulated* |\n|---|---|\n"
-        f"| mean squared error | {found.mse:.4g} |\n"
-        f"| signal to quantization noise | **{found.sqnr_db:.2f} dB** |\n"
-        f"| values beyond the range (clipped) | {found.clipped:.3%} |\n"
-        f"| values that become 0 | {found.zeroed:.2%} |\n"
+        "| *simulated* | signal to noise | mean squared error | clipped | become 0 |\n|---|---|---|---|---|\n"
+        f"| {grid}, {whose} | **{found.sqnr_db:.2f} dB** | {found.mse:.4g} | {found.clipped:.3%} "
+        f"| {found.zeroed:.2%} |\n"
     )
     return figure, numbers
 
@@ -108,52 +106,54 @@ def _shown(column: str, value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def build(models: list[str]) -> dict[str, Any]:
-    """Lay the page out; returns its components by the name of their setting."""
+def build(model: Any, recording: Any) -> dict[str, Any]:
+    """Lay the page out; returns its components by the name of their setting.
+
+    Parameters
+    ----------
+    model, recording : gradio component
+        Which say what is looked at.
+    """
     gr.Markdown(
         "Which values go into each layer, at which timestep, and what would rounding do to them? "
         "Pick a layer; drag the bits.", elem_classes="lead",
     )  # fmt: skip
     with gr.Row():
-        with gr.Column(scale=2, min_width=340):
-            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
-                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
-            with gr.Accordion("A model of my own", open=False):
-                recording = gr.Textbox(
-                    "", label="Recording of it", max_lines=1, elem_id="recording",
-                    info="folder that quant.record wrote: what the layers meet; then Enter",
-                )  # fmt: skip
+        with gr.Column(scale=5, min_width=340):
             table = gr.Dataframe(
                 headers=HEADERS, interactive=False, label="Layers, largest input first: click a row",
-                max_height=560, show_search="filter", elem_id="layers", elem_classes="short",
+                max_height=330, show_search="filter", elem_id="layers", elem_classes="short",
                 column_widths=_WIDTHS,
             )  # fmt: skip
-        with gr.Column(scale=3, min_width=340):
-            layer = gr.Textbox(label="Layer", interactive=True, max_lines=1, elem_id="layer")
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
+            layer = gr.Textbox(label="Layer: click a row, or write its name, then Enter", interactive=True,
+                               max_lines=1, elem_id="layer")  # fmt: skip
+            note = gr.Markdown(elem_classes="source")
+        with gr.Column(scale=6, min_width=340):
             with gr.Row():
                 form = gr.Radio(
-                    ["int", "int-asymmetric", "float", "log"], value="int", label="Format", scale=3
+                    ["int", "int-asymmetric", "float", "log"], value="int", label="Format", scale=2
                 )
-                shared = gr.Radio(["tensor", "channel"], value="tensor", label="A scale per", scale=2)
+                shared = gr.Radio(["tensor", "channel"], value="tensor", label="One scale per", scale=1)
             with gr.Row():
                 bits = gr.Slider(3, 8, value=8, step=1, label="Bits (simulated)", elem_id="bits")
-                clip = gr.Slider(
-                    0.05, 1, value=1, step=0.01, label="Clip: share of the range that the grid covers"
-                )
+                clip = gr.Slider(0.05, 1, value=1, step=0.01, label="Clip: share of range kept")
             histogram = gr.Plot(label="Histogram and grid", show_label=False)
             numbers = gr.Markdown(elem_classes="numbers", elem_id="numbers")
-            note = gr.Markdown(elem_classes="source")
-            with gr.Accordion("Ranges over timesteps", open=False):
-                ranges = gr.Plot(show_label=False)
-            with gr.Accordion("Before and after smoothing and rotation", open=False, elem_id="before-after"):
-                with gr.Row():
-                    draw = gr.Button("Draw on one axis", elem_id="surfaces")
-                    stop = gr.Button("Cancel", variant="stop")
-                status = gr.Markdown()
-                drawn = [gr.Image(show_label=False, interactive=False) for _ in range(2)]
-                drawn_note = gr.Markdown(elem_classes="source")
-            boxes, fold = copy_box("inspect")
+            ranges = gr.Plot(label="Ranges over timesteps", show_label=False)
+    with gr.Accordion("Before and after smoothing and rotation", open=False, elem_id="before-after"):
+        with gr.Row():
+            draw = gr.Button("Draw on one axis", elem_id="surfaces")
+            stop = gr.Button("Cancel", variant="stop")
+        status = gr.Markdown()
+        with gr.Row():
+            drawn = [
+                gr.Image(show_label=False, interactive=False, visible=False, scale=panels, min_width=320,
+                         buttons=["download", "fullscreen"])
+                for panels in (2, 3)
+            ]  # fmt: skip
+        drawn_note = gr.Markdown(elem_classes="source")
+    boxes, fold = copy_box("inspect")
     hidden = gr.Gallery(visible=False)
     controls = [model, layer, form, bits, shared, clip, recording]
     outputs = [histogram, numbers]
@@ -203,7 +203,11 @@ def build(models: list[str]) -> dict[str, Any]:
         def prepare() -> Any:
             settings = asked(model, recording)
             name = whatif.layer_of(look.run(settings, Context()), layer)
-            return partial(look.surfaces, settings, name), lambda found: found
+
+            def show(found: list[Any]) -> list[Any]:
+                return [*(gr.Image(picture, visible=True) for picture in found[:2]), found[2]]
+
+            return partial(look.surfaces, settings, name), show
 
         yield from stream(prepare, 3, "before-after", request)
 
@@ -240,8 +244,8 @@ def build(models: list[str]) -> dict[str, Any]:
     draw.click(before_after, seen, [status, hidden, *drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
     stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)
-    names = ("model", "layer", "format", "bits", "shared", "clip", "recording")
+    names = ("layer", "format", "bits", "shared", "clip")
     return {
-        "fields": dict(zip(names, controls, strict=True)),
+        "fields": dict(zip(names, controls[1:-1], strict=True)),
         "first": (everything, controls, whole),
     }

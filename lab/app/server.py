@@ -31,6 +31,7 @@ PAGES: dict[str, type[BaseModel]] = {
     "compare": variants.Settings,
     "brain": decode.Settings,
 }
+MODEL_PAGES = ("Inspect", "Plan and apply", "Compare")
 _OPEN: set[str] = set()
 """Sessions whose page is open."""
 REST = 30.0
@@ -58,22 +59,33 @@ def build(home: Path) -> Any:
         )
         fault = gr.Markdown(visible=False, elem_classes="fault", elem_id="fault")
         pages = {}
+        with gr.Row(elem_id="which-model") as bar:
+            model = gr.Dropdown(
+                models, value=models[0], label="Model of Inspect, Plan and Compare", allow_custom_value=True,
+                info="shipped, or the path of a local diffusers folder", elem_id="model", min_width=260,
+            )  # fmt: skip
+            recording = gr.Textbox(
+                "", label="Recording of a model of your own", max_lines=1, elem_id="recording",
+                info="folder that quant.record wrote: what its layers meet; shipped models need none",
+                min_width=260,
+            )  # fmt: skip
         with gr.Tabs() as tabs:
             with gr.Tab("Inspect", id="inspect"):
-                pages["inspect"] = inspect_page.build(models)
-            with gr.Tab("Plan and apply", id="plan"):
-                pages["plan"] = plan_page.build_plan(models, home)
+                pages["inspect"] = inspect_page.build(model, recording)
+            with gr.Tab("Plan and apply", id="plan") as tab:
+                pages["plan"] = plan_page.build_plan(model, home, tab)
             with gr.Tab("Compare", id="compare"):
-                pages["compare"] = compare_page.build_compare(models)
-            with gr.Tab("Brain", id="brain"):
-                pages["brain"] = brain_page.build(home)
+                pages["compare"] = compare_page.build_compare(model, recording)
+            with gr.Tab("Brain", id="brain") as tab:
+                pages["brain"] = brain_page.build(home, tab)
             with gr.Tab("Runs", id="runs") as tab:
                 runs_page.build(home, tab)
             with gr.Tab("Kernels", id="kernels"):
                 kernels_page.build(kernels_page.measured())
             with gr.Tab("Watermark", id="watermark"):
                 watermark_page.build()
-        fields = {(page, name): part for page, laid in pages.items() for name, part in laid["fields"].items()}
+        fields = {("", "model"): model, ("", "recording"): recording}
+        fields |= {(page, name): box for page, laid in pages.items() for name, box in laid["fields"].items()}
 
         def from_link(request: gr.Request) -> list[Any]:
             """Set the controls from the link's query; a link that is not allowed is named and ignored."""
@@ -89,7 +101,7 @@ def build(home: Path) -> Any:
             if found is not None:
                 page, settings = found
                 chosen = gr.Tabs(selected=page)
-                values = [_value(settings, name) if at == page else gr.skip() for at, name in fields]
+                values = [_value(settings, name) if at in ("", page) else gr.skip() for at, name in fields]
             return [shown, chosen, *values]
 
         loaded = app.load(
@@ -104,8 +116,14 @@ def build(home: Path) -> Any:
             lambda name, chosen: (name or brain_page.NONE, compare_page.joined(name, chosen)),
             [current, compared], [recipe, compared], api_visibility="private",
         )  # fmt: skip
+        tabs.select(_bar, None, bar, api_visibility="private", show_progress="hidden", queue=False)
         app.unload(_gone)
     return app
+
+
+def _bar(event: gr.SelectData) -> Any:
+    """Show the model's bar on the pages that take a model."""
+    return gr.Row(visible=event.value in MODEL_PAGES)
 
 
 def _gone(request: gr.Request) -> None:
@@ -126,7 +144,7 @@ def _free() -> None:
 
 
 def _value(settings: Any, name: str) -> Any:
-    value = getattr(settings, name)
+    value = getattr(settings, name, None)
     if value is None:
         return gr.skip()
     if isinstance(value, tuple):

@@ -11,17 +11,36 @@ CSS = """
   max-width: 1500px !important; width: 100% !important; margin: 0 auto;
 }
 .lead {font-size: 1.02rem; margin-bottom: .25rem;}
-.numbers table {width: 100%;} .numbers td:last-child {font-variant-numeric: tabular-nums;}
+.numbers table {width: 100%; border-radius: 4px;}
+.numbers :is(th, td) {border: 1px solid var(--border-color-primary) !important; padding: .35rem .6rem;}
+.numbers :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
+.block.empty {border: 1px dashed var(--border-color-primary); padding: 1.2rem 1.5rem;}
+.js-plotly-plot svg text {fill: #475569 !important;}
+.dark .js-plotly-plot svg text {fill: #e2e8f0 !important;}
+.wrap-inner input, input[role=listbox] {text-overflow: ellipsis;}
+#layers th, #scores th {letter-spacing: -.02em;}
+ .numbers td:last-child {font-variant-numeric: tabular-nums;}
 .fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
+#scores .body-cell, #scores th,
 #layers .body-cell, #layers th, #plan-table .body-cell, #recipe-form .body-cell {font-size: .78rem;}
 #layers th .cell-menu-button, #kernels th .cell-menu-button {display: none;}
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
+#decoded .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;}
 #decoded .grid-wrap {max-height: none; height: auto;}
+#watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 @media (max-width: 600px) {
   .report {height: 700px;}
+  #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}
+  #numbers :is(table, thead, tbody, tr) {border: 0 !important;}
+  #decoded .caption-label {font-size: .55rem; padding: 0 .15rem; max-width: 100%;}
+  #trials :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
+  #runs .body-cell, #runs th {font-size: .68rem;}
+  #numbers tr {display: flex; flex-direction: column;}
+  #numbers :is(th, td) {height: 3.2rem; display: flex; align-items: center;}
+  :is(#scores, #trials)::after {content: "more columns: move the table sideways"; font-size: .75rem;}
   .short :is(th, td):nth-child(n+4), .short :is([data-col="3"], [data-col="4"]) {display: none !important;}
   .ends :is(th, td):is(:nth-child(3), :nth-child(4), :nth-child(5)),
   .ends :is([data-col="2"], [data-col="3"], [data-col="4"]) {

@@ -80,6 +80,7 @@ def build() -> None:
             picture = gr.Image(
                 label="Picture: PNG or JPEG, sides from 32 pixels on", type="filepath", sources=["upload"],
                 elem_id="watermark-picture", height=300, image_mode=None, format="png",
+                buttons=["download", "fullscreen"],
             )  # fmt: skip
             with gr.Row():
                 marked = gr.Button("Example: marked", elem_id="watermark-marked")
@@ -93,12 +94,15 @@ def build() -> None:
                 1e-6, label="False-positive rate", minimum=1e-14, maximum=0.5, elem_id="watermark-rate"
             )
             verdict = gr.Markdown(EMPTY, elem_id="watermark-verdict")
-            bits = gr.Code(label="Bits (= right, x wrong)", interactive=False, lines=3)
+            bits = gr.Code(label="Bits (= right, x wrong)", interactive=False, lines=3, visible=False)
 
     @answer
     def watermark(picture: str | None, message: str, rate: float) -> Any:
         """Say whether a picture carries the watermark."""
-        return judged(picture, message, rate) if picture else (EMPTY, "")
+        if not picture:
+            return EMPTY, gr.Code("", visible=False)
+        words, read = judged(picture, message, rate)
+        return words, gr.Code(read, visible=True)
 
     shown: dict[str, Any] = {"concurrency_limit": None}
     given = [picture, message, rate]

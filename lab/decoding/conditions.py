@@ -41,6 +41,8 @@ class Conditions:
     ridge, mean_image : float32 arrays like ``truth``
     ridge_tokens : float32 array of shape (n, 17, 192)
         What ridge from voxels to tokens says.
+    ridge_weights : float32 array of shape (n_voxels,), optional
+        How much each voxel says of the pixels of ``ridge``: norms of its weights; None in an older run.
     from_start : str
         Where the structural pictures come from.
     facts : mapping
@@ -56,6 +58,7 @@ class Conditions:
     ridge: np.ndarray
     mean_image: np.ndarray
     ridge_tokens: np.ndarray
+    ridge_weights: np.ndarray | None
     from_start: str
     facts: Mapping[str, Any]
 
@@ -108,6 +111,7 @@ def find_conditions(
         ridge=simple["ridge"],
         mean_image=simple["mean_image"],
         ridge_tokens=simple["ridge_tokens"],
+        ridge_weights=simple.get("ridge_weights"),
         from_start=found["made_by"],
         facts=found.get("posterior", {}),
     )

@@ -87,6 +87,7 @@ def baselines(
         "ridge": seen.astype(np.float32),
         "ridge_tokens": tokens,
         "mean_image": mean.astype(np.float32),
+        "ridge_weights": ridge.weight_norms().astype(np.float32),
         **out,
     }
 

@@ -66,6 +66,7 @@ def channel_timestep_heat(
         title,
         {"title": "channel"},
         {"autorange": "reversed", "type": "category", "title": "timestep"},
+        280,
     )
 
 
@@ -98,20 +99,24 @@ def level_bars(
     bars = _scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
                       hovertemplate="%{x:.3g}: density %{y:.3g}<extra></extra>")  # fmt: skip
     top = density.max() * 2
-    ticks = levels if len(levels) <= 64 else levels[:: len(levels) // 64 + 1]
+    each = 1 if len(levels) <= 64 else len(levels) // 64 + 1
+    ticks = levels[::each]
+    which = f"{len(levels)} levels" if each == 1 else f"{len(levels)} levels (1 in {each})"
     lines = np.stack([ticks, ticks, np.full(len(ticks), np.nan)], 1).ravel()
     heights = np.tile([floor, top, np.nan], len(ticks))
     grid = _scatter(x=lines, y=heights, mode="lines", line={"color": VERMILION, "width": 1}, opacity=0.7,
-                      name=f"{len(levels)} levels of the grid", hoverinfo="skip")  # fmt: skip
+                      name=which, hoverinfo="skip")  # fmt: skip
     cuts = [
         {"type": "line", "x0": edge, "x1": edge, "yref": "paper", "y0": 0, "y1": 1,
          "line": {"color": GREY, "dash": "dash", "width": 2}}
         for edge in (low, high)
     ]  # fmt: skip
-    reach = max(abs(sides[0]), abs(sides[-1]))
+    room = 0.03 * (sides[-1] - sides[0])
+    reach = [sides[0] - room, sides[-1] + room]
     return _dressed(
-        [bars, grid], title, {"range": [-reach * 1.03, reach * 1.03], "title": "value of the layer's input"},
-        {"type": "log", "range": [np.log10(floor), np.log10(top)], "title": "density, log"}, shapes=cuts,
+        [bars, grid], title, {"range": reach, "title": "value of the layer's input"},
+        {"type": "log", "range": [np.log10(floor), np.log10(top)], "title": "density, log",
+         "exponentformat": "power", "dtick": 1}, 280, shapes=cuts,
     )  # fmt: skip
 
 
@@ -135,7 +140,7 @@ def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title:
     traces.append(
         _scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median")
     )
-    return _dressed(traces, title, _TIMESTEPS, {"title": "value of the layer's input"}, 300)
+    return _dressed(traces, title, _TIMESTEPS, {"title": "value of the layer's input"}, 280)
 
 
 def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]], title: str) -> go.Figure:
@@ -191,20 +196,22 @@ def roofline(points: Sequence[tuple[str, float, float]], title: str) -> go.Figur
     low = min(least for _, least, _ in points) * 0.7
     high = max(time for _, _, time in points) * 1.4
     traces = [
-        _scatter(x=[low, high], y=[low, high], mode="lines", name="as fast as the hardware allows",
+        _scatter(x=[low, high], y=[low, high], mode="lines", name="the hardware's limit",
                    line={"color": GREY, "dash": "dash"}, hoverinfo="skip")
     ]  # fmt: skip
     for number, (name, least, time) in enumerate(points):
         first = name == "bf16"
         traces.append(_scatter(
-            x=[least], y=[time], mode="markers", name=name, showlegend=first,
+            x=[least], y=[time], mode="markers", showlegend=number < 2,
+            name=name if first else "low-bit kernels (point at one)",
             marker={"size": 12 if first else 9, "color": VERMILION if first else BLUE,
                     "symbol": "diamond" if first else _SYMBOLS[number % 4]},
             hovertemplate=f"{escape(name)}<br>least %{{x:.1f}} µs, measured %{{y:.1f}} µs<extra></extra>",
         ))  # fmt: skip
+    ticks = {"type": "log", "tickvals": [k * 10**e for e in range(7) for k in (1, 2, 5)]}
     return _dressed(
-        traces, title, {"type": "log", "title": "least time, microseconds"},
-        {"type": "log", "title": "measured, microseconds"}, 380,
+        traces, title, {**ticks, "title": "least time, microseconds"},
+        {**ticks, "title": "measured, microseconds"}, 380,
     )  # fmt: skip
 
 
@@ -228,11 +235,12 @@ def _dressed(
     import plotly.graph_objects as go
 
     lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
+    top = 24 + 18 * len(lines) + 28 * any("name" in trace for trace in traces)  # names stand below the title
     plain = {"gridcolor": "rgba(127,135,144,0.25)", "zeroline": False}
     figure = {
         "title": {"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01,
                   "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 16}},
-        "height": height, "margin": {"l": 60, "r": 16, "t": 44 + 18 * len(lines), "b": 46},
+        "height": height, "margin": {"l": 60, "r": 16, "t": top, "b": 46},
         "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY, "size": 12},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
         "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **_titled(x)},

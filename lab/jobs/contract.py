@@ -8,6 +8,7 @@ the app, the widgets and the report are made from `Settings` and `Result`; none 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,13 +88,34 @@ def _whole(value: Any) -> Any:
     words = _split(value)
     if not isinstance(words, list | tuple) or not all(str(word).isdigit() for word in words):
         raise ValueError(f"{value!r}: give whole numbers with commas between, as 2,4,8")
-    return tuple(int(word) for word in words)
+    return _each_once([int(word) for word in words])
+
+
+def _shares(value: Any) -> Any:
+    words = _split(value)
+    words = words if isinstance(words, list | tuple) else [words]
+    try:
+        numbers = [float(word) for word in words]
+    except (TypeError, ValueError):
+        numbers = [math.nan]
+    if not all(0 <= number <= 1 for number in numbers):
+        raise ValueError(f"{value!r}: give numbers from 0 to 1 with commas between, as 0.1,0.3")
+    return _each_once(numbers)
+
+
+def _each_once(numbers: list[Any]) -> tuple[Any, ...]:
+    twice = next((n for k, n in enumerate(numbers) if n in numbers[:k]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice; leave one away")
+    return tuple(numbers)
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several words; one text with commas between is split."""
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_whole)]
 """Several whole numbers; one text with commas between is split."""
+Shares = Annotated[tuple[float, ...], BeforeValidator(_shares)]
+"""Several numbers from 0 to 1; one text with commas between is split."""
 Device = Literal["auto", "cpu", "cuda"]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 

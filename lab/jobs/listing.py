@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +51,15 @@ def run(settings: Settings, context: Context) -> Result:
     if settings.what is None:
         return Result(rows=[{"name": name, "see": f"brainlab list {name}"} for name in _LISTS])
     known("list", settings.what, _LISTS, "brainlab list")
-    rows = [row for row in _LISTS[settings.what]() if fnmatchcase(row["name"], settings.pattern)]
+    everything = _LISTS[settings.what]()
+    rows = [row for row in everything if fnmatchcase(row["name"], settings.pattern)]
+    if not rows and not set(settings.pattern) & set("*?["):
+        near = get_close_matches(settings.pattern, [row["name"] for row in everything], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"wildcards may be used: '*{settings.pattern}*'"
+        raise InputError(
+            f"{settings.pattern!r} matches none of {len(everything)} {settings.what}; {hint} "
+            f"(see: brainlab list {settings.what})"
+        )
     one = settings.what in _CARDS and len(rows) == 1 and settings.pattern != "*"
     card = _card(settings.what, rows[0]["name"]) if one else ""
     return Result(rows=rows, card=card, columns=_COLUMNS.get(settings.what, ()))

@@ -19,7 +19,7 @@ from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
 from lab.models.devices import choose_device
 from lab.progress import Progress, silent
-from lab.runs.folder import Run
+from lab.runs.folder import Run, is_finished
 
 if TYPE_CHECKING:
     from brainit.training.adapting import AdaptedSubject
@@ -85,7 +85,7 @@ def reconstruct(
     Run.check(out, config)
     choose_device(config.device)
     # data that cannot be used are refused before the folder is claimed
-    finished = (out / "done.json").is_file()
+    finished = is_finished(out)
     if finished:
         same_data.check_finished(out, config)
     opened = None if finished else open_subjects(config, progress)
@@ -192,7 +192,10 @@ def _pictures(
         {} if config.n_samples == 1 else {"sample": _one_sample(run, config, recipe, given, device, progress)}
     )
     attention = _attention(data.subject, decoder, given.tokens.shape[1])
-    _write_pictures(run.path, given.truth, arms | one, data.subject, decoder.clusters, attention)
+    maps = {"attention": attention}
+    if given.ridge_weights is not None:  # a run of before has none
+        maps["structure"] = given.ridge_weights / given.ridge_weights.mean()
+    _write_pictures(run.path, given.truth, arms | one, data.subject, decoder.clusters, maps)
     facts = {f"structure.{k}": v for k, v in given.facts.items() if not isinstance(v, list)}
     return {
         **_counts(data.subject),
@@ -250,8 +253,9 @@ def _write_pictures(
     arms: dict[str, Any],
     subject: Subject,
     clusters: Clusters,
-    attention: np.ndarray,
+    maps: dict[str, np.ndarray],
 ) -> None:
+    """Write arrays and pictures, and maps of voxels: 1 is an even share."""
     from PIL import Image
 
     from brainit.metrics import pixcorr
@@ -265,13 +269,14 @@ def _write_pictures(
     if subject.has_places:
         arrays["xyz"] = subject.xyz
     arrays["cluster"] = clusters.labels[subject.name]
-    arrays["attention"] = attention
+    arrays["attention"] = maps["attention"]
     if subject.noise_ceiling is not None:
         arrays["noise_ceiling"] = subject.noise_ceiling
     write_npz(out / "arrays.npz", arrays)
     if subject.mask is not None:
         write_clusters(subject, arrays["cluster"], out / "maps" / "clusters_dseg.nii.gz")
-        write_map(subject, arrays["attention"], out / "maps" / "attention_statmap.nii.gz")
+        for name, values in maps.items():
+            write_map(subject, values, out / "maps" / f"{name}_statmap.nii.gz")
     folder = out / "images"
     folder.mkdir(exist_ok=True)
     for name in ("stimulus", "structural", "fp", "quantized"):

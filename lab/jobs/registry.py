@@ -134,9 +134,13 @@ def run(name: str, settings: Settings, context: Context) -> Result:
 def dry_run(name: str, settings: Settings) -> Result:
     """Say what a job would do and refuse what cannot work; changes nothing."""
     from lab.jobs.contract import Foreseen
+    from lab.models.devices import choose_device
     from lab.progress import duration
 
     job = module(name)
+    for place in (getattr(settings, key, None) for key in ("device", "calibrate_on")):
+        if place == "cuda":  # torch is needed only to see that it is not there
+            choose_device(place)
     if hasattr(job, "dry_run"):
         return job.dry_run(settings)
     facts = {"would run": f"brainlab {name}", **settings.model_dump(mode="json")}

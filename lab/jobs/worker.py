@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -36,7 +37,6 @@ class Worker:
         self._turn, self._starting = threading.Lock(), threading.Lock()
         self._process: Any = None
         self._line: Any = None
-        self._stop: Any = None
 
     def start(self) -> None:
         """Start the process if there is none; it loads the libraries meanwhile."""
@@ -45,10 +45,7 @@ class Worker:
                 return
             new = multiprocessing.get_context("spawn")  # a fork would inherit other threads' locks
             self._line, theirs = new.Pipe()
-            self._stop = new.Event()
-            self._process = new.Process(
-                target=_serve, args=(theirs, self._stop), daemon=True, name="brainlab jobs"
-            )
+            self._process = new.Process(target=_serve, args=(theirs,), daemon=True, name="brainlab jobs")
             self._process.start()
             theirs.close()
 
@@ -72,7 +69,6 @@ class Worker:
         with self._turn:
             context.check()
             self.start()
-            self._stop.clear()
             try:
                 self._line.send(job)
                 return self._follow(context)
@@ -92,8 +88,9 @@ class Worker:
         asked = 0.0
         while True:
             if context.stop.is_set():
-                self._stop.set()
-                asked = asked or time.monotonic()
+                if not asked:
+                    asked = time.monotonic()
+                    self._line.send(None)
                 if time.monotonic() - asked > GRACE:
                     self._end()
                     raise Cancelled("stopped on request")
@@ -125,11 +122,13 @@ def _death(code: int | None) -> str:
     return f"the process that did the work has died ({why}); take fewer pictures or layers, or try it again"
 
 
-def _serve(line: Any, stop: Any) -> None:
+def _serve(line: Any) -> None:
     """Run what comes until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that we belong to
     os.nice(NICE)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    jobs: queue.Queue[Job] = queue.Queue()
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(line, jobs, stop), daemon=True).start()
     for name in HEAVY:
         import_module(name)
     spoken = 0.0
@@ -142,17 +141,27 @@ def _serve(line: Any, stop: Any) -> None:
 
     context = Context(report=report, preview=lambda preview: line.send(("preview", preview)), stop=stop)
     while True:
-        try:
-            job = line.recv()
-        except EOFError:
-            return
-        kind, what = _outcome(job, context)
+        kind, what = _outcome(jobs.get(), context)
         try:
             line.send((kind, what))
         except OSError:  # nobody is there
             return
         except Exception as fault:
             line.send(("fault", InputError(explain(fault).message)))
+
+
+def _listen(line: Any, jobs: queue.Queue[Job], stop: threading.Event) -> None:
+    """Hear of jobs, and of whether the one at work is to stop (None); end with the other end."""
+    try:
+        while True:
+            job = line.recv()
+            if job is None:
+                stop.set()
+            else:
+                stop.clear()
+                jobs.put(job)
+    except (EOFError, OSError):
+        os._exit(1)
 
 
 def _outcome(job: Job, context: Context) -> tuple[str, Any]:
@@ -164,10 +173,3 @@ def _outcome(job: Job, context: Context) -> tuple[str, Any]:
         failure = explain(fault)
         kind = HardwareError if failure.code == HardwareError.exit_code else InputError
         return "fault", kind(failure.message)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

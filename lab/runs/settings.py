@@ -186,7 +186,8 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    limits = [f"{word} {_number(schema[key])}" for key, word in words.items() if key in schema]
+    bounded = next((option for option in options if any(key in option for key in words)), schema)
+    limits = [f"{word} {_number(bounded[key])}" for key, word in words.items() if key in bounded]
     return " ".join([kind, " and ".join(limits)]).strip()
 
 

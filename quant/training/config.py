@@ -23,6 +23,16 @@ class TrainConfig(BaseModel):
         json_schema_extra=RUN, default="combined",
         description="where the recording has guidance: error of the guided prediction, or of both halves",
     )  # fmt: skip
+    path: float = Field(
+        json_schema_extra=RUN, default=0.0, ge=0, le=1,
+        description="share of the loss that is the error summed along trajectories: errors that agree from "
+        "step to step add up in a sampler, others average out; 0 looks at each step alone",
+    )  # fmt: skip
+    unshrunk: bool = Field(
+        json_schema_extra=RUN, default=False,
+        description="judge predictions with their scale taken out, and hold that at 1: squared error alone "
+        "shrinks what cannot be predicted, and a sampler adds this up over its steps",
+    )  # fmt: skip
     calibration_rows: int = Field(
         json_schema_extra=RUN, default=64, ge=1, le=65536, description="inputs that starting ranges are from"
     )

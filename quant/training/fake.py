@@ -32,6 +32,14 @@ class WeightSide(nn.Module):
         """Codes and parameters that `weight` stands for, exactly."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
+    def beside(self, x: Tensor) -> Tensor | None:
+        """Output of a branch that stays beside the codes, fed with the unrounded input."""
+        return None
+
+    def branch(self) -> nn.Module | None:
+        """Build the branch of the exported layer."""
+        return None
+
 
 class InputSide(nn.Module):
     """An input in training."""
@@ -78,13 +86,16 @@ class FakeLayer(nn.Module):
         layer: Any = self.layer
         if not self.active:
             return layer(x)
+        beside = self.side.beside(x)
         if self.inputs is not None:
             x = self.inputs(x)
         weight = self.side.weight().to(x.dtype)
         bias = self.own["bias"].to(x.dtype) if "bias" in self.own else layer.bias
         if isinstance(layer, nn.Linear):
-            return nn.functional.linear(x, weight, bias)
-        return layer._conv_forward(x, weight, bias)
+            out = nn.functional.linear(x, weight, bias)
+        else:
+            out = layer._conv_forward(x, weight, bias)
+        return out if beside is None else out + beside
 
     @torch.no_grad()
     def result(self, notes: dict[str, Any] | None = None) -> LayerResult:
@@ -93,8 +104,9 @@ class FakeLayer(nn.Module):
         layer: Any = self.layer
         bias = self.own["bias"].detach().to(layer.bias.dtype) if "bias" in self.own else None
         return LayerResult(
-            self.side.encoded(), self.line.activation, params, timesteps, bias=bias, notes=notes or {}
-        )
+            self.side.encoded(), self.line.activation, params, timesteps, branch=self.side.branch(),
+            bias=bias, notes=notes or {},
+        )  # fmt: skip
 
 
 def wide(x: Tensor) -> Tensor:

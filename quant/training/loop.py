@@ -87,6 +87,8 @@ class Result:
         if self.held_out:
             out["held_out_first"] = round(self.held_out[min(self.held_out)], 8)
             out["held_out"] = round(self.held_out[max(self.held_out)], 8)
+        if len(self.held_out) > 2:
+            out["held_out_by_step"] = {str(step): round(loss, 8) for step, loss in self.held_out.items()}
         if self.best is not None:
             out["best_step"] = self.best
             out["held_out"] = round(self.held_out[self.best], 8)

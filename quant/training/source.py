@@ -15,6 +15,8 @@ from quant.training.processes import Processes
 
 Pair = tuple[int, int]
 HELD_SHARE = 5
+PATH = 8
+"""Points of a trajectory in one draw, where errors along it count."""
 """One sample in so many is held out."""
 
 
@@ -62,6 +64,17 @@ class Source:
         mine = index[self.processes.index :: self.processes.count]
         pairs = [(self.train[i // self.n_timesteps], i % self.n_timesteps) for i in mine]
         return self.recording.read(pairs)
+
+    def draw_paths(self, generator: torch.Generator) -> tuple[Batch, int]:
+        """Draw evenly spaced points of a few trajectories: the batch, and how many each has."""
+        length = min(PATH, self.rows, self.n_timesteps)
+        count = max(1, self.rows // length)
+        pick = torch.randint(len(self.train), (count,), generator=generator, device=generator.device).tolist()
+        stride = self.n_timesteps // length
+        first = int(torch.randint(self.n_timesteps - stride * (length - 1), (1,), generator=generator))
+        mine = pick[self.processes.index :: self.processes.count] or pick[:1]
+        pairs = [(self.train[i], first + stride * k) for i in mine for k in range(length)]
+        return self.recording.read(pairs), length
 
     def spread(self, count: int, held: bool = False) -> list[Batch]:
         """Take fixed points, spread over timesteps and samples, in batches of a draw's size."""

@@ -60,6 +60,7 @@ class Student:
         self.clock = Clock(family_of(model).timestep_unit)
         self.attention = attention or {}
         self.rows: Rows | None = None
+        self.length = 1  # points of one trajectory that follow each other in a batch
         self.cost, self.notes = Meter(), dict[str, Any]()
         lines = {line.name: line for line in plan.quantized}
         ranges = input_ranges(model, lines, self.source, config.calibration_rows)
@@ -113,9 +114,21 @@ class Student:
         return self.source.predict(self.model, batch).float()
 
     def output_loss(self, batch: Batch, step: int = 0) -> Tensor:
-        """Mean squared error of the prediction."""
-        target = self.target(batch)
-        return (self.predict(batch) - target).square().mean()
+        """Mean squared error of the prediction, and of its sum along trajectories where that counts."""
+        target, found = self.target(batch), self.predict(batch)
+        error, share = found - target, self.config.path
+        alone = (unshrunk(found, target) if self.config.unshrunk else error.square()).mean()
+        if not share:
+            return alone
+        along = error.unflatten(0, (-1, self.length)).sum(1).square().mean() / self.length
+        return (1 - share) * alone + share * along
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        """Draw points to train on: single ones, or of whole trajectories."""
+        if not self.config.path:
+            return self.source.draw(generator)
+        batch, self.length = self.source.draw_paths(generator)
+        return batch
 
     def held_out(self) -> float:
         """Squared error on held-out trajectories, relative to the predictions."""
@@ -156,7 +169,7 @@ class Student:
 
         generator = torch.Generator().manual_seed(self.context.seed)
         task = Task(
-            key=key, groups=groups, draw=lambda step: self.source.draw(generator),
+            key=key, groups=groups, draw=lambda step: self.draw(generator),
             loss=loss or self.output_loss, steps=self.config.train_steps, rules=rules or Rules(),
             generator=generator, held_out=look if self.source.held else None,
             every=self.config.look_every, stepped=stepped, precision=self.config.precision,
@@ -203,6 +216,14 @@ class Student:
         return Outcome(
             layers, self.attention, notes={**self.notes, **about}, cost=self.cost.summary()
         )  # fmt: skip
+
+
+def unshrunk(found: Tensor, target: Tensor) -> Tensor:
+    """Squared error of predictions by sample, once scaled to the target, plus that of their scale: (n,)."""
+    found, target = found.flatten(1), target.flatten(1)
+    scale = (found * target).mean(1) / target.square().mean(1).clamp_min(1e-12)
+    rest = found / scale.clamp_min(0.1)[:, None] - target
+    return rest.square().mean(1) + (scale - 1).square() * target.square().mean(1)
 
 
 def _size(scale: Tensor) -> float:

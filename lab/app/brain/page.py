@@ -15,7 +15,7 @@ from lab.app.brain.maps import subject_of, words_on
 from lab.app.copying import copies, copy_box
 from lab.app.places import local, trained, within
 from lab.app.plan.form import presets
-from lab.app.work import answer, canceller, stream
+from lab.app.work import answer, begin, canceller, reveal, stream
 from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.jobs import registry
@@ -26,6 +26,11 @@ NONE = "none"
 HEADERS = ["trial", "stimulus", "PixCorr ridge", "PixCorr decoded", "SSIM ridge", "SSIM decoded"]
 OWN = ("guidance", "strength", "steps")
 _DEMO = {"guidance": 1.0, "strength": 0.2, "steps": 14}
+EMPTY = (
+    "### Nothing decoded yet\nPress **Decode**: each test picture is decoded from the voxels that it evoked, "
+    "and stands beside what was seen and beside the ridge decoder, with its scores. It takes about half a "
+    "minute on two CPU cores; a recipe adds the time to quantize the decoder."
+)
 NO_RUN = "no trained run is chosen; open 'Train one', or run: brainlab demo"
 
 
@@ -68,8 +73,16 @@ def _large(picture: np.ndarray) -> np.ndarray:
     )
 
 
-def build(home: Path) -> dict[str, Any]:
-    """Lay the page out."""
+def build(home: Path, tab: Any) -> dict[str, Any]:
+    """Lay the page out.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of the runs.
+    tab : gradio.Tab
+        Where it lies; whoever comes to it finds a fresh list of runs.
+    """
     gr.Markdown(
         "A person looked at a picture; this decodes it from their fMRI through a diffusion decoder, at the "
         "bits you choose, beside the ridge decoder. *Simulated subjects* are made by the "
@@ -83,7 +96,6 @@ def build(home: Path) -> dict[str, Any]:
             folder = gr.Dropdown(known, value=known[0] if known else None, label="Trained run",
                                  allow_custom_value=True, info="of brainlab demo or brain reconstruct",
                                  elem_id="brain-run")  # fmt: skip
-            again = gr.Button("Look for runs again", size="sm")
             with gr.Accordion("Train one", open=not known):
                 dataset = gr.Dropdown(datasets(), value="simulated", label="Dataset")
                 root = gr.Textbox(label="Folder of the data", info="read where it lies; empty for simulated")
@@ -104,21 +116,31 @@ def build(home: Path) -> dict[str, Any]:
             semantic = gr.Checkbox(
                 False, label="Also from the tokens alone", info="the semantic picture, from noise: slower"
             )
+            native = gr.Checkbox(label="Native", info="through the GPU's low-bit kernels; else simulated",
+                                 elem_id="brain-native")  # fmt: skip
             with gr.Row():
                 go = gr.Button("Decode", variant="primary", elem_id="decode")
                 stop = gr.Button("Cancel", variant="stop", elem_id="cancel-decode")
             status = gr.Markdown(elem_id="decode-status")
         with gr.Column(scale=2, min_width=340):
             note = gr.Markdown(elem_id="leak-line", elem_classes="source")
+            empty = gr.Markdown(EMPTY, elem_classes="empty")
             live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain", buttons=[],
-                              allow_preview=False)  # fmt: skip
-            pictures = gr.Gallery(
-                label="Stimulus, ridge, structural picture, decoded (numbers: PixCorr)", columns=4,
-                height="auto", object_fit="contain", elem_id="decoded", buttons=["download_all"],
-            )  # fmt: skip
-            table = gr.Dataframe(
-                headers=HEADERS, interactive=False, label="Per trial, beside ridge", wrap=True
-            )
+                              interactive=False,
+                              allow_preview=False, visible=False, show_label=False)  # fmt: skip
+            with gr.Column(visible=False) as results:
+                gr.Markdown("**Stimulus, ridge, structural picture, decoded** (numbers: PixCorr)")
+                pictures = gr.Gallery(
+                    show_label=False, columns=4, height="auto", object_fit="contain", elem_id="decoded",
+                    buttons=["download_all"], interactive=False, label="Decoded pictures",
+                )  # fmt: skip
+                table = gr.Dataframe(
+                    headers=HEADERS,
+                    interactive=False,
+                    label="Per trial, beside ridge",
+                    wrap=True,
+                    elem_id="trials",
+                )
             with gr.Accordion("On the brain", open=False, elem_id="brain-slices") as fold:
                 with gr.Row():
                     kind = gr.Dropdown(list(maps.KINDS), value=maps.CEILING, label="Show", elem_id="map-kind",
@@ -129,10 +151,10 @@ def build(home: Path) -> dict[str, Any]:
                     elem_id="map-threshold",
                 )  # fmt: skip
                 brain = gr.Image(label="Slices", interactive=False, show_label=False, elem_id="map",
-                                 buttons=["download"])  # fmt: skip
+                                 buttons=["download", "fullscreen"])  # fmt: skip
                 brain_note = gr.Markdown(elem_classes="source")
             boxes, _ = copy_box("brain")
-    controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic]
+    controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic, native]
 
     @answer
     def run_facts(folder: str, mask: str = "") -> Any:
@@ -151,16 +173,16 @@ def build(home: Path) -> dict[str, Any]:
 
     def decode_trials(
         folder: str, trials: str, recipe: str, guidance: float, strength: float, steps: float, mask: str,
-        seed: float, semantic: bool, request: gr.Request,
+        seed: float, semantic: bool, native: bool, request: gr.Request,
     ) -> Iterator[list[Any]]:  # fmt: skip
-        """Decode test pictures of a trained run with these settings (bit-widths simulated)."""
+        """Decode test pictures of a trained run with these settings, simulated or native."""
 
         def prepare() -> Any:
             if not folder:
                 raise InputError(NO_RUN)
             given = {"folder": within(home, folder), "trials": trials, "recipe": recipe or NONE,
                      "guidance": guidance, "strength": strength, "steps": int(steps), "mask": mask or "",
-                     "seed": int(seed), "semantic": bool(semantic)}  # fmt: skip
+                     "seed": int(seed), "semantic": bool(semantic), "native": bool(native)}  # fmt: skip
             bare = registry.settings("brain decode", given)
             place = cache_folder("app", "decode", _session(request))
             settings = bare.model_copy(update={"out": place})
@@ -171,7 +193,7 @@ def build(home: Path) -> dict[str, Any]:
                 shown = bare.model_copy(update={"folder": Path(folder)})
                 _, *texts = copies("brain decode", "brain", bare, "folder")
                 link, *_ = copies("brain decode", "brain", shown, "folder")
-                words = words_on(found.simulated_subject, found.leak_line)
+                words = words_on(found.simulated_subject, found.leak_line, found.arithmetic)
                 gallery = gr.Gallery(strips(found), columns=len(found.shown))
                 return [gallery, rows, words, link, *texts]
 
@@ -206,18 +228,22 @@ def build(home: Path) -> dict[str, Any]:
 
     facts = [note, mask]
     free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
-    go.click(
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    go.click(begin, None, [empty, live], **quiet)
+    decoded = go.click(
         decode_trials, controls, [status, live, pictures, table, note, *boxes], api_name="decode", **free
     )
+    decoded.then(reveal, pictures, [results, empty, live], **quiet)
     train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
-    again.click(look_again, None, folder, api_visibility="private")
+    tab.select(look_again, None, folder, api_visibility="private", **free)
     folder.input(chosen, folder, [*facts, guidance, strength, steps], api_name="run_facts", **free)
     shown = ([folder, kind, trial, threshold], [brain, brain_note])
     threshold.release(brain_map, *shown, api_name="brain_map", trigger_mode="always_last")
     gr.on([kind.input, trial.submit, fold.expand], brain_map, *shown, api_visibility="private",
           trigger_mode="always_last")  # fmt: skip
-    names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed", "semantic")
+    names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed", "semantic",
+             "native")  # fmt: skip
     return {"fields": dict(zip(names, controls, strict=True)), "facts": (run_facts, [folder, mask], facts)}
 
 

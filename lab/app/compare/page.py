@@ -14,32 +14,37 @@ from lab.app.compare import sensitivity
 from lab.app.copying import copies, copy_box
 from lab.app.places import local
 from lab.app.plan.form import presets
-from lab.app.work import canceller, stream
+from lab.app.work import begin, canceller, reveal, stream
 from lab.cache import cache_folder
 from lab.jobs import registry
 from lab.jobs.models import variants
 
-HEADERS = ["recipe", "PSNR to full (dB)", "SSIM to full", "ST-LPIPS to full"]
+HEADERS = ["recipe", "PSNR to full (dB)", "SSIM to full", "ST-LPIPS to full", "weight bits", "model MB",
+           "arithmetic", "seconds per picture"]  # fmt: skip
+_WIDTHS: Any = ["17%", "16%", "16%", "18%", "8%", "8%", "10%", "9%"]
+EMPTY = (
+    "### No pictures yet\nPress **Draw**: the same noise becomes pictures in full precision and with each "
+    "recipe. Then there will be a slider from one to the other, their difference, scores with intervals, and "
+    "the error along the sampling steps. Four small pictures with two recipes take about a minute on two CPU "
+    "cores."
+)
 START = ("rtn-w4a4", "svdquant-w4a4")
 
 
-def build_compare(models: list[str]) -> dict[str, Any]:
-    """Lay out Compare."""
+def build_compare(model: Any, recording: Any) -> dict[str, Any]:
+    """Lay out Compare.
+
+    Parameters
+    ----------
+    model, recording : gradio component
+        Which say what draws.
+    """
     gr.Markdown(
         "The same noise and conditions in full precision and with up to four recipes: what changes in the "
         "pictures, and how much?", elem_classes="lead",
     )  # fmt: skip
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
-            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
-                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
-            with gr.Accordion("A model of my own", open=False):
-                recording = gr.Textbox(
-                    "",
-                    label="Recording of it",
-                    max_lines=1,
-                    info="folder that quant.record wrote; steps and guidance must be its own",
-                )
             chosen = gr.Dropdown(presets(), value=list(START), multiselect=True,
                                  label="Recipes",
                                  max_choices=4, allow_custom_value=True, elem_id="recipes")  # fmt: skip
@@ -55,19 +60,25 @@ def build_compare(models: list[str]) -> dict[str, Any]:
                 go = gr.Button("Draw", variant="primary", elem_id="draw", min_width=100)
                 stop = gr.Button("Cancel", variant="stop", elem_id="cancel-draw", min_width=100)
             status = gr.Markdown(elem_id="draw-status")
-            live = gr.Gallery(label="On their way", columns=4, height=190, object_fit="contain")
         with gr.Column(scale=2, min_width=360):
-            table = gr.Dataframe(
-                headers=HEADERS, interactive=False, wrap=True, elem_id="scores",
-                label="Against full precision: means, 95 % intervals over pictures",
-            )  # fmt: skip
-            with gr.Row():
-                which = gr.Dropdown([], label="Recipe")
-                index = gr.Slider(1, 4, value=1, step=1, label="Picture")
-            slider = gr.ImageSlider(label="Left: full precision. Right: the recipe", height=380,
-                                    interactive=False)  # fmt: skip
-            difference = gr.Image(label="Difference, times ten", height=240, interactive=False)
-            along = gr.Plot(label="Error along the sampling steps", show_label=False)
+            empty = gr.Markdown(EMPTY, elem_classes="empty")
+            live = gr.Gallery(label="On their way", columns=4, height=240, object_fit="contain",
+                              show_label=False, visible=False, allow_preview=False, buttons=[],
+                              interactive=False)  # fmt: skip
+            with gr.Column(visible=False) as results:
+                table = gr.Dataframe(
+                    headers=HEADERS, interactive=False, wrap=True, elem_id="scores", column_widths=_WIDTHS,
+                    label="Against full precision: means, 95 % intervals over pictures",
+                )  # fmt: skip
+                with gr.Row():
+                    which = gr.Dropdown([], label="Recipe")
+                    index = gr.Slider(1, 4, value=1, step=1, label="Picture")
+                with gr.Row():
+                    slider = gr.ImageSlider(label="Left: full precision. Right: the recipe", height=360,
+                                            interactive=False, scale=2)  # fmt: skip
+                    difference = gr.Image(label="Difference, times ten", height=360, interactive=False,
+                                          buttons=["download", "fullscreen"])  # fmt: skip
+                along = gr.Plot(label="Error along the sampling steps", show_label=False)
             sensitivity.build(model)
             boxes, _ = copy_box("compare")
     archive = gr.State("")
@@ -113,13 +124,16 @@ def build_compare(models: list[str]) -> dict[str, Any]:
         return _pair(archive, recipe, int(index)) if archive and recipe else (gr.skip(), gr.skip())
 
     outputs = [status, live, table, which, index, slider, difference, along, archive, *boxes]
-    go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    go.click(begin, None, [empty, live], **quiet)
+    drawn = go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
+    drawn.then(reveal, archive, [results, empty, live], **quiet)
     stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
     for control in (which, index):
         control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
                       show_progress="hidden")  # fmt: skip
-    names = ("model", "recipes", "n", "steps", "guidance", "seed", "native", "recording")
-    return {"fields": dict(zip(names, controls, strict=True))}
+    names = ("recipes", "n", "steps", "guidance", "seed", "native")
+    return {"fields": dict(zip(names, controls[1:-1], strict=True))}
 
 
 def joined(recipe: str, chosen: list[str]) -> list[str]:

@@ -67,16 +67,24 @@ def undone(history: list[list[str]]) -> tuple[list[list[str]], list[Any], str]:
     return left, left[-1], f"Back at {left[-1][1]} on {left[-1][0]}: Compare and Brain take it."
 
 
-def build_plan(models: list[str], home: Path) -> dict[str, Any]:
-    """Lay out Plan and apply."""
+def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
+    """Lay out Plan and apply.
+
+    Parameters
+    ----------
+    model : gradio component
+        Which says the model.
+    home : Path
+        Folder of the runs.
+    tab : gradio.Tab
+        Where it lies; whoever comes to it finds a plan.
+    """
     gr.Markdown(
         "What would a recipe do to every layer, what does it leave alone and why, and what is saved? "
         "A plan costs nothing; applying writes packed codes.", elem_classes="lead",
     )  # fmt: skip
     with gr.Row():
         with gr.Column(scale=1, min_width=320):
-            model = gr.Dropdown(models, value=models[0], label="Model", allow_custom_value=True,
-                                info="Shipped, or the path of a local diffusers folder")  # fmt: skip
             recipe = gr.Dropdown(presets(), value=START, label="Recipe", allow_custom_value=True,
                                  info="PRESET or PRESET+field=value", elem_id="recipe")  # fmt: skip
             with gr.Accordion("Settings of this recipe", open=False, elem_id="recipe-settings"):
@@ -162,6 +170,10 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
     planned.click(
         plan_model, [*controls, native], [summary, table, *boxes], api_name="plan", concurrency_limit=4
     )
+    tab.select(
+        lambda shown, *given: [gr.skip()] * (2 + len(boxes)) if shown else plan_model(*given),
+        [summary, *controls, native], [summary, table, *boxes], api_visibility="private", concurrency_limit=4,
+    )  # fmt: skip
     applied.click(
         apply_recipe, [*controls, history], [status, hidden, summary, table, current, history],
         api_name="apply", **quick,
@@ -170,8 +182,8 @@ def build_plan(models: list[str], home: Path) -> dict[str, Any]:
     undo.click(back, history, [*controls, history, current, status, summary, table, *boxes], api_name="undo")
     recipe.change(settings_of, recipe, form, api_name="recipe_settings", **quick)
     form.input(edited, [form, recipe], recipe, api_visibility="private", **quick)
-    names = ("model", "recipe", "include", "exclude", "override")
-    return {"fields": dict(zip(names, controls, strict=True)), "current": current}
+    names = ("recipe", "include", "exclude", "override", "native")
+    return {"fields": dict(zip(names, [*controls[1:], native], strict=True)), "current": current}
 
 
 def _same(outputs: list[Any]) -> list[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import field_validator
 
 from brainit import datasets
 from brainit.metrics import score
@@ -16,9 +18,12 @@ from lab.decoding.drawing import draw
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.jobs import contract
-from lab.jobs.contract import Context, Numbers, Table, setting
+from lab.jobs.contract import Context, Numbers, Shares, Table, setting
 from lab.models.devices import choose_device
 from lab.progress import Progress
+
+_FEWEST = 4
+"""Pictures among which one can be found by its features."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,19 @@ class Settings(ReconstructConfig, contract.Settings):
     Test trials are not looked at.
     """
 
-    strengths: tuple[float, ...] = setting((0.1, 0.2, 0.3, 0.45), "strengths to try", min_length=1)
-    averaged: Numbers = setting((1, 4), "numbers of averaged samples to try", min_length=1)
+    strengths: Shares = setting((0.1, 0.2, 0.3, 0.45), "strengths to try, 0 to 1", min_length=1)
+    averaged: Numbers = setting((1, 4), "numbers of averaged samples to try, from 1", min_length=1)
     every: int = setting(2, "take every so many left-out trials", ge=1)
     checkpoints: Path | None = setting(
         None, "training of another run (RUN/checkpoints/brainit), not done again"
     )
+
+    @field_validator("averaged")
+    @classmethod
+    def _at_least_one(cls, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        if min(numbers, default=1) < 1:
+            raise ValueError(f"{min(numbers)} samples; allowed: 1 or more")
+        return numbers
 
     def config(self) -> ReconstructConfig:
         """Return the settings of the run that is tuned."""
@@ -72,6 +84,7 @@ class Result(contract.Result):
     """
 
     rows: list[dict[str, Any]]
+    data: tuple[str, ...] = ()
 
     def plain(self) -> Any:
         """Return the rows."""
@@ -87,7 +100,8 @@ class Result(contract.Result):
         if not tried:
             return ""
         best = max(tried, key=lambda row: row["pixcorr"] + row.get("two_way_feature", row["two_way_pix"]))
-        return f"brainlab brain reconstruct --strength {best['strength']} --n-samples {best['n_samples']}"
+        chosen = ("--strength", str(best["strength"]), "--n-samples", str(best["n_samples"]))
+        return shlex.join(["brainlab", "brain", "reconstruct", *self.data, *chosen])
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -114,7 +128,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.images import to_model
 
     make = _of_posterior if config.structure == "posterior" else _of_shared if shared else _of_brainit
-    held, device = make(config, progress, checkpoints).every(every), choose_device(config.device)
+    held, device = make(config, progress, checkpoints, every).every(every), choose_device(config.device)
     networks = networks_for(held.truth)
     known = {name: network(held.truth) for name, network in networks.items()}
 
@@ -135,10 +149,23 @@ def run(settings: Settings, context: Context) -> Result:
             rows.append(
                 {"tokens": name, "strength": strength, "n_samples": k, **means(np.mean(drawn[:k], 0))}
             )
-    return Result(rows=rows)
+    words = {"--dataset": config.dataset, "--root": config.root, "--subject": config.subject}
+    return Result(rows=rows, data=tuple(w for flag, at in words.items() if at for w in (flag, at)))
 
 
-def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+def _enough(train: Subject, every: int) -> None:
+    """Refuse a choice of so few trials that none can be compared with another, before anything is trained."""
+    stimuli = len(np.unique(train.stimulus_id))
+    if stimuli // every < _FEWEST:
+        raise InputError(
+            f"--every {every}: of {stimuli} distinct training pictures that leaves {stimuli // every}; at "
+            f"least {_FEWEST} are needed: give --every {max(1, stimuli // _FEWEST)} or less"
+        )
+
+
+def _of_brainit(
+    config: ReconstructConfig, progress: Progress, checkpoints: Path | None, every: int
+) -> LeftOut:
     """Take the trials that Brain-IT's training held out."""
     from lab.decoding.data import open_subjects
     from lab.decoding.structure import baselines, blended, inverted, maps_of, shrunk_tokens
@@ -146,6 +173,7 @@ def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path
     from lab.jobs.reconstruct import train
 
     data = open_subjects(config, progress)
+    _enough(data.subject.part("train"), every)
     decoder = train(config, data, checkpoints, progress)
     own = data.subject.part("train").mean_over_repeats()
     stimuli, held = decoder.held_out(own.name)
@@ -162,13 +190,16 @@ def _of_brainit(config: ReconstructConfig, progress: Progress, checkpoints: Path
     return LeftOut(truth, seen, {"brainit": shrunk_tokens(held)}, simple["ridge_left_out"].astype(np.float32))
 
 
-def _of_shared(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+def _of_shared(
+    config: ReconstructConfig, progress: Progress, checkpoints: Path | None, every: int
+) -> LeftOut:
     """Take every training trial; tokens and ridge's picture come from fits without it."""
     from lab.decoding.data import open_subjects
     from lab.decoding.structure import baselines
     from lab.jobs.reconstruct import train
 
     data = open_subjects(config, progress)
+    _enough(data.subject.part("train"), every)
     found = train(config, data, checkpoints, progress)
     own = data.subject.part("train").mean_over_repeats()
     stimuli, held = found.held_out(own.name)
@@ -176,13 +207,16 @@ def _of_shared(config: ReconstructConfig, progress: Progress, checkpoints: Path 
     return LeftOut(own.images(), seen, {"brainit": held.tokens.numpy()}, seen)
 
 
-def _of_posterior(config: ReconstructConfig, progress: Progress, checkpoints: Path | None) -> LeftOut:
+def _of_posterior(
+    config: ReconstructConfig, progress: Progress, checkpoints: Path | None, every: int
+) -> LeftOut:
     """Take every training trial; Brain-IT's tokens come from a fit to the other two thirds."""
     from brainit.structure import fit_posterior
     from lab.decoding.structure import glyph_weights, tokens_of
     from lab.images import to_model
 
     own = datasets.open(config.dataset, config.root, config.subject, **config.options).part("train")
+    _enough(own, every)
     own = own.mean_over_repeats()
     pictures = own.images()
     fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)

@@ -39,7 +39,7 @@ class Settings(contract.Settings):
     seeds: int = setting(3, "seeds of noise and calibration", ge=1)
     steps: int = setting(20, "sampling steps", ge=1, le=1000)
     guidance: float | None = setting(
-        None, "classifier-free guidance, 1 is none; default 2, and 1 for clips", ge=0
+        None, "classifier-free guidance, 1 is none; default 2, and 1 for clips", ge=0, le=30
     )
     calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
     batch: int = setting(256, "pictures at a time", ge=1)

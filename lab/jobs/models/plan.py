@@ -40,7 +40,7 @@ class OfLayers(OfModel):
         """Return the arguments of `quant.plan` that say which layers and how."""
         return {
             "include": self.include, "exclude": self.exclude,
-            "overrides": dict(_override(words) for words in self.override),
+            "overrides": _overrides(self.override),
         }  # fmt: skip
 
 
@@ -132,6 +132,12 @@ def paths_table(layers: list[dict[str, Any]]) -> Table:
     return Table([{"layers": count, "path here": path} for path, count in counts.most_common()])
 
 
+_WORDS = {
+    "n_layers": "layers", "n_quantized": "layers quantized", "macs_share": "share of multiplications",
+    "mac_rule": "multiplications",
+}  # fmt: skip
+
+
 def totals_table(totals: list[dict[str, Any]]) -> Table:
     """Return totals for a person: megabytes, shares in per cent, and that bits are simulated."""
     rows = []
@@ -143,7 +149,7 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
             name = name.replace("bytes", "size")
         elif name == "macs_share":
             value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
-        rows.append({"name": name.replace("_", " "), "value": value})
+        rows.append({"name": _WORDS.get(name, name.replace("_", " ")), "value": value})
     return Table(
         [*rows, {"name": "arithmetic", "value": "simulated, unless asked for native"}], kind="record"
     )
@@ -152,6 +158,18 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     size = {f"kB {when}": round(row[f"bytes {when}"] / 1e3, 1) for when in ("before", "after")}
     return {"layer": row["layer"], "bits": row["bits"], **size}
+
+
+def _overrides(words: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in words:
+        pattern, change = _override(one)
+        if pattern in found:
+            raise InputError(
+                f"--override {one!r}: {pattern!r} is given twice; write it once: {pattern}:field=value+..."
+            )
+        found[pattern] = change
+    return found
 
 
 def _override(words: str) -> tuple[str, Any]:

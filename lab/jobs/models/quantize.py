@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.errors import InputError, MissingDataError
 from lab.files import write_json, write_text
-from lab.jobs.contract import Context, Seed, Table, line, setting
+from lab.jobs.contract import Context, Device, Seed, Table, line, setting
 from lab.jobs.models import plan as planning
 from lab.jobs.models.plan import OfLayers, tables, totals_table
 from lab.models.opening import model_files
@@ -27,6 +27,7 @@ class Settings(OfLayers):
         None, "folder of recorded sampling to calibrate on; shipped denoisers make theirs"
     )
     seed: Seed = setting(0, "fixes everything random in the method")
+    device: Device = setting("auto", "where the method works; codes of a model that trains differ by device")
     show_layers: bool = setting(False, "print a row for each layer", flag="layers")
 
 
@@ -69,21 +70,22 @@ def run(settings: Settings, context: Context) -> Result:
     """
     import quant
     from lab.models.opening import open_model
-    from lab.runs.folder import Run
+    from lab.runs.folder import Run, is_finished
     from lab.runs.older import complete
-    from quant.api import check
+    from quant.api import check, refuse_nothing
 
     store, module, config = _begin(settings)
     out, model = settings.out, settings.model
-    if not (out / "done.json").is_file():  # refuse what cannot be before the folder is taken
+    if not is_finished(out):  # refuse what cannot be before the folder is taken
         context.check()
         module = module or open_model(model, settings.part, settings.architecture)
         check(module, settings.recipe, store if _calibrates(settings.recipe) else None)
-        quant.plan(module, settings.recipe, **settings.selection())
+        refuse_nothing(quant.plan(module, settings.recipe, **settings.selection()))
     with Run.open(out, config, complete(Settings, {})) as run:
         if run.finished:
             ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
-            return Result(model=model, **tables(ledger), out=str(out), done_before=True)
+            shown = settings.show_layers
+            return Result(model=model, **tables(ledger), out=str(out), show_layers=shown, done_before=True)
         try:
             ledger = _quantize(module, settings, run, store, context.progress)
         except (quant.InputError, InputError):
@@ -115,7 +117,7 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     }
     if store is not None:
         content["recording_hash"] = config_hash({"shards": store.hash, **store.settings})
-    given = settings.model_dump(mode="json", exclude={"out", "show_layers"})
+    given = settings.model_dump(mode="json", exclude={"out", "show_layers", "device"})
     return store, module, {**given, "made_from": content}
 
 
@@ -125,15 +127,18 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     import shutil
 
     import quant
+    from lab.models.devices import choose_device
     from lab.models.preflight import open_recording
     from quant import recipes
 
     recipe, selection = settings.recipe, settings.selection()
+    device = choose_device(settings.device)
+    module = module.to(device)
     progress(0, 3, "opening the recording")
     if not _calibrates(recipe):
         store = None
     elif store is None:
-        store = open_recording(settings.model, progress=progress)
+        store = open_recording(settings.model, device=device, progress=progress)
     planned = quant.plan(module, recipe, trajectories=store, **selection)
     write_json(run.path / "plan.json", planned.to_dict())
     progress(1, 3, "quantizing")

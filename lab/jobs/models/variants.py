@@ -109,7 +109,9 @@ def run(settings: Settings, context: Context) -> Result:
     for name in (FULL, *settings.recipes):
         context.progress(len(rows), 1 + len(settings.recipes), name)
         model, facts = (
-            (painter.model, {}) if name == FULL else quantized(settings, name, painter.model, context)
+            (painter.model, _full(painter.model))
+            if name == FULL
+            else quantized(settings, name, painter.model, context)
         )
         began = time.perf_counter()
         latents, ways[name], timesteps = _draw(painter, model, name, context)
@@ -180,6 +182,14 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
         quant.native_(model)
     size, bits = ledger.bytes_after / 1e6, ledger.mean_weight_bits
     return model, {"weight bits": round(bits, 2), "model MB": round(size, 2), "arithmetic": ledger.arithmetic}
+
+
+def _full(model: Any) -> dict[str, Any]:
+    """Return the size and the bits of a model as it is."""
+    sizes = [(p.numel(), p.element_size()) for p in (*model.parameters(), *model.buffers())]
+    size = sum(count * each for count, each in sizes)
+    bits = 8 * size / sum(count for count, _ in sizes)
+    return {"weight bits": round(bits, 2), "model MB": round(size / 1e6, 2), "arithmetic": FULL}
 
 
 def _draw(painter: Painter, model: Any, name: str, context: Context) -> Any:

@@ -15,7 +15,11 @@ class EfficientDmConfig(TrainConfig):
 
     weight_bits: int = Field(default=4, ge=2, le=8, description="bits of a weight code")
     activation_bits: int = Field(default=4, ge=2, le=8, description="bits of an input code")
-    rank: int = Field(default=32, ge=1, le=1024, description="of the low-rank factors; at most the layer's")
+    rank: int = Field(
+        default=32, ge=0, le=1024,
+        description="of the low-rank factors, at most the layer's; 0: the whole weight is trained instead, "
+        "to compare costs",
+    )  # fmt: skip
     temporal: bool = Field(default=True, description="input ranges for each timestep; else one for all")
     scale_aware: Literal["rate", "gradient", "none"] = Field(
         json_schema_extra=RUN, default="rate",

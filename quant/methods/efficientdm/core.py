@@ -67,11 +67,15 @@ class Adapted(Master):
             self.master.copy_(self.quantizer.fake(self.master, self.layout, self.params()))
         rows, columns = self.master.flatten(1).shape
         rank = min(rank, rows, columns)
+        if not rank:
+            return
         self.down = nn.Parameter(torch.empty(rank, columns))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         self.up = nn.Parameter(torch.zeros(rows, rank))
 
     def effective(self) -> Tensor:
+        if not hasattr(self, "up"):
+            return self.master
         return self.master + (self.up @ self.down).reshape(self.master.shape)
 
 
@@ -116,7 +120,8 @@ def groups(student: Student, trained: set[str], config: EfficientDmConfig) -> li
     for name in names:
         side: Any = student.layers[name].side
         step = float(side.params()["scale"].detach().mean())
-        factors = {f"{name}.up": side.up, f"{name}.down": side.down}
+        factors = student.named("side.up", [name]) | student.named("side.down", [name])
+        factors = factors or student.named("side.master", [name])
         rate = config.rate_factors * (step if config.scale_aware == "rate" else 1.0)
         found.append(Group(factors, rate, gradient=step if config.scale_aware == "gradient" else 1.0))
     found += student.scale_groups(config.rate_weight_scale, names)

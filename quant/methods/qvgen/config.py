@@ -15,9 +15,14 @@ class QvgenConfig(TrainConfig):
 
     weight_bits: int = Field(default=4, ge=2, le=8, description="bits of a weight code")
     activation_bits: int = Field(default=4, ge=2, le=8, description="bits of an input code")
-    helper: Literal["decay", "at-once", "none"] = Field(
+    helper: Literal["decay", "at-once", "none", "kept"] = Field(
         json_schema_extra=RUN, default="decay",
-        description="rank halved again and again (the paper), dropped at once where decay would end, or none",
+        description="rank halved again and again (the paper), dropped at once where decay would end, none; "
+        "or kept: a 16-bit branch of linear layers that stays (not the paper's)",
+    )  # fmt: skip
+    group: int | None = Field(
+        default=None, ge=8, le=1024,
+        description="input channels that share a scale, of weights and inputs; none: by channel and token",
     )  # fmt: skip
     rank: Literal[1, 2, 4, 8, 16, 32, 64, 128] = Field(
         json_schema_extra=RUN, default=32, description="of the helper at the start; at most the layer's"

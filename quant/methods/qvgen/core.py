@@ -14,6 +14,7 @@ from quant.formats.quantizer import Quantizer
 from quant.methods.plumbing import weight_only
 from quant.methods.qvgen.config import QvgenConfig
 from quant.methods.qvgen.helper import Helped
+from quant.methods.qvgen.kept import Kept, kept_rank
 from quant.methods.qvgen.schedule import Decay
 from quant.plans.cost import TrainingCost
 from quant.plans.plan import LayerPlan, Plan
@@ -21,6 +22,7 @@ from quant.recordings.trajectories import Batch
 from quant.registry import Context, LayerFormat, Outcome
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.policy import by_channel
+from quant.training.sides import Master
 from quant.training.student import Student
 
 
@@ -35,11 +37,18 @@ def formats(layer: LayerInfo, config: QvgenConfig) -> LayerFormat | str:
     elif role == "first" and layer.kind == "Conv2d":
         return REASONS[role]
     free = layer.kind == "Linear" or layer.kernel_size == 1
-    activation = Quantizer(
-        grid=IntGrid(bits=config.activation_bits, mode="asymmetric"),
-        granularity=Granularity(kind="token" if free else "sample"),
-    )
-    return LayerFormat(by_channel(config.weight_bits), activation)
+    weight, shared = by_channel(config.weight_bits), Granularity(kind="token" if free else "sample")
+    if config.group is not None and layer.shape[1] >= config.group:
+        shared = Granularity(kind="group", group_size=config.group)
+        weight = weight.model_copy(update={"granularity": shared})
+    activation = Quantizer(grid=IntGrid(bits=config.activation_bits, mode="asymmetric"), granularity=shared)
+    rank = kept_rank(config.rank, *layer.shape[:2]) if has_branch(layer.kind, config) else 0
+    return LayerFormat(weight, activation, side_bytes=2 * rank * sum(layer.shape[:2]))
+
+
+def has_branch(kind: str, config: QvgenConfig) -> bool:
+    """Whether a layer with rounded inputs keeps a branch."""
+    return config.helper == "kept" and kind == "Linear"
 
 
 def training(config: QvgenConfig) -> TrainingCost:
@@ -52,18 +61,20 @@ def training(config: QvgenConfig) -> TrainingCost:
 def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> Outcome:
     """Train until the helpers are gone."""
     steps = config.train_steps - round(config.train_steps * config.plain)
-    rank = 0 if config.helper == "none" else config.rank
+    rank = 0 if config.helper in ("none", "kept") else config.rank
     decay = Decay.of(rank, steps, config.fade, config.helper == "at-once")
 
-    def side(module: nn.Module, line: LayerPlan) -> Helped:
+    def side(module: nn.Module, line: LayerPlan) -> Master:
         assert line.weight is not None  # planned layers have a format
-        weight = module.get_parameter("weight")
+        weight, layout = module.get_parameter("weight"), weight_layout(line.kind)
         # layers with floating-point inputs and 8-bit weights have nothing to gain from a helper
-        own = decay.rank if line.activation is not None else 0
-        return Helped(weight, line.weight, weight_layout(line.kind), own)
+        rounded = line.activation is not None
+        if rounded and has_branch(line.kind, config):
+            return Kept(weight, line.weight, layout, config.rank)
+        return Helped(weight, line.weight, layout, decay.rank if rounded else 0)
 
     student = Student(model, plan, config, context, side, train_bias=True)
-    sides: dict[str, Any] = {name: layer.side for name, layer in student.layers.items()}
+    sides = {name: layer.side for name, layer in student.layers.items() if isinstance(layer.side, Helped)}
 
     def loss(batch: Batch, step: int) -> Any:
         for helped in sides.values():  # a function of the step: a training that goes on finds it again

@@ -143,3 +143,10 @@ def test_a_group_of_targets_has_its_own_alpha(monkeypatch, small: int) -> None:
     assert own.alpha[4] > own.alpha[0]
     with pytest.raises(InputError, match="each of the 6"):
         fit_ridge(x, y, groups=groups[:1])
+
+
+def test_weight_norms_are_those_of_the_weights() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((20, 7))
+    fitted = fit_ridge(x, x[:, :2] @ rng.standard_normal((2, 5)))
+    np.testing.assert_allclose(fitted.weight_norms(), np.linalg.norm(fitted.coef, axis=1), atol=1e-3)

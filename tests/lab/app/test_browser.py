@@ -206,6 +206,17 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     visit.tab("Brain")
     visit.until("#leak-line", "Simulated subject")
     assert visit.page.input_value("#strength input[type=number]") == "0.5"  # the run's own
+    visit.page.check("#brain-native input")
+    visit.page.click("#decode")
+    visit.told("native belongs to a recipe")
+    recipe = visit.page.locator("#brain-recipe input")
+    recipe.fill("rtn-w4a4")
+    recipe.press("Enter")
+    visit.page.click("#decode")
+    visit.told("native arithmetic cannot run here")  # machines with a browser have no GPU
+    recipe.fill("none")
+    recipe.press("Enter")
+    visit.page.uncheck("#brain-native input")
     visit.page.click("#decode")
     visit.until("#decode-status", "Done.")
     assert visit.page.locator("#decoded img").count() >= 16
@@ -285,7 +296,7 @@ def test_every_named_endpoint_answers(address: str) -> None:
         "/compare_runs": ("run", "run"), "/run_facts": ("run",),
         "/brain_map": ("run", "clusters of voxels", 0, 0.2),
         "/kernels": ("4096x3072x12288",),
-        "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True),
+        "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True, False),
         "/watermark": (None, "", 1e-6),
     }  # fmt: skip
     for name, given in calls.items():

@@ -52,7 +52,7 @@ def test_a_run_decodes_with_the_shared_network_and_is_opened_again(root: Path, t
     )  # fmt: skip
     found = reconstruct(config, tmp_path / "run")
     assert {"pixcorr", "ridge_tokens.pixcorr", "minus_ridge_tokens.pixcorr.low"} <= set(found)
-    assert {"clusters_dseg.nii.gz", "attention_statmap.nii.gz"} == {
+    assert {"clusters_dseg.nii.gz", "attention_statmap.nii.gz", "structure_statmap.nii.gz"} == {
         p.name for p in (tmp_path / "run" / "maps").iterdir()
     }
     network = TrainedRun.open(tmp_path / "run").network()

@@ -129,3 +129,46 @@ def test_moments_of_old_columns_are_dropped_and_the_gap_closes(tiny, recorded, m
     some: dict[str, Any] = {"trajectories": recorded("unet"), "include": ["mid_block.resnets.*"]}
     quant.quantize_(tiny.build("unet"), CONFIG, **some)
     assert len(dropped) == 3 and all(count > 0 for count in dropped)
+
+
+def test_a_kept_helper_is_a_branch_of_the_exported_model(tiny, recorded, monkeypatch) -> None:
+    from quant.training.student import Student
+
+    config = CONFIG.model_copy(
+        update={"helper": "kept", "group": 16, "policy": "common", "path": 0.5, "unshrunk": True}
+    )
+    seen: dict[str, torch.Tensor] = {}
+    outcome = Student.outcome
+
+    def keep(student: Student, *given: Any, **about: Any) -> Any:
+        batch = student.source.spread(2)[0]
+        with torch.no_grad(), student.installed():
+            seen["student"] = student.predict(batch)
+        seen["batch"] = batch
+        return outcome(student, *given, **about)
+
+    monkeypatch.setattr(Student, "outcome", keep)
+    model = tiny.build("pixart")
+    store = recorded("pixart")
+    planned = quant.plan(model, config)
+    ledger = quant.quantize_(model, config, trajectories=store)
+    branched = [layer for layer in quant_layers(model).values() if layer.branch is not None]
+    assert branched and all(layer.branch.down.dtype == torch.bfloat16 for layer in branched)
+    wanted = [layer.bytes_after for layer in planned.layers]
+    assert [layer.bytes_after for layer in ledger.layers] == wanted
+    from quant.training.source import Source
+
+    torch.testing.assert_close(
+        Source(store, 2, hold=False).predict(model, seen["batch"]).float(), seen["student"], rtol=0, atol=1e-5
+    )
+
+
+def test_a_kept_helper_starts_at_the_main_directions_of_the_weight() -> None:
+    from quant.methods.qvgen.kept import Kept, kept_rank
+
+    weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    side = Kept(weight, by_channel(4), "linear_weight", 64)
+    assert side.up.shape[1] == kept_rank(64, 24, 40) == 6
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(side.beside(x) + x @ side.master.T, x @ weight.T, rtol=0, atol=1e-4)
+    assert torch.equal(side.beside(x), side.branch()(x))

@@ -1,0 +1,182 @@
+"""Presets that train, at full budgets: ``brainlab quantize`` each, its file judged; and what training cost.
+
+    python -m benchmarks.trained.full --device cuda --jobs 6 --out runs/full
+
+Each recipe is quantized by the job behind ``brainlab quantize`` into ``--out/NAME`` (which goes on after a
+stop), its file is loaded into a bare model, and that is judged on trajectories kept apart, as in
+`benchmarks.trained.orderings`. Rows are written as they finish, to ``--publish`` as full.csv and full.md. The
+last table says what low-rank factors save against training whole weights (EfficientDM's claim).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.files import write_csv
+from benchmarks.markdown import table
+from benchmarks.trained.judging import judge
+from lab.errors import InputError
+from lab.files import write_text
+
+RESULTS = Path(__file__).parents[1] / "results" / "trained"
+KEPT = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+rate_weight=0.0001"
+RECIPES = {
+    "binarydm-w1a4": "dit-64", "efficientdm-w4a4": "dit-64", "efficientdm-w4a4+rank=0": "dit-64",
+    "quest-w4a4": "dit-64", "qvgen-w3a3": "video-dit",
+    f"{KEPT}+train_steps=1500": "dit-64", f"{KEPT}+train_steps=1500+path=0.5": "dit-64",
+    f"{KEPT}+train_steps=1500+unshrunk=true": "dit-64", f"{KEPT}+train_steps=0": "dit-64",
+    "svdquant-gptq-w4a4": "dit-64", "svdquant-gptq-w4a4-common": "dit-64",
+    "svdquant-gptq-w4a4-common+rank=16": "dit-64", "rtn-w4a4": "dit-64",
+}  # fmt: skip
+LOW_RANK, WHOLE = "efficientdm-w4a4", "efficientdm-w4a4+rank=0"
+
+
+def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Quantize by the job of the command line, load the file into a bare model, judge it."""
+    import torch
+
+    import quant
+    from lab import zoo
+    from lab.jobs.contract import Context
+    from lab.jobs.models.quantize import Settings, run
+
+    torch.set_num_threads(1)
+    out = job["out"] / "".join(c if c.isalnum() or c in "-=." else "_" for c in job["recipe"])
+    settings = Settings(
+        model=job["model"], recipe=job["recipe"], out=out, recording=job["recording"], device=job["device"]
+    )
+    run(settings, Context())
+    ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
+    model = zoo.load(job["model"], job["device"])
+    quant.load(out, model)
+    store = quant.Trajectories.open(job["recording"])
+    scores = judge(model, zoo.load(job["model"], job["device"]), store, job["pictures"])
+    stages = [v for v in ledger.notes.values() if isinstance(v, dict) and "held_out" in v]
+    return {
+        "recipe": job["name"], "model": job["model"], **scores,
+        "held_out_first": stages[0]["held_out_first"] if stages else None,
+        "held_out": stages[-1]["held_out"] if stages else None,
+        "by_step": {k: v for stage in stages[-1:] for k, v in stage.get("held_out_by_step", {}).items()},
+        "bits_a_weight": ledger.mean_weight_bits, "file_bytes": (out / "model.safetensors").stat().st_size,
+        "train_steps": ledger.cost.get("steps", 0), "train_seconds": ledger.cost.get("seconds", 0.0),
+        "seconds": ledger.seconds_taken, "peak_mb": ledger.cost.get("peak_bytes", 0) / 1e6,
+        "device": job["device_name"], "commit": job["commit"], "jobs": job["jobs"],
+    }  # fmt: skip
+
+
+def cost(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write what factors and whole weights took to reach the error that both reach."""
+    both = [
+        next((r for r in rows if r["recipe"] == name and r["by_step"]), None) for name in (LOW_RANK, WHOLE)
+    ]
+    if None in both:
+        return []
+    level = max(min(row["by_step"].values()) for row in both if row)
+    lines = ["", "## Low-rank factors against whole weights, W4A4", ""]
+    lines += [f"Cost until the error on held-out trajectories is {level:.4f}, the least that both reach.", ""]
+    cells = []
+    for row in both:
+        assert row is not None  # seen above
+        steps = min(int(step) for step, error in row["by_step"].items() if error <= level)
+        each = row["train_seconds"] / max(1, row["train_steps"])
+        cells.append([
+            f"`{row['recipe']}`", str(steps), f"{1e3 * each:.0f}", f"{steps * each:.0f}",
+            f"{row['peak_mb']:.0f}", f"{min(row['by_step'].values()):.4f}",
+        ])  # fmt: skip
+    return lines + table(["recipe", "steps", "ms a step", "GPU-seconds", "peak, MB", "least error"], cells)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
+    """Write a table by model, then costs."""
+    lines = ["# Presets that train, at their full budgets", "", about]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        lines += ["", f"## {model}", ""]
+        mine = sorted((r for r in rows if r["model"] == model), key=lambda r: r["error"])
+        lines += table(
+            ["recipe", "error", "SNR of finals, dB", "held out, first and best", "bits a weight", "file, MB",
+             "steps", "training, s", "all, s", "peak, MB"],
+            [
+                [f"`{r['recipe']}`", f"{r['error']:.4f}", f"{r['snr_db']:.2f}",
+                 "–" if r["held_out"] is None else f"{r['held_out_first']:.4f}, {r['held_out']:.4f}",
+                 f"{r['bits_a_weight']:.2f}", f"{r['file_bytes'] / 1e6:.2f}", str(r["train_steps"]),
+                 f"{r['train_seconds']:.0f}", f"{r['seconds']:.0f}", f"{r['peak_mb']:.0f}"]
+                for r in mine
+            ],
+        )  # fmt: skip
+    return "\n".join(lines + cost(rows)) + "\n"
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Read rows of an earlier call."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    """Quantize what is not there yet, several at once."""
+    import torch
+
+    from lab.zoo.recordings import zoo_recording
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--publish", type=Path, default=RESULTS)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--samples", type=int, default=320, help="trajectories to record")
+    parser.add_argument("--pictures", type=int, default=32, help="trajectories to judge on")
+    parser.add_argument("--recipes", default="", help="only these, by what their names hold, as 'kept,quest'")
+    parser.add_argument("--budget", default="", help="field=value+... for every recipe that trains")
+    given = parser.parse_args()
+    words = given.recipes.split(",")
+    chosen = {r: m for r, m in RECIPES.items() if any(word in r for word in words)}
+    if not chosen:
+        raise InputError(f"--recipes {given.recipes!r} is in no recipe's name: {', '.join(RECIPES)}")
+    stored = given.publish / "full.jsonl"
+    rows = read(stored)
+    name = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
+    shared = {
+        "device": given.device, "device_name": name, "pictures": given.pictures, "out": given.out,
+        "commit": os.environ.get("BRAINLAB_COMMIT", "")[:7], "jobs": given.jobs,
+    }  # fmt: skip
+    recordings = {
+        m: zoo_recording(m, given.out / f"recording-{m}", n=given.samples, device=given.device).path
+        for m in sorted(set(chosen.values()))
+    }
+    jobs = []
+    for recipe, model in chosen.items():
+        if recipe not in {row["recipe"] for row in rows}:
+            trains = not recipe.startswith(("svdquant", "rtn")) and "train_steps" not in recipe
+            full = f"{recipe}+{given.budget}" if given.budget and trains else recipe
+            jobs.append({
+                **shared, "name": recipe, "recipe": full, "model": model, "recording": recordings[model],
+            })  # fmt: skip
+    command = shlex.join(["python", "-m", "benchmarks.trained.full", *sys.argv[1:]])
+    about = (
+        f"`{command}` on {name}. {given.samples} recorded trajectories, {given.pictures} of those kept apart "
+        f"judge: squared error of guided predictions over their power, and final samples against the "
+        "full-precision model's from the same noise. The recipes share one device, so seconds are an upper "
+        "bound. All formats are simulated."
+    )
+    with multiprocessing.get_context("spawn").Pool(min(given.jobs, max(1, len(jobs)))) as pool:
+        for row in pool.imap_unordered(quantized, jobs):
+            rows.append(row)
+            given.publish.mkdir(parents=True, exist_ok=True)
+            write_text(stored, "".join(json.dumps(one) + "\n" for one in rows))
+            write_csv(
+                given.publish / "full.csv", [{k: v for k, v in r.items() if k != "by_step"} for r in rows]
+            )
+            write_text(given.publish / "full.md", markdown(rows, about))
+
+
+if __name__ == "__main__":
+    main()
