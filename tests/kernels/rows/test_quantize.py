@@ -7,7 +7,7 @@ import torch
 
 from kernels.rows.before import Before
 from kernels.rows.operands import branch_columns, padded_columns, two_floats
-from kernels.rows.quantize import FUSED_FROM, Kind, Rows, quantize
+from kernels.rows.quantize import MANY_ROWS, Kind, Rows, quantize
 from kernels.tuned.configs import Config
 
 KINDS: list[tuple[Kind, int]] = [
@@ -102,7 +102,7 @@ def shared_rows(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
     if kind in ("pow2_group", "e4m3_token"):
         up, column = torch.randn(24, RANK, generator=generator), torch.rand(24, generator=generator) * 1e-3
         down, _ = branch_columns(down, up.to(device), column.to(device))
-    assert m >= FUSED_FROM
+    assert m >= MANY_ROWS
     options = {"bits": bits, "inverse_smooth": smooth, "down": down}
     agree(quantize(x, kind, path="reference", **options), quantize(x, kind, path="triton", **options), x)
 
