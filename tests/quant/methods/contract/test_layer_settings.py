@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 import quant
+from quant.checkpoint.writing import collect
 from quant.registry import get_method
 
 TRAINED = {"train_steps": 2, "train_rows": 2, "calibration_rows": 4, "held_out_rows": 0}
@@ -108,23 +109,19 @@ def test_what_holds_for_the_whole_run_is_refused(method: str, name: str, tiny) -
 
 
 @pytest.fixture(scope="module")
-def made(tiny, recorded, tmp_path_factory):
-    """``made(config, **options)``: formats and stored bytes of a tiny U-Net, made once for each config."""
-    from safetensors.torch import load_file
-
+def made(tiny, recorded):
+    """``made(config, **options)``: formats and bytes to store of a tiny U-Net, made once for each config."""
     known: dict[str, dict[str, Any]] = {}
     fresh = tiny.build("unet")
-    path = tmp_path_factory.mktemp("own") / "m.safetensors"
 
     def get(config: Any, **options: Any) -> dict[str, Any]:
         key = f"{type(config).__name__} {config.model_dump_json()} {options}"
         if key not in known:
             model = copy.deepcopy(fresh)
             ledger = quant.quantize_(model, config, trajectories=recorded("unet"), include=LAYERS, **options)
-            quant.export(model, path)
             tensors = {
                 key: (x.dtype, x.reshape(-1).view(torch.uint8).numpy().tobytes())
-                for key, x in load_file(path).items()
+                for key, x in collect(model).items()
             }
             lines = {x.name: x.as_plan().model_copy(update={"settings": {}}) for x in ledger.layers}
             known[key] = {**lines, **tensors, "attention": ledger.attention}
