@@ -14,6 +14,7 @@ from lab.errors import InputError
 from lab.jobs.contract import Context
 
 EMPTY = "Drop a PNG or JPEG file, or take an example."
+UNREAD = "### Nothing can be said\nbefore the picture has been read."
 
 
 def judged(file: str | None, message: str, rate: float) -> tuple[str, str]:
@@ -122,7 +123,11 @@ def build() -> None:
 
     shown: dict[str, Any] = {"concurrency_limit": None}
     given = [picture, message, rate]
-    picture.change(watermark, given, [verdict, bits], api_name="watermark", **shown)
+    # first without the picture: gradio refuses a file that is none before `watermark` is asked
+    cleared = picture.change(
+        lambda: (UNREAD, gr.Code("", visible=False)), None, [verdict, bits], api_visibility="private", **shown
+    )
+    cleared.then(watermark, given, [verdict, bits], api_name="watermark", **shown)
     for field in (message, rate):
         field.submit(watermark, given, [verdict, bits], api_visibility="private", **shown)
     marked.click(answer(lambda: examples()[0]), None, picture, api_visibility="private", **shown)
