@@ -237,7 +237,7 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     visit.page.uncheck("#brain-native input")
     visit.page.click("#decode")
     visit.until("#decode-status", "Done.")
-    assert visit.page.locator("#decoded img").count() >= 16
+    visit.page.wait_for_function("document.querySelectorAll('#decoded img').length >= 16")
     visit.until("#leak-line", "Leak check")
     visit.page.click("#brain-slices > button")
     visit.until("#brain-slices", "voxels within")
