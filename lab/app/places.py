@@ -74,9 +74,10 @@ def trained(home: Path) -> list[str]:
 
 def state(folder: Path) -> str:
     """Say whether a run is finished, at work, or was stopped."""
+    from lab.runs.folder import is_finished
     from lab.runs.lock import FolderLock
 
-    if (folder / "done.json").is_file() or (folder / "group.html").is_file():
+    if is_finished(folder) or (folder / "group.html").is_file():
         return "finished"
     if (folder / ".lock").is_file():
         try:

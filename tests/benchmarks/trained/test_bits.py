@@ -20,3 +20,55 @@ def test_best_of_a_width() -> None:
         {"recipe": r, bits.CHOSEN_BY: v} for r, v in (("a", 30.0), ("b+train_steps=3", 31.0), ("c", 20.0))
     ]
     assert bits.best([*rows, {"recipe": "d", bits.CHOSEN_BY: None}], known) == {8: "b", 4: "c"}
+
+
+def test_the_figure_names_the_best_of_each_width() -> None:
+    from benchmarks.trained.bits_figure import over_bits
+    from lab.jobs.brain.bits import Result
+
+    def row(recipe: str, value: float, steps: int | None) -> dict[str, object]:
+        scores = {"two_way_feature": 0.8, "pixcorr": 0.4, bits.CHOSEN_BY: value}
+        bounds = {f"{name}_{side}": None for name in scores for side in ("low", "high")}
+        return {"recipe": recipe, **scores, **bounds, "train_steps": steps}
+
+    rows = [row("full precision", 0.0, None), row("a", 30.0, None), row("b", 31.0, 9), row("c", 20.0, 9)]
+    known = {8: {"a": "a", "b": "b"}, 1: {"c": "c"}}
+    result = Result(
+        rows=rows, leak_line="no leaks", simulated_subject=True, table="", report="", done_before=False
+    )
+    plate = over_bits(result, known, bits.best(rows, known), "somebody")
+    assert "8 bits: b\n1 bits: c" in [text.get_text() for text in plate.figure.texts]
+    assert "simulated subject" in plate.caption
+    first = plate.figure.axes[0]
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["8", "1"]
+
+
+def test_measurements_are_gathered_once(tmp_path) -> None:
+    from benchmarks.trained.parallel import _gather
+
+    there, found = tmp_path / "steps", tmp_path / "one" / "steps"
+    there.mkdir()
+    found.mkdir(parents=True)
+    (there / "a.json").write_text("old")
+    for name in ("a.json", "b.json", "b.npz"):
+        (found / name).write_text("new")
+    _gather(tmp_path / "one", there)
+    assert {f.name: f.read_text() for f in there.iterdir()} == {
+        "a.json": "old",
+        "b.json": "new",
+        "b.npz": "new",
+    }
+
+
+def test_rows_of_an_earlier_call_come_back_as_they_were(tmp_path) -> None:
+    from benchmarks.files import write_csv
+
+    rows = [
+        {"recipe": "a", "pixcorr": 0.5, "train_steps": None, "bytes": 12, "format": "W4A4"},
+        {"recipe": "b", "pixcorr": 0.25, "train_steps": 400, "bytes": 13, "format": "W2A4"},
+    ]
+    write_csv(tmp_path / "x.csv", rows)
+    found = bits.read_rows(tmp_path / "x.csv", ["b", "c"])
+    assert list(found) == ["b"] and rows[1].items() <= found["b"].items()
+    assert rows[0].items() <= bits.read_rows(tmp_path / "x.csv", ["a"])["a"].items()
+    assert found["b"]["ssim"] is None and bits.read_rows(None, ["a"]) == {}

@@ -1,0 +1,33 @@
+"""Full budgets: recipes exist, costs are read from the course of training, tables say what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.trained import full
+from quant import recipes
+
+
+def row(recipe: str, course: dict[str, float], seconds: float) -> dict[str, Any]:
+    return {
+        "recipe": recipe, "model": "dit-64", "error": 0.1, "snr_db": 12.0, "held_out_first": 1.0,
+        "held_out": min(course.values()), "by_step": course, "bits_a_weight": 4.4, "file_bytes": 3e6,
+        "train_steps": 300, "train_seconds": seconds, "seconds": seconds + 5, "peak_mb": 900.0,
+    }  # fmt: skip
+
+
+def test_every_recipe_exists() -> None:
+    assert all(recipes.parse(recipe).config() for recipe in full.RECIPES)
+    assert {full.LOW_RANK, full.WHOLE} <= set(full.RECIPES)
+
+
+def test_cost_is_read_where_both_reach_one_error() -> None:
+    cheap = row(full.LOW_RANK, {"0": 1.0, "100": 0.5, "200": 0.4, "300": 0.35}, 30.0)
+    dear = row(full.WHOLE, {"0": 1.0, "100": 0.7, "200": 0.4, "300": 0.38}, 60.0)
+    lines = "\n".join(full.cost([cheap, dear]))
+    assert "0.3800" in lines  # the least error that both reach
+    assert f"| `{full.LOW_RANK}` | 300 | 100 | 30 |" in lines
+    assert f"| `{full.WHOLE}` | 300 | 200 | 60 |" in lines
+    assert full.cost([cheap]) == []
+    page = full.markdown([cheap, dear], "about")
+    assert page.index("efficientdm-w4a4") < page.index("Low-rank factors")
