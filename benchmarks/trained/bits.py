@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.files import write_csv
+from benchmarks.files import read_csv, write_csv
 from benchmarks.markdown import table
 from benchmarks.trained.bits_figure import over_bits
 from benchmarks.trained.parallel import side_by_side
+from lab.decoding.bits import COLUMNS as MEASURED
 from lab.decoding.bits import FULL_PRECISION, MEAN, OTHER_NOISE, RIDGE
 from lab.files import replacing, write_text
 from lab.images import write_picture
@@ -39,10 +40,13 @@ POST_TRAINING = {
     4: ("svdquant-gptq-w4a4", "svdquant-nvfp4", "rtn-w4a4"),
     3: ("lrq-dit-w3a4-common", "rtn-w3a4"),
 }
+KEPT = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+unshrunk=true"
+"""With a 16-bit branch that stays: its true bits are far above the nominal ones, as SVDQuant's are."""
 TRAINED = {
-    4: ("qvgen-w4a4+policy=common", "efficientdm-w4a4", "quest-w4a4"),
-    3: ("qvgen-w3a3+policy=common", "qvgen-w3a3+policy=common+activation_bits=4"),
+    4: (KEPT, "qvgen-w4a4+policy=common", "efficientdm-w4a4", "quest-w4a4"),
+    3: (f"{KEPT}+weight_bits=3", "qvgen-w3a3+policy=common", "qvgen-w3a3+policy=common+activation_bits=4"),
     2: (
+        f"{KEPT}+weight_bits=2",
         "efficientdm-w2a8",
         "qvgen-w4a4+policy=common+weight_bits=2+activation_bits=8",
         "qvgen-w4a4+policy=common+weight_bits=2",
@@ -69,7 +73,8 @@ def recipes(steps: int, rate: float) -> dict[int, dict[str, str]]:
     for width in (8, 6, 4, 3, 2, 1):
         found[width] = {name: name for name in POST_TRAINING.get(width, ())}
         for name in TRAINED.get(width, ()):
-            found[width][name] = name + shared + rates.get(name.split("-")[0], "")
+            rated = "+rate_weight=0.0001" if name == KEPT else rates.get(name.split("-")[0], "")
+            found[width][name] = name + shared + rated
     return found
 
 
@@ -82,6 +87,12 @@ def best(rows: Sequence[Mapping[str, Any]], known: Mapping[int, Mapping[str, str
         if there:
             out[width] = max(there, key=lambda name: there[name])
     return out
+
+
+def read_rows(file: Path | None, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read what an earlier call measured: rows by recipe, of those wanted now."""
+    rows = [dict.fromkeys(MEASURED) | row for row in ([] if file is None else read_csv(file))]
+    return {row["recipe"]: row for row in rows if row["recipe"] in wanted}
 
 
 def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], figure: str) -> list[str]:
@@ -159,6 +170,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of training")
     parser.add_argument("--rate", type=float, default=3e-4, help="of weights in QVGen and BinaryDM")
     parser.add_argument("--widths", default="8,6,4,3,2,1")
+    parser.add_argument(
+        "--known", type=Path, help="NAME.csv of an earlier call of this run: not measured again"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="recipes at once")
     parser.add_argument(
         "--minutes", type=float, default=1e4, help="recipes not done by then are left out; see --jobs"
@@ -176,13 +190,18 @@ def main() -> None:
             folder=folder, recipes=wanted, out=given.out / folder.name, device=given.device,
             training_minutes=1e6,
         )  # fmt: skip
+        before = read_rows(given.known, wanted[1:])
+        settings = settings.model_copy(update={"recipes": tuple(r for r in wanted if r not in before)})
         missing = side_by_side(settings, given.jobs, given.minutes) if given.jobs > 1 else {}
-        settings = settings.model_copy(update={"recipes": tuple(r for r in wanted if r not in missing)})
+        left = tuple(r for r in settings.recipes if r not in missing)
+        settings = settings.model_copy(update={"recipes": left})
         with reporting() as progress:
             result = run(settings, Context(report=progress))
+        drawn = result.rows
+        result = result.model_copy(update={"rows": [*drawn, *before.values()]})
         write_csv(given.publish / f"{folder.name}.csv", result.rows)
         figure = f"{folder.name}.webp"
-        write_picture(picture(settings.out, result.rows, known), given.publish / figure)
+        write_picture(picture(settings.out, drawn, known), given.publish / figure)
         chart = over_bits(result, known, best(result.rows, known), folder.name).png(foot=True)
         with replacing(given.publish / f"{folder.name}.png") as temporary:
             temporary.write_bytes(chart)

@@ -28,15 +28,16 @@ from lab.files import write_text
 
 RESULTS = Path(__file__).parents[1] / "results" / "trained"
 KEPT = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+rate_weight=0.0001"
+LOW_RANK = "efficientdm-w4a4+train_steps=600+look_every=50+rate_factors=0.02"
+WHOLE = f"{LOW_RANK}+rank=0"
 RECIPES = {
-    "binarydm-w1a4": "dit-64", "efficientdm-w4a4": "dit-64", "efficientdm-w4a4+rank=0": "dit-64",
-    "quest-w4a4": "dit-64", "qvgen-w3a3": "video-dit",
-    f"{KEPT}+train_steps=1500": "dit-64", f"{KEPT}+train_steps=1500+path=0.5": "dit-64",
-    f"{KEPT}+train_steps=1500+unshrunk=true": "dit-64", f"{KEPT}+train_steps=0": "dit-64",
+    "efficientdm-w4a4": "dit-64", "quest-w4a4": "dit-64", "binarydm-w1a4": "dit-64",
+    "qvgen-w3a3": "video-dit",
+    f"{KEPT}+train_steps=1200+unshrunk=true": "dit-64", f"{KEPT}+train_steps=1200": "dit-64",
+    f"{KEPT}+train_steps=0": "dit-64", LOW_RANK: "dit-64", WHOLE: "dit-64",
     "svdquant-gptq-w4a4": "dit-64", "svdquant-gptq-w4a4-common": "dit-64",
     "svdquant-gptq-w4a4-common+rank=16": "dit-64", "rtn-w4a4": "dit-64",
 }  # fmt: skip
-LOW_RANK, WHOLE = "efficientdm-w4a4", "efficientdm-w4a4+rank=0"
 
 
 def quantized(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,11 @@ def whole_jobs() -> list[Job]:
     """(kernel, shape) of the linears of whole models."""
     jobs: list[Job] = []
     for m, k, n in WHOLE:
-        jobs += [("gemm_fp8", (m, n, k + 4 * RANK)), ("fused", (m, k, RANK)), ("expand", (n, k))]  # fmt: skip
+        jobs += [
+            ("gemm_fp8", (m, n, k + 4 * RANK)),
+            ("quantize_many", (m, k, RANK)),
+            ("expand", (n, k)),
+        ]
     return list(dict.fromkeys(jobs))
 
 
@@ -28,7 +32,7 @@ def tuning_jobs(few: bool = False) -> list[Job]:
         appended = k + 4 * RANK
         jobs += [
             ("gemm_fp8", (m, n, appended)),
-            ("fused", (m, k, RANK)),
+            ("quantize_many", (m, k, RANK)),
             ("quantize", (m, k, RANK)),
             ("expand", (n, k)),
             ("gemm_int8_rank", (m, n, k)),

@@ -18,7 +18,7 @@ from kernels.rows.before_kernels import gelu
 from kernels.rows.code_kernels import rounded
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import ahead, half_dot, on_e4m3_grid
-from kernels.tuned.launching import allow_descriptors, multiprocessors
+from kernels.tuned.launching import allow_descriptors, multiprocessors, shared_memory, within
 
 
 @triton.jit
@@ -201,6 +201,8 @@ def launch(
     rank = 0 if low is None else low.shape[1]
     copy_in = a.stride(0) % 16 == 0 and b.stride(0) % 16 == 0 and aligned(a, b)
     copy_out = out.stride(0) * out.element_size() % 16 == 0 and aligned(out)
+    held = out.element_size() + (0 if residual is None else residual.element_size())
+    config = within(config, held, shared_memory(a.device), rank)
     tiles = triton.cdiv(m, config.block_m) * triton.cdiv(n, config.block_n)
     programs = multiprocessors(a.device)
     if copy_in or copy_out or rank:

@@ -68,8 +68,8 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Pro
             [lambda config: gemm(a, row, b, column, bias, low, up, path="triton", config=config).value],
             lambda: gemm(a, row, b, column, bias, low, up, path="reference").value,
         )
-    if kind == "fused":
-        return _fused(half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
+    if kind == "quantize_many":
+        return _many(half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
     if kind.startswith("quantize"):
         m, k, rank = shape
         x, inverse = half(m, k), scale(k) + 0.5
@@ -122,15 +122,15 @@ def _packed(n: int, k: int, generator: torch.Generator, device: torch.device) ->
     return packed, fine
 
 
-def _fused(x: Tensor, down: Tensor, inverse: Tensor) -> Problem:
-    from kernels.rows.fused_kernels import quantize_fused
+def _many(x: Tensor, down: Tensor, inverse: Tensor) -> Problem:
+    from kernels.rows.many_kernels import quantize_many
 
     padded, rows = padded_columns(x.shape[1]), x.shape[0]
 
     def call(config: Config) -> Tensor:
         codes = torch.empty(rows, padded + 4 * down.shape[0], dtype=torch.float8_e4m3fn, device=x.device)
         unit = torch.empty(rows, dtype=torch.float32, device=x.device)
-        quantize_fused(x, inverse, down, codes, unit, None, "pow2_group", (7, -7, 6), 64, 0.0, padded, config)
+        quantize_many(x, inverse, down, codes, unit, None, "pow2_group", (7, -7, 6), 64, 0.0, padded, config)
         return codes
 
     return Problem(

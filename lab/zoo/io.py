@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from lab.errors import InputError
 from lab.files import replacing
 
 _EXTRA = "extra."
@@ -30,9 +31,22 @@ def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[
     """Build the module that a weight file describes, in float32; return it and the file's extras.
 
     Its class is looked up in ``classes`` only.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or holds nothing that this project wrote.
     """
-    with safe_open(path, framework="pt") as f:
-        meta = f.metadata()
+    try:
+        opened = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise InputError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from None
+    with opened as f:
+        meta = f.metadata() or {}
+        if meta.get("class") not in classes or "config" not in meta:
+            raise InputError(
+                f"{path} holds {meta.get('class') or 'no model of ours'}; allowed: {', '.join(classes)}"
+            )
         tensors = {k: f.get_tensor(k) for k in f.keys() if not k.startswith(_EXTRA)}
     state = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     kind, config = classes[meta["class"]], json.loads(meta["config"])

@@ -58,3 +58,17 @@ def test_measurements_are_gathered_once(tmp_path) -> None:
         "b.json": "new",
         "b.npz": "new",
     }
+
+
+def test_rows_of_an_earlier_call_come_back_as_they_were(tmp_path) -> None:
+    from benchmarks.files import write_csv
+
+    rows = [
+        {"recipe": "a", "pixcorr": 0.5, "train_steps": None, "bytes": 12, "format": "W4A4"},
+        {"recipe": "b", "pixcorr": 0.25, "train_steps": 400, "bytes": 13, "format": "W2A4"},
+    ]
+    write_csv(tmp_path / "x.csv", rows)
+    found = bits.read_rows(tmp_path / "x.csv", ["b", "c"])
+    assert list(found) == ["b"] and rows[1].items() <= found["b"].items()
+    assert rows[0].items() <= bits.read_rows(tmp_path / "x.csv", ["a"])["a"].items()
+    assert found["b"]["ssim"] is None and bits.read_rows(None, ["a"]) == {}

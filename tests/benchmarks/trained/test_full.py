@@ -26,8 +26,8 @@ def test_cost_is_read_where_both_reach_one_error() -> None:
     dear = row(full.WHOLE, {"0": 1.0, "100": 0.7, "200": 0.4, "300": 0.38}, 60.0)
     lines = "\n".join(full.cost([cheap, dear]))
     assert "0.3800" in lines  # the least error that both reach
-    assert "| `efficientdm-w4a4` | 300 | 100 | 30 |" in lines
-    assert "| `efficientdm-w4a4+rank=0` | 300 | 200 | 60 |" in lines
+    assert f"| `{full.LOW_RANK}` | 300 | 100 | 30 |" in lines
+    assert f"| `{full.WHOLE}` | 300 | 200 | 60 |" in lines
     assert full.cost([cheap]) == []
     page = full.markdown([cheap, dear], "about")
     assert page.index("efficientdm-w4a4") < page.index("Low-rank factors")

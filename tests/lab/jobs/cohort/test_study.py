@@ -15,7 +15,7 @@ from lab.jobs.cohort import study as job
 from lab.jobs.contract import Context
 
 TOY = cohort.Size(
-    3, 60, 60, 8, 80, 0, 2, 1, 8, 0, 1, 2, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
+    3, 60, 40, 4, 48, 0, 2, 1, 8, 0, 1, 2, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
 )
 
 
