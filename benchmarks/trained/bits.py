@@ -92,7 +92,7 @@ def best(rows: Sequence[Mapping[str, Any]], known: Mapping[int, Mapping[str, str
 def read_rows(file: Path | None, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read what an earlier call measured: rows by recipe, of those wanted now."""
     rows = [dict.fromkeys(MEASURED) | row for row in ([] if file is None else read_csv(file))]
-    return {row["recipe"]: row for row in rows if row["recipe"] in wanted}
+    return {str(row["recipe"]): row for row in rows if row["recipe"] in wanted}
 
 
 def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], figure: str) -> list[str]:
