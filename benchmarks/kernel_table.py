@@ -29,6 +29,12 @@ COLUMNS = {
     "torch._int_mm": "torch `_int_mm`",
     "W4A16 pow2 g64": "W4A16",
 }
+CONVOLUTIONS = {"conv2d fp8": "fp8", "conv2d int8": "int8"}
+STEPS = "GroupNorm, SiLU, quantize: torch"
+NORMS = {
+    "GroupNorm + SiLU + quantize, scale from the image": "norm, scale found",
+    "GroupNorm + SiLU + quantize, given scale": "scale given",
+}
 PEERS = {
     "humming int4 g64, float8e4m3 input": "humming int4 g64",
     "torchao float8 rows, compiled": "torchao fp8",
@@ -62,7 +68,28 @@ def lines(results: Path = RESULTS) -> list[str]:
             [shape, f"{found['bf16']['us']:.1f}", *ratios, *(_ratio(peers.get((shape, p))) for p in PEERS)]
         )
     head = f"Times as fast as bf16 cuBLAS, {_place(rows[0])}; the last three are peers, without a branch:"
-    return [head, "", *table(titles, cells), *_models(results)]
+    return [head, "", *table(titles, cells), *_images(rows), *_models(results)]
+
+
+def _images(rows: list[dict[str, Any]]) -> list[str]:
+    """Convolutions beside cuDNN, and the norm that writes codes beside torch's three steps."""
+    cells = []
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        found = {row["what"]: row for row in rows if row["shape"] == shape}
+        if "conv2d fp8" not in found:
+            continue
+        three = found.get(STEPS, {}).get("us")
+        norms = [found.get(what, {}).get("us") for what in NORMS]
+        faster = [f"{three / us:.2f}" if three and us else "" for us in norms]
+        cells.append([shape, *(_ratio(found.get(what)) for what in CONVOLUTIONS), *faster])
+    if not cells:
+        return []
+    head = (
+        "Batch x side x channels in x out x kernel (-3: stride 2): convolutions beside bf16 cuDNN; "
+        "group norm, SiLU and codes in one beside torch's three steps:"
+    )
+    titles = ["image", *CONVOLUTIONS.values(), *NORMS.values()]
+    return ["", head, "", *table(titles, cells)]
 
 
 def _models(results: Path) -> list[str]:

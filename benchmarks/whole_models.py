@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,8 +167,8 @@ def time_size(
     keep({"model": size.name, "engine": "bf16", "bytes": tensor_bytes(model), "ratio": "1.000", **first})
     base = first["ms"]
 
-    def row(engine: str, note: str, compile_first: bool = True) -> None:
-        found, out = timed(model, size, inputs, device, backend, compile_first)
+    def row(engine: str, note: str) -> None:
+        found, out = timed(model, size, inputs, device, backend)
         apart = ((out.double() - exact.double()).norm() / exact.double().norm()).item()
         keep({"model": size.name, "engine": engine, "bytes": tensor_bytes(model), "note": note,
               "ratio": f"{base / found['ms']:.3f}", "distance": f"{apart:.2e}", **found})  # fmt: skip
@@ -183,22 +183,6 @@ def time_size(
     counts = to_native_(model, large, few, convolutions=size.name == "sdxl")
     ready = prepare_native_(model, dtype)
     row("W4A4 fp8 rank 32, native", f"{counts}, {ready} native")
-    if device.type == "cuda":
-        with overlapping():
-            row("W4A4 fp8 rank 32, native, launches overlap", "", compile_first=False)
-
-
-@contextmanager
-def overlapping() -> Iterator[None]:
-    """Launch kernels while those before them end."""
-    import quant.layers.lowbit  # noqa: F401 - makes our kernels found
-    from kernels.tuned import launching
-
-    before, launching.OVERLAP = launching.OVERLAP, True
-    try:
-        yield
-    finally:
-        launching.OVERLAP = before
 
 
 def _linears(model: nn.Module) -> Any:
@@ -220,15 +204,13 @@ def timed(
     inputs: dict[str, Any],
     device: torch.device,
     backend: str,
-    compile_first: bool = True,
 ) -> tuple[dict[str, Any], Tensor]:
     """Compile, capture and time a forward: medians in ms, bytes, and the first output."""
     from quant.layers.native.graphs import graphed
 
     began = time.perf_counter()
-    if compile_first:
-        torch._dynamo.reset()
-        size.compile(model, backend)
+    torch._dynamo.reset()
+    size.compile(model, backend)
     out = model(**inputs)[0].clone()
     held = settle(device)
     row: dict[str, Any] = {"compile_s": round(time.perf_counter() - began, 1), "allocated": held}

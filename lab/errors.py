@@ -8,6 +8,7 @@ module imports neither (and through them torch).
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import traceback
 from dataclasses import dataclass
@@ -98,6 +99,10 @@ def explain(error: BaseException) -> Failure:
         return Failure(code, one_line(error))
     if isinstance(error, ModuleNotFoundError):
         return _missing_package(error)
+    if (number := _refused_by_system(error)) in _FULL and not isinstance(error, OSError):
+        return Failure(2, "disk full; free some space, then the same command goes on from here")
+    if number == errno.EROFS and not isinstance(error, OSError):
+        return Failure(2, "the file system is read-only; choose another folder with --out")
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return Failure(2, f"disk full{where}; free some space, then the same command goes on from here")
@@ -149,6 +154,12 @@ def _is_out_of_memory(error: BaseException) -> bool:
         sign in f"{type(error).__name__} {error}"
         for sign in ("OutOfMemoryError", "DefaultCPUAllocator", "out of memory")
     )
+
+
+def _refused_by_system(error: BaseException) -> int | None:
+    """Return the system's error number where a library names it in words, as safetensors does."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _where(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 
 PACKAGES = ("brainit-lab", "torch", "diffusers", "safetensors")
@@ -13,7 +14,11 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     found = {}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            found[name] = _version(name)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+_version = cache(metadata.version)
+"""Does not change while a process runs; looking it up takes longer than quantizing a small layer."""

@@ -95,6 +95,23 @@ def shared_data() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def in_two_processes(once: Callable[[str, Callable[[Path], object]], Path], repo: Path) -> Path:
+    """Folder with what two processes under ``accelerate launch`` learned: tests/launched.py, started once."""
+    # --multi_gpu is accelerate's word for several processes; with --cpu it starts a single one
+    words = "--multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no --num_processes 2"
+
+    def launch(home: Path) -> None:
+        command = [sys.executable, "-m", "accelerate.commands.launch", *words.split()]
+        command += ["--main_process_port", "0", str(repo / "tests" / "launched.py"), str(home)]
+        env = os.environ | {"PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert "process 1 of 2" in ended.stdout
+
+    return once("together", launch)
+
+
 INTERPRETER = """
 import contextlib, json, runpy, sys, traceback
 sys.path.insert(0, sys.argv[1])

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lab.cli.main import run
 from lab.decoding.settings import ReconstructConfig
@@ -129,6 +130,23 @@ def broken_metrics(tmp: Path) -> Command:
     return ["brain", "evaluate", str(tmp)]
 
 
+def adapt(*words: str) -> Callable[[Path], Command]:
+    def command(tmp: Path) -> Command:
+        root = str(write_mat(tmp / "a.mat", **mat_parts(n_train=60, n_test=8)))
+        return ["brain", "adapt", "--dataset", "mat", "--root", root, "--out", str(tmp / "out"), *words]
+
+    return command
+
+
+def foreign_network(raw: bytes | None) -> Callable[[Path], Command]:
+    def command(tmp: Path) -> Command:
+        file = tmp / "net.safetensors"
+        save_file({"x": np.zeros(2)}, file) if raw is None else file.write_bytes(raw)
+        return adapt("--model", str(file))(tmp)
+
+    return command
+
+
 TABLE: dict[str, Row] = {
     # recordings: the whole table is tests/brainit/datasets/bad_inputs.py
     "mat cut short": of_files("mat cut short"),
@@ -196,6 +214,43 @@ TABLE: dict[str, Row] = {
     "bits given twice": Row(
         on_model("sensitivity", "unet-64", "--bits", "4,8,4", "--out", "TMP/s.json"), ("4 is given twice",)
     ),
+    "no share of noise": Row(on_model("brain", "tune", "--strengths", "0.1,2"), ("from 0 to 1 with commas",)),
+    "no samples averaged": Row(on_model("brain", "tune", "--averaged", "1,0"), ("0 samples; allowed: 1",)),
+    "every ninth of twelve trials": Row(
+        lambda tmp: [
+            "brain",
+            "tune",
+            "--dataset",
+            "mat",
+            "--root",
+            str(write_mat(tmp / "a.mat")),
+            "--every",
+            "9",
+        ],
+        ("of 12 distinct training pictures that leaves 1", "give --every 3 or less"),
+    ),
+    "a grid of another ending": Row(
+        on_model("brain", "grid", "TMP", "--out", "TMP/a.jpg"), ("ends in .png",)
+    ),
+    "a grid of another command's folder": Row(
+        lambda tmp: [(tmp / "config.yaml").write_text("model: dit-64\n"), ["brain", "decode", str(tmp)]][1],
+        ("is a folder of another command",),
+    ),
+    "pictures into a file": Row(
+        lambda tmp: [(tmp / "f").write_text("x"), ["brain", "decode", str(tmp), "--out", str(tmp / "f")]][1],
+        ("is a file; --out wants a folder",),
+    ),
+    "simulated subjects in a file": Row(
+        lambda tmp: [(tmp / "f").write_text("x"), ["data", "fetch", "simulated", "--root", str(tmp / "f")]][
+            1
+        ],
+        ("is a file; simulated subjects are a folder",),
+    ),
+    "a network that is cut short": Row(foreign_network(b"\x10\0\0\0\0\0\0\0{"), ("not a safetensors file",)),
+    "a network of another program": Row(foreign_network(None), ("holds no model of ours; allowed: ",)),
+    "minutes that were not scanned": Row(adapt("--curve", "60"), ("--curve 60: this subject",)),
+    "no minutes": Row(adapt("--curve", "0"), ("--curve 0: this subject has",)),
+    "more minutes than all": Row(adapt("--minutes", "99"), ("--minutes 99: this subject has",)),
     "runs of the app are a file": Row(
         lambda tmp: [(tmp / "runs").write_text("x"), ["app", "--runs", str(tmp / "runs")]][1],
         ("is a file; give a folder",),

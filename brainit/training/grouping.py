@@ -1,4 +1,10 @@
-"""What comes before a network: the image-to-fMRI encoder and the clusters, from training trials alone."""
+"""What comes before a network: the image-to-fMRI encoder and the clusters, from training trials alone.
+
+The embeddings that are clustered are the linear encoder's, which takes seconds, and not those of the
+universal encoder (`brainit.voxels.universal`), which takes minutes: on simulated cohorts clusters decide
+nothing that can be measured (benchmarks/results/cohort-h200.md: random ones are not below functional ones),
+so better embeddings have nothing to give. ``brainlab brain encode`` writes the universal encoder's clusters.
+"""
 
 from __future__ import annotations
 

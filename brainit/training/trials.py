@@ -13,27 +13,20 @@ from brainit.subject import Subject
 from brainit.training.targets import TargetTable
 from brainit.voxels.encoder import VoxelEncoder, residual_noise
 from brainit.voxels.scaling import VoxelScaler
+from brainit.voxels.trials import FEWEST, VoxelTrials, each
 
 
 @dataclass(frozen=True)
-class TrainingTrials:
-    """Trials of one subject that may be learned from.
+class TrainingTrials(VoxelTrials):
+    """Trials of one subject that may be learned from; rows are those of the targets.
 
     Parameters
     ----------
-    betas : float32 array of shape (n_trials, n_voxels)
-        z-scored.
-    rows : int64 array of shape (n_trials,)
-        Row of each trial's target.
     group : str array of shape (n_trials,)
         What must not be split between training and validation: the stimulus, or the run in category decoding.
-    scaler : VoxelScaler
     """
 
-    betas: np.ndarray
-    rows: np.ndarray
     group: np.ndarray
-    scaler: VoxelScaler
 
 
 def prepare(
@@ -53,15 +46,14 @@ def prepare(
     if key not in ("stimulus_id", "labels"):
         raise InputError(f"targets are keyed by 'stimulus_id' or 'labels', got {key!r}")
     out: dict[str, TrainingTrials] = {}
-    for subject in subjects:
-        if subject.name in out:
-            raise InputError(f"two subjects are called {subject.name!r}; give each its own name")
+    for subject in each(subjects):
         train = subject.part("train")
         if key == "stimulus_id" and average_repeats:
             train = train.mean_over_repeats()
-        if train.n_trials < 4:
+        if train.n_trials < FEWEST:
             raise InputError(
-                f"subject {subject.name!r} has {train.n_trials} training trials; Brain-IT needs at least 4"
+                f"subject {subject.name!r} has {train.n_trials} training trials; Brain-IT needs at least "
+                f"{FEWEST}"
             )
         names = getattr(train, key)
         if names is None:
@@ -70,10 +62,8 @@ def prepare(
             )
         scaler = VoxelScaler.fit(train.betas)
         out[subject.name] = TrainingTrials(
-            scaler.apply(train.betas), table.rows(names), _groups(train, key).astype(str), scaler
+            scaler.apply(train.betas), table.rows(names), scaler, _groups(train, key).astype(str)
         )
-    if not out:
-        raise InputError("no subjects were given; give at least one")
     return out
 
 

@@ -7,6 +7,9 @@
 `last` is 2^bits - 1 and `step` the octaves over it. With a step of 1 every 2^-n is exact in 16 bit, so the
 product runs on tensor cores without a second rounding; other steps round 2^(-n step) to the type of the
 values. With `keep_sums` each query's rounded probabilities are scaled back to the sum they had.
+
+With `float8` both products are of float8 e4m3: queries and keys have a scale a token, values one a channel of
+a head, and 2^(8 - n) is exact for n = 0 .. 15. What leaves the sink's column apart is as above.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from kernels.registered import operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
+LAST_FLOAT8 = 15
+"""Largest code whose probability is exact in float8 e4m3."""
+
 
 def log_attention(
     q: Tensor,
@@ -33,6 +39,7 @@ def log_attention(
     scale: float | None = None,
     path: paths.Path = "auto",
     config: Config | None = None,
+    float8: bool = False,
 ) -> paths.Result:
     """Attend with logarithmic probabilities.
 
@@ -51,6 +58,8 @@ def log_attention(
         Factor of the logits; 1 / sqrt(D) unless given.
     path : str in {"auto", "reference", "triton"}
     config : Config, optional
+    float8 : bool
+        Multiply in float8 e4m3; takes a step of 1 and codes of 2 to 4 bits.
 
     Returns
     -------
@@ -59,14 +68,36 @@ def log_attention(
     """
     _check(q, k, v, bits, octaves, sink)
     last = 2**bits - 1
+    if float8 and (last > LAST_FLOAT8 or octaves not in (None, last)):
+        raise ValueError(
+            f"log_attention: float8 takes 2 to 4 bits in steps of one octave, got {bits} bits over {octaves}"
+        )
     step = (last if octaves is None else octaves) / last
     factor = 1 / math.sqrt(q.shape[3]) if scale is None else scale
-    if paths.choose(path, q) == "reference":
-        return paths.Result(reference(q, k, v, factor, step, last, sink, keep_sums), "reference")
-    arguments = (q, k, v, factor, step, last, sink, keep_sums)
+    if paths.choose(path, q, paths.FLOAT8 if float8 else (8, 0)) == "reference":
+        near = float8_values(q, k, v) if float8 else (q, k, v)
+        out = reference(*near, factor, step, last, sink, keep_sums)
+        return paths.Result(out.to(q.dtype), "reference")
+    arguments = (q, k, v, factor, step, last, sink, keep_sums, float8)
     return paths.Result(
         _log_attention_op(*arguments) if config is None else _run(*arguments, config), "triton"
     )
+
+
+def float8_values(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nearest tensors that float8 codes and their scales hold, in float64."""
+    rounded = []
+    for x, axis in ((q, 3), (k, 3), (v, 2)):
+        codes, unit = float8_codes(x, axis)
+        rounded.append(codes.double() * unit.double())
+    return rounded[0], rounded[1], rounded[2]
+
+
+def float8_codes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Codes in float8 e4m3 and float32 scales, one along `axis`."""
+    unit = x.float().abs().amax(axis, keepdim=True) / torch.tensor(448.0, device=x.device)
+    unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
+    return (x.float() / unit).to(torch.float8_e4m3fn), unit
 
 
 def reference(
@@ -91,32 +122,43 @@ def reference(
 
 
 def _empty(
-    q: Tensor, k: Tensor, v: Tensor, factor: float, step: float, last: int, sink: int | None, keep_sums: bool
-) -> Tensor:
+    q: Tensor, k: Tensor, v: Tensor, factor: float, step: float, last: int, sink: int | None, keep_sums: bool,
+    float8: bool,
+) -> Tensor:  # fmt: skip
     return q.new_empty(*q.shape[:3], v.shape[3])
 
 
 @operation(
     "log_attention",
-    "(Tensor q, Tensor k, Tensor v, float factor, float step, int last, int? sink, bool keep_sums) -> Tensor",
+    "(Tensor q, Tensor k, Tensor v, float factor, float step, int last, int? sink, bool keep_sums, "
+    "bool float8) -> Tensor",
     _empty,
 )
 def _log_attention_op(
-    q: Tensor, k: Tensor, v: Tensor, factor: float, step: float, last: int, sink: int | None, keep_sums: bool
-) -> Tensor:
-    return _run(q, k, v, factor, step, last, sink, keep_sums, None)
+    q: Tensor, k: Tensor, v: Tensor, factor: float, step: float, last: int, sink: int | None, keep_sums: bool,
+    float8: bool,
+) -> Tensor:  # fmt: skip
+    return _run(q, k, v, factor, step, last, sink, keep_sums, float8, None)
 
 
 def _run(
     q: Tensor, k: Tensor, v: Tensor, factor: float, step: float, last: int, sink: int | None, keep_sums: bool,
-    config: Config | None,
+    float8: bool, config: Config | None,
 ) -> Tensor:  # fmt: skip
     from kernels.attention.log_attention_kernels import launch
 
-    out = _empty(q, k, v, factor, step, last, sink, keep_sums)
+    out = _empty(q, k, v, factor, step, last, sink, keep_sums, float8)
     if out.numel():
         config = config or lookup("log_attention", (q.shape[2], k.shape[2], q.shape[3]), q.device)
-        launch(q, k, v, out, factor, step, last, sink, keep_sums, config)
+        units: tuple[Tensor, ...] = ()
+        if float8:
+            (q, q_unit), (k, k_unit), (v, v_unit) = (
+                float8_codes(x, axis) for x, axis in ((q, 3), (k, 3), (v, 2))
+            )
+            units = (q_unit, k_unit, v_unit)
+            # the second operand of a float8 product has its sum's axis in memory order
+            v = v.view(torch.uint8).transpose(2, 3).contiguous().transpose(2, 3).view(torch.float8_e4m3fn)
+        launch(q, k, v, out, factor, step, last, sink, keep_sums, config, units)
     return out
 
 

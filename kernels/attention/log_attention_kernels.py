@@ -34,21 +34,28 @@ def _logits(
     keys,
     D,
     factor,
+    q_unit,
+    k_unit_ptr,
     WIDE: tl.constexpr,
     BQ: tl.constexpr,
     BK: tl.constexpr,
+    FLOAT8: tl.constexpr,
 ):
     mask = (columns < keys)[:, None] & (channels < D)[None, :]
     k = tl.load(k_ptr + columns.to(tl.int64)[:, None] * stride + channels[None, :], mask=mask, other=0.0)
     logits = half_dot(q, k.T, tl.zeros((BQ, BK), tl.float32), WIDE) * factor
+    if FLOAT8:
+        unit = tl.load(k_unit_ptr + columns, mask=columns < keys, other=0.0)
+        logits = logits * q_unit[:, None] * unit[None, :]
     return tl.where((columns < keys)[None, :], logits, float("-inf"))
 
 
 @triton.jit
 def _scan(
-    q_ptr, k_ptr, most_ptr, sum_ptr, peak_ptr, queries, keys, D, heads,
+    q_ptr, k_ptr, most_ptr, sum_ptr, peak_ptr, q_unit_ptr, k_unit_ptr, queries, keys, D, heads,
     q_batch, q_head, q_stride, k_batch, k_head, k_stride, factor, sink,
     BQ: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
+    FLOAT8: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1) // heads
     head = tl.program_id(1) % heads
@@ -58,12 +65,18 @@ def _scan(
     q_base = q_ptr + batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
     k_base = k_ptr + batch.to(tl.int64) * k_batch + head.to(tl.int64) * k_head
     q = tl.load(q_base + rows.to(tl.int64)[:, None] * q_stride + channels[None, :], mask=mask, other=0.0)
+    q_unit = tl.full((BQ,), 1.0, tl.float32)
+    k_unit_at = k_unit_ptr + tl.program_id(1) * keys
+    if FLOAT8:
+        q_unit = tl.load(q_unit_ptr + tl.program_id(1) * queries + rows, mask=rows < queries, other=1.0)
     most = tl.full((BQ,), float("-inf"), tl.float32)
     beside = tl.full((BQ,), float("-inf"), tl.float32)
     total = tl.zeros((BQ,), tl.float32)
     for start in range(0, keys, BK):
         columns = start + tl.arange(0, BK)
-        logits = _logits(q, k_base, columns, channels, k_stride, keys, D, factor, WIDE, BQ, BK)
+        logits = _logits(
+            q, k_base, columns, channels, k_stride, keys, D, factor, q_unit, k_unit_at, WIDE, BQ, BK, FLOAT8
+        )
         new = tl.maximum(most, tl.max(logits, 1))
         total = total * tl.exp(most - new) + tl.sum(tl.exp(logits - new[:, None]), 1)
         most = new
@@ -78,10 +91,13 @@ def _scan(
 
 @triton.jit
 def _attend(
-    q_ptr, k_ptr, v_ptr, out_ptr, most_ptr, sum_ptr, peak_ptr, queries, keys, D, DV, heads,
-    q_batch, q_head, q_stride, k_batch, k_head, k_stride, v_batch, v_head, v_stride, factor, sink, step,
+    q_ptr, k_ptr, v_ptr, out_ptr, most_ptr, sum_ptr, peak_ptr, q_unit_ptr, k_unit_ptr, v_unit_ptr,
+    queries, keys, D, DV, heads,
+    q_batch, q_head, q_stride, k_batch, k_head, k_stride, v_batch, v_head, v_stride, v_channel, factor,
+    sink, step,
     LAST: tl.constexpr, KEEP_SUMS: tl.constexpr, HAS_SINK: tl.constexpr,
     BQ: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, WIDE: tl.constexpr,
+    FLOAT8: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1) // heads
     head = tl.program_id(1) % heads
@@ -95,6 +111,10 @@ def _attend(
     mask = inside[:, None] & (channels < D)[None, :]
     q = tl.load(q_base + rows.to(tl.int64)[:, None] * q_stride + channels[None, :], mask=mask, other=0.0)
     at = tl.program_id(1) * queries + rows
+    q_unit = tl.full((BQ,), 1.0, tl.float32)
+    k_unit_at = k_unit_ptr + tl.program_id(1) * keys
+    if FLOAT8:
+        q_unit = tl.load(q_unit_ptr + at, mask=inside, other=1.0)
     most = tl.load(most_ptr + at, mask=inside, other=0.0)
     total = tl.load(sum_ptr + at, mask=inside, other=1.0)
     peak = tl.load(peak_ptr + batch)
@@ -106,7 +126,9 @@ def _attend(
     sunk = tl.full((BQ,), float("-inf"), tl.float32)
     for start in range(0, keys, BK):
         columns = start + tl.arange(0, BK)
-        logits = _logits(q, k_base, columns, channels, k_stride, keys, D, factor, WIDE, BQ, BK)
+        logits = _logits(
+            q, k_base, columns, channels, k_stride, keys, D, factor, q_unit, k_unit_at, WIDE, BQ, BK, FLOAT8
+        )
         down = (level[:, None] - logits * 1.4426950408889634) / step
         code = tl.floor(tl.minimum(tl.maximum(down, 0.0), LAST) + 0.5)
         near = code - tl.minimum(tl.maximum(down, 0.0), LAST)
@@ -122,10 +144,16 @@ def _attend(
         if KEEP_SUMS:
             kept += tl.sum(p, 1)
         v_mask = (columns < keys)[:, None] & (out_channels < DV)[None, :]
-        v = tl.load(
-            v_base + columns.to(tl.int64)[:, None] * v_stride + out_channels[None, :], mask=v_mask, other=0.0
-        )
-        out = half_dot(p.to(v.dtype), v, out, WIDE)
+        v_at = columns.to(tl.int64)[:, None] * v_stride + out_channels[None, :].to(tl.int64) * v_channel
+        v = tl.load(v_base + v_at, mask=v_mask, other=0.0)
+        if FLOAT8:
+            out = half_dot((p * 256.0).to(v.dtype), v, out, WIDE)  # 2^8 .. 2^-7, exact
+        else:
+            out = half_dot(p.to(v.dtype), v, out, WIDE)
+    v_unit = tl.full((BV,), 1.0, tl.float32)
+    if FLOAT8:
+        v_unit = tl.load(v_unit_ptr + tl.program_id(1) * DV + out_channels, mask=out_channels < DV, other=0.0)
+        out = out * (v_unit * 0.00390625)[None, :]
     at_sink = tl.exp(sunk - most) / total
     if KEEP_SUMS:
         rest = 1.0 - at_sink if HAS_SINK else 1.0
@@ -133,8 +161,9 @@ def _attend(
     else:
         out = out * unit
     if HAS_SINK:
-        v = tl.load(v_base + sink * v_stride + out_channels, mask=out_channels < DV, other=0.0)
-        out += at_sink[:, None] * v.to(tl.float32)[None, :]
+        v_at = sink * v_stride + out_channels.to(tl.int64) * v_channel
+        v = tl.load(v_base + v_at, mask=out_channels < DV, other=0.0)
+        out += at_sink[:, None] * (v.to(tl.float32) * v_unit)[None, :]
     out = tl.where((peak != peak), peak, out)  # a NaN anywhere in an image is one everywhere
     out_at = at.to(tl.int64)[:, None] * DV + out_channels[None, :]
     tl.store(
@@ -146,9 +175,12 @@ def _attend(
 
 def launch(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, factor: float, step: float, last: int, sink: int | None,
-    keep_sums: bool, config: Config,
+    keep_sums: bool, config: Config, units: tuple[Tensor, ...] = (),
 ) -> None:  # fmt: skip
-    """Run both kernels into `out` (B, H, Q, DV); see `kernels.attention.log_attention`."""
+    """Run both kernels into `out` (B, H, Q, DV); see `kernels.attention.log_attention`.
+
+    `units` are the scales of float8 queries, keys and values; none, where they are wider.
+    """
     b, h, queries, d = q.shape
     keys, dv = k.shape[2], v.shape[3]
     most, total = (torch.empty(b * h, queries, dtype=torch.float32, device=q.device) for _ in range(2))
@@ -156,29 +188,20 @@ def launch(
     grid = (triton.cdiv(queries, config.block_m), b * h)
     column = ABSENT if sink is None else sink
     wide = paths.INTERPRETED or q.element_size() == 4
+    q_unit, k_unit, v_unit = units or (most, most, most)
     options = {
-        "BQ": config.block_m, "BK": config.block_n, "BD": max(16, triton.next_power_of_2(d)), "WIDE": wide,
+        "FLOAT8": bool(units),
+        "BQ": config.block_m, "BK": config.block_n, "BD": max(32 if units else 16, triton.next_power_of_2(d)),
+        "WIDE": wide,
         "num_warps": config.warps, "num_stages": config.stages,
     }  # fmt: skip
     _scan[grid](
-        q,
-        k,
-        most,
-        total,
-        peak,
-        queries,
-        keys,
-        d,
-        h,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        factor,
-        column,
-        **options,
-    )
+        q, k, most, total, peak, q_unit, k_unit, queries, keys, d, h, *q.stride()[:3], *k.stride()[:3],
+        factor, column, **options,
+    )  # fmt: skip
     _attend[grid](
-        q, k, v, out, most, total, peak.view(torch.float32), queries, keys, d, dv, h,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], factor, column, step,
+        q, k, v, out, most, total, peak.view(torch.float32), q_unit, k_unit, v_unit, queries, keys, d, dv, h,
+        *q.stride()[:3], *k.stride()[:3], *v.stride(), factor, column, step,
         LAST=float(last), KEEP_SUMS=keep_sums, HAS_SINK=sink is not None, BV=max(16,
         triton.next_power_of_2(dv)),
         **options,

@@ -49,6 +49,13 @@ def _commit() -> str:
 
 ROUNDS = 3
 """Times that all cases of a shape are measured in turn: a clock that falls meanwhile meets all of them."""
+REST_S = 0.03
+
+
+def _rested(replay: Replay, rep_ms: float) -> float:
+    """Time a case after a pause, so that none inherits the heat of the one before."""
+    time.sleep(REST_S)
+    return replay.us(rep_ms)
 
 
 def measure(shape: str, cases: Iterable[Timed], rep_ms: int) -> list[dict[str, Any]]:
@@ -69,7 +76,7 @@ def measure(shape: str, cases: Iterable[Timed], rep_ms: int) -> list[dict[str, A
             ready.append((row, case, Replay(case.calls)))
         except Exception as error:
             row["note"] = f"{type(error).__name__}: {str(error)[:160]}"
-    rounds = [[replay.us(rep_ms // ROUNDS) for _, _, replay in ready] for _ in range(ROUNDS)]
+    rounds = [[_rested(replay, rep_ms // ROUNDS) for _, _, replay in ready] for _ in range(ROUNDS)]
     medians = [sorted(found)[ROUNDS // 2] for found in zip(*rounds, strict=True)]
     base = float("nan")
     for (row, case, _), us in zip(ready, medians, strict=True):

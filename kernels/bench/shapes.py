@@ -17,8 +17,11 @@ def whole_jobs() -> list[Job]:
     """(kernel, shape) of the linears of whole models."""
     jobs: list[Job] = []
     for m, k, n in WHOLE:
-        jobs += [("gemm_fp8", (m, n, k + 4 * RANK)), ("project", (m, k, RANK)), ("encode", (m, k, RANK)),
-                 ("expand", (n, k))]  # fmt: skip
+        jobs += [
+            ("gemm_fp8", (m, n, k + 4 * RANK)),
+            ("quantize_many", (m, k, RANK)),
+            ("expand", (n, k)),
+        ]
     return list(dict.fromkeys(jobs))
 
 
@@ -29,8 +32,7 @@ def tuning_jobs(few: bool = False) -> list[Job]:
         appended = k + 4 * RANK
         jobs += [
             ("gemm_fp8", (m, n, appended)),
-            ("project", (m, k, RANK)),
-            ("encode", (m, k, RANK)),
+            ("quantize_many", (m, k, RANK)),
             ("quantize", (m, k, RANK)),
             ("expand", (n, k)),
             ("gemm_int8_rank", (m, n, k)),
@@ -46,4 +48,4 @@ def tuning_jobs(few: bool = False) -> list[Job]:
     heads: list[Job] = [("log_attention", (queries, keys, d)) for _, _, queries, keys, d in ATTENTION]
     few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]
     rest = [] if few else whole_jobs()
-    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:] + images + heads + rest))
+    return list(dict.fromkeys(jobs[:9] + few_rows[:1] + jobs[9:] + few_rows[1:] + images + heads + rest))

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.tuned.configs import Config
-from kernels.tuned.launching import allow_descriptors
+from kernels.tuned.launching import allow_descriptors, shared_memory, within
 
 
 @triton.jit
@@ -106,6 +106,7 @@ def launch(
     """Run a kernel into `out` (B, OH, OW, N); see `kernels.images.conv2d`. `x` is (B, H, W, C)."""
     (b, h, w, c), (n, kh, kw, _), (_, oh, ow, _) = x.shape, weight.shape, out.shape
     common = (sample_scale, column_scale, sample_scale if bias is None else bias)
+    config = within(config, out.element_size(), shared_memory(x.device), halving=False)
     columns = triton.cdiv(n, config.block_n)
     options = {"HAS_BIAS": bias is not None, "num_warps": config.warps, "num_stages": config.stages}
     box_h, box_w = box(oh, ow, config.block_m)

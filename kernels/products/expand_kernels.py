@@ -9,7 +9,6 @@ from torch import Tensor
 from kernels import paths
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import to_e4m3
-from kernels.tuned.launching import after_previous, overlapped
 
 LEAST_BY_TABLE = -6
 """Below this exponent codes times 2^e are subnormal, and the table of their bytes does not hold."""
@@ -56,9 +55,7 @@ def _expand(
     packed_ptr, fine_ptr, tail_ptr, out_ptr, N, row_bytes, groups, K, K_PAD, out_stride,
     GROUP: tl.constexpr, SIGNED: tl.constexpr, POW2: tl.constexpr, TAIL: tl.constexpr,
     BN: tl.constexpr, BYTES: tl.constexpr, WORDS: tl.constexpr, WIDE: tl.constexpr,
-    OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    after_previous(OVERLAP)
     rows = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = rows < N
     out_rows = out_ptr + rows.to(tl.int64)[:, None] * out_stride
@@ -141,5 +138,4 @@ def launch(
         out.stride(0),
         GROUP=group, SIGNED=signed, POW2=fine.dtype.is_signed, TAIL=0 if tail is None else tail.shape[1],
         BN=config.block_n, BYTES=bytes_, WORDS=words, WIDE=paths.INTERPRETED, num_warps=config.warps,
-        **overlapped(),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
-from kernels.products.few_rows_scaled_kernels import few_rows_scaled, finished, halves, pairs
+from kernels.products.few_rows_scaled_kernels import few_rows_scaled, finished, halves, offset_of, pairs
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
 from kernels.tuned.launching import counters
@@ -37,6 +37,7 @@ def _few_rows(
     j = tl.arange(0, HALF)
     bytes_ptr = packed_ptr + columns.to(tl.int64)[:, None] * row_bytes + j[None, :]
     words_ptr = x_ptr.to(tl.pointer_type(tl.int32)) + rows[None, :] * (x_stride // 2) + j[:, None]
+    one = tl.full((BN, HALF), 1.0, tl.float32 if WIDE else x_ptr.dtype.element_ty)
     total = tl.zeros((BN, BM), tl.float32)
     first = tl.program_id(2) * per_split
     for start in range(first, min(first + per_split, groups), AT_ONCE):
@@ -61,7 +62,7 @@ def _few_rows(
                     x_rows + k[:, None] + 1, mask=inside_m[None, :] & (mine & (k + 1 < K))[:, None], other=0.0
                 )
                 scale = tl.load(scale_ptr + columns * groups + group, mask=inside_n & mine, other=0)
-            low, high = halves(byte, BF16, WIDE)
+            low, high = halves(byte, one, offset_of(one, BF16), BF16, WIDE)
             part = half_dot(low, even, tl.zeros((BN, BM), tl.float32), WIDE)
             part = half_dot(high, odd, part, WIDE)
             if POW2:

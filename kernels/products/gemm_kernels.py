@@ -18,7 +18,7 @@ from kernels.rows.before_kernels import gelu
 from kernels.rows.code_kernels import rounded
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import ahead, half_dot, on_e4m3_grid
-from kernels.tuned.launching import after_previous, allow_descriptors, multiprocessors, overlapped
+from kernels.tuned.launching import allow_descriptors, multiprocessors, shared_memory, within
 
 
 @triton.jit
@@ -113,9 +113,8 @@ def _gemm(
     HALVES: tl.constexpr, RANK: tl.constexpr, HAS_BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_STEPS: tl.constexpr,
     COPY_IN: tl.constexpr, COPY_OUT: tl.constexpr, EARLY: tl.constexpr, SPECIAL: tl.constexpr,
-    WIDE: tl.constexpr, OVERLAP: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    after_previous(OVERLAP)
     WIDTH: tl.constexpr = BN // HALVES
     whole: tl.constexpr = a_ptr.dtype.element_ty == tl.int8
     sum_type: tl.constexpr = tl.int32 if whole else tl.float32
@@ -202,6 +201,8 @@ def launch(
     rank = 0 if low is None else low.shape[1]
     copy_in = a.stride(0) % 16 == 0 and b.stride(0) % 16 == 0 and aligned(a, b)
     copy_out = out.stride(0) * out.element_size() % 16 == 0 and aligned(out)
+    held = out.element_size() + (0 if residual is None else residual.element_size())
+    config = within(config, held, shared_memory(a.device), rank)
     tiles = triton.cdiv(m, config.block_m) * triton.cdiv(n, config.block_n)
     programs = multiprocessors(a.device)
     if copy_in or copy_out or rank:
@@ -217,7 +218,7 @@ def launch(
         COPY_IN=copy_in, COPY_OUT=copy_out, EARLY=config.early and not paths.INTERPRETED,
         SPECIAL=config.special and copy_in,
         WIDE=paths.INTERPRETED,
-        num_warps=config.warps, num_stages=config.stages, **overlapped(),
+        num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 
 

@@ -37,8 +37,8 @@ from kernels.tuned.table import lookup
 
 Kind = Literal["int_token", "int_group", "pow2_group", "e4m3_token"]
 NOTHING = Before()
-TWO_LAUNCHES_FROM = 128
-"""Rows from which the branch's products are a launch of their own (`kernels.rows.project_kernels`)."""
+MANY_ROWS = 128
+"""Rows from which the columns of a row are shared among programs (`kernels.rows.many_kernels`)."""
 
 
 class Rows(NamedTuple):
@@ -161,7 +161,7 @@ def _run(
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
     matrix: Tensor | None, factor: float, scale: Tensor | None, config: Config | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    from kernels.rows.project_kernels import encode, fits, project
+    from kernels.rows.many_kernels import fits, quantize_many
     from kernels.rows.quantize_kernels import launch
 
     first = Before(before, gain, offset, rows, eps, matrix, factor)
@@ -171,12 +171,10 @@ def _run(
     )  # fmt: skip
     m, k = x.shape[0], first.columns(x.shape[1])
     limits, rank = _limits(kind, bits, unsigned), 0 if down is None else down.shape[0]
-    if down is not None and config is None and before == "none" and m >= TWO_LAUNCHES_FROM and fits(x, down):
-        partial, peak = project(x, inverse_smooth, down, shift, lookup("project", (m, k, rank), x.device))
-        encode(
-            x, inverse_smooth, partial, peak, codes, found, low if low.shape[1] else None, kind, limits,
-            group, shift,
-            padded_columns(k), lookup("encode", (m, k, rank), x.device),
+    if down is not None and config is None and before == "none" and m >= MANY_ROWS and fits(x, down):
+        quantize_many(
+            x, inverse_smooth, down, codes, found, low if low.shape[1] else None, kind, limits, group, shift,
+            padded_columns(k), lookup("quantize_many", (m, k, rank), x.device),
         )  # fmt: skip
     elif m:
         config = config or lookup("quantize" if rank else "quantize_plain", (m, k, rank), x.device)

@@ -43,6 +43,21 @@ def _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: 
 
 
 @triton.jit
+def _seen(
+    x, low, peak, k, K, down_ptr, ranks, inverse_ptr, shift, RANK: tl.constexpr, GIVEN: tl.constexpr,
+    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Down-projection and largest values with one more tile of columns."""
+    if RANK > 0:
+        down = tl.load(down_ptr + ranks[:, None] * K + k[None, :], mask=(k < K)[None, :], other=0.0)
+        low = half_dot(x, down.T, low, WIDE)
+    if not GIVEN:
+        y = _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH, HAS_SHIFT)
+        peak = tl.maximum(peak, tl.max(magnitude(y), 1))
+    return low, peak
+
+
+@triton.jit
 def _quantize(
     x_ptr, inverse_ptr, down_ptr, code_ptr, scale_ptr, low_ptr, gain_ptr, offset_ptr, given_ptr,
     matrix_ptr, M, K, K_PAD, x_stride, code_stride, shared, shift, eps, factor,
@@ -84,58 +99,26 @@ def _quantize(
             else:
                 x = _loaded(x_rows, k, K, inside, EVEN)
             x = produced(
-                x,
-                x_rows,
-                k,
-                K,
-                inside,
-                sample,
-                mean,
-                spread,
-                gain_ptr,
-                offset_ptr,
-                matrix_ptr,
-                factor,
-                FIRST,
-                EVEN,
-                BLOCK,
+                x, x_rows, k, K, inside, sample, mean, spread, gain_ptr, offset_ptr, matrix_ptr, factor,
+                FIRST, EVEN, BLOCK, WIDE,
+            )  # fmt: skip
+            low, peak = _seen(
+                x, low, peak, k, K, down_ptr, ranks, inverse_ptr, shift, RANK, GIVEN, HAS_SMOOTH, HAS_SHIFT,
                 WIDE,
-            )
-            if RANK > 0:
-                down = tl.load(down_ptr + ranks[:, None] * K + k[None, :], mask=(k < K)[None, :], other=0.0)
-                low = half_dot(x, down.T, low, WIDE)
-            if not GIVEN:
-                y = _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH, HAS_SHIFT)
-                peak = tl.maximum(peak, tl.max(magnitude(y), 1))
+            )  # fmt: skip
             kept = kept + (x,)  # noqa: RUF005
     elif RANK > 0 or not GIVEN:
         for chunk in range(CHUNKS):
             k = chunk * BK + tl.arange(0, BK)
             x = _loaded(x_rows, k, K, inside, EVEN)
             x = produced(
-                x,
-                x_rows,
-                k,
-                K,
-                inside,
-                sample,
-                mean,
-                spread,
-                gain_ptr,
-                offset_ptr,
-                matrix_ptr,
-                factor,
-                FIRST,
-                EVEN,
-                BLOCK,
+                x, x_rows, k, K, inside, sample, mean, spread, gain_ptr, offset_ptr, matrix_ptr, factor,
+                FIRST, EVEN, BLOCK, WIDE,
+            )  # fmt: skip
+            low, peak = _seen(
+                x, low, peak, k, K, down_ptr, ranks, inverse_ptr, shift, RANK, GIVEN, HAS_SMOOTH, HAS_SHIFT,
                 WIDE,
-            )
-            if RANK > 0:
-                down = tl.load(down_ptr + ranks[:, None] * K + k[None, :], mask=(k < K)[None, :], other=0.0)
-                low = half_dot(x, down.T, low, WIDE)
-            if not GIVEN:
-                y = _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH, HAS_SHIFT)
-                peak = tl.maximum(peak, tl.max(magnitude(y), 1))
+            )  # fmt: skip
     if GIVEN:
         unit = tl.load(given_ptr + sample, mask=inside, other=1.0)
     else:
@@ -159,23 +142,9 @@ def _quantize(
             k = chunk * BK + tl.arange(0, BK)
             x = _loaded(x_rows, k, K, inside, EVEN)
             x = produced(
-                x,
-                x_rows,
-                k,
-                K,
-                inside,
-                sample,
-                mean,
-                spread,
-                gain_ptr,
-                offset_ptr,
-                matrix_ptr,
-                factor,
-                FIRST,
-                EVEN,
-                BLOCK,
-                WIDE,
-            )
+                x, x_rows, k, K, inside, sample, mean, spread, gain_ptr, offset_ptr, matrix_ptr, factor,
+                FIRST, EVEN, BLOCK, WIDE,
+            )  # fmt: skip
             y = _smoothed(x, k, K, inverse_ptr, shift, HAS_SMOOTH, HAS_SHIFT)
             code = codes_of(y, inverse, lift, KIND, TOP, LEAST, FINE_TOP, GROUP, BM, BK, WIDE)
             tl.store(code_rows + k[None, :], code, mask=inside[:, None] & (k < K_PAD)[None, :])

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
 import triton
-import triton.language as tl
 
-from kernels import paths
+from kernels.tuned.configs import Config
 
-OVERLAP = os.environ.get("BRAINLAB_OVERLAP") == "1" and not paths.INTERPRETED
-"""Whether a kernel may be launched while the one before it ends (programmatic dependent launch, Hopper)."""
 INTERPRETED_PROGRAMS = 3
 """Programs of a persistent kernel under the interpreter: more than one, so that the walk is tested."""
-
-
-@triton.jit
-def after_previous(OVERLAP: tl.constexpr):
-    """Wait until the kernel before has ended, and let the next one be launched: what a kernel does first."""
-    if OVERLAP:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
-
-
-def overlapped() -> dict[str, bool]:
-    """Launch options of a kernel that begins with `after_previous`."""
-    return {"OVERLAP": OVERLAP, **({"launch_pdl": True} if OVERLAP else {})}
 
 
 @lru_cache(maxsize=16)
@@ -36,6 +20,45 @@ def multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return INTERPRETED_PROGRAMS
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+MARGIN = 2048
+"""Bytes of shared memory that barriers and reductions take."""
+
+
+@lru_cache(maxsize=16)
+def shared_memory(device: torch.device) -> int:
+    """Bytes that the tiles of a program may take."""
+    if device.type != "cuda":
+        return 2**30
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin - MARGIN
+
+
+def within(config: Config, size: int, limit: int, rank: int = 0, halving: bool = True) -> Config:
+    """Return a config whose tiles fit the shared memory, for `size` bytes a number of what is written.
+
+    A residual is read through it, too, and its size counts, as do factors of a branch of `rank`. With
+    `halving` a kernel can store a tile in two pieces.
+
+    Tables are tuned for 16-bit outputs; wider ones, and smaller GPUs, take less at a time.
+    """
+    while True:
+        width = config.block_n // config.halves
+        tiles = config.stages * (config.block_m + config.block_n) * config.block_k
+        if tiles + config.block_m * width * size + 2 * rank * (config.block_m + width) <= limit:
+            return config
+        if config.special:
+            config = replace(config, special=False, warps=8)
+        elif halving and config.halves == 1 and config.block_n >= 128:
+            config = replace(config, halves=2)
+        elif config.stages > 2:
+            config = replace(config, stages=config.stages - 1)
+        elif max(config.block_m, config.block_n) > 32:
+            wide = config.block_n >= config.block_m
+            cut = {"block_n": config.block_n // 2} if wide else {"block_m": config.block_m // 2}
+            config = replace(config, halves=1, **cut)
+        else:
+            return config
 
 
 COUNTERS = 2**18

@@ -68,10 +68,8 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Pro
             [lambda config: gemm(a, row, b, column, bias, low, up, path="triton", config=config).value],
             lambda: gemm(a, row, b, column, bias, low, up, path="reference").value,
         )
-    if kind == "fused":
-        return _fused(half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
-    if kind in ("project", "encode"):
-        return _two_launches(kind, half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
+    if kind == "quantize_many":
+        return _many(half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
     if kind.startswith("quantize"):
         m, k, rank = shape
         x, inverse = half(m, k), scale(k) + 0.5
@@ -124,45 +122,15 @@ def _packed(n: int, k: int, generator: torch.Generator, device: torch.device) ->
     return packed, fine
 
 
-def _two_launches(kind: str, x: Tensor, down: Tensor, inverse: Tensor) -> Problem:
-    from kernels.rows.project_kernels import encode, project
-    from kernels.tuned.table import DEFAULTS
-
-    if kind == "project":
-        return Problem(
-            [lambda config: project(x, inverse, down, 0.0, config)],
-            lambda: torch.cat(
-                [x.float() @ down.float().T, (x.float() * inverse).abs().amax(1, keepdim=True)], 1
-            ),
-            lambda out: torch.cat([out[0].sum(0), out[1].amax(0).view(torch.float32)[:, None]], 1),
-        )
-    partial, peak = project(x, inverse, down, 0.0, DEFAULTS["project"][0][1])
-    columns, rows = padded_columns(x.shape[1]) + 4 * down.shape[0], x.shape[0]
-
-    def encode_call(config: Config) -> Tensor:
-        codes = torch.empty(rows, columns, dtype=torch.float8_e4m3fn, device=x.device)
-        unit = torch.empty(rows, dtype=torch.float32, device=x.device)
-        padded = padded_columns(x.shape[1])
-        encode(
-            x, inverse, partial, peak, codes, unit, None, "pow2_group", (7, -7, 6), 64, 0.0, padded, config
-        )
-        return codes
-
-    return Problem(
-        [encode_call],
-        lambda: quantize(x, "pow2_group", inverse_smooth=inverse, down=down, path="reference").codes,
-    )
-
-
-def _fused(x: Tensor, down: Tensor, inverse: Tensor) -> Problem:
-    from kernels.rows.fused_kernels import quantize_fused
+def _many(x: Tensor, down: Tensor, inverse: Tensor) -> Problem:
+    from kernels.rows.many_kernels import quantize_many
 
     padded, rows = padded_columns(x.shape[1]), x.shape[0]
 
     def call(config: Config) -> Tensor:
         codes = torch.empty(rows, padded + 4 * down.shape[0], dtype=torch.float8_e4m3fn, device=x.device)
         unit = torch.empty(rows, dtype=torch.float32, device=x.device)
-        quantize_fused(x, inverse, down, codes, unit, None, "pow2_group", (7, -7, 6), 64, 0.0, padded, config)
+        quantize_many(x, inverse, down, codes, unit, None, "pow2_group", (7, -7, 6), 64, 0.0, padded, config)
         return codes
 
     return Problem(

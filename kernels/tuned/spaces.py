@@ -36,40 +36,24 @@ _QUANTIZE = [
       )),
     *(Config(16, 1, deep, 1, warps, keep=True) for deep, warps in ((256, 4), (256, 8), (512, 8), (512, 16))),
 ]  # fmt: skip
-_PROJECT = [
-    Config(rows, 1, deep, stages, warps, split=split, keep=keep)
-    for (rows, deep, stages, warps, keep), split in product(
-        (
-            (64, 64, 5, 4, False), (64, 128, 4, 4, False), (32, 256, 3, 4, False),
-            (64, 64, 6, 4, True), (64, 128, 4, 4, True), (32, 128, 4, 4, True), (32, 256, 3, 8, True),
-            (128, 64, 5, 4, False), (128, 64, 6, 8, False), (128, 128, 4, 8, False), (128, 64, 4, 8, True),
-        ),
-        (1, 2, 3, 4, 6, 8),
-    )
+_MANY = [
+    *(
+        Config(rows, broad, deep, stages, warps, group_m=tall, split=split)
+        for (rows, deep, stages, warps, split), (tall, broad) in product(
+            (
+                (64, 128, 4, 4, 4), (64, 128, 4, 4, 2), (64, 64, 6, 4, 8), (64, 64, 5, 4, 6),
+                (128, 64, 4, 8, 8),
+            ),
+            ((4, 512), (32, 256)),
+        )
+    ),
+    *(
+        Config(rows, 1, deep, stages, warps, group_m=lag, split=split, halves=programs, keep=True)
+        for split, (rows, deep, stages, warps, programs), lag in product(
+            (4, 8, 16, 24), ((64, 64, 4, 4, 4), (64, 64, 4, 4, 3), (64, 128, 3, 8, 2)), (4, 2)
+        )
+    ),
 ]  # fmt: skip
-_ENCODE = [
-    Config(rows, 1, deep, 1, warps)
-    for rows, deep, warps in (
-        (4, 512, 4), (8, 512, 4), (16, 512, 4), (4, 1024, 4), (8, 1024, 4), (8, 1024, 8), (16, 1024, 8), (16,
-        256, 4),
-        (2, 2048, 4), (32, 256, 8),
-    )
-]  # fmt: skip
-_FUSED = [
-    Config(rows, broad, deep, stages, warps, group_m=tall, split=split, halves=programs)
-    for (rows, deep, stages, warps, programs), (tall, broad), split in product(
-        (
-            (64, 64, 5, 4, 2),
-            (64, 128, 4, 4, 2),
-            (64, 128, 4, 8, 2),
-            (128, 64, 4, 8, 2),
-            (128, 128, 4, 8, 1),
-            (64, 64, 4, 4, 3),
-        ),
-        ((16, 256), (8, 512)),
-        (4, 8, 16),
-    )
-]
 _PLAIN_ROWS = [
     *(Config(rows, 1, deep, 1, warps, keep=True)
       for rows, deep, warps in ((1, 1024, 4), (1, 1024, 8), (2, 1024, 8), (4, 1024, 8), (4, 512, 4), (1,
@@ -85,21 +69,15 @@ _EXPAND = [
     )
 ]  # fmt: skip
 _FEW = [
-    *(
-        Config(16, columns, 64 * at_once, stages, warps, split=split)
-        for (columns, warps), (at_once, stages), split in product(
-            ((32, 2), (64, 4)), ((2, 3), (2, 5)), (2, 4, 8)
-        )
-    ),
-    # scales into the codes; where a split is one step, everything is on its way at once
+    *(Config(16, 32, 128, 3, 2, split=split) for split in (2, 4, 8)),
+    # scales into the codes
     *(
         Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
         for (columns, warps), (at_once, stages), split in product(
-            ((32, 2), (32, 4), (64, 4), (128, 4), (128, 8)), ((4, 3), (8, 2), (16, 1)), (2, 3, 6, 12)
+            ((32, 2), (64, 4)), ((2, 4), (4, 3), (8, 2)), (1, 2, 4, 6)
         )
-        if at_once * columns <= 1024
     ),
-]  # fmt: skip
+]
 
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
@@ -134,9 +112,7 @@ SPACES: dict[str, list[Config]] = {
     "gemm_int8_rank": [c for c in _GEMM if not c.special],
     "gemm_fp8_rank": [c for c in _GEMM if not c.special and (c.halves == 2 or c.block_n == 128)],
     "quantize": _QUANTIZE,
-    "project": _PROJECT,
-    "encode": _ENCODE,
-    "fused": _FUSED,
+    "quantize_many": _MANY,
     "quantize_plain": _PLAIN_ROWS,
     "expand": _EXPAND,
     "few_rows": _FEW,
@@ -148,6 +124,6 @@ SPACES: dict[str, list[Config]] = {
 def candidates(kind: str, shape: tuple[int, ...]) -> list[Config]:
     """Configs of a kernel that can be any good at a shape: what is kept must fit the registers."""
     found = SPACES[kind]
-    if not kind.startswith("quantize"):
+    if kind not in ("quantize", "quantize_plain"):
         return found
     return [c for c in found if not c.keep or c.block_m * shape[1] * 2 <= c.warps * 32 * 4 * KEPT_REGISTERS]

@@ -43,8 +43,7 @@ DEFAULTS: dict[str, list[tuple[int, Config]]] = {
     "expand_table": [(0, Config(1, 8, 512, 1, 4))],
     "log_attention": [(0, Config(64, 64, 64, 3, 4))],
     "conv2d": [(2**20, Config(128, 128, 128, 4, 8)), (0, Config(64, 64, 128, 4, 4))],
-    "project": [(0, Config(64, 1, 128, 4, 4, split=4))],
-    "encode": [(0, Config(8, 1, 512, 1, 4))],
+    "quantize_many": [(0, Config(64, 512, 128, 4, 4, group_m=4, split=4))],
     "quantize_plain": [(0, Config(4, 1, 512, 3, 4))],
     "expand": [(0, Config(1, 4, 2048, 1, 4))],
 }

@@ -148,11 +148,10 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
         status = gr.Markdown()
         with gr.Row():
             drawn = [
-                gr.Image(
-                    show_label=False, interactive=False, visible=False, buttons=["download", "fullscreen"]
-                )
-                for _ in range(2)
-            ]
+                gr.Image(show_label=False, interactive=False, visible=False, scale=panels, min_width=320,
+                         buttons=["download", "fullscreen"])
+                for panels in (2, 3)
+            ]  # fmt: skip
         drawn_note = gr.Markdown(elem_classes="source")
     boxes, fold = copy_box("inspect")
     hidden = gr.Gallery(visible=False)
@@ -212,8 +211,25 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
 
         yield from stream(prepare, 3, "before-after", request)
 
-    def clicked(event: gr.SelectData) -> str:
-        return str(event.row_value[0])
+    @answer
+    def of_layer(
+        model: str, layer: str, format: str, bits: float, shared: str, clip: float, recording: str = ""
+    ) -> Any:  # fmt: skip
+        """Show a layer's figures and numbers; refuse a name that the model does not have."""
+        rounded = what_if(model, layer, format, bits, shared, clip, recording)
+        return layer, *layer_views(model, layer, recording), *rounded
+
+    def dragged(*given: Any) -> Any:
+        try:
+            return what_if(*given)
+        except gr.Error as fault:  # outside of the queue, Gradio shows no message
+            return gr.skip(), str(fault.message)
+
+    def clicked(
+        model: str, layer: str, format: str, bits: float, shared: str, clip: float, recording: str,
+        event: gr.SelectData,
+    ) -> Any:  # fmt: skip
+        return of_layer(model, str(event.row_value[0]), format, bits, shared, clip, recording)
 
     quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
     seen = [model, layer, recording]
@@ -224,20 +240,14 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
     )
     gr.Button("Layers", visible=False).click(layers_of, seen, [table, layer], api_name="layers")
     gr.Button("Views", visible=False).click(layer_views, seen, views, api_name="layer_views")
-    table.select(clicked, None, layer, api_visibility="private", **quick).then(
-        layer_views, seen, views, api_visibility="private", **quick
-    ).then(what_if, controls, outputs, api_visibility="private", **quick)
-    whole = [table, layer, *views, *outputs]
-    gr.on(
-        [model.input, layer.submit, recording.submit],
-        everything,
-        controls,
-        whole,
-        api_visibility="private",
-        trigger_mode="always_last",
-    )
+    one = [layer, *views, *outputs]
+    table.select(clicked, controls, one, api_visibility="private", queue=False, **quick)
+    layer.submit(of_layer, controls, one, api_visibility="private", **quick)
+    whole = [table, *one]
+    gr.on([model.input, recording.submit], everything, controls, whole, api_visibility="private",
+          trigger_mode="always_last", show_progress_on=[table, heat_plot])  # fmt: skip
     for control in (form, bits, shared, clip):
-        control.input(what_if, controls, outputs, trigger_mode="always_last", api_visibility="private",
+        control.input(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private",
                       queue=False, **quick)  # fmt: skip
     # the copies follow once a slider rests: a drag sends no more than it shows
     gr.on([fold.expand, form.input, shared.input, bits.release, clip.release, layer.change], state, controls,

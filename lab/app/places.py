@@ -74,17 +74,19 @@ def trained(home: Path) -> list[str]:
 
 def state(folder: Path) -> str:
     """Say whether a run is finished, at work, or was stopped."""
+    from lab.runs.folder import is_finished
     from lab.runs.lock import FolderLock
 
-    if (folder / "done.json").is_file() or (folder / "group.html").is_file():
+    if is_finished(folder) or (folder / "group.html").is_file():
         return "finished"
-    if not (folder / ".lock").is_file():
-        return "stopped"
-    try:
-        FolderLock(folder).acquire().release()
-    except (InputError, OSError):
-        return "running"
-    return "stopped"
+    if (folder / ".lock").is_file():
+        try:
+            FolderLock(folder).acquire().release()
+        except (InputError, OSError):
+            return "running"
+    # a comparison is never done: more recipes can be added; its page comes last
+    whole = (folder / "results.csv").is_file() and (folder / "report.html").is_file()
+    return "finished" if whole else "stopped"
 
 
 def _stamp(file: Path) -> float:

@@ -85,7 +85,7 @@ def build(home: Path, tab: Any) -> None:
         headers=HEADERS, value=run_rows(home), interactive=False, label="Runs, newest first",
         max_height=280, elem_id="runs", elem_classes="short", column_widths=["46%", "16%", "16%", "22%"],
     )  # fmt: skip
-    with gr.Row():
+    with gr.Row(equal_height=True):
         chosen = gr.Textbox(label="Run", max_lines=1, scale=3, elem_id="run")
         refresh = gr.Button("List again", elem_id="list-runs", scale=1, min_width=120)
         stop = gr.Button("Stop this run", variant="stop", elem_id="stop-run", scale=1, min_width=120)

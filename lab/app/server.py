@@ -93,19 +93,20 @@ def build(home: Path) -> Any:
                 threading.Thread(target=WORKER.start, daemon=True).start()
             _OPEN.add(str(request.session_hash or ""))
             shown, chosen, values = gr.Markdown(visible=False), gr.Tabs(), [gr.skip()] * len(fields)
+            row = gr.Row()
             try:
                 found = links.read_link(dict(request.query_params), PAGES)
             except Exception as problem:
                 words = escape(sentence(problem), quote=False)
-                return [gr.Markdown(words, visible=True), chosen, *values]
+                return [gr.Markdown(words, visible=True), chosen, row, *values]
             if found is not None:
                 page, settings = found
-                chosen = gr.Tabs(selected=page)
+                chosen, row = gr.Tabs(selected=page), gr.Row(visible=page != "brain")
                 values = [_value(settings, name) if at in ("", page) else gr.skip() for at, name in fields]
-            return [shown, chosen, *values]
+            return [shown, chosen, row, *values]
 
         loaded = app.load(
-            from_link, None, [fault, tabs, *fields.values()], api_visibility="private",
+            from_link, None, [fault, tabs, bar, *fields.values()], api_visibility="private",
             show_progress="hidden", concurrency_limit=None,
         )  # fmt: skip
         for function, inputs, outputs in (pages["inspect"]["first"], pages["brain"]["facts"]):

@@ -25,7 +25,9 @@ CSS = """
 #layers .body-cell, #layers th, #plan-table .body-cell, #recipe-form .body-cell {font-size: .78rem;}
 #layers th .cell-menu-button, #kernels th .cell-menu-button {display: none;}
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
+#decoded .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;}
 #decoded .grid-wrap {max-height: none; height: auto;}
+#watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
@@ -33,6 +35,8 @@ CSS = """
   .report {height: 700px;}
   #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}
   #numbers :is(table, thead, tbody, tr) {border: 0 !important;}
+  #decoded .caption-label {font-size: .55rem; padding: 0 .15rem; max-width: 100%;}
+  #trials :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
   #runs .body-cell, #runs th {font-size: .68rem;}
   #numbers tr {display: flex; flex-direction: column;}
   #numbers :is(th, td) {height: 3.2rem; display: flex; align-items: center;}

@@ -105,6 +105,11 @@ def stream(
             del _NOW[key]
 
 
+def begin() -> Any:
+    """Take a page's words for when there is nothing away, and make room for pictures on their way."""
+    return gr.Markdown(visible=False), gr.Gallery([], visible=True)
+
+
 def reveal(made: Any) -> Any:
     """Return a page's column of results, its words for when there are none, and its pictures on their way."""
     return gr.Column(visible=bool(made)), gr.Markdown(visible=not made), gr.Gallery(visible=False)

@@ -109,4 +109,4 @@ def not_measured(result: Mapping[str, Any]) -> list[str]:
 def peaks(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say how many recipes' peak memory was measured which way; nothing where no row says."""
     hows = [row[PEAK_HOW] for row in rows if row.get(PEAK_HOW)]
-    return ", ".join(f"{hows.count(how)} by {how}" for how in sorted(set(hows)))
+    return ", ".join(f"{hows.count(how)} x {how}" for how in sorted(set(hows)))

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.progress import Progress, silent
+from lab.runs.lock import FolderLock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,27 +83,40 @@ def ensure_simulated(
     kind = {"ventral": "prototypes"} if features == "encoder-64" else {}
     wanted = config.preset(preset, seed=seed, **kind)
     folder = datasets.default_root("simulated") if root is None else Path(root).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; simulated subjects are a folder: give another --root")
+    asked = {
+        "preset": None if preset == "small" else preset,
+        "seed": seed or None,
+        "stimuli": None if stimuli is None else Path(stimuli).name,
+        "features": FEATURES[features] if features else None,
+    }
+    with _alone(folder):  # a second process finds the subjects of the first
+        if (folder / DESCRIPTION).is_file():
+            _check_same(folder, {k: v for k, v in asked.items() if v is not None})
+            return folder
+        pictures, name = _pictures(stimuli, wanted.n_pictures)
+        return simulated.generate(
+            folder,
+            wanted,
+            stimuli=pictures,
+            test_stimuli=test_stimuli,
+            stimuli_name=name,
+            features=_encoder_features() if features == "encoder-64" else None,
+            deep=_cortex(features),
+            features_name=FEATURES[features or "alexnet"],
+            progress=progress,
+        )
+
+
+def _alone(folder: Path) -> AbstractContextManager[Any]:
+    """Wait until no other process makes subjects in ``folder``; the lock lies in the cache, not in there."""
     if (folder / DESCRIPTION).is_file():
-        asked = {
-            "preset": None if preset == "small" else preset,
-            "seed": seed or None,
-            "stimuli": None if stimuli is None else Path(stimuli).name,
-            "features": FEATURES[features] if features else None,
-        }
-        _check_same(folder, {k: v for k, v in asked.items() if v is not None})
-        return folder
-    pictures, name = _pictures(stimuli, wanted.n_pictures)
-    return simulated.generate(
-        folder,
-        wanted,
-        stimuli=pictures,
-        test_stimuli=test_stimuli,
-        stimuli_name=name,
-        features=_encoder_features() if features == "encoder-64" else None,
-        deep=_cortex(features),
-        features_name=FEATURES[features or "alexnet"],
-        progress=progress,
-    )
+        return nullcontext()
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    locks = cache_folder("locks", name)
+    locks.mkdir(parents=True, exist_ok=True)
+    return FolderLock(locks, wait=True)
 
 
 def _pictures(stimuli: Path | str | None, needed: int) -> tuple[Any, str | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError, MissingDataError
 from lab.runs.older import open_settings
+from lab.runs.settings import read_settings
 from lab.runs.steps import StepCache
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class TrainedRun:
             raise InputError(
                 f"{path} is not a run folder (it has no config.yaml); give one that brainlab brain "
                 "reconstruct wrote"
+            )
+        if "brain" not in read_settings(path / "config.yaml"):
+            raise InputError(
+                f"{path} is a folder of another command; give one that brainlab brain reconstruct wrote"
             )
         run = cls(path, open_settings(ReconstructConfig, path / "config.yaml"))
         if any(run._steps.folder.glob("fold.*.json")):

@@ -171,7 +171,7 @@ class Plate:
             from PIL import Image
 
             buffer = io.BytesIO()
-            Image.open(io.BytesIO(self.png())).save(buffer, "WEBP", lossless=True, quality=0, method=0)
+            Image.open(io.BytesIO(self.png())).save(buffer, "WEBP", lossless=True, quality=50, method=2)
             content, mime = buffer.getvalue(), "image/webp"
         return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 

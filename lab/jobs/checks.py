@@ -12,6 +12,8 @@ from lab.errors import InputError
 from lab.progress import duration
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lab.decoding.recipes import DecoderRecipe
     from quant.plans.plan import Plan
     from quant.recipes import Recipe
@@ -83,7 +85,11 @@ def check_recipe(name: str, denoiser: str) -> DecoderRecipe:
 
 
 def plan_recipe(
-    recipe: Recipe, denoiser: str, minutes: float = TRAINING_MINUTES, device: str = "auto"
+    recipe: Recipe,
+    denoiser: str,
+    minutes: float = TRAINING_MINUTES,
+    device: str = "auto",
+    model: nn.Module | None = None,
 ) -> DecoderRecipe:
     """Plan a recipe on a shipped denoiser and refuse it if it cannot run there; a second, changes nothing.
 
@@ -95,6 +101,8 @@ def plan_recipe(
         Time that it may train for, by its plan's estimate.
     device : str
         Where it would train.
+    model : torch.nn.Module, optional
+        The denoiser, where several recipes are planned.
 
     Raises
     ------
@@ -107,14 +115,14 @@ def plan_recipe(
     from quant.recipes import CHANGE
 
     content = CHANGE.join([recipe.preset, *recipe.name.split(CHANGE)[1:]])
-    model = zoo.load(denoiser)
+    model = zoo.load(denoiser) if model is None else model
     unknown = sorted(set(getattr(recipe.config(), "table", {})) - {n for n, _ in model.named_modules()})
     if unknown:
         raise InputError(
             f"recipe {recipe.name!r} gives bits to the layer {unknown[0]!r}, which {denoiser} does not have: "
             "it was made for another denoiser; make one with brainlab allocate"
         )
-    planned = quant.plan(model.to("meta"), content)
+    planned = quant.plan(model, content)
     if not planned.quantized:
         raise InputError(
             f"recipe {recipe.name!r} quantizes none of {denoiser}'s {len(planned.layers)} layers"

@@ -19,7 +19,7 @@ from lab.decoding.settings import ReconstructConfig
 from lab.files import write_json, write_npz
 from lab.models.devices import choose_device
 from lab.progress import Progress, silent
-from lab.runs.folder import Run
+from lab.runs.folder import Run, is_finished
 
 if TYPE_CHECKING:
     from brainit.training.adapting import AdaptedSubject
@@ -85,7 +85,7 @@ def reconstruct(
     Run.check(out, config)
     choose_device(config.device)
     # data that cannot be used are refused before the folder is claimed
-    finished = (out / "done.json").is_file()
+    finished = is_finished(out)
     if finished:
         same_data.check_finished(out, config)
     opened = None if finished else open_subjects(config, progress)

@@ -61,6 +61,9 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
                 f"{model!r} does not denoise; shipped denoisers: {', '.join(zoo.DENOISERS)}; for other "
                 "models give --recording FOLDER"
             )
+        from lab.models.opening import model_files
+
+        model_files(model)  # refuses what is not a model
         raise MissingDataError(
             f"{model!r} is no shipped denoiser, so there is nothing to calibrate and compare on: record it "
             "with quant.record, then give --recording FOLDER"

@@ -8,7 +8,7 @@
     checkpoints/   whatever a long step keeps inside itself
     log.jsonl      one event a line
     metrics.json   flat, sorted, rounded; equal for equal settings except for ``seconds_total``
-    done.json      written last; a folder that has it is finished
+    done.json      written last; a folder that has it, and the files that it names, is finished
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lab.runs.older import complete
 from lab.runs.settings import read_settings
 from lab.runs.steps import StepCache
 
-__all__ = ["Run", "config_hash", "equal_metrics", "read_metrics"]
+__all__ = ["Run", "config_hash", "equal_metrics", "is_finished", "read_metrics"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -150,7 +150,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether this run is complete."""
-        return (self.path / "done.json").is_file()
+        return is_finished(self.path)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -225,7 +225,11 @@ class Run:
 
     def finish(self) -> None:
         """Mark the run complete; the last thing a job does."""
-        write_json(self.path / "done.json", {"config": self.hash, "version": version("brainit-lab")})
+        aside = {"done.json", "log.jsonl"}
+        files = sorted(p.name for p in self.path.iterdir() if p.is_file() and p.name not in aside)
+        result = [name for name in files if not name.startswith(".")]
+        about = {"config": self.hash, "version": version("brainit-lab"), "files": result}
+        write_json(self.path / "done.json", about)
         self.log("done", seconds_total=round(self.seconds_total(), 1))
 
     def discard(self, *files: str) -> None:
@@ -264,6 +268,16 @@ class Run:
             pass  # a full disk must not hide the error that it caused
         finally:
             self.close()
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run is complete and its results are still there; where some are gone it goes on."""
+    file = path / "done.json"
+    try:
+        names = json.loads(file.read_text(encoding="utf-8")).get("files", [])
+    except (OSError, ValueError, AttributeError):
+        return False
+    return all((path / name).is_file() for name in names)
 
 
 def as_settings(config: Any) -> dict[str, Any]:

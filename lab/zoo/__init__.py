@@ -56,12 +56,14 @@ def info(name: str) -> dict[str, Any]:
 
 def load(name: str, device: str = "cpu") -> nn.Module:
     """Return a model of the zoo in evaluation mode, float32, on ``device``. A fresh copy each time."""
-    return _read(name)[0].to(device)
+    return load_file(_there(name))[0].to(device)
 
 
 def null_tokens(name: str) -> torch.Tensor:
     """Return a denoiser's learned null condition, (17, 192) or (82, 192): what guidance pushes away from."""
-    rows = _read(name)[1]["null"]
+    from lab.zoo.io import load_extra
+
+    rows = load_extra(_there(name))["null"]
     if name not in VIDEO:
         return rows
     from lab.zoo.video.clips import N_TOKENS
@@ -106,7 +108,7 @@ def _imported() -> dict[str, type]:
     return {c.__name__: c for c in known}
 
 
-def _read(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+def _there(name: str) -> Path:
     from lab.errors import MissingDataError
 
     path = weight_file(name)
@@ -115,7 +117,7 @@ def _read(name: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
             f"model {name!r} has no weights at {path.name} (there: {', '.join(names()) or 'none'}); "
             f"train it with: brainlab zoo train {name}"
         )
-    return load_file(path)
+    return path
 
 
 def _known(name: str) -> str:

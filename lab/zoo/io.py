@@ -7,17 +7,20 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from lab.errors import InputError
 from lab.files import replacing
+
+_EXTRA = "extra."
 
 
 def save_weights(module: nn.Module, path: Path, extra: dict[str, torch.Tensor] | None = None) -> None:
     """Write a module's state in float16 with its class name and config; ``extra`` goes under ``extra.``."""
     state = {k: _half(v) for k, v in module.state_dict().items()}
-    state |= {f"extra.{k}": _half(v) for k, v in (extra or {}).items()}
+    state |= {f"{_EXTRA}{k}": _half(v) for k, v in (extra or {}).items()}
     config = {k: v for k, v in dict(module.config).items() if not k.startswith("_")}
     meta = {"format": "pt", "class": type(module).__name__, "config": json.dumps(config, default=list)}
     with replacing(path) as temporary:
@@ -28,21 +31,37 @@ def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[
     """Build the module that a weight file describes, in float32; return it and the file's extras.
 
     Its class is looked up in ``classes`` only.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or holds nothing that this project wrote.
     """
-    with safe_open(path, framework="pt") as f:
-        meta = f.metadata()
-        tensors = {k: f.get_tensor(k) for k in f.keys()}
-    extra = {k.removeprefix("extra."): v.float() for k, v in tensors.items() if k.startswith("extra.")}
-    state = {
-        k: v.float() if v.is_floating_point() else v for k, v in tensors.items() if not k.startswith("extra.")
-    }
+    try:
+        opened = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise InputError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from None
+    with opened as f:
+        meta = f.metadata() or {}
+        if meta.get("class") not in classes or "config" not in meta:
+            raise InputError(
+                f"{path} holds {meta.get('class') or 'no model of ours'}; allowed: {', '.join(classes)}"
+            )
+        tensors = {k: f.get_tensor(k) for k in f.keys() if not k.startswith(_EXTRA)}
+    state = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     kind, config = classes[meta["class"]], json.loads(meta["config"])
     known = inspect.signature(kind).parameters
     module = kind(**{k: v for k, v in config.items() if k in known})
     if rest := {k: v for k, v in config.items() if k not in known}:
         module.register_to_config(**rest)  # what we state beyond the class's arguments, as a sample's size
     module.load_state_dict(state)
-    return module.eval(), extra
+    return module.eval(), load_extra(path)
+
+
+def load_extra(path: Path) -> dict[str, torch.Tensor]:
+    """Return what a weight file holds besides its module, float32; nothing is built."""
+    with safe_open(path, framework="pt") as f:
+        return {k.removeprefix(_EXTRA): f.get_tensor(k).float() for k in f.keys() if k.startswith(_EXTRA)}
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

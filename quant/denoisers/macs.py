@@ -108,7 +108,7 @@ def _small(model: nn.Module, example: Example) -> bool:
     held = [*model.parameters(), *model.buffers()]
     given = sum(leaf.numel() for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
     return (
-        all(tensor.device.type == "cpu" for tensor in held)
+        all(tensor.device.type in ("cpu", "meta") for tensor in held)
         and sum(tensor.numel() for tensor in held) <= SMALL[0]
         and given <= SMALL[1]
     )
@@ -125,4 +125,4 @@ def _to_cpu(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     dtype = torch.float32 if value.is_floating_point() else value.dtype
-    return torch.zeros(value.shape, dtype=dtype) if value.is_meta else value.to("cpu", dtype)
+    return torch.zeros(value.shape, dtype=dtype, device="cpu") if value.is_meta else value.to("cpu", dtype)

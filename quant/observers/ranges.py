@@ -19,6 +19,8 @@ from quant.observers.sketch import LogHistogram
 Range = tuple[Tensor, Tensor]
 _POINTS, _GROUPS = 64, 32
 """Values that stand for a histogram's bin (20 codes of 8 bits), groups searched together."""
+_PORTION = 2**20
+"""Groups times shrink factors whose parameters are found together."""
 
 
 class Stream:
@@ -110,17 +112,22 @@ class MseSearch(BaseModel):
         self, x: Tensor, weight: Tensor | None, dims: tuple[int, ...], low: Tensor, high: Tensor, grid: Grid
     ) -> Range:
         """Best of `candidates` shrink factors from 1 down; `weight` counts the entries of `x`."""
-        best = torch.full_like(low, torch.inf)
-        best_low, best_high = low, high
-        for factor in torch.linspace(1.0, self.smallest, self.candidates).tolist():
-            params = grid.fit_range(low * factor, high * factor, False, torch.float32)
-            error = (x - grid.fake(x, params)).abs().pow(self.norm)
-            total = (error if weight is None else error * weight).sum(dims, keepdim=True)
-            better = total < best
-            best = torch.where(better, total, best)
-            best_low = torch.where(better, low * factor, best_low)
-            best_high = torch.where(better, high * factor, best_high)
-        return best_low, best_high
+        factors = torch.linspace(1.0, self.smallest, self.candidates).to(low)
+        best, chosen = torch.full_like(low, torch.inf), torch.ones_like(low)
+        # in portions: on few groups an operation costs more than its work
+        for some in factors.split(max(1, _PORTION // low.numel())):
+            spread = some.reshape(-1, *[1] * low.ndim)
+            params = grid.fit_range(low * spread, high * spread, False, torch.float32)
+            totals = []
+            for index in range(len(some)):
+                rounded = grid.fake(x, {name: value[index] for name, value in params.items()})
+                error = (rounded - x).abs_().pow_(self.norm)
+                totals.append((error if weight is None else error.mul_(weight)).sum(dims, keepdim=True))
+            least = torch.stack(totals).nan_to_num_(nan=torch.inf, posinf=torch.inf).min(0)  # first of equals
+            better = least.values < best
+            best = torch.where(better, least.values, best)
+            chosen = torch.where(better, some[least.indices], chosen)
+        return low * chosen, high * chosen
 
 
 class _SketchStream(Stream):

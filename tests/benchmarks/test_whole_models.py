@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import native_pictures, whole_models
+from benchmarks import native_brain, native_pictures, whole_models
 from benchmarks.whole_engines import prepare_native_, tensor_bytes, to_native_
 from quant.layers.install import quant_layers
 
@@ -48,7 +48,7 @@ def test_rows_become_a_table() -> None:
     assert "| flux | W4A4 | 50.0 | 2.000 | 60.0 | 2.00 | 4.00 |" in whole_models.markdown(rows)
 
 
-@pytest.mark.parametrize("study", [whole_models, native_pictures])
+@pytest.mark.parametrize("study", [whole_models, native_pictures, native_brain])
 def test_without_a_gpu_it_ends_with_three(
     study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

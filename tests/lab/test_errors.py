@@ -21,6 +21,16 @@ CASES = {
         2,
         "disk full while writing a.npz",
     ),
+    "disk full, of safetensors": (
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        2,
+        "disk full",
+    ),
+    "read-only, of safetensors": (
+        RuntimeError("I/O error: Read-only file system (os error 30)"),
+        2,
+        "choose another folder",
+    ),
     "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "disk full"),
     "read-only": (OSError(errno.EROFS, "Read-only file system", "runs"), 2, "choose another folder"),
     "no file": (FileNotFoundError(2, "No such file or directory", "x.mat"), 2, "x.mat: no such file"),

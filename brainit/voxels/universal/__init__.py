@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brainit.voxels.trials import VoxelTrials
     from brainit.voxels.universal.backbone import Backbone, dinov2
     from brainit.voxels.universal.config import EncoderConfig, parse_encoder
-    from brainit.voxels.universal.data import VoxelTrials, collect
+    from brainit.voxels.universal.data import collect
     from brainit.voxels.universal.fit import fit_universal
     from brainit.voxels.universal.fitted import Fitted
     from brainit.voxels.universal.model import UniversalEncoder

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from brainit.errors import InputError
 from brainit.subject import Subject
 from brainit.voxels.scaling import VoxelScaler
+from brainit.voxels.trials import FEWEST, VoxelTrials, each
 from brainit.voxels.universal.config import EncoderConfig
-
-_FEWEST = 4
-
-
-@dataclass(frozen=True)
-class VoxelTrials:
-    """Trials of one subject.
-
-    Parameters
-    ----------
-    betas : float32 array of shape (n_trials, n_voxels)
-        z-scored.
-    rows : int64 array of shape (n_trials,)
-        Row of each trial's picture.
-    scaler : VoxelScaler
-        How raw betas become these; test trials go through it as well.
-    """
-
-    betas: np.ndarray
-    rows: np.ndarray
-    scaler: VoxelScaler
 
 
 def collect(subjects: Sequence[Subject]) -> tuple[dict[str, VoxelTrials], list[str]]:
@@ -50,25 +29,21 @@ def collect(subjects: Sequence[Subject]) -> tuple[dict[str, VoxelTrials], list[s
     """
     number: dict[str, int] = {}
     trials: dict[str, VoxelTrials] = {}
-    for subject in subjects:
-        if subject.name in trials:
-            raise InputError(f"two subjects are called {subject.name!r}; give each its own name")
+    for subject in each(subjects):
         if subject.stimuli is None:
             raise InputError(
                 f"dataset {subject.dataset!r} does not say which picture was shown when, and a voxel encoder "
                 "learns from pictures; choose another dataset (brainlab data list)"
             )
         train = subject.part("train").mean_over_repeats()
-        if train.n_trials < _FEWEST:
+        if train.n_trials < FEWEST:
             raise InputError(
                 f"subject {subject.name!r} has {train.n_trials} training pictures; a voxel encoder needs at "
-                f"least {_FEWEST}"
+                f"least {FEWEST}"
             )
         rows = np.array([number.setdefault(str(key), len(number)) for key in train.stimulus_id], np.int64)
         scaler = VoxelScaler.fit(train.betas)
         trials[subject.name] = VoxelTrials(scaler.apply(train.betas), rows, scaler)
-    if not trials:
-        raise InputError("no subjects were given; give at least one")
     return trials, list(number)
 
 

@@ -12,9 +12,10 @@ from brainit.errors import InputError
 from brainit.io import fingerprint
 from brainit.processes import Processes
 from brainit.progress import Progress, silent
+from brainit.voxels.trials import VoxelTrials
 from brainit.voxels.universal.backbone import Backbone
 from brainit.voxels.universal.config import EncoderConfig
-from brainit.voxels.universal.data import VoxelTrials, held_pictures
+from brainit.voxels.universal.data import held_pictures
 from brainit.voxels.universal.fitted import Fitted
 from brainit.voxels.universal.loop import train
 from brainit.voxels.universal.model import UniversalEncoder

@@ -18,8 +18,9 @@ from brainit.errors import InputError
 from brainit.io import optimizer_tensors, read_state, restore_optimizer, write_state
 from brainit.processes import Processes
 from brainit.progress import Progress
+from brainit.voxels.trials import VoxelTrials
 from brainit.voxels.universal.config import EncoderConfig
-from brainit.voxels.universal.data import VoxelTrials, batches
+from brainit.voxels.universal.data import batches
 from brainit.voxels.universal.fitted import History, named
 from brainit.voxels.universal.model import UniversalEncoder
 from brainit.voxels.universal.score import correlations

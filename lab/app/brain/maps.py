@@ -42,7 +42,8 @@ def network_of(folder: str) -> Any:
 def words_on(simulated: bool, leak_line: str, arithmetic: str = "simulated") -> str:
     """Say whose voxels these are, what the leak check found, and how bit-widths are computed."""
     who = "**Simulated subject**: its voxels are made by the program." if simulated else "Measured subject."
-    return f"{who} {leak_line[:1].upper()}{leak_line[1:]}. Bit-widths are {arithmetic}."
+    how = "Decoded in full precision." if arithmetic == "full precision" else f"Bit-widths are {arithmetic}."
+    return f"{who} {leak_line[:1].upper()}{leak_line[1:]}. {how}"
 
 
 def voxel_values(folder: Path, kind: str, trial: int) -> tuple[str, np.ndarray]:

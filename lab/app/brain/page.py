@@ -15,7 +15,7 @@ from lab.app.brain.maps import subject_of, words_on
 from lab.app.copying import copies, copy_box
 from lab.app.places import local, trained, within
 from lab.app.plan.form import presets
-from lab.app.work import answer, canceller, reveal, stream
+from lab.app.work import answer, begin, canceller, reveal, stream
 from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.jobs import registry
@@ -126,11 +126,13 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
             note = gr.Markdown(elem_id="leak-line", elem_classes="source")
             empty = gr.Markdown(EMPTY, elem_classes="empty")
             live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain", buttons=[],
+                              interactive=False,
                               allow_preview=False, visible=False, show_label=False)  # fmt: skip
             with gr.Column(visible=False) as results:
+                gr.Markdown("**Stimulus, ridge, structural picture, decoded** (numbers: PixCorr)")
                 pictures = gr.Gallery(
-                    label="Stimulus, ridge, structural picture, decoded (numbers: PixCorr)", columns=4,
-                    height="auto", object_fit="contain", elem_id="decoded", buttons=["download_all"],
+                    show_label=False, columns=4, height="auto", object_fit="contain", elem_id="decoded",
+                    buttons=["download_all"], interactive=False, label="Decoded pictures",
                 )  # fmt: skip
                 table = gr.Dataframe(
                     headers=HEADERS,
@@ -149,7 +151,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                     elem_id="map-threshold",
                 )  # fmt: skip
                 brain = gr.Image(label="Slices", interactive=False, show_label=False, elem_id="map",
-                                 buttons=["download"])  # fmt: skip
+                                 buttons=["download", "fullscreen"])  # fmt: skip
                 brain_note = gr.Markdown(elem_classes="source")
             boxes, _ = copy_box("brain")
     controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic, native]
@@ -227,7 +229,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     facts = [note, mask]
     free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    go.click(lambda: gr.Gallery([], visible=True), None, live, **quiet)
+    go.click(begin, None, [empty, live], **quiet)
     decoded = go.click(
         decode_trials, controls, [status, live, pictures, table, note, *boxes], api_name="decode", **free
     )

@@ -14,7 +14,7 @@ from lab.app.compare import sensitivity
 from lab.app.copying import copies, copy_box
 from lab.app.places import local
 from lab.app.plan.form import presets
-from lab.app.work import canceller, reveal, stream
+from lab.app.work import begin, canceller, reveal, stream
 from lab.cache import cache_folder
 from lab.jobs import registry
 from lab.jobs.models import variants
@@ -63,7 +63,8 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
         with gr.Column(scale=2, min_width=360):
             empty = gr.Markdown(EMPTY, elem_classes="empty")
             live = gr.Gallery(label="On their way", columns=4, height=240, object_fit="contain",
-                              show_label=False, visible=False, allow_preview=False, buttons=[])  # fmt: skip
+                              show_label=False, visible=False, allow_preview=False, buttons=[],
+                              interactive=False)  # fmt: skip
             with gr.Column(visible=False) as results:
                 table = gr.Dataframe(
                     headers=HEADERS, interactive=False, wrap=True, elem_id="scores", column_widths=_WIDTHS,
@@ -124,7 +125,7 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
 
     outputs = [status, live, table, which, index, slider, difference, along, archive, *boxes]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    go.click(lambda: gr.Gallery([], visible=True), None, live, **quiet)
+    go.click(begin, None, [empty, live], **quiet)
     drawn = go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
     drawn.then(reveal, archive, [results, empty, live], **quiet)
     stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)

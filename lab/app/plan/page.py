@@ -168,11 +168,17 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
 
     quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
     planned.click(
-        plan_model, [*controls, native], [summary, table, *boxes], api_name="plan", concurrency_limit=4
+        plan_model,
+        [*controls, native],
+        [summary, table, *boxes],
+        api_name="plan",
+        concurrency_limit=4,
+        show_progress_on=summary,
     )
     tab.select(
         lambda shown, *given: [gr.skip()] * (2 + len(boxes)) if shown else plan_model(*given),
         [summary, *controls, native], [summary, table, *boxes], api_visibility="private", concurrency_limit=4,
+        show_progress_on=summary,
     )  # fmt: skip
     applied.click(
         apply_recipe, [*controls, history], [status, hidden, summary, table, current, history],

@@ -15,6 +15,7 @@ from lab.zoo.shared.painting import Scores
 RIVAL = "ridge to tokens"
 PAIRED = ("two_way", "top1", "pixcorr")
 SINGLE, STAGE_1 = "single, stage 1", "shared, stage 1"
+SHIPPED = "shipped network, adapted"
 NEWCOMER = "new subject"
 _SPLIT = "|"
 
@@ -40,8 +41,8 @@ _OF_NEWCOMERS = (
     ("shared network", RIVAL),
     ("shared network", "shared prior, Bayes"),
     ("shared network", SINGLE),
-    ("shipped network, adapted", RIVAL),
-    ("shipped network, adapted", "shared prior, Bayes"),
+    (SHIPPED, RIVAL),
+    (SHIPPED, "shared prior, Bayes"),
 )
 
 

@@ -16,7 +16,7 @@ from brainit.training.adapting import TRIALS_A_MINUTE, train_embeddings
 from brainit.voxels.ridge import fit_ridge
 from lab.decoding.cohort import Size
 from lab.decoding.cohort.bounds import ENDLESS, NOISELESS, bound
-from lab.decoding.cohort.scoreboard import NEWCOMER, RIVAL, SINGLE, STAGE_1, Scoreboard
+from lab.decoding.cohort.scoreboard import NEWCOMER, RIVAL, SHIPPED, SINGLE, STAGE_1, Scoreboard
 from lab.decoding.cohort.subjects import Cohort, Known, Member, begin, know, reclustered
 from lab.decoding.cohort.training import Trainer
 from lab.images import sheet, write_picture
@@ -120,22 +120,26 @@ class Study:
             self.ridge("cohort", RIVAL, one.member)
             self.bayes("cohort", "shared prior, Bayes", one, self.blank)
             self.network("cohort", "read-out (both, stacked)", one, self.blank)
-        what = "shipped network, adapted"
-        if self.wants("cohort", what, self.shown):
+        if self.wants("cohort", SHIPPED, self.shown):
             # the network of the zoo, which learned from other people, adapted in closed form
             network = load(NAME, self.painter.device)
             members = [one.member for one in self.shown]
             for one in know(network, members, self.cohort.seen.tokens, self.seed):
-                self.network("cohort", what, one, network)
+                self.network("cohort", SHIPPED, one, network)
 
     def _bounds(self) -> None:
-        if self.wants("bound", "true tokens", self.shown[:1]):
-            true = self.cohort.seen.tokens[self.cohort.tested]
-            self.add("bound", "true tokens", self.shown[0].member, true)
-        for what in (NOISELESS, ENDLESS):
-            for one in self._ends():
-                if self.wants("bound", what, [one]):
-                    self.add("bound", what, one.member, bound(what, one.member, self.cohort))
+        if self.wants("bound", "true tokens", [self.new]):
+            self.add("bound", "true tokens", self.new, self.cohort.seen.tokens[self.cohort.tested])
+        most = self._group(self.size.minutes[-1])[0]
+        # the lowest noise ceiling and the highest, beside what was reached there
+        for member, home in ((self.shown[0].member, "cohort"), (self.new, most)):
+            group = f"bound, ceiling {member.ceiling:.1f}"
+            for what in (NOISELESS, ENDLESS):
+                if self.wants(group, what, [member]):
+                    self.add(group, what, member, bound(what, member, self.cohort))
+            for what in (RIVAL, SHIPPED, STAGE_1 if home == "cohort" else "shared network"):
+                if self.board.has(home, what, member.name):
+                    self.board.scores[group, what, member.name] = self.board.scores[home, what, member.name]
 
     def _stage_1(self) -> None:
         if self.wants("cohort", STAGE_1, self.shown):
@@ -201,12 +205,16 @@ class Study:
             network = self.trainer.tokens(f"single-{member.name}", network, [own])
             self.network("cohort", SINGLE, own, network)
 
+    def _group(self, minutes: int) -> tuple[str, int]:
+        """Return the group of a newcomer's rows, and its number of trials."""
+        n = min(len(self.new.index), round(TRIALS_A_MINUTE * minutes))
+        return f"{NEWCOMER}, {minutes} min, {n} trials", n
+
     def _newcomer(self) -> None:
         for minutes in self.size.minutes:
-            n = min(len(self.new.index), round(TRIALS_A_MINUTE * minutes))
-            member, group = self.new.first(n), f"{NEWCOMER}, {minutes} min, {n} trials"
-            if self.wants(group, SINGLE, [member]):
-                self._read_newcomer(member, group, minutes)
+            group, n = self._group(minutes)
+            if self.wants(group, SINGLE, [self.new]):
+                self._read_newcomer(self.new.first(n), group, minutes)
                 self.keep()
 
     def _read_newcomer(self, member: Member, group: str, minutes: int) -> None:
@@ -218,7 +226,7 @@ class Study:
         self.network(group, "shared network", one, self.shared)
         network = load(NAME, self.painter.device)
         (other,) = know(network, [member], tokens, self.seed)
-        self.network(group, "shipped network, adapted", other, network)
+        self.network(group, SHIPPED, other, network)
         what = "shared network, embeddings trained"
         if self.wants(group, what, [member]):
             voxels, _ = train_embeddings(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lab.decoding.conditions import Step
 
 FITTED = "encoder.safetensors"
@@ -78,10 +81,14 @@ def brain_correlation(
     if encoder is not None:
         predict = _universal(Path(encoder), subject, device)
         return BrainCorrelation(predict, measured, f"universal voxel encoder of {Path(encoder).name}")
-    fitted = step("voxel-encoder", lambda: _fit(subject, scaler, device, progress))
+    from lab import zoo
+
+    network = cache(lambda: zoo.load("encoder-64", device))
+    fitted = step("voxel-encoder", lambda: _fit(subject, scaler, network(), progress))
 
     def linear(pictures: np.ndarray) -> np.ndarray:
-        return (_tokens(pictures, device, silent) - fitted["mean"]) @ fitted["axes"] @ fitted["voxels"].T
+        tokens = _tokens(pictures, network(), silent)
+        return (tokens - fitted["mean"]) @ fitted["axes"] @ fitted["voxels"].T
 
     return BrainCorrelation(linear, measured, LINEAR)
 
@@ -133,9 +140,11 @@ def _universal(run: Path, subject: Subject, device: str) -> Callable[[np.ndarray
     return predict
 
 
-def _fit(subject: Subject, scaler: VoxelScaler, device: str, progress: Progress) -> dict[str, np.ndarray]:
+def _fit(
+    subject: Subject, scaler: VoxelScaler, network: nn.Module, progress: Progress
+) -> dict[str, np.ndarray]:
     train = subject.part("train").mean_over_repeats()
-    features = _tokens(train.images(), device, progress)
+    features = _tokens(train.images(), network, progress)
     parts = min(max(train.n_trials // 6, 8), 64)
     name = subject.name
     encoder = fit_encoder({name: features}, {name: scaler.apply(train.betas)}, n_components=parts)
@@ -146,15 +155,14 @@ def _fit(subject: Subject, scaler: VoxelScaler, device: str, progress: Progress)
     }
 
 
-def _tokens(pictures: np.ndarray, device: str, progress: Progress) -> np.ndarray:
+def _tokens(pictures: np.ndarray, network: nn.Module, progress: Progress) -> np.ndarray:
     import torch
 
-    from lab import zoo
     from lab.images import to_model
 
-    encoder, found = zoo.load("encoder-64", device), []
+    device, found = next(network.parameters()).device, []
     with torch.no_grad():
         for i in range(0, len(pictures), _BATCH):
             progress(i, len(pictures), "encoding pictures")
-            found.append(encoder(to_model(pictures[i : i + _BATCH]).to(device)).flatten(1).cpu())
+            found.append(network(to_model(pictures[i : i + _BATCH]).to(device)).flatten(1).cpu())
     return torch.cat(found).numpy()

@@ -21,6 +21,9 @@ class Settings(contract.Settings):
     out: Path = setting(..., "folder for kernels.csv and the plots made from it", short="-o")
     tune: bool = setting(False, "tune the kernels first; the table is kept and read from then on")
     few: bool = setting(False, "the three largest shapes only")
+    peers: bool = setting(
+        False, "other people's kernels too, where they are installed: a minute of compiling"
+    )
     minutes: float = setting(10.0, "no further shape is begun after this", unit="minutes", gt=0, le=600)
     workers: int = setting(8, "processes that compile while tuning", ge=1, le=128)
 
@@ -32,19 +35,22 @@ class Result(contract.Result):
     csv: str
     table: str | None
     plots: list[str]
+    peers: str | None = None
 
     def tables(self) -> list[Table]:
         """Return what was timed."""
         return [Table(self.rows, ("shape", "what", "us", "ratio", "error", "floor_us", "note"))]
 
     def files(self) -> dict[str, str]:
-        """Return the CSV, the table of tiles and the plots."""
+        """Return the CSV files, the table of tiles and the plots."""
         more = {Path(plot).stem: plot for plot in self.plots}
+        if self.peers:
+            more["peers"] = self.peers
         return {"timings": self.csv, **({"tiles": self.table} if self.table else {}), **more}
 
 
 def run(settings: Settings, context: Context) -> Result:
-    """Tune if asked for, time, plot.
+    """Tune if asked for, time, plot; peers last.
 
     Raises
     ------
@@ -69,7 +75,13 @@ def run(settings: Settings, context: Context) -> Result:
     with file.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     plots = [str(plot) for plot in draw(file, settings.out)]
-    return Result(rows=rows, csv=str(file), table=None if table is None else str(table), plots=plots)
+    others = settings.out / "peers.csv" if settings.peers else None
+    if others is not None:
+        bench(others, report, seconds, few=settings.few, others=True)
+    return Result(
+        rows=rows, csv=str(file), table=None if table is None else str(table), plots=plots,
+        peers=None if others is None else str(others),
+    )  # fmt: skip
 
 
 def dry_run(settings: Settings) -> Foreseen:

@@ -120,6 +120,7 @@ def dry_run(settings: Settings) -> Foreseen:
 
 
 def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
+    from lab import zoo
     from lab.compare.recipes import allocations
     from lab.decoding.trained import TrainedRun
     from lab.jobs.checks import NO_RECIPE, natively, plan_recipe
@@ -138,7 +139,7 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
 
     chosen = chosen or expand(DEFAULTS[denoiser])
     refuse_without_sampling(trained.config, chosen[0].name)
-    limits = (settings.training_minutes, settings.device)
+    limits = (settings.training_minutes, settings.device, zoo.load(denoiser))
     planned = [plan_recipe(recipe, denoiser, *limits) for recipe in chosen]
     return trained, [natively(recipe, settings.native, settings.device) for recipe in planned]
 

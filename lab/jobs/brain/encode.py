@@ -109,6 +109,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 def dry_run(settings: Settings) -> Foreseen:
     """Check names, data and the encoder that is started from, and say what would be fitted."""
     _check(settings)
+    if settings.dataset != "simulated":  # those may have to be made first
+        _people(settings, Context())
     facts = {"would write": str(settings.out), "dataset": settings.dataset, "backbone": settings.backbone}
     return Foreseen(facts=facts | {"epochs": settings.encoder.epochs, "taps": list(settings.encoder.taps)})
 
@@ -165,7 +167,13 @@ def _people(settings: Settings, context: Context) -> People:
     from lab.decoding.encoder.people import open_people
 
     root = None if settings.root is None else str(settings.root)
-    return open_people(settings.dataset, root, settings.subjects, settings.options, context.progress)
+    people = open_people(settings.dataset, root, settings.subjects, settings.options, context.progress)
+    voxels = sum(own.n_voxels for own in people.subjects)
+    if settings.clusters > voxels // 2:
+        raise InputError(
+            f"--clusters {settings.clusters}: there are {voxels} voxels; allowed: up to {voxels // 2}, or 0"
+        )
+    return people
 
 
 def _check(settings: Settings) -> None:
@@ -173,6 +181,9 @@ def _check(settings: Settings) -> None:
     from lab.decoding.encoder.measure import find_backbone
     from lab.jobs.checks import known
 
+    twice = next((n for k, n in enumerate(settings.subjects) if n in settings.subjects[:k]), None)
+    if twice is not None:
+        raise InputError(f"--subjects: {twice!r} is given twice; leave one away")
     known("dataset", settings.dataset, datasets.list_datasets(), "brainlab data list")
     for option in settings.options:
         allowed = datasets.describe(settings.dataset)["options"]

@@ -12,6 +12,7 @@ from brainit.subject import Subject
 from brainit.voxels.clusters import Clusters, assign_nearest
 from brainit.voxels.maps import write_clusters, write_map
 from brainit.voxels.universal import EncoderConfig, Fitted, collect, fit_universal
+from lab.decoding import same_data
 from lab.decoding.encoder.measure import (
     N_DRAWS,
     Measured,
@@ -82,6 +83,7 @@ def fit(settings: Wanted, people: People, out: Path, device: str, progress: Prog
 def encode(settings: Wanted, people: People, folder: Run, device: str, progress: Progress) -> dict[str, Any]:
     """Do it all in an open run folder; return what the job's result holds."""
     out = folder.path
+    same_data.claim(out, same_data.marks(people.subjects))
     if folder.finished:
         import json
 

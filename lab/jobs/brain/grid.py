@@ -40,7 +40,7 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         No such folder, or one without metrics.
     InputError
-        The run holds no reconstructed pictures.
+        The run holds no reconstructed pictures, or ``out`` is no PNG file's name.
     """
     from lab.figures import choose, picture_grid
     from lab.figures.brain.pictures import rows_of
@@ -48,6 +48,8 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.report.rundata import read_run
 
     folder, out = settings.folder, settings.out
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise InputError(f"--out {out}: give a file that ends in .png")
     check_run(folder)
     context.progress(0, 1, "drawing")
     data = read_run(folder)

@@ -46,13 +46,20 @@ def run(settings: Settings, context: Context) -> Result:
     MissingDataError
         A folder is not there, or has no metrics.
     InputError
-        A file's name for the page of one run, which goes into its folder.
+        A file's name for the page of one run, which goes into its folder; a run given twice.
     """
     from lab.report import build_group_report, build_report
 
     runs, out = settings.runs, settings.out
     for path in runs:
         check_run(path)
+    twice = next(
+        (path for k, path in enumerate(runs) if path.resolve() in [p.resolve() for p in runs[:k]]), None
+    )
+    if twice is not None:
+        raise InputError(f"{twice} is given twice; leave one away")
+    if len(runs) > 1 and out is not None and out.is_dir():
+        raise InputError(f"--out {out} is a folder; give the name of an HTML file")
     context.progress(0, 1, "report")
     if len(runs) > 1:
         page = build_group_report(runs, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,7 @@ def run(settings: Settings, context: Context) -> Result:
     data, network = _open(settings, context)
     same_data.check(settings.out, data.subject)
     subject = _first(data.subject, settings.minutes)
+    _check_minutes(settings, data.subject)
     found = adapted(
         subject, settings.out, context.progress, epochs=settings.epochs, seed=settings.seed, own=network
     )
@@ -119,6 +121,7 @@ def dry_run(settings: Settings) -> Foreseen:
     """Read the data and the model; say what would be adapted."""
     data, network = _open(settings, Context())
     subject = _first(data.subject, settings.minutes)
+    _check_minutes(settings, data.subject)
     return Foreseen(
         facts={
             "would adapt": subject.name,
@@ -157,11 +160,26 @@ def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwor
     return data, network
 
 
+def _check_minutes(settings: Settings, subject: Subject) -> None:
+    """Refuse minutes of the curve, or in all, that were not scanned."""
+    from brainit.training.adapting import TRIALS_A_MINUTE
+
+    there = subject.part("train").n_trials / TRIALS_A_MINUTE
+    for flag, minutes in (("--minutes", settings.minutes), *(("--curve", m) for m in settings.curve)):
+        if minutes is not None and not 2 <= minutes <= math.ceil(there):
+            raise InputError(
+                f"{flag} {minutes:g}: this subject has {there:.3g} minutes of training trials "
+                f"({TRIALS_A_MINUTE:g} a minute); allowed: 2 to {math.ceil(there)}"
+            )
+
+
 def _read(path: Path) -> Any:
     from lab import zoo
 
     try:
         return zoo.load_file(path)[0]
+    except InputError as error:
+        raise InputError(f"--model {error}") from None
     except (KeyError, TypeError, RuntimeError) as error:  # another class, other settings, other tensors
         said = str(error).splitlines()[0]
         raise InputError(

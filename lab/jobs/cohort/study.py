@@ -16,8 +16,10 @@ from lab.models.preflight import check_folder, need
 
 SCORES = ("tokens", "two_way", "top1", "pixcorr")
 DIFFERENCES = ("two_way above ridge", "top1 above ridge", "pixcorr above ridge")
-VERSION = 2
+VERSION = 3
 """Of what a folder holds."""
+OFF_SCALE = ("structure alone", "both branches above structure alone")
+"""In the table alone: beside a blur, all other differences would be a line."""
 
 
 class Settings(contract.Settings):
@@ -245,14 +247,14 @@ def _draw(out: Path, found: dict[str, Any]) -> None:
         score = (tuple(row["two_way"]), tuple(row["pixcorr"]))
         if row["group"].startswith("new subject"):
             marks.append(Mark(row["what"], *score, minutes=float(row["group"].split()[2])))
-        elif row["group"] != "bound":
+        elif not row["group"].startswith("bound") and row["what"] not in OFF_SCALE:
             marks.append(Mark(f"{row['group']}: {row['what']}", *score))
     source = f"study {about['preset']}, {about['device']}"
     where = Provenance(source, f"{about['n_test']} test pictures", about["seed"], simulated=True)
     gains = [
         Gain(row["contrast"], tuple(row["two_way"]), tuple(row["pixcorr"]))
         for row in found["contrasts"]
-        if not row["contrast"].startswith("new subject")
+        if not row["contrast"].startswith("new subject") and row["contrast"] not in OFF_SCALE
     ]
     plate = cohort_study(marks, gains, where)
     with replacing(out / "figure.png") as temporary:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def surfaces(settings: Settings, layer: str, context: Context) -> list[Any]:
     from lab.report import inspection
 
     again = before_after(settings, layer, context)
-    where = source(settings, run(settings, context), layer)
+    where = replace(source(settings, run(settings, context), layer), source=settings.model)
     plates = [draw("light") for draw in inspection.surfaces(again, layer, where).values()]
     return [*(plate.pixels() for plate in plates), "\n\n".join(plate.caption for plate in plates)]
 

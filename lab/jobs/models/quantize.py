@@ -70,13 +70,13 @@ def run(settings: Settings, context: Context) -> Result:
     """
     import quant
     from lab.models.opening import open_model
-    from lab.runs.folder import Run
+    from lab.runs.folder import Run, is_finished
     from lab.runs.older import complete
     from quant.api import check, refuse_nothing
 
     store, module, config = _begin(settings)
     out, model = settings.out, settings.model
-    if not (out / "done.json").is_file():  # refuse what cannot be before the folder is taken
+    if not is_finished(out):  # refuse what cannot be before the folder is taken
         context.check()
         module = module or open_model(model, settings.part, settings.architecture)
         check(module, settings.recipe, store if _calibrates(settings.recipe) else None)

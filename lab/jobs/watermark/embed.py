@@ -11,6 +11,7 @@ from lab.jobs.contract import Result as BaseResult
 from lab.jobs.watermark.settings import OfKey, files, open_key, refuse_same_names
 from lab.jobs.watermark.verify import RATE, reading
 from lab.models.devices import choose_device
+from lab.models.preflight import check_folder
 
 
 class Settings(OfKey):
@@ -123,4 +124,20 @@ def _check(settings: Settings) -> str:
             f"model {settings.model!r} draws no pictures; denoisers are {', '.join(zoo.DECODERS)}"
         )
     refuse_same_names(settings.pictures)
+    check_folder(settings.out)
+    for picture in settings.pictures:
+        _refuse_overwriting(settings.out / f"{picture.stem}.png", settings.pictures)
     return choose_device(settings.device)
+
+
+def _refuse_overwriting(file: Path, given: tuple[Path, ...]) -> None:
+    """Refuse to write over a picture that was given, or over one that is not of the size that this writes."""
+    from lab.images import SIDE
+    from lab.zoo.watermark.pictures import size_of
+
+    if not file.exists():
+        return
+    if any(picture.exists() and file.samefile(picture) for picture in given):
+        raise InputError(f"{file} is one of the pictures and would be written over; choose another --out")
+    if size_of(file) != (SIDE, SIDE):
+        raise InputError(f"{file} is there already, and not from here; choose another --out")

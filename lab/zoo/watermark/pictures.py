@@ -25,8 +25,8 @@ def read_picture(path: Path, smallest: int) -> Tensor:
     MissingDataError
         No such file.
     InputError
-        No PNG or JPEG by its content, damaged, more than 8 bits a channel, or sides outside
-        `smallest` to 4096.
+        No PNG or JPEG by its content, damaged, more than 8 bits a channel, partly transparent, or sides
+        outside `smallest` to 4096.
     """
     from PIL import Image
 
@@ -44,12 +44,33 @@ def read_picture(path: Path, smallest: int) -> Tensor:
                     f"{path} is {width}x{height}; sides must be {smallest} to {LARGEST} pixels: smaller ones "
                     "hold too little to say anything"
                 )
+            if "A" in opened.mode or "transparency" in opened.info:
+                _refuse_transparent(path, np.array(opened.convert("RGBA"))[..., 3])
             array = np.array(opened.convert("RGB"))
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise InputError(f"{path} is not a picture, or is damaged: give a whole PNG or JPEG") from None
     return torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Return a picture's width and height; None where the file is no picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            return opened.size
+    except (OSError, UnidentifiedImageError):
+        return None
+
+
+def _refuse_transparent(path: Path, alpha: np.ndarray) -> None:
+    if alpha.min() < 255:
+        raise InputError(
+            f"{path}: {100 * float((alpha < 255).mean()):.3g} % of its pixels are transparent, and what is "
+            "seen there is not in the file; save it on its background"
+        )
 
 
 def to_model_size(picture: Tensor) -> Tensor:

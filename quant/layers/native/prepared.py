@@ -67,7 +67,10 @@ class FewRows:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of 8-bit codes, one input scale an image."""
+    """A convolution of 8-bit codes, one input scale an image.
+
+    `kernel` (N, KH, KW, C) may be the stored codes seen in that order: they are not held twice.
+    """
 
     op: str
     kernel: Tensor
@@ -95,8 +98,8 @@ class Convolution:
         )
         codes = rows.codes[:, :c].reshape(b, h, w, c).contiguous()
         return conv2d.conv2d(
-            codes, unit, self.kernel, self.column, self.bias, self.stride, self.padding, self.dilation,
-            x.dtype, TRITON,
+            codes, unit, self.kernel.contiguous(), self.column, self.bias, self.stride, self.padding,
+            self.dilation, x.dtype, TRITON,
         ).value  # fmt: skip
 
 
@@ -130,9 +133,13 @@ def _convolution(layer: Encoded, op: str, bias: Tensor | None) -> Convolution | 
         return None
     encoded, quantizer = layer.encoded(), layer.input_quantizer
     assert quantizer is not None  # as `fit` saw to
+    if encoded.quantizer.bits == 8:
+        kernel = encoded.packed.view(torch.int8).reshape(encoded.shape).permute(0, 2, 3, 1)
+    else:
+        kernel = encoded.codes().permute(0, 2, 3, 1).contiguous()
     return Convolution(
-        op, encoded.codes().permute(0, 2, 3, 1).contiguous(), encoded.params["scale"].reshape(-1).float(),
-        bias, module.stride, module.padding, module.dilation, quantizer.quantizer.bits,
+        op, kernel, encoded.params["scale"].reshape(-1).float(), bias, module.stride, module.padding,
+        module.dilation, quantizer.quantizer.bits,
     )  # fmt: skip
 
 

@@ -1,11 +1,7 @@
-"""What `test_processes` starts by ``accelerate launch``: Brain-IT of two subjects, weights into a file.
-
-``in_processes.py OUT``
-"""
+"""What ``accelerate launch`` starts (tests/launched.py): Brain-IT of two subjects, weights into a file."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -32,10 +28,3 @@ def train(out: Path, together: Processes) -> None:
         losses = [decoder.report["training"][0][key] for key in ("train", "valid")]
         save_file(tensors | {"losses": torch.tensor(losses)}, out)
     together.wait()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    those = Processes.current()
-    train(Path(sys.argv[1]), those)
-    print(f"process {those.rank} of {those.size}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,20 +11,12 @@ from safetensors.torch import load_file
 from brainit.processes import Processes
 from tests.brainit.training.in_processes import train
 
-FOLDER = Path(__file__).parent
-LAUNCH = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(tmp_path: Path, in_two_processes: Path) -> None:
     train(tmp_path / "1.safetensors", Processes())
-    command = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH, "--num_processes", "2"]
-    command += ["--main_process_port", "0", str(FOLDER / "in_processes.py"), str(tmp_path / "2.safetensors")]
-    env = os.environ | {"PYTHONPATH": str(FOLDER.parents[2]), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=250)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert "process 1 of 2" in ended.stdout
-    one, two = (load_file(tmp_path / f"{count}.safetensors") for count in (1, 2))
+    files = (tmp_path / "1.safetensors", in_two_processes / "brain-it" / "2.safetensors")
+    one, two = (load_file(file) for file in files)
     assert one.keys() == two.keys()
     for name, values in one.items():
         torch.testing.assert_close(two[name], values, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")

@@ -32,9 +32,21 @@ def check(device: str, shapes: list[tuple[int, ...]] = SHAPES) -> None:
                 ours = log_attention(q, k, v, path="triton", config=Config(16, 32, 16, 2, 4), **options)
                 apart = ((ours.value.double() - exact).norm() / exact.norm()).item()
                 assert apart < tolerance and ours.path == "triton", (shape, dtype, options, apart)
+            if dtype != torch.float16:
+                in_float8(q, k, v, tolerance)
         q[0, 0, 0, 0] = float("nan")
         out = log_attention(q, k, v, path="triton", config=Config(16, 32, 16, 2, 4)).value
         assert out[0].isnan().all() and not out[1].isnan().any()
+
+
+def in_float8(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tolerance: float) -> None:
+    """Both products in float8: the kernel does what the reference does with rounded tensors."""
+    for sink, keep in ((None, False), (3, True)):
+        options = {"sink": sink, "keep_sums": keep, "float8": True}
+        exact = log_attention(q, k, v, path="reference", **options).value.double()
+        ours = log_attention(q, k, v, path="triton", config=Config(16, 32, 16, 2, 4), **options)
+        apart = ((ours.value.double() - exact).norm() / exact.norm()).item()
+        assert apart < 2 * tolerance and ours.path == "triton", (q.shape, q.dtype, options, apart)
 
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:
@@ -52,6 +64,16 @@ def test_many_bits_are_exact_attention() -> None:
     out = log_attention(q, k, v, bits=8, octaves=12.0).value
     exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     assert ((out - exact).norm() / exact.norm()) < 0.03
+
+
+def test_float8_probabilities_are_exact_and_values_near() -> None:
+    """Keys that are all alike leave nothing to round but the values: 3 significant bits and their scale."""
+    q, _, v = drawn(SHAPES[2], torch.float32, "cpu")
+    k = torch.ones_like(q)
+    out, exact = (log_attention(q, k, v, float8=float8).value for float8 in (True, False))
+    assert 1e-3 < ((out - exact).norm() / exact.norm()) < 0.04
+    with pytest.raises(ValueError, match="float8 takes 2 to 4 bits in steps of one octave, got 5 bits"):
+        log_attention(q, k, v, bits=5, float8=True)
 
 
 def test_an_image_alone_and_in_a_batch_is_the_same() -> None:

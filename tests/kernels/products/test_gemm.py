@@ -129,3 +129,31 @@ def test_bad_input_is_named() -> None:
         gemm(a, row, b, column, dtype=torch.int8)
     with pytest.raises(ValueError, match="neighbours"):
         gemm(a.T[:4, :4], row, b[:, :4], column)
+
+
+def test_tiles_fit_the_shared_memory() -> None:
+    pytest.importorskip("triton")
+    from kernels.tuned.launching import within
+
+    large = Config(128, 256, 128, 3, 8)
+    assert within(large, 2, 230_000) == large
+    wide = within(large, 4, 230_000)
+    assert wide.halves == 2 and wide.stages == 3
+    for limit in (99_000, 164_000, 230_000):
+        for config in (
+            large,
+            Config(128, 256, 128, 3, 4, special=True),
+            Config(256, 128, 128, 4, 8, halves=2),
+        ):
+            found = within(config, 4, limit)
+            taken = found.stages * (found.block_m + found.block_n) * found.block_k
+            assert taken + found.block_m * found.block_n // found.halves * 4 <= limit, (config, limit)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fp8", [False, True])
+def test_large_outputs_in_single_precision(fp8: bool) -> None:
+    a, b = operands(2048, 256, 2100, fp8, "cuda")
+    row, column = torch.ones(2048, device="cuda"), torch.ones(2100, device="cuda")
+    exact = gemm(a, row, b, column, dtype=torch.float32, path="reference").value
+    assert distance(gemm(a, row, b, column, dtype=torch.float32, path="triton").value, exact) < 1e-3

@@ -67,6 +67,6 @@ def test_kept_rows_fit_the_registers_and_code_is_compiled_once() -> None:
         ("gemm_fp8", (64, 64, 64)),
         ("gemm_fp8", (128, 64, 64)),
         ("gemm_fp8", (1, 64, 64)),
-        ("encode", (8, 64, 32)),
+        ("quantize_many", (140, 64, 32)),
     ]
     assert distinct(jobs) == [jobs[0], jobs[2], jobs[3]]

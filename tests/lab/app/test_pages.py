@@ -49,6 +49,13 @@ def test_runs_are_listed_with_their_state(home: Path) -> None:
     assert rows["a"] == "finished" and rows["deep/b"] == "stopped" and len(rows) == 3
 
 
+def test_a_comparison_with_its_page_is_finished(home: Path) -> None:
+    (home / "deep/b/results.csv").write_text("")
+    assert places.state(home / "deep/b") == "stopped"
+    (home / "deep/b/report.html").write_text("")
+    assert places.state(home / "deep/b") == "finished"
+
+
 def test_a_run_at_work_is_found(home: Path) -> None:
     from lab.runs.lock import FolderLock
 

@@ -14,7 +14,7 @@ from lab.errors import STOPPED
 SCRIPT = """
 import sys, time
 import numpy as np
-import diffusers, sklearn.cluster, torch  # what takes a second to take down
+{imports}
 import lab.cli.main as cli
 
 def job(**_):
@@ -27,16 +27,19 @@ cli.main([])
 """
 
 
-# Each process imports for seconds. Both signals have one handler, so pairwise cover is enough.
+HEAVY = "import diffusers, sklearn.cluster, torch  # what takes a second to take down"
+
+
+# Imports take seconds. Both signals have one handler, so pairwise cover is enough.
 @pytest.mark.parametrize(
-    ("number", "body", "seconds"),
+    ("number", "imports", "body", "seconds"),
     # 0.7 s of grace in a library call; the rest is a busy machine
-    [(signal.SIGTERM, "time.sleep(30)", 1.0), (signal.SIGINT, "np.linalg.svd(matrix)", 1.5)],
+    [(signal.SIGTERM, "", "time.sleep(30)", 1.0), (signal.SIGINT, HEAVY, "np.linalg.svd(matrix)", 1.5)],
     ids=["python", "library"],
 )
-def test_stops_within_a_second(number: signal.Signals, body: str, seconds: float) -> None:
+def test_stops_within_a_second(number: signal.Signals, imports: str, body: str, seconds: float) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(body=body)],
+        [sys.executable, "-c", SCRIPT.format(imports=imports, body=body)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

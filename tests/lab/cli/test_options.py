@@ -108,3 +108,9 @@ def test_wildcards_and_overrides_as_in_python(capsys: Capture) -> None:
     }
     assert run(["plan", "unet-64", "--override", "ff"]) == 2
     assert "write WILDCARD:field=value" in capsys.readouterr().err
+
+
+def test_lists_are_given_with_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["brain", "tune", "--strengths", "0.1, 0.25", "--averaged", "2,4", "--dry-run", "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["strengths"] == [0.1, 0.25] and seen["averaged"] == [2, 4]

@@ -44,7 +44,7 @@ def test_a_table_shows_exact_peaks_only() -> None:
     column = next(c for c in shown_columns(list(found.values())) if c[0] == "calibrate_peak_bytes")
     said = {name: cell(row, column[0], column[2], column[3]) for name, row in found.items()}
     assert said == {"gpu": "7.0", "cpu": "–", "old": "–"}
-    assert peaks(list(found.values())) == f"1 by {EXACT}, 1 by {SAMPLED}"
+    assert peaks(list(found.values())) == f"1 x {EXACT}, 1 x {SAMPLED}"
     assert not [c for c in shown_columns([found["cpu"]]) if c[0] == "calibrate_peak_bytes"]
 
 

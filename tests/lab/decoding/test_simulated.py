@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from brainit import datasets
+from brainit.datasets import simulated
 from brainit.datasets.simulated import config
 from lab.decoding.simulated import DESCRIPTION, FEATURES, ensure_simulated
 from lab.errors import explain
@@ -108,3 +110,21 @@ def test_options_of_simulation_are_refused_for_real_data(tmp_path: Path) -> None
     asked = fetch.Settings(name="haxby2001", root=tmp_path, preset="small")
     error = caught(fetch.run, asked, Context())
     assert "--preset is only for simulated" in str(error)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_two_at_once_make_one_set_of_subjects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    inside, made = [], simulated.generate
+
+    def watched(folder: Path, *rest: object, **given: object) -> Path:
+        inside.append(folder)
+        time.sleep(0.2)  # time for the other one to come
+        return made(folder, *rest, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(simulated, "generate", watched)
+    with ThreadPoolExecutor(2) as both:
+        found = list(both.map(lambda _: ensure_simulated(tmp_path / "a", features="random"), range(2)))
+    assert found == [tmp_path / "a"] * 2 and len(inside) == 1
+    assert not list((tmp_path / "a").glob(".*"))

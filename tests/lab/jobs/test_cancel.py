@@ -43,7 +43,13 @@ def picture(place: Path) -> Path:
 
 
 @pytest.fixture
-def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str], dict[str, Any]]:  # noqa: F811
+def asked(
+    folder: Path,  # noqa: F811
+    data: Path,  # noqa: F811
+    root: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Callable[[str], dict[str, Any]]:
     """Settings of each long job, for a second's work or little more."""
     model = {"model": str(folder / "unet"), "recording": folder / "rec"}
     few = {**model, "samples": 1, "timesteps": 1, "device": "cpu"}
@@ -93,15 +99,13 @@ def asked(folder: Path, data: Path, root: Path, tmp_path: Path) -> Callable[[str
         "brain study": {"out": tmp_path / "o", "device": "cpu"},
         "demo": {"out": tmp_path / "o"},
         "bench shape": {"rows": 16, "inner": 32, "outer": 16},
-        "whatif": {"model": "unet-64", "samples": 1, "steps": 2},
+        "whatif": {**model, "samples": 1, "steps": 2},
         "variants": {"model": "unet-64", "recipes": "rtn-w8a8", "n": 1, "steps": 2, "out": tmp_path / "o"},
     }  # fmt: skip
 
     def settings(name: str) -> dict[str, Any]:
         if name in ("brain bits", "brain decode"):  # of a run that was trained
-            trained = registry.settings("brain train", {**run, "out": tmp_path / "run"})
-            registry.run("brain train", trained, Context())
-            given = {"folder": tmp_path / "run", "out": tmp_path / "o"}
+            given = {"folder": request.getfixturevalue("trained_run"), "out": tmp_path / "o"}
             if name == "brain decode":
                 return {**given, "trials": "0"}
             return {**given, "recipes": "rtn-w8a8", "device": "cpu"}

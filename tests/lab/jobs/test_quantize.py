@@ -114,3 +114,13 @@ def test_the_shipped_models_weights_are_a_twentieth() -> None:
         sum(x.bytes_after for x in planned.layers),
     )
     assert full > 20 * small and not any(line.skipped for line in planned.layers)
+
+
+def test_a_result_that_is_gone_is_made_again(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    command = ["quantize", str(folder), "--recipe", "rtn-w8a8", "--out", str(tmp_path / "q")]
+    assert run(command) == 0
+    before = (codes := tmp_path / "q" / "model.safetensors").read_bytes()
+    codes.unlink()
+    capsys.readouterr()
+    assert run(command) == 0
+    assert codes.read_bytes() == before and "done before" not in capsys.readouterr().out

@@ -16,6 +16,7 @@ import yaml
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
+from lab.figures.plate import Plate
 from lab.report import HTMLDocument, build_group_report, build_report, report_document
 from lab.report.page import _MAKERS, _environment, render_block, summary
 from lab.report.parts import as_command
@@ -103,6 +104,13 @@ def test_same_folder_same_bytes(measured_run, measured):
     assert build_report(measured_run).read_text(encoding="utf-8") == measured
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are there and nothing is drawn: most of a page's time, where its words are looked at."""
+    monkeypatch.setattr(Plate, "__post_init__", lambda plate: None)
+    monkeypatch.setattr(Plate, "uri", lambda plate, kind="svg": "data:image/svg+xml;base64,")
+
+
 def without(source: Path, folder: Path, *names: str) -> Path:
     """Copy a run folder less some files; what is slow to draw is left out where it does not matter."""
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("report.html", *names))
@@ -126,7 +134,7 @@ def test_a_missing_file_is_a_sentence(measured_run, tmp_path, missing, reportlet
     assert any(p.startswith(f"{missing} is not in this run folder") for p in run.problems)
 
 
-def test_training_is_drawn_where_it_is_logged_and_hidden_where_not(measured_run, tmp_path):
+def test_training_is_drawn_where_it_is_logged_and_hidden_where_not(measured_run, undrawn, tmp_path):
     from lab.report.parts import training_chart
 
     folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
@@ -140,7 +148,7 @@ def test_training_is_drawn_where_it_is_logged_and_hidden_where_not(measured_run,
     assert chart is not None and 'id="training"' in report_document(folder).html
 
 
-def test_broken_files_are_named(measured_run, tmp_path):
+def test_broken_files_are_named(measured_run, undrawn, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(measured_run, folder)
     for name, content in (("arrays.npz", b"PK\x03\x04 cut"), ("ledger.json", b"{"), ("config.yaml", b"a: [")):
@@ -174,7 +182,7 @@ def test_scores_of_a_set_without_pictures(tmp_path):
     assert "category accuracy 0.800 [0.700, 0.900], beside ridge 0.750, chance 0.125." in summary(run)
 
 
-def test_a_leak_is_loud(measured_run, tmp_path):
+def test_a_leak_is_loud(measured_run, undrawn, tmp_path):
     folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
     for name in ("metrics", "subject"):
         content = json.loads((folder / f"{name}.json").read_text())
@@ -190,7 +198,7 @@ def test_a_leak_is_loud(measured_run, tmp_path):
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["as recorded", "of an older run"])
-def test_the_leak_line_stands_wherever_a_score_stands(measured_run, tmp_path, recorded):
+def test_the_leak_line_stands_wherever_a_score_stands(measured_run, undrawn, tmp_path, recorded):
     folder = without(measured_run, tmp_path / "run", "ledger.json", "log.jsonl")
     metrics = json.loads((folder / "metrics.json").read_text()) | {"leak_test_in_train": 2}
     if recorded:
@@ -216,7 +224,7 @@ def test_a_run_without_a_leak_check_says_so(measured_run, tmp_path):
     assert "these scores are unchecked" in summary(read_run(folder))[-1]
 
 
-def test_text_from_files_cannot_become_markup(measured_run, tmp_path):
+def test_text_from_files_cannot_become_markup(measured_run, undrawn, tmp_path):
     folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
     subject = json.loads((folder / "subject.json").read_text())
     subject["warnings"] = ["<script>alert(1)</script>"]
@@ -270,7 +278,7 @@ def test_document(tmp_path):
     assert document.save_as_html(tmp_path / "a.html").read_text(encoding="utf-8") == str(document)
 
 
-def test_document_of_a_run_writes_nothing(measured_run, tmp_path):
+def test_document_of_a_run_writes_nothing(measured_run, undrawn, tmp_path):
     folder = without(measured_run, tmp_path / "run", "arrays.npz", "ledger.json", "log.jsonl")
     assert "<h1>" in report_document(folder).html
     assert not (folder / "report.html").exists()

@@ -241,3 +241,20 @@ def test_a_folder_is_checked_without_being_claimed(tmp_path: Path) -> None:
         Run.check(tmp_path / "file", CONFIG)
     with pytest.raises(InputError, match="holds other files"):
         Run.check(tmp_path, CONFIG)
+
+
+def test_a_finished_run_whose_result_was_removed_goes_on(tmp_path: Path) -> None:
+    def whole() -> bool:
+        with Run.open(tmp_path / "run", {"seed": 1}) as run:
+            return run.finished
+
+    with Run.open(tmp_path / "run", {"seed": 1}) as run:
+        (run.path / "model.safetensors").write_text("codes")
+        run.finish()
+    assert whole()
+    (tmp_path / "run" / "log.jsonl").unlink()
+    assert whole(), "the log is not a result"
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert not whole()
+    (tmp_path / "run" / "done.json").write_text('{"config": "abc"}')
+    assert whole(), "of before the files were named"

@@ -1,14 +1,8 @@
-"""What `test_processes` starts by ``accelerate launch``: a fit in several processes, weights into a file.
-
-``in_processes.py OUT``
-"""
+"""What ``accelerate launch`` starts (tests/launched.py): a fit in several processes, weights into a file."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import torch
 
 from brainit.processes import Processes
 from brainit.voxels.universal import collect, fit_universal
@@ -25,10 +19,3 @@ def fit(out: Path, together: Processes) -> None:
     if together.first:
         fitted.save(out)
     together.wait()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    those = Processes.current()
-    fit(Path(sys.argv[1]), those)
-    print(f"process {those.rank} of {those.size}")

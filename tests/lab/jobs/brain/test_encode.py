@@ -134,5 +134,9 @@ def test_refusals(root: Path, tmp_path: Path) -> None:
         dry_run(asked(start=tmp_path))
     with pytest.raises(InputError, match=r"no subject 'sub-09'; there are: sub-01"):
         encode(asked(subjects="sub-09"), Context())
+    with pytest.raises(InputError, match="'sub-01' is given twice"):
+        dry_run(asked(subjects="sub-01,sub-01"))
+    with pytest.raises(InputError, match=r"--clusters 4000: there are \d+ voxels; allowed: up to"):
+        encode(asked(clusters=4000), Context())
     assert not (tmp_path / "o").exists()
     assert command(["brain", "encode", "--set", "encoder.lr=-1", "--dry-run"]) == 2

@@ -14,7 +14,7 @@ from lab.jobs.cohort import study as job
 from lab.jobs.contract import Context
 
 TOY = cohort.Size(
-    3, 60, 60, 8, 80, 0, 2, 1, 8, 0, 1, 2, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
+    3, 60, 40, 4, 48, 0, 2, 1, 8, 0, 1, 2, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
 )
 
 
@@ -31,8 +31,8 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
         ("cohort", "shared, stage 2, denoiser by LoRA"), ("cohort", "single, stage 1"),
         ("clusters", "anatomical"), ("clusters", "random"), ("external", "no external pictures"),
         ("branches", "tokens alone"), ("new subject", "shared prior, Bayes"),
-        ("new subject", "shared network, embeddings trained"), ("bound", "noise-free voxels, linear"),
-        ("bound", "trials without end, linear"),
+        ("new subject", "shared network, embeddings trained"), ("bound", "true tokens"),
+        ("bound", "noise-free voxels, linear"), ("bound", "trials without end, linear"),
     } <= said  # fmt: skip
     for row in found.rows:
         mean, low, high = row["two_way"]

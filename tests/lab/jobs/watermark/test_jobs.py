@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lab.cli.main import run as command
-from lab.errors import MissingDataError
+from lab.errors import InputError, MissingDataError
 from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.zoo import patterns
@@ -120,3 +120,32 @@ def test_adapters_are_listed() -> None:
         "list", registry.settings("list", {"what": "adapters", "pattern": "watermark"}), Context()
     )
     assert "# " in card.card
+
+
+def test_embed_writes_over_nobodys_pictures(photograph: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    Image.new("RGB", (90, 70), "red").save(mine / "holiday.png")
+    other = tmp_path / "holiday.png"
+    other.write_bytes(photograph.read_bytes())
+    before = (mine / "holiday.png").read_bytes()
+    for picture, says in ((mine / "holiday.png", "is one of the pictures"), (other, "is there already")):
+        settings = registry.settings("watermark embed", {"pictures": (picture,), "out": mine})
+        for call in (lambda s: registry.run("watermark embed", s, Context()),
+                     lambda s: registry.dry_run("watermark embed", s)):  # fmt: skip
+            with pytest.raises(InputError, match=rf"holiday\.png {says}.*choose another --out"):
+                call(settings)
+    assert (mine / "holiday.png").read_bytes() == before
+    again = registry.settings("watermark embed", {"pictures": (other,), "out": tmp_path / "marked"})
+    for _ in range(2):  # the same command writes the same
+        registry.run("watermark embed", again, Context())
+
+
+def test_transparent_pictures_are_refused_and_opaque_ones_read(photograph: Path, tmp_path: Path) -> None:
+    whole = Image.open(photograph).convert("RGBA")
+    whole.save(tmp_path / "opaque.png")
+    whole.putalpha(Image.new("L", whole.size, 0))
+    whole.save(tmp_path / "hidden.png")
+    assert verify(tmp_path / "opaque.png").rows
+    with pytest.raises(InputError, match="100 % of its pixels are transparent"):
+        verify(tmp_path / "hidden.png")

@@ -1,11 +1,7 @@
-"""What `test_processes` starts by ``accelerate launch``: both stages, weights into a file.
-
-``in_processes.py OUT``
-"""
+"""What ``accelerate launch`` starts (tests/launched.py): both stages, weights into a file."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,10 +53,3 @@ def fit(out: Path, together: Processes) -> None:
     if together.first:
         save_file({k: v.contiguous() for k, v in painted.state_dict().items()}, out)
     together.wait()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    those = Processes.current()
-    fit(Path(sys.argv[1]), those)
-    print(f"process {those.rank} of {those.size}")

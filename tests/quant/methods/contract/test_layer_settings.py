@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,12 +113,13 @@ def made(tiny, recorded, tmp_path_factory):
     from safetensors.torch import load_file
 
     known: dict[str, dict[str, Any]] = {}
+    fresh = tiny.build("unet")
     path = tmp_path_factory.mktemp("own") / "m.safetensors"
 
     def get(config: Any, **options: Any) -> dict[str, Any]:
         key = f"{type(config).__name__} {config.model_dump_json()} {options}"
         if key not in known:
-            model = tiny.build("unet")
+            model = copy.deepcopy(fresh)
             ledger = quant.quantize_(model, config, trajectories=recorded("unet"), include=LAYERS, **options)
             quant.export(model, path)
             tensors = {
