@@ -13,6 +13,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from benchmarks.files import read_csv, write_csv
 from benchmarks.markdown import table
 from benchmarks.trained.bits_figure import over_bits
 from benchmarks.trained.parallel import side_by_side
+from lab.compare.about import commit, hardware
 from lab.decoding.bits import COLUMNS as MEASURED
 from lab.decoding.bits import FULL_PRECISION, MEAN, OTHER_NOISE, RIDGE
 from lab.files import replacing, write_text
@@ -92,7 +94,7 @@ def best(rows: Sequence[Mapping[str, Any]], known: Mapping[int, Mapping[str, str
 def read_rows(file: Path | None, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read what an earlier call measured: rows by recipe, of those wanted now."""
     rows = [dict.fromkeys(MEASURED) | row for row in ([] if file is None else read_csv(file))]
-    return {row["recipe"]: row for row in rows if row["recipe"] in wanted}
+    return {str(row["recipe"]): row for row in rows if row["recipe"] in wanted}
 
 
 def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], figure: str) -> list[str]:
@@ -183,7 +185,8 @@ def main() -> None:
     widths = [int(width) for width in given.widths.split(",")]
     known = {w: names for w, names in recipes(given.steps, given.rate).items() if w in widths}
     command = shlex.join(["python", "-m", "benchmarks.trained.bits", *sys.argv[1:]])
-    lines = ["# Reconstruction against bits", "", f"`{command}`", "", NOTES.format(**vars(given))]
+    where = f"on {hardware(given.device)}, {datetime.now(UTC).date().isoformat()}, commit {commit()[:7]}."
+    lines = ["# Reconstruction against bits", "", f"`{command}` {where}", "", NOTES.format(**vars(given))]
     for folder in given.runs:
         wanted = tuple(full for names in known.values() for full in names.values())
         settings = Settings(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -124,8 +123,7 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Quantize what is not there yet, several at once."""
-    import torch
-
+    from lab.compare.about import commit, hardware
     from lab.zoo.recordings import zoo_recording
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -144,10 +142,10 @@ def main() -> None:
         raise InputError(f"--recipes {given.recipes!r} is in no recipe's name: {', '.join(RECIPES)}")
     stored = given.publish / "full.jsonl"
     rows = read(stored)
-    name = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
+    name = hardware(given.device)
     shared = {
         "device": given.device, "device_name": name, "pictures": given.pictures, "out": given.out,
-        "commit": os.environ.get("BRAINLAB_COMMIT", "")[:7], "jobs": given.jobs,
+        "commit": commit()[:7], "jobs": given.jobs,
     }  # fmt: skip
     recordings = {
         m: zoo_recording(m, given.out / f"recording-{m}", n=given.samples, device=given.device).path
@@ -163,10 +161,10 @@ def main() -> None:
             })  # fmt: skip
     command = shlex.join(["python", "-m", "benchmarks.trained.full", *sys.argv[1:]])
     about = (
-        f"`{command}` on {name}. {given.samples} recorded trajectories, {given.pictures} of those kept apart "
-        f"judge: squared error of guided predictions over their power, and final samples against the "
-        "full-precision model's from the same noise. The recipes share one device, so seconds are an upper "
-        "bound. All formats are simulated."
+        f"`{command}` on {name}, commit {shared['commit']}. {given.samples} recorded trajectories, "
+        f"{given.pictures} of those kept apart judge: squared error of guided predictions over their power, "
+        "and final samples against the full-precision model's from the same noise. The recipes share one device, "
+        "so seconds are an upper bound. All formats are simulated."
     )
     with multiprocessing.get_context("spawn").Pool(min(given.jobs, max(1, len(jobs)))) as pool:
         for row in pool.imap_unordered(quantized, jobs):

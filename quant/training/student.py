@@ -114,8 +114,12 @@ class Student:
         return self.source.predict(self.model, batch).float()
 
     def output_loss(self, batch: Batch, step: int = 0) -> Tensor:
-        """Mean squared error of the prediction, and of its sum along trajectories where that counts."""
-        target, found = self.target(batch), self.predict(batch)
+        """Error of the prediction against the teacher's."""
+        target = self.target(batch)
+        return self.distance(self.predict(batch), target)
+
+    def distance(self, found: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error, and that of its sum along trajectories where that counts (`path`)."""
         error, share = found - target, self.config.path
         alone = (unshrunk(found, target) if self.config.unshrunk else error.square()).mean()
         if not share:

@@ -70,7 +70,7 @@ class Mimic:
             wanted = dict(seen)
             output = self.student.predict(batch)
             parts = [mimic_loss(seen[n], wanted[n], self.directions[n]) for n in self.directions if n in seen]
-        total = (output - target).square().mean()
+        total = self.student.distance(output, target)
         return total + weight * torch.stack(parts).mean() if parts else total
 
 

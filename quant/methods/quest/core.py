@@ -82,7 +82,7 @@ def _loss(student: Student, names: list[str], config: QuestConfig) -> Any:
             target = student.target(batch)
             wanted = dict(seen)
             output = student.predict(batch)
-            total = config.output_weight * (output - target).square().mean()
+            total = config.output_weight * student.distance(output, target)
             for name, goal in wanted.items():
                 total = total + (seen[name].float() - goal.float()).square().mean()
         return total
