@@ -162,8 +162,8 @@ def main() -> None:
     command = shlex.join(["python", "-m", "benchmarks.trained.full", *sys.argv[1:]])
     about = (
         f"`{command}` on {name}, commit {shared['commit']}. {given.samples} recorded trajectories, "
-        f"{given.pictures} of those kept apart judge: squared error of guided predictions over their power, and "
-        "final samples against the full-precision model's from the same noise. The recipes share one device, "
+        f"{given.pictures} of those kept apart judge: squared error of guided predictions over their power, "
+        "and final samples against the full-precision model's from the same noise. The recipes share one device, "
         "so seconds are an upper bound. All formats are simulated."
     )
     with multiprocessing.get_context("spawn").Pool(min(given.jobs, max(1, len(jobs)))) as pool:
