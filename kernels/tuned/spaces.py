@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 from kernels.tuned.configs import Config
@@ -79,6 +80,8 @@ _FEW = [
     ),
 ]
 
+LEAST_ROWS = 8
+"""Rows of the narrowest product of tensor cores."""
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
 
@@ -124,6 +127,8 @@ SPACES: dict[str, list[Config]] = {
 def candidates(kind: str, shape: tuple[int, ...]) -> list[Config]:
     """Configs of a kernel that can be any good at a shape: what is kept must fit the registers."""
     found = SPACES[kind]
+    if kind == "few_rows" and shape[0] <= LEAST_ROWS:
+        return [replace(config, block_m=LEAST_ROWS) if config.keep else config for config in found]
     if kind not in ("quantize", "quantize_plain"):
         return found
     return [c for c in found if not c.keep or c.block_m * shape[1] * 2 <= c.warps * 32 * 4 * KEPT_REGISTERS]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from lab.app.work import answer
+from lab.app.work import answer, sentence
 from lab.errors import InputError
 from lab.jobs.contract import Context
 
 EMPTY = "Drop a PNG or JPEG file, or take an example."
+UNREAD = "### Nothing can be said\nbefore the picture has been read."
 
 
 def judged(file: str | None, message: str, rate: float) -> tuple[str, str]:
@@ -40,6 +42,24 @@ def judged(file: str | None, message: str, rate: float) -> tuple[str, str]:
         "from one picture to another."
     )
     return words, _beside(row["read"], row["message"])
+
+
+def said(picture: str | None, message: str, rate: float) -> tuple[str, Any]:
+    """Return the verdict's words and bits; a refusal takes their place: no verdict stands by another picture.
+
+    Parameters
+    ----------
+    picture, message, rate
+        As `judged`; None: no picture yet.
+    """
+    if not picture:
+        return EMPTY, gr.Code("", visible=False)
+    try:
+        words, read = judged(picture, message, rate)
+    except Exception as fault:
+        reason = sentence(fault).replace(str(picture), Path(picture).name)
+        return f"### Nothing can be said\n{escape(reason, quote=False)}", gr.Code("", visible=False)
+    return words, gr.Code(read, visible=True)
 
 
 def _beside(read: str, message: str) -> str:
@@ -99,14 +119,15 @@ def build() -> None:
     @answer
     def watermark(picture: str | None, message: str, rate: float) -> Any:
         """Say whether a picture carries the watermark."""
-        if not picture:
-            return EMPTY, gr.Code("", visible=False)
-        words, read = judged(picture, message, rate)
-        return words, gr.Code(read, visible=True)
+        return said(picture, message, rate)
 
     shown: dict[str, Any] = {"concurrency_limit": None}
     given = [picture, message, rate]
-    picture.change(watermark, given, [verdict, bits], api_name="watermark", **shown)
+    # first without the picture: gradio refuses a file that is none before `watermark` is asked
+    cleared = picture.change(
+        lambda: (UNREAD, gr.Code("", visible=False)), None, [verdict, bits], api_visibility="private", **shown
+    )
+    cleared.then(watermark, given, [verdict, bits], api_name="watermark", **shown)
     for field in (message, rate):
         field.submit(watermark, given, [verdict, bits], api_visibility="private", **shown)
     marked.click(answer(lambda: examples()[0]), None, picture, api_visibility="private", **shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,17 +100,21 @@ def draw(
     like: tuple[int, ...],
     device: str,
     progress: Progress,
+    trials: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return reconstructions (n, *like) for noise seed ``number``, each the mean of ``n_samples`` pictures.
 
-    The same seed gives the same noise at every bit-width, so pictures are paired.
+    The same seed gives the same noise at every bit-width, so pictures are paired. ``trials`` says which test
+    pictures these are, where it is not all: each has its noise whichever others are drawn with it.
     """
     from lab import zoo
 
     n, k = len(tokens), config.n_samples
     autoencoder, null = zoo.load("autoencoder-64", device), zoo.null_tokens(config.denoiser)
     repeat = torch.arange(n).repeat_interleave(k)
-    noise = draw_noise(n * k, config.seed * 1000 + number)
+    places = torch.arange(n) if trials is None else torch.tensor(list(trials))
+    every = draw_noise((int(places.max()) + 1) * k, config.seed * 1000 + number)
+    noise = every[(places[:, None] * k + torch.arange(k)).flatten()]
     with torch.no_grad():
         origin = autoencoder.encode(torch.from_numpy(start).to(device)).cpu()
         latents = sample(

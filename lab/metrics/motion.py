@@ -5,7 +5,6 @@ Everything takes clips of shape (n, frames, C, H, W) in 0..1; float64 inside.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -43,8 +42,3 @@ def agreement(clips: Tensor, truth: Tensor) -> Tensor:
 def still(clips: Tensor) -> Tensor:
     """Return clips whose first frame stays: the baseline that does not move."""
     return clips[:, :1].expand_as(clips).contiguous()
-
-
-def per_frame(score: Tensor, n: int) -> Tensor:
-    """Mean over the frames of each of ``n`` clips of a score (n * frames,): (n,)."""
-    return torch.as_tensor(score).view(n, -1).double().mean(1)

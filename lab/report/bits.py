@@ -263,10 +263,7 @@ def _made(about: Mapping[str, Any], side: int) -> list[Block]:
             "predicted tokens, the null condition where guidance uses it, and the same timesteps as at test; "
             "half of them calibrate, no test trial does",
         ),
-        (
-            "features",
-            about["two_way_feature"] or "not measured: pictures under 48 pixels, or no network here",
-        ),
+        ("features", about["two_way_feature"] or _no_features(side)),
         ("terms of the data", about["terms"] or "not recorded"),
     ]
     words = ["brainlab", "brain", "bits", about["run"], "--recipes", ",".join(about["recipes"])]

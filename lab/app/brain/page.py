@@ -233,7 +233,8 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     decoded = go.click(
         decode_trials, controls, [status, live, pictures, table, note, *boxes], api_name="decode", **free
     )
-    decoded.then(reveal, pictures, [results, empty, live], **quiet)
+    for ended in (decoded.success, decoded.failure):
+        ended(reveal, pictures, [results, empty, live], **quiet)
     train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
     tab.select(look_again, None, folder, api_visibility="private", **free)

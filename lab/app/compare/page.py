@@ -75,7 +75,7 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
                     index = gr.Slider(1, 4, value=1, step=1, label="Picture")
                 with gr.Row():
                     slider = gr.ImageSlider(label="Left: full precision. Right: the recipe", height=360,
-                                            interactive=False, scale=2)  # fmt: skip
+                                            interactive=False, scale=2, elem_id="pair")  # fmt: skip
                     difference = gr.Image(label="Difference, times ten", height=360, interactive=False,
                                           buttons=["download", "fullscreen"])  # fmt: skip
                 along = gr.Plot(label="Error along the sampling steps", show_label=False)
@@ -127,7 +127,8 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     go.click(begin, None, [empty, live], **quiet)
     drawn = go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
-    drawn.then(reveal, archive, [results, empty, live], **quiet)
+    for ended in (drawn.success, drawn.failure):
+        ended(reveal, archive, [results, empty, live], **quiet)
     stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
     for control in (which, index):
         control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",

@@ -18,6 +18,7 @@ from lab.jobs.contract import Context
 from lab.jobs.models import plan, quantize
 
 PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "runs here", "why it is left alone"]
+ALONE = "Compare and Brain take the recipe alone: the wildcards are in the files that were written."
 START = "svdquant-w4a4"
 
 
@@ -63,7 +64,7 @@ def undone(history: list[list[str]]) -> tuple[list[list[str]], list[Any], str]:
     if not history:
         return left, [gr.skip()] * 5, "Nothing was applied yet."
     if not left:
-        return left, [gr.skip()] * 5, "Full precision again: Compare and Brain take no recipe."
+        return left, [gr.skip()] * 5, "Full precision again: Brain takes no recipe."
     return left, left[-1], f"Back at {left[-1][1]} on {left[-1][0]}: Compare and Brain take it."
 
 
@@ -148,7 +149,9 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
 
             return partial(registry.run, "quantize", settings), show
 
-        yield from stream(prepare, 4, "apply", request, stays=name)
+        for words, *found in stream(prepare, 4, "apply", request, stays=name):
+            more = words == "Done." and any((include, exclude, override))
+            yield [f"{words} {ALONE}" if more else words, *found]
 
     @answer
     def back(history: list[list[str]]) -> Any:

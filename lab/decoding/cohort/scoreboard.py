@@ -71,8 +71,10 @@ class Scoreboard:
         from safetensors.numpy import load_file
 
         board = cls(file)
-        for key, value in (load_file(file) if file.is_file() else {}).items():
-            group, what, *rest = key.split(_SPLIT)
+        held = load_file(file) if file.is_file() else {}
+        for key in sorted(held):  # rows stay in their order
+            _, group, what, *rest = key.split(_SPLIT)
+            value = held[key]
             if rest:
                 board.scores.setdefault((group, what, rest[0]), {})[rest[1]] = value
             else:
@@ -83,9 +85,12 @@ class Scoreboard:
         """Write everything."""
         from safetensors.numpy import save_file
 
-        values = {_SPLIT.join(k): v for k, v in self.pictures.items()}
-        for key, scores in self.scores.items():
-            values |= {_SPLIT.join([*key, name]): np.ascontiguousarray(v) for name, v in scores.items()}
+        values: dict[str, np.ndarray] = {}
+        for place, (method, picture) in enumerate(self.pictures.items()):
+            values[_SPLIT.join([f"{place:04d}", *method])] = picture
+        for place, (key, scores) in enumerate(self.scores.items()):
+            for name, value in scores.items():
+                values[_SPLIT.join([f"{place:04d}", *key, name])] = np.ascontiguousarray(value)
         with replacing(self.file) as temporary:
             save_file(values, temporary)
 

@@ -148,11 +148,13 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         )
         arithmetic = ledger.arithmetic
     like = given.truth.shape[1:]
-    pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress)
+    pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress, keep)
     more = {}
     if settings.semantic:
         alone = config.model_copy(update={"structure": "none"})
-        more["semantic"] = draw(alone, denoiser, tokens[keep], start[keep], 0, like, device, context.progress)
+        more["semantic"] = draw(
+            alone, denoiser, tokens[keep], start[keep], 0, like, device, context.progress, keep
+        )  # fmt: skip
     from lab.images import from_model
 
     return {

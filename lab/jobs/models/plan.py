@@ -134,7 +134,8 @@ def paths_table(layers: list[dict[str, Any]]) -> Table:
 
 _WORDS = {
     "n_layers": "layers", "n_quantized": "layers quantized", "macs_share": "share of multiplications",
-    "mac_rule": "multiplications",
+    "mac_rule": "multiplications", "lowest_weight_sqnr_db": "worst layer's weights, SQNR in dB",
+    "paths": "paths that ran", "size_by": "size by kind",
 }  # fmt: skip
 
 
@@ -149,6 +150,10 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
             name = name.replace("bytes", "size")
         elif name == "macs_share":
             value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        elif isinstance(value, list):
+            value = "; ".join(map(str, value))
         rows.append({"name": _WORDS.get(name, name.replace("_", " ")), "value": value})
     return Table(
         [*rows, {"name": "arithmetic", "value": "simulated, unless asked for native"}], kind="record"

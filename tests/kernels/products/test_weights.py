@@ -15,7 +15,7 @@ from kernels.tuned.configs import Config
 
 FEW = [
     Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3), Config(16, 32, 128, 3, 4, keep=True),
-    Config(16, 16, 64, 3, 1, split=2, keep=True),
+    Config(16, 16, 64, 3, 1, split=2, keep=True), Config(8, 32, 128, 3, 2, split=2, keep=True),
 ]  # fmt: skip
 SHAPES = [(64, 256), (40, 256), (5, 123), (1, 64), (17, 9)]
 

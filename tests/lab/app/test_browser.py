@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
@@ -181,7 +182,9 @@ def test_plan_is_edited_applied_and_undone(address: str, chromium: Any) -> None:
     visit.until("#fault", "version '7'")
     visit.tab("Plan and apply")
     visit.page.click("#recipe-settings > button")
-    cell = visit.page.locator("#recipe-form .body-cell[data-row='1'][data-col='1']")
+    name = visit.page.locator("#recipe-form .body-cell[data-col='0']", has_text=re.compile(r"^\s*group\s*$"))
+    row = name.first.get_attribute("data-row")
+    cell = visit.page.locator(f"#recipe-form .body-cell[data-row='{row}'][data-col='1']")
     cell.dblclick()
     visit.page.keyboard.press("Control+A")
     visit.page.keyboard.type("32")
@@ -198,6 +201,21 @@ def test_plan_is_edited_applied_and_undone(address: str, chromium: Any) -> None:
     visit.until("#plan-summary", "Ledger of rtn-w4a4")
     visit.page.click("#undo")
     visit.until("#apply-status", "Full precision again")
+    visit.end()
+
+
+def test_compare_shows_a_slider_of_two_pictures_with_scores(address: str, chromium: Any) -> None:
+    link = urlencode({"v": 1, "tab": "compare", "recipes": '["rtn-w8a8"]', "n": 1, "steps": 2})
+    visit = Visit(chromium, f"{address}/?{link}")
+    visit.until("body", "No pictures yet")
+    visit.page.click("#draw")
+    visit.until("#draw-status", "Done.")
+    visit.until("#scores", "rtn-w8a8")
+    scores = visit.page.inner_text("#scores")
+    assert all(words in scores for words in ("ST-LPIPS", "seconds", "simulated", "full precision", "20.62"))
+    visit.page.wait_for_function("document.querySelectorAll('#pair img').length >= 2")
+    assert not visit.page.get_by_text("No pictures yet").is_visible()
+    visit.accessible()
     visit.end()
 
 
@@ -219,7 +237,7 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     visit.page.uncheck("#brain-native input")
     visit.page.click("#decode")
     visit.until("#decode-status", "Done.")
-    assert visit.page.locator("#decoded img").count() >= 16
+    visit.page.wait_for_function("document.querySelectorAll('#decoded img').length >= 16")
     visit.until("#leak-line", "Leak check")
     visit.page.click("#brain-slices > button")
     visit.until("#brain-slices", "voxels within")

@@ -26,3 +26,15 @@ def test_the_examples_are_told_apart_and_bad_input_is_one_sentence(tmp_path: Pat
     for given in ((None, "", 1e-6), (files[0], "101", 1e-6), (files[0], "", 0.0)):
         with pytest.raises(ValueError, match=r"."):
             watermark_page.judged(*given)
+
+
+def test_a_refusal_takes_the_place_of_the_verdict(tmp_path: Path) -> None:
+    """Else the last picture's verdict would stand beside this one."""
+    (bad := tmp_path / "bad.png").write_bytes(b"no picture")
+    words, bits = watermark_page.said(str(bad), "", 1e-6)
+    assert words.startswith("### Nothing can be said\nbad.png is not a picture") and not bits.visible
+    Image.fromarray(watermark_page.examples()[0]).save(good := tmp_path / "good.png")
+    words, _ = watermark_page.said(str(good), "0101", 1e-6)
+    assert "has 4 bits; this extractor reads 48" in words and "Marked" not in words
+    assert "Marked" in watermark_page.said(str(good), "", 1e-6)[0]
+    assert watermark_page.said(None, "", 1e-6)[0] == watermark_page.EMPTY

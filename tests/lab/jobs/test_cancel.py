@@ -177,8 +177,11 @@ ELSEWHERE = {
     "app": "serves until it is stopped: tests/lab/app",
     "bench kernels": "needs a CUDA device",
 }
-FINISHED_ELSEWHERE = {"demo", "brain study"}
-"""Takes the time of a whole run once more, which `brain reconstruct` has here."""
+FINISHED_ELSEWHERE = {"demo", "brain study", "brain reconstruct", "brain bits"}
+"""Takes the time of a whole run once more, a part of which `brain train` has here.
+
+Reconstruct is killed and goes on in test_reconstruct.py, bits is stopped and goes on in brain/test_bits.py.
+"""
 
 
 def test_a_model_that_reports_nothing_is_stopped_inside() -> None:

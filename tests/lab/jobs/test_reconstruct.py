@@ -188,3 +188,16 @@ def test_what_is_odd_about_the_data_stands_beside_the_scores(
     checkpoints = ["--checkpoints", str(finished / "checkpoints" / "brainit")]
     assert run([*words(tmp_path / "units.mat", tmp_path / "out"), *checkpoints]) == 0
     assert "warning: betas of test trials have " in capsys.readouterr().out
+
+
+def test_a_trial_is_decoded_alike_alone_with_others_and_in_the_run(finished: Path, tmp_path: Path) -> None:
+    def decoded(trials: str) -> np.ndarray:
+        out = tmp_path / trials
+        assert (
+            run(["brain", "decode", str(finished), "--trials", trials, "--seed", "3", "--out", str(out)]) == 0
+        )
+        return np.load(out / "pictures.npz")["decoded"][-1]
+
+    own = np.load(finished / "arrays.npz")["fp"][2]
+    np.testing.assert_allclose(decoded("2"), own, atol=1e-4)
+    np.testing.assert_allclose(decoded("0,2"), own, atol=1e-4)

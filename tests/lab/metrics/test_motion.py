@@ -28,7 +28,3 @@ def test_brightness_is_no_movement_and_flicker_is() -> None:
     flicker = one + 0.2 * torch.tensor([0.0, 1, 0, 1, 0]).view(1, 5, 1, 1, 1)
     assert bool((motion.energy_ratio(flicker, one) > 1.2).all())
     assert bool((motion.change_error(flicker, one) > 0.2).all())
-
-
-def test_frames_are_averaged_clip_by_clip() -> None:
-    assert motion.per_frame(torch.arange(6.0), 2).tolist() == [1, 4]

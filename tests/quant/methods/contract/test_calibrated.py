@@ -66,7 +66,7 @@ def recipe(preset: str):
         "calibration_rows": 6,
         "held_out_rows": 2,
         "look_every": 2,
-        "probe_rows": 2,
+        "probe_rows": 1,
     }
     return config.model_copy(update={k: v for k, v in short.items() if k in method.config.model_fields})
 

@@ -28,7 +28,7 @@ SHORT = {
     "calibration_rows": 6,
     "held_out_rows": 2,
     "look_every": 2,
-    "probe_rows": 2,
+    "probe_rows": 1,
 }
 """Little work where a method trains or searches."""
 RISING: dict[str, list[dict[str, Any]]] = {

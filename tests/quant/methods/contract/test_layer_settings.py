@@ -71,7 +71,7 @@ def others(schema: dict[str, Any], value: Any) -> Iterator[Any]:
 
 def base_of(method: str, name: str) -> Any:
     """Config to start from, where field `name` is to change."""
-    return get_method(method).config(**{**BASES[method], **SPECIAL.get((method, name), {})})
+    return get_method(method).config(**{**BASES.get(method, {}), **SPECIAL.get((method, name), {})})
 
 
 def changed(method: str, name: str) -> Any:
