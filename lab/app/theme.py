@@ -67,6 +67,10 @@ NAMES = """() => {
           b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "Open");
     for (const d of document.querySelectorAll("div[aria-label]:not([role])"))
       d.setAttribute("role", "note");
+    for (const t of document.querySelectorAll(".toast-header[role=button]")) {  // a button within a button
+      t.removeAttribute("role");
+      t.removeAttribute("tabindex");
+    }
     for (const i of document.querySelectorAll("img:not([alt])"))
       i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "";
   };
