@@ -55,6 +55,7 @@ EXTRA_OF = {
 }
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_UNUSABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 _FILE_FAULTS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -103,6 +104,8 @@ def explain(error: BaseException) -> Failure:
         return Failure(2, "disk full; free some space, then the same command goes on from here")
     if number == errno.EROFS and not isinstance(error, OSError):
         return Failure(2, "the file system is read-only; choose another folder with --out")
+    if isinstance(error, OSError) and error.errno in _UNUSABLE and (said := _of_cache(error)):
+        return Failure(2, said)
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return Failure(2, f"disk full{where}; free some space, then the same command goes on from here")
@@ -154,6 +157,17 @@ def _is_out_of_memory(error: BaseException) -> bool:
         sign in f"{type(error).__name__} {error}"
         for sign in ("OutOfMemoryError", "DefaultCPUAllocator", "out of memory")
     )
+
+
+def _of_cache(error: OSError) -> str:
+    """Return one line where the folder for recordings and datasets cannot be used; else nothing."""
+    from lab.cache import VARIABLE, cache_folder
+
+    place = Path(str(error.filename or "")).absolute()
+    if not error.filename or not place.is_relative_to(cache_folder()):
+        return ""
+    why = (error.strerror or "cannot be used").lower()
+    return f"{place}: {why}; recordings and datasets are kept there: let {VARIABLE} name a folder to write to"
 
 
 def _refused_by_system(error: BaseException) -> int | None:

@@ -55,8 +55,9 @@ def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
     )
     run(settings, Context())
     ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
-    model = zoo.load(job["model"], job["device"])
+    model = zoo.load(job["model"])
     quant.load(out, model)
+    model.to(job["device"])
     store = quant.Trajectories.open(job["recording"])
     scores = judge(model, zoo.load(job["model"], job["device"]), store, job["pictures"])
     stages = [v for v in ledger.notes.values() if isinstance(v, dict) and "held_out" in v]
@@ -163,8 +164,8 @@ def main() -> None:
     about = (
         f"`{command}` on {name}, commit {shared['commit']}. {given.samples} recorded trajectories, "
         f"{given.pictures} of those kept apart judge: squared error of guided predictions over their power, "
-        "and final samples against the full-precision model's from the same noise. The recipes share one device, "
-        "so seconds are an upper bound. All formats are simulated."
+        "and final samples against the full-precision model's from the same noise. The recipes share one "
+        "device, so seconds are an upper bound. All formats are simulated."
     )
     with multiprocessing.get_context("spawn").Pool(min(given.jobs, max(1, len(jobs)))) as pool:
         for row in pool.imap_unordered(quantized, jobs):

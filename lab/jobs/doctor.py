@@ -105,6 +105,10 @@ def _cache() -> dict[str, str]:
     from lab.cache import VARIABLE, cache_folder
 
     folder = cache_folder()
+    above = next(place for place in (folder, *folder.parents) if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        why = "cannot be written to" if above.is_dir() else "is a file"
+        return _check(BAD, "cache", f"{above} {why}", f"let {VARIABLE} name a folder that can be written to")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     return _check(OK, "cache", f"{folder}, {size:.1f} MB", f"recordings and datasets; {VARIABLE} moves it")
 

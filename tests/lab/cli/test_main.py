@@ -215,3 +215,12 @@ def test_report_of_one_run_and_of_several(tmp_path: Path, capsys: Capture) -> No
     assert (tmp_path / "g.html").is_file()
     assert run(["brain", "report", str(tmp_path / "a"), "--out", "x.html"]) == 2
     assert run(["brain", "report", str(tmp_path)]) == 4
+
+
+def test_a_card_shows_its_rows_as_a_table(capsys: Capture) -> None:
+    """The README sends readers to these rows."""
+    assert run(["zoo", "info", "shared-64"]) == 0
+    text = capsys.readouterr().out
+    assert "16 rows below" in text and max(map(len, text.splitlines())) < 4000
+    row = next(line for line in text.splitlines() if "0.774 [" in line)
+    assert "alexnet" in row and "150" in row and "network" in row and "0.348 [" in row
