@@ -193,6 +193,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "byte. Control: the simulated model whose quantized layers round their outputs to bfloat16, which "
         "flips as many codes. Recipes with less calibration than their presets."
     )
+    if elsewhere := rows[0].get("control_on"):
+        head += f" Controls here: {elsewhere}."
     titles = {
         "model": "model", "recipe": "recipe", "conditions": "conditions", "forward": "one prediction",
         "control_forward": "control", "psnr_native_simulated": "native to simulated, dB",

@@ -37,11 +37,7 @@ def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[
     InputError
         The file is damaged, or holds nothing that this project wrote.
     """
-    try:
-        opened = safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise InputError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from None
-    with opened as f:
+    with _opened(path) as f:
         meta = f.metadata() or {}
         if meta.get("class") not in classes or "config" not in meta:
             raise InputError(
@@ -60,8 +56,15 @@ def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[
 
 def load_extra(path: Path) -> dict[str, torch.Tensor]:
     """Return what a weight file holds besides its module, float32; nothing is built."""
-    with safe_open(path, framework="pt") as f:
+    with _opened(path) as f:
         return {k.removeprefix(_EXTRA): f.get_tensor(k).float() for k in f.keys() if k.startswith(_EXTRA)}
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise InputError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from None
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:
