@@ -263,9 +263,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     others = {row["model"]: row["commit"] for row in rows if row["commit"] != rows[0]["commit"]}
     more = "".join(f" {model}: commit {commit}." for model, commit in others.items())
     head = (
-        f"{place(rows[0])}{more} Random weights rounded to nearest beside a branch of rank 32: time and memory "
-        "only. Median ms of a forward, compiled, as a CUDA graph; ratio: bf16 over it; GB of weights that "
-        "the forward reads."
+        f"{place(rows[0])}{more} Random weights rounded to nearest beside a branch of rank 32: time and "
+        "memory only. Median ms of a forward, compiled, as a CUDA graph; ratio: bf16 over it; GB of weights "
+        "that the forward reads."
     )
     cells = [
         [r["model"], r["engine"], r["ms"], r["ratio"], r["ms_launched"], f"{int(r['bytes']) / 1e9:.2f}",
