@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,25 +98,29 @@ def test_settings_of_the_whole_run_are_settings() -> None:
         assert set(get_method(method).whole_run) <= set(get_method(method).config.model_fields), method
 
 
+@pytest.fixture(scope="module")
+def model(tiny):
+    """Give one tiny U-Net to all: planning changes nothing, and what quantizes it restores it."""
+    return tiny.build("unet")
+
+
 @pytest.mark.parametrize(("method", "name"), RUN, ids=map("-".join, RUN))
-def test_what_holds_for_the_whole_run_is_refused(method: str, name: str, tiny) -> None:
+def test_what_holds_for_the_whole_run_is_refused(method: str, name: str, model) -> None:
     base, other = base_of(method, name), changed(method, name)
     own = {LAYER: {name: getattr(other, name)}}
     with pytest.raises(quant.InputError, match=rf"{LAYER}.*{name} = .*change it in the recipe"):
-        quant.plan(tiny.build("unet"), base, overrides=own)
-    quant.plan(tiny.build("unet"), base, overrides={LAYER: {name: getattr(base, name)}})
+        quant.plan(model, base, overrides=own)
+    quant.plan(model, base, overrides={LAYER: {name: getattr(base, name)}})
 
 
 @pytest.fixture(scope="module")
-def made(tiny, recorded):
+def made(model, recorded):
     """``made(config, **options)``: formats and bytes to store of a tiny U-Net, made once for each config."""
     known: dict[str, dict[str, Any]] = {}
-    fresh = tiny.build("unet")
 
     def get(config: Any, **options: Any) -> dict[str, Any]:
         key = f"{type(config).__name__} {config.model_dump_json()} {options}"
         if key not in known:
-            model = copy.deepcopy(fresh)
             ledger = quant.quantize_(model, config, trajectories=recorded("unet"), include=LAYERS, **options)
             tensors = {
                 key: (x.dtype, x.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -125,6 +128,7 @@ def made(tiny, recorded):
             }
             lines = {x.name: x.as_plan().model_copy(update={"settings": {}}) for x in ledger.layers}
             known[key] = {**lines, **tensors, "attention": ledger.attention}
+            quant.restore_(model)
         return known[key]
 
     return get
