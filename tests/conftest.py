@@ -19,7 +19,11 @@ SHARED = Path(os.environ.get("BRAINLAB_SHARED_DATA", REPO.parent / "shared" / "d
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, with the reason."""
+    """Skip what this machine cannot run, with the reason; long checks of the whole house come first.
+
+    They stand last otherwise, where one worker waits for the other's last long test.
+    """
+    items.sort(key=lambda item: item.path.parent != REPO / "tests")
     for item in items:
         if item.get_closest_marker("gpu") and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
