@@ -96,6 +96,18 @@ def test_no_print_in_libraries(repo: Path) -> None:
     assert not [f for f in sources(repo) if any(call.match(line) for line in f.read_text().splitlines())]
 
 
+LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
+
+
+def test_every_page_links_to_what_is_there(repo: Path) -> None:
+    pages = [file for file in tracked(repo) if file.suffix == ".md"]
+    links = [(page, link) for page in pages for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    assert len(links) > 50
+    assert not [
+        f"{page.relative_to(repo)}: {link}" for page, link in links if not (page.parent / link).exists()
+    ]
+
+
 def test_checkout_stays_light(repo: Path) -> None:
     files = tracked(repo)
     assert not [str(file) for file in files if file.stat().st_size >= FILE_LIMIT]

@@ -22,7 +22,6 @@ from typing import Any
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.trained.judging import judge
-from lab.errors import InputError
 from lab.files import write_text
 
 RESULTS = Path(__file__).parents[1] / "results" / "trained"
@@ -140,7 +139,7 @@ def main() -> None:
     words = given.recipes.split(",")
     chosen = {r: m for r, m in RECIPES.items() if any(word in r for word in words)}
     if not chosen:
-        raise InputError(f"--recipes {given.recipes!r} is in no recipe's name: {', '.join(RECIPES)}")
+        parser.error(f"--recipes {given.recipes!r} is in no recipe's name: {', '.join(RECIPES)}")
     stored = given.publish / "full.jsonl"
     rows = read(stored)
     name = hardware(given.device)

@@ -140,7 +140,9 @@ def train_network(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, history.valid)
         history.train.append(_one_epoch(net, data, config, care, optimizer, (member, epoch), together, tell))
-        history.valid.append(validation_loss(net, data.valid, config, places))
+        # one number for all processes: whether to stop must not differ between them by a last bit
+        valid = validation_loss(net, data.valid, config, places)
+        history.valid.append(together.sum(valid) / together.size)
         if not np.isfinite(history.train[-1] + history.valid[-1]):
             raise InputError(f"training diverged in epoch {epoch + 1}; lower train.lr (now {config.lr:g})")
         if history.best_epoch < 0 or history.valid[-1] < history.best:

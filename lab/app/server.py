@@ -132,16 +132,21 @@ def _gone(request: gr.Request) -> None:
     ended(str(request.session_hash or ""))
     _OPEN.discard(str(request.session_hash or ""))
     if not _OPEN:
-        timer = threading.Timer(REST, _free)  # a page that is loaded again ends its session, too
-        timer.daemon = True
-        timer.start()
+        _free_later()  # a page that is loaded again ends its session, too
+
+
+def _free_later() -> None:
+    timer = threading.Timer(REST, _free)
+    timer.daemon = True
+    timer.start()
 
 
 def _free() -> None:
     if not _OPEN:
         maps.network_of.cache_clear()
         maps.subject_of.cache_clear()
-        WORKER.rest()
+        if not WORKER.rest():  # a run that stays goes on without a page
+            _free_later()
 
 
 def _value(settings: Any, name: str) -> Any:

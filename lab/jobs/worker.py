@@ -76,13 +76,15 @@ class Worker:
                 self._process.join(2)
                 raise HardwareError(_death(self._process.exitcode)) from None
 
-    def rest(self) -> None:
-        """End the process if nothing is at work: its memory is free again."""
-        if self._turn.acquire(blocking=False):
-            try:
-                self._end()
-            finally:
-                self._turn.release()
+    def rest(self) -> bool:
+        """End the process if nothing is at work: its memory is free again; say whether that was so."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._end()
+        finally:
+            self._turn.release()
+        return True
 
     def _follow(self, context: Context) -> Any:
         asked = 0.0

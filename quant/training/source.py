@@ -15,9 +15,9 @@ from quant.training.processes import Processes
 
 Pair = tuple[int, int]
 HELD_SHARE = 5
+"""One sample in so many is held out."""
 PATH = 8
 """Points of a trajectory in one draw, where errors along it count."""
-"""One sample in so many is held out."""
 
 
 class Source:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from benchmarks.trained import full
 from quant import recipes
@@ -19,6 +22,16 @@ def row(recipe: str, course: dict[str, float], seconds: float) -> dict[str, Any]
 def test_every_recipe_exists() -> None:
     assert all(recipes.parse(recipe).config() for recipe in full.RECIPES)
     assert {full.LOW_RANK, full.WHOLE} <= set(full.RECIPES)
+
+
+def test_a_name_that_no_recipe_has_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["full", "--out", str(tmp_path / "out"), "--recipes", "kept1"])
+    with pytest.raises(SystemExit) as ended:
+        full.main()
+    assert ended.value.code == 2 and not list(tmp_path.iterdir())
+    assert "'kept1' is in no recipe's name" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_cost_is_read_where_both_reach_one_error() -> None:

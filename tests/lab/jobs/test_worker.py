@@ -103,6 +103,12 @@ def test_a_process_that_dies_is_said_and_another_one_starts(worker: Worker) -> N
     assert worker.run(_watched, Context()) > 0
 
 
+def test_a_process_at_work_does_not_rest(worker: Worker) -> None:
+    rested: list[bool] = []
+    worker.run(_watched, Context(preview=lambda _: rested.append(worker.rest())))
+    assert rested == [False] and worker.rest()
+
+
 def test_resting_ends_the_process_and_the_next_job_starts_another(worker: Worker) -> None:
     first = worker.run(_watched, Context())
     worker.rest()
