@@ -31,6 +31,7 @@ CSS = """
 #decoded .grid-wrap {max-height: none; height: auto;}
 #watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
+[id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 .dark .report {background: #14181c;}
@@ -47,7 +48,7 @@ CSS = """
   #numbers tr {display: flex; flex-direction: column;}
   #numbers :is(th, td) {height: 3.2rem; display: flex; align-items: center;}
   :is(#scores, #trials)::after {content: "more columns: move the table sideways"; font-size: .75rem;}
-  :is(#scores, #trials) :is(th, .body-cell) {
+  #scores :is(th, .body-cell) {
     width: 28vw !important; min-width: 28vw !important; max-width: 28vw !important; flex: 0 0 28vw !important;
   }
   #recipe-form :is(th, .body-cell) {font-size: .62rem; overflow-wrap: anywhere;}
@@ -76,6 +77,8 @@ NAMES = """() => {
       if (!b.innerText.trim() && !b.title)
         b.setAttribute("aria-label",
           b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "Open");
+    for (const d of document.querySelectorAll(".cm-scroller[tabindex='-1']"))  // the keyboard scrolls it, too
+      d.setAttribute("tabindex", "0");
     for (const d of document.querySelectorAll("div[aria-label]:not([role])"))
       d.setAttribute("role", "note");
     for (const t of document.querySelectorAll(".toast-header[role=button]")) {  // a button within a button
