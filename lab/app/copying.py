@@ -25,8 +25,12 @@ def copy_box(name: str) -> tuple[list[Any], Any]:
             elem_id=f"{name}-link",
         )  # fmt: skip
         command = gr.Code(
-            label="Command line", language="shell", interactive=False, elem_id=f"{name}-command"
+            label="Command line",
+            language="shell",
+            interactive=False,
+            wrap_lines=True,
+            elem_id=f"{name}-command",
         )
-        python = gr.Code(label="Python", language="python", interactive=False)
+        python = gr.Code(label="Python", language="python", interactive=False, wrap_lines=True)
         config = gr.Code(label="JSON, for --config", language="json", interactive=False)
     return [link, command, python, config], fold

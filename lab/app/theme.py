@@ -18,39 +18,51 @@ CSS = """
 .js-plotly-plot svg text {fill: #475569 !important;}
 .dark .js-plotly-plot svg text {fill: #e2e8f0 !important;}
 .wrap-inner input, input[role=listbox] {text-overflow: ellipsis;}
+.wrap-inner input[role=combobox] {padding-right: 1.6rem !important;}
 #layers th, #scores th {letter-spacing: -.02em;}
  .numbers td:last-child {font-variant-numeric: tabular-nums;}
 .fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
+.fault .fault {border: 0; padding: 0;}
 #scores .body-cell, #scores th,
 #layers .body-cell, #layers th, #plan-table .body-cell, #recipe-form .body-cell {font-size: .78rem;}
-#layers th .cell-menu-button, #kernels th .cell-menu-button {display: none;}
+#layers th .cell-menu-button, #kernels th .cell-menu-button, #recipe-form th .header-icons {display: none;}
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
 #decoded .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;}
 #decoded .grid-wrap {max-height: none; height: auto;}
 #watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
+[id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
+.dark .report {background: #14181c;}
 @media (max-width: 600px) {
   .report {height: 700px;}
   #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}
   #numbers :is(table, thead, tbody, tr) {border: 0 !important;}
-  #decoded .caption-label {font-size: .55rem; padding: 0 .15rem; max-width: 100%;}
+  #decoded .caption-label {font-size: .55rem; padding: 0 .15rem; max-width: 100%; white-space: normal;}
   #trials :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
-  #runs .body-cell, #runs th {font-size: .68rem;}
+  #runs .body-cell, #runs th {font-size: .62rem;}
+  :is(.short, .ends, #recipe-form) .cell-wrap {
+    padding-left: .25rem !important; padding-right: .25rem !important;
+  }
   #numbers tr {display: flex; flex-direction: column;}
   #numbers :is(th, td) {height: 3.2rem; display: flex; align-items: center;}
   :is(#scores, #trials)::after {content: "more columns: move the table sideways"; font-size: .75rem;}
+  #scores :is(th, .body-cell) {
+    width: 28vw !important; min-width: 28vw !important; max-width: 28vw !important; flex: 0 0 28vw !important;
+  }
+  #recipe-form :is(th, .body-cell) {font-size: .62rem; overflow-wrap: anywhere;}
+  :is(.short, .ends) th {font-size: .62rem !important; padding: .3rem .2rem !important;}
   .short :is(th, td):nth-child(n+4), .short :is([data-col="3"], [data-col="4"]) {display: none !important;}
   .ends :is(th, td):is(:nth-child(3), :nth-child(4), :nth-child(5)),
   .ends :is([data-col="2"], [data-col="3"], [data-col="4"]) {
     display: none !important;
   }
   :is(.short, .ends) :is(th, td):first-child, :is(.short, .ends) .body-cell[data-col="0"] {
-    width: 43vw !important; min-width: 43vw !important; max-width: 43vw !important; flex: 0 0 43vw !important;
+    width: 37vw !important; min-width: 37vw !important; max-width: 37vw !important; flex: 0 0 37vw !important;
   }
   :is(.short, .ends) :is(th, td):not(:first-child), :is(.short, .ends) .body-cell:not([data-col="0"]) {
-    width: 19vw !important; min-width: 19vw !important; max-width: 19vw !important; flex: 0 0 19vw !important;
+    width: 22vw !important; min-width: 22vw !important; max-width: 22vw !important; flex: 0 0 22vw !important;
   }
 }
 footer {display: none !important;}
@@ -65,6 +77,8 @@ NAMES = """() => {
       if (!b.innerText.trim() && !b.title)
         b.setAttribute("aria-label",
           b.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "Open");
+    for (const d of document.querySelectorAll(".cm-scroller[tabindex='-1']"))  // the keyboard scrolls it, too
+      d.setAttribute("tabindex", "0");
     for (const d of document.querySelectorAll("div[aria-label]:not([role])"))
       d.setAttribute("role", "note");
     for (const t of document.querySelectorAll(".toast-header[role=button]")) {  // a button within a button

@@ -98,7 +98,7 @@ def build() -> None:
     with gr.Row():
         with gr.Column(scale=2):
             picture = gr.Image(
-                label="Picture: PNG or JPEG, sides from 32 pixels on", type="filepath", sources=["upload"],
+                label="PNG or JPEG, sides from 32 pixels", type="filepath", sources=["upload"],
                 elem_id="watermark-picture", height=300, image_mode=None, format="png",
                 buttons=["download", "fullscreen"],
             )  # fmt: skip

@@ -196,14 +196,14 @@ def roofline(points: Sequence[tuple[str, float, float]], title: str) -> go.Figur
     low = min(least for _, least, _ in points) * 0.7
     high = max(time for _, _, time in points) * 1.4
     traces = [
-        _scatter(x=[low, high], y=[low, high], mode="lines", name="the hardware's limit",
+        _scatter(x=[low, high], y=[low, high], mode="lines", name="limit",
                    line={"color": GREY, "dash": "dash"}, hoverinfo="skip")
     ]  # fmt: skip
     for number, (name, least, time) in enumerate(points):
         first = name == "bf16"
         traces.append(_scatter(
             x=[least], y=[time], mode="markers", showlegend=number < 2,
-            name=name if first else "low-bit kernels (point at one)",
+            name=name if first else "low-bit",
             marker={"size": 12 if first else 9, "color": VERMILION if first else BLUE,
                     "symbol": "diamond" if first else _SYMBOLS[number % 4]},
             hovertemplate=f"{escape(name)}<br>least %{{x:.1f}} µs, measured %{{y:.1f}} µs<extra></extra>",

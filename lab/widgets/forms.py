@@ -62,6 +62,15 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     return f'<table style="font-size:90%"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
+class Words(w.HTML):
+    """HTML that a viewer without widgets, such as a code host's, shows too."""
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        found = super()._repr_mimebundle_(**kwargs)
+        data, about = found if isinstance(found, tuple) else (found or {}, {})
+        return {**data, "text/html": self.value}, about
+
+
 class Debounced:
     """Call a function once, a moment after the last of several changes.
 
@@ -156,7 +165,7 @@ class JobForm(w.VBox):
 
     def show(self, result: Any) -> list[Any]:
         """Return what stands below the form once the job is done."""
-        return [w.HTML(table(part.rows)) for part in result.tables()]
+        return [Words(table(part.rows)) for part in result.tables()]
 
     def _say(self, words: str) -> None:
         self.status.value = escape(words)

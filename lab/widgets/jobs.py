@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as w
 
 from lab.cache import cache_folder
-from lab.widgets.forms import JobForm, table
+from lab.widgets.forms import JobForm, Words, table
 
 
 class Compare(JobForm):
@@ -25,7 +25,7 @@ class Compare(JobForm):
             w.VBox([w.Label(name), w.Image(value=Path(file).read_bytes(), format="png", width=260)])
             for name, file in result.pictures.items()
         ]
-        return [w.HTML(table(result.rows)), w.HBox(sheets)]
+        return [Words(table(result.rows)), w.HBox(sheets)]
 
 
 class Reconstruct(JobForm):
@@ -41,5 +41,5 @@ class Reconstruct(JobForm):
         *_, last = result.tables()
         rows = w.Label("rows: " + ", ".join(result.shown))
         sheet = w.Image(value=Path(result.sheet).read_bytes(), format="png", width=480)
-        words = w.HTML(table([{"": row["text"]} for row in last.rows]))
-        return [words, rows, sheet, w.HTML(table(result.rows))]
+        words = Words(table([{"": row["text"]} for row in last.rows]))
+        return [words, rows, sheet, Words(table(result.rows))]

@@ -8,7 +8,7 @@ import ipywidgets as w
 
 from lab.jobs.contract import Context
 from lab.jobs.models import look, whatif
-from lab.widgets.forms import Debounced, control, table
+from lab.widgets.forms import Debounced, Words, control, table
 from lab.widgets.views import HeatMap, Histogram
 
 
@@ -24,7 +24,7 @@ class Playground(w.VBox):
         start = whatif.Settings()
         names = ("format", "bits", "shared", "clip")
         self.controls = {name: control(whatif.Settings, name, getattr(start, name)) for name in names}
-        self.view, self.numbers = Histogram(), w.HTML()
+        self.view, self.numbers = Histogram(), Words()
         self.found: Any = None
         w.link((self.view, "clip"), (self.controls["clip"], "value"))
         self.answer = Debounced(self.update)
@@ -70,7 +70,7 @@ class Inspect(w.VBox):
         names = [row["layer"] for row in self.seen.layer_table("absmax") if row["tensor"] == "input"]
         first = whatif.layer_of(self.seen, layer)
         self.layer = w.Dropdown(options=names, value=first, description="layer", layout=w.Layout(width="95%"))
-        self.heat, self.source = HeatMap(), w.HTML()
+        self.heat, self.source = HeatMap(), Words()
         self.playground = Playground(self.seen.inputs[first])
         self.layer.observe(lambda change: self.update(), "value")
         super().__init__([self.layer, self.heat, self.playground, self.source])

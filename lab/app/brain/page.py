@@ -153,7 +153,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                 brain = gr.Image(label="Slices", interactive=False, show_label=False, elem_id="map",
                                  buttons=["download", "fullscreen"])  # fmt: skip
                 brain_note = gr.Markdown(elem_classes="source")
-            boxes, _ = copy_box("brain")
+            boxes, copied = copy_box("brain")
     controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic, native]
 
     @answer
@@ -171,6 +171,27 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
         own = own_settings(within(home, folder)) if folder else {}
         return *run_facts(folder), *(own.get(name, gr.skip()) for name in OWN)
 
+    def asked(
+        folder: str, trials: str, recipe: str, guidance: float, strength: float, steps: float, mask: str,
+        seed: float, semantic: bool, native: bool,
+    ) -> Any:  # fmt: skip
+        if not folder:
+            raise InputError(NO_RUN)
+        given = {"folder": within(home, folder), "trials": trials, "recipe": recipe or NONE,
+                 "guidance": guidance, "strength": strength, "steps": int(steps), "mask": mask or "",
+                 "seed": int(seed), "semantic": bool(semantic), "native": bool(native)}  # fmt: skip
+        return registry.settings("brain decode", given)
+
+    def forms(bare: Any, folder: str) -> list[str]:
+        _, *texts = copies("brain decode", "brain", bare, "folder")
+        link, *_ = copies("brain decode", "brain", bare.model_copy(update={"folder": Path(folder)}), "folder")
+        return [link, *texts]
+
+    @answer
+    def state(decoded: Any, *given: Any) -> list[Any]:
+        """Fill the fold before anything was decoded; later it says how the shown pictures were made."""
+        return [gr.skip()] * len(boxes) if decoded else forms(asked(*given), given[0])
+
     def decode_trials(
         folder: str, trials: str, recipe: str, guidance: float, strength: float, steps: float, mask: str,
         seed: float, semantic: bool, native: bool, request: gr.Request,
@@ -178,24 +199,16 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
         """Decode test pictures of a trained run with these settings, simulated or native."""
 
         def prepare() -> Any:
-            if not folder:
-                raise InputError(NO_RUN)
-            given = {"folder": within(home, folder), "trials": trials, "recipe": recipe or NONE,
-                     "guidance": guidance, "strength": strength, "steps": int(steps), "mask": mask or "",
-                     "seed": int(seed), "semantic": bool(semantic), "native": bool(native)}  # fmt: skip
-            bare = registry.settings("brain decode", given)
+            bare = asked(folder, trials, recipe, guidance, strength, steps, mask, seed, semantic, native)
             place = cache_folder("app", "decode", _session(request))
             settings = bare.model_copy(update={"out": place})
 
             def show(found: decode.Result) -> list[Any]:
                 columns = list(found.rows[0])
                 rows = {"headers": columns, "data": [[row[c] for c in columns] for row in found.rows]}
-                shown = bare.model_copy(update={"folder": Path(folder)})
-                _, *texts = copies("brain decode", "brain", bare, "folder")
-                link, *_ = copies("brain decode", "brain", shown, "folder")
                 words = words_on(found.simulated_subject, found.leak_line, found.arithmetic)
                 gallery = gr.Gallery(strips(found), columns=len(found.shown))
-                return [gallery, rows, words, link, *texts]
+                return [gallery, rows, words, *forms(bare, folder)]
 
             return partial(registry.run, "brain decode", settings), show
 
@@ -236,6 +249,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     for ended in (decoded.success, decoded.failure):
         ended(reveal, pictures, [results, empty, live], **quiet)
     train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
+    copied.expand(state, [pictures, *controls], boxes, **quiet)
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
     tab.select(look_again, None, folder, api_visibility="private", **free)
     folder.input(chosen, folder, [*facts, guidance, strength, steps], api_name="run_facts", **free)

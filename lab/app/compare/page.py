@@ -14,14 +14,14 @@ from lab.app.compare import sensitivity
 from lab.app.copying import copies, copy_box
 from lab.app.places import local
 from lab.app.plan.form import presets
-from lab.app.work import begin, canceller, reveal, stream
+from lab.app.work import answer, begin, canceller, reveal, stream
 from lab.cache import cache_folder
 from lab.jobs import registry
 from lab.jobs.models import variants
 
 HEADERS = ["recipe", "PSNR to full (dB)", "SSIM to full", "ST-LPIPS to full", "weight bits", "model MB",
            "arithmetic", "seconds per picture"]  # fmt: skip
-_WIDTHS: Any = ["17%", "16%", "16%", "18%", "8%", "8%", "10%", "9%"]
+_WIDTHS: Any = ["16%", "14%", "14%", "16%", "8%", "8%", "12%", "12%"]
 EMPTY = (
     "### No pictures yet\nPress **Draw**: the same noise becomes pictures in full precision and with each "
     "recipe. Then there will be a slider from one to the other, their difference, scores with intervals, and "
@@ -80,7 +80,7 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
                                           buttons=["download", "fullscreen"])  # fmt: skip
                 along = gr.Plot(label="Error along the sampling steps", show_label=False)
             sensitivity.build(model)
-            boxes, _ = copy_box("compare")
+            boxes, copied = copy_box("compare")
     archive = gr.State("")
     controls = [model, chosen, n, steps, guidance, seed, native, recording]
 
@@ -98,10 +98,7 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
         """Draw the same pictures in full precision and with each recipe, simulated or native, and measure."""
 
         def prepare() -> Any:
-            mine = {"recording": local(recording)} if recording else {}
-            given = {"model": local(model), "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
-                     "guidance": guidance, "seed": int(seed), "native": native, **mine}  # fmt: skip
-            bare: Any = registry.settings("variants", given)
+            bare = _asked(model, recipes, n, steps, guidance, seed, native, recording)
             place = cache_folder("app") / f"variants-{_key(bare)}"
             settings = bare.model_copy(update={"out": place})
 
@@ -120,6 +117,11 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
 
         yield from stream(prepare, 7 + len(boxes), "draw", request)
 
+    @answer
+    def state(archive: str, *given: Any) -> Any:
+        """Fill the fold before anything was drawn; later it says how the shown pictures were made."""
+        return [gr.skip()] * len(boxes) if archive else copies("variants", "compare", _asked(*given))
+
     def look_at(archive: str, recipe: str, index: float) -> Any:
         return _pair(archive, recipe, int(index)) if archive and recipe else (gr.skip(), gr.skip())
 
@@ -129,12 +131,23 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
     drawn = go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
     for ended in (drawn.success, drawn.failure):
         ended(reveal, archive, [results, empty, live], **quiet)
+    copied.expand(state, [archive, *controls], boxes, **quiet)
     stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
     for control in (which, index):
         control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
                       show_progress="hidden")  # fmt: skip
     names = ("recipes", "n", "steps", "guidance", "seed", "native")
     return {"fields": dict(zip(names, controls[1:-1], strict=True))}
+
+
+def _asked(
+    model: str, recipes: list[str], n: float, steps: float, guidance: float, seed: float, native: bool,
+    recording: str,
+) -> Any:  # fmt: skip
+    mine = {"recording": local(recording)} if recording else {}
+    given = {"model": local(model), "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
+             "guidance": guidance, "seed": int(seed), "native": native, **mine}  # fmt: skip
+    return registry.settings("variants", given)
 
 
 def joined(recipe: str, chosen: list[str]) -> list[str]:

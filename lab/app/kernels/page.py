@@ -53,7 +53,7 @@ def of_shape(rows: list[dict[str, str]], shape: str) -> tuple[list[list[str]], s
         f"**Native**: measured on one {first['device']} (torch {first['torch']}, Triton {first['triton']}), "
         "medians of graph replays, every row beside bf16 of the same shape; error relative to float64. "
         "On a machine without such a GPU the same recipes run *simulated*, which is not faster. Rows with a "
-        "colon are one step of a layer, not all of it."
+        "colon are one step of a layer, not all of it. Point at a mark in the figure for its row."
     )
     return [[row[field] or "-" for field in _FIELDS] for row in mine], words
 

@@ -17,7 +17,7 @@ from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.jobs.models import plan, quantize
 
-PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "runs here", "why it is left alone"]
+PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "runs here", "why it is left alone, or a note"]
 ALONE = "Compare and Brain take the recipe alone: the wildcards are in the files that were written."
 START = "svdquant-w4a4"
 
@@ -51,9 +51,11 @@ def totals(result: plan.Result, what: str) -> str:
     if result.plan and "seconds" in result.plan:
         from lab.progress import duration
 
-        rows.append(("time to apply", f"about {duration(result.plan['seconds'])} on one CPU core"))
+        seconds = result.plan["seconds"]
+        took = f"about {duration(seconds)}" if seconds >= 1 else "under a second"
+        rows.append(("time to apply", f"{took} on one CPU core"))
     paths = plan.paths_table(result.layers).rows
-    rows += [(f"{row['layers']} layers here", row["path here"]) for row in paths]
+    rows += [(f"{row['layers']} layer{'s' * (row['layers'] != 1)} here", row["path here"]) for row in paths]
     first, *rest = [f"| {name} | {value} |\n" for name, value in rows]
     return f"**{what}**\n\n{first}|---|---|\n" + "".join(rest)
 
@@ -92,7 +94,7 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
                 form = gr.Dataframe(
                     form_of(START), headers=HEADERS, interactive=True, static_columns=[0, 2, 3], wrap=True,
                     type="array", label="Edit a value: the recipe above follows", max_height=420,
-                    column_widths=["28%", "18%", "20%", "34%"], elem_id="recipe-form",
+                    column_widths=["31%", "18%", "20%", "31%"], elem_id="recipe-form",
                 )  # fmt: skip
             include = gr.Textbox(label="Only these layers", info="wildcards, one per line", lines=1)
             exclude = gr.Textbox(label="Leave these alone", info="wildcards, one per line", lines=1)

@@ -106,7 +106,8 @@ def _simulated(settings: Settings, context: Context) -> Result:
     import platform
 
     name = platform.processor() or platform.machine()
-    device = f"the CPU ({name}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    device = f"the CPU ({name}, {threads} thread{'s' * (threads != 1)})"
     return Result(rows=rows, device=device, arithmetic="simulated")
 
 

@@ -64,6 +64,9 @@ def formats(layer: LayerInfo, config: SvdQuantConfig) -> LayerFormat | str:
     if kind == "grouped":
         return LayerFormat(weight, activation, reason="convolution: plain groups, no branch")
     rank = rank_of(config, rows, columns)
+    if rank < config.rank:
+        capped = f"rank {rank} of {config.rank}: at most a quarter of the layer's"
+        note = f"{note}; {capped}" if note else capped
     transformed = config.smooth == "search" or shifted(layer, config)
     side = 2 * rank * (rows + columns) + (2 * columns if transformed else 0)
     return LayerFormat(weight, activation, side_bytes=side, reason=note)

@@ -208,6 +208,7 @@ def test_compare_shows_a_slider_of_two_pictures_with_scores(address: str, chromi
     link = urlencode({"v": 1, "tab": "compare", "recipes": '["rtn-w8a8"]', "n": 1, "steps": 2})
     visit = Visit(chromium, f"{address}/?{link}")
     visit.until("body", "No pictures yet")
+    assert "brainlab variants" in visit.copied("compare")[1]  # before anything was drawn
     visit.page.click("#draw")
     visit.until("#draw-status", "Done.")
     visit.until("#scores", "rtn-w8a8")
@@ -224,6 +225,8 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     visit.tab("Brain")
     visit.until("#leak-line", "Simulated subject")
     assert visit.page.input_value("#strength input[type=number]") == "0.5"  # the run's own
+    link, command = visit.copied("brain")  # before anything was decoded
+    assert "brainlab brain decode" in command and "tab=brain" in link
     visit.page.check("#brain-native input")
     visit.page.click("#decode")
     visit.told("native belongs to a recipe")

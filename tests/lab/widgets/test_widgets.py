@@ -73,6 +73,8 @@ def test_inspecting_answers_from_what_was_seen() -> None:
     shown.layer.value = shown.layer.options[-1]
     assert shown.heat.title != before and shown.layer.value in shown.source.value
     assert len(_png(play.view)) < 60_000
+    saved, _ = play.numbers._repr_mimebundle_()
+    assert saved["text/html"] == play.numbers.value  # for a viewer without widgets
 
 
 def test_the_same_numbers_as_the_command() -> None:

@@ -161,6 +161,15 @@ def test_paper_policy_keeps_what_the_paper_keeps(made, tiny) -> None:
     assert all(line.skipped for line in float_convolutions.layers if line.kind == "Conv2d")
 
 
+def test_a_rank_above_a_quarter_of_a_layer_is_named_in_the_plan(tiny) -> None:
+    def notes(rank: int) -> list[str]:
+        planned = quant.plan(tiny.build("pixart"), f"svdquant-w4a4+rank={rank}").layers
+        return [line.reason or "" for line in planned if line.bits == "W4A4"]
+
+    assert notes(999) and all("of 999: at most a quarter of the layer's" in note for note in notes(999))
+    assert not any("quarter" in note for note in notes(1))
+
+
 def test_post_gelu_inputs_are_unsigned(made) -> None:
     _, model = made("svdquant-w4a4", "pixart")
     down = model.transformer_blocks[0].ff.net[2]
