@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 NARROW = 12
 """Characters that a column can be folded to."""
+SENTENCE = 44
+"""Characters that a first column of more than a name can be folded to."""
 WIDTH = 100
 """Columns of a table where nobody says how wide the terminal is."""
 
@@ -70,11 +72,13 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False
     )
     least = [max(len(name), min(NARROW, max(len(row[i]) for row in rows))) for i, name in enumerate(names)]
-    least[0] = max(len(names[0]), max(len(row[0]) for row in rows))  # a name, to be copied whole
+    longest = max(len(row[0]) for row in rows)
+    whole = longest <= SENTENCE or not any(" " in row[0] for row in rows)  # a name, to be copied as one
+    least[0] = max(len(names[0]), longest if whole else SENTENCE)
     shown = next(n for n in range(len(names), 0, -1) if n == 1 or sum(least[:n]) + 2 * n <= console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(names[:shown]):
-        table.add_column(name, overflow="fold", no_wrap=number == 0, min_width=least[number])
+        table.add_column(name, overflow="fold", no_wrap=number == 0 and whole, min_width=least[number])
     for row in rows:
         table.add_row(*row[:shown])
     with console.capture() as capture:
