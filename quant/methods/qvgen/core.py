@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
@@ -18,7 +16,6 @@ from quant.methods.qvgen.kept import Kept, kept_rank
 from quant.methods.qvgen.schedule import Decay
 from quant.plans.cost import TrainingCost
 from quant.plans.plan import LayerPlan, Plan
-from quant.recordings.trajectories import Batch
 from quant.registry import Context, LayerFormat, Outcome
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.policy import by_channel
@@ -76,10 +73,9 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
     student = Student(model, plan, config, context, side, train_bias=True)
     sides = {name: layer.side for name, layer in student.layers.items() if isinstance(layer.side, Helped)}
 
-    def loss(batch: Batch, step: int) -> Any:
+    def prepare(step: int) -> None:
         for helped in sides.values():  # a function of the step: a training that goes on finds it again
             helped.at(decay.rank_at(step), decay.factor_at(step))
-        return student.output_loss(batch)
 
     def stepped(step: int, optimizer: Optimizer) -> None:
         if decay.ends_phase(step):
@@ -92,8 +88,8 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
     )  # fmt: skip
     with student.installed():
         result = student.train(
-            "qat", _groups(student, config), loss=loss, stepped=stepped, rules=rules,
-            keep=lambda: all(helped.rank == 0 for helped in sides.values()),
+            "qat", _groups(student, config), prepare=prepare, stepped=stepped, rules=rules,
+            keep=lambda: all(helped.rank == 0 for helped in sides.values()), fixed=decay.rank_at,
         )  # fmt: skip
     for helped in sides.values():
         helped.cut(0)  # without a step there was nothing that it could vanish in
