@@ -51,8 +51,8 @@ class Task:
     stepped : callable, optional
         ``stepped(step, optimizer)`` after each step: phases that change what is trained.
     fixed : callable, optional
-        ``fixed(step)``: names what `loss` reads beside the batch and beside tensors that change in place; steps
-        of one name may come from one CUDA graph. None, or no such function: the step is run plainly.
+        ``fixed(step)``: names what `loss` reads beside the batch and tensors that change in place; steps of
+        one name may come from one CUDA graph. None, or no such function: the step is run plainly.
     table : Table, optional
         Parameters of which a batch reads some rows.
     precision : {"float32", "bfloat16"}

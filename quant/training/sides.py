@@ -75,12 +75,13 @@ class Rows:
         self._seen: Tensor | None = None
         self._rows: list[int] = []
         self._places: dict[tuple[int, torch.device], Tensor] = {}
+        self._tables: dict[torch.device, Tensor] = {}
         self._whole = False
 
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Use all rows in a block, without looking which: a CUDA graph cannot wait for what it reads."""
-        self.table = self.table.to(self.clock.now().timesteps.device)
+        self._on(self.clock.now().timesteps.device)
         self._whole = True
         try:
             yield
@@ -89,7 +90,13 @@ class Rows:
 
     def nearest(self, timesteps: Tensor) -> Tensor:
         """Row of each timestep: int64 (n,)."""
-        return (timesteps.reshape(-1, 1) - self.table.to(timesteps.device)).abs().argmin(1)
+        return (timesteps.reshape(-1, 1) - self._on(timesteps.device)).abs().argmin(1)
+
+    def _on(self, device: torch.device) -> Tensor:
+        """Give the table's copy on a device, which stays where it is."""
+        if device not in self._tables:
+            self._tables[device] = self.table.to(device)
+        return self._tables[device]
 
     def used(self) -> list[int]:
         """Rows of the current batch, each once."""
@@ -97,7 +104,7 @@ class Rows:
             return list(range(len(self.table)))
         reading = self.clock.now()
         if self._seen is not reading.timesteps:  # a GPU would wait at every layer
-            self._rows = self.schedule.rows(reading, self.table.to(reading.timesteps.device)).tolist()
+            self._rows = self.schedule.rows(reading, self._on(reading.timesteps.device)).tolist()
             self._seen, self._places = reading.timesteps, {}
         return sorted(set(self._rows))
 

@@ -179,7 +179,8 @@ class Student:
             loss=loss or self.output_loss, steps=self.config.train_steps, rules=rules or Rules(),
             generator=generator, held_out=look if self.source.held else None,
             every=self.config.look_every, prepare=prepare, stepped=stepped,
-            fixed=fixed, table=None if self.rows is None else InputTable(self), precision=self.config.precision,
+            fixed=fixed, table=None if self.rows is None else InputTable(self),
+            precision=self.config.precision,
         )  # fmt: skip
         result = distill(task, self.context)
         self.cost.add(result.cost)
