@@ -24,6 +24,7 @@ from quant.training.loop import Result, Task, distill
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.sides import DynamicInput, Rows, StoredInput
 from quant.training.source import Source
+from quant.training.walk import Walk
 
 Loss = Callable[[Batch, int], Tensor | tuple[Tensor, Tensor | float]]
 
@@ -147,7 +148,7 @@ class Student:
         self, key: str, groups: list[Group], *, loss: Loss | None = None, rules: Rules | None = None,
         prepare: Callable[[int], None] | None = None,
         stepped: Callable[[int, Optimizer], None] | None = None, keep: Callable[[], bool] | None = None,
-        fixed: Callable[[int], Hashable] | None = lambda step: 0,
+        fixed: Callable[[int], Hashable] | None = lambda step: 0, walk: Walk | None = None,
     ) -> Result:  # fmt: skip
         """Run the loop over some parameters.
 
@@ -161,6 +162,8 @@ class Student:
         rules : Rules, optional
         prepare, stepped, fixed : callable, optional
             See `quant.training.loop.Task`. By default the loss reads nothing that changes beside the batch.
+        walk : Walk, optional
+            Train on states that the student comes to, and judge it by where it ends.
         keep : callable, optional
             Whether the parameters are such as may be kept; always by default.
         """
@@ -170,13 +173,19 @@ class Student:
                 for parameter in () if module is None else module.parameters():
                     parameter.requires_grad_(id(parameter) in trained)
 
+        judge = self.held_out if walk is None else walk.held_out
+
         def look() -> float | None:
-            return self.held_out() if keep is None or keep() else None
+            return judge() if keep is None or keep() else None
+
+        def draw(step: int) -> Any:
+            return self.draw(generator) if walk is None else walk.draw(step, generator)
 
         generator = torch.Generator().manual_seed(self.context.seed)
+        usual = self.output_loss if walk is None else walk.loss
         task = Task(
-            key=key, groups=groups, draw=lambda step: self.draw(generator),
-            loss=loss or self.output_loss, steps=self.config.train_steps, rules=rules or Rules(),
+            key=key, groups=groups, draw=draw, loss=loss or usual, steps=self.config.train_steps,
+            rules=rules or Rules(),
             generator=generator, held_out=look if self.source.held else None,
             every=self.config.look_every, prepare=prepare, stepped=stepped,
             fixed=fixed, table=None if self.rows is None else InputTable(self),
