@@ -13,7 +13,7 @@ from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.methods.plumbing import weight_only
 from quant.methods.qvgen.config import QvgenConfig
-from quant.methods.qvgen.helper import Helped
+from quant.methods.qvgen.helper import Helped, helper_rank
 from quant.methods.qvgen.kept import Kept, kept_rank
 from quant.methods.qvgen.schedule import Decay
 from quant.methods.qvgen.started import Started, as_svdquant, solve
@@ -23,7 +23,7 @@ from quant.plans.plan import LayerPlan, Plan
 from quant.registry import Context, LayerFormat, Outcome
 from quant.training.fake import WeightSide, teaching
 from quant.training.optimize import Group, Optimizer, Rules
-from quant.training.policy import by_channel
+from quant.training.policy import by_channel, capped_rank, own_rank
 from quant.training.student import Student
 from quant.training.walk import Walk
 
@@ -46,8 +46,14 @@ def formats(layer: LayerInfo, config: QvgenConfig) -> LayerFormat | str:
         shared = Granularity(kind="group", group_size=config.group)
         weight = weight.model_copy(update={"granularity": shared})
     activation = Quantizer(grid=IntGrid(bits=config.activation_bits, mode="asymmetric"), granularity=shared)
-    rank = kept_rank(config.rank, *layer.shape[:2]) if has_branch(layer.kind, config) else 0
-    return LayerFormat(weight, activation, side_bytes=2 * rank * sum(layer.shape[:2]))
+    if has_branch(layer.kind, config):
+        rank = kept_rank(config.rank, *layer.shape[:2])
+        capped = f"rank {rank} of {config.rank}: at most a quarter of the layer's"
+        note = capped if rank < config.rank else None
+        return LayerFormat(weight, activation, 2 * rank * sum(layer.shape[:2]), note)
+    helped = config.helper in ("decay", "at-once")
+    note = capped_rank(config.rank, helper_rank(own_rank(layer.shape))) if helped else None
+    return LayerFormat(weight, activation, reason=note)
 
 
 def has_branch(kind: str, config: QvgenConfig) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from quant.formats.granularity import Layout
 from quant.formats.quantizer import Quantizer
 from quant.layers.encoded import EncodedWeight
+from quant.training.policy import own_rank
 from quant.training.sides import Master
 
 
@@ -27,7 +26,7 @@ class Helped(Master):
 
     def __init__(self, weight: Tensor, quantizer: Quantizer, layout: Layout, rank: int) -> None:
         super().__init__(weight, quantizer, layout)
-        self.most = min(rank, _power_of_two(min(self.master.flatten(1).shape)))
+        self.most = min(rank, helper_rank(own_rank(self.master.shape)))
         self.rank = self.most
         # a tensor, filled in place: a CUDA graph reads it anew at every step
         self.factor: Tensor
@@ -90,5 +89,6 @@ def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return (u[:, :rank] * root).contiguous(), (root[:, None] * vh[:rank]).contiguous()
 
 
-def _power_of_two(size: Any) -> int:
-    return 1 << (int(size).bit_length() - 1)
+def helper_rank(most: int) -> int:
+    """Largest power of two that is no more than a layer's rank."""
+    return 1 << (most.bit_length() - 1)
