@@ -153,6 +153,8 @@ def run(settings: Settings, context: Context) -> Result:
             turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
             turns.begin()
             work = Work(bench, run, chosen, context.progress, where, turns)
+            if work.left():
+                run.reopen()
             if bench.decode is not None:
                 bench.watch = step_previews(
                     context.preview, partial(_previewed, bench.decode), lambda: work.what, settings.steps
@@ -169,6 +171,7 @@ def run(settings: Settings, context: Context) -> Result:
             result = results.conclude(about(bench, settings.command(), device), measured, failed)
             results.write(result, run.path)
             write_report(result, results.pictures(measured), run.path)
+            run.finish()
     return Result(**result, out=str(out))
 
 
