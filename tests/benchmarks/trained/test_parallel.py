@@ -1,4 +1,4 @@
-"""Several recipes at once: a process that dies is known at once, slow ones are stopped, steps gathered once."""
+"""Several recipes at once: a dead process is known at once, slow ones are stopped, steps gathered once."""
 
 from __future__ import annotations
 
