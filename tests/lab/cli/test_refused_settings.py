@@ -50,6 +50,10 @@ TABLE: dict[str, Row] = {
     "settings file missing": Row(option("--config", "nowhere.yaml"), ("nowhere.yaml", "no such settings")),
     # models and recipes (more: tests/quant/test_bad_input.py)
     "an unknown name in a list": Row(on_model("list", "methods", "svdqant"), ("mean 'svdquant'?",)),
+    "an adapter as a recipe": Row(
+        on_model("compare", "dit-64", "--recipes", "watermark"), ("is an adapter", "brainlab watermark")
+    ),
+    "a folder for a picture": Row(on_model("watermark", "verify", "TMP"), ("is a folder", "/*.png")),
     "guidance below 0": Row(on_model("compare", "dit-64", "--guidance", "-1"), ("at least 0 and at most",)),
     "CUDA that is not there, in a dry run": Row(
         on_model("compare", "dit-64", "--recipes", "rtn-w4a4", "--device", "cuda", "--dry-run"),
