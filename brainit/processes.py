@@ -15,6 +15,14 @@ import numpy as np
 import torch
 
 
+def rank() -> int:
+    """Return the number of this process among those that a launcher started, 0 if it is alone.
+
+    Known before they have found each other, so that the first can claim a folder for all.
+    """
+    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+
+
 @dataclass(frozen=True)
 class Processes:
     """One process among those that train together.
