@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 
-def rank() -> int:
-    """Return the number of this process among those that a launcher started, 0 if it is alone.
+def launched() -> int:
+    """Return how many processes a launcher started; known before they have found each other."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
-    Known before they have found each other, so that the first can claim a folder for all.
-    """
-    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
+
+def rank() -> int:
+    """Return the number of this process among those, so that the first can claim a folder for all."""
+    return int(os.environ.get("RANK", "0")) if launched() > 1 else 0
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Processes:
     @classmethod
     def current(cls, device: str = "cpu") -> Processes:
         """Return those that ``accelerate launch`` (or torchrun) started, or this process alone."""
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if launched() < 2:
             return cls()
         from accelerate import PartialState
 

@@ -47,15 +47,16 @@ def run(study: Study, jobs: int, check: Callable[[], Any]) -> None:
     done = {s.name for s in study.steps} - {s.name for s in study.left()}
     count = min(jobs, len(study.steps) - len(done))
     with _workers(study, count) as ends:
-        free, taken = list(ends), {}
+        free: list[Connection] = list(ends)
+        taken: dict[Connection, str] = {}
         while len(done) < len(study.steps):
             while free and (step := ready(study.steps, done, set(taken.values()))):
                 end = free.pop()
                 end.send(step.name)
                 taken[end] = step.name
             check()
-            for end in wait(list(taken), _PAUSE):
-                assert isinstance(end, Connection)
+            heard = wait(list(taken), _PAUSE)
+            for end in [end for end in taken if end in heard]:
                 message, *found = _receive(end, taken[end])
                 if message == "progress":
                     study.trainer.progress(*found)

@@ -55,7 +55,8 @@ def lay(size: Size, cohort: Cohort, seed: int, folder: Path, together: Processes
     old, file = cohort.members[:-1], folder / BLANK
     together = together or Processes()
     if together.first and not file.is_file():
-        save_weights(begin(old, cohort, seed, **dict(size.sizes)), file)
+        sizes: dict[str, Any] = dict(size.sizes)
+        save_weights(begin(old, cohort, seed, **sizes), file)
     together.wait()
     blank = open_network(file, cohort)
     return Ground(size, seed, cohort, blank, know(blank, old, cohort.seen.tokens, seed))

@@ -102,10 +102,8 @@ class Scoreboard:
             group, what, *subject = item[0]
             return place.get((group, what), len(methods)), *subject
 
-        for held in (self.scores, self.pictures):
-            found = sorted(held.items(), key=rank)
-            held.clear()
-            held.update(found)
+        self.scores = dict(sorted(self.scores.items(), key=rank))
+        self.pictures = dict(sorted(self.pictures.items(), key=rank))
 
     def has(self, group: str, what: str, *subjects: str) -> bool:
         """Return whether all of these subjects have been scored."""
