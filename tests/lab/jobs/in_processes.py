@@ -1,4 +1,4 @@
-"""What ``accelerate launch`` starts (tests/launched.py): ``brain train`` of a planted recording in one folder."""
+"""What ``accelerate launch`` starts (tests/launched.py): ``brain train`` of a planted recording, one folder."""
 
 from __future__ import annotations
 
