@@ -1,4 +1,4 @@
-"""What ``accelerate launch`` starts (tests/launched.py): ``brain train`` of a planted recording, one folder."""
+"""What ``accelerate launch`` starts (tests/launched.py): ``brain train`` of a planted recording."""
 
 from __future__ import annotations
 
