@@ -109,6 +109,7 @@ def _check(settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict, replace
 
     from lab.decoding.cohort import SIZES
+    from lab.zoo import data as pictures
 
     check_folder(settings.out)
     size = SIZES[settings.preset]
@@ -122,6 +123,7 @@ def _check(settings: Settings) -> dict[str, Any]:
             raise InputError(
                 f"--data is {settings.data}; preset cohort wants the folder with the training pictures"
             )
+        pictures.check(settings.data)
     facts = {"size": asdict(size), "seed": settings.seed, "preset": settings.preset, "version": VERSION}
     claimed = settings.out / "study.json"
     if claimed.is_file():

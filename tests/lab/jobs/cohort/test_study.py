@@ -10,7 +10,7 @@ import pytest
 import lab.decoding.cohort as cohort
 from lab.decoding.cohort import subjects, training
 from lab.decoding.cohort.scoreboard import Scoreboard
-from lab.errors import InputError
+from lab.errors import InputError, MissingDataError
 from lab.jobs.cohort import study as job
 from lab.jobs.contract import Context
 from lab.runs.lock import FolderLock
@@ -91,3 +91,6 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
 def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--data is None"):
         job.dry_run(job.Settings(preset="cohort", out=tmp_path))
+    with pytest.raises(MissingDataError, match="no tiny-imagenet-64"):
+        job.run(job.Settings(preset="cohort", data=tmp_path, out=tmp_path / "run"), Context())
+    assert not (tmp_path / "run").exists()  # a refusal leaves nothing
