@@ -70,15 +70,19 @@ _EXPAND = [
     )
 ]  # fmt: skip
 _FEW = [
-    *(Config(16, 32, 128, 3, 2, split=split) for split in (2, 4, 8)),
-    # scales into the codes
+    # scales on the finished sum of a group
+    *(Config(16, 32, 128, 3, 2, split=split) for split in (2, 8)),
+    # scales into the codes, everything several steps ahead
     *(
-        Config(16, columns, 64 * at_once, stages, warps, split=split, keep=True)
-        for (columns, warps), (at_once, stages), split in product(
-            ((32, 2), (64, 4)), ((2, 4), (4, 3), (8, 2)), (1, 2, 4, 6)
+        Config(16, columns, 256, stages, warps, split=split, keep=True)
+        for (columns, warps, stages), split in product(
+            ((32, 2, 4), (32, 2, 6), (32, 2, 8), (64, 2, 4), (64, 2, 6), (64, 4, 4), (64, 4, 6), (128, 8, 4)),
+            (1, 2, 4, 8),
         )
     ),
-]
+    *(Config(16, columns, 512, 4, warps, split=split, keep=True)
+      for (columns, warps), split in product(((32, 2), (64, 4)), (2, 4))),
+]  # fmt: skip
 
 LEAST_ROWS = 8
 """Rows of the narrowest product of tensor cores."""
