@@ -51,7 +51,14 @@ _MANY = [
     *(
         Config(rows, 1, deep, stages, warps, group_m=lag, split=split, halves=programs, keep=True)
         for split, (rows, deep, stages, warps, programs), lag in product(
-            (4, 8, 16, 24), ((64, 64, 4, 4, 4), (64, 64, 4, 4, 3), (64, 128, 3, 8, 2)), (4, 2)
+            (8, 16), ((64, 64, 4, 4, 4),), (4,)
+        )
+    ),
+    *(
+        Config(rows, 1, deep, 1, warps, group_m=0, split=split, halves=programs, keep=True)
+        for (rows, deep, warps, programs), split in product(
+            ((64, 64, 8, 2), (32, 64, 8, 2), (32, 128, 8, 2), (32, 64, 8, 3), (32, 64, 4, 4)),
+            (6, 8, 12, 16, 24, 32, 48),
         )
     ),
 ]  # fmt: skip
@@ -133,6 +140,14 @@ def candidates(kind: str, shape: tuple[int, ...]) -> list[Config]:
     found = SPACES[kind]
     if kind == "few_rows" and shape[0] <= LEAST_ROWS:
         return [replace(config, block_m=LEAST_ROWS) if config.keep else config for config in found]
+    if kind == "quantize_many":
+        return [c for c in found if not c.keep or c.group_m or _held(c, shape[1])]
     if kind not in ("quantize", "quantize_plain"):
         return found
     return [c for c in found if not c.keep or c.block_m * shape[1] * 2 <= c.warps * 32 * 4 * KEPT_REGISTERS]
+
+
+def _held(config: Config, k: int) -> bool:
+    """Whether a program's share of a block of rows suits its registers: 16 to 32 of them a thread."""
+    registers = config.block_m * -(-k // config.split) / (config.warps * 32 * 2)
+    return 16 <= registers <= 32
