@@ -20,7 +20,7 @@ from kernels.tuned.dots import half_dot
 
 @triton.jit
 def _again(x, WIDE: tl.constexpr):
-    """The same 16-bit numbers, unknown to the compiler: it would keep them widened, in twice the registers."""
+    """Hide from the compiler that numbers are known: it would keep them widened, in twice the registers."""
     if WIDE:
         return x
     else:
@@ -36,6 +36,7 @@ def held(
     SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, CHUNKS: tl.constexpr, PIECE: tl.constexpr,
     EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
+    """Take items one after the other until there are none."""
     arrived_ptr = count_ptr + 2
     ready_ptr = arrived_ptr + blocks
     ranks = tl.arange(0, RANK)
