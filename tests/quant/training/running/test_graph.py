@@ -13,7 +13,7 @@ import quant
 from quant.formats.granularity import weight_layout
 from quant.registry import Context
 from quant.training.config import TrainConfig
-from quant.training.graph import PLAIN, Graphed, same
+from quant.training.running.graph import PLAIN, Graphed, same
 from quant.training.sides import Master
 from quant.training.student import InputTable, Student
 
