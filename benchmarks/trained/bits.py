@@ -59,8 +59,8 @@ RATES = {
     KEPT: "+rate_weight=0.0001",
     "efficientdm": "+rate_factors=0.02", "quest": "+rate_weight=0.0005",
 }  # fmt: skip
-"""Of recipes that do not take ``--rate``. Methods: five times the presets', for a tenth of their steps, as in
-`benchmarks.trained.orderings`. A 4-bit weight beside its branch starts near the goal, and a third is enough."""
+"""Of recipes that do not take ``--rate``. Methods: five times the presets', for a tenth of their steps, as
+in `benchmarks.trained.orderings`. 4-bit weights beside a branch start near the goal: a third is enough."""
 CHOSEN_BY = "paired_psnr_to_fp"
 """Least noisy: pictures from the same fMRI and noise."""
 COLUMNS = (

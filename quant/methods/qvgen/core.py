@@ -62,10 +62,9 @@ def has_branch(kind: str, config: QvgenConfig) -> bool:
 
 
 def training(config: QvgenConfig) -> TrainingCost:
-    """Cost of the one stage."""
-    return TrainingCost(
-        steps=config.train_steps, rows=config.train_rows, what="all weights and biases, scales, helpers"
-    )
+    """Cost of the one stage; a loss over several sampler steps is as many forwards."""
+    rows = config.train_rows * max(1, config.unroll)
+    return TrainingCost(steps=config.train_steps, rows=rows, what="all weights and biases, scales, helpers")
 
 
 def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> Outcome:
