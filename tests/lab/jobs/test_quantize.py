@@ -51,6 +51,15 @@ def test_plan_lists_every_layer_once_with_bytes(folder: Path, capsys: Capture) -
     assert all(name in table for name in names)
 
 
+def test_a_plan_says_how_long_training_takes(folder: Path, capsys: Capture) -> None:
+    assert run(["plan", str(folder), "--recipe", "qvgen-w4a4+train_steps=100", "--json"]) == 0
+    totals = {row["total"]: row["value"] for row in json.loads(capsys.readouterr().out)["totals"]}
+    assert totals["training_steps"] == 100
+    assert totals["training_time"].startswith("about 15 s on a GPU, ")
+    assert run(["plan", str(folder), "--recipe", "rtn-w4a4"]) == 0
+    assert "training" not in capsys.readouterr().out
+
+
 def test_quantize_writes_codes_plan_and_ledger_and_a_second_time_does_nothing(
     folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
