@@ -37,7 +37,7 @@ def op_of(layer: Encoded) -> str:
 
 def needs_of(op: str) -> tuple[int, int]:
     """Least compute capability of an operation."""
-    return paths.FLOAT8 if op == "W4A4 fp8" else (8, 0)
+    return paths.FLOAT8 if op == "W4A4 fp8" or op.endswith("e4m3") else (8, 0)
 
 
 def _prepared(layer: Encoded, x: Tensor) -> Native | None:
