@@ -53,7 +53,9 @@ class Worker:
                 return
             new = multiprocessing.get_context("spawn")  # a fork would inherit other threads' locks
             self._line, theirs = new.Pipe()
-            self._process = new.Process(target=_serve, args=(theirs, self._loads), daemon=True, name="brainlab jobs")
+            self._process = new.Process(
+                target=_serve, args=(theirs, self._loads), daemon=True, name="brainlab jobs"
+            )
             self._process.start()
             theirs.close()
 
