@@ -243,7 +243,7 @@ def _write_tables(out: Path, found: dict[str, Any]) -> None:
     from lab.files import write_text
 
     rows, contrasts = found["rows"], found["contrasts"]
-    named, scored = ["group", "what", "subjects"], [*SCORES, *DIFFERENCES]
+    named, scored = ["group", "what", "subjects", "guidance"], [*SCORES, *DIFFERENCES]
     write_text(out / "table.csv", _csv(rows, named, scored))
     write_text(out / "contrasts.csv", _csv(contrasts, ["contrast", "subjects"], list(SCORES)))
     lines = [f"{key}: {value}  " for key, value in found["about"].items()]
