@@ -152,13 +152,15 @@ def _pictures(size: Size, data: Path | None, device: str) -> tuple[torch.Tensor,
 
 def _crops(pictures: torch.Tensor, n: int, device: str, batch: int = 1000) -> torch.Tensor:
     """Return ``n`` enlarged square parts of uint8 pictures (k, 3, side, side), every other one mirrored."""
+    if not n:
+        return pictures[:0]
     draw = torch.Generator().manual_seed(7)
     scale = _LEAST_CROP + (1 - _LEAST_CROP) * torch.rand(n, generator=draw)
     centre = (2 * torch.rand(n, 2, generator=draw) - 1) * (1 - scale[:, None])
     mirror = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0)
     affine = torch.zeros(n, 2, 3)
     affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = scale * mirror, scale, centre
-    out = [pictures[:0]]
+    out = []
     for rows in torch.arange(n).split(batch):
         x = pictures[rows % len(pictures)].to(device).float()
         grid = F.affine_grid(affine[rows].to(device), list(x.shape), align_corners=False)
