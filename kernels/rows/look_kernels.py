@@ -64,9 +64,10 @@ def looked(
 
 @triton.jit
 def completed(
-    low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, row0, M, K_PAD, code_stride,
+    low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr, row0, M, K_PAD,
+    code_stride,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr,
+    BALANCED: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """Units, branch and scales of a block of rows, from what all its programs found."""
     rows = row0 + tl.arange(0, BM)
@@ -85,7 +86,7 @@ def completed(
     lift = tl.zeros((BM,), tl.int32)
     if APPEND:
         columns = code_ptr + rows.to(tl.int64)[:, None] * code_stride + K_PAD
-        lift = store_branch(low, inverse, columns, inside, RANK)
+        lift = store_branch(low, inverse, balance_ptr, columns, inside, RANK, BALANCED)
     else:
         branch = out_ptr + rows.to(tl.int64)[:, None] * RANK + ranks[None, :]
         tl.store(branch, low.to(out_ptr.dtype.element_ty), mask=inside[:, None])

@@ -49,13 +49,14 @@ def _look(
 
 @triton.jit
 def _complete(
-    low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr, M, K_PAD, code_stride,
+    low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr, balance_ptr, M, K_PAD,
+    code_stride,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr,
+    BALANCED: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     completed(
-        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, tl.program_id(0) * BM, M,
-        K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, SPLIT, BM,
+        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
+        tl.program_id(0) * BM, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, BALANCED, SPLIT, BM,
     )  # fmt: skip
 
 
@@ -79,10 +80,10 @@ def _write(
 @triton.jit
 def _fused(
     x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
+    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr,
+    RANK: tl.constexpr, APPEND: tl.constexpr, BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr,
+    HAS_SHIFT: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr,
     EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     arrived_ptr = count_ptr + 2
@@ -104,9 +105,9 @@ def _fused(
             if tl.atomic_add(arrived_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
                 for piece in range(BM // PIECE):  # all at once would not fit the registers
                     completed(
-                        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr,
-                        row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, SPLIT,
-                        PIECE,
+                        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
+                        row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND,
+                        BALANCED, SPLIT, PIECE,
                     )  # fmt: skip
                 tl.debug_barrier()
                 tl.atomic_xchg(ready_ptr + block, 1, sem="release")
@@ -141,7 +142,8 @@ def fits(x: Tensor, down: Tensor) -> bool:
 
 def quantize_many(
     x: Tensor, inverse: Tensor | None, down: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
-    kind: str, limits: tuple[int, int, int], group: int, shift: float, padded: int, config: Config,
+    balance: Tensor | None, kind: str, limits: tuple[int, int, int], group: int, shift: float, padded: int,
+    config: Config,
 ) -> None:  # fmt: skip
     """Write codes, scales and (where it is not appended) the branch.
 
@@ -157,10 +159,11 @@ def quantize_many(
     peak, lift = (torch.empty(n, m, dtype=torch.int32, device=x.device) for n in (split, 1))
     inverse_unit = torch.empty(m, dtype=torch.float32, device=x.device)
     smooth, branch = x if inverse is None else inverse, x if out is None else out
+    powers = scale if balance is None else balance
     dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0,
                "WIDE": paths.INTERPRETED or x.element_size() == 4}  # fmt: skip
     unit: dict[str, Any] = {"KIND": KINDS[kind], "TOP": float(limits[0]), "FINE_TOP": limits[2]}
-    sums = {"RANK": rank, "APPEND": out is None, "SPLIT": split}
+    sums = {"RANK": rank, "APPEND": out is None, "BALANCED": balance is not None, "SPLIT": split}
     least = {"LEAST": float(limits[1]), "GROUP": group}
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
             "num_stages": config.stages}  # fmt: skip
@@ -169,7 +172,7 @@ def quantize_many(
         programs = min(multiprocessors(x.device) * beside, split * blocks)
         registers = min(65536 // (config.warps * 32 * beside) // 8 * 8, 255)
         _fused[(programs,)](
-            x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch,
+            x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
             counters(x.device, 2 * blocks + 2), m, k, padded, x.stride(0), codes.stride(0), shift, blocks,
             share, max(programs * config.group_m // 4, split), PIECE=PIECE,
             **unit, **least, **sums, **dressed, **look, maxnreg=None if paths.INTERPRETED else registers,
@@ -179,8 +182,8 @@ def quantize_many(
         x, smooth, down, low, peak, m, k, x.stride(0), shift, share, RANK=rank, **dressed, **look
     )
     _complete[(triton.cdiv(m, PIECE),)](
-        low, peak, inverse_unit, lift, codes, scale, branch, m, padded, codes.stride(0), **unit, **sums,
-        BM=PIECE, num_warps=4,
+        low, peak, inverse_unit, lift, codes, scale, branch, powers, m, padded, codes.stride(0), **unit,
+        **sums, BM=PIECE, num_warps=4,
     )  # fmt: skip
     broad = min(max(config.block_n, group), triton.next_power_of_2(max(padded, group)))
     _write[(triton.cdiv(padded, broad), triton.cdiv(m, config.group_m))](

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from kernels import packing
-from kernels.products.expand import expand
+from kernels.products.expand import Branch, expand
 from kernels.products.few_rows import few_rows
 from kernels.products.lowrank_linear import LowRankWeight, decoded, lowrank_linear, prepare
+from kernels.rows.operands import balance_of, columns_of
 from kernels.tuned.configs import Config
 
 FEW = [
@@ -73,6 +74,13 @@ def expansion(n: int, k: int, device: str) -> None:
             exact = expand(codes, scales, k, tail=extra, path="reference").value
             ours = expand(codes, scales, k, tail=extra, path="triton", config=Config(1, 8, 256, 1, 4)).value
             assert exact.shape == ours.shape and torch.equal(exact.float(), ours.float()), (n, k, fine)
+    codes, scales = (tensor.to(device) for tensor in packed(n, k, torch.int8))
+    up, column = torch.randn(n, 16, generator=generator).bfloat16(), torch.rand(n, generator=generator) + 0.1
+    branch = Branch(*(t.to(device) for t in (up, column, balance_of(up, column))))
+    held = expand(codes, scales, k, tail=columns_of(*branch), path="reference").value
+    exact = expand(codes, scales, k, path="reference", branch=branch).value
+    ours = expand(codes, scales, k, path="triton", config=Config(1, 8, 256, 1, 4), branch=branch).value
+    assert torch.equal(held.float(), exact.float()) and torch.equal(exact.float(), ours.float()), (n, k)
 
 
 def linear(shape: tuple[int, ...], fine: torch.dtype, bits: int, device: str) -> None:
