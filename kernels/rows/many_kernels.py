@@ -20,11 +20,14 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
+from kernels.rows.before import BEFORE
 from kernels.rows.look_kernels import completed, looked, written
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
 from kernels.tuned.launching import counters, multiprocessors
 
+EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu")
+"""What may come before: it is found again at the second look."""
 WIDE_RANK = 64
 """Above this rank a program takes the registers of a multiprocessor for itself."""
 PIECE = 32
@@ -36,14 +39,14 @@ FOUR_WARPS = 4096
 @triton.jit
 def _look(
     x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, M, K, x_stride, shift, share,
-    RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
+    BM: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     split = tl.program_id(1)
     looked(
         x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, tl.program_id(0) * BM, split * share,
-        min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN,
-        WIDE,
+        min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK,
+        EVEN, WIDE,
     )  # fmt: skip
 
 
@@ -64,16 +67,16 @@ def _complete(
 def _write(
     x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, M, K, K_PAD, x_stride, code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
+    BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     # columns are the fast axis of the grid: neighbours share rows; the rows read last are still in the cache
     row0 = (tl.num_programs(1) - 1 - tl.program_id(1)) * BM
     column0 = tl.program_id(0) * BK
     written(
         x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, min(column0 + BK, K_PAD), M, K,
-        K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, BM, BK,
-        EVEN, WIDE,
+        K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT,
+        FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
 
 
@@ -83,7 +86,7 @@ def _fused(
     balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr,
-    HAS_SHIFT: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr,
+    HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr,
     EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     arrived_ptr = count_ptr + 2
@@ -98,8 +101,8 @@ def _fused(
             row0 = block * BM
             looked(
                 x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
-                min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM,
-                BK, EVEN, WIDE,
+                min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT,
+                FIRST, BM, BK, EVEN, WIDE,
             )  # fmt: skip
             tl.debug_barrier()  # all threads have stored before one of them counts
             if tl.atomic_add(arrived_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
@@ -121,7 +124,7 @@ def _fused(
             written(
                 x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, column0,
                 min(column0 + share, K_PAD), M, K, K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST,
-                FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN, WIDE,
+                FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
             )  # fmt: skip
         item = upcoming
     if tl.atomic_add(count_ptr + 1, 1, sem="acq_rel") == tl.num_programs(0) - 1:
@@ -131,8 +134,10 @@ def _fused(
             tl.store(count_ptr + at, 0, mask=at < 2 * blocks + 2)
 
 
-def fits(x: Tensor, down: Tensor) -> bool:
-    """Whether rows can be read sixteen bytes at a time."""
+def fits(x: Tensor, down: Tensor, before: str) -> bool:
+    """Whether rows can be read sixteen bytes at a time, and what comes before needs no whole row."""
+    if before not in EACH:
+        return False
     bytes_ = x.element_size()
     return (
         x.stride(0) * bytes_ % 16 == 0 and x.shape[1] * bytes_ % 16 == 0 and x.data_ptr() % 16 == 0
@@ -142,8 +147,8 @@ def fits(x: Tensor, down: Tensor) -> bool:
 
 def quantize_many(
     x: Tensor, inverse: Tensor | None, down: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
-    balance: Tensor | None, kind: str, limits: tuple[int, int, int], group: int, shift: float, padded: int,
-    config: Config,
+    balance: Tensor | None, kind: str, limits: tuple[int, int, int], group: int, shift: float, k: int,
+    padded: int, config: Config, before: str = "none",
 ) -> None:  # fmt: skip
     """Write codes, scales and (where it is not appended) the branch.
 
@@ -151,7 +156,7 @@ def quantize_many(
     rows. Of one launch also `halves`, programs a multiprocessor, and `group_m`, quarters of their number by
     which the second look lags; of three `group_m` rows by `block_n` columns of a tile of codes.
     """
-    (m, k), rank = x.shape, down.shape[0]
+    m, rank = x.shape[0], down.shape[0]
     step = max(config.block_k, group)
     share = triton.cdiv(triton.cdiv(padded, config.split), step) * step
     split, blocks = triton.cdiv(padded, share), triton.cdiv(m, config.block_m)
@@ -160,7 +165,7 @@ def quantize_many(
     inverse_unit = torch.empty(m, dtype=torch.float32, device=x.device)
     smooth, branch = x if inverse is None else inverse, x if out is None else out
     powers = scale if balance is None else balance
-    dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0,
+    dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0, "FIRST": BEFORE[before],
                "WIDE": paths.INTERPRETED or x.element_size() == 4}  # fmt: skip
     unit: dict[str, Any] = {"KIND": KINDS[kind], "TOP": float(limits[0]), "FINE_TOP": limits[2]}
     sums = {"RANK": rank, "APPEND": out is None, "BALANCED": balance is not None, "SPLIT": split}

@@ -33,9 +33,19 @@ class Product:
         """Whether `x` can go this way."""
         return x.dtype in TYPES
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply to (..., K)."""
-        return lowrank_linear.lowrank_linear(x, self.weight, TRITON).value
+    def __call__(self, x: Tensor, producer: Any = None) -> Tensor:
+        """Apply to (..., K), after what a `quant.layers.native.producers.Producer` does."""
+        if producer is None:
+            return lowrank_linear.lowrank_linear(x, self.weight, TRITON).value
+        if not x.numel():
+            return lowrank_linear.lowrank_linear(producer.plain(x), self.weight, TRITON).value
+        return lowrank_linear.lowrank_linear(x, self.weight, TRITON, producer.before(x)).value
+
+    def path(self, x: Tensor, producer: Any = None) -> str:
+        """Say who does what for this input."""
+        wide = x if producer is None or producer.kind != "geglu" else x[..., : self.weight.in_features]
+        found = lowrank_linear.multiplied_by(wide, self.weight)
+        return f"{self.op}: triton" + ("" if found == "triton" else ", product by torch")
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,10 @@ class FewRows:
     def takes(self, x: Tensor) -> bool:
         """Whether `x` can go this way: 16 bit, at most `FEW` rows."""
         return x.dtype in TYPES[:2] and x.numel() <= FEW * x.shape[-1]
+
+    def path(self, x: Tensor, producer: Any = None) -> str:
+        """Say who does what for this input."""
+        return f"{self.op}: triton"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (..., K)."""
@@ -84,6 +98,10 @@ class Convolution:
     def takes(self, x: Tensor) -> bool:
         """Whether `x` can go this way: a batch of images."""
         return x.dtype in TYPES and x.ndim == 4
+
+    def path(self, x: Tensor, producer: Any = None) -> str:
+        """Say who does what for this input."""
+        return f"{self.op}: triton"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (B, C, H, W)."""

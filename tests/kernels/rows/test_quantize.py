@@ -7,6 +7,7 @@ import torch
 
 from kernels.rows import quantize as quantizing
 from kernels.rows.before import Before
+from kernels.rows.many_kernels import EACH
 from kernels.rows.operands import branch_columns, padded_columns, two_floats
 from kernels.rows.quantize import MANY_ROWS, Kind, Rows, quantize
 from kernels.tuned.configs import Config
@@ -144,6 +145,8 @@ def before_of(kind: str, m: int, k: int, dtype: torch.dtype, device: str) -> Bef
 
 def fused(kind: str, dtype: torch.dtype, device: str) -> None:
     """What comes before, in the same launch; the interpreter's cast to bfloat16 does not round to nearest."""
+    if kind in EACH:
+        shared_rows_before(kind, dtype, device)
     for k, keep in ((192, False), (192, True), (80 if kind == "rotate" else 75, False)):
         x = drawn(18, 2 * k if kind == "geglu" else k, dtype).to(device) * 0.5
         x[1:3] = 0.1
@@ -159,6 +162,22 @@ def fused(kind: str, dtype: torch.dtype, device: str) -> None:
             k,
         )
         assert (exact.low.float() - ours.low.float()).norm() < 1e-2 * exact.low.float().norm() + 1e-6
+
+
+def shared_rows_before(kind: str, dtype: torch.dtype, device: str) -> None:
+    """Many rows: an activation is found at both looks."""
+    x = torch.randn(130, 400 if kind == "geglu" else 200, generator=torch.Generator().manual_seed(3))
+    x = x.to(dtype).to(device)
+    down = (torch.randn(RANK, 200, generator=torch.Generator().manual_seed(1)) * 0.1).to(dtype).to(device)
+    options = {"before": Before(kind), "down": down}
+    exact = quantize(x, "int_group", path="reference", **options)
+    for way in WAYS[:2]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quantizing, "lookup", lambda *_, way=way: way)
+            ours = quantize(x, "int_group", path="triton", **options)
+        left, right = (rows.codes.float() * rows.scale[:, None] for rows in (exact, ours))
+        assert (left - right).norm() < (8e-2 if dtype == torch.bfloat16 else 1e-2) * left.norm(), kind
+        assert (exact.low.float() - ours.low.float()).norm() < 1e-2 * exact.low.float().norm()
 
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:
