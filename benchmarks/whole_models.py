@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +27,7 @@ from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_f
 from lab.compare.about import commit
 from lab.errors import HardwareError, show
 from lab.files import write_text
+from quant.layers.native.producers import wire_
 
 REPEATS = 9
 SMALLEST = 640
@@ -191,7 +193,9 @@ def time_size(
     held.clear()
     counts = to_native_(model, large, few, convolutions=size.name == "sdxl")
     ready = prepare_native_(model, dtype)
-    row("W4A4 fp8 rank 32, native", f"{counts}, {ready} native")
+    first = Counter(wire_(model).words.values())
+    words = "".join(f", {count} with {what} first" for what, count in first.items())
+    row("W4A4 fp8 rank 32, native", f"{counts}, {ready} native{words}")
 
 
 def _linears(model: nn.Module) -> Any:
