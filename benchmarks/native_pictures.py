@@ -210,9 +210,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         f"a prediction at most {TOLERANCE['forward']:g} times as far from the simulated one as the control, "
         f"pictures at most {TOLERANCE['pictures']:g} dB below it, graph replay and a second run equal to the "
         "byte. Control: the simulated model whose quantized layers round their outputs to bfloat16, which "
-        "flips as many codes; drawn in the same run. The study began with another tolerance (a prediction within "
-        f"{EARLIER['forward']:.0%}, pictures at {EARLIER['pictures']:g} dB), given up after results were seen, "
-        "because the control misses it too; the last columns say who keeps that one. Recipes with less "
+        "flips as many codes; drawn in the same run. The study began with another tolerance (a prediction "
+        f"within {EARLIER['forward']:.0%}, pictures at {EARLIER['pictures']:g} dB), given up after results "
+        "were seen, because the control misses it too; the last columns say who keeps that one. Recipes with less "
         "calibration than their presets."
     )
     titles = {

@@ -190,9 +190,7 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
                 timed.append(
                     Timed(
                         f"{label}: expand",
-                        [
-                            lambda w=weight: operand_of(w)
-                        ],
+                        [lambda w=weight: operand_of(w)],
                         None,
                         1.5 * n * k,
                         0,

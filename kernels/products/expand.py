@@ -177,6 +177,7 @@ def _check_branch(packed: Tensor, fine: Tensor, tail: Tensor | None, branch: Bra
     for name, vector, size in (("column_scale", column, n), ("balance", balance, r)):
         if tuple(vector.shape) != (size,) or vector.dtype != torch.float32 or not vector.is_contiguous():
             raise ValueError(
-                f"expand: {name} must be a contiguous float32 ({size},), got {tuple(vector.shape)} {vector.dtype}"
+                f"expand: {name} must be a contiguous float32 ({size},), "
+                f"got {tuple(vector.shape)} {vector.dtype}"
             )
     paths.check_device("expand", packed, up, column, balance)

@@ -52,9 +52,9 @@ def _four(selector, raised):
 
 @triton.jit
 def _expand(
-    packed_ptr, fine_ptr, tail_ptr, column_ptr, balance_ptr, out_ptr, N, row_bytes, groups, K, K_PAD, out_stride,
-    GROUP: tl.constexpr, SIGNED: tl.constexpr, POW2: tl.constexpr, TAIL: tl.constexpr,
-    RANK: tl.constexpr,
+    packed_ptr, fine_ptr, tail_ptr, column_ptr, balance_ptr, out_ptr, N, row_bytes, groups, K, K_PAD,
+    out_stride,
+    GROUP: tl.constexpr, SIGNED: tl.constexpr, POW2: tl.constexpr, TAIL: tl.constexpr, RANK: tl.constexpr,
     BN: tl.constexpr, BYTES: tl.constexpr, WORDS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BN + tl.arange(0, BN)

@@ -10,8 +10,8 @@ Three steps, of which the first two run side by side (`kernels.products.lowrank_
 3. `kernels.products.gemm`, or torch's product of the same operands where the table says that it is faster.
 
 With power-of-two group scales the branch lies in columns of the operands (see `kernels.rows.quantize`), with
-integer ones it is a product in the epilogue. The factors are held once, as they are stored. Numerics: codes are computed in float32 from an unrounded
-smoothed input; sums are those of `gemm`.
+integer ones it is a product in the epilogue. The factors are held once, as they are stored. Numerics: codes
+are computed in float32 from an unrounded smoothed input; sums are those of `gemm`.
 """
 
 from __future__ import annotations

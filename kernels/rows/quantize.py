@@ -181,9 +181,8 @@ def _run(
     limits, rank = _limits(kind, bits, unsigned), 0 if down is None else down.shape[0]
     if down is not None and config is None and m >= MANY_ROWS and fits(x, down, before):
         quantize_many(
-            x, inverse_smooth, down, codes, found, low if low.shape[1] else None, balance, kind, limits, group,
-            shift,
-            k, padded_columns(k), lookup("quantize_many", (m, k, rank), x.device), before,
+            x, inverse_smooth, down, codes, found, low if low.shape[1] else None, balance, kind, limits,
+            group, shift, k, padded_columns(k), lookup("quantize_many", (m, k, rank), x.device), before,
         )  # fmt: skip
     elif m:
         config = config or lookup("quantize" if rank else "quantize_plain", (m, k, rank), x.device)

@@ -152,8 +152,8 @@ def _quantize(
 
 def launch(
     x: Tensor, inverse: Tensor | None, down: Tensor | None, codes: Tensor, scale: Tensor, low: Tensor | None,
-    given: Tensor | None, balance: Tensor | None, before: Before, kind: str, limits: tuple[int, int, int], group: int, shift: float,
-    k: int, padded: int, config: Config,
+    given: Tensor | None, balance: Tensor | None, before: Before, kind: str, limits: tuple[int, int, int],
+    group: int, shift: float, k: int, padded: int, config: Config,
 ) -> None:  # fmt: skip
     """Run the kernel into `codes`, `scale` and `low`; see `kernels.rows.quantize`."""
     m, rank = x.shape[0], 0 if down is None else down.shape[0]
@@ -165,8 +165,8 @@ def launch(
         x, x if inverse is None else inverse, x if down is None else down, codes, scale,
         x if low is None else low,
         gain, gain if before.offset is None else before.offset, scale if given is None else given,
-        x if before.matrix is None else before.matrix, scale if balance is None else balance, m, k, padded, x.stride(0), codes.stride(0),
-        before.rows, shift, before.eps, before.factor,
+        x if before.matrix is None else before.matrix, scale if balance is None else balance, m, k, padded,
+        x.stride(0), codes.stride(0), before.rows, shift, before.eps, before.factor,
         KIND=KINDS[kind], TOP=float(top), LEAST=float(least), FINE_TOP=fine_top, GROUP=group,
         RANK=rank, APPEND=rank > 0 and low is None, HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0,
         FIRST=BEFORE[before.kind], GIVEN=given is not None, BLOCK=before.block,

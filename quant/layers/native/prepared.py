@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.layers.encoded import Encoded
-from quant.layers.lowbit import conv2d, few_rows, lowrank_linear, operands, quantize
+from quant.layers.lowbit import conv2d, few_rows, group_norm, lowrank_linear, operands, quantize
 from quant.layers.native.fits import GROUPS, SMALL_CODES
 
 FEW = 64
@@ -103,14 +103,22 @@ class Convolution:
         """Say who does what for this input."""
         return f"{self.op}: triton"
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply to (B, C, H, W)."""
+    def __call__(self, x: Tensor, producer: Any = None) -> Tensor:
+        """Apply to (B, C, H, W), after what a `quant.layers.native.producers.Producer` does."""
+        if producer is not None and not x.numel():
+            x, producer = producer.plain(x), None
         images = x.permute(0, 2, 3, 1).contiguous()
         b, h, w, c = images.shape
-        top = torch.full((b,), 2 ** (self.bits - 1) - 1, device=x.device)
-        unit = x.abs().amax((1, 2, 3)).float() / top
-        unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
-        before = quantize.Before(rows=h * w)
+        largest = 2 ** (self.bits - 1) - 1
+        if producer is None:
+            top = torch.full((b,), largest, device=x.device)
+            unit = x.abs().amax((1, 2, 3)).float() / top
+            unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
+            before = quantize.Before(rows=h * w)
+        else:
+            pixels = images.reshape(b, h * w, c)
+            before = producer.before(pixels)
+            unit = group_norm.sample_scale(pixels, before, largest, TRITON)
         rows = quantize.quantize(
             images.reshape(-1, c), "int_token", self.bits, path=TRITON, before=before, scale=unit
         )

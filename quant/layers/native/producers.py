@@ -5,7 +5,8 @@ it hands its input on instead, and each layer does its work inside the quantizer
 the same numbers and rounded to the same type. What is done where is said for each layer (`Wiring.words`), and
 why not where it is not.
 
-Blocks that are known: ``BasicTransformerBlock`` of diffusers (U-Nets, PixArt), its ``FeedForward`` included.
+Blocks that are known are those of diffusers: ``BasicTransformerBlock`` (U-Nets, PixArt) with its
+``FeedForward``, and ``ResnetBlock2D``.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from quant.layers.lowbit import before as befores
+from quant.layers.lowbit import group_norm
 from quant.layers.native.fits import PRODUCTS
 from quant.layers.native.run import op_of
-from quant.layers.quantized import QuantLinear
+from quant.layers.quantized import QuantLayer
 
 PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "FusedAttnProcessor2_0")
 """Attention that hands its input to its layers as it is."""
-WORDS = {"layer_norm": "layer norm", "geglu": "GEGLU", "gelu": "GELU", "gelu_tanh": "GELU"}
+WORDS = {
+    "layer_norm": "layer norm", "geglu": "GEGLU", "gelu": "GELU", "gelu_tanh": "GELU",
+    "group_norm_silu": "group norm and SiLU",
+}  # fmt: skip
+TAKING = (*PRODUCTS, "conv int8")
+"""Operations whose quantizer can do something first."""
+IMAGES = 4
+"""Axes of a batch of images."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Producer:
     Attributes
     ----------
     kind : str
-        Of `kernels.rows.before`.
+        Of `kernels.rows.before`, or "group_norm_silu".
     module : torch.nn.Module
         Whose work that is.
     """
@@ -48,13 +57,22 @@ class Producer:
         if self.kind == "layer_norm":
             norm: Any = module
             return functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        if self.kind == "group_norm_silu":
+            group: Any = module
+            return functional.silu(
+                functional.group_norm(x, group.num_groups, group.weight, group.bias, group.eps)
+            )
         if self.kind == "geglu":
             value, gate = x.chunk(2, -1)
             return value * functional.gelu(gate)
         return functional.gelu(x, approximate="tanh" if self.kind == "gelu_tanh" else "none")
 
     def before(self, x: Tensor) -> befores.Before:
-        """Describe it to the quantizer of (..., K)."""
+        """Describe it to the quantizer of (..., K), or of images (B, H W, C)."""
+        if self.kind == "group_norm_silu":
+            group: Any = self.module
+            weight, bias = group.weight.detach(), group.bias.detach()
+            return group_norm.group_norm(x, group.num_groups, weight, bias, group.eps, path="triton")
         if self.kind != "layer_norm":
             return befores.Before(self.kind)
         norm: Any = self.module
@@ -76,16 +94,20 @@ class Wiring:
 
     words: dict[str, str] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
-    def move(self, names: dict[nn.Module, str], producer: Producer, consumers: list[Any], forward: Any) -> None:
-        """Let layers do the work of a module, if all of them can."""
+
+    def move(
+        self, names: dict[nn.Module, str], producer: Producer, consumers: list[Any], forward: Any
+    ) -> bool:
+        """Let layers do the work of a module, if all of them can; whether they do."""
         name = names[producer.module]
         if why := _obstacle(producer, consumers):
             self.kept[name] = why
-            return
+            return False
         producer.module.__dict__["forward"] = MethodType(forward, producer.module)
         for layer in consumers:
             layer.producer = producer
             self.words[names[layer]] = WORDS[producer.kind]
+        return True
 
 
 def wire_(model: nn.Module) -> Wiring:
@@ -98,6 +120,8 @@ def wire_(model: nn.Module) -> Wiring:
                 found.move(names, Producer("layer_norm", norm), consumers, _handed_on)
         elif type(block).__name__ == "FeedForward":
             _wire_activation(block, names, found)
+        elif type(block).__name__ == "ResnetBlock2D":
+            _wire_images(block, names, found)
     return found
 
 
@@ -108,6 +132,8 @@ def unwire_(model: nn.Module) -> None:
         if isinstance(producer, Producer):
             producer.module.__dict__.pop("forward", None)
             module.producer = None
+        elif _is_silu_of_rows(module):
+            del module.__dict__["forward"]
 
 
 def _handed_on(_: nn.Module, x: Tensor) -> Tensor:
@@ -151,18 +177,45 @@ def _wire_activation(feed: Any, names: dict[nn.Module, str], found: Wiring) -> N
     found.move(names, Producer(kind.lower(), first), consumers, _projected)
 
 
+def _wire_images(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
+    """Move both norms and their SiLU, or none: a module does that SiLU for the time embedding, too."""
+    pairs = [(block.norm1, block.conv1), (block.norm2, block.conv2)]
+    producers = [(Producer("group_norm_silu", norm), [conv]) for norm, conv in pairs]
+    why = next((why for pair in producers if (why := _obstacle(*pair))), "")
+    if block.time_embedding_norm != "default" or block.upsample or block.downsample or block.dropout.p > 0:
+        why = "something comes between it and the convolution"
+    elif type(block.nonlinearity) is not nn.SiLU or _hooked(block.nonlinearity):
+        why = "its activation is not a plain SiLU"
+    if why:
+        found.kept.update({names[norm]: why for norm, _ in pairs})
+        return
+    for producer, consumers in producers:
+        found.move(names, producer, consumers, _handed_on)
+    block.nonlinearity.__dict__["forward"] = MethodType(_silu_of_rows, block.nonlinearity)
+
+
+def _silu_of_rows(_: nn.Module, x: Tensor) -> Tensor:
+    return x if x.ndim == IMAGES else nn.functional.silu(x)
+
+
+def _is_silu_of_rows(module: nn.Module) -> bool:
+    return getattr(module.__dict__.get("forward"), "__func__", None) is _silu_of_rows
+
+
 def _obstacle(producer: Producer, consumers: list[Any]) -> str:
     module = producer.module
     if producer.kind == "layer_norm":
         plain = type(module) is nn.LayerNorm
         if not plain or module.weight is None or module.bias is None:
             return f"no kernel for {type(module).__name__} without gain and offset"
+    if producer.kind == "group_norm_silu" and (type(module) is not nn.GroupNorm or module.weight is None):
+        return f"no kernel for {type(module).__name__} without gain and offset"
     if not consumers:
         return "its result goes elsewhere, too"
     if any(_hooked(m) for m in (module, *consumers)):
         return "hooks look at it"
     for layer in consumers:
-        if not isinstance(layer, QuantLinear) or layer.backend != "kernels" or op_of(layer) not in PRODUCTS:
+        if not isinstance(layer, QuantLayer) or layer.backend != "kernels" or op_of(layer) not in TAKING:
             return "a layer that takes its result does not quantize it natively"
         if layer.producer is not None or "forward" in layer.__dict__:
             return "a layer that takes its result does something else first"
@@ -171,4 +224,3 @@ def _obstacle(producer: Producer, consumers: list[Any]) -> str:
 
 def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
-

@@ -12,7 +12,7 @@ from torch import Tensor
 from quant.layers.encoded import Encoded
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
-from quant.layers.native.prepared import Native, Product, prepare
+from quant.layers.native.prepared import FewRows, Native, prepare
 from quant.modes import ordinary_mode
 
 
@@ -26,7 +26,7 @@ def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
         return None
     producer = layer.producer
     path = "" if torch.compiler.is_compiling() else native.path(x, producer)
-    if isinstance(native, Product):
+    if not isinstance(native, FewRows):
         return native(x, producer), path
     return native(x if producer is None else producer.plain(x)), path
 

@@ -42,7 +42,7 @@ class Way(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For tables: ``native: W4A4 fp8``, ``native: int8, GELU first`` or ``simulated: no kernel for ...``."""
+        """For tables: ``native: int8``, ``native: int8, GELU first``, ``simulated: no kernel for ...``."""
         if not self.native:
             return f"simulated: {self.why}"
         return f"native: {self.op}" + (f", {self.first} first" if self.first else "")

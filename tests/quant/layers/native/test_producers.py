@@ -8,12 +8,17 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 import quant
+from quant.formats.quantizer import int_quantizer
+from quant.formats.schedule import Clock, Schedule
+from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.install import quant_layers, state_of
 from quant.layers.native.producers import unwire_, wire_
 from quant.layers.native.ways import native_, natively, summary
+from quant.layers.quantized import make
 
 ACTIVATIONS = {"geglu": "GEGLU", "gelu-approximate": "GELU", "gelu": "GELU"}
 
@@ -64,6 +69,34 @@ def check(device: str) -> None:
     model["block"].norm1.weight.zero_()
     assert torch.equal(again["block"](**inputs(device)), out)
     assert not torch.equal(model["block"](**inputs(device)), out)
+
+    images(device)
+
+
+def images(device: str) -> None:
+    """A residual block: group norm and SiLU in front of both convolutions, the time embedding's SiLU kept."""
+    torch.manual_seed(0)
+    resnet = ResnetBlock2D(in_channels=32, out_channels=48, temb_channels=16, groups=8).eval()
+    for norm in (resnet.norm1, resnet.norm2):
+        norm.weight.copy_(torch.rand_like(norm.weight) + 0.5)
+        norm.bias.copy_(torch.randn_like(norm.bias) * 0.1)
+    model = nn.ModuleDict({"resnet": resnet}).to(device)
+    weight, given = int_quantizer(8, "channel", schedule=Schedule(kind="static")), int_quantizer(8, "sample")
+    for name in ("conv1", "conv2"):
+        conv = getattr(resnet, name)
+        encoded = EncodedWeight.from_weight(conv.weight.data, weight, "conv_weight")
+        setattr(resnet, name, make(conv, LayerResult(encoded, given), Clock(), keep_original=False))
+    x, time = torch.randn(2, 32, 6, 5).to(device), torch.randn(2, 16).to(device)
+    simulated = resnet(x, time)
+    words, kept = wired(model)
+    assert words == {f"resnet.conv{n}": "group norm and SiLU" for n in (1, 2)} and not kept
+    out = resnet(x, time)
+    assert ((out - simulated).norm() / simulated.norm()).item() < 2e-3
+    assert resnet.conv1.last_path == "conv int8: triton"
+    unwire_(model)
+    for layer in (resnet.conv1, resnet.conv2):
+        layer.backend = "simulated"
+    assert torch.equal(resnet(x, time), simulated)
 
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:
