@@ -212,8 +212,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         "byte. Control: the simulated model whose quantized layers round their outputs to bfloat16, which "
         "flips as many codes; drawn in the same run. The study began with another tolerance (a prediction "
         f"within {EARLIER['forward']:.0%}, pictures at {EARLIER['pictures']:g} dB), given up after results "
-        "were seen, because the control misses it too; the last columns say who keeps that one. Recipes with less "
-        "calibration than their presets."
+        "were seen, because the control misses it too; the last columns say who keeps that one. Recipes with "
+        "less calibration than their presets."
     )
     titles = {
         "model": "model", "recipe": "recipe", "conditions": "conditions", "forward": "one prediction",
