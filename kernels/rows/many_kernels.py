@@ -3,7 +3,8 @@
 A row's unit is known when all of the row was read, so its codes come from a second look at the input. Work is
 cut into items, a block of rows by a share of the columns. A config says which way is taken:
 
-- three launches: look at all items; add up what was found of each row, in order; write the codes.
+- two launches: look at all items, where the last program of a block of rows adds up what was found of each
+  row, in order; write the codes.
 - one launch (`keep`), where the second look follows the first closely enough to find the input in the cache.
   Programs take items one after the other, look at item i, and write the codes of item i - `lag`; the program
   that completes a block of rows adds up what all found of it. Items are taken in order and looked at before
@@ -38,29 +39,30 @@ FOUR_WARPS = 4096
 
 @triton.jit
 def _look(
-    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, M, K, x_stride, shift, share,
-    RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
-    BM: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    split = tl.program_id(1)
-    looked(
-        x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, tl.program_id(0) * BM, split * share,
-        min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK,
-        EVEN, WIDE,
-    )  # fmt: skip
-
-
-@triton.jit
-def _complete(
-    low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr, balance_ptr, M, K_PAD,
-    code_stride,
+    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
+    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, share,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
-    BALANCED: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr,
+    BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
+    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr, EVEN: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    completed(
-        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
-        tl.program_id(0) * BM, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, BALANCED, SPLIT, BM,
+    block = tl.program_id(0)
+    split = tl.program_id(1)
+    row0 = block * BM
+    looked(
+        x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share, min((split + 1) * share, K),
+        split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
+    tl.debug_barrier()  # all threads have stored before one of them counts
+    if tl.atomic_add(count_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
+        # the last program of a block adds up what all found, in order
+        for piece in range(BM // PIECE):
+            completed(
+                low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
+                row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, BALANCED,
+                SPLIT, PIECE,
+            )  # fmt: skip
+        tl.store(count_ptr + block, 0)
 
 
 @triton.jit
@@ -154,7 +156,7 @@ def quantize_many(
 
     Of a config: `block_m` rows and `block_k` columns of a step of the first look; `split` items a block of
     rows. Of one launch also `halves`, programs a multiprocessor, and `group_m`, quarters of their number by
-    which the second look lags; of three `group_m` rows by `block_n` columns of a tile of codes.
+    which the second look lags; of two `group_m` rows by `block_n` columns of a tile of codes.
     """
     m, rank = x.shape[0], down.shape[0]
     step = max(config.block_k, group)
@@ -184,11 +186,9 @@ def quantize_many(
         )  # fmt: skip
         return
     _look[(blocks, split)](
-        x, smooth, down, low, peak, m, k, x.stride(0), shift, share, RANK=rank, **dressed, **look
-    )
-    _complete[(triton.cdiv(m, PIECE),)](
-        low, peak, inverse_unit, lift, codes, scale, branch, powers, m, padded, codes.stride(0), **unit,
-        **sums, BM=PIECE, num_warps=4,
+        x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
+        counters(x.device, blocks), m, k, padded, x.stride(0), codes.stride(0), shift, share,
+        PIECE=min(PIECE, config.block_m), **unit, **sums, **dressed, **look,
     )  # fmt: skip
     broad = min(max(config.block_n, group), triton.next_power_of_2(max(padded, group)))
     _write[(triton.cdiv(padded, broad), triton.cdiv(m, config.group_m))](

@@ -21,7 +21,7 @@ WAYS = [
     Config(64, 1, 64, 3, 4, group_m=4, split=2, halves=4, keep=True),
     Config(32, 1, 128, 3, 4, group_m=2, split=3, halves=2, keep=True),
 ]
-"""Three launches, and one whose second look lags by more and by less."""
+"""Two launches, and one whose second look lags by more and by less."""
 ALL = (torch.bfloat16, torch.float16, torch.float32)
 
 
