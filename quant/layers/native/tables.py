@@ -69,6 +69,10 @@ class Tables:
         """Whether `x` can go this way."""
         return x.dtype in TYPES
 
+    def path(self, x: Tensor, producer: Any = None) -> str:
+        """Say who does what for this input."""
+        return f"{self.op}: triton"
+
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (..., K)."""
         hidden = x if self.transform is None else self.transform(x)
