@@ -4,9 +4,9 @@ An item, a block of rows by a share of the columns, stays in the registers of th
 The programs of a block of rows wait for each other: the last to arrive completes the rows' units, then each
 writes the codes of what it holds. Where a multiprocessor has several programs, one loads while another waits.
 
-A program takes its next item when it waits for nobody any more. So of the earliest block that is not complete,
-the items that are taken are being looked at, and those that are not will be taken by programs that do not
-wait, if there are more programs than items of a block: `quantize_many` sees to that.
+A program takes its next item when it waits for nobody any more. So of the earliest block that is not
+complete, the items that are taken are being looked at, and those that are not will be taken by programs that
+do not wait, if there are as many programs as items of a block: `quantize_many` sees to that.
 """
 
 from __future__ import annotations
