@@ -70,8 +70,9 @@ class Tables:
         return x.dtype in TYPES
 
     def path(self, x: Tensor, producer: Any = None) -> str:
-        """Say who does what for this input."""
-        return f"{self.op}: triton"
+        """Say who does what for this input: what is before and beside the product stays in floating point."""
+        around = [type(one).__name__.lower() for one in (self.transform, self.branch) if one is not None]
+        return f"{self.op}: triton" + (f", {' and '.join(around)} by torch" if around else "")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (..., K)."""

@@ -95,7 +95,8 @@ def check(device: str) -> None:
             one.backend = "kernels"
             out = one(x)
             label = (grid.label, activation.label, dressed, dtype)
-            assert one.last_path == f"{op_of(grid, activation)}: triton", (one.last_path, label)
+            beside = {"rotate": ", rotate by torch", "branch": ", lowrank by torch"}.get(dressed, "")
+            assert one.last_path == f"{op_of(grid, activation)}: triton{beside}", (one.last_path, label)
             assert out.dtype == dtype and distance(out, simulated) < tolerance, (
                 label,
                 distance(out, simulated),
