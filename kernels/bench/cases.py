@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kernels import packing
 from kernels.attention.log_attention import log_attention
+from kernels.bench.format_cases import formats
+from kernels.bench.timed import ROWS, Timed
 from kernels.images.conv2d import conv2d
 from kernels.images.group_norm import group_norm, sample_scale
 from kernels.products.few_rows import few_rows
@@ -23,35 +24,11 @@ LARGE = [
 ]  # fmt: skip
 """(M, K, N): FLUX and SDXL layers."""
 SMALL = [(16, 3072, 12288), (1, 3072, 12288), (16, 12288, 3072), (1, 3072, 18432)]
+OTHER_FORMATS = 2**35
+"""Products of a linear from which the other weight formats are timed, too."""
 ROTATED = 8
 RANK = 32
 GROUP = 64
-
-
-@dataclass
-class Timed:
-    """One thing to time.
-
-    Attributes
-    ----------
-    what : str
-    calls : list of callables
-        Timed one after the other in one graph; several where weights must not stay in the cache.
-    exact : callable, optional
-        Result in float64 of the first call's rows `ROWS`, for the error.
-    bytes, operations : float
-        Least traffic with memory and arithmetic of a call, for the floors.
-    peer : bool
-        Somebody else's.
-    """
-
-    what: str
-    calls: list[Callable[[], Tensor]]
-    exact: Callable[[], Tensor] | None = None
-    bytes: float = 0.0
-    operations: float = 0.0
-    unit: str = "fp8"
-    peer: bool = False
 
 
 IMAGES = [
@@ -64,9 +41,6 @@ IMAGES = [
 """(batch, side, channels in, channels out, kernel) of SDXL; a negative kernel has stride 2."""
 ATTENTION = [(2, 10, 4096, 4096, 64), (2, 20, 1024, 1024, 64), (2, 20, 1024, 77, 64)]
 """(batch, heads, queries, keys, channels) of SDXL."""
-
-ROWS = 64
-"""Rows of the output that errors are measured on."""
 
 
 def large(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
@@ -84,7 +58,8 @@ def large(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
         *products(a8, b8, row, column, bias, bytes8, operations),
         *products(af, bf, row, column, bias, bytes8, operations),
     ]
-    return out + whole(x, n, bias, random)
+    out += whole(x, n, bias, random)
+    return out + (formats(x, n, bias, random) if m * n * k >= OTHER_FORMATS else [])
 
 
 def gaussian_codes(rows: int, columns: int, random: torch.Generator) -> Tensor:

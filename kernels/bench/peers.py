@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernels.bench.cases import ROTATED, Timed
+from kernels.bench.cases import ROTATED
+from kernels.bench.timed import Timed
 
 HUMMING = [("float8e4m3", 64), ("int8", 64), ("float8e4m3", 128), (None, 64), ("int8", 0)]
 """(type of the input, group; 0: one scale a channel) of humming-kernels' int4 weights."""

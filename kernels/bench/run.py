@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from kernels.bench.cases import ATTENTION, IMAGES, LARGE, SMALL, Timed, attention, image, large, small
+from kernels.bench.cases import ATTENTION, IMAGES, LARGE, SMALL, attention, image, large, small
 from kernels.bench.peers import peers
+from kernels.bench.timed import Timed
 from kernels.tuned.timing import Replay
 
 COLUMNS = [

@@ -6,11 +6,13 @@
 weights                table                                       exact
 =====================  ==========================================  ==================================
 FP4 (E2M1, E1M2)       one of 16 float8 numbers: `fp4_table`       yes, in e4m3
-codebook, twin logs    16 int8 numbers a row: `codebook_table`     rounded to 1/127 of the row's largest
+integers, zero point   code - zero point of a row, in int8          yes
+codebook, twin logs    twice 2^bits int8 numbers a row, a product   to 2^-16 of the row's largest:
+                       each                                        `codebook_tables`
 binary                 -1, 1 in int8, one product a base           yes; the bases' scales are its columns'
 =====================  ==========================================  ==================================
 
-Layout: row-major bit stream (`kernels.packing`), unsigned codes of 1, 2 or 4 bits. Columns are padded with
+Layout: row-major bit stream (`kernels.packing`), unsigned codes of 1 to 8 bits. Columns are padded with
 zeros to a multiple of 16. Reads N K bits / 8 bytes, writes N K.
 """
 
@@ -25,7 +27,7 @@ from kernels.rows.operands import padded_columns
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
-BITS = (1, 2, 4)
+BITS = range(1, 9)
 FP4 = {"e2m1": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0), "e1m2": tuple(step / 4 for step in range(8))}
 """Magnitudes of the codes without a sign; bit 3 is the sign."""
 INT8_MAX = 127
@@ -46,7 +48,7 @@ def expand_table(
     packed : uint8 tensor of shape (N, ceil(K bits / 8))
     table : int8 or float8_e4m3fn tensor of shape (N, 2^bits) or (1, 2^bits)
     bits : int
-        1, 2 or 4.
+        1 to 8.
     k : int
     path : str in {"auto", "reference", "triton"}
     config : Config, optional
@@ -79,8 +81,8 @@ def fp4_table(kind: str = "e2m1", device: torch.device | str = "cpu") -> Tensor:
     return torch.cat([magnitudes, -magnitudes])[None].to(torch.float8_e4m3fn)
 
 
-def codebook_table(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Table and row scales of codebooks.
+def codebook_tables(values: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Two tables of codebooks, a product each: the second holds what the first rounds away.
 
     Parameters
     ----------
@@ -89,12 +91,18 @@ def codebook_table(values: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    table : int8 tensor of shape (N, 2^bits)
-    scale : float32 tensor of shape (N,)
+    list of two pairs
+        int8 tables of shape (N, 2^bits) and float32 scales of shape (N,). The sum of tables times scales is
+        within 2^-16 of the row's largest value.
     """
     scale = values.float().abs().amax(1) / INT8_MAX
     scale = torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
-    return torch.round(values.float() / scale[:, None]).to(torch.int8), scale
+    rest, found = values.float(), []
+    for step in (scale, scale / (2 * INT8_MAX)):
+        table = torch.round(rest / step[:, None]).clamp(-INT8_MAX, INT8_MAX)
+        rest = rest - table * step[:, None]
+        found.append((table.to(torch.int8), step))
+    return found
 
 
 def _empty(packed: Tensor, table: Tensor, bits: int, k: int) -> Tensor:
@@ -118,7 +126,7 @@ def _run(packed: Tensor, table: Tensor, bits: int, k: int, config: Config | None
 
 def _check(packed: Tensor, table: Tensor, bits: int, k: int) -> None:
     if bits not in BITS:
-        raise ValueError(f"expand_table: codes of 1, 2 or 4 bits, got {bits}")
+        raise ValueError(f"expand_table: codes of 1 to 8 bits, got {bits}")
     if packed.ndim != 2 or packed.dtype != torch.uint8 or packed.shape[1] != packing.packed_bytes(k, bits):
         raise ValueError(
             f"expand_table: K = {k} takes uint8 codes of shape (N, {packing.packed_bytes(k, bits)}), "

@@ -14,14 +14,17 @@ def _by_table(
     packed_ptr, table_ptr, out_ptr, N, row_bytes, K, K_PAD, out_stride, table_stride,
     BITS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    PER_BYTE: tl.constexpr = 8 // BITS
     rows = tl.program_id(0) * BN + tl.arange(0, BN)
     k = tl.program_id(1) * BK + tl.arange(0, BK)
     inside = rows < N
     there = inside[:, None] & (k < K)[None, :]
-    at = rows.to(tl.int64)[:, None] * row_bytes + (k // PER_BYTE)[None, :]
-    byte = tl.load(packed_ptr + at, mask=there, other=0).to(tl.int32)
-    code = (byte >> (k % PER_BYTE * BITS)[None, :]) & ((1 << BITS) - 1)
+    first = k * BITS // 8
+    at = rows.to(tl.int64)[:, None] * row_bytes + first[None, :]
+    word = tl.load(packed_ptr + at, mask=there, other=0).to(tl.int32)
+    if 8 % BITS != 0:  # a code may lie in two bytes
+        more = there & (first + 1 < row_bytes)[None, :]
+        word |= tl.load(packed_ptr + at + 1, mask=more, other=0).to(tl.int32) << 8
+    code = (word >> (k * BITS % 8)[None, :]) & ((1 << BITS) - 1)
     value = tl.load(table_ptr + rows[:, None] * table_stride + code, mask=there, other=0)
     out = out_ptr + rows.to(tl.int64)[:, None] * out_stride + k[None, :]
     tl.store(out, value, mask=inside[:, None] & (k < K_PAD)[None, :])

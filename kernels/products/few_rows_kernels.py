@@ -14,7 +14,14 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
-from kernels.products.few_rows_scaled_kernels import few_rows_scaled, finished, halves, offset_of, pairs
+from kernels.products.few_rows_scaled_kernels import (
+    KINDS,
+    few_rows_scaled,
+    finished,
+    halves,
+    offset_of,
+    pairs,
+)
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
 from kernels.tuned.launching import counters
@@ -96,12 +103,19 @@ def launch(
         count,
     )  # fmt: skip
     shared = {
-        "GROUP": group, "POW2": scale.dtype == torch.int8, "HAS_COLUMN": column is not None,
+        "GROUP": group, "HAS_COLUMN": column is not None,
         "HAS_BIAS": bias is not None, "SPLIT": split, "BM": config.block_m, "BN": config.block_n,
         "AT_ONCE": at_once, "WIDE": paths.INTERPRETED or x.element_size() == 4, "num_warps": config.warps,
         "num_stages": config.stages,
     }  # fmt: skip
-    if config.keep and even and groups % at_once == 0 and at_once & (at_once - 1) == 0:
-        few_rows_scaled[grid](*tensors, m, n, row_bytes, groups, x.stride(0), per_split, **shared)
+    per_word = 4 // scale.element_size()
+    by_words = at_once % per_word == 0 and groups % at_once == 0 and scale.data_ptr() % 4 == 0
+    if config.keep and even and by_words and at_once & (at_once - 1) == 0:
+        few_rows_scaled[grid](
+            *tensors, m, n, row_bytes, groups, x.stride(0), per_split, KIND=KINDS[scale.dtype], **shared
+        )
     else:
-        _few_rows[grid](*tensors, m, n, k, row_bytes, groups, x.stride(0), per_split, EVEN=even, **shared)
+        _few_rows[grid](
+            *tensors, m, n, k, row_bytes, groups, x.stride(0), per_split, EVEN=even,
+            POW2=scale.dtype == torch.int8, **shared,
+        )  # fmt: skip

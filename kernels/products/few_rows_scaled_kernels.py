@@ -7,10 +7,14 @@ four instructions for eight codes and makes a step as deep as memory likes.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
 from kernels.tuned.dots import half_dot
+
+KINDS = {torch.int8: 0, torch.uint8: 1, torch.bfloat16: 2, torch.float16: 3, torch.float32: 4}
+"""Kinds of scales: exponents of two, integers, real ones."""
 
 
 @triton.jit
@@ -96,12 +100,29 @@ def offset_of(slope, BF16: tl.constexpr):
 
 
 @triton.jit
-def _factor(scale, POW2: tl.constexpr, BF16: tl.constexpr, WIDE: tl.constexpr):
-    """Scales as 16-bit numbers: powers of two and small integers are exact."""
-    if POW2:
-        scale = ((scale.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
+def _factor(words, KIND: tl.constexpr, BN: tl.constexpr, COUNT: tl.constexpr, BF16: tl.constexpr,
+            WIDE: tl.constexpr):  # fmt: skip
+    """Scales out of 32-bit words, (BN, COUNT / scales a word) of them; kinds are those of `KINDS`.
+
+    As 16-bit numbers, of which powers of two and small integers are exact.
+    """
+    # each number at the upper end of a word, where its sign is that of the word; shifts by constants, as
+    # anything else would keep the compiler from reading all operands in the layout of the product
+    if KIND < 2:
+        top = tl.join(tl.join(words << 24, words << 8), tl.join(words << 16, words))
+    elif KIND < 4:
+        top = tl.join(words << 16, words)
     else:
-        scale = scale.to(tl.float32)
+        top = words
+    top = tl.reshape(top, (BN, COUNT))
+    if KIND == 0:
+        scale = (((top >> 24) + 127) << 23).to(tl.float32, bitcast=True)
+    elif KIND == 1:
+        scale = ((top >> 24) & 255).to(tl.float32)
+    elif KIND == 3:
+        scale = (top >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    else:
+        scale = top.to(tl.float32, bitcast=True)
     if WIDE:
         return scale
     elif BF16:
@@ -120,12 +141,17 @@ def _spread(factor, BN: tl.constexpr, AT_ONCE: tl.constexpr, HALF: tl.constexpr)
 def few_rows_scaled(
     x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, part_ptr, count_ptr, M, N, row_bytes, groups,
     x_stride, per_split,
-    GROUP: tl.constexpr, POW2: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
+    GROUP: tl.constexpr, KIND: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
     SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Sum `BN` output channels over a share of the groups; sizes are multiples of the tiles."""
+    """Sum `BN` output channels over a share of the groups; sizes are multiples of the tiles.
+
+    Codes, input and scales of a step come through the copy pipeline, several steps ahead. It moves words of
+    32 bits and more, so scales are read by the word.
+    """
     HALF: tl.constexpr = GROUP // 2
     BYTES: tl.constexpr = HALF * AT_ONCE
+    PER: tl.constexpr = 4 if KIND < 2 else (2 if KIND < 4 else 1)
     BF16: tl.constexpr = x_ptr.dtype.element_ty == tl.bfloat16
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     rows = tl.program_id(1) * BM + tl.arange(0, BM)
@@ -135,22 +161,21 @@ def few_rows_scaled(
     last = min(first + per_split, groups)
     bytes_ptr = packed_ptr + columns.to(tl.int64)[:, None] * row_bytes + j[None, :]
     words_ptr = x_ptr.to(tl.pointer_type(tl.int32)) + rows[None, :] * (x_stride // 2) + j[:, None]
-    scales_ptr = scale_ptr + columns[:, None] * groups + tl.arange(0, AT_ONCE)[None, :]
+    scales_ptr = scale_ptr.to(tl.pointer_type(tl.int32)) + columns[:, None] * (groups // PER)
+    scales_ptr += tl.arange(0, AT_ONCE // PER)[None, :]
     # powers of two stay exact in one multiply-add; float16 would overflow
-    FOLDED: tl.constexpr = BF16 and POW2
+    FOLDED: tl.constexpr = BF16 and KIND == 0
     one = tl.full((BN, BYTES), 1.0, tl.float32 if WIDE else x_ptr.dtype.element_ty)
     total = tl.zeros((BN, BM), tl.float32)
-    ahead = tl.load(scales_ptr + first)
     for start in range(first, last, AT_ONCE):
-        scale = ahead
-        ahead = tl.load(scales_ptr + min(start + AT_ONCE, last - AT_ONCE))
         byte = tl.load(bytes_ptr + start * HALF)
         word = tl.load(words_ptr + start * HALF, mask=inside_m[None, :], other=0)
+        scale = tl.load(scales_ptr + start // PER)
         even, odd = pairs(word, BF16)
-        factor = _factor(scale, POW2, BF16, WIDE)
+        factor = _factor(scale, KIND, BN, AT_ONCE, BF16, WIDE)
         slope = _spread(factor, BN, AT_ONCE, HALF)
         if FOLDED:
-            low, high = halves(byte, slope, _spread(offset_of(factor, BF16), BN, AT_ONCE, HALF), BF16, WIDE)
+            low, high = halves(byte, slope, offset_of(slope, BF16), BF16, WIDE)
         else:
             low, high = halves(byte, one, offset_of(one, BF16), BF16, WIDE)
             low, high = low * slope, high * slope

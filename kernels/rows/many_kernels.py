@@ -5,6 +5,7 @@ cut into items, a block of rows by a share of the columns. A config says which w
 
 - two launches: look at all items, where the last program of a block of rows adds up what was found of each
   row, in order; write the codes.
+- one launch (`keep`) that holds what it read in registers (no `group_m`): see `kernels.rows.held_kernels`.
 - one launch (`keep`), where the second look follows the first closely enough to find the input in the cache.
   Programs take items one after the other, look at item i, and write the codes of item i - `lag`; the program
   that completes a block of rows adds up what all found of it. Items are taken in order and looked at before
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from kernels import paths
 from kernels.rows.before import BEFORE
+from kernels.rows.held_kernels import held
 from kernels.rows.look_kernels import completed, looked, written
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
@@ -147,6 +149,11 @@ def fits(x: Tensor, down: Tensor, before: str) -> bool:
     )  # fmt: skip
 
 
+def most_items(device: torch.device) -> int:
+    """Programs that are under way together on a device, whatever their size; the interpreter has one."""
+    return 1 if paths.INTERPRETED else multiprocessors(device)
+
+
 def quantize_many(
     x: Tensor, inverse: Tensor | None, down: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
     balance: Tensor | None, kind: str, limits: tuple[int, int, int], group: int, shift: float, k: int,
@@ -174,10 +181,20 @@ def quantize_many(
     least = {"LEAST": float(limits[1]), "GROUP": group}
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
             "num_stages": config.stages}  # fmt: skip
+    if config.keep and not config.group_m and split > most_items(x.device):
+        raise ValueError(f"quantize_many: {split} items a block cannot all be under way on {x.device}")
     if config.keep:
         beside = config.halves if rank <= WIDE_RANK else 1
         programs = min(multiprocessors(x.device) * beside, split * blocks)
         registers = min(65536 // (config.warps * 32 * beside) // 8 * 8, 255)
+        if not config.group_m:
+            held[(programs,)](
+                x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
+                counters(x.device, 2 * blocks + 2), m, k, padded, x.stride(0), codes.stride(0), shift, blocks,
+                PIECE=min(PIECE, config.block_m), CHUNKS=share // step, **unit, **least, **sums, **dressed,
+                **{**look, "EVEN": split * share == k}, maxnreg=None if paths.INTERPRETED else registers,
+            )  # fmt: skip
+            return
         _fused[(programs,)](
             x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
             counters(x.device, 2 * blocks + 2), m, k, padded, x.stride(0), codes.stride(0), shift, blocks,

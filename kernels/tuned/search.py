@@ -63,7 +63,7 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
     first: dict[tuple, Job] = {}
     for kind, shape in jobs:
         # what is a constant of the compiled code: K of row kernels, a single row, the kernel of a convolution
-        constant = shape[1:] if kind in ("quantize", "quantize_plain") else shape[0] == 1
+        constant = shape[1:] if kind.startswith("quantize") else shape[0] == 1
         first.setdefault((kind, constant), (kind, shape))
     return list(first.values())
 

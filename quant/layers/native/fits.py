@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.layers.attachments import LowRank, Smooth
+from quant.layers.native import tables
 
 PRODUCTS = ("int8", "W4A4 int8", "W4A4 fp8", "W4A8 int8")
 """Products of 8-bit operands."""
@@ -39,6 +40,17 @@ def fit(
     transform, branch : modules, optional
         What the layer does before and beside its product.
     """
+    found = _fit_codes(kind, weight, activation, transform, branch)
+    if found.op != "decode" or kind == "Conv2d" or weight.granularity.kind == "group":
+        return found
+    why = tables.obstacle(weight, activation)
+    return Fit("decode", why) if why or activation is None else Fit(tables.op_of(weight, activation))
+
+
+def _fit_codes(
+    kind: str, weight: Quantizer, activation: Quantizer | None, transform: Any, branch: Any
+) -> Fit:
+    """Operations on symmetric integers, everything around the product in the same launches."""
     if not isinstance(weight.grid, IntGrid) or weight.grid.mode != "symmetric":
         return Fit("decode", f"no kernel for {weight.label} weights")
     if kind == "Conv2d":

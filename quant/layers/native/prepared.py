@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from quant.layers.encoded import Encoded
 from quant.layers.lowbit import conv2d, few_rows, group_norm, lowrank_linear, operands, quantize
-from quant.layers.native.fits import GROUPS, SMALL_CODES
+from quant.layers.native import tables
+from quant.layers.native.fits import GROUPS, PRODUCTS, SMALL_CODES
 
 FEW = 64
 """Rows up to which a weight is decoded next to the product."""
@@ -129,7 +130,7 @@ class Convolution:
         ).value  # fmt: skip
 
 
-Native = Product | FewRows | Convolution
+Native = Product | FewRows | Convolution | tables.Tables
 
 
 def prepare(layer: Encoded, op: str, dtype: torch.dtype) -> Native | None:
@@ -139,6 +140,8 @@ def prepare(layer: Encoded, op: str, dtype: torch.dtype) -> Native | None:
         return _convolution(layer, op, bias)
     if op == "W4A16":
         return _few(layer, op, bias)
+    if op not in PRODUCTS:
+        return tables.prepare(layer, op, bias)
     return Product(op, replace(_weight(layer, dtype), bias=bias))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from quant.layers.encoded import Encoded
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
-from quant.layers.native.prepared import FewRows, Native, prepare
+from quant.layers.native.prepared import Convolution, Native, Product, prepare
 from quant.modes import ordinary_mode
 
 
@@ -26,7 +26,7 @@ def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
         return None
     producer = layer.producer
     path = "" if torch.compiler.is_compiling() else native.path(x, producer)
-    if not isinstance(native, FewRows):
+    if isinstance(native, Product | Convolution):
         return native(x, producer), path
     return native(x if producer is None else producer.plain(x)), path
 
@@ -41,7 +41,7 @@ def op_of(layer: Encoded) -> str:
 
 def needs_of(op: str) -> tuple[int, int]:
     """Least compute capability of an operation."""
-    return paths.FLOAT8 if op == "W4A4 fp8" else (8, 0)
+    return paths.FLOAT8 if op == "W4A4 fp8" or op.endswith("e4m3") else (8, 0)
 
 
 def _prepared(layer: Encoded, x: Tensor) -> Native | None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kernels.bench.cases import attention, image, large, small
+from kernels.bench.format_cases import formats
 from kernels.bench.plots import draw
 from kernels.bench.run import COLUMNS, markdown, write
 from kernels.bench.shapes import tuning_jobs
@@ -24,6 +25,7 @@ def test_every_case_is_close_to_its_exact_result() -> None:
     cases = [
         *large(140, 128, 64, "cpu"), *small(2, 128, 64, "cpu"), *image(1, 8, 32, 16, 3, "cpu"),
         *image(1, 8, 32, 16, -3, "cpu"), *attention(1, 2, 20, 9, 16, "cpu"),
+        *formats(torch.randn(70, 64).bfloat16(), 48, torch.zeros(48).bfloat16(), torch.Generator()),
     ]  # fmt: skip
     assert [case.what for case in cases].count("bf16") == 5
     for case in cases:

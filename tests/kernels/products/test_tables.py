@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kernels import packing
-from kernels.products.expand_table import codebook_table, expand_table, fp4_table
+from kernels.products.expand_table import codebook_tables, expand_table, fp4_table
 from kernels.products.gemm import gemm
 from kernels.rows.quantize import quantize
 from kernels.tuned.configs import Config
@@ -23,7 +23,7 @@ def codes(n: int, k: int, bits: int) -> torch.Tensor:
 def check(device: str) -> None:
     """Kernel against reference, byte for byte."""
     for n, k in SHAPES:
-        for bits in (1, 2, 4):
+        for bits in (1, 2, 3, 4, 7):
             packed = packing.pack(codes(n, k, bits), bits).to(device)
             generator = torch.Generator().manual_seed(bits)
             for rows in (1, n):
@@ -64,10 +64,11 @@ def test_fp4_is_exact_in_float8(kind: str) -> None:
     assert torch.equal(out.value, exact) or torch.allclose(out.value, exact, rtol=1e-12)
 
 
-def test_codebooks_are_rounded_to_a_127th() -> None:
+def test_codebooks_are_two_tables_of_16_bits() -> None:
     values = torch.randn(6, 16, generator=torch.Generator().manual_seed(2))
-    table, scale = codebook_table(values)
-    assert ((table * scale[:, None] - values).abs() <= scale[:, None] / 2 * (1 + 1e-5)).all()
+    values[5] = 0
+    total = sum(table.double() * scale.double()[:, None] for table, scale in codebook_tables(values))
+    assert ((total - values).abs() <= values.abs().amax(1, keepdim=True) * 2.0**-16).all()
 
 
 def test_two_binary_bases_are_two_exact_products() -> None:
@@ -88,8 +89,8 @@ def test_two_binary_bases_are_two_exact_products() -> None:
 
 def test_bad_input_is_named() -> None:
     packed = packing.pack(codes(3, 8, 4), 4)
-    with pytest.raises(ValueError, match="1, 2 or 4 bits, got 3"):
-        expand_table(packed, fp4_table(), 3, 8)
+    with pytest.raises(ValueError, match="1 to 8 bits, got 9"):
+        expand_table(packed, fp4_table(), 9, 8)
     with pytest.raises(ValueError, match=r"shape \(1, 16\) or \(3, 16\)"):
         expand_table(packed, fp4_table().float(), 4, 8)
     with pytest.raises(ValueError, match="one of e2m1, e1m2"):

@@ -21,10 +21,10 @@ from kernels.rows.operands import balance_of, columns_of
 from kernels.tuned.configs import Config
 
 FEW = [
-    Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3), Config(16, 32, 128, 3, 4, keep=True),
-    Config(16, 16, 64, 3, 1, split=2, keep=True), Config(8, 32, 128, 3, 2, split=2, keep=True),
+    Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3), Config(16, 32, 256, 5, 2, keep=True),
+    Config(16, 16, 256, 3, 1, split=2, keep=True), Config(8, 64, 256, 4, 4, split=2, keep=True),
 ]  # fmt: skip
-SHAPES = [(64, 256), (40, 256), (5, 123), (1, 64), (17, 9)]
+SHAPES = [(64, 512), (40, 256), (5, 123), (1, 64), (17, 9)]
 
 
 def packed(n: int, k: int, fine: torch.dtype, low: int = -9) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,7 +107,11 @@ def few(n: int, k: int, device: str) -> None:
     for m in (1, 16, 19) if device == "cpu" else (1, 19):
         for dtype, tolerance in ((torch.bfloat16, 8e-3), (torch.float16, 1e-3)):
             x = torch.randn(m, k, generator=generator).to(dtype).to(device)
-            for scale, coarse in ((fine, column), (real, None)):
+            scales = [(fine, column), (real, None)]
+            if m == 19:  # the other types that scales may have
+                whole = torch.randint(1, 16, fine.shape, generator=generator, dtype=torch.uint8).to(device)
+                scales += [(whole, column), (real.half(), None), (real.float(), None)]
+            for scale, coarse in scales:
                 exact = few_rows(x, codes, scale, 64, coarse, bias, path="reference").value
                 for config in FEW:
                     ours = few_rows(x, codes, scale, 64, coarse, bias, path="triton", config=config).value

@@ -20,8 +20,14 @@ WAYS = [
     Config(64, 128, 64, 3, 4, group_m=4, split=2),
     Config(64, 1, 64, 3, 4, group_m=4, split=2, halves=4, keep=True),
     Config(32, 1, 128, 3, 4, group_m=2, split=3, halves=2, keep=True),
+    Config(64, 1, 64, 1, 4, group_m=0, split=1, halves=2, keep=True),
 ]
-"""Two launches, and one whose second look lags by more and by less."""
+"""Two launches, one whose second look lags by more and by less, and one that holds what it read."""
+TOGETHER = [
+    Config(64, 1, 64, 1, 8, group_m=0, split=2, halves=2, keep=True),
+    Config(32, 1, 64, 1, 4, group_m=0, split=3, halves=2, keep=True),
+]
+"""Programs that wait for each other: the interpreter runs one after the other."""
 ALL = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -117,10 +123,11 @@ def shared_rows(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
         powers = torch.ldexp(torch.ones(RANK), torch.arange(RANK) % 5 - 2).to(device)
         apart = {**options, "down": (down.float() / powers[:, None]).to(down.dtype), "balance": powers}
         same = quantize(x, kind, path="reference", **apart)
-        assert torch.equal(same.codes.view(torch.uint8), exact.codes.view(torch.uint8))
+        whole = exact.scale.isfinite()  # NaN may come with either sign
+        assert torch.equal(same.codes[whole].float(), exact.codes[whole].float())
         agree(exact, quantize(x, kind, path="triton", config=Config(16, 1, 128, 3, 4), **apart), x)
         options = apart
-    for way in WAYS:
+    for way in WAYS if x.device.type == "cpu" else WAYS + TOGETHER:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quantizing, "lookup", lambda *_, way=way: way)
             agree(exact, quantize(x, kind, path="triton", **options), x)

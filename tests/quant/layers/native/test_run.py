@@ -21,6 +21,7 @@ from quant.layers.rotations import Rotate
 
 STATIC = Schedule(kind="static")
 GROUP = Granularity(kind="group", group_size=64)
+TOKEN, CHANNEL = Granularity(kind="token"), Granularity(kind="channel")
 
 
 def fine(kind: str, search: int = 0, mode: str = "symmetric", static: bool = False) -> Quantizer:
@@ -135,9 +136,14 @@ def test_reference_from_codes_equals_simulated(
     [
         (fine("pow2", static=True), fine("pow2", search=4), None, "input_search=0"),
         (weights("real"), int_quantizer(4, "group", 64), None, "reduction axis"),
-        (weights("8"), int_quantizer(8, "token"), Rotate(64), "rotate before it"),
+        (fine("pow2", static=True), fine("pow2"), Rotate(64), "rotate before it"),
         (weights("8"), None, None, "the input is not quantized"),
-        (weights("8"), int_quantizer(8, "tensor", schedule=STATIC), None, "static"),
+        (weights("8"), int_quantizer(8, "tensor", schedule=Schedule(kind="timestep")), None, "timestep"),
+        (weights("8"), Quantizer(grid=IntGrid(mode="asymmetric"), granularity=TOKEN), None, "beside"),
+        (Quantizer(grid=FloatGrid(exponent=3, mantissa=4), granularity=CHANNEL), int_quantizer(8, "token"),
+        None, "no tensor core takes fp8-e3m4"),
+        (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=CHANNEL), int_quantizer(8, "token"),
+        None, "int8/token inputs beside fp4-e2m1"),
         (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=GROUP, fine="e4m3"), None, None,
         "weights"),
         (fine("pow2", static=True), fine("int"), None, "beside"),
