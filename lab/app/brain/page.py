@@ -138,8 +138,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                 table = gr.Dataframe(
                     headers=HEADERS,
                     interactive=False,
-                    label="Per trial. Two-way: the share of the other stimuli that a picture is less like than its "
-                    "own, by features; chance is .5. PixCorr and SSIM reward blur.",
+                    label="Per trial; two-way: nearer to its own stimulus than so many of the others, by features",
                     wrap=True,
                     elem_id="trials",
                 )

@@ -37,7 +37,10 @@ class Settings(contract.Settings):
 
 
 class Result(contract.Result):
-    """Scores per trial (two-way: share of the other stimuli, by features) and where the pictures lie (``pictures.npz``: an array for each of `shown`)."""
+    """Scores per trial and where the pictures lie (``pictures.npz``: an array for each of `shown`).
+
+    Two-way is the share of the other stimuli that a picture is less like than its own, by features.
+    """
 
     rows: list[dict[str, Any]]
     shown: list[str]
