@@ -138,7 +138,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                 table = gr.Dataframe(
                     headers=HEADERS,
                     interactive=False,
-                    label="Per trial; two-way: nearer to its own stimulus than so many of the others, by features",
+                    label="Per trial; two-way: share of the other stimuli that it is less like than its own",
                     wrap=True,
                     elem_id="trials",
                 )
