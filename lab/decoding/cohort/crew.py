@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -111,6 +112,7 @@ def _workers(study: Study, count: int) -> Iterator[list[Connection]]:
 
 def _serve(end: Connection, file: Path, folder: Path, device: str, threads: int) -> None:
     """Do steps by name until the first process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process stops and ends this one
     torch.set_num_threads(threads)
 
     def progress(*told: Any) -> None:
