@@ -54,7 +54,8 @@ def cohort_study(
     caption = (
         "Above: methods on the cohort's subjects through one decoder, one sample a picture, guidance "
         "chosen on left-out ones; then what one is above another on the same subjects and pictures; below: a "
-        "subject that nothing was trained on, over minutes of scanning. Bars are 95 % intervals over test pictures. "
+        "subject that nothing was trained on, over minutes of scanning. Bars are 95 % intervals over test "
+        "pictures. "
         f"{provenance.sentence()}"
     )
     said = "; ".join(
