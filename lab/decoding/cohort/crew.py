@@ -119,7 +119,7 @@ def _serve(end: Connection, file: Path, folder: Path, device: str, threads: int)
         end.send(("progress", *told))
 
     try:
-        ground: Ground = read(file, device)
+        ground: Ground = read(file)
         study = at_work(ground, folder, device, Scoreboard(folder / "none"), progress)
         while True:
             study.do(end.recv())
