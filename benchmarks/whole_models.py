@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +27,7 @@ from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_f
 from lab.compare.about import commit
 from lab.errors import HardwareError, show
 from lab.files import write_text
+from quant.layers.native.producers import wire_
 
 REPEATS = 9
 SMALLEST = 640
@@ -67,12 +69,7 @@ def flux(toy: bool) -> Size:
 
     def build() -> nn.Module:
         model = FluxTransformer2DModel(guidance_embeds=True, **(small if toy else {}))
-        model.fuse_qkv_projections()  # one product for queries, keys and values, in every engine
-        for module in model.modules():
-            for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"):
-                if hasattr(module, name) and getattr(module, "fused_projections", False):
-                    delattr(module, name)
-        return model
+        return fused(model)
 
     def inputs(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         draw = _drawer(device, dtype)
@@ -104,7 +101,7 @@ def sdxl(toy: bool) -> Size:
         from benchmarks.svdquant_seconds import sdxl as full
 
         if not toy:
-            return full().to(memory_format=torch.channels_last)
+            return fused(full()).to(memory_format=torch.channels_last)
         blocks = {
             "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -112,7 +109,7 @@ def sdxl(toy: bool) -> Size:
         model = UNet2DConditionModel(
             sample_size=side, addition_embed_type="text_time", use_linear_projection=True, **small, **blocks
         )
-        return model.to(memory_format=torch.channels_last)
+        return fused(model).to(memory_format=torch.channels_last)
 
     def inputs(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         draw = _drawer(device, dtype)
@@ -130,6 +127,20 @@ def sdxl(toy: bool) -> Size:
                 block.compile(backend=backend, dynamic=False)
 
     return Size("sdxl", build, inputs, compile_, False)
+
+
+def fused(model: Any) -> nn.Module:
+    """Give layers that share an input one product, in every engine: queries, keys and values."""
+    with torch.no_grad():
+        model.fuse_qkv_projections()
+    for module in model.modules():
+        if not getattr(module, "fused_projections", False):
+            continue
+        gone = ("to_k", "to_v") if hasattr(module, "to_kv") else ("to_q", "to_k", "to_v")
+        for name in (*gone, "add_q_proj", "add_k_proj", "add_v_proj"):
+            if getattr(module, name, None) is not None:
+                delattr(module, name)
+    return model
 
 
 SIZES: dict[str, Callable[[bool], Size]] = {"flux": flux, "sdxl": sdxl}
@@ -182,7 +193,9 @@ def time_size(
     held.clear()
     counts = to_native_(model, large, few, convolutions=size.name == "sdxl")
     ready = prepare_native_(model, dtype)
-    row("W4A4 fp8 rank 32, native", f"{counts}, {ready} native")
+    first = Counter(wire_(model).words.values())
+    words = "".join(f", {count} with {what} first" for what, count in first.items())
+    row("W4A4 fp8 rank 32, native", f"{counts}, {ready} native{words}")
 
 
 def _linears(model: nn.Module) -> Any:

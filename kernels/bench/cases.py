@@ -13,10 +13,9 @@ from kernels.bench.format_cases import formats
 from kernels.bench.timed import ROWS, Timed
 from kernels.images.conv2d import conv2d
 from kernels.images.group_norm import group_norm, sample_scale
-from kernels.products.expand import expand
 from kernels.products.few_rows import few_rows
 from kernels.products.gemm import gemm
-from kernels.products.lowrank_linear import decoded, lowrank_linear, prepare
+from kernels.products.lowrank_linear import decoded, lowrank_linear, operand_of, prepare
 from kernels.rows.quantize import quantize
 
 LARGE = [
@@ -166,11 +165,7 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
                 timed.append(
                     Timed(
                         f"{label}: expand",
-                        [
-                            lambda w=weight: (
-                                expand(w.packed, w.fine, k, GROUP, tail=w.tail, least=w.least).value
-                            )
-                        ],
+                        [lambda w=weight: operand_of(w)],
                         None,
                         1.5 * n * k,
                         0,

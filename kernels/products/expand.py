@@ -10,16 +10,34 @@ Columns are padded with zeros to a multiple of 16; `tail` (a low-rank branch as 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from kernels import packing, paths
 from kernels.registered import operation
-from kernels.rows.operands import padded_columns
+from kernels.rows.operands import columns_of, padded_columns, padded_rank
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
 GROUPS = (16, 32, 64, 128)
+
+
+class Branch(NamedTuple):
+    """What the columns of a low-rank branch are made of: `kernels.rows.operands.columns_of`.
+
+    Attributes
+    ----------
+    up : tensor of shape (N, R)
+        R a power of two from 16.
+    column_scale : float32 tensor of shape (N,)
+    balance : float32 tensor of shape (R,)
+    """
+
+    up: Tensor
+    column_scale: Tensor
+    balance: Tensor
 
 
 def expand(
@@ -32,6 +50,7 @@ def expand(
     least: int = -9,
     path: paths.Path = "auto",
     config: Config | None = None,
+    branch: Branch | None = None,
 ) -> paths.Result:
     """Decode a weight to an operand of `kernels.products.gemm`.
 
@@ -50,6 +69,8 @@ def expand(
         Least exponent that occurs in `fine`, if known: from -6 up a faster way is taken.
     path : str in {"auto", "reference", "triton"}
     config : Config, optional
+    branch : Branch, optional
+        In place of `tail`: what those columns are made of, so that they need not be held.
 
     Returns
     -------
@@ -57,48 +78,51 @@ def expand(
         ``value`` of shape (N, K_pad + T).
     """
     _check(packed, fine, k, group, tail)
+    up, column, balance = branch or (None, None, None)
+    _check_branch(packed, fine, tail, branch)
     if paths.choose(path, packed, paths.FLOAT8 if fine.dtype == torch.int8 else (8, 0)) == "reference":
-        return paths.Result(reference(packed, fine, k, group, signed, tail), "reference")
-    arguments = (packed, fine, k, group, signed, tail, least)
+        made = tail if branch is None else columns_of(*branch)
+        return paths.Result(reference(packed, fine, k, group, signed, made), "reference")
+    arguments = (packed, fine, k, group, signed, tail, up, column, balance, least)
     return paths.Result(_expand_op(*arguments) if config is None else _run(*arguments, config), "triton")
 
 
 def _empty(
-    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, least: int
-) -> Tensor:
+    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, up: Tensor | None,
+    column: Tensor | None, balance: Tensor | None, least: int,
+) -> Tensor:  # fmt: skip
     dtype = torch.float8_e4m3fn if fine.dtype == torch.int8 else torch.int8
-    return packed.new_empty(
-        packed.shape[0], padded_columns(k) + (0 if tail is None else tail.shape[1]), dtype=dtype
-    )
+    more = 0 if up is None else 4 * up.shape[1]
+    more = more if tail is None else tail.shape[1]
+    return packed.new_empty(packed.shape[0], padded_columns(k) + more, dtype=dtype)
 
 
 @operation(
     "expand",
-    "(Tensor packed, Tensor fine, int k, int group, bool signed, Tensor? tail, int least) -> Tensor",
+    "(Tensor packed, Tensor fine, int k, int group, bool signed, Tensor? tail, Tensor? up, "
+    "Tensor? column, Tensor? balance, int least) -> Tensor",
     _empty,
 )
 def _expand_op(
-    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, least: int
-) -> Tensor:
-    return _run(packed, fine, k, group, signed, tail, least, None)
+    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, up: Tensor | None,
+    column: Tensor | None, balance: Tensor | None, least: int,
+) -> Tensor:  # fmt: skip
+    return _run(packed, fine, k, group, signed, tail, up, column, balance, least, None)
 
 
 def _run(
-    packed: Tensor,
-    fine: Tensor,
-    k: int,
-    group: int,
-    signed: bool,
-    tail: Tensor | None,
-    least: int,
-    config: Config | None,
-) -> Tensor:
+    packed: Tensor, fine: Tensor, k: int, group: int, signed: bool, tail: Tensor | None, up: Tensor | None,
+    column: Tensor | None, balance: Tensor | None, least: int, config: Config | None,
+) -> Tensor:  # fmt: skip
     from kernels.products.expand_kernels import launch
 
-    out, n = _empty(packed, fine, k, group, signed, tail, least), packed.shape[0]
+    out = _empty(packed, fine, k, group, signed, tail, up, column, balance, least)
+    n = packed.shape[0]
     if n and k:
         config = config or lookup("expand", (n, k), packed.device)
-        launch(packed, fine, out, tail, k, padded_columns(k), group, signed, least, config)
+        launch(
+            packed, fine, out, tail, up, column, balance, k, padded_columns(k), group, signed, least, config
+        )
     return out
 
 
@@ -137,3 +161,23 @@ def _check(packed: Tensor, fine: Tensor, k: int, group: int, tail: Tensor | None
     if not (packed.is_contiguous() and fine.is_contiguous() and (tail is None or tail.is_contiguous())):
         raise ValueError("expand: packed codes, fine scales and tail must be contiguous")
     paths.check_device("expand", packed, fine, tail)
+
+
+def _check_branch(packed: Tensor, fine: Tensor, tail: Tensor | None, branch: Branch | None) -> None:
+    if branch is None:
+        return
+    up, column, balance = branch
+    n, r = packed.shape[0], up.shape[-1]
+    if tail is not None or fine.dtype != torch.int8:
+        raise ValueError("expand: a branch is given beside int8 exponents, and no tail with it")
+    if tuple(up.shape) != (n, r) or r != padded_rank(r) or not up.is_contiguous():
+        raise ValueError(
+            f"expand: up must be a contiguous ({n}, R), R a power of two from 16, got {tuple(up.shape)}"
+        )
+    for name, vector, size in (("column_scale", column, n), ("balance", balance, r)):
+        if tuple(vector.shape) != (size,) or vector.dtype != torch.float32 or not vector.is_contiguous():
+            raise ValueError(
+                f"expand: {name} must be a contiguous float32 ({size},), "
+                f"got {tuple(vector.shape)} {vector.dtype}"
+            )
+    paths.check_device("expand", packed, up, column, balance)

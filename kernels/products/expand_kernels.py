@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kernels import paths
 from kernels.tuned.configs import Config
-from kernels.tuned.dots import to_e4m3
+from kernels.tuned.dots import to_e4m3, two_e4m3
 
 LEAST_BY_TABLE = -6
 """Below this exponent codes times 2^e are subnormal, and the table of their bytes does not hold."""
@@ -52,8 +52,9 @@ def _four(selector, raised):
 
 @triton.jit
 def _expand(
-    packed_ptr, fine_ptr, tail_ptr, out_ptr, N, row_bytes, groups, K, K_PAD, out_stride,
-    GROUP: tl.constexpr, SIGNED: tl.constexpr, POW2: tl.constexpr, TAIL: tl.constexpr,
+    packed_ptr, fine_ptr, tail_ptr, column_ptr, balance_ptr, out_ptr, N, row_bytes, groups, K, K_PAD,
+    out_stride,
+    GROUP: tl.constexpr, SIGNED: tl.constexpr, POW2: tl.constexpr, TAIL: tl.constexpr, RANK: tl.constexpr,
     BN: tl.constexpr, BYTES: tl.constexpr, WORDS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -64,9 +65,22 @@ def _expand(
     group = chunk * (BYTES // HALF) + tl.arange(0, BYTES // HALF)
     fine_mask = inside[:, None] & (group < groups)[None, :]
     if TAIL > 0 and chunk == tl.num_programs(1) - 1:
-        extra = tl.arange(0, TAIL)
-        tail = tl.load(tail_ptr + rows[:, None] * TAIL + extra[None, :], mask=inside[:, None])
-        tl.store(out_rows + K_PAD + extra[None, :], tail, mask=inside[:, None])
+        if RANK > 0:  # the branch's columns are made here: see `kernels.rows.operands.columns_of`
+            rank = tl.arange(0, RANK)
+            up = tl.load(tail_ptr + rows[:, None] * RANK + rank[None, :], mask=inside[:, None], other=0.0)
+            column = tl.load(column_ptr + rows, mask=inside, other=1.0)
+            tile = tl.zeros((BN, RANK), tl.float32)
+            scaled = tl.div_rn(up.to(tl.float32), column[:, None] + tile)
+            high, rest = two_e4m3(tl.div_rn(scaled, tl.load(balance_ptr + rank)[None, :] + tile))
+            at = out_rows + K_PAD + rank[None, :]
+            tl.store(at, high, mask=inside[:, None])
+            tl.store(at + RANK, rest, mask=inside[:, None])
+            tl.store(at + 2 * RANK, high, mask=inside[:, None])
+            tl.store(at + 3 * RANK, rest, mask=inside[:, None])
+        else:
+            extra = tl.arange(0, TAIL)
+            tail = tl.load(tail_ptr + rows[:, None] * TAIL + extra[None, :], mask=inside[:, None])
+            tl.store(out_rows + K_PAD + extra[None, :], tail, mask=inside[:, None])
     else:
         fine = tl.load(fine_ptr + rows[:, None] * groups + group[None, :], mask=fine_mask, other=0)
         if WORDS:
@@ -117,14 +131,15 @@ def _by_words(
 
 
 def launch(
-    packed: Tensor, fine: Tensor, out: Tensor, tail: Tensor | None, k: int, padded: int, group: int,
-    signed: bool,
-    least: int, config: Config,
+    packed: Tensor, fine: Tensor, out: Tensor, tail: Tensor | None, up: Tensor | None,
+    column: Tensor | None, balance: Tensor | None, k: int, padded: int, group: int, signed: bool, least: int,
+    config: Config,
 ) -> None:  # fmt: skip
     """Run the kernel into `out`; `block_k` is codes, `block_n` rows of a program."""
     n, row_bytes = packed.shape
     bytes_ = min(max(config.block_k // 2, group // 2), triton.next_power_of_2(max(row_bytes, group // 2)))
-    chunks = triton.cdiv(row_bytes, bytes_) + (tail is not None)
+    appended = up if tail is None else tail
+    chunks = triton.cdiv(row_bytes, bytes_) + (appended is not None)
     words = (
         signed
         and fine.dtype.is_signed
@@ -134,8 +149,9 @@ def launch(
         and not paths.INTERPRETED
     )
     _expand[(triton.cdiv(n, config.block_n), chunks)](
-        packed, fine, packed if tail is None else tail, out, n, row_bytes, fine.shape[1], k, padded,
-        out.stride(0),
-        GROUP=group, SIGNED=signed, POW2=fine.dtype.is_signed, TAIL=0 if tail is None else tail.shape[1],
+        packed, fine, packed if appended is None else appended, fine if column is None else column,
+        fine if balance is None else balance, out, n, row_bytes, fine.shape[1], k, padded, out.stride(0),
+        GROUP=group, SIGNED=signed, POW2=fine.dtype.is_signed, TAIL=out.shape[1] - padded,
+        RANK=0 if up is None else up.shape[1],
         BN=config.block_n, BYTES=bytes_, WORDS=words, WIDE=paths.INTERPRETED, num_warps=config.warps,
     )  # fmt: skip

@@ -2,15 +2,16 @@
 
     out = Q(x / smooth) Q(W)^T + (x down^T) up^T + bias
 
-Two launches, and a third that decodes the weight (once a forward, or never where the operand is kept):
+Three steps, of which the first two run side by side (`kernels.products.lowrank_steps`):
 
-1. `kernels.rows.quantize`: x is read once for smoothing, scales, codes and the down-projection;
-2. `kernels.products.expand`: packed codes and fine group scales to an 8-bit operand;
-3. `kernels.products.gemm`: full-rate product; scales, bias and up-projection in the epilogue.
+1. `kernels.rows.quantize`: what comes before, smoothing, scales, codes and the down-projection;
+2. `kernels.products.expand`: packed codes and fine group scales to an 8-bit operand, once a forward, or never
+   where the operand is kept;
+3. `kernels.products.gemm`, or torch's product of the same operands where the table says that it is faster.
 
 With power-of-two group scales the branch lies in columns of the operands (see `kernels.rows.quantize`), with
-integer ones it is a product in the epilogue. Numerics: codes are computed in float32 from an unrounded
-smoothed input; sums are those of `gemm`.
+integer ones it is a product in the epilogue. The factors are held once, as they are stored. Numerics: codes
+are computed in float32 from an unrounded smoothed input; sums are those of `gemm`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from kernels import paths
-from kernels.products.expand import expand
+from kernels.products.expand import Branch, expand
 from kernels.products.gemm import gemm
-from kernels.rows.operands import branch_columns, padded_rank
-from kernels.rows.quantize import Kind, quantize
+from kernels.products.lowrank_steps import linear, torch_multiplies
+from kernels.rows.before import Before
+from kernels.rows.operands import balance_of, padded_columns, padded_rank
+from kernels.rows.quantize import NOTHING, Kind, quantize
+from kernels.rows.quantize_reference import APPENDED
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,9 @@ class LowRankWeight:
         Of the input; a group kind is 4 bits, a token kind 8.
     inverse_smooth : float32 tensor of shape (K,) or None
     down, up : tensors or None
-        The branch; `up` only where it is multiplied in the epilogue.
-    tail : float8_e4m3fn tensor or None
-        The branch's columns of the weight, where it is appended.
+        The branch.
+    balance : float32 tensor of shape (R,) or None
+        Its powers of two, where it is appended to the operands.
     bias : tensor of shape (N,) or None
     shift : float
         Added to the input first, for unsigned codes.
@@ -63,7 +68,7 @@ class LowRankWeight:
     inverse_smooth: Tensor | None = None
     down: Tensor | None = None
     up: Tensor | None = None
-    tail: Tensor | None = None
+    balance: Tensor | None = None
     bias: Tensor | None = None
     shift: float = 0.0
     unsigned: bool = False
@@ -115,77 +120,93 @@ def prepare(
     if activation_bits == 8:
         kind = "e4m3_token" if power else "int_token"
     column_scale = column_scale.float().contiguous()
-    tail = None
+    balance = None
     if down is not None and up is not None:
+        missing = padded_rank(down.shape[0]) - down.shape[0]
+        if missing:
+            up, down = pad(up, (0, missing)), pad(down, (0, 0, 0, missing))
+        up, down = up.contiguous(), down.contiguous()
         if power:
-            down, tail = branch_columns(down, up, column_scale)
-            up = None
-        else:
-            rank = padded_rank(down.shape[0])
-            up = torch.nn.functional.pad(up, (0, rank - down.shape[0])).contiguous()
-            up = up.to(torch.bfloat16) if up.dtype == torch.float32 else up  # as `quantize` writes the rows
-            down = torch.nn.functional.pad(down, (0, 0, 0, rank - down.shape[0])).contiguous()
+            balance = balance_of(up, column_scale)
+        elif up.dtype == torch.float32:
+            up = up.to(torch.bfloat16)  # as `quantize` writes the rows
     return LowRankWeight(
         packed.contiguous(), fine.contiguous(), column_scale, in_features, group, kind,
         None if smooth is None else (1.0 / smooth.float()).contiguous(),
-        down, up, tail, bias, shift, shift != 0 and activation_bits == 4,
+        down, up, balance, bias, shift, shift != 0 and activation_bits == 4,
         -6 if power and fine.numel() and int(fine.min()) >= -6 else -9, activation_bits,
     )  # fmt: skip
 
 
 def decoded(weight: LowRankWeight, path: paths.Path = "auto") -> LowRankWeight:
     """Return the same weight with its operand kept: 8 bits a weight in memory, nothing to decode per call."""
-    operand = expand(
-        weight.packed, weight.fine, weight.in_features, weight.group, True, weight.tail, weight.least, path
-    )
-    return replace(weight, operand=operand.value)
+    return replace(weight, operand=operand_of(weight, path))
 
 
-def lowrank_linear(x: Tensor, weight: LowRankWeight, path: paths.Path = "auto") -> paths.Result:
+def operand_of(weight: LowRankWeight, path: paths.Path = "auto") -> Tensor:
+    """Decode the weight: what it is multiplied as."""
+    return expand(
+        weight.packed, weight.fine, weight.in_features, weight.group, True, None, weight.least, path,
+        branch=_branch(weight),
+    ).value  # fmt: skip
+
+
+def _branch(weight: LowRankWeight) -> Branch | None:
+    if weight.balance is None or weight.up is None:
+        return None
+    return Branch(weight.up, weight.column_scale, weight.balance)
+
+
+def lowrank_linear(
+    x: Tensor, weight: LowRankWeight, path: paths.Path = "auto", before: Before = NOTHING
+) -> paths.Result:
     """Apply the layer.
 
     Parameters
     ----------
-    x : tensor of shape (..., K)
+    x : tensor of shape (..., K), (..., 2 K) before GEGLU
         Any rank from 1; bfloat16, float16 or float32.
     weight : LowRankWeight
     path : str in {"auto", "reference", "triton"}
+    before : Before
+        What the input goes through first; gains and offsets are those of the flattened rows.
 
     Returns
     -------
     paths.Result
         ``value`` of shape (..., N) and of the type of `x`.
     """
-    if x.ndim < 1 or x.shape[-1] != weight.in_features:
-        raise ValueError(f"lowrank_linear: x must be (..., {weight.in_features}), got {tuple(x.shape)}")
-    rows = x.reshape(-1, x.shape[-1])
+    wide = 2 * weight.in_features if before.kind == "geglu" else weight.in_features
+    if x.ndim < 1 or x.shape[-1] != wide:
+        raise ValueError(f"lowrank_linear: x must be (..., {wide}), got {tuple(x.shape)}")
+    rows = x.reshape(-1, wide)
     if rows.stride(-1) != 1:
         rows = rows.contiguous()
-    codes = quantize(
-        rows, weight.kind, weight.bits, weight.group, weight.inverse_smooth,
-        weight.shift, weight.unsigned, weight.down, path,
-    )  # fmt: skip
-    operand = weight.operand
-    if operand is None:
-        operand = expand(
-            weight.packed,
-            weight.fine,
-            weight.in_features,
-            weight.group,
-            True,
-            weight.tail,
-            weight.least,
-            path,
+    w = weight
+    chosen = paths.choose(path, rows, paths.FLOAT8 if w.kind in APPENDED else (8, 0))
+    if chosen == "triton" and before.matrix is None:
+        out = linear(
+            rows, w.packed, w.fine, w.column_scale, w.bias, w.inverse_smooth, w.down, w.up, w.balance,
+            w.operand, w.in_features, w.group, w.kind, w.bits, w.shift, w.unsigned, w.least, before.kind,
+            before.gain, before.offset, before.rows, before.eps,
+        )  # fmt: skip
+    else:
+        codes = quantize(
+            rows, w.kind, w.bits, w.group, w.inverse_smooth, w.shift, w.unsigned, w.down, path, before,
+            balance=w.balance,
+        )  # fmt: skip
+        operand = operand_of(w, path) if w.operand is None else w.operand
+        up = None if codes.low is None else w.up
+        out = gemm(
+            codes.codes, codes.scale, operand, w.column_scale, w.bias, codes.low, up, x.dtype, path
         ).value
-    out = gemm(
-        codes.codes,
-        codes.scale,
-        operand,
-        weight.column_scale,
-        weight.bias,
-        codes.low,
-        weight.up,
-        x.dtype,
-        path,
-    )
-    return paths.Result(out.value.reshape(*x.shape[:-1], weight.packed.shape[0]), out.path)
+    return paths.Result(out.reshape(*x.shape[:-1], w.packed.shape[0]), chosen)
+
+
+def multiplied_by(x: Tensor, weight: LowRankWeight) -> str:
+    """Who multiplies the operands of a layer for this input on a GPU: "triton" or "torch"."""
+    n, k = weight.packed.shape[0], padded_columns(weight.in_features)
+    k += 0 if weight.up is None else 4 * weight.up.shape[1]
+    m = x.numel() // x.shape[-1] if x.shape[-1] else 0
+    appended = weight.kind in APPENDED
+    return "torch" if appended and torch_multiplies(m, n, k, x.dtype, weight.bias, x) else "triton"

@@ -38,11 +38,13 @@ def row_unit(unit, KIND: tl.constexpr, FINE_TOP: tl.constexpr):
 
 
 @triton.jit
-def store_branch(low, inverse, columns, inside, RANK: tl.constexpr):
-    """Append the branch to operands, in units of the rows.
+def store_branch(low, inverse, balance_ptr, columns, inside, RANK: tl.constexpr, BALANCED: tl.constexpr):
+    """Append the branch to operands, in units of the rows and with its powers of two.
 
     Returns the power of two by which a row's unit is coarser, so that its branch stays within e4m3.
     """
+    if BALANCED:
+        low = low * tl.load(balance_ptr + tl.arange(0, RANK))[None, :]
     low = low * inverse[:, None]
     most = tl.max(magnitude(low), 1).to(tl.float32, bitcast=True) * (1.0 / 448.0)
     lift = ((most.to(tl.int32, bitcast=True) + 0x7FFFFF) >> 23) - 127

@@ -4,8 +4,9 @@ An item, a block of rows by a share of the columns, stays in the registers of th
 The programs of a block of rows wait for each other: the last to arrive completes the rows' units, then each
 writes the codes of what it holds. Where a multiprocessor has several programs, one loads while another waits.
 
-A program takes the next item when it is done with the one before, so items are taken in order and all of a
-block are under way as soon as there are as many programs as items of a block; `quantize_many` sees to that.
+A program takes its next item when it waits for nobody any more. So of the earliest block that is not
+complete, the items that are taken are being looked at, and those that are not will be taken by programs that
+do not wait, if there are as many programs as items of a block: `quantize_many` sees to that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import triton
 import triton.language as tl
 
 from kernels.rows.code_kernels import codes_of, magnitude
-from kernels.rows.look_kernels import completed, steps_of, tile_of
+from kernels.rows.look_kernels import completed, handed, steps_of, tile_of
 from kernels.tuned.dots import half_dot
 
 
@@ -30,11 +31,11 @@ def _again(x, WIDE: tl.constexpr):
 @triton.jit
 def held(
     x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks,
+    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, CHUNKS: tl.constexpr, PIECE: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    RANK: tl.constexpr, APPEND: tl.constexpr, BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr,
+    HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+    CHUNKS: tl.constexpr, PIECE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Take items one after the other until there are none."""
     arrived_ptr = count_ptr + 2
@@ -42,7 +43,6 @@ def held(
     ranks = tl.arange(0, RANK)
     item = tl.atomic_add(count_ptr, 1, sem="relaxed")
     while item < blocks * SPLIT:
-        upcoming = tl.atomic_add(count_ptr, 1, sem="relaxed")
         block = item // SPLIT
         split = item % SPLIT
         column0 = split * (BK * CHUNKS)
@@ -52,7 +52,8 @@ def held(
         kept = ()
         for chunk in tl.static_range(CHUNKS):
             k = column0 + chunk * BK + tl.arange(0, BK)
-            kept = kept + (tile_of(x_rows, inside, k, K, EVEN),)  # noqa: RUF005 - unpacking is not Triton
+            x = handed(tile_of(x_rows, inside, k, K, EVEN), x_rows, inside, k, K, FIRST, EVEN, WIDE)
+            kept = kept + (x,)  # noqa: RUF005 - unpacking is not Triton
         low = tl.zeros((BM, RANK), tl.float32)
         peak = tl.zeros((BM, BK), tl.float32)
         for chunk in tl.static_range(CHUNKS):
@@ -69,15 +70,17 @@ def held(
         if tl.atomic_add(arrived_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
             for piece in range(BM // PIECE):  # all at once would not fit the registers
                 completed(
-                    low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr,
+                    low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
                     block * BM + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND,
-                    SPLIT, PIECE,
+                    BALANCED, SPLIT, PIECE,
                 )  # fmt: skip
             tl.debug_barrier()
             tl.atomic_xchg(ready_ptr + block, 1, sem="release")
         ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
         while ready == 0:
             ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
+        # not before: a program that waits must not have an item that others wait for
+        upcoming = tl.atomic_add(count_ptr, 1, sem="relaxed")
         inverse = tl.load(inverse_ptr + rows, mask=inside, other=0.0, cache_modifier=".cg")
         lift = tl.load(lift_ptr + rows, mask=inside, other=0, cache_modifier=".cg")
         code_rows = code_ptr + rows.to(tl.int64)[:, None] * code_stride

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels.rows.before_kernels import produced
 from kernels.rows.code_kernels import codes_of, magnitude, power, row_unit, store_branch
 from kernels.tuned.dots import half_dot
 
@@ -37,10 +38,16 @@ def tile_of(x_rows, inside, k, K, EVEN: tl.constexpr):
 
 
 @triton.jit
+def handed(x, x_rows, inside, k, K, FIRST: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr):
+    """Tile after an activation, which needs no more of a row than itself (and its gate)."""
+    return produced(x, x_rows, k, K, inside, 0, 0, 0, 0, 0, 0, 0.0, FIRST, EVEN, 1, WIDE)
+
+
+@triton.jit
 def looked(
     x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, column0, last, split, M, K, x_stride, shift,
-    RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
+    BM: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Share of a block's down-projection, and its largest values."""
     low = tl.zeros((BM, RANK), tl.float32)
@@ -51,7 +58,7 @@ def looked(
     x_rows = x_ptr + rows.to(tl.int64)[:, None] * x_stride
     for column in range(column0, last, BK):
         k = column + tl.arange(0, BK)
-        x = tile_of(x_rows, inside, k, K, EVEN)
+        x = handed(tile_of(x_rows, inside, k, K, EVEN), x_rows, inside, k, K, FIRST, EVEN, WIDE)
         down = tile_of(down_ptr + ranks[:, None] * K, ranks < RANK, k, K, EVEN)
         low = half_dot(x, down.T, low, WIDE)
         y = steps_of(x, k, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, EVEN)
@@ -64,9 +71,10 @@ def looked(
 
 @triton.jit
 def completed(
-    low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, row0, M, K_PAD, code_stride,
+    low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr, row0, M, K_PAD,
+    code_stride,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr,
+    BALANCED: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     """Units, branch and scales of a block of rows, from what all its programs found."""
     rows = row0 + tl.arange(0, BM)
@@ -85,7 +93,7 @@ def completed(
     lift = tl.zeros((BM,), tl.int32)
     if APPEND:
         columns = code_ptr + rows.to(tl.int64)[:, None] * code_stride + K_PAD
-        lift = store_branch(low, inverse, columns, inside, RANK)
+        lift = store_branch(low, inverse, balance_ptr, columns, inside, RANK, BALANCED)
     else:
         branch = out_ptr + rows.to(tl.int64)[:, None] * RANK + ranks[None, :]
         tl.store(branch, low.to(out_ptr.dtype.element_ty), mask=inside[:, None])
@@ -99,8 +107,8 @@ def written(
     x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, last, M, K, K_PAD, x_stride,
     code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
+    BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Codes of an item."""
     rows = row0 + tl.arange(0, BM)
@@ -111,8 +119,7 @@ def written(
     code_rows = code_ptr + rows.to(tl.int64)[:, None] * code_stride
     for column in range(column0, last, BK):
         k = column + tl.arange(0, BK)
-        y = steps_of(
-            tile_of(x_rows, inside, k, K, EVEN), k, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, EVEN
-        )
+        x = handed(tile_of(x_rows, inside, k, K, EVEN), x_rows, inside, k, K, FIRST, EVEN, WIDE)
+        y = steps_of(x, k, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, EVEN)
         code = codes_of(y, inverse, lift, KIND, TOP, LEAST, FINE_TOP, GROUP, BM, BK, WIDE)
         tl.store(code_rows + k[None, :], code, mask=inside[:, None] & (k < K_PAD)[None, :])

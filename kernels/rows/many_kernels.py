@@ -3,7 +3,8 @@
 A row's unit is known when all of the row was read, so its codes come from a second look at the input. Work is
 cut into items, a block of rows by a share of the columns. A config says which way is taken:
 
-- three launches: look at all items; add up what was found of each row, in order; write the codes.
+- two launches: look at all items, where the last program of a block of rows adds up what was found of each
+  row, in order; write the codes.
 - one launch (`keep`) that holds what it read in registers (no `group_m`): see `kernels.rows.held_kernels`.
 - one launch (`keep`), where the second look follows the first closely enough to find the input in the cache.
   Programs take items one after the other, look at item i, and write the codes of item i - `lag`; the program
@@ -21,12 +22,15 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
+from kernels.rows.before import BEFORE
 from kernels.rows.held_kernels import held
 from kernels.rows.look_kernels import completed, looked, written
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
 from kernels.tuned.launching import counters, multiprocessors
 
+EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu")
+"""What may come before: it is found again at the second look."""
 WIDE_RANK = 64
 """Above this rank a program takes the registers of a multiprocessor for itself."""
 PIECE = 32
@@ -37,55 +41,57 @@ FOUR_WARPS = 4096
 
 @triton.jit
 def _look(
-    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, M, K, x_stride, shift, share,
-    RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    split = tl.program_id(1)
-    looked(
-        x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, tl.program_id(0) * BM, split * share,
-        min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN,
-        WIDE,
-    )  # fmt: skip
-
-
-@triton.jit
-def _complete(
-    low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr, M, K_PAD, code_stride,
+    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
+    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, share,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr,
+    BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
+    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr, EVEN: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
-    completed(
-        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, tl.program_id(0) * BM, M,
-        K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, SPLIT, BM,
+    block = tl.program_id(0)
+    split = tl.program_id(1)
+    row0 = block * BM
+    looked(
+        x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share, min((split + 1) * share, K),
+        split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
+    tl.debug_barrier()  # all threads have stored before one of them counts
+    if tl.atomic_add(count_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
+        # the last program of a block adds up what all found, in order
+        for piece in range(BM // PIECE):
+            completed(
+                low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
+                row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, BALANCED,
+                SPLIT, PIECE,
+            )  # fmt: skip
+        tl.store(count_ptr + block, 0)
 
 
 @triton.jit
 def _write(
     x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, M, K, K_PAD, x_stride, code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
+    BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     # columns are the fast axis of the grid: neighbours share rows; the rows read last are still in the cache
     row0 = (tl.num_programs(1) - 1 - tl.program_id(1)) * BM
     column0 = tl.program_id(0) * BK
     written(
         x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, min(column0 + BK, K_PAD), M, K,
-        K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, BM, BK,
-        EVEN, WIDE,
+        K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT,
+        FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
 
 
 @triton.jit
 def _fused(
     x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
+    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    RANK: tl.constexpr, APPEND: tl.constexpr, BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr,
+    HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
+    PIECE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     arrived_ptr = count_ptr + 2
     ready_ptr = arrived_ptr + blocks
@@ -99,16 +105,16 @@ def _fused(
             row0 = block * BM
             looked(
                 x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
-                min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, BM,
-                BK, EVEN, WIDE,
+                min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT,
+                FIRST, BM, BK, EVEN, WIDE,
             )  # fmt: skip
             tl.debug_barrier()  # all threads have stored before one of them counts
             if tl.atomic_add(arrived_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
                 for piece in range(BM // PIECE):  # all at once would not fit the registers
                     completed(
-                        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr,
-                        row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND, SPLIT,
-                        PIECE,
+                        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
+                        row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND,
+                        BALANCED, SPLIT, PIECE,
                     )  # fmt: skip
                 tl.debug_barrier()
                 tl.atomic_xchg(ready_ptr + block, 1, sem="release")
@@ -122,7 +128,7 @@ def _fused(
             written(
                 x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, column0,
                 min(column0 + share, K_PAD), M, K, K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST,
-                FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, BM, BK, EVEN, WIDE,
+                FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
             )  # fmt: skip
         item = upcoming
     if tl.atomic_add(count_ptr + 1, 1, sem="acq_rel") == tl.num_programs(0) - 1:
@@ -132,8 +138,10 @@ def _fused(
             tl.store(count_ptr + at, 0, mask=at < 2 * blocks + 2)
 
 
-def fits(x: Tensor, down: Tensor) -> bool:
-    """Whether rows can be read sixteen bytes at a time."""
+def fits(x: Tensor, down: Tensor, before: str) -> bool:
+    """Whether rows can be read sixteen bytes at a time, and what comes before needs no whole row."""
+    if before not in EACH:
+        return False
     bytes_ = x.element_size()
     return (
         x.stride(0) * bytes_ % 16 == 0 and x.shape[1] * bytes_ % 16 == 0 and x.data_ptr() % 16 == 0
@@ -148,15 +156,16 @@ def most_items(device: torch.device) -> int:
 
 def quantize_many(
     x: Tensor, inverse: Tensor | None, down: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
-    kind: str, limits: tuple[int, int, int], group: int, shift: float, padded: int, config: Config,
+    balance: Tensor | None, kind: str, limits: tuple[int, int, int], group: int, shift: float, k: int,
+    padded: int, config: Config, before: str = "none",
 ) -> None:  # fmt: skip
     """Write codes, scales and (where it is not appended) the branch.
 
     Of a config: `block_m` rows and `block_k` columns of a step of the first look; `split` items a block of
     rows. Of one launch also `halves`, programs a multiprocessor, and `group_m`, quarters of their number by
-    which the second look lags; of three `group_m` rows by `block_n` columns of a tile of codes.
+    which the second look lags; of two `group_m` rows by `block_n` columns of a tile of codes.
     """
-    (m, k), rank = x.shape, down.shape[0]
+    m, rank = x.shape[0], down.shape[0]
     step = max(config.block_k, group)
     share = triton.cdiv(triton.cdiv(padded, config.split), step) * step
     split, blocks = triton.cdiv(padded, share), triton.cdiv(m, config.block_m)
@@ -164,10 +173,11 @@ def quantize_many(
     peak, lift = (torch.empty(n, m, dtype=torch.int32, device=x.device) for n in (split, 1))
     inverse_unit = torch.empty(m, dtype=torch.float32, device=x.device)
     smooth, branch = x if inverse is None else inverse, x if out is None else out
-    dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0,
+    powers = scale if balance is None else balance
+    dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0, "FIRST": BEFORE[before],
                "WIDE": paths.INTERPRETED or x.element_size() == 4}  # fmt: skip
     unit: dict[str, Any] = {"KIND": KINDS[kind], "TOP": float(limits[0]), "FINE_TOP": limits[2]}
-    sums = {"RANK": rank, "APPEND": out is None, "SPLIT": split}
+    sums = {"RANK": rank, "APPEND": out is None, "BALANCED": balance is not None, "SPLIT": split}
     least = {"LEAST": float(limits[1]), "GROUP": group}
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
             "num_stages": config.stages}  # fmt: skip
@@ -179,25 +189,23 @@ def quantize_many(
         registers = min(65536 // (config.warps * 32 * beside) // 8 * 8, 255)
         if not config.group_m:
             held[(programs,)](
-                x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch,
+                x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
                 counters(x.device, 2 * blocks + 2), m, k, padded, x.stride(0), codes.stride(0), shift, blocks,
                 PIECE=min(PIECE, config.block_m), CHUNKS=share // step, **unit, **least, **sums, **dressed,
                 **{**look, "EVEN": split * share == k}, maxnreg=None if paths.INTERPRETED else registers,
             )  # fmt: skip
             return
         _fused[(programs,)](
-            x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch,
+            x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
             counters(x.device, 2 * blocks + 2), m, k, padded, x.stride(0), codes.stride(0), shift, blocks,
             share, max(programs * config.group_m // 4, split), PIECE=PIECE,
             **unit, **least, **sums, **dressed, **look, maxnreg=None if paths.INTERPRETED else registers,
         )  # fmt: skip
         return
     _look[(blocks, split)](
-        x, smooth, down, low, peak, m, k, x.stride(0), shift, share, RANK=rank, **dressed, **look
-    )
-    _complete[(triton.cdiv(m, PIECE),)](
-        low, peak, inverse_unit, lift, codes, scale, branch, m, padded, codes.stride(0), **unit, **sums,
-        BM=PIECE, num_warps=4,
+        x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
+        counters(x.device, blocks), m, k, padded, x.stride(0), codes.stride(0), shift, share,
+        PIECE=min(PIECE, config.block_m), **unit, **sums, **dressed, **look,
     )  # fmt: skip
     broad = min(max(config.block_n, group), triton.next_power_of_2(max(padded, group)))
     _write[(triton.cdiv(padded, broad), triton.cdiv(m, config.group_m))](

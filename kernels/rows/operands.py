@@ -50,13 +50,25 @@ def branch_columns(down: Tensor, up: Tensor, column_scale: Tensor) -> tuple[Tens
         To append to the weight's operand.
     """
     rank, r = padded_rank(down.shape[0]), down.shape[0]
-    scaled = up.float() / column_scale.float()[:, None]
-    largest = scaled.abs().amax(0)
-    _, exponent = torch.frexp(torch.where(largest > 0, largest, torch.ones_like(largest)))
-    exponent = exponent.to(torch.int32) - 8  # the largest lies in [128, 256)
-    scaled = torch.nn.functional.pad(torch.ldexp(scaled, -exponent), (0, rank - r))
-    high, rest = two_floats(scaled)
-    balanced = torch.ldexp(down.float(), exponent[:, None]).to(down.dtype)
+    balance = balance_of(up, column_scale)
+    balanced = (down.float() * balance[:, None]).to(down.dtype)
     balanced = torch.nn.functional.pad(balanced, (0, 0, 0, rank - r))
+    up, balance = (torch.nn.functional.pad(t, (0, rank - r), value=v) for t, v in ((up, 0.0), (balance, 1.0)))
+    return balanced.contiguous(), columns_of(up, column_scale, balance)
+
+
+def balance_of(up: Tensor, column_scale: Tensor) -> Tensor:
+    """Powers of two (R,) that down-projected rows are multiplied by, and up-projections divided.
+
+    The largest number of each column of `up`, in units of its output channel, comes to lie in [128, 256).
+    """
+    largest = (up.float() / column_scale.float()[:, None]).abs().amax(0)
+    _, exponent = torch.frexp(torch.where(largest > 0, largest, torch.ones_like(largest)))
+    return torch.ldexp(torch.ones_like(largest), exponent.to(torch.int32) - 8)
+
+
+def columns_of(up: Tensor, column_scale: Tensor, balance: Tensor) -> Tensor:
+    """Columns (N, 4 R) of e4m3 that a weight's operand gets for its branch; `up` (N, R), `balance` (R,)."""
+    high, rest = two_floats(up.float() / column_scale.float()[:, None] / balance)
     columns = torch.cat([high.view(torch.uint8), rest.view(torch.uint8)] * 2, 1)
-    return balanced.contiguous(), columns.view(torch.float8_e4m3fn)
+    return columns.view(torch.float8_e4m3fn)

@@ -72,6 +72,7 @@ def quantize(
     before: Before = NOTHING,
     scale: Tensor | None = None,
     config: Config | None = None,
+    balance: Tensor | None = None,
 ) -> Rows:
     """Quantize each row.
 
@@ -91,27 +92,33 @@ def quantize(
     unsigned : bool
         Codes 0..15; group kinds only.
     down : tensor of shape (R, K), optional
-        Down-projection of the branch, of the type of `x`; R a power of two from 16. For e4m3 kinds it must
-        come from `branch_columns`, and the branch is appended to the codes.
+        Down-projection of the branch, of the type of `x`; R a power of two from 16. For e4m3 kinds the
+        branch is appended to the codes, and `down` must come from `branch_columns`, or its powers of two be
+        given as `balance`.
     path : str in {"auto", "reference", "triton"}
     before : Before
     scale : float32 tensor of shape (ceil(M / before.rows),), optional
         Scales to use, one a sample, instead of one a row from the data; token kinds only. An int8 code cannot
         hold a NaN, so its scale must come from the same data (`kernels.images.group_norm.sample_scale`).
     config : Config, optional
+    balance : float32 tensor of shape (R,), optional
+        Powers of two that the branch of e4m3 kinds is multiplied by (`kernels.rows.operands.balance_of`).
     """
     before.check(x) if x.ndim == 2 else None
     _check(x, kind, bits, group, inverse_smooth, unsigned, down, before, scale)
+    _check_balance(balance, kind, down, x)
     if paths.choose(path, x, paths.FLOAT8 if kind in APPENDED else (8, 0)) == "reference":
         found = reference(
             before.reference(x), kind, _limits(kind, bits, unsigned), group, inverse_smooth, shift, down,
             scale,
             before.rows,
+            balance,
         )  # fmt: skip
         return Rows(*found, "reference")
     arguments = (
         x, kind, bits, group, inverse_smooth, shift, unsigned, down,
         before.kind, before.gain, before.offset, before.rows, before.eps, before.matrix, before.factor, scale,
+        balance,
     )  # fmt: skip
     codes, found_scale, low = _quantize_op(*arguments) if config is None else _run(*arguments, config=config)
     return Rows(codes, found_scale, None if down is None or kind in APPENDED else low, "triton")
@@ -127,7 +134,7 @@ def _limits(kind: str, bits: int, unsigned: bool) -> tuple[int, int, int]:
 def _empty(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
-    matrix: Tensor | None, factor: float, scale: Tensor | None,
+    matrix: Tensor | None, factor: float, scale: Tensor | None, balance: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     columns = padded_columns(Before(before).columns(x.shape[1]))
     rank = 0 if down is None else down.shape[0]
@@ -141,25 +148,26 @@ def _empty(
     "quantize",
     "(Tensor x, str kind, int bits, int group, Tensor? inverse_smooth, float shift, bool unsigned, "
     "Tensor? down, str before, Tensor? gain, Tensor? offset, int rows, float eps, Tensor? matrix, "
-    "float factor, Tensor? scale) "
+    "float factor, Tensor? scale, Tensor? balance) "
     "-> (Tensor, Tensor, Tensor)",
     _empty,
 )
 def _quantize_op(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
-    matrix: Tensor | None, factor: float, scale: Tensor | None,
+    matrix: Tensor | None, factor: float, scale: Tensor | None, balance: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return _run(
         x, kind, bits, group, inverse_smooth, shift, unsigned, down, before, gain, offset, rows, eps, matrix,
-        factor, scale, None,
+        factor, scale, balance, None,
     )  # fmt: skip
 
 
 def _run(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
-    matrix: Tensor | None, factor: float, scale: Tensor | None, config: Config | None,
+    matrix: Tensor | None, factor: float, scale: Tensor | None, balance: Tensor | None,
+    config: Config | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     from kernels.rows.many_kernels import fits, quantize_many
     from kernels.rows.quantize_kernels import launch
@@ -167,20 +175,20 @@ def _run(
     first = Before(before, gain, offset, rows, eps, matrix, factor)
     codes, found, low = _empty(
         x, kind, bits, group, inverse_smooth, shift, unsigned, down, before, gain, offset, rows, eps,
-        matrix, factor, scale,
+        matrix, factor, scale, balance,
     )  # fmt: skip
     m, k = x.shape[0], first.columns(x.shape[1])
     limits, rank = _limits(kind, bits, unsigned), 0 if down is None else down.shape[0]
-    if down is not None and config is None and before == "none" and m >= MANY_ROWS and fits(x, down):
+    if down is not None and config is None and m >= MANY_ROWS and fits(x, down, before):
         quantize_many(
-            x, inverse_smooth, down, codes, found, low if low.shape[1] else None, kind, limits, group, shift,
-            padded_columns(k), lookup("quantize_many", (m, k, rank), x.device),
+            x, inverse_smooth, down, codes, found, low if low.shape[1] else None, balance, kind, limits,
+            group, shift, k, padded_columns(k), lookup("quantize_many", (m, k, rank), x.device), before,
         )  # fmt: skip
     elif m:
         config = config or lookup("quantize" if rank else "quantize_plain", (m, k, rank), x.device)
         launch(
-            x, inverse_smooth, down, codes, found, low if low.shape[1] else None, scale, first, kind,
-            limits, group, shift, k, padded_columns(k), config,
+            x, inverse_smooth, down, codes, found, low if low.shape[1] else None, scale, balance, first,
+            kind, limits, group, shift, k, padded_columns(k), config,
         )  # fmt: skip
     return codes, found, low
 
@@ -222,6 +230,12 @@ def _check(
             f"quantize: the branch's rank must be a power of two from 16, got {down.shape[0]}; pad with zeros"
         )
     paths.check_device("quantize", x, down)
+
+
+def _check_balance(balance: Tensor | None, kind: str, down: Tensor | None, x: Tensor) -> None:
+    if balance is not None and (down is None or kind not in APPENDED):
+        raise ValueError(f"quantize: balance is for a branch of {' and '.join(APPENDED)}, got {kind}")
+    _check_vector("balance", balance, 0 if down is None else down.shape[0], x)
 
 
 def _check_vector(name: str, vector: Tensor | None, size: int, x: Tensor) -> None:

@@ -60,12 +60,12 @@ def _seen(
 @triton.jit
 def _quantize(
     x_ptr, inverse_ptr, down_ptr, code_ptr, scale_ptr, low_ptr, gain_ptr, offset_ptr, given_ptr,
-    matrix_ptr, M, K, K_PAD, x_stride, code_stride, shared, shift, eps, factor,
+    matrix_ptr, balance_ptr, M, K, K_PAD, x_stride, code_stride, shared, shift, eps, factor,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr,
     FIRST: tl.constexpr, GIVEN: tl.constexpr, BLOCK: tl.constexpr,
     BM: tl.constexpr, BK: tl.constexpr, CHUNKS: tl.constexpr, KEEP: tl.constexpr, EVEN: tl.constexpr,
-    WIDE: tl.constexpr,
+    WIDE: tl.constexpr, BALANCED: tl.constexpr,
 ):  # fmt: skip
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     inside = rows < M
@@ -126,7 +126,7 @@ def _quantize(
     unit, inverse = row_unit(unit, KIND, FINE_TOP)
     lift = tl.zeros((BM,), tl.int32)
     if APPEND:
-        lift = store_branch(low, inverse, code_rows + K_PAD, inside, RANK)
+        lift = store_branch(low, inverse, balance_ptr, code_rows + K_PAD, inside, RANK, BALANCED)
     elif RANK > 0:
         at = low_ptr + rows.to(tl.int64)[:, None] * RANK + ranks[None, :]
         tl.store(at, low.to(low_ptr.dtype.element_ty), mask=inside[:, None])
@@ -152,8 +152,8 @@ def _quantize(
 
 def launch(
     x: Tensor, inverse: Tensor | None, down: Tensor | None, codes: Tensor, scale: Tensor, low: Tensor | None,
-    given: Tensor | None, before: Before, kind: str, limits: tuple[int, int, int], group: int, shift: float,
-    k: int, padded: int, config: Config,
+    given: Tensor | None, balance: Tensor | None, before: Before, kind: str, limits: tuple[int, int, int],
+    group: int, shift: float, k: int, padded: int, config: Config,
 ) -> None:  # fmt: skip
     """Run the kernel into `codes`, `scale` and `low`; see `kernels.rows.quantize`."""
     m, rank = x.shape[0], 0 if down is None else down.shape[0]
@@ -165,12 +165,13 @@ def launch(
         x, x if inverse is None else inverse, x if down is None else down, codes, scale,
         x if low is None else low,
         gain, gain if before.offset is None else before.offset, scale if given is None else given,
-        x if before.matrix is None else before.matrix, m, k, padded, x.stride(0), codes.stride(0),
-        before.rows, shift, before.eps, before.factor,
+        x if before.matrix is None else before.matrix, scale if balance is None else balance, m, k, padded,
+        x.stride(0), codes.stride(0), before.rows, shift, before.eps, before.factor,
         KIND=KINDS[kind], TOP=float(top), LEAST=float(least), FINE_TOP=fine_top, GROUP=group,
         RANK=rank, APPEND=rank > 0 and low is None, HAS_SMOOTH=inverse is not None, HAS_SHIFT=shift != 0,
         FIRST=BEFORE[before.kind], GIVEN=given is not None, BLOCK=before.block,
         BM=config.block_m, BK=block_k, CHUNKS=triton.cdiv(padded, block_k), KEEP=config.keep,
         EVEN=k % block_k == 0, WIDE=paths.INTERPRETED or x.element_size() == 4,
+        BALANCED=balance is not None,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip

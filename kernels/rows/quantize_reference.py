@@ -17,7 +17,7 @@ APPENDED = ("pow2_group", "e4m3_token")
 def reference(
     x: Tensor, kind: str, limits: tuple[int, int, int], group: int, inverse_smooth: Tensor | None,
     shift: float,
-    down: Tensor | None, given: Tensor | None, rows: int,
+    down: Tensor | None, given: Tensor | None, rows: int, balance: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Codes, row scales and branch of rows; arguments as in `kernels.rows.quantize`."""
     top, _, fine_top = limits
@@ -41,7 +41,8 @@ def reference(
     if low is None or kind not in APPENDED:
         codes = _codes(y * inverse[:, None], lift, kind, limits, group)
         return codes, unit, None if low is None else low.to(low_type(x))
-    low = low.float() * inverse[:, None]
+    low = low.float() if balance is None else low.float() * balance
+    low = low * inverse[:, None]
     most = low.abs().amax(1) * (1.0 / E4M3_MAX)
     lift = (((most.view(torch.int32) + 0x7FFFFF) >> 23) - 127).clamp(0, 64)
     high, rest = two_floats(torch.ldexp(low, -lift[:, None]))

@@ -28,6 +28,8 @@ class Config:
         Fetch what the epilogue needs before the sum.
     special : bool
         Some warps do nothing but fetch; `warps` counts those of one group of the others.
+    vendor : bool
+        torch's own product of the same operands, instead of a kernel.
     """
 
     block_m: int = 128
@@ -41,6 +43,7 @@ class Config:
     keep: bool = False
     early: bool = False
     special: bool = False
+    vendor: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without those that are as by default."""
@@ -66,7 +69,7 @@ class Config:
         """Short text for tables and logs."""
         more = "".join(
             f" {name}{'' if getattr(self, name) is True else getattr(self, name)}"
-            for name in ("halves", "split", "keep", "early", "special")
+            for name in ("halves", "split", "keep", "early", "special", "vendor")
             if getattr(self, name) != getattr(Config, name)
         )
         return (

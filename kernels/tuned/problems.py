@@ -130,7 +130,10 @@ def _many(x: Tensor, down: Tensor, inverse: Tensor) -> Problem:
     def call(config: Config) -> Tensor:
         codes = torch.empty(rows, padded + 4 * down.shape[0], dtype=torch.float8_e4m3fn, device=x.device)
         unit = torch.empty(rows, dtype=torch.float32, device=x.device)
-        quantize_many(x, inverse, down, codes, unit, None, "pow2_group", (7, -7, 6), 64, 0.0, padded, config)
+        quantize_many(
+            x, inverse, down, codes, unit, None, None, "pow2_group", (7, -7, 6), 64, 0.0, x.shape[1], padded,
+            config,
+        )  # fmt: skip
         return codes
 
     return Problem(

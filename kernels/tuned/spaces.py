@@ -125,6 +125,7 @@ SPACES: dict[str, list[Config]] = {
     "gemm_fp8": _GEMM,
     "gemm_int8_rank": [c for c in _GEMM if not c.special],
     "gemm_fp8_rank": [c for c in _GEMM if not c.special and (c.halves == 2 or c.block_n == 128)],
+    "product_fp8": [Config(), Config(vendor=True)],
     "quantize": _QUANTIZE,
     "quantize_many": _MANY,
     "quantize_plain": _PLAIN_ROWS,

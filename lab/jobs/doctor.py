@@ -25,6 +25,8 @@ _NATIVE = {
     "W4A8 int8": "4-bit weights, 8-bit inputs (svdquant-w4a4-int-scale+activation_bits=8)",
     "W4A16": "4-bit weights, 16-bit inputs of a few rows (svdquant-w4a4-po2+activation_bits=none)",
 }
+_MORE = {"W4A4 fp8": "; products that torch does faster from the same codes are left to it (9.0 or newer)"}
+_FIRST = "norms, GELU, GEGLU, SiLU before native layers, in their quantizers: a ledger says of which layers"
 _ALWAYS_SIMULATED = "formats without a kernel: a plan says of each layer which and why"
 
 
@@ -57,6 +59,7 @@ def run(settings: Settings, context: Context) -> Result:
         checks=checks,
         recipes=[
             *map(_path_of, _NATIVE),
+            {**_path_of("int8"), "arithmetic": "before a layer", "for": _FIRST},
             {"arithmetic": "other", "for": _ALWAYS_SIMULATED, "here": "simulated", "why": "no kernel"},
         ],
         ready=all(check["state"] != BAD for check in checks),
@@ -178,5 +181,5 @@ def _path_of(op: str) -> dict[str, str]:
         why = f"no CUDA GPU; natively on compute capability {needs[0]}.{needs[1]} or newer"
     return {
         "arithmetic": op, "for": _NATIVE[op], "here": "simulated" if why else "native",
-        "why": why or f"compute capability {needs[0]}.{needs[1]} or newer, and triton",
+        "why": why or f"compute capability {needs[0]}.{needs[1]} or newer, and triton{_MORE.get(op, '')}",
     }  # fmt: skip

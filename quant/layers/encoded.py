@@ -171,6 +171,7 @@ class Encoded(Protocol):
     branch: nn.Module | None
     input_quantizer: Any
     native: Any
+    producer: Any
     native_key: tuple[Any, ...]
 
     def encoded(self) -> EncodedWeight:

@@ -30,6 +30,8 @@ def run_codes(layer: Encoded, x: Tensor) -> tuple[Tensor, str]:
     native = run_native(layer, x)
     if native is not None:
         return native
+    if layer.producer is not None:
+        x = layer.producer.plain(x)
     hidden = x if layer.transform is None else layer.transform(x)
     out, path = _from_codes(layer, hidden)
     return out if layer.branch is None else out + layer.branch(x), path

@@ -43,11 +43,15 @@ class QuantLayer(ExactBuffers):
         Weight to compute with in place of the decoded one, to look at one side of the rounding.
     native, native_key
         What kernels take of this layer, and the tensors that it was made from (`quant.layers.native`).
+    producer
+        What the layer does to its input first in place of the module before it
+        (`quant.layers.native.producers`); None: nothing.
     """
 
     decoded: Tensor
     stand_in: Tensor | None
     native: Native | None
+    producer: Any
     native_key: tuple[Any, ...]
 
     def adopt(self, original: nn.Module, result: LayerResult, clock: Clock, keep_original: bool) -> None:
@@ -55,7 +59,7 @@ class QuantLayer(ExactBuffers):
         self._original = (original,) if keep_original else ()
         self.active, self.backend = True, "simulated"
         self.last_path: str | None = None
-        self.native, self.native_key = None, ()
+        self.native, self.native_key, self.producer = None, (), None
         encoded = result.weight
         self.weight_quantizer, self.weight_layout = encoded.quantizer, encoded.layout
         self.weight_shape, self.weight_params = encoded.shape, tuple(encoded.params)
@@ -168,6 +172,8 @@ class QuantLayer(ExactBuffers):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the layer on codes, simulated or through the kernels."""
+        if self.producer is not None and (not self.active or self.backend == "simulated"):
+            x = self.producer.plain(x)
         if not self.active:
             original = self.original
             if original is None:

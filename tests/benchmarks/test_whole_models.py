@@ -63,3 +63,27 @@ def test_psnr_of_equal_pictures_is_capped() -> None:
     assert native_pictures.psnr(one, (one + 0.1)).allclose(
         torch.full((2,), 20.0, dtype=torch.float64), atol=1e-4
     )
+
+
+def test_pictures_are_held_to_the_control_and_the_earlier_tolerance_is_shown() -> None:
+    place = {"device": "a GPU", "torch": "2", "triton": "3", "commit": "abc", "steps": 8}
+    row = {"model": "dit-64", "recipe": "r", "within": True, "earlier_native": False, **place}
+    text = native_pictures.markdown([{**row, "psnr_control": "27.54"}])
+    assert "commit abc" in text and "drawn in the same run" in text and "given up after" in text
+    assert "| 27.54 | True |" in text
+    assert native_pictures._earlier(0.02, 31.0) and not native_pictures._earlier(0.02, 29.0)
+
+
+def test_control_rounds_outputs_of_quantized_layers_only_meanwhile() -> None:
+    import quant
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
+    quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    x = torch.randn(4, 64)
+    with torch.no_grad():
+        before = model(x)
+        with native_pictures.rounding(model):
+            rounded = model(x)
+        assert torch.equal(rounded, rounded.bfloat16().float()) and not torch.equal(rounded, before)
+        assert torch.equal(model(x), before)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.layers.encoded import Encoded
-from quant.layers.lowbit import conv2d, few_rows, lowrank_linear, operands, quantize
+from quant.layers.lowbit import conv2d, few_rows, group_norm, lowrank_linear, operands, quantize
 from quant.layers.native import tables
 from quant.layers.native.fits import GROUPS, PRODUCTS, SMALL_CODES
 
@@ -34,9 +34,19 @@ class Product:
         """Whether `x` can go this way."""
         return x.dtype in TYPES
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply to (..., K)."""
-        return lowrank_linear.lowrank_linear(x, self.weight, TRITON).value
+    def __call__(self, x: Tensor, producer: Any = None) -> Tensor:
+        """Apply to (..., K), after what a `quant.layers.native.producers.Producer` does."""
+        if producer is None:
+            return lowrank_linear.lowrank_linear(x, self.weight, TRITON).value
+        if not x.numel():
+            return lowrank_linear.lowrank_linear(producer.plain(x), self.weight, TRITON).value
+        return lowrank_linear.lowrank_linear(x, self.weight, TRITON, producer.before(x)).value
+
+    def path(self, x: Tensor, producer: Any = None) -> str:
+        """Say who does what for this input."""
+        wide = x if producer is None or producer.kind != "geglu" else x[..., : self.weight.in_features]
+        found = lowrank_linear.multiplied_by(wide, self.weight)
+        return f"{self.op}: triton" + ("" if found == "triton" else ", product by torch")
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,10 @@ class FewRows:
     def takes(self, x: Tensor) -> bool:
         """Whether `x` can go this way: 16 bit, at most `FEW` rows."""
         return x.dtype in TYPES[:2] and x.numel() <= FEW * x.shape[-1]
+
+    def path(self, x: Tensor, producer: Any = None) -> str:
+        """Say who does what for this input."""
+        return f"{self.op}: triton"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (..., K)."""
@@ -86,14 +100,26 @@ class Convolution:
         """Whether `x` can go this way: a batch of images."""
         return x.dtype in TYPES and x.ndim == 4
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply to (B, C, H, W)."""
+    def path(self, x: Tensor, producer: Any = None) -> str:
+        """Say who does what for this input."""
+        return f"{self.op}: triton"
+
+    def __call__(self, x: Tensor, producer: Any = None) -> Tensor:
+        """Apply to (B, C, H, W), after what a `quant.layers.native.producers.Producer` does."""
+        if producer is not None and not x.numel():
+            x, producer = producer.plain(x), None
         images = x.permute(0, 2, 3, 1).contiguous()
         b, h, w, c = images.shape
-        top = torch.full((b,), 2 ** (self.bits - 1) - 1, device=x.device)
-        unit = x.abs().amax((1, 2, 3)).float() / top
-        unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
-        before = quantize.Before(rows=h * w)
+        largest = 2 ** (self.bits - 1) - 1
+        if producer is None:
+            top = torch.full((b,), largest, device=x.device)
+            unit = x.abs().amax((1, 2, 3)).float() / top
+            unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
+            before = quantize.Before(rows=h * w)
+        else:
+            pixels = images.reshape(b, h * w, c)
+            before = producer.before(pixels)
+            unit = group_norm.sample_scale(pixels, before, largest, TRITON)
         rows = quantize.quantize(
             images.reshape(-1, c), "int_token", self.bits, path=TRITON, before=before, scale=unit
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from quant.layers.encoded import Encoded
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
-from quant.layers.native.prepared import Native, prepare
+from quant.layers.native.prepared import Convolution, Native, Product, prepare
 from quant.modes import ordinary_mode
 
 
@@ -24,7 +24,11 @@ def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
         native = _prepared(layer, x)
     if native is None or not native.takes(x):
         return None
-    return native(x), f"{native.op}: triton"
+    producer = layer.producer
+    path = "" if torch.compiler.is_compiling() else native.path(x, producer)
+    if isinstance(native, Product | Convolution):
+        return native(x, producer), path
+    return native(x if producer is None else producer.plain(x)), path
 
 
 def op_of(layer: Encoded) -> str:

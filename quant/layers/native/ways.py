@@ -14,6 +14,7 @@ from quant.errors import HardwareError, InputError
 from quant.layers.install import quant_layers, state_of
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
+from quant.layers.native.producers import unwire_, wire_
 from quant.layers.native.run import needs_of, op_of
 
 WHERE = "a CUDA GPU of compute capability 8.0 (8.9 for fp8) and the package triton"
@@ -26,6 +27,8 @@ class Way(NamedTuple):
     ----------
     native : bool
         On its codes, by a kernel; else by rounding in floating point.
+    first : str
+        What the layer does to its input in place of the module before it; empty: nothing.
     op : str
         The kernel that fits the formats; "decode" where none does.
     why : str
@@ -35,11 +38,14 @@ class Way(NamedTuple):
     native: bool
     op: str
     why: str
+    first: str = ""
 
     @property
     def text(self) -> str:
-        """For tables: ``native: W4A4 fp8`` or ``simulated: no kernel for ...``."""
-        return f"native: {self.op}" if self.native else f"simulated: {self.why}"
+        """For tables: ``native: int8``, ``native: int8, GELU first``, ``simulated: no kernel for ...``."""
+        if not self.native:
+            return f"simulated: {self.why}"
+        return f"native: {self.op}" + (f", {self.first} first" if self.first else "")
 
 
 def way(
@@ -157,6 +163,8 @@ def native_(model: nn.Module) -> dict[str, Way]:
         layer.backend = "kernels" if ways[name].native else "simulated"
         if ways[name].native:
             layer.forget_decoded()
+    wiring = wire_(model)
+    ways = {name: one._replace(first=wiring.words.get(name, "")) for name, one in ways.items()}
     if ledger is not None:
         for line in ledger.layers:
             line.path = ways[line.name].text if line.name in ways else line.path
@@ -172,6 +180,7 @@ def natively(model: nn.Module) -> Iterator[dict[str, Way]]:
     try:
         yield native_(model)
     finally:
+        unwire_(model)
         for name, layer in layers.items():
             layer.backend = before[name]
         for line in () if state is None or state.ledger is None else state.ledger.layers:
@@ -183,6 +192,8 @@ def summary(ways: Mapping[str, Way]) -> str:
     native = Counter(one.op for one in ways.values() if one.native)
     rest = Counter(one.why for one in ways.values() if not one.native)
     words = [f"{op} {count}" for op, count in native.most_common()]
+    first = Counter(one.first for one in ways.values() if one.first)
+    words += [f"{count} with {what} first" for what, count in first.most_common()]
     more = [f"{count} because {why}" for why, count in rest.most_common()]
     line = f"native in {sum(native.values())} of {len(ways)} layers ({', '.join(words)})"
     return line + (f"; simulated: {'; '.join(more)}" if more else "")

@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from kernels import packing
-from kernels.products.expand import expand
+from kernels.products.expand import Branch, expand
 from kernels.products.few_rows import few_rows
-from kernels.products.lowrank_linear import LowRankWeight, decoded, lowrank_linear, prepare
+from kernels.products.lowrank_linear import (
+    LowRankWeight,
+    decoded,
+    lowrank_linear,
+    multiplied_by,
+    prepare,
+)
+from kernels.rows.operands import balance_of, columns_of
 from kernels.tuned.configs import Config
 
 FEW = [
@@ -73,6 +80,13 @@ def expansion(n: int, k: int, device: str) -> None:
             exact = expand(codes, scales, k, tail=extra, path="reference").value
             ours = expand(codes, scales, k, tail=extra, path="triton", config=Config(1, 8, 256, 1, 4)).value
             assert exact.shape == ours.shape and torch.equal(exact.float(), ours.float()), (n, k, fine)
+    codes, scales = (tensor.to(device) for tensor in packed(n, k, torch.int8))
+    up, column = torch.randn(n, 16, generator=generator).bfloat16(), torch.rand(n, generator=generator) + 0.1
+    branch = Branch(*(t.to(device) for t in (up, column, balance_of(up, column))))
+    held = expand(codes, scales, k, tail=columns_of(*branch), path="reference").value
+    exact = expand(codes, scales, k, path="reference", branch=branch).value
+    ours = expand(codes, scales, k, path="triton", config=Config(1, 8, 256, 1, 4), branch=branch).value
+    assert torch.equal(held.float(), exact.float()) and torch.equal(exact.float(), ours.float()), (n, k)
 
 
 def linear(shape: tuple[int, ...], fine: torch.dtype, bits: int, device: str) -> None:
@@ -121,6 +135,26 @@ def test_compiled(n: int, k: int) -> None:
 def test_compiled_linear(fine: torch.dtype, bits: int) -> None:
     for shape in ((2, 5, 192), (7, 123), (0, 64)):
         linear(shape, fine, bits, "cuda")
+
+
+@pytest.mark.gpu
+def test_product_by_torch() -> None:
+    """Where the table gives the product to torch: as the kernel's, NaN in the same rows."""
+    from kernels.products import lowrank_steps
+
+    weight = moved(layer(192, 48, torch.int8, 4)[0], "cuda")
+    x = torch.randn(3, 37, 192, generator=torch.Generator().manual_seed(0)).bfloat16().cuda()
+    x[1, 2, 3] = float("nan")
+    if torch.cuda.get_device_capability() < lowrank_steps.ROWWISE:
+        pytest.skip("torch has no row-wise float8 product here")
+    assert multiplied_by(x, weight) == "torch" and multiplied_by(x.float(), weight) == "triton"
+    ours = lowrank_linear(x, weight, "triton").value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lowrank_steps, "torch_multiplies", lambda *_: False)
+        kernel = lowrank_linear(x, weight, "triton").value
+    whole = ~ours.isnan().any(-1)
+    assert (~whole).sum() == 1 and ours[1, 2].isnan().all() and torch.equal(ours.isnan(), kernel.isnan())
+    assert distance(ours[whole], kernel[whole]) < 4e-3
 
 
 @pytest.mark.parametrize("fine", [torch.int8, torch.uint8])

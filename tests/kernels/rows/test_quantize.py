@@ -7,6 +7,7 @@ import torch
 
 from kernels.rows import quantize as quantizing
 from kernels.rows.before import Before
+from kernels.rows.many_kernels import EACH
 from kernels.rows.operands import branch_columns, padded_columns, two_floats
 from kernels.rows.quantize import MANY_ROWS, Kind, Rows, quantize
 from kernels.tuned.configs import Config
@@ -21,7 +22,7 @@ WAYS = [
     Config(32, 1, 128, 3, 4, group_m=2, split=3, halves=2, keep=True),
     Config(64, 1, 64, 1, 4, group_m=0, split=1, halves=2, keep=True),
 ]
-"""Three launches, one whose second look lags by more and by less, and one that holds what it read."""
+"""Two launches, one whose second look lags by more and by less, and one that holds what it read."""
 TOGETHER = [
     Config(64, 1, 64, 1, 8, group_m=0, split=2, halves=2, keep=True),
     Config(32, 1, 64, 1, 4, group_m=0, split=3, halves=2, keep=True),
@@ -118,6 +119,14 @@ def shared_rows(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
     assert m >= MANY_ROWS
     options = {"bits": bits, "inverse_smooth": smooth, "down": down}
     exact = quantize(x, kind, path="reference", **options)
+    if kind in ("pow2_group", "e4m3_token"):  # the branch's powers of two may come beside it
+        powers = torch.ldexp(torch.ones(RANK), torch.arange(RANK) % 5 - 2).to(device)
+        apart = {**options, "down": (down.float() / powers[:, None]).to(down.dtype), "balance": powers}
+        same = quantize(x, kind, path="reference", **apart)
+        whole = exact.scale.isfinite()  # NaN may come with either sign
+        assert torch.equal(same.codes[whole].float(), exact.codes[whole].float())
+        agree(exact, quantize(x, kind, path="triton", config=Config(16, 1, 128, 3, 4), **apart), x)
+        options = apart
     for way in WAYS if x.device.type == "cpu" else WAYS + TOGETHER:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quantizing, "lookup", lambda *_, way=way: way)
@@ -143,6 +152,8 @@ def before_of(kind: str, m: int, k: int, dtype: torch.dtype, device: str) -> Bef
 
 def fused(kind: str, dtype: torch.dtype, device: str) -> None:
     """What comes before, in the same launch; the interpreter's cast to bfloat16 does not round to nearest."""
+    if kind in EACH:
+        shared_rows_before(kind, dtype, device)
     for k, keep in ((192, False), (192, True), (80 if kind == "rotate" else 75, False)):
         x = drawn(18, 2 * k if kind == "geglu" else k, dtype).to(device) * 0.5
         x[1:3] = 0.1
@@ -158,6 +169,22 @@ def fused(kind: str, dtype: torch.dtype, device: str) -> None:
             k,
         )
         assert (exact.low.float() - ours.low.float()).norm() < 1e-2 * exact.low.float().norm() + 1e-6
+
+
+def shared_rows_before(kind: str, dtype: torch.dtype, device: str) -> None:
+    """Many rows: an activation is found at both looks."""
+    x = torch.randn(130, 400 if kind == "geglu" else 200, generator=torch.Generator().manual_seed(3))
+    x = x.to(dtype).to(device)
+    down = (torch.randn(RANK, 200, generator=torch.Generator().manual_seed(1)) * 0.1).to(dtype).to(device)
+    options = {"before": Before(kind), "down": down}
+    exact = quantize(x, "int_group", path="reference", **options)
+    for way in WAYS[:2]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quantizing, "lookup", lambda *_, way=way: way)
+            ours = quantize(x, "int_group", path="triton", **options)
+        left, right = (rows.codes.float() * rows.scale[:, None] for rows in (exact, ours))
+        assert (left - right).norm() < (8e-2 if dtype == torch.bfloat16 else 1e-2) * left.norm(), kind
+        assert (exact.low.float() - ours.low.float()).norm() < 1e-2 * exact.low.float().norm()
 
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:

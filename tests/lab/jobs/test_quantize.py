@@ -12,6 +12,7 @@ from diffusers import UNet2DModel
 import quant
 from lab.cli.main import run
 from lab.errors import InputError
+from lab.jobs.models import plan
 from lab.models.opening import open_model
 
 Capture = pytest.CaptureFixture[str]
@@ -48,7 +49,25 @@ def test_plan_lists_every_layer_once_with_bytes(folder: Path, capsys: Capture) -
     assert totals["bytes_after"] < totals["bytes_before"] / 3
     assert run(["plan", str(folder)]) == 0
     table = capsys.readouterr().out
-    assert all(name in table for name in names)
+    assert all(row["layer"] in table for row in result["layers"] if not row["note"])
+
+
+def test_layers_that_are_left_alike_are_one_line() -> None:
+    rows = [
+        {"layer": name, "bits": "", "bytes before": 9, "bytes after": 9, "note": "because", "here": ""}
+        for name in ("a.0.to_k", "a.1.to_k", "b.3.x")
+    ]
+    left = plan.Result(model="m", layers=rows, totals=[]).tables()[1].rows
+    assert [(row["left as it is"], row["layers"]) for row in left] == [("a.*.to_k", 2), ("b.3.x", 1)]
+
+
+def test_a_plan_says_how_long_training_takes(folder: Path, capsys: Capture) -> None:
+    assert run(["plan", str(folder), "--recipe", "qvgen-w4a4+train_steps=100", "--json"]) == 0
+    totals = {row["total"]: row["value"] for row in json.loads(capsys.readouterr().out)["totals"]}
+    assert totals["training_steps"] == 100
+    assert totals["training_time"].startswith("about 15 s on a GPU, ")
+    assert run(["plan", str(folder), "--recipe", "rtn-w4a4"]) == 0
+    assert "training" not in capsys.readouterr().out
 
 
 def test_quantize_writes_codes_plan_and_ledger_and_a_second_time_does_nothing(

@@ -1,0 +1,133 @@
+"""Norms and activations inside the quantizer: equal to the simulated block, put back, copied, and refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+import quant
+from quant.formats.quantizer import int_quantizer
+from quant.formats.schedule import Clock, Schedule
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.install import quant_layers, state_of
+from quant.layers.native.producers import unwire_, wire_
+from quant.layers.native.ways import native_, natively, summary
+from quant.layers.quantized import make
+
+ACTIVATIONS = {"geglu": "GEGLU", "gelu-approximate": "GELU", "gelu": "GELU"}
+
+
+def block(activation: str, device: str = "cpu", **more: object) -> nn.Module:
+    torch.manual_seed(0)
+    options = {"cross_attention_dim": 32, "activation_fn": activation, **more}
+    model = nn.ModuleDict({"block": BasicTransformerBlock(64, 2, 32, **options)}).eval().requires_grad_(False)
+    for norm in model.modules():
+        if isinstance(norm, nn.LayerNorm) and norm.weight is not None:
+            norm.weight.copy_(torch.rand(64) + 0.5)
+            norm.bias.copy_(torch.randn(64) * 0.1)
+    quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    return model.to(device)
+
+
+def inputs(device: str) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    hidden, context = torch.randn(2, 9, 64, generator=generator), torch.randn(2, 5, 32, generator=generator)
+    return {"hidden_states": hidden.to(device), "encoder_hidden_states": context.to(device)}
+
+
+def check(device: str) -> None:
+    """As simulated, before and after; the ledger says what was moved."""
+    torch.set_grad_enabled(False)
+    for activation, word in ACTIVATIONS.items():
+        model, given = block(activation, device), inputs(device)
+        simulated = model["block"](**given)
+        with natively(model) as ways:
+            out = model["block"](**given)
+            assert ((out - simulated).norm() / simulated.norm()).item() < 2e-3, activation
+            first = {name.removeprefix("block."): one.first for name, one in ways.items() if one.first}
+            assert first == {
+                "attn1.to_q": "layer norm", "attn1.to_k": "layer norm", "attn1.to_v": "layer norm",
+                "attn2.to_q": "layer norm", "ff.net.0.proj": "layer norm", "ff.net.2": word,
+            }, first  # fmt: skip
+            assert f"5 with layer norm first, 1 with {word} first" in summary(ways)
+            lines = {line.name: line.path for line in state_of(model).ledger.layers}
+            assert lines["block.ff.net.2"] == f"native: int8, {word} first"
+            for layer in quant_layers(model).values():  # one layer back to simulated, the rest as it is
+                layer.backend = "simulated"
+            assert torch.equal(model["block"](**given), simulated)
+        assert torch.equal(model["block"](**given), simulated)
+    model = block("geglu", device)
+    native_(model)
+    out = model["block"](**inputs(device))
+    again = copy.deepcopy(model)
+    model["block"].norm1.weight.zero_()
+    assert torch.equal(again["block"](**inputs(device)), out)
+    assert not torch.equal(model["block"](**inputs(device)), out)
+
+    images(device)
+
+
+def images(device: str) -> None:
+    """A residual block: group norm and SiLU in front of both convolutions, the time embedding's SiLU kept."""
+    torch.manual_seed(0)
+    resnet = ResnetBlock2D(in_channels=32, out_channels=48, temb_channels=16, groups=8).eval()
+    for norm in (resnet.norm1, resnet.norm2):
+        norm.weight.copy_(torch.rand_like(norm.weight) + 0.5)
+        norm.bias.copy_(torch.randn_like(norm.bias) * 0.1)
+    model = nn.ModuleDict({"resnet": resnet}).to(device)
+    weight, given = int_quantizer(8, "channel", schedule=Schedule(kind="static")), int_quantizer(8, "sample")
+    for name in ("conv1", "conv2"):
+        conv = getattr(resnet, name)
+        encoded = EncodedWeight.from_weight(conv.weight.data, weight, "conv_weight")
+        setattr(resnet, name, make(conv, LayerResult(encoded, given), Clock(), keep_original=False))
+    x, time = torch.randn(2, 32, 6, 5).to(device), torch.randn(2, 16).to(device)
+    simulated = resnet(x, time)
+    words, kept = wired(model)
+    assert words == {f"resnet.conv{n}": "group norm and SiLU" for n in (1, 2)} and not kept
+    out = resnet(x, time)
+    assert ((out - simulated).norm() / simulated.norm()).item() < 2e-3
+    assert resnet.conv1.last_path == "conv int8: triton"
+    unwire_(model)
+    for layer in (resnet.conv1, resnet.conv2):
+        layer.backend = "simulated"
+    assert torch.equal(resnet(x, time), simulated)
+
+
+def test_interpreted(interpreted: Callable[[str], None]) -> None:
+    interpreted(__file__)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    check("cuda")
+
+
+def wired(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
+    for layer in quant_layers(model).values():
+        layer.backend = "kernels"
+    found = wire_(model)
+    return found.words, found.kept
+
+
+def test_an_adaptive_norm_stays() -> None:
+    words, kept = wired(block("gelu-approximate", norm_type="ada_norm_single"))
+    assert words == {"block.ff.net.2": "GELU"} and not kept
+
+
+def test_what_others_look_at_stays_and_says_why() -> None:
+    model = block("geglu")
+    model["block"].norm2.register_forward_hook(lambda *_: None)
+    quant_layers(model)
+    layer = model["block"].ff.net[2]
+    assert wired(model)[1] == {"block.norm2": "hooks look at it"}
+    unwire_(model)
+    layer.backend = "simulated"
+    found = wire_(model)
+    assert found.kept["block.ff.net.0"] == "a layer that takes its result does not quantize it natively"
+    assert "block.ff.net.2" not in found.words
