@@ -106,9 +106,7 @@ def build(home: Path) -> Any:
             if found is not None:
                 page, settings = found
                 if isinstance(settings, decode.Settings):
-                    with suppress(
-                        InputError
-                    ):  # a folder that is no run is named when its facts are asked for
+                    with suppress(InputError):  # a folder that is no run is named with its facts
                         settings = brain_page.completed(home, settings)
                 chosen, row = gr.Tabs(selected=page), gr.Row(visible=page != "brain")
                 values = [_value(settings, name) if at in ("", page) else gr.skip() for at, name in fields]
