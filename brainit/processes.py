@@ -15,6 +15,16 @@ import numpy as np
 import torch
 
 
+def launched() -> int:
+    """Return how many processes a launcher started; known before they have found each other."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Return the number of this process among those, so that the first can claim a folder for all."""
+    return int(os.environ.get("RANK", "0")) if launched() > 1 else 0
+
+
 @dataclass(frozen=True)
 class Processes:
     """One process among those that train together.
@@ -33,7 +43,7 @@ class Processes:
     @classmethod
     def current(cls, device: str = "cpu") -> Processes:
         """Return those that ``accelerate launch`` (or torchrun) started, or this process alone."""
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if launched() < 2:
             return cls()
         from accelerate import PartialState
 

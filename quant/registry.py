@@ -226,6 +226,10 @@ def get_preset(name: str) -> Preset:
         return _preset_from(Path(name))
     files = _preset_files()
     if name not in files:
+        if name in list_adapters():
+            raise InputError(
+                f"{name!r} is an adapter, which adds to a model: it is no recipe (brainlab {name})"
+            )
         close = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise InputError(f"unknown preset {name!r}; {hint}see: brainlab list presets")

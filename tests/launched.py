@@ -14,10 +14,12 @@ import torch
 from brainit.processes import Processes
 from tests.brainit.training import in_processes as brain_it
 from tests.brainit.voxels.universal import in_processes as voxel_encoder
+from tests.lab.jobs import in_processes as brain_train
 from tests.lab.zoo.shared import in_processes as shared_network
 
 TRAININGS = {
     "brain-it": brain_it.train, "voxel-encoder": voxel_encoder.fit, "shared-network": shared_network.fit,
+    "brain-train": brain_train.train,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import shlex
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,27 @@ from lab.files import write_text
 
 RESULTS = Path(__file__).parents[1] / "results" / "trained"
 KEPT = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+rate_weight=0.0001"
-LOW_RANK = "efficientdm-w4a4+train_steps=600+look_every=50+rate_factors=0.02"
-WHOLE = f"{LOW_RANK}+rank=0"
-RECIPES = {
-    "efficientdm-w4a4": "dit-64", "quest-w4a4": "dit-64", "binarydm-w1a4": "dit-64",
-    "qvgen-w3a3": "video-dit",
+COMPARED = "efficientdm-w4a4+train_steps=600+look_every=50"
+LOW_RANK = tuple(f"{COMPARED}+rate_factors={rate}" for rate in (0.02, 0.005))
+WHOLE = tuple(f"{recipe}+rank=0" for recipe in LOW_RANK)
+"""A rate that suits factors need not suit weights: each has the better of two."""
+RECIPES = {  # what takes longest first
+    "binarydm-w1a4": "dit-64", "efficientdm-w4a4": "dit-64", "qvgen-w3a3": "video-dit",
+    "quest-w4a4": "dit-64",
     f"{KEPT}+train_steps=1200+unshrunk=true": "dit-64", f"{KEPT}+train_steps=1200": "dit-64",
-    f"{KEPT}+train_steps=0": "dit-64", LOW_RANK: "dit-64", WHOLE: "dit-64",
+    **dict.fromkeys((*LOW_RANK, *WHOLE), "dit-64"),
     "svdquant-gptq-w4a4": "dit-64", "svdquant-gptq-w4a4-common": "dit-64",
-    "svdquant-gptq-w4a4-common+rank=16": "dit-64", "rtn-w4a4": "dit-64",
+    "svdquant-gptq-w4a4-common+rank=16": "dit-64", f"{KEPT}+train_steps=0": "dit-64", "rtn-w4a4": "dit-64",
 }  # fmt: skip
+
+
+def measured(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure a row; where it fails, the others keep theirs and the table names it."""
+    try:
+        return quantized(job)
+    except Exception as error:
+        traceback.print_exc()
+        return {"recipe": job["name"], "fault": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
 def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,13 +58,15 @@ def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
     from lab import zoo
     from lab.jobs.contract import Context
     from lab.jobs.models.quantize import Settings, run
+    from lab.progress import Lines
 
     torch.set_num_threads(1)
     out = job["out"] / "".join(c if c.isalnum() or c in "-=." else "_" for c in job["recipe"])
     settings = Settings(
         model=job["model"], recipe=job["recipe"], out=out, recording=job["recording"], device=job["device"]
     )
-    run(settings, Context())
+    lines = Lines(sys.stderr, every=30.0)
+    run(settings, Context(report=lambda done, total, what: lines(done, total, f"{job['recipe']}: {what}")))
     ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
     model = zoo.load(job["model"])
     quant.load(out, model)
@@ -65,6 +79,8 @@ def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
         "held_out_first": stages[0]["held_out_first"] if stages else None,
         "held_out": stages[-1]["held_out"] if stages else None,
         "by_step": {k: v for stage in stages[-1:] for k, v in stage.get("held_out_by_step", {}).items()},
+        "graphed_steps": sum(stage.get("graphed_steps", 0) for stage in stages),
+        "no_graph": "; ".join(stage["no_graph"] for stage in stages if "no_graph" in stage),
         "bits_a_weight": ledger.mean_weight_bits, "file_bytes": (out / "model.safetensors").stat().st_size,
         "train_steps": ledger.cost.get("steps", 0), "train_seconds": ledger.cost.get("seconds", 0.0),
         "seconds": ledger.seconds_taken, "peak_mb": ledger.cost.get("peak_bytes", 0) / 1e6,
@@ -74,21 +90,23 @@ def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def cost(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write what factors and whole weights took to reach the error that both reach."""
-    both = [
-        next((r for r in rows if r["recipe"] == name and r["by_step"]), None) for name in (LOW_RANK, WHOLE)
-    ]
-    if None in both:
+    sides = [[r for r in rows if r["recipe"] in names and r["by_step"]] for names in (LOW_RANK, WHOLE)]
+    if not all(sides):
         return []
-    level = max(min(row["by_step"].values()) for row in both if row)
+    level = max(min(min(row["by_step"].values()) for row in side) for side in sides)
     lines = ["", "## Low-rank factors against whole weights, W4A4", ""]
-    lines += [f"Cost until the error on held-out trajectories is {level:.4f}, the least that both reach.", ""]
+    lines += [
+        f"Cost until the error on held-out trajectories is {level:.4f}, the least that both reach, "
+        "each at the better of its rates.",
+        "",
+    ]
     cells = []
-    for row in both:
-        assert row is not None  # seen above
-        steps = min(int(step) for step, error in row["by_step"].items() if error <= level)
+    for row in (row for side in sides for row in side):
+        there = [int(step) for step, error in row["by_step"].items() if error <= level]
         each = row["train_seconds"] / max(1, row["train_steps"])
         cells.append([
-            f"`{row['recipe']}`", str(steps), f"{1e3 * each:.0f}", f"{steps * each:.0f}",
+            f"`{row['recipe']}`", str(min(there)) if there else "not reached", f"{1e3 * each:.0f}",
+            f"{min(there) * each:.0f}" if there else "–",
             f"{row['peak_mb']:.0f}", f"{min(row['by_step'].values()):.4f}",
         ])  # fmt: skip
     return lines + table(["recipe", "steps", "ms a step", "GPU-seconds", "peak, MB", "least error"], cells)
@@ -114,6 +132,15 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
     return "\n".join(lines + cost(rows)) + "\n"
 
 
+def write(rows: Sequence[Mapping[str, Any]], faults: Mapping[str, str], folder: Path, about: str) -> None:
+    """Write what is there so far: full.jsonl, .csv and .md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "full.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_csv(folder / "full.csv", [{k: v for k, v in row.items() if k != "by_step"} for row in rows])
+    missing = "".join(f"\nNot measured: `{name}` ({why}).\n" for name, why in faults.items())
+    write_text(folder / "full.md", markdown(rows, about) + missing)
+
+
 def read(file: Path) -> list[dict[str, Any]]:
     """Read rows of an earlier call."""
     if not file.is_file():
@@ -134,14 +161,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=320, help="trajectories to record")
     parser.add_argument("--pictures", type=int, default=32, help="trajectories to judge on")
     parser.add_argument("--recipes", default="", help="only these, by what their names hold, as 'kept,quest'")
-    parser.add_argument("--budget", default="", help="field=value+... for every recipe that trains")
+    parser.add_argument("--budget", default="", help="field=value+... for every preset that trains")
     given = parser.parse_args()
     words = given.recipes.split(",")
     chosen = {r: m for r, m in RECIPES.items() if any(word in r for word in words)}
     if not chosen:
         parser.error(f"--recipes {given.recipes!r} is in no recipe's name: {', '.join(RECIPES)}")
-    stored = given.publish / "full.jsonl"
-    rows = read(stored)
+    rows = read(given.publish / "full.jsonl")
     name = hardware(given.device)
     shared = {
         "device": given.device, "device_name": name, "pictures": given.pictures, "out": given.out,
@@ -166,15 +192,16 @@ def main() -> None:
         "and final samples against the full-precision model's from the same noise. The recipes share one "
         "device, so seconds are an upper bound. All formats are simulated."
     )
+    faults: dict[str, str] = {}
     with multiprocessing.get_context("spawn").Pool(min(given.jobs, max(1, len(jobs)))) as pool:
-        for row in pool.imap_unordered(quantized, jobs):
-            rows.append(row)
-            given.publish.mkdir(parents=True, exist_ok=True)
-            write_text(stored, "".join(json.dumps(one) + "\n" for one in rows))
-            write_csv(
-                given.publish / "full.csv", [{k: v for k, v in r.items() if k != "by_step"} for r in rows]
-            )
-            write_text(given.publish / "full.md", markdown(rows, about))
+        for row in pool.imap_unordered(measured, jobs):
+            if "fault" in row:
+                faults[row["recipe"]] = row["fault"]
+            else:
+                rows.append(row)
+            write(rows, faults, given.publish, about)
+    if faults:
+        parser.exit(1, "".join(f"{name}: {why}\n" for name, why in faults.items()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 from lab.files import replacing
 from lab.jobs.brain.bits import Settings, array_name, run
@@ -39,31 +42,67 @@ def side_by_side(settings: Settings, jobs: int, minutes: float) -> dict[str, str
         if not out.exists():
             shutil.copytree(settings.out, out, ignore=shutil.ignore_patterns(".lock", "*.html"))
         waiting.append(settings.model_copy(update={"recipes": (recipe,), "out": out}))
-    with multiprocessing.get_context("spawn").Pool(min(jobs, max(1, len(others)))) as pool:
-        results = pool.imap_unordered(_measure, waiting)
-        for _ in others:
-            try:
-                recipe, folder, fault = results.next(max(0.0, ends - time.monotonic()))
-            except multiprocessing.TimeoutError:
-                break
-            if fault:
-                missing[recipe] = fault
-                continue
-            del missing[recipe]
-            _gather(folder, settings.out / "steps")
+    for one, fault in processes(_measure, waiting, jobs, ends):
+        missing[one.recipes[0]] = fault
+        if not fault:
+            del missing[one.recipes[0]]
+            _gather(one.out, settings.out / "steps")
     return missing
 
 
-def _measure(settings: Settings) -> tuple[str, Path, str]:
+def processes(
+    work: Callable[[Any, Connection], None], waiting: Sequence[Any], jobs: int, ends: float
+) -> Iterator[tuple[Any, str]]:
+    """Give each piece of work a process; yield it when that has ended, with what went wrong.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(piece, line)`` sends one text down the line: what went wrong, or nothing.
+    waiting : sequence
+        Pieces in the order in which they begin.
+    jobs : int
+        Processes at a time.
+    ends : float
+        Of `time.monotonic`, seconds: what is at work then is stopped, and not yielded.
+    """
+    new, left = multiprocessing.get_context("spawn"), list(waiting)
+    working: dict[Any, tuple[Any, Connection, Any]] = {}
+    try:
+        while left or working:
+            while left and len(working) < jobs:
+                ours, theirs = new.Pipe(duplex=False)
+                process = new.Process(target=work, args=(left[0], theirs), daemon=True)
+                process.start()
+                theirs.close()
+                working[process.sentinel] = process, ours, left.pop(0)
+            ended = wait(list(working), max(0.0, ends - time.monotonic()))
+            if not ended:
+                return
+            for sentinel in ended:
+                process, line, piece = working.pop(sentinel)
+                process.join()
+                try:
+                    fault = line.recv()
+                except EOFError:
+                    fault = f"its process died (exit code {process.exitcode}; -9: killed, or out of memory)"
+                yield piece, fault
+    finally:
+        for process, _, _ in working.values():
+            process.kill()
+            process.join()
+
+
+def _measure(settings: Settings, line: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    (recipe,) = settings.recipes
     try:
         run(settings, Context())
     except Exception as error:  # one recipe's fault leaves the others their table, which names it
-        return recipe, settings.out, f"{type(error).__name__}: {error}".splitlines()[0]
-    return recipe, settings.out, ""
+        line.send(f"{type(error).__name__}: {error}".splitlines()[0])
+    else:
+        line.send("")
 
 
 def _gather(folder: Path, steps: Path) -> None:

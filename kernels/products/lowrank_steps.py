@@ -20,7 +20,7 @@ from kernels.tuned.table import lookup
 ROWWISE = (9, 0)
 """Compute capability from which torch multiplies float8 with a scale a row and one a column."""
 MULTIPLE = 16
-"""Columns of its operands and of its result come in multiples of this."""
+"""Columns of its operands and result come in multiples of this; a scale of one row it takes for all rows."""
 _beside: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
 
 
@@ -30,7 +30,7 @@ def torch_multiplies(m: int, n: int, k: int, out: torch.dtype, bias: Tensor | No
     It sums as `gemm` does on Hopper (about 14 bits), in another order.
     """
     fits = (
-        a.is_cuda and paths.capability(a.device) >= ROWWISE and m > 0 and k % MULTIPLE == n % MULTIPLE == 0
+        a.is_cuda and paths.capability(a.device) >= ROWWISE and m >= MULTIPLE and k % MULTIPLE == n % MULTIPLE == 0
         and out == torch.bfloat16 and (bias is None or bias.dtype == out)
     )  # fmt: skip
     return fits and lookup("product_fp8", (m, n, k), a.device).vendor

@@ -65,15 +65,21 @@ def as_python(job: str, settings: BaseModel) -> str:
 
 
 def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) -> tuple[str, BaseModel] | None:
-    """Return the page and checked settings that a link names; None for a link without any.
+    """Return the page and checked settings that a link names; None for an address without any.
 
     Raises
     ------
     InputError
         Another version, an unknown page, a field or a value that its settings do not allow.
     """
-    if not query or "tab" not in query:
-        return None
+    if "tab" not in query:
+        strange = next((k for k in query if k != "v" and not k.startswith("__")), None)
+        if strange is None:
+            return None
+        raise InputError(
+            f"the address names {strange[:40]!r}, which is not a link of this app: this is its first page; "
+            f"?v={VERSION}&tab=NAME opens another: {', '.join(pages)}"
+        )
     version, page = query.get("v", ""), query["tab"]
     if version != VERSION:
         raise InputError(

@@ -84,9 +84,15 @@ def state(folder: Path) -> str:
             FolderLock(folder).acquire().release()
         except (InputError, OSError):
             return "running"
-    # a comparison is never done: more recipes can be added; its page comes last
-    whole = (folder / "results.csv").is_file() and (folder / "report.html").is_file()
-    return "finished" if whole else "stopped"
+    return "finished" if _older_comparison(folder) else "stopped"
+
+
+def _older_comparison(folder: Path) -> bool:
+    """Whether a comparison of an earlier version is whole: it had no mark, its page came last."""
+    if not all((folder / name).is_file() for name in ("results.csv", "report.html")):
+        return False
+    log = folder / "log.jsonl"
+    return '"event": "more"' not in (log.read_text(errors="replace") if log.is_file() else "")
 
 
 def _stamp(file: Path) -> float:

@@ -12,8 +12,10 @@ from typing import Any
 
 import gradio as gr
 from pydantic import BaseModel
+from starlette.middleware import Middleware
 
 from lab.app import inspect_page, links, runs_page, watermark_page
+from lab.app.address import FirstPage
 from lab.app.brain import maps
 from lab.app.brain import page as brain_page
 from lab.app.compare import page as compare_page
@@ -182,7 +184,7 @@ def serve(
             server_name=host, server_port=port or None, auth=auth, share=False, quiet=True,
             prevent_thread_lock=True, theme=theme(), css=CSS, js=NAMES, footer_links=[], ssr_mode=False,
             pwa=False, mcp_server=False, show_error=False, enable_monitoring=False, allowed_paths=[],
-            inbrowser=False,
+            inbrowser=False, app_kwargs={"middleware": [Middleware(FirstPage)]},
         )  # fmt: skip
     except OSError as fault:
         raise InputError(

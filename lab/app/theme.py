@@ -35,6 +35,29 @@ CSS = """
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 .dark .report {background: #14181c;}
+#list-runs, #stop-run {align-self: center; height: 2.8rem;}
+@media (min-width: 601px) and (max-width: 1150px) {  /* fewer columns, whole words */
+  #layers :is(th:nth-child(5), [data-col="4"]) {display: none !important;}
+  #plan-table :is(th:nth-child(3), th:nth-child(5), [data-col="2"], [data-col="4"]) {
+    display: none !important;
+  }
+  :is(#layers, #plan-table) :is(th, .body-cell) {font-size: .7rem;}
+  :is(#layers, #plan-table) .cell-wrap {padding-left: .35rem !important; padding-right: .35rem !important;}
+  :is(#layers, #plan-table) th {padding: .3rem .2rem !important;}
+  #layers :is(th:first-child, .body-cell[data-col="0"]) {
+    width: 16vw !important; min-width: 16vw !important; max-width: 16vw !important; flex: 0 0 16vw !important;
+  }
+  #layers :is(th:not(:first-child), .body-cell:not([data-col="0"])) {
+    width: 8.5vw !important; min-width: 8.5vw !important; max-width: 8.5vw !important;
+    flex: 0 0 8.5vw !important;
+  }
+  #plan-table :is(th:first-child, th:last-child, .body-cell[data-col="0"], .body-cell[data-col="5"]) {
+    width: 20vw !important; min-width: 20vw !important; max-width: 20vw !important; flex: 0 0 20vw !important;
+  }
+  #plan-table :is(th:nth-child(2), th:nth-child(4), .body-cell[data-col="1"], .body-cell[data-col="3"]) {
+    width: 7vw !important; min-width: 7vw !important; max-width: 7vw !important; flex: 0 0 7vw !important;
+  }
+}
 @media (max-width: 600px) {
   .report {height: 700px;}
   #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}

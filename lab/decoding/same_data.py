@@ -25,7 +25,7 @@ FILE = "data.json"
 
 
 def marks(subjects: Iterable[Subject]) -> dict[str, str]:
-    """Return a short hash of each subject's trials, voxels and pictures, by the subject's name."""
+    """Return a short hash of each subject's trials and pictures, and one of where its voxels are, by name."""
     return {subject.name: _mark(subject) for subject in subjects}
 
 
@@ -41,7 +41,7 @@ def claim(folder: Path, known: dict[str, str]) -> None:
     if there is None:
         write_json(folder / FILE, known)
         return
-    changed = [name for name in sorted(there | known) if there.get(name) != known.get(name)]
+    changed = [name for name in sorted(there | known) if not _same(there.get(name), known.get(name))]
     if changed:
         raise _other(folder, changed[0])
 
@@ -55,7 +55,7 @@ def check(folder: Path, subject: Subject) -> None:
         They have changed.
     """
     there = _read(folder)
-    if there is not None and there.get(subject.name) != _mark(subject):
+    if there is not None and not _same(there.get(subject.name), _mark(subject)):
         raise _other(folder, subject.name)
 
 
@@ -89,7 +89,18 @@ def _mark(subject: Subject) -> str:
     shown = () if subject.stimuli is None else [to_codes(np.asarray(subject.stimuli[name])) for name in names]
     said = [subject.stimulus_id.astype(str).tolist(), subject.split.astype(str).tolist()]
     said += [] if subject.labels is None else [subject.labels.astype(str).tolist()]
-    return fingerprint(said, [subject.betas, subject.session, subject.run, *shown])[:16]
+    trials = fingerprint(said, [subject.betas, subject.session, subject.run, *shown])[:16]
+    places = np.nan_to_num(np.asarray(subject.xyz, np.float32), nan=-1e9)  # unknown is one place
+    regions = sorted(subject.roi)
+    where = fingerprint(regions, [places, *(np.asarray(subject.roi[name], bool) for name in regions)])[:16]
+    return f"{trials}-{where}"
+
+
+def _same(there: str | None, known: str | None) -> bool:
+    """Whether two hashes agree; one of before places were noted says nothing of them."""
+    if there is None or known is None:
+        return False
+    return there == known or ("-" not in there and there == known.partition("-")[0])
 
 
 def _read(folder: Path) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainit.processes import launched, rank
 from brainit.subject import Subject
 from brainit.training.fitting import fit
 from brainit.training.targets import TargetTable
@@ -16,6 +17,7 @@ from brainit.voxels.maps import mean_attention, write_clusters, write_map
 from lab.decoding import same_data
 from lab.decoding.data import BrainData, external_targets, open_subjects, zoo_targets
 from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
 from lab.files import write_json, write_npz
 from lab.models.devices import choose_device
 from lab.progress import Progress, silent
@@ -82,6 +84,7 @@ def reconstruct(
     recipe = natively(check_recipe(config.recipe, config.denoiser), config.native, config.device)
     if dry_run:
         return _dry(config, out, progress)
+    _refuse_together(until)
     Run.check(out, config)
     choose_device(config.device)
     # data that cannot be used are refused before the folder is claimed
@@ -89,6 +92,12 @@ def reconstruct(
     if finished:
         same_data.check_finished(out, config)
     opened = None if finished else open_subjects(config, progress)
+    if opened is not None and launched() > 1 and opened.subject.stimuli is None:
+        raise InputError("networks for categories are trained in one process; call this without launch")
+    if rank():  # the first holds the folder for all
+        if opened is not None and config.network != "shared":
+            train(config, opened, checkpoints or out / "checkpoints" / "brainit", progress, encoded)
+        return {"out": str(out), "process": rank()}
     with Run.open(out, config) as run:
         if run.finished:
             return {"done before": True, "report": str(out / "report.html"), **run.metrics}
@@ -127,6 +136,15 @@ def reconstruct(
         page = build_report(out)
         run.finish()
     return {"report": str(page), **metrics}
+
+
+def _refuse_together(until: str | None) -> None:
+    """Refuse under a launcher what several processes cannot share: everything but training."""
+    if launched() > 1 and until != "train":
+        raise InputError(
+            f"this runs in one process, not in {launched()}: only training is shared. Launch `brain train` "
+            "with the same settings and --out, then call this without launch"
+        )
 
 
 def train(

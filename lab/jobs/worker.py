@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -133,23 +134,58 @@ def _serve(line: Any) -> None:
     threading.Thread(target=_listen, args=(line, jobs, stop), daemon=True).start()
     for name in HEAVY:
         import_module(name)
-    spoken = 0.0
-
-    def report(*words: Any) -> None:
-        nonlocal spoken
-        if time.monotonic() - spoken > _LOOK:  # a person reads no faster, and each word costs the other side
-            spoken = time.monotonic()
-            line.send(("progress", words))
-
-    context = Context(report=report, preview=lambda preview: line.send(("preview", preview)), stop=stop)
+    mouth = _Mouth(line)
+    context = Context(
+        report=mouth.report, preview=lambda preview: mouth.send("preview", preview), stop=stop
+    )  # fmt: skip
     while True:
         kind, what = _outcome(jobs.get(), context)
         try:
-            line.send((kind, what))
+            mouth.send(kind, what)
         except OSError:  # nobody is there
             return
         except Exception as fault:
-            line.send(("fault", InputError(explain(fault).message)))
+            mouth.send("fault", InputError(explain(fault).message))
+
+
+class _Mouth:
+    """Says what a job does: progress no faster than a person reads (each word costs the other side).
+
+    Of words that come faster the last one is kept and said as soon as it may be.
+    """
+
+    def __init__(self, line: Any) -> None:
+        self._line, self._lock = line, threading.Lock()
+        self._spoken = 0.0
+        self._kept: tuple[Any, ...] | None = None
+
+    def report(self, *words: Any) -> None:
+        with self._lock:
+            if time.monotonic() - self._spoken > _LOOK:
+                self._say(words)
+            else:
+                if self._kept is None:
+                    later = threading.Timer(_LOOK, self._late)
+                    later.daemon = True
+                    later.start()
+                self._kept = words
+
+    def send(self, kind: str, what: Any) -> None:
+        """Send anything else, after the words that came before it."""
+        with self._lock:
+            if self._kept is not None:
+                self._say(self._kept)
+            self._line.send((kind, what))
+
+    def _late(self) -> None:
+        with self._lock:
+            if self._kept is not None:
+                with suppress(OSError):  # nobody is there; whoever works finds out
+                    self._say(self._kept)
+
+    def _say(self, words: tuple[Any, ...]) -> None:
+        self._spoken, self._kept = time.monotonic(), None
+        self._line.send(("progress", words))
 
 
 def _listen(line: Any, jobs: queue.Queue[Job], stop: threading.Event) -> None:

@@ -30,6 +30,7 @@ def write_adapted_page(
     """
     who = "Simulated subject" if facts["simulated"] else "Measured fMRI"
     blocks: list[Block] = [sentence("No curve was asked for (--curve 15,30,60).")]
+    picture = out / "figures" / "curve.png"
     summary = f"The shared network, adapted to {facts['subject']} from {facts['n_trials']} trials."
     if rows:
 
@@ -37,7 +38,7 @@ def write_adapted_page(
             where = Provenance(source, f"{facts['n_test']} test pictures", seed, simulated=facts["simulated"])
             return newcomer_curve([_mark(row) for row in rows], where, theme)
 
-        with replacing(out / "figures" / "curve.png") as temporary:
+        with replacing(picture) as temporary:
             temporary.write_bytes(draw("light").png(foot=True))
         blocks = [figure(draw), table([(_label(row), _words(row)) for row in rows])]
         last = [row for row in rows if row["minutes"] == rows[-1]["minutes"]]
@@ -45,6 +46,8 @@ def write_adapted_page(
             f"{row['method']} {row['two_way']:.3f}" for row in last
         )
         summary += " (feature two-way, chance .5)."
+    else:
+        picture.unlink(missing_ok=True)  # of an earlier call
     known = [(key.replace("_", " "), value) for key, value in facts.items()]
     sections = [
         ("curve", "Over minutes of scanning", blocks),

@@ -232,6 +232,11 @@ class Run:
         write_json(self.path / "done.json", about)
         self.log("done", seconds_total=round(self.seconds_total(), 1))
 
+    def reopen(self) -> None:
+        """Take the mark of completeness away: more is about to be computed in this folder."""
+        self.log("more")
+        (self.path / "done.json").unlink(missing_ok=True)
+
     def discard(self, *files: str) -> None:
         """Take back a folder that this process began: nothing is left for the next call to stumble over.
 

@@ -101,6 +101,22 @@ def _training_files(root: Path) -> list[Path]:
     return files
 
 
+def check(root: Path) -> None:
+    """Refuse a folder in which files that models are trained on are missing, before any work.
+
+    Raises
+    ------
+    MissingDataError
+        The first that is not there.
+    """
+    _training_files(root)
+    for file in (_validation(root), root / "mnist10k" / "t10k-images-idx3-ubyte.gz"):
+        if not file.is_file():
+            raise MissingDataError(
+                f"{file} is not there; give the folder that holds {file.parent.name} with --data"
+            )
+
+
 def _training_digits(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
     digits, labels = _digits(root)
     keep = ~_shown_in_digits69(digits, root)

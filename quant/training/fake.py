@@ -32,6 +32,14 @@ class WeightSide(nn.Module):
         """Codes and parameters that `weight` stands for, exactly."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
+    def inside(self, x: Tensor) -> Tensor:
+        """Input before it is rounded: what a transform makes of it."""
+        return x
+
+    def transform(self) -> nn.Module | None:
+        """Build the transform of the exported layer."""
+        return None
+
     def beside(self, x: Tensor) -> Tensor | None:
         """Output of a branch that stays beside the codes, fed with the unrounded input."""
         return None
@@ -86,7 +94,7 @@ class FakeLayer(nn.Module):
         layer: Any = self.layer
         if not self.active:
             return layer(x)
-        beside = self.side.beside(x)
+        beside, x = self.side.beside(x), self.side.inside(x)
         if self.inputs is not None:
             x = self.inputs(x)
         weight = self.side.weight().to(x.dtype)
@@ -104,8 +112,8 @@ class FakeLayer(nn.Module):
         layer: Any = self.layer
         bias = self.own["bias"].detach().to(layer.bias.dtype) if "bias" in self.own else None
         return LayerResult(
-            self.side.encoded(), self.line.activation, params, timesteps, branch=self.side.branch(),
-            bias=bias, notes=notes or {},
+            self.side.encoded(), self.line.activation, params, timesteps, transform=self.side.transform(),
+            branch=self.side.branch(), bias=bias, notes=notes or {},
         )  # fmt: skip
 
 

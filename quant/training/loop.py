@@ -9,7 +9,7 @@ is not a number, and what it all cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from quant.errors import InputError
 from quant.registry import Context
 from quant.training.cost import Meter
+from quant.training.graph import Graphed, Table
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.processes import Processes
 
@@ -45,8 +46,15 @@ class Task:
         Loss on trajectories that are not trained on; None at a step whose parameters cannot be kept.
     every : int
         Steps between two looks at what is held out, and between two checkpoints.
+    prepare : callable, optional
+        ``prepare(step)`` before each step: what the loss reads beside the batch.
     stepped : callable, optional
         ``stepped(step, optimizer)`` after each step: phases that change what is trained.
+    fixed : callable, optional
+        ``fixed(step)``: names what `loss` reads beside the batch and tensors that change in place; steps of
+        one name may come from one CUDA graph. None, or no such function: the step is run plainly.
+    table : Table, optional
+        Parameters of which a batch reads some rows.
     precision : {"float32", "bfloat16"}
         Of the forwards; parameters and moments are float32 always.
     """
@@ -60,7 +68,10 @@ class Task:
     generator: torch.Generator | None = None
     held_out: Callable[[], float | None] | None = None
     every: int = 100
+    prepare: Callable[[int], None] | None = None
     stepped: Callable[[int, Optimizer], None] | None = None
+    fixed: Callable[[int], Hashable] | None = None
+    table: Table | None = None
     precision: str = "float32"
 
 
@@ -76,6 +87,8 @@ class Result:
     norms: list[float]
     """Of all gradients together, by step, if they were asked for."""
     cost: Meter
+    graphs: tuple[int, str] = (0, "")
+    """Steps from CUDA graphs, and why there were none from some step on."""
 
     def notes(self) -> dict[str, Any]:
         """First and last tenth of the losses, and the best held-out one, for a ledger."""
@@ -89,6 +102,11 @@ class Result:
             out["held_out"] = round(self.held_out[max(self.held_out)], 8)
         if len(self.held_out) > 2:
             out["held_out_by_step"] = {str(step): round(loss, 8) for step, loss in self.held_out.items()}
+        replayed, refused = self.graphs
+        if replayed or refused:
+            out["graphed_steps"] = replayed
+        if refused:
+            out["no_graph"] = refused
         if self.best is not None:
             out["best_step"] = self.best
             out["held_out"] = round(self.held_out[self.best], 8)
@@ -118,13 +136,12 @@ def distill(task: Task, context: Context) -> Result:
             run.look()
         while run.done < task.steps:
             batch = task.draw(run.done)
-            with torch.autocast(_kind(context.device), torch.bfloat16, task.precision == "bfloat16"):
-                found = task.loss(batch, run.done)
-            loss, penalty = found if isinstance(found, tuple) else (found, 0.0)
-            (loss + penalty).backward()  # type: ignore[no-untyped-call]
+            if task.prepare is not None:
+                task.prepare(run.done)
+            loss = run.backward(batch, run.done)
             run.processes.average(optimizer.parameters.values())
             norm = optimizer.step()
-            run.pending.append((loss.detach(), norm))
+            run.pending.append((loss, norm))
             if task.stepped is not None:
                 with torch.no_grad():
                     task.stepped(run.done, optimizer)
@@ -154,6 +171,20 @@ class _Run:
         self.kept: dict[str, Tensor] = {}
         self.cost = Meter()
         self.processes = Processes.here()
+        # processes average gradients that are theirs alone
+        fixed = task.fixed if self.processes.count == 1 else None
+        self.backward = Graphed(
+            self.plain, list(optimizer.parameters.values()), fixed, context.device, task.table
+        )
+
+    def plain(self, batch: Any, step: int) -> Tensor:
+        """Loss of a step, detached; its gradients are in the parameters."""
+        bfloat16 = self.task.precision == "bfloat16"
+        with torch.autocast(_kind(self.context.device), torch.bfloat16, bfloat16):
+            found = self.task.loss(batch, step)
+        loss, penalty = found if isinstance(found, tuple) else (found, 0.0)
+        (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -233,7 +264,8 @@ class _Run:
     def result(self) -> Result:
         """Hand back losses and cost."""
         self.cost.steps = len(self.losses)
-        return Result(self.losses, self.held_out, self.best, self.norms, self.cost)
+        graphs = self.backward.replayed, self.backward.refused
+        return Result(self.losses, self.held_out, self.best, self.norms, self.cost, graphs)
 
 
 def _kind(device: str) -> str:

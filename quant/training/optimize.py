@@ -120,8 +120,7 @@ class Optimizer:
             norm = torch.nn.utils.get_total_norm(found)
         if norm is not None and self.rules.clip:
             factor = (self.rules.clip / norm).clamp(max=1.0)
-            for gradient in found:
-                gradient.mul_(factor)
+            torch._foreach_mul_(found, factor)
         self.torch.step()
         self.torch.zero_grad(set_to_none=True)
         self.schedule.step()

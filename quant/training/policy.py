@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from quant.denoisers.inventory import ASSUMED_TIMESTEPS, LayerInfo, tensor_bytes
@@ -41,3 +43,13 @@ def stored_bytes(layer: LayerInfo, quantizer: Quantizer) -> tuple[int, str | Non
     rows = ASSUMED_TIMESTEPS if layer.seen is None else layer.seen.timesteps
     assumed = " (assumed: there is no recording to count)" if layer.seen is None or layer.seen.assumed else ""
     return rows * (one + 4), f"input ranges for {rows} timesteps{assumed}"
+
+
+def own_rank(shape: Sequence[int]) -> int:
+    """Largest rank of a weight as (out, in * kernel * kernel)."""
+    return min(shape[0], math.prod(shape[1:]))
+
+
+def capped_rank(rank: int, most: int) -> str | None:
+    """Say that a layer has a smaller rank than was asked for; None if it has not."""
+    return f"rank {most} of {rank}: the layer has no more" if rank > most else None

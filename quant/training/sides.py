@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -72,18 +75,45 @@ class Rows:
         self._seen: Tensor | None = None
         self._rows: list[int] = []
         self._places: dict[tuple[int, torch.device], Tensor] = {}
+        self._tables: dict[torch.device, Tensor] = {}
+        self._whole = False
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Use all rows in a block, without looking which: a CUDA graph cannot wait for what it reads."""
+        self._on(self.clock.now().timesteps.device)
+        self._whole = True
+        try:
+            yield
+        finally:
+            self._whole, self._seen, self._places = False, None, {}
+
+    def nearest(self, timesteps: Tensor) -> Tensor:
+        """Row of each timestep: int64 (n,)."""
+        return (timesteps.reshape(-1, 1) - self._on(timesteps.device)).abs().argmin(1)
+
+    def _on(self, device: torch.device) -> Tensor:
+        """Give the table's copy on a device, which stays where it is."""
+        if device not in self._tables:
+            self._tables[device] = self.table.to(device)
+        return self._tables[device]
 
     def used(self) -> list[int]:
         """Rows of the current batch, each once."""
+        if self._whole:
+            return list(range(len(self.table)))
         reading = self.clock.now()
         if self._seen is not reading.timesteps:  # a GPU would wait at every layer
-            self._rows = self.schedule.rows(reading, self.table.to(reading.timesteps.device)).tolist()
+            self._rows = self.schedule.rows(reading, self._on(reading.timesteps.device)).tolist()
             self._seen, self._places = reading.timesteps, {}
         return sorted(set(self._rows))
 
     def places(self, samples: int, device: torch.device) -> Tensor:
         """Where each sample's row stands in `used`: int64 (samples,); guidance stacks whole batches."""
         used, key = self.used(), (samples, device)
+        if self._whole:
+            rows = self.nearest(self.clock.now().timesteps)
+            return rows.repeat(samples // len(rows))
         if key not in self._places:
             order = [used.index(row) for row in self._rows] * (samples // len(self._rows))
             self._places[key] = torch.tensor(order, device=device)

@@ -51,6 +51,7 @@ class Source:
         self.train, self.held = keys[: len(keys) - count], keys[len(keys) - count :]
         self.null, self.guidance = null_of(recording), float(recording.settings["guidance"])
         self.processes = Processes.here()
+        self._nulls: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     @property
     def n_timesteps(self) -> int:
@@ -87,7 +88,10 @@ class Source:
         x, time, condition = batch.x, batch.timestep, batch.condition
         if self.null is None or condition is None:
             return call(model, x, time, condition)
-        nothing = self.null.to(condition).expand_as(condition)
+        place = condition.device, condition.dtype
+        if place not in self._nulls:  # once: a GPU would wait for it at every forward
+            self._nulls[place] = self.null.to(condition)
+        nothing = self._nulls[place].expand_as(condition)
         both = call(
             model, torch.cat([x, x]), torch.cat([time, time]), torch.cat([condition, nothing])
         )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from quant.training.loop import Result, Task, distill
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.sides import DynamicInput, Rows, StoredInput
 from quant.training.source import Source
+from quant.training.walk import Walk
 
 Loss = Callable[[Batch, int], Tensor | tuple[Tensor, Tensor | float]]
 
@@ -145,7 +146,9 @@ class Student:
 
     def train(
         self, key: str, groups: list[Group], *, loss: Loss | None = None, rules: Rules | None = None,
+        prepare: Callable[[int], None] | None = None,
         stepped: Callable[[int, Optimizer], None] | None = None, keep: Callable[[], bool] | None = None,
+        fixed: Callable[[int], Hashable] | None = lambda step: 0, walk: Walk | None = None,
     ) -> Result:  # fmt: skip
         """Run the loop over some parameters.
 
@@ -157,8 +160,10 @@ class Student:
         loss : callable, optional
             Default `output_loss`.
         rules : Rules, optional
-        stepped : callable, optional
-            See `quant.training.loop.Task`.
+        prepare, stepped, fixed : callable, optional
+            See `quant.training.loop.Task`. By default the loss reads nothing that changes beside the batch.
+        walk : Walk, optional
+            Train on states that the student comes to, and judge it by where it ends.
         keep : callable, optional
             Whether the parameters are such as may be kept; always by default.
         """
@@ -168,15 +173,23 @@ class Student:
                 for parameter in () if module is None else module.parameters():
                     parameter.requires_grad_(id(parameter) in trained)
 
+        judge = self.held_out if walk is None else walk.held_out
+
         def look() -> float | None:
-            return self.held_out() if keep is None or keep() else None
+            return judge() if keep is None or keep() else None
+
+        def draw(step: int) -> Any:
+            return self.draw(generator) if walk is None else walk.draw(step, generator)
 
         generator = torch.Generator().manual_seed(self.context.seed)
+        usual = self.output_loss if walk is None else walk.loss
         task = Task(
-            key=key, groups=groups, draw=lambda step: self.draw(generator),
-            loss=loss or self.output_loss, steps=self.config.train_steps, rules=rules or Rules(),
+            key=key, groups=groups, draw=draw, loss=loss or usual, steps=self.config.train_steps,
+            rules=rules or Rules(),
             generator=generator, held_out=look if self.source.held else None,
-            every=self.config.look_every, stepped=stepped, precision=self.config.precision,
+            every=self.config.look_every, prepare=prepare, stepped=stepped,
+            fixed=fixed, table=None if self.rows is None else InputTable(self),
+            precision=self.config.precision,
         )  # fmt: skip
         result = distill(task, self.context)
         self.cost.add(result.cost)
@@ -220,6 +233,29 @@ class Student:
         return Outcome(
             layers, self.attention, notes={**self.notes, **about}, cost=self.cost.summary()
         )  # fmt: skip
+
+
+class InputTable:
+    """Input ranges by timestep of a student: a CUDA graph reads all rows."""
+
+    def __init__(self, student: Student) -> None:
+        assert student.rows is not None
+        self.rows = student.rows
+        self.sides = [x.inputs for x in student.layers.values() if isinstance(x.inputs, StoredInput)]
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Read all rows in a block."""
+        return self.rows.whole()
+
+    def unread(self, batch: Batch) -> Iterator[nn.Parameter]:
+        """Ranges of timesteps that are not in a batch."""
+        read = set(self.rows.nearest(batch.timestep.cpu().float()).tolist())
+        for side in self.sides:
+            if side.rows is not None:
+                for row in set(range(len(side.scale))) - read:
+                    yield side.scale[row]
+                    if side.zero is not None:
+                        yield side.zero[row]
 
 
 def unshrunk(found: Tensor, target: Tensor) -> Tensor:

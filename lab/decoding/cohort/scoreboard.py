@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from brainit import metrics
 from lab.files import replacing
 from lab.zoo.shared.painting import Scores
 
-RIVAL = "ridge to tokens"
+RIVAL, BAYES, READ_OUT = "ridge to tokens", "shared prior, Bayes", "read-out (both, stacked)"
 PAIRED = ("two_way", "top1", "pixcorr")
 SINGLE, STAGE_1 = "single, stage 1", "shared, stage 1"
 SHIPPED = "shipped network, adapted"
@@ -21,11 +22,11 @@ _SPLIT = "|"
 
 Method = tuple[str, str]
 """Group and name of a method: a row of the table."""
-_READ_OUT, _STAGE_2 = "read-out (both, stacked)", "shared, stage 2, denoiser"
+_STAGE_2 = "shared, stage 2, denoiser"
 CONTRASTS: tuple[tuple[str, Method, Method], ...] = (
     ("shared above single, stage 1", ("cohort", STAGE_1), ("cohort", SINGLE)),
-    ("shared above single, read-out", ("cohort", _READ_OUT), ("cohort", "single, read-out")),
-    ("network above its read-out", ("cohort", STAGE_1), ("cohort", _READ_OUT)),
+    ("shared above single, read-out", ("cohort", READ_OUT), ("cohort", "single, read-out")),
+    ("network above its read-out", ("cohort", STAGE_1), ("cohort", READ_OUT)),
     *(
         (f"stage 2 above stage 1, denoiser {how}", ("cohort", f"{_STAGE_2} {how}"), ("cohort", STAGE_1))
         for how in ("frozen", "by LoRA", "whole")
@@ -39,10 +40,10 @@ CONTRASTS: tuple[tuple[str, Method, Method], ...] = (
 )
 _OF_NEWCOMERS = (
     ("shared network", RIVAL),
-    ("shared network", "shared prior, Bayes"),
+    ("shared network", BAYES),
     ("shared network", SINGLE),
     (SHIPPED, RIVAL),
-    (SHIPPED, "shared prior, Bayes"),
+    (SHIPPED, BAYES),
 )
 
 
@@ -74,11 +75,10 @@ class Scoreboard:
         held = load_file(file) if file.is_file() else {}
         for key in sorted(held):  # rows stay in their order
             _, group, what, *rest = key.split(_SPLIT)
-            value = held[key]
             if rest:
-                board.scores.setdefault((group, what, rest[0]), {})[rest[1]] = value
+                board.scores.setdefault((group, what, rest[0]), {})[rest[1]] = held[key]
             else:
-                board.pictures[group, what] = value
+                board.pictures[group, what] = _opened(held[key])
         return board
 
     def save(self) -> None:
@@ -87,12 +87,23 @@ class Scoreboard:
 
         values: dict[str, np.ndarray] = {}
         for place, (method, picture) in enumerate(self.pictures.items()):
-            values[_SPLIT.join([f"{place:04d}", *method])] = picture
+            values[_SPLIT.join([f"{place:04d}", *method])] = _packed(picture)
         for place, (key, scores) in enumerate(self.scores.items()):
             for name, value in scores.items():
                 values[_SPLIT.join([f"{place:04d}", *key, name])] = np.ascontiguousarray(value)
         with replacing(self.file) as temporary:
             save_file(values, temporary)
+
+    def sort(self, methods: list[Method]) -> None:
+        """Put rows into the order of these methods, and each one's subjects into that of their names."""
+        place = {method: k for k, method in reversed(list(enumerate(methods)))}
+
+        def rank(item: tuple[tuple[str, ...], Any]) -> tuple[Any, ...]:
+            group, what, *subject = item[0]
+            return place.get((group, what), len(methods)), *subject
+
+        self.scores = dict(sorted(self.scores.items(), key=rank))
+        self.pictures = dict(sorted(self.pictures.items(), key=rank))
 
     def has(self, group: str, what: str, *subjects: str) -> bool:
         """Return whether all of these subjects have been scored."""
@@ -150,6 +161,23 @@ class Scoreboard:
         if key not in self._known:
             self._known[key] = find()
         return self._known[key]
+
+
+def _packed(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures (n, H, W, 3) as the bytes of one file without loss."""
+    from PIL import Image
+
+    n, height, width, _ = pictures.shape
+    out = io.BytesIO()
+    Image.fromarray(pictures.reshape(n * height, width, 3)).save(out, format="WEBP", lossless=True)
+    return np.frombuffer(out.getvalue() + bytes([n]), np.uint8)
+
+
+def _opened(packed: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    flat = np.asarray(Image.open(io.BytesIO(packed[:-1].tobytes())).convert("RGB"))
+    return flat.reshape(int(packed[-1]), -1, *flat.shape[1:])
 
 
 def _interval(values: np.ndarray) -> list[float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +13,104 @@ import numpy as np
 import torch
 
 from brainit.network.shared import SharedNetwork
-from brainit.training.adapting import TRIALS_A_MINUTE, train_embeddings
 from brainit.voxels.ridge import fit_ridge
-from lab.decoding.cohort import Size
+from lab.decoding.cohort import newcomer
 from lab.decoding.cohort.bounds import ENDLESS, NOISELESS, bound
-from lab.decoding.cohort.scoreboard import NEWCOMER, RIVAL, SHIPPED, SINGLE, STAGE_1, Scoreboard
-from lab.decoding.cohort.subjects import Cohort, Known, Member, begin, know, reclustered
+from lab.decoding.cohort.ground import SHARED, Ground, open_network
+from lab.decoding.cohort.scoreboard import (
+    BAYES,
+    READ_OUT,
+    RIVAL,
+    SHIPPED,
+    SINGLE,
+    STAGE_1,
+    Method,
+    Scoreboard,
+)
+from lab.decoding.cohort.steps import FUNCTIONAL, Step
+from lab.decoding.cohort.subjects import Known, Member, begin, know, reclustered
 from lab.decoding.cohort.training import Trainer
 from lab.images import sheet, write_picture
+from lab.progress import Progress
 from lab.zoo import load, null_tokens
+from lab.zoo.io import save_weights
 from lab.zoo.shared import DENOISER, NAME
-from lab.zoo.shared.painting import Painter
+from lab.zoo.shared.painting import Painter, Scores
 
 GUIDANCE, STRENGTH = 3.0, 0.7
 SHOWN = 10
-EMBEDDING_EPOCHS = 20
 
 
 @dataclass
 class Study:
-    """Trains what has no scores yet; what the board holds is neither trained for nor painted again."""
+    """Does steps whose scores are missing; what the board holds is neither trained for nor painted again."""
 
-    cohort: Cohort
-    size: Size
+    ground: Ground
     painter: Painter
     trainer: Trainer
-    seed: int
     board: Scoreboard
     keep: Callable[[], Any]
 
     def __post_init__(self) -> None:
-        self.sizes: dict[str, Any] = dict(self.size.sizes)
+        self.size, self.seed, self.cohort = self.ground.size, self.ground.seed, self.ground.cohort
         self.denoiser = load(DENOISER, self.painter.device)
         self.null = null_tokens(DENOISER)
-        self.old, self.new = self.cohort.members[:-1], self.cohort.members[-1]
-        self.blank = begin(self.old, self.cohort, self.seed, **self.sizes)
-        self.known = know(self.blank, self.old, self.cohort.seen.tokens, self.seed)
+        self.blank, self.known, self.new = self.ground.blank, self.ground.known, self.ground.new
         # low and high noise ceilings alike
         some = np.linspace(0, len(self.known) - 1, min(self.size.shown, len(self.known))).round()
         self.shown = [self.known[int(k)] for k in some]
-        self._shared: SharedNetwork | None = None
+        self.ends = [self.shown[0], self.shown[-1]][: len(self.shown)]
+        self.steps = self._steps()
 
     @property
     def shared(self) -> SharedNetwork:
         """The network of all subjects but the newcomer after stage 1."""
-        if self._shared is None:
-            self._shared = self.trainer.tokens("functional", deepcopy(self.blank), self.known)
-        return self._shared
+        return open_network(self.trainer.folder / SHARED, self.cohort).eval()
+
+    def left(self) -> list[Step]:
+        """Return the steps that are to be done, in the order of the table."""
+        missing = {s.name for s in self.steps if not s.done(self.board.scores)}
+        wanted = any(s.needs == FUNCTIONAL for s in self.steps if s.name in missing)
+        if wanted and not (self.trainer.folder / SHARED).is_file():
+            missing.add(FUNCTIONAL)
+        return [s for s in self.steps if s.name in missing]
+
+    def run(self) -> None:
+        """Do all that is left, one after another."""
+        for step in self.left():
+            self.do(step.name)
+            self.keep()
+
+    def do(self, name: str) -> None:
+        """Do one step; what was trained for it alone is not kept."""
+        (step,) = (s for s in self.steps if s.name == name)
+        torch.manual_seed(self.seed)  # the same whoever does it, and after whatever
+        step.work()
+        self.trainer.forget()
+
+    def give(self) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
+        """Hand over scores, pictures and efforts since the last time."""
+        found = dict(self.board.scores), dict(self.board.pictures), dict(self.trainer.efforts)
+        for held in (self.board.scores, self.board.pictures, self.trainer.efforts):
+            held.clear()
+        return found
+
+    def take(self, scores: dict[Any, Scores], pictures: dict[Method, np.ndarray], efforts: Any) -> None:
+        """Take over what another process made."""
+        self.board.scores.update(scores)
+        self.board.pictures.update(pictures)
+        self.trainer.efforts.update(efforts)
+
+    def settle(self) -> None:
+        """Put rows into the order of the table; repeat beside bounds what was reached there."""
+        made = list(dict.fromkeys((group, what) for step in self.steps for group, what, _ in step.makes))
+        most = newcomer.group(self, self.size.minutes[-1])[0]
+        for one, home in ((self.ends[0].member, "cohort"), (self.new, most)):
+            for what in (RIVAL, SHIPPED, STAGE_1 if home == "cohort" else newcomer.SHARED):
+                made.append((_bounds(one), what))
+                if self.board.has(home, what, one.name):
+                    self.board.scores[_bounds(one), what, one.name] = self.board.scores[home, what, one.name]
+        self.board.sort(made)
 
     def add(
         self,
@@ -80,164 +132,126 @@ class Study:
         self.board.scores[group, what, member.name] = scores | {"tokens": 1 - error.cpu().numpy()}
         self.board.pictures[group, what] = (made[:SHOWN] * 255).round().astype(np.uint8)
 
-    def wants(self, group: str, what: str, some: Sequence[Member | Known]) -> bool:
-        """Return whether scores of these subjects are missing."""
-        names = [one.member.name if isinstance(one, Known) else one.name for one in some]
-        return not self.board.has(group, what, *names)
-
-    def ridge(self, group: str, what: str, member: Member) -> None:
+    def ridge(self, group: str, member: Member) -> None:
         """Add ridge from voxels to tokens, its penalty by leave-one-out."""
-        if self.wants(group, what, [member]):
-            goals = self.cohort.seen.tokens[member.index].cpu().numpy()
-            fitted = fit_ridge(member.trials.cpu().numpy(), goals, device=self.painter.device)
-            guess = torch.from_numpy(fitted.predict(member.test.cpu().numpy()).astype(np.float32))
-            self.add(group, what, member, guess.to(member.test))
+        goals = self.cohort.seen.tokens[member.index].cpu().numpy()
+        fitted = fit_ridge(member.trials.cpu().numpy(), goals, device=self.painter.device)
+        guess = torch.from_numpy(fitted.predict(member.test.cpu().numpy()).astype(np.float32))
+        self.add(group, RIVAL, member, guess.to(member.test))
 
-    def bayes(self, group: str, what: str, one: Known, network: SharedNetwork) -> None:
+    def bayes(self, group: str, one: Known, network: SharedNetwork) -> None:
         """Add Bayes decoding with the prior of others."""
-        if self.wants(group, what, [one]):
-            found = network.space.tokens(one.member.test @ one.reading.bayes + one.reading.offset)
-            self.add(group, what, one.member, found)
+        found = network.space.tokens(one.member.test @ one.reading.bayes + one.reading.offset)
+        self.add(group, BAYES, one.member, found)
 
     @torch.no_grad()
     def network(self, group: str, what: str, one: Known, network: SharedNetwork, **how: Any) -> None:
         """Add a network."""
-        if self.wants(group, what, [one]):
-            tokens = network.eval()(one.member.test, one.voxels).flatten(1)
-            self.add(group, what, one.member, tokens, **how)
+        tokens = network.eval()(one.member.test, one.voxels).flatten(1)
+        self.add(group, what, one.member, tokens, **how)
 
-    def run(self) -> None:
-        """Train everything and fill the table."""
-        for step in (
-            self._read_outs, self._stage_1, self._clusters, self._external, self._branches, self._single,
-            self._newcomer, self._stages, self._bounds,
-        ):  # fmt: skip
-            step()
-            self.keep()
+    def shipped(self, group: str, members: Sequence[Member]) -> None:
+        """Add the network of the zoo, which learned from other people, adapted in closed form."""
+        network = load(NAME, self.painter.device)
+        for one in know(network, members, self.cohort.seen.tokens, self.seed):
+            self.network(group, SHIPPED, one, network)
+
+    def _steps(self) -> list[Step]:
+        shown = [one.member.name for one in self.shown]
+        ends = [one.member.name for one in self.ends]
+        learns = ("frozen", "lora" if self.painter.device == "cpu" else "whole")
+
+        def rows(group: str, whats: Sequence[str], names: Sequence[str]) -> tuple[tuple[str, str, str], ...]:
+            return tuple((group, what, name) for what in whats for name in names)
+
+        steps = [
+            Step("read-outs", rows("cohort", (RIVAL, BAYES, READ_OUT, SHIPPED), shown), self._read_outs),
+            Step(FUNCTIONAL, rows("cohort", (STAGE_1,), shown), self._stage_1, long=9),
+        ]
+        for one in self.ends:
+            made = rows("cohort", ("single, read-out", SINGLE), [one.member.name])
+            steps.append(Step(f"single-{one.member.name}", made, partial(self._single, one), long=5))
+        for how in learns:
+            what = f"shared, stage 2, denoiser {'by LoRA' if how == 'lora' else how}"
+            work = partial(self._stage_2, how, what)
+            steps.append(Step(f"stage-2-{how}", rows("cohort", (what,), shown), work, FUNCTIONAL, 4))
+        for kind in ("anatomical", "random"):
+            made = rows("clusters", (kind,), shown)
+            steps.append(Step(kind, made, partial(self._clusters, kind), long=7))
+        made = rows("external", ("no external pictures",), shown)
+        steps.append(Step("no-external", made, self._no_external, long=8))
+        made = rows("branches", ("structure alone", "tokens alone", "both"), ends)
+        steps.append(Step("branches", made, self._branches, FUNCTIONAL, 2))
+        steps += newcomer.steps(self)
+        steps.append(
+            Step("true-tokens", rows("bound", ("true tokens",), [self.new.name]), self._true, long=0)
+        )
+        for member in (self.ends[0].member, self.new):
+            made = rows(_bounds(member), (NOISELESS, ENDLESS), [member.name])
+            steps.append(Step(f"bounds-{member.name}", made, partial(self._bound, member), long=3))
+        return steps
 
     def _read_outs(self) -> None:
         for one in self.shown:
-            self.ridge("cohort", RIVAL, one.member)
-            self.bayes("cohort", "shared prior, Bayes", one, self.blank)
-            self.network("cohort", "read-out (both, stacked)", one, self.blank)
-        if self.wants("cohort", SHIPPED, self.shown):
-            # the network of the zoo, which learned from other people, adapted in closed form
-            network = load(NAME, self.painter.device)
-            members = [one.member for one in self.shown]
-            for one in know(network, members, self.cohort.seen.tokens, self.seed):
-                self.network("cohort", SHIPPED, one, network)
-
-    def _bounds(self) -> None:
-        if self.wants("bound", "true tokens", [self.new]):
-            self.add("bound", "true tokens", self.new, self.cohort.seen.tokens[self.cohort.tested])
-        most = self._group(self.size.minutes[-1])[0]
-        # the lowest noise ceiling and the highest, beside what was reached there
-        for member, home in ((self.shown[0].member, "cohort"), (self.new, most)):
-            group = f"bound, ceiling {member.ceiling:.1f}"
-            for what in (NOISELESS, ENDLESS):
-                if self.wants(group, what, [member]):
-                    self.add(group, what, member, bound(what, member, self.cohort))
-            for what in (RIVAL, SHIPPED, STAGE_1 if home == "cohort" else "shared network"):
-                if self.board.has(home, what, member.name):
-                    self.board.scores[group, what, member.name] = self.board.scores[home, what, member.name]
+            self.ridge("cohort", one.member)
+            self.bayes("cohort", one, self.blank)
+            self.network("cohort", READ_OUT, one, self.blank)
+        self.shipped("cohort", [one.member for one in self.shown])
 
     def _stage_1(self) -> None:
-        if self.wants("cohort", STAGE_1, self.shown):
-            for one in self.shown:
-                self.network("cohort", STAGE_1, one, self.shared)
+        network = self.trainer.tokens(FUNCTIONAL, deepcopy(self.blank), self.known)
+        save_weights(network, self.trainer.folder / SHARED)
+        shared = self.shared  # as every later step reads it
+        for one in self.shown:
+            self.network("cohort", STAGE_1, one, shared)
 
-    def _clusters(self) -> None:
-        for kind in ("anatomical", "random"):
-            if self.wants("clusters", kind, self.shown):
-                other = reclustered(self.blank, self.known, kind, self.seed)
-                network = self.trainer.tokens(kind, deepcopy(self.blank), other)
-                names = [one.member.name for one in self.shown]
-                for one in other:
-                    if one.member.name in names:
-                        self.network("clusters", kind, one, network)
+    def _clusters(self, kind: str) -> None:
+        other = reclustered(self.blank, self.known, kind, self.seed)
+        network = self.trainer.tokens(kind, deepcopy(self.blank), other)
+        names = [one.member.name for one in self.shown]
+        for one in other:
+            if one.member.name in names:
+                self.network("clusters", kind, one, network)
 
-    def _external(self) -> None:
-        what = "no external pictures"
-        if self.wants("external", what, self.shown):
-            network = self.trainer.tokens("no-external", deepcopy(self.blank), self.known, external=False)
-            for one in self.shown:
-                self.network("external", what, one, network)
+    def _no_external(self) -> None:
+        network = self.trainer.tokens("no-external", deepcopy(self.blank), self.known, external=False)
+        for one in self.shown:
+            self.network("external", "no external pictures", one, network)
 
-    def _stages(self) -> None:
-        for learns in ("frozen", "lora" if self.painter.device == "cpu" else "whole"):
-            what = f"shared, stage 2, denoiser {'by LoRA' if learns == 'lora' else learns}"
-            if self.wants("cohort", what, self.shown):
-                network, denoiser, null = self.trainer.pictures(
-                    f"stage-2-{learns}", deepcopy(self.shared), self.known, learns
-                )
-                for one in self.shown:
-                    self.network("cohort", what, one, network, decoder=(denoiser, null))
-                self.keep()
-
-    def _ends(self) -> list[Known]:
-        """Return the subjects of the lowest and the highest noise ceiling that are shown."""
-        return [self.shown[0], self.shown[-1]][: len(self.shown)]
+    def _stage_2(self, learns: str, what: str) -> None:
+        found = self.trainer.pictures(f"stage-2-{learns}", self.shared, self.known, learns)
+        network, denoiser, null = found
+        for one in self.shown:
+            self.network("cohort", what, one, network, decoder=(denoiser, null))
 
     def _branches(self) -> None:
-        images = self.cohort.seen.images
-        for one in self._ends():
-            if not self.wants("branches", "both", [one]):
-                continue
+        images, shared = self.cohort.seen.images, self.shared
+        for one in self.ends:
             pixels = images[one.member.index.cpu()].flatten(1).numpy().astype(np.float32) / 255
             fitted = fit_ridge(one.member.trials.cpu().numpy(), pixels, device=self.painter.device)
             blur = fitted.predict(one.member.test.cpu().numpy()).clip(0, 1).astype(np.float32)
             start = torch.from_numpy(blur).view(-1, 3, 64, 64).to(self.painter.device)
             scores = self.painter.score(start)
             self.board.scores["branches", "structure alone", one.member.name] = scores
-            self.network("branches", "tokens alone", one, self.shared)
+            self.network("branches", "tokens alone", one, shared)
             steps = max(1, round(self.size.sampling * STRENGTH))
             how = {"start": start, "strength": STRENGTH, "steps": steps}
-            self.network("branches", "both", one, self.shared, **how)
+            self.network("branches", "both", one, shared, **how)
 
-    def _single(self) -> None:
-        for one in self._ends():
-            member = one.member
-            if not self.wants("cohort", SINGLE, [member]):
-                continue
-            network = begin([member], self.cohort, self.seed, alone=True, **self.sizes)
-            (own,) = know(network, [member], self.cohort.seen.tokens, self.seed)
-            self.network("cohort", "single, read-out", own, network)
-            network = self.trainer.tokens(f"single-{member.name}", network, [own])
-            self.network("cohort", SINGLE, own, network)
+    def _single(self, one: Known) -> None:
+        member = one.member
+        network = begin([member], self.cohort, self.seed, alone=True, **self.ground.sizes)
+        (own,) = know(network, [member], self.cohort.seen.tokens, self.seed)
+        self.network("cohort", "single, read-out", own, network)
+        network = self.trainer.tokens(f"single-{member.name}", network, [own])
+        self.network("cohort", SINGLE, own, network)
 
-    def _group(self, minutes: int) -> tuple[str, int]:
-        """Return the group of a newcomer's rows, and its number of trials."""
-        n = min(len(self.new.index), round(TRIALS_A_MINUTE * minutes))
-        return f"{NEWCOMER}, {minutes} min, {n} trials", n
+    def _true(self) -> None:
+        self.add("bound", "true tokens", self.new, self.cohort.seen.tokens[self.cohort.tested])
 
-    def _newcomer(self) -> None:
-        for minutes in self.size.minutes:
-            group, n = self._group(minutes)
-            if self.wants(group, SINGLE, [self.new]):
-                self._read_newcomer(self.new.first(n), group, minutes)
-                self.keep()
-
-    def _read_newcomer(self, member: Member, group: str, minutes: int) -> None:
-        tokens = self.cohort.seen.tokens
-        (one,) = know(self.blank, [member], tokens, self.seed)
-        self.ridge(group, RIVAL, member)
-        self.bayes(group, "shared prior, Bayes", one, self.blank)
-        self.network(group, "read-out (both, stacked)", one, self.blank)
-        self.network(group, "shared network", one, self.shared)
-        network = load(NAME, self.painter.device)
-        (other,) = know(network, [member], tokens, self.seed)
-        self.network(group, SHIPPED, other, network)
-        what = "shared network, embeddings trained"
-        if self.wants(group, what, [member]):
-            voxels, _ = train_embeddings(
-                self.shared, one.voxels, one.reading, member.trials, tokens[member.index], EMBEDDING_EPOCHS,
-                1e-3, self.seed, self.trainer.progress,
-            )  # fmt: skip
-            self.network(group, what, replace(one, voxels=voxels), self.shared)
-        alone = begin([member], self.cohort, self.seed, alone=True, **self.sizes)
-        (own,) = know(alone, [member], tokens, self.seed)
-        alone = self.trainer.tokens(f"newcomer-alone-{minutes}", alone, [own], share=0.5)
-        self.network(group, SINGLE, own, alone)
+    def _bound(self, member: Member) -> None:
+        for what in (NOISELESS, ENDLESS):
+            self.add(_bounds(member), what, member, bound(what, member, self.cohort))
 
     def show(self, file: Path) -> None:
         """Write a sheet: the stimuli, then a row for each method, of the last subject it was tried on."""
@@ -246,3 +260,15 @@ class Study:
             *(p.astype(np.float32) / 255 for p in self.board.pictures.values()),
         ]
         write_picture(sheet(np.concatenate(rows), SHOWN, gap=2), file)
+
+
+def at_work(ground: Ground, folder: Path, device: str, board: Scoreboard, progress: Progress) -> Study:
+    """Return a study on laid ground; ``folder`` keeps its networks."""
+    images = ground.cohort.seen.images[ground.cohort.tested.cpu()]
+    painter = Painter.of(images, ground.seed, device)
+    trainer = Trainer(ground.cohort, ground.size, folder, ground.seed, device, progress)
+    return Study(ground, painter, trainer, board, lambda: None)
+
+
+def _bounds(member: Member) -> str:
+    return f"bound, ceiling {member.ceiling:.1f}"

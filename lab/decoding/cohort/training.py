@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from brainit.network.shared import SharedNetwork
+from brainit.processes import Processes
 from lab.decoding.cohort import Size
 from lab.decoding.cohort.subjects import Cohort, Known
 from lab.progress import Progress
@@ -115,6 +116,12 @@ class Trainer:
             name, training.train_pictures(painted, prepare, 2**30, state, recipe, **self._effort(name))
         )
         return network, conditioned.denoiser.eval(), conditioned.null.detach()
+
+    def forget(self) -> None:
+        """Remove the states of finished trainings."""
+        if Processes.current(self.device).first:
+            for name in self.efforts:
+                (self.folder / f"{name}.state.safetensors").unlink(missing_ok=True)
 
     def _done(self, name: str, outcome: Outcome) -> None:
         found = asdict(outcome)

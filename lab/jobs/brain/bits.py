@@ -169,7 +169,7 @@ def _measure(
     with Run.open(settings.out, claim, {"run": complete(type(config), {})}) as folder:
         same_data.claim(settings.out, data.marks)
         worked: list[str] = []
-        step = trained.step(_counted(folder.step, worked))
+        step = trained.step(_counted(folder, worked))
         given = find_conditions(step, config, data.subject, trained.network, device, context.progress)
         pictures, facts = {}, {}
         for recipe in [DecoderRecipe(FULL), *recipes]:
@@ -221,15 +221,17 @@ def _measure(
     )
 
 
-def _counted(step: Any, worked: list[str]) -> Any:
-    """Return a ``step`` that notes the names of what had to be computed."""
+def _counted(folder: Any, worked: list[str]) -> Any:
+    """Return the folder's ``step``, which notes the names of what had to be computed."""
 
     def counted(name: str, compute: Any) -> Any:
         def noted() -> Any:
+            if not worked:
+                folder.reopen()
             worked.append(name)
             return compute()
 
-        return step(name, noted)
+        return folder.step(name, noted)
 
     return counted
 

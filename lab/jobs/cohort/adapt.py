@@ -106,6 +106,7 @@ def run(settings: Settings, context: Context) -> Result:
         "leaks": data.about["leak_line"],
     }
     rows = _curve(settings, data.subject, network, context) if settings.curve else []
+    (settings.out / "curve.csv").unlink(missing_ok=True)  # of an earlier call
     if rows:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

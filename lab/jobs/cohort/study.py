@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +20,10 @@ from lab.models.preflight import check_folder, need
 
 SCORES = ("tokens", "two_way", "top1", "pixcorr")
 DIFFERENCES = ("two_way above ridge", "top1 above ridge", "pixcorr above ridge")
-VERSION = 3
+VERSION = 4
 """Of what a folder holds."""
+MOST = 6
+"""Processes on a GPU where nothing is said."""
 OFF_SCALE = ("structure alone", "both branches above structure alone")
 """In the table alone: beside a blur, all other differences would be a line."""
 
@@ -38,8 +44,19 @@ class Settings(contract.Settings):
         None, "budget of each training instead of the preset's", unit="seconds", gt=0
     )
     n_test: int | None = setting(None, "test pictures instead of the preset's", ge=8, le=300)
+    jobs: int | None = setting(
+        None, f"processes that train side by side; default 1 on a CPU, up to {MOST} on a GPU", ge=1, le=64
+    )
     seed: Seed = setting(0, "fixes subjects, noise and initial weights")
     device: Device = setting("auto", "where the networks run")
+
+    def command(self) -> str:
+        """Return the command that gives these numbers, whatever the folders and the number of processes."""
+        words = ["brainlab", "brain", "study", "--preset", self.preset]
+        words += ["--data", "DATA"] if self.preset == "cohort" else []
+        for flag, value in (("--seconds", self.seconds), ("--n-test", self.n_test), ("--seed", self.seed)):
+            words += [flag, f"{value:g}"] if value else []
+        return shlex.join([*words, "--device", self.device])
 
 
 class Result(contract.Result):
@@ -67,13 +84,14 @@ def run(settings: Settings, context: Context) -> Result:
     InputError
         The folder holds another study, or pictures are missing.
     """
-    facts = _check(settings)
-    out = settings.out
-    rows_file = out / "rows.json"
-    found = json.loads(rows_file.read_text(encoding="utf-8")) if rows_file.is_file() else None
-    if found is None or not found["finished"]:
-        found = _measure(settings, facts, context)
-    _draw(out, found)
+    out, facts = settings.out, _check(settings)
+    with _held(out):
+        facts = _check(settings)  # nobody else came in between
+        rows_file = out / "rows.json"
+        found = json.loads(rows_file.read_text(encoding="utf-8")) if rows_file.is_file() else None
+        if found is None or not found["finished"]:
+            found = _measure(settings, facts, context)
+        _draw(out, found)
     return Result(
         rows=found["rows"],
         contrasts=found["contrasts"],
@@ -91,6 +109,7 @@ def _check(settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict, replace
 
     from lab.decoding.cohort import SIZES
+    from lab.zoo import data as pictures
 
     check_folder(settings.out)
     size = SIZES[settings.preset]
@@ -104,6 +123,7 @@ def _check(settings: Settings) -> dict[str, Any]:
             raise InputError(
                 f"--data is {settings.data}; preset cohort wants the folder with the training pictures"
             )
+        pictures.check(settings.data)
     facts = {"size": asdict(size), "seed": settings.seed, "preset": settings.preset, "version": VERSION}
     claimed = settings.out / "study.json"
     if claimed.is_file():
@@ -121,17 +141,16 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     from brainit.io import fingerprint
     from brainit.processes import Processes
     from lab.compare.about import commit
-    from lab.decoding.cohort import Size
+    from lab.decoding.cohort import Size, crew
+    from lab.decoding.cohort.ground import lay
     from lab.decoding.cohort.scoreboard import Scoreboard
     from lab.decoding.cohort.subjects import gather
-    from lab.decoding.cohort.table import Study
-    from lab.decoding.cohort.training import Trainer
+    from lab.decoding.cohort.table import at_work
     from lab.files import write_json
-    from lab.zoo.shared.painting import Painter
 
     out, device = settings.out, choose_device(settings.device)
     together = Processes.current(device)
-    device = together.device(device)
+    device, jobs = together.device(device), _jobs(settings, device, together.size)
     context.progress(0, 1, "pictures of the cohort")
     if together.first:
         write_json(out / "study.json", facts)
@@ -140,37 +159,74 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     cohort = gather(size, data, settings.seed, device, context.progress)
     _claim_pictures(out, fingerprint("pictures", [cohort.seen.images.numpy()])[:16])
     together.wait()
-    painter = Painter.of(cohort.seen.images[cohort.tested.cpu()], settings.seed, device)
-    trainer = Trainer(cohort, size, out / "training", settings.seed, device, context.progress)
+    before = json.loads((out / "rows.json").read_text("utf-8")) if (out / "rows.json").is_file() else {}
+    ground = lay(size, cohort, settings.seed, out / "training", together)
+    board = Scoreboard.open(out / "scores.safetensors")
+    study = at_work(ground, out / "training", device, board, context.progress)
+    study.trainer.efforts.update(before.get("trainings", {}))
     about = {
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
-        "commit": commit(),
+        "commit": _joined(before.get("about", {}).get("commit"), commit()),
+        "command": settings.command(),
         "preset": settings.preset,
         "seed": settings.seed,
         "n_test": size.n_test,
         "ceilings": [round(m.ceiling, 3) for m in cohort.members],
         "cortex": "ventral voxels read EfficientNet-Lite0, the network that scores: favourable",
     }
-
-    board = Scoreboard.open(out / "scores.safetensors")
-    before = json.loads((out / "rows.json").read_text(encoding="utf-8")) if board.scores else {}
-    trainer.efforts.update(before.get("trainings", {}))
     together.wait()  # nobody writes before everybody has read
 
     def keep(finished: bool = False) -> dict[str, Any]:
+        study.settle()
         found = {"finished": finished, "about": about, "rows": board.rows(), "contrasts": board.contrasts()}
-        found["trainings"] = trainer.efforts
+        found["trainings"] = dict(sorted(study.trainer.efforts.items()))
         if together.first:
-            write_json(out / "rows.json", found)
             board.save()
+            write_json(out / "rows.json", found)
             _write_tables(out, found)
         return found
 
-    study = Study(cohort, size, painter, trainer, settings.seed, board, keep)
-    study.run()
+    study.keep = keep
+    if jobs > 1:
+        crew.run(study, jobs, context.check)
+    else:
+        study.run()
+    found = keep(True)
     if together.first:
         study.show(out / "pictures.webp")
-    return keep(True)
+    return found
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Hold the folder against another call; of several processes under launch the first holds it for all."""
+    from brainit.processes import rank
+    from lab.runs.lock import FolderLock
+
+    if rank():
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(out):
+        yield
+
+
+def _jobs(settings: Settings, device: str, together: int) -> int:
+    """Return the number of processes; on a GPU trainings are bound by launches, not by its arithmetic."""
+    if together > 1 and (settings.jobs or 1) > 1:
+        raise InputError(
+            f"--jobs {settings.jobs} under launch with {together} processes: these already share each "
+            "training; leave --jobs out"
+        )
+    if settings.jobs is not None or together > 1 or not device.startswith("cuda"):
+        return settings.jobs or 1
+    return max(1, min(MOST, len(os.sched_getaffinity(0)) // 2))
+
+
+def _joined(before: str | None, now: str) -> str:
+    """Return the commits that a study was made at; one, unless it went on at another."""
+    known = before.split(", ") if before else []
+    return ", ".join(dict.fromkeys([*known, now]))
 
 
 def _claim_pictures(out: Path, mark: str) -> None:

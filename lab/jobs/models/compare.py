@@ -153,6 +153,8 @@ def run(settings: Settings, context: Context) -> Result:
             turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
             turns.begin()
             work = Work(bench, run, chosen, context.progress, where, turns)
+            if work.left():
+                run.reopen()
             if bench.decode is not None:
                 bench.watch = step_previews(
                     context.preview, partial(_previewed, bench.decode), lambda: work.what, settings.steps
@@ -169,6 +171,7 @@ def run(settings: Settings, context: Context) -> Result:
             result = results.conclude(about(bench, settings.command(), device), measured, failed)
             results.write(result, run.path)
             write_report(result, results.pictures(measured), run.path)
+            run.finish()
     return Result(**result, out=str(out))
 
 
@@ -219,12 +222,25 @@ def _drawing(settings: Settings) -> float:
 
 
 def _seconds(settings: Settings, recipe: Any) -> float:
-    calibrating = TRAINING_SECONDS if recipe.trains else CALIBRATING_SECONDS if recipe.calibrates else 1.0
-    return SIMULATED_SLOWDOWN * _drawing(settings) + calibrating
+    calibrating = CALIBRATING_SECONDS if recipe.calibrates else 1.0
+    return SIMULATED_SLOWDOWN * _drawing(settings) + (_training(settings, recipe) or calibrating)
+
+
+def _training(settings: Settings, recipe: Any) -> float:
+    """Seconds that a recipe trains for, by its plan; 0 where it does not, or the model is not shipped."""
+    from lab import zoo
+
+    if not recipe.trains or settings.model not in zoo.DENOISERS:
+        return 0.0
+    import quant
+
+    planned = quant.plan(zoo.load(settings.model), recipe.config())
+    macs = sum(line.macs or 0 for line in planned.layers)
+    return planned.training.seconds(macs) / CORES if planned.training is not None else 0.0
 
 
 SECONDS_A_PASS, SIMULATED_SLOWDOWN = 0.012, 1.6
-CALIBRATING_SECONDS, TRAINING_SECONDS = 20.0, 240.0
+CALIBRATING_SECONDS, CORES = 20.0, 2
 CLIP_OVER_PICTURE = 4
 """Of shipped denoisers on two CPU cores: one picture through the model once, and a recipe's calibration."""
 

@@ -27,7 +27,9 @@ class Settings(OfLayers):
         None, "folder of recorded sampling to calibrate on; shipped denoisers make theirs"
     )
     seed: Seed = setting(0, "fixes everything random in the method")
-    device: Device = setting("auto", "where the method works; codes of a model that trains differ by device")
+    device: Device = setting(
+        "auto", "where the method works; codes may differ by device, so a folder is of one"
+    )
     show_layers: bool = setting(False, "print a row for each layer", flag="layers")
 
 
@@ -81,7 +83,8 @@ def run(settings: Settings, context: Context) -> Result:
         module = module or open_model(model, settings.part, settings.architecture)
         check(module, settings.recipe, store if _calibrates(settings.recipe) else None)
         refuse_nothing(quant.plan(module, settings.recipe, **settings.selection()))
-    with Run.open(out, config, complete(Settings, {})) as run:
+    # a folder of an earlier version does not say where it was made
+    with Run.open(out, config, complete(Settings, {}) | {"device": config["device"]}) as run:
         if run.finished:
             ledger = quant.Ledger.from_json((out / "ledger.json").read_text(encoding="utf-8"))
             shown = settings.show_layers
@@ -103,6 +106,7 @@ def dry_run(settings: Settings) -> planning.Result:
 
 def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     """Return the recording, the model if it had to be opened, and what makes two results the same."""
+    from lab.models.devices import choose_device
     from lab.models.opening import open_model
     from lab.runs.folder import config_hash
 
@@ -117,8 +121,9 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     }
     if store is not None:
         content["recording_hash"] = config_hash({"shards": store.hash, **store.settings})
-    given = settings.model_dump(mode="json", exclude={"out", "show_layers", "device"})
-    return store, module, {**given, "made_from": content}
+    given = settings.model_dump(mode="json", exclude={"out", "show_layers"})
+    # codes of a method that works in floating point differ by device
+    return store, module, {**given, "device": choose_device(settings.device), "made_from": content}
 
 
 def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:
@@ -127,12 +132,10 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     import shutil
 
     import quant
-    from lab.models.devices import choose_device
     from lab.models.preflight import open_recording
     from quant import recipes
 
-    recipe, selection = settings.recipe, settings.selection()
-    device = choose_device(settings.device)
+    recipe, selection, device = settings.recipe, settings.selection(), run.config["device"]
     module = module.to(device)
     progress(0, 3, "opening the recording")
     if not _calibrates(recipe):

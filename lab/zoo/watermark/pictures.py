@@ -30,6 +30,8 @@ def read_picture(path: Path, smallest: int) -> Tensor:
     """
     from PIL import Image
 
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give its pictures, as {path}/*.png")
     if not path.is_file():
         raise MissingDataError(f"no picture at {path}")
     try:

@@ -12,8 +12,7 @@ from torch import Tensor
 from quant.layers.encoded import Encoded
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
-from quant.layers.native.prepared import FewRows, Native, prepare
-from quant.layers.native.tables import Tables
+from quant.layers.native.prepared import Convolution, Native, Product, prepare
 from quant.modes import ordinary_mode
 
 
@@ -27,7 +26,7 @@ def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
         return None
     producer = layer.producer
     path = "" if torch.compiler.is_compiling() else native.path(x, producer)
-    if not isinstance(native, FewRows | Tables):
+    if isinstance(native, Product | Convolution):
         return native(x, producer), path
     return native(x if producer is None else producer.plain(x)), path
 

@@ -48,7 +48,7 @@ class Binary(WeightSide):
     def weight(self) -> Tensor:
         rest, total = self.master, torch.zeros_like(self.master)
         for sigma in self.sigmas():
-            sign = torch.where(rest.detach() < 0, -1.0, 1.0)
+            sign = 1.0 - 2.0 * (rest.detach() < 0)
             part = sigma * straight(rest.clamp(-1, 1), sign)
             total, rest = total + part, rest - part
         return total

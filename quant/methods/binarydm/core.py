@@ -87,12 +87,12 @@ def core(model: nn.Module, plan: Plan, config: BinaryDmConfig, context: Context)
         mimic = Mimic(student, config.directions) if config.mimicking else None
 
         def loss(batch: Batch, step: int) -> Tensor:
-            binarize(step)  # a training that goes on begins where it stood
             return student.output_loss(batch) if mimic is None else mimic.loss(batch, config.mimicking)
 
         student.train(
-            "binary", _groups(student, config), loss=loss, stepped=stepped,
+            "binary", _groups(student, config), loss=loss, prepare=binarize, stepped=stepped,
             keep=lambda: all(layer.active for layer in student.layers.values()),
+            fixed=lambda step: tuple(layer.active for layer in student.layers.values()),
         )  # fmt: skip
         binarize(config.train_steps + (max(order.values(), default=0) + 1) * config.warm_up)
     return student.outcome(**_sizes(student))

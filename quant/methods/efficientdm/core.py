@@ -18,7 +18,7 @@ from quant.plans.cost import TrainingCost
 from quant.plans.plan import LayerPlan, Plan
 from quant.registry import Context, LayerFormat, Outcome
 from quant.training.optimize import Group, Rules
-from quant.training.policy import by_channel, by_tensor, stored_bytes
+from quant.training.policy import by_channel, by_tensor, capped_rank, own_rank, stored_bytes
 from quant.training.sides import Master
 from quant.training.student import Student
 
@@ -40,7 +40,10 @@ def formats(layer: LayerInfo, config: EfficientDmConfig) -> LayerFormat | str:
     weight = by_channel(8 if frozen else config.weight_bits)
     activation = by_tensor(8 if frozen else config.activation_bits, config.temporal and not frozen)
     side, note = stored_bytes(layer, activation)
-    return LayerFormat(weight, activation, side, f"{role} layer: 8 bits, not trained" if frozen else note)
+    if frozen:
+        return LayerFormat(weight, activation, side, f"{role} layer: 8 bits, not trained")
+    capped = capped_rank(config.rank, own_rank(layer.shape))
+    return LayerFormat(weight, activation, side, "; ".join(word for word in (note, capped) if word) or None)
 
 
 def training(config: EfficientDmConfig) -> TrainingCost:
@@ -66,7 +69,7 @@ class Adapted(Master):
         with torch.no_grad():
             self.master.copy_(self.quantizer.fake(self.master, self.layout, self.params()))
         rows, columns = self.master.flatten(1).shape
-        rank = min(rank, rows, columns)
+        rank = min(rank, own_rank(self.master.shape))
         if not rank:
             return
         self.down = nn.Parameter(torch.empty(rank, columns))

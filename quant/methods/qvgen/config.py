@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quant.registry import RUN
 from quant.training.config import TrainConfig
@@ -30,6 +30,20 @@ class QvgenConfig(TrainConfig):
     fade: Literal["cosine", "linear"] = Field(
         json_schema_extra=RUN, default="cosine", description="how the decaying half fades within a phase"
     )
+    start: Literal["rounding", "svdquant"] = Field(
+        default="rounding",
+        description="helper 'kept' only. svdquant: begin at what SVDQuant makes with error feedback, in its "
+        "formats: smoothing, branch, symmetric groups (not the paper's)",
+    )  # fmt: skip
+    tuned: Literal["all", "branch"] = Field(
+        json_schema_extra=RUN, default="all",
+        description="start 'svdquant': what is trained; branch: branches, biases and scales, not the weights",
+    )  # fmt: skip
+    unroll: int = Field(
+        json_schema_extra=RUN, default=0, ge=0, le=64,
+        description="sampler steps that a loss goes over, from states that the student itself comes to; "
+        "0: one prediction at the teacher's states",
+    )  # fmt: skip
     plain: float = Field(
         json_schema_extra=RUN, default=0.1, ge=0, lt=1,
         description="share of the steps that is left to train without a helper",
@@ -50,3 +64,16 @@ class QvgenConfig(TrainConfig):
         description="paper: every linear layer, and convolutions but the first; common: first, last, time "
         "and condition embeddings left alone, time modulation with 8-bit weights only",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> QvgenConfig:
+        if self.start == "svdquant" and self.helper != "kept":
+            raise ValueError(f"start 'svdquant' belongs to helper 'kept', got {self.helper!r}")
+        if self.start == "svdquant" and (self.weight_bits not in (3, 4) or self.activation_bits != 4):
+            raise ValueError(
+                "start 'svdquant' has weights of 3 or 4 bits and inputs of 4, got "
+                f"{self.weight_bits} and {self.activation_bits}"
+            )
+        if self.tuned == "branch" and self.start != "svdquant":
+            raise ValueError("tuned 'branch' belongs to start 'svdquant'")
+        return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from torch import nn
 
@@ -13,21 +13,25 @@ from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.methods.plumbing import weight_only
 from quant.methods.qvgen.config import QvgenConfig
-from quant.methods.qvgen.helper import Helped
+from quant.methods.qvgen.helper import Helped, helper_rank
 from quant.methods.qvgen.kept import Kept, kept_rank
 from quant.methods.qvgen.schedule import Decay
+from quant.methods.qvgen.started import Started, as_svdquant, solve
+from quant.methods.svdquant.formats import formats as svdquant_formats
 from quant.plans.cost import TrainingCost
 from quant.plans.plan import LayerPlan, Plan
-from quant.recordings.trajectories import Batch
 from quant.registry import Context, LayerFormat, Outcome
+from quant.training.fake import WeightSide, teaching
 from quant.training.optimize import Group, Optimizer, Rules
-from quant.training.policy import by_channel
-from quant.training.sides import Master
+from quant.training.policy import by_channel, capped_rank, own_rank
 from quant.training.student import Student
+from quant.training.walk import Walk
 
 
 def formats(layer: LayerInfo, config: QvgenConfig) -> LayerFormat | str:
     """Format of one layer, or the reason why it stays as it is."""
+    if config.start == "svdquant":
+        return svdquant_formats(layer, as_svdquant(config))
     role = role_of(layer.name)
     if config.policy == "common":
         if role in ("first", "last", "time", "condition"):
@@ -42,8 +46,14 @@ def formats(layer: LayerInfo, config: QvgenConfig) -> LayerFormat | str:
         shared = Granularity(kind="group", group_size=config.group)
         weight = weight.model_copy(update={"granularity": shared})
     activation = Quantizer(grid=IntGrid(bits=config.activation_bits, mode="asymmetric"), granularity=shared)
-    rank = kept_rank(config.rank, *layer.shape[:2]) if has_branch(layer.kind, config) else 0
-    return LayerFormat(weight, activation, side_bytes=2 * rank * sum(layer.shape[:2]))
+    if has_branch(layer.kind, config):
+        rank = kept_rank(config.rank, *layer.shape[:2])
+        capped = f"rank {rank} of {config.rank}: at most a quarter of the layer's"
+        note = capped if rank < config.rank else None
+        return LayerFormat(weight, activation, 2 * rank * sum(layer.shape[:2]), note)
+    helped = config.helper in ("decay", "at-once")
+    note = capped_rank(config.rank, helper_rank(own_rank(layer.shape))) if helped else None
+    return LayerFormat(weight, activation, reason=note)
 
 
 def has_branch(kind: str, config: QvgenConfig) -> bool:
@@ -64,8 +74,12 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
     rank = 0 if config.helper in ("none", "kept") else config.rank
     decay = Decay.of(rank, steps, config.fade, config.helper == "at-once")
 
-    def side(module: nn.Module, line: LayerPlan) -> Master:
+    start = solve(model, plan, config, context) if config.start == "svdquant" else {}
+
+    def side(module: nn.Module, line: LayerPlan) -> WeightSide:
         assert line.weight is not None  # planned layers have a format
+        if start:
+            return Started(start[line.name])
         weight, layout = module.get_parameter("weight"), weight_layout(line.kind)
         # layers with floating-point inputs and 8-bit weights have nothing to gain from a helper
         rounded = line.activation is not None
@@ -74,12 +88,14 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
         return Helped(weight, line.weight, layout, decay.rank if rounded else 0)
 
     student = Student(model, plan, config, context, side, train_bias=True)
+    for name, found in start.items():
+        if found.bias is not None:  # of inputs that were moved
+            student.layers[name].own["bias"].data.copy_(found.bias)
     sides = {name: layer.side for name, layer in student.layers.items() if isinstance(layer.side, Helped)}
 
-    def loss(batch: Batch, step: int) -> Any:
+    def prepare(step: int) -> None:
         for helped in sides.values():  # a function of the step: a training that goes on finds it again
             helped.at(decay.rank_at(step), decay.factor_at(step))
-        return student.output_loss(batch)
 
     def stepped(step: int, optimizer: Optimizer) -> None:
         if decay.ends_phase(step):
@@ -91,9 +107,16 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
         "cosine", warm_up=config.train_steps // 10, clip=1.0, betas=(0.9, 0.95), trace=True
     )  # fmt: skip
     with student.installed():
+        walk = None
+        if config.unroll:
+            walk = Walk(
+                student.source, model, partial(teaching, student.layers), config.unroll, config.look_every,
+                context.device,
+            )  # fmt: skip
         result = student.train(
-            "qat", _groups(student, config), loss=loss, stepped=stepped, rules=rules,
-            keep=lambda: all(helped.rank == 0 for helped in sides.values()),
+            "qat", _groups(student, config), prepare=prepare, stepped=stepped, rules=rules,
+            keep=lambda: all(helped.rank == 0 for helped in sides.values()), fixed=decay.rank_at,
+            walk=walk,
         )  # fmt: skip
     for helped in sides.values():
         helped.cut(0)  # without a step there was nothing that it could vanish in
@@ -103,8 +126,9 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
 
 def _groups(student: Student, config: QvgenConfig) -> list[Group]:
     helpers = student.named("side.up") | student.named("side.down")
+    masters = student.named("side.master") if config.tuned == "all" else {}
     return [
-        Group(student.named("side.master"), config.rate_weight, config.decay),
+        Group(masters, config.rate_weight, config.decay),
         Group(student.named("own") | helpers, config.rate_weight),
         Group(student.named("side.zero"), config.rate_scale),
         *student.scale_groups(config.rate_scale),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from quant.formats.granularity import Layout
 from quant.formats.quantizer import Quantizer
 from quant.layers.encoded import EncodedWeight
+from quant.training.policy import own_rank
 from quant.training.sides import Master
 
 
@@ -27,8 +26,11 @@ class Helped(Master):
 
     def __init__(self, weight: Tensor, quantizer: Quantizer, layout: Layout, rank: int) -> None:
         super().__init__(weight, quantizer, layout)
-        self.most = min(rank, _power_of_two(min(self.master.flatten(1).shape)))
-        self.rank, self.factor = self.most, 1.0
+        self.most = min(rank, helper_rank(own_rank(self.master.shape)))
+        self.rank = self.most
+        # a tensor, filled in place: a CUDA graph reads it anew at every step
+        self.factor: Tensor
+        self.register_buffer("factor", torch.ones(()), persistent=False)
         if self.most:
             with torch.no_grad():
                 lost = self.master - self.quantizer.fake(self.master, self.layout, self.params())
@@ -61,7 +63,7 @@ class Helped(Master):
     def at(self, rank: int, factor: float) -> None:
         """Take the state of a step; a layer whose own rank is smaller than the schedule's waits its turn."""
         self.rank = min(rank, self.most)
-        self.factor = factor if self.rank == rank else 1.0
+        self.factor.fill_(factor if self.rank == rank else 1.0)
 
     @torch.no_grad()
     def cut(self, rank: int) -> bool:
@@ -69,7 +71,8 @@ class Helped(Master):
         kept = min(rank, self.most)
         if not self.most or kept == self.rank:
             return False
-        self.rank, self.factor = kept, 1.0
+        self.rank = kept
+        self.factor.fill_(1.0)
         up, down = torch.zeros_like(self.up), torch.zeros_like(self.down)
         if kept:
             product = self.up[:, :kept].float() @ self.down[:kept].float()
@@ -86,5 +89,6 @@ def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return (u[:, :rank] * root).contiguous(), (root[:, None] * vh[:rank]).contiguous()
 
 
-def _power_of_two(size: Any) -> int:
-    return 1 << (int(size).bit_length() - 1)
+def helper_rank(most: int) -> int:
+    """Largest power of two that is no more than a layer's rank."""
+    return 1 << (most.bit_length() - 1)

@@ -9,6 +9,7 @@ from quant.formats.granularity import Layout
 from quant.formats.quantizer import Quantizer
 from quant.layers.attachments import LowRank
 from quant.methods.qvgen.helper import factors
+from quant.methods.qvgen.started import as_stored
 from quant.training.sides import Master
 
 STORED = torch.bfloat16
@@ -47,5 +48,4 @@ def kept_rank(rank: int, rows: int, columns: int) -> int:
 
 
 def _as_stored(x: Tensor) -> Tensor:
-    """Round to the type of the file; the gradient goes straight through."""
-    return x + (x.to(STORED).to(x.dtype) - x).detach()
+    return as_stored(x, STORED)

@@ -15,7 +15,7 @@ METHOD = Method(
         bits="W8A8, W6A6, W4A8, W4A4",
         needs_calibration=False,
         needs_gradients=False,
-        native=("int8 tensor cores (W8A8)",),
+        native=("int8 tensor cores (W8A8, W6A6)",),
         seconds_per_million_weights=0.05,
     ),
     core="quant.methods.rtn.core",

@@ -16,7 +16,7 @@ METHOD = Method(
         bits="W4A4, W8A8",
         needs_calibration=True,
         needs_gradients=False,
-        native=("int8 tensor cores (W8A8)",),
+        native=("int8 tensor cores (W8A8)", "e4m3 or int8 tensor cores (W4A4, scales=pow2 or int)"),
         seconds_per_million_weights=12.0,
     ),
     core="quant.methods.svdquant.core",

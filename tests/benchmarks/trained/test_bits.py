@@ -43,23 +43,6 @@ def test_the_figure_names_the_best_of_each_width() -> None:
     assert [tick.get_text() for tick in first.get_xticklabels()] == ["8", "1"]
 
 
-def test_measurements_are_gathered_once(tmp_path) -> None:
-    from benchmarks.trained.parallel import _gather
-
-    there, found = tmp_path / "steps", tmp_path / "one" / "steps"
-    there.mkdir()
-    found.mkdir(parents=True)
-    (there / "a.json").write_text("old")
-    for name in ("a.json", "b.json", "b.npz"):
-        (found / name).write_text("new")
-    _gather(tmp_path / "one", there)
-    assert {f.name: f.read_text() for f in there.iterdir()} == {
-        "a.json": "old",
-        "b.json": "new",
-        "b.npz": "new",
-    }
-
-
 def test_rows_of_an_earlier_call_come_back_as_they_were(tmp_path) -> None:
     from benchmarks.files import write_csv
 

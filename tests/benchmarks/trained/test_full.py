@@ -21,7 +21,7 @@ def row(recipe: str, course: dict[str, float], seconds: float) -> dict[str, Any]
 
 def test_every_recipe_exists() -> None:
     assert all(recipes.parse(recipe).config() for recipe in full.RECIPES)
-    assert {full.LOW_RANK, full.WHOLE} <= set(full.RECIPES)
+    assert {*full.LOW_RANK, *full.WHOLE} <= set(full.RECIPES)
 
 
 def test_a_name_that_no_recipe_has_is_refused_in_one_line(
@@ -34,13 +34,30 @@ def test_a_name_that_no_recipe_has_is_refused_in_one_line(
     assert "'kept1' is in no recipe's name" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_cost_is_read_where_both_reach_one_error() -> None:
-    cheap = row(full.LOW_RANK, {"0": 1.0, "100": 0.5, "200": 0.4, "300": 0.35}, 30.0)
-    dear = row(full.WHOLE, {"0": 1.0, "100": 0.7, "200": 0.4, "300": 0.38}, 60.0)
+def test_a_row_that_fails_is_named_and_leaves_the_others_theirs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(job: dict[str, Any]) -> None:
+        raise RuntimeError("two devices\nand a trace")
+
+    monkeypatch.setattr(full, "quantized", fail)
+    assert full.measured({"name": "rtn-w4a4"}) == {"recipe": "rtn-w4a4", "fault": "RuntimeError: two devices"}
+    assert "and a trace" in capsys.readouterr().err
+
+
+def test_cost_is_read_where_both_reach_one_error(tmp_path: Path) -> None:
+    low, whole = full.LOW_RANK[0], full.WHOLE[0]
+    cheap = row(low, {"0": 1.0, "100": 0.5, "200": 0.4, "300": 0.35}, 30.0)
+    dear = row(whole, {"0": 1.0, "100": 0.7, "200": 0.4, "300": 0.38}, 60.0)
     lines = "\n".join(full.cost([cheap, dear]))
     assert "0.3800" in lines  # the least error that both reach
-    assert f"| `{full.LOW_RANK}` | 300 | 100 | 30 |" in lines
-    assert f"| `{full.WHOLE}` | 300 | 200 | 60 |" in lines
+    assert f"| `{low}` | 300 | 100 | 30 |" in lines
+    assert f"| `{whole}` | 300 | 200 | 60 |" in lines
+    slow = row(full.WHOLE[1], {"0": 1.0, "100": 0.9, "200": 0.8, "300": 0.7}, 60.0)
+    assert f"| `{full.WHOLE[1]}` | not reached | 200 | – |" in "\n".join(full.cost([cheap, dear, slow]))
     assert full.cost([cheap]) == []
+    full.write([cheap], {whole: "RuntimeError: out of memory"}, tmp_path, "about")
+    assert f"Not measured: `{whole}` (RuntimeError: out of memory)." in (tmp_path / "full.md").read_text()
+    assert full.read(tmp_path / "full.jsonl") == [cheap]
     page = full.markdown([cheap, dear], "about")
     assert page.index("efficientdm-w4a4") < page.index("Low-rank factors")

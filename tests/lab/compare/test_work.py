@@ -237,3 +237,12 @@ def test_trade_off_is_drawn_where_sizes_differ(drawn: bool) -> None:
     curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
     result = {"about": ABOUT, "rows": rows, "curves": {"a": curve, "b": curve}}
     assert ("quality-bytes" in figures(result)) == drawn
+
+
+def test_a_recipe_that_trains_takes_what_its_plan_says() -> None:
+    from lab.jobs.models import compare
+    from quant.recipes import parse
+
+    settings = compare.Settings(model="dit-64", n=4, seeds=1, steps=2)
+    times = [compare._seconds(settings, parse(name)) for name in ("qvgen-w3a3", "qvgen-w3a3+train_steps=40")]
+    assert times[0] > 2000 and times[1] < 200

@@ -56,6 +56,20 @@ def test_an_edited_preset_and_changed_weights_are_no_stale_result(tmp_path: Path
     assert (out / "model.safetensors").read_bytes() == first
 
 
+def test_another_device_in_the_same_folder_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    build().save_pretrained(tmp_path / "m")
+    out = tmp_path / "q"
+    command = [str(tmp_path / "m"), "--recipe", "rtn-w8a8", "--out", str(out), "--device", "cpu"]
+    assert run(["quantize", *command]) == 0
+    config = out / "config.yaml"
+    text = config.read_text()
+    assert "device: cpu\n" in text
+    config.write_text(text.replace("device: cpu\n", "device: cuda\n"))
+    refused(command, 'device: "cuda" -> "cpu"', capsys)
+    config.write_text(text.replace("device: cpu\n", ""))  # of an earlier version
+    assert run(["quantize", *command]) == 0
+
+
 def test_another_recording_in_the_same_folder_is_no_stale_result(tmp_path: Path, capsys: Capture) -> None:
     model = build()
     model.save_pretrained(tmp_path / "m")

@@ -33,6 +33,13 @@ def _watched(context: Context) -> int:
     return os.getpid()
 
 
+def _hasty(context: Context) -> None:
+    for done in range(20):
+        context.progress(done, 20, "counting")
+    time.sleep(0.3)
+    context.progress(20, 20, "counting")
+
+
 def _patient(context: Context) -> None:
     while True:
         context.progress(1, 10, "drawing")
@@ -54,6 +61,12 @@ def _broken(context: Context) -> None:
 
 def _unsendable(context: Context) -> Any:
     return threading.Lock()
+
+
+def test_of_words_that_come_fast_the_last_ones_get_through(worker: Worker) -> None:
+    words: list[int] = []
+    worker.run(_hasty, Context(report=lambda done, total, what: words.append(done)))
+    assert words[-2:] == [19, 20] and len(words) < 10
 
 
 def test_words_pictures_and_the_result_come_from_another_process(worker: Worker) -> None:

@@ -26,6 +26,7 @@ def test_page_with_a_curve(tmp_path: Path) -> None:
 
 
 def test_page_without_a_curve(tmp_path: Path) -> None:
+    write_adapted_page(FACTS, [row("ridge to tokens", 8, 0.7, 0.0)], "mine sub-01", 0, tmp_path)
     page = write_adapted_page(FACTS | {"simulated": False}, [], "mine sub-01", 0, tmp_path)
     assert "No curve was asked for" in page.read_text(encoding="utf-8")
-    assert not (tmp_path / "figures").exists()
+    assert not (tmp_path / "figures" / "curve.png").exists()  # that of the earlier call is gone

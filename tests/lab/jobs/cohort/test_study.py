@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import lab.decoding.cohort as cohort
-from lab.decoding.cohort import subjects
+from lab.decoding.cohort import subjects, training
 from lab.decoding.cohort.scoreboard import Scoreboard
-from lab.errors import InputError
+from lab.errors import InputError, MissingDataError
 from lab.jobs.cohort import study as job
 from lab.jobs.contract import Context
+from lab.runs.lock import FolderLock
 
 TOY = cohort.Size(
     3, 60, 40, 4, 48, 0, 2, 1, 8, 0, 1, 2, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
@@ -56,32 +57,40 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
     assert (tmp_path / "table.csv").read_text().count("\n") == len(found.rows) + 1
     assert (tmp_path / "contrasts.csv").read_text().count("\n") == len(found.contrasts) + 1
     assert (tmp_path / "figure.png").stat().st_size > 10_000
-    # a row that is lost is made again, alone and from the training that was kept; the rest is as it was
+    # what goes on elsewhere is small: two networks in half precision, no states of finished trainings
+    assert {p.name for p in (tmp_path / "training").iterdir()} == {"blank.safetensors", "shared.safetensors"}
+    # a row that is lost is made again, alone; the rest is as it was, in its place
     board = Scoreboard.open(tmp_path / "scores.safetensors")
     del board.scores["clusters", "random", "sub-01"]
     board.save()
-    kept = {"functional.state.safetensors", "anatomical.state.safetensors"}
-    for state in (tmp_path / "training").iterdir():
-        if state.name in kept:
-            state.unlink()  # would be trained again if anything asked for it
     told = json.loads((tmp_path / "rows.json").read_text())
     (tmp_path / "rows.json").write_text(json.dumps(told | {"finished": False}))
+    trained: list[str] = []
+    tokens = training.Trainer.tokens
+    monkeypatch.setattr(
+        training.Trainer,
+        "tokens",
+        lambda self, name, *a, **k: (trained.append(name), tokens(self, name, *a, **k))[1],
+    )
     again = job.run(settings, Context())
-    assert {_name(row): row for row in again.rows} == {_name(row): row for row in found.rows}
-    assert not any((tmp_path / "training" / name).exists() for name in kept)
-    found = again
+    assert again.rows == found.rows and trained == ["random"]
+    # several processes come to the same, from nothing
+    several = tmp_path / "several"
+    assert job.run(settings.model_copy(update={"out": several, "jobs": 2}), Context()).rows == found.rows
+    assert (several / "contrasts.csv").read_text() == (tmp_path / "contrasts.csv").read_text()
     # finished: the same call reads what is there
     (tmp_path / "training").rename(tmp_path / "gone")
     assert job.run(settings, Context()).rows == found.rows
     assert json.loads((tmp_path / "rows.json").read_text())["finished"]
+    with FolderLock(tmp_path), pytest.raises(InputError, match="in use by process"):
+        job.run(settings, Context())
     with pytest.raises(InputError, match="another --out"):
         job.run(job.Settings(out=tmp_path, device="cpu", seed=1), Context())
-
-
-def _name(row: dict[str, object]) -> tuple[object, object]:
-    return row["group"], row["what"]
 
 
 def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--data is None"):
         job.dry_run(job.Settings(preset="cohort", out=tmp_path))
+    with pytest.raises(MissingDataError, match="no tiny-imagenet-64"):
+        job.run(job.Settings(preset="cohort", data=tmp_path, out=tmp_path / "run"), Context())
+    assert not (tmp_path / "run").exists()  # a refusal leaves nothing

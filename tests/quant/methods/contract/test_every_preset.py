@@ -26,6 +26,20 @@ PAIRS = [(PRESETS[0], name) for name in MODELS] + [
 BOTH = pytest.mark.parametrize(("preset", "model_name"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
 
 
+@pytest.mark.parametrize("method", quant.list_methods())
+def test_native_is_promised_where_a_kernel_fits_and_nowhere_else(method: str, tiny) -> None:
+    """By the plan's own rule, of most layers of any of the method's presets."""
+    from quant.layers.native.ways import way
+
+    model, fitting = tiny.build("pixart"), False
+    for preset in (p for p in quant.list_presets() if get_preset(p).method == method):
+        lines = quant.plan(model, preset).quantized
+        ways = [way(x.kind, x.weight, x.activation, torch.device("cpu")) for x in lines]
+        fitting |= 2 * sum(one.op != "decode" for one in ways) > len(ways)
+    promised = not get_method(method).info.native[0].startswith("none")
+    assert promised == fitting
+
+
 @pytest.fixture(params=PRESETS)
 def preset(request: pytest.FixtureRequest) -> str:
     return request.param

@@ -1,0 +1,87 @@
+"""Training that begins where SVDQuant ends: its smoothing, its branch, its codes by error feedback."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quant.layers.attachments import LowRank
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.methods.qvgen.config import QvgenConfig
+from quant.methods.svdquant.config import SvdQuantConfig
+from quant.methods.svdquant.core import core
+from quant.plans.plan import Plan
+from quant.registry import Context
+from quant.training.fake import WeightSide
+
+COMMON = ("first", "last", "time", "condition")
+
+
+def as_svdquant(config: QvgenConfig) -> SvdQuantConfig:
+    """Return the settings of the start."""
+    common = {"keep": COMMON} if config.policy == "common" else {}
+    return SvdQuantConfig.model_validate({
+        "residual": "gptq", "residual_bits": config.weight_bits, "rank": config.rank, "group": config.group,
+        **common,
+    })  # fmt: skip
+
+
+def solve(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> dict[str, LayerResult]:
+    """Quantize every planned layer by SVDQuant."""
+    lines = [line.model_copy(update={"settings": {}}) for line in plan.layers]
+    outcome = core(model, plan.model_copy(update={"layers": lines}), as_svdquant(config), context)
+    return outcome.layers
+
+
+class Started(WeightSide):
+    """A residual behind its codes, with scales in the type of the file, smoothing, and a branch.
+
+    Parameters
+    ----------
+    result : LayerResult
+        The master weight begins at the values of its codes: nothing is rounded anew before a step is taken.
+    """
+
+    def __init__(self, result: LayerResult) -> None:
+        super().__init__()
+        start = result.weight
+        self.quantizer, self.layout = start.quantizer, start.layout
+        self.master = nn.Parameter(start.decode())
+        self.stored = start.params["scale"].dtype
+        self.scale = nn.Parameter(start.params["scale"].float().clone())
+        self.register_buffer("least", start.params["scale"].float() * 1e-3)
+        self.smooth, self.has_branch = result.transform, isinstance(result.branch, LowRank)
+        if isinstance(result.branch, LowRank):
+            self.kind = result.branch.down.dtype
+            self.down = nn.Parameter(result.branch.down.float())
+            self.up = nn.Parameter(result.branch.up.float())
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x if self.smooth is None else self.smooth(x)
+
+    def transform(self) -> nn.Module | None:
+        return self.smooth
+
+    def weight(self) -> Tensor:
+        scale = as_stored(torch.maximum(self.scale, self.least), self.stored)
+        return self.quantizer.fake(self.master, self.layout, {"scale": scale})
+
+    def encoded(self) -> EncodedWeight:
+        scale = torch.maximum(self.scale, self.least).detach().to(self.stored)
+        return EncodedWeight.from_weight(self.master, self.quantizer, self.layout, {"scale": scale})
+
+    def beside(self, x: Tensor) -> Tensor | None:
+        if not self.has_branch:
+            return None
+        down, up = (as_stored(p, self.kind).to(x.dtype) for p in (self.down, self.up))
+        return nn.functional.linear(nn.functional.linear(x, down), up)
+
+    def branch(self) -> LowRank | None:
+        if not self.has_branch:
+            return None
+        return LowRank(self.down.detach().to(self.kind), self.up.detach().to(self.kind))
+
+
+def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round to the type of the file; the gradient goes straight through."""
+    return x + (x.to(dtype).to(x.dtype) - x).detach()

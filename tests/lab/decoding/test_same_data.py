@@ -1,0 +1,43 @@
+"""A run's data are noted whole: trials, pictures, and where voxels are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.decoding import same_data
+from lab.errors import InputError
+from tests.brainit.conftest import make_sample
+
+
+def test_other_places_or_regions_are_other_data(tmp_path: Path) -> None:
+    (subject,) = make_sample(1).subjects
+    same_data.claim(tmp_path, same_data.marks([subject]))
+    same_data.check(tmp_path, replace(subject, betas=subject.betas.copy()))
+    moved = replace(subject, xyz=subject.xyz + 1)
+    other = replace(subject, roi={**subject.roi, "V9": np.arange(subject.n_voxels) % 2 == 0})
+    for changed in (moved, other, replace(subject, betas=subject.betas + 1)):
+        with pytest.raises(InputError, match="was made from other data"):
+            same_data.check(tmp_path, changed)
+        with pytest.raises(InputError, match="was made from other data"):
+            same_data.claim(tmp_path, same_data.marks([changed]))
+
+
+def test_unknown_places_are_always_the_same(tmp_path: Path) -> None:
+    (subject,) = make_sample(1).subjects
+    nowhere = replace(subject, xyz=np.full_like(subject.xyz, np.nan))
+    same_data.claim(tmp_path, same_data.marks([nowhere]))
+    same_data.check(tmp_path, replace(nowhere, xyz=-np.full_like(subject.xyz, np.nan)))
+
+
+def test_a_folder_of_before_places_were_noted_goes_on(tmp_path: Path) -> None:
+    (subject,) = make_sample(1).subjects
+    short = same_data.marks([subject])[subject.name].partition("-")[0]
+    (tmp_path / same_data.FILE).write_text(json.dumps({subject.name: short}))
+    same_data.check(tmp_path, replace(subject, xyz=subject.xyz + 1))
+    with pytest.raises(InputError, match="was made from other data"):
+        same_data.check(tmp_path, replace(subject, betas=subject.betas + 1))

@@ -1,0 +1,69 @@
+"""A start from SVDQuant: equal to it before a step is taken, plain codes and parts after."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import quant
+from quant import recipes
+from quant.layers.install import quant_layers
+
+BASE = "train_rows=2+calibration_rows=4+held_out_rows=4+look_every=3"
+START = f"qvgen-w4a4+helper=kept+start=svdquant+policy=common+group=16+rank=4+{BASE}"
+
+
+def made(tiny, store, recipe: str):
+    model = tiny.build("pixart")
+    return model, quant.quantize_(model, recipe, trajectories=store, seed=0)
+
+
+def test_before_a_step_it_is_svdquant(tiny, recorded) -> None:
+    store = recorded("pixart")
+    wanted, svdquant = made(tiny, store, "svdquant-gptq-w4a4-common+group=16+rank=4")
+    found, ledger = made(tiny, store, f"{START}+train_steps=0")
+    assert [line.bytes_after for line in ledger.layers] == [line.bytes_after for line in svdquant.layers]
+    for name, layer in quant_layers(wanted).items():
+        assert torch.equal(quant_layers(found)[name].encoded().codes(), layer.encoded().codes())
+    assert torch.equal(tiny.run(found, "pixart"), tiny.run(wanted, "pixart"))
+
+
+@pytest.mark.parametrize(("how", "codes"), [("unroll=2", True), ("unroll=2+tuned=branch", False)])
+def test_training_along_the_way_moves_what_is_tuned(
+    how: str, codes: bool, tiny, recorded, monkeypatch
+) -> None:
+    store = recorded("pixart")
+    start, _ = made(tiny, store, f"{START}+train_steps=0")
+    monkeypatch.setattr("quant.training.loop._Run.keep_best", lambda self: None)  # the last, not the best
+    model, ledger = made(tiny, store, f"{START}+train_steps=6+rate_weight=0.02+{how}")
+    assert ledger.notes["qat"]["steps"] == 6
+    moved = changed = False
+    for name, layer in quant_layers(model).items():
+        before = quant_layers(start)[name]
+        moved |= not torch.equal(layer.encoded().codes(), before.encoded().codes())
+        if layer.branch is not None:
+            changed |= not torch.equal(layer.branch.up, before.branch.up)
+            assert layer.branch.up.dtype == torch.bfloat16
+    assert changed and moved == codes
+
+
+def test_settings_that_do_not_go_together_are_refused() -> None:
+    for words, said in (
+        ("start=svdquant", "belongs to helper 'kept'"),
+        ("helper=kept+start=svdquant+activation_bits=8", "got 4 and 8"),
+        ("tuned=branch", "belongs to start 'svdquant'"),
+    ):
+        with pytest.raises(quant.InputError, match=said):
+            recipes.resolve(f"qvgen-w4a4+{words}")
+
+
+def test_a_rank_above_the_layers_is_said(tiny) -> None:
+    for recipe, said in (
+        ("qvgen-w4a4", "rank 16 of 32: the layer has no more"),
+        ("qvgen-w4a4+helper=kept", "of 32: at most a quarter of the layer's"),
+        ("efficientdm-w4a4+rank=1000", "of 1000: the layer has no more"),
+    ):
+        reasons = [line.reason or "" for line in quant.plan(tiny.build("unet"), recipe).layers]
+        assert any(said in reason for reason in reasons), (recipe, set(reasons))
+    reasons = [line.reason or "" for line in quant.plan(tiny.build("unet"), "qvgen-w4a4+helper=none").layers]
+    assert not any("rank" in reason for reason in reasons)
