@@ -58,7 +58,7 @@ _MANY = [
         Config(rows, 1, deep, 1, warps, group_m=0, split=split, halves=programs, keep=True)
         for (rows, deep, warps, programs), split in product(
             ((64, 64, 8, 2), (32, 64, 8, 2), (32, 128, 8, 2), (32, 64, 8, 3), (32, 64, 4, 4)),
-            (6, 8, 12, 16, 24, 32, 48),
+            (2, 3, 4, 6, 8, 12, 16, 24, 32, 48),
         )
     ),
 ]  # fmt: skip
