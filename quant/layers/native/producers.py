@@ -6,7 +6,7 @@ the same numbers and rounded to the same type. What is done where is said for ea
 why not where it is not.
 
 Blocks that are known are those of diffusers: ``BasicTransformerBlock`` (U-Nets, PixArt) with its
-``FeedForward``, and ``ResnetBlock2D``.
+``FeedForward``, ``ResnetBlock2D``, and FLUX's single blocks (`quant.layers.native.joined`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from quant.layers.lowbit import before as befores
 from quant.layers.lowbit import group_norm
+from quant.layers.native import joined
 from quant.layers.native.fits import PRODUCTS
 from quant.layers.native.run import op_of
 from quant.layers.quantized import QuantLayer
@@ -122,6 +123,8 @@ def wire_(model: nn.Module) -> Wiring:
             _wire_activation(block, names, found)
         elif type(block).__name__ == "ResnetBlock2D":
             _wire_images(block, names, found)
+        elif type(block).__name__ == joined.BLOCK:
+            _wire_joined(block, names, found)
     return found
 
 
@@ -132,7 +135,7 @@ def unwire_(model: nn.Module) -> None:
         if isinstance(producer, Producer):
             producer.module.__dict__.pop("forward", None)
             module.producer = None
-        elif _is_silu_of_rows(module):
+        elif _function(module) in (_silu_of_rows, joined.forward):
             del module.__dict__["forward"]
 
 
@@ -198,8 +201,16 @@ def _silu_of_rows(_: nn.Module, x: Tensor) -> Tensor:
     return x if x.ndim == IMAGES else nn.functional.silu(x)
 
 
-def _is_silu_of_rows(module: nn.Module) -> bool:
-    return getattr(module.__dict__.get("forward"), "__func__", None) is _silu_of_rows
+def _wire_joined(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
+    if why := joined.obstacle(block):
+        found.kept[names[block.act_mlp]] = why
+        return
+    block.__dict__["forward"] = MethodType(joined.forward, block)
+    found.words[names[block.proj_out]] = joined.WORDS
+
+
+def _function(module: nn.Module) -> Any:
+    return getattr(module.__dict__.get("forward"), "__func__", None)
 
 
 def _obstacle(producer: Producer, consumers: list[Any]) -> str:
