@@ -30,7 +30,8 @@ def torch_multiplies(m: int, n: int, k: int, out: torch.dtype, bias: Tensor | No
     It sums as `gemm` does on Hopper (about 14 bits), in another order.
     """
     fits = (
-        a.is_cuda and paths.capability(a.device) >= ROWWISE and m >= MULTIPLE and k % MULTIPLE == n % MULTIPLE == 0
+        a.is_cuda and paths.capability(a.device) >= ROWWISE
+        and m >= MULTIPLE and k % MULTIPLE == n % MULTIPLE == 0
         and out == torch.bfloat16 and (bias is None or bias.dtype == out)
     )  # fmt: skip
     return fits and lookup("product_fp8", (m, n, k), a.device).vendor

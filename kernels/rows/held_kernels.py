@@ -29,8 +29,8 @@ def _again(x, WIDE: tl.constexpr):
 
 @triton.jit
 def held(
-    x_ptr, second_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    balance_ptr, count_ptr, M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, blocks,
+    x_ptr, second_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr,
+    out_ptr, balance_ptr, count_ptr, M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, blocks,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr,
     HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,

@@ -121,8 +121,8 @@ def completed(
 
 @triton.jit
 def written(
-    x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, last, M, K, K_PAD, x_stride,
-    second_stride, border, code_stride, shift,
+    x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, last, M, K, K_PAD,
+    x_stride, second_stride, border, code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
     BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,

@@ -54,7 +54,8 @@ def _look(
     row0 = block * BM
     looked(
         x_ptr, second_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
-        min((split + 1) * share, K), split, M, K, x_stride, second_stride, border, shift, RANK, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
+        min((split + 1) * share, K), split, M, K, x_stride, second_stride, border, shift, RANK,
+        HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
     tl.debug_barrier()  # all threads have stored before one of them counts
     if tl.atomic_add(count_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
@@ -81,7 +82,8 @@ def _write(
     column0 = tl.program_id(0) * BK
     written(
         x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0,
-        min(column0 + BK, K_PAD), M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT,
+        min(column0 + BK, K_PAD), M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, KIND,
+        TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT,
         FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
 
@@ -108,8 +110,8 @@ def _fused(
             row0 = block * BM
             looked(
                 x_ptr, second_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
-                min((split + 1) * share, K), split, M, K, x_stride, second_stride, border, shift, RANK, HAS_SMOOTH, HAS_SHIFT,
-                FIRST, BM, BK, EVEN, WIDE,
+                min((split + 1) * share, K), split, M, K, x_stride, second_stride, border, shift, RANK,
+                HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
             )  # fmt: skip
             tl.debug_barrier()  # all threads have stored before one of them counts
             if tl.atomic_add(arrived_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
@@ -130,7 +132,8 @@ def _fused(
             column0 = before % SPLIT * share
             written(
                 x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, column0,
-                min(column0 + share, K_PAD), M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, KIND, TOP, LEAST,
+                min(column0 + share, K_PAD), M, K, K_PAD, x_stride, second_stride, border, code_stride, shift,
+                KIND, TOP, LEAST,
                 FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
             )  # fmt: skip
         item = upcoming
