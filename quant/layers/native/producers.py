@@ -90,7 +90,7 @@ class Wiring:
     words : dict of str to str
         What each layer does first.
     kept : dict of str to str
-        Norms and activations that stayed, and why.
+        What stayed with the module before a layer, and why, by the layer's name.
     """
 
     words: dict[str, str] = field(default_factory=dict)
@@ -100,15 +100,20 @@ class Wiring:
         self, names: dict[nn.Module, str], producer: Producer, consumers: list[Any], forward: Any
     ) -> bool:
         """Let layers do the work of a module, if all of them can; whether they do."""
-        name = names[producer.module]
         if why := _obstacle(producer, consumers):
-            self.kept[name] = why
+            self.keep(names, WORDS[producer.kind], consumers, why)
             return False
         producer.module.__dict__["forward"] = MethodType(forward, producer.module)
         for layer in consumers:
             layer.producer = producer
             self.words[names[layer]] = WORDS[producer.kind]
         return True
+
+    def keep(self, names: dict[nn.Module, str], what: str, consumers: list[Any], why: str) -> None:
+        """Say of layers why something before them stayed where it was."""
+        for layer in consumers:
+            if isinstance(layer, QuantLayer):
+                self.kept[names[layer]] = f"{what} before it in torch: {why}"
 
 
 def wire_(model: nn.Module) -> Wiring:
@@ -117,8 +122,12 @@ def wire_(model: nn.Module) -> Wiring:
     found = Wiring()
     for block in model.modules():
         if type(block).__name__ == "BasicTransformerBlock":
-            for norm, consumers in _norms(block):
-                found.move(names, Producer("layer_norm", norm), consumers, _handed_on)
+            if block.norm_type == "layer_norm" and getattr(block, "pos_embed", None) is None:
+                for norm, consumers in _norms(block):
+                    found.move(names, Producer("layer_norm", norm), consumers, _handed_on)
+            else:
+                behind = [*_inputs(block.attn1, crossed=False), getattr(block.ff.net[0], "proj", None)]
+                found.keep(names, "adaptive norm", behind, "its gain comes from outside the module")
         elif type(block).__name__ == "FeedForward":
             _wire_activation(block, names, found)
         elif type(block).__name__ == "ResnetBlock2D":
@@ -148,8 +157,6 @@ def _projected(module: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _norms(block: Any) -> Iterator[tuple[nn.Module, list[Any]]]:
-    if block.norm_type != "layer_norm" or getattr(block, "pos_embed", None) is not None:
-        return  # an adaptive norm's gain comes after it
     yield block.norm1, _inputs(block.attn1, crossed=bool(block.only_cross_attention))
     if block.attn2 is not None:
         yield block.norm2, _inputs(block.attn2, crossed=bool(block.attn2.is_cross_attention))
@@ -190,7 +197,7 @@ def _wire_images(block: Any, names: dict[nn.Module, str], found: Wiring) -> None
     elif type(block.nonlinearity) is not nn.SiLU or _hooked(block.nonlinearity):
         why = "its activation is not a plain SiLU"
     if why:
-        found.kept.update({names[norm]: why for norm, _ in pairs})
+        found.keep(names, WORDS["group_norm_silu"], [conv for _, conv in pairs], why)
         return
     for producer, consumers in producers:
         found.move(names, producer, consumers, _handed_on)
@@ -203,7 +210,7 @@ def _silu_of_rows(_: nn.Module, x: Tensor) -> Tensor:
 
 def _wire_joined(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
     if why := joined.obstacle(block):
-        found.kept[names[block.act_mlp]] = why
+        found.keep(names, joined.WORDS, [block.proj_out], why)
         return
     block.__dict__["forward"] = MethodType(joined.forward, block)
     found.words[names[block.proj_out]] = joined.WORDS

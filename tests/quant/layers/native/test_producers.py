@@ -140,7 +140,11 @@ def wired(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
 
 def test_an_adaptive_norm_stays() -> None:
     words, kept = wired(block("gelu-approximate", norm_type="ada_norm_single"))
-    assert words == {"block.ff.net.2": "GELU"} and not kept
+    assert words == {"block.ff.net.2": "GELU"}
+    assert kept["block.attn1.to_q"] == (
+        "adaptive norm before it in torch: its gain comes from outside the module"
+    )
+    assert "block.ff.net.2" not in kept
 
 
 def test_what_others_look_at_stays_and_says_why() -> None:
@@ -148,9 +152,11 @@ def test_what_others_look_at_stays_and_says_why() -> None:
     model["block"].norm2.register_forward_hook(lambda *_: None)
     quant_layers(model)
     layer = model["block"].ff.net[2]
-    assert wired(model)[1] == {"block.norm2": "hooks look at it"}
+    assert wired(model)[1] == {"block.attn2.to_q": "layer norm before it in torch: hooks look at it"}
     unwire_(model)
     layer.backend = "simulated"
     found = wire_(model)
-    assert found.kept["block.ff.net.0"] == "a layer that takes its result does not quantize it natively"
+    assert found.kept["block.ff.net.2"] == (
+        "GEGLU before it in torch: a layer that takes its result does not quantize it natively"
+    )
     assert "block.ff.net.2" not in found.words
