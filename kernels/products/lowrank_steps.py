@@ -30,7 +30,8 @@ def torch_multiplies(m: int, n: int, k: int, out: torch.dtype, bias: Tensor | No
     It sums as `gemm` does on Hopper (about 14 bits), in another order.
     """
     fits = (
-        a.is_cuda and paths.capability(a.device) >= ROWWISE and m >= MULTIPLE and k % MULTIPLE == n % MULTIPLE == 0
+        a.is_cuda and paths.capability(a.device) >= ROWWISE
+        and m >= MULTIPLE and k % MULTIPLE == n % MULTIPLE == 0
         and out == torch.bfloat16 and (bias is None or bias.dtype == out)
     )  # fmt: skip
     return fits and lookup("product_fp8", (m, n, k), a.device).vendor
@@ -44,8 +45,8 @@ def _empty(x: Tensor, packed: Tensor, *_: object) -> Tensor:
     "lowrank_linear",
     "(Tensor x, Tensor packed, Tensor fine, Tensor column_scale, Tensor? bias, Tensor? inverse_smooth, "
     "Tensor? down, Tensor? up, Tensor? balance, Tensor? operand, int k, int group, str kind, int bits, "
-    "float shift, bool unsigned, int least, str before, Tensor? gain, Tensor? offset, int rows, float eps) "
-    "-> Tensor",
+    "float shift, bool unsigned, int least, str before, Tensor? gain, Tensor? offset, int rows, float eps, "
+    "Tensor? second) -> Tensor",
     _empty,
 )
 def linear(
@@ -53,10 +54,11 @@ def linear(
     inverse_smooth: Tensor | None, down: Tensor | None, up: Tensor | None, balance: Tensor | None,
     operand: Tensor | None, k: int, group: int, kind: Kind, bits: int, shift: float, unsigned: bool,
     least: int, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
+    second: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Apply a layer to rows (M, K) through Triton; arguments as of `LowRankWeight` and `Before`."""
     branch = None if balance is None or up is None else Branch(up, column_scale, balance)
-    first = Before(before, gain, offset, rows, eps)
+    first = Before(before, gain, offset, rows, eps, second=second)
 
     def codes() -> tuple[Tensor, Tensor, Tensor | None]:
         return quantize(

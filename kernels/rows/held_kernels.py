@@ -30,8 +30,8 @@ def _again(x, WIDE: tl.constexpr):
 
 @triton.jit
 def held(
-    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks,
+    x_ptr, second_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr,
+    out_ptr, balance_ptr, count_ptr, M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, blocks,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     RANK: tl.constexpr, APPEND: tl.constexpr, BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr,
     HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
@@ -48,11 +48,25 @@ def held(
         column0 = split * (BK * CHUNKS)
         rows = block * BM + tl.arange(0, BM)
         inside = rows < M
-        x_rows = x_ptr + rows.to(tl.int64)[:, None] * x_stride
         kept = ()
         for chunk in tl.static_range(CHUNKS):
-            k = column0 + chunk * BK + tl.arange(0, BK)
-            x = handed(tile_of(x_rows, inside, k, K, EVEN), x_rows, inside, k, K, FIRST, EVEN, WIDE)
+            column = column0 + chunk * BK
+            k = column + tl.arange(0, BK)
+            x = handed(
+                x_ptr,
+                x_stride,
+                second_ptr,
+                second_stride,
+                border,
+                rows,
+                inside,
+                column,
+                k,
+                K,
+                FIRST,
+                EVEN,
+                WIDE,
+            )
             kept = kept + (x,)  # noqa: RUF005 - unpacking is not Triton
         low = tl.zeros((BM, RANK), tl.float32)
         peak = tl.zeros((BM, BK), tl.float32)
