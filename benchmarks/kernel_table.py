@@ -1,4 +1,4 @@
-"""Write the README's table of kernels from the committed timings, or check that it is what they say.
+"""Write the README's two places of timings from the committed ones, or check that they are what these say.
 
     python -m benchmarks.kernel_table
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lab.files import write_text
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- kernels: written by python -m benchmarks.kernel_table -->", "<!-- end of kernels -->"
+SHORT, SHORT_END = "<!-- kernels in short: written by the same -->", "<!-- end of the short ones -->"
+LAYER = "W4A4 pow2 g64 rank 32, decoded per call"
 COLUMNS = {
     "W4A4 pow2 g64 rank 32, decoded per call": "W4A4, rank 32",
     "W4A4 pow2 g64 rank 32, operand kept": "... operand kept",
@@ -108,6 +111,41 @@ def _models(results: Path) -> list[str]:
     return ["", head, "", *table(["model", "arithmetic", "ms", "times as fast", "GB", "times less"], cells)]
 
 
+def short(results: Path = RESULTS) -> list[str]:
+    """Return the README's first line about speed: the largest layer, and each whole model beside float8."""
+    rows = [row for row in read_csv(results / "kernels-h200.csv") if row["what"] == LAYER]
+    if not rows:
+        return []
+    layer = rows[0]
+    line = (
+        f"- **Speed on a Hopper GPU** ({layer['device']}): a whole 4-bit linear with its low-rank branch is "
+        f"{layer['ratio']:.2f} times as fast as bf16 cuBLAS at {layer['shape']} (`brainlab bench kernels`)"
+    )
+    file = results / "whole-models-h200.csv"
+    models = read_csv(file) if file.is_file() else []
+    words = []
+    for model in dict.fromkeys(row["model"] for row in models):
+        fastest = {
+            kind: max((r for r in models if r["model"] == model and r["engine"].startswith(kind)),
+                      key=lambda row: row["ratio"], default=None)
+            for kind in ("bf16", "W4A4", "float8")
+        }  # fmt: skip
+        base, four, eight = fastest.values()
+        if base is None or four is None:
+            continue
+        beside = "" if eight is None else f" (float8: {_gain(eight, base)})"
+        words.append(f"of {model.upper()}'s size {_gain(four, base)}{beside}")
+    if words:
+        line += f"; denoisers, beside compiled bf16: {'; '.join(words)} (`python -m benchmarks.whole_models`)"
+    return textwrap.wrap(
+        f"{line}.", 130, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _gain(row: dict[str, Any], base: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f} times as fast in {base['bytes'] / row['bytes']:.2f} times less memory"
+
+
 def _ratio(row: dict[str, Any] | None) -> str:
     return f"{row['ratio']:.2f}" if row and "ratio" in row else ""
 
@@ -117,18 +155,23 @@ def _place(row: dict[str, Any]) -> str:
 
 
 def written(text: str, results: Path = RESULTS) -> str:
-    """Return a README with the table in its place.
+    """Return a README with the table, and the first line about speed, in their places.
 
     Raises
     ------
     InputError
-        It has no such place.
+        It has no such places.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    text = _placed(text, SHORT, SHORT_END, short(results))
+    return _placed(text, BEGIN, END, lines(results))
+
+
+def _placed(text: str, first: str, last: str, new: list[str]) -> str:
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise InputError(f"the README has no lines {BEGIN!r} and {END!r}: put them where the table goes")
-    return "\n".join([before + begin, *lines(results), end + after])
+        raise InputError(f"the README has no lines {first!r} and {last!r}: put them where the table goes")
+    return "\n".join([before + begin, *new, end + after])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,8 +55,12 @@ TRAINED = {
     ),
     1: ("binarydm-w1a8", "binarydm-w1a4", "binarydm-w1a4-small"),
 }
-FASTER = {"efficientdm": "+rate_factors=0.02", "quest": "+rate_weight=0.0005"}
-"""Five times the presets' rates, for a tenth of their steps: as in `benchmarks.trained.orderings`."""
+RATES = {
+    KEPT: "+rate_weight=0.0001",
+    "efficientdm": "+rate_factors=0.02", "quest": "+rate_weight=0.0005",
+}  # fmt: skip
+"""Of recipes that do not take ``--rate``. Methods: five times the presets', for a tenth of their steps, as
+in `benchmarks.trained.orderings`. 4-bit weights beside a branch start near the goal: a third is enough."""
 CHOSEN_BY = "paired_psnr_to_fp"
 """Least noisy: pictures from the same fMRI and noise."""
 COLUMNS = (
@@ -70,13 +74,13 @@ COLUMNS = (
 def recipes(steps: int, rate: float) -> dict[int, dict[str, str]]:
     """Recipes by their nominal width: what they are called in tables, and in full."""
     shared = f"+train_steps={steps}+look_every={max(1, steps // 4)}"
-    rates = {"qvgen": f"+rate_weight={rate:g}", "binarydm": f"+rate_weight={rate:g}", **FASTER}
+    given = f"+rate_weight={rate:g}"
+    rates = {"qvgen": given, "binarydm": given, **RATES}
     found: dict[int, dict[str, str]] = {}
     for width in (8, 6, 4, 3, 2, 1):
         found[width] = {name: name for name in POST_TRAINING.get(width, ())}
         for name in TRAINED.get(width, ()):
-            rated = "+rate_weight=0.0001" if name == KEPT else rates.get(name.split("-")[0], "")
-            found[width][name] = name + shared + rated
+            found[width][name] = name + shared + (rates.get(name) or rates[name.split("-")[0]])
     return found
 
 

@@ -138,7 +138,8 @@ def write(rows: Sequence[Mapping[str, Any]], faults: Mapping[str, str], folder: 
     write_text(folder / "full.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_csv(folder / "full.csv", [{k: v for k, v in row.items() if k != "by_step"} for row in rows])
     missing = "".join(f"\nNot measured: `{name}` ({why}).\n" for name, why in faults.items())
-    write_text(folder / "full.md", markdown(rows, about) + missing)
+    commits = " and ".join(dict.fromkeys(row["commit"] for row in rows))
+    write_text(folder / "full.md", markdown(rows, about.format(commits=commits)) + missing)
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -187,7 +188,7 @@ def main() -> None:
             })  # fmt: skip
     command = shlex.join(["python", "-m", "benchmarks.trained.full", *sys.argv[1:]])
     about = (
-        f"`{command}` on {name}, commit {shared['commit']}. {given.samples} recorded trajectories, "
+        f"`{command}` on {name}, commit {{commits}}. {given.samples} recorded trajectories, "
         f"{given.pictures} of those kept apart judge: squared error of guided predictions over their power, "
         "and final samples against the full-precision model's from the same noise. The recipes share one "
         "device, so seconds are an upper bound. All formats are simulated."

@@ -39,6 +39,8 @@ class Reading:
         Bayes decoding alone.
     left_out : float tensor of shape (n_trials, n_components)
         What the read-out says of each trial, fitted without it (weights apart).
+    bayes_left_out : float tensor of shape (n_trials, n_components)
+        The same of Bayes decoding alone.
     weights : dict of str to (float, float)
         Of ridge and of Bayes decoding, by block of components.
     """
@@ -48,6 +50,7 @@ class Reading:
     offset: torch.Tensor
     bayes: torch.Tensor
     left_out: torch.Tensor
+    bayes_left_out: torch.Tensor
     weights: dict[str, tuple[float, float]]
 
 
@@ -111,7 +114,7 @@ def read(
         a, b = shares[name]
         mixed[:, columns] = a * ridge[:, columns] + b * alone[:, columns]
         left_out[:, columns] = a * found[best][:, columns] + b * bayes[:, columns]
-    return Reading(tuning, mixed, offset, alone, left_out + offset, shares)
+    return Reading(tuning, mixed, offset, alone, left_out + offset, bayes + offset, shares)
 
 
 def _folds(n: int, seed: int, groups: np.ndarray | None) -> torch.Tensor:

@@ -4,8 +4,9 @@ An item, a block of rows by a share of the columns, stays in the registers of th
 The programs of a block of rows wait for each other: the last to arrive completes the rows' units, then each
 writes the codes of what it holds. Where a multiprocessor has several programs, one loads while another waits.
 
-A program takes the next item when it is done with the one before, so items are taken in order and all of a
-block are under way as soon as there are as many programs as items of a block; `quantize_many` sees to that.
+A program takes its next item when it waits for nobody any more. So of the earliest block that is not
+complete, the items that are taken are being looked at, and those that are not will be taken by programs that
+do not wait, if there are as many programs as items of a block: `quantize_many` sees to that.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ def held(
     ranks = tl.arange(0, RANK)
     item = tl.atomic_add(count_ptr, 1, sem="relaxed")
     while item < blocks * SPLIT:
-        upcoming = tl.atomic_add(count_ptr, 1, sem="relaxed")
         block = item // SPLIT
         split = item % SPLIT
         column0 = split * (BK * CHUNKS)
@@ -93,6 +93,8 @@ def held(
         ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
         while ready == 0:
             ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
+        # not before: a program that waits must not have an item that others wait for
+        upcoming = tl.atomic_add(count_ptr, 1, sem="relaxed")
         inverse = tl.load(inverse_ptr + rows, mask=inside, other=0.0, cache_modifier=".cg")
         lift = tl.load(lift_ptr + rows, mask=inside, other=0, cache_modifier=".cg")
         code_rows = code_ptr + rows.to(tl.int64)[:, None] * code_stride

@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -27,14 +27,21 @@ NICE = 5
 GRACE = 0.7
 """Seconds that a job has to stop in good order; then its process ends (every file is whole or absent)."""
 HEAVY = ("torch", "diffusers.models", "quant.api", "lab.zoo.sampling")
-"""Loaded before the first job comes."""
+"""What most jobs need, and what takes seconds to load."""
 _LOOK = 0.05
 
 
 class Worker:
-    """Runs jobs in one other process, started when it is first needed."""
+    """Runs jobs in one other process, started when it is first needed.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    loads : sequence of str
+        Modules that the process loads before the first job comes.
+    """
+
+    def __init__(self, loads: Sequence[str] = HEAVY) -> None:
+        self._loads = tuple(loads)
         self._turn, self._starting = threading.Lock(), threading.Lock()
         self._process: Any = None
         self._line: Any = None
@@ -46,7 +53,9 @@ class Worker:
                 return
             new = multiprocessing.get_context("spawn")  # a fork would inherit other threads' locks
             self._line, theirs = new.Pipe()
-            self._process = new.Process(target=_serve, args=(theirs,), daemon=True, name="brainlab jobs")
+            self._process = new.Process(
+                target=_serve, args=(theirs, self._loads), daemon=True, name="brainlab jobs"
+            )
             self._process.start()
             theirs.close()
 
@@ -125,14 +134,14 @@ def _death(code: int | None) -> str:
     return f"the process that did the work has died ({why}); take fewer pictures or layers, or try it again"
 
 
-def _serve(line: Any) -> None:
+def _serve(line: Any, loads: tuple[str, ...]) -> None:
     """Run what comes until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that we belong to
     os.nice(NICE)
     jobs: queue.Queue[Job] = queue.Queue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(line, jobs, stop), daemon=True).start()
-    for name in HEAVY:
+    for name in loads:
         import_module(name)
     mouth = _Mouth(line)
     context = Context(

@@ -22,15 +22,6 @@ from kernels.products import expand_table, few_rows, gemm, lowrank_linear  # noq
 from kernels.rows import before, operands, quantize  # noqa: E402
 
 __all__ = [
-    "before",
-    "conv2d",
-    "expand_table",
-    "few_rows",
-    "gemm",
-    "group_norm",
-    "lowrank_linear",
-    "operands",
-    "packing",
-    "paths",
-    "quantize",
-]
+    "before", "conv2d", "expand_table", "few_rows", "gemm", "group_norm", "lowrank_linear", "operands",
+    "packing", "paths", "quantize",
+]  # fmt: skip

@@ -84,6 +84,7 @@ class FakeLayer(nn.Module):
         # first of the children: who asks the model for its type is answered by the layer's own weight
         self.layer, self.line, self.active = layer, line, True
         self.side, self.inputs = weight, inputs
+        self.held: Tensor | None = None
         self.own = nn.ParameterDict()
         bias: Any = getattr(layer, "bias", None)
         if train_bias and bias is not None:
@@ -97,7 +98,7 @@ class FakeLayer(nn.Module):
         beside, x = self.side.beside(x), self.side.inside(x)
         if self.inputs is not None:
             x = self.inputs(x)
-        weight = self.side.weight().to(x.dtype)
+        weight = (self.side.weight() if self.held is None else self.held).to(x.dtype)
         bias = self.own["bias"].to(x.dtype) if "bias" in self.own else layer.bias
         if isinstance(layer, nn.Linear):
             out = nn.functional.linear(x, weight, bias)
@@ -159,6 +160,18 @@ def teaching(layers: dict[str, FakeLayer]) -> Iterator[None]:
     finally:
         for name, layer in layers.items():
             layer.active = before[name]
+
+
+@contextmanager
+def holding(layers: dict[str, FakeLayer]) -> Iterator[None]:
+    """Round weights once for all forwards of a block; their gradients add up."""
+    try:
+        for layer in layers.values():
+            layer.held = layer.side.weight()
+        yield
+    finally:
+        for layer in layers.values():
+            layer.held = None
 
 
 def layers_in_training(model: nn.Module) -> list[str]:

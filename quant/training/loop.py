@@ -18,10 +18,10 @@ from torch import Tensor
 
 from quant.errors import InputError
 from quant.registry import Context
-from quant.training.cost import Meter
-from quant.training.graph import Graphed, Table
 from quant.training.optimize import Group, Optimizer, Rules
-from quant.training.processes import Processes
+from quant.training.running.cost import Meter
+from quant.training.running.graph import Graphed, Table
+from quant.training.running.processes import Processes
 
 
 @dataclass

@@ -13,6 +13,7 @@ from quant.formats.grids import IntGrid, Params
 from quant.formats.quantizer import Quantizer
 from quant.formats.rounding import as_storage, round_ste
 from quant.formats.schedule import Clock, Schedule
+from quant.formats.straight import straight
 from quant.layers.encoded import EncodedWeight
 from quant.training.fake import InputSide, WeightSide, wide
 
@@ -188,7 +189,12 @@ class DynamicInput(InputSide):
         self.quantizer, self.layout = quantizer, layout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.quantizer.fake(x, self.layout)
+        grid = self.quantizer.grid
+        if not (isinstance(grid, IntGrid) and grid.mode == "symmetric" and x.requires_grad):
+            return self.quantizer.fake(x, self.layout)
+        with torch.no_grad():  # the largest value has the largest code: none is clipped, all gradients pass
+            values = self.quantizer.fake(x, self.layout)
+        return straight(x, values)
 
 
 def whole(zero: Tensor, quantizer: Quantizer) -> Tensor:

@@ -11,7 +11,7 @@ from quant.denoisers.families import call
 from quant.errors import MissingDataError
 from quant.recordings.rows import calibration_keys, null_of
 from quant.recordings.trajectories import Batch, Trajectories
-from quant.training.processes import Processes
+from quant.training.running.processes import Processes
 
 Pair = tuple[int, int]
 HELD_SHARE = 5

@@ -18,10 +18,10 @@ from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.trajectories import Batch
 from quant.registry import Context, Outcome
 from quant.training.config import TrainConfig
-from quant.training.cost import Meter
 from quant.training.fake import FakeLayer, InputSide, WeightSide, in_training, teaching
 from quant.training.loop import Result, Task, distill
 from quant.training.optimize import Group, Optimizer, Rules
+from quant.training.running.cost import Meter
 from quant.training.sides import DynamicInput, Rows, StoredInput
 from quant.training.source import Source
 from quant.training.walk import Walk

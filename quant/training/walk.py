@@ -20,6 +20,7 @@ from quant.errors import InputError
 from quant.recordings.trajectories import Batch
 from quant.training.source import Source
 
+Block = Callable[[], AbstractContextManager[None]]
 FITTED = 4
 """Samples that the sampler's steps are read from."""
 EXACT = 1e-2
@@ -113,6 +114,8 @@ class Walk:
         Teacher and student in one.
     teaching : callable
         A block in which it is the teacher.
+    holding : callable
+        A block in which the student's weights do not change.
     steps : int
         That a loss goes over; at most the sampler's.
     every : int
@@ -126,14 +129,14 @@ class Walk:
     """
 
     def __init__(
-        self, source: Source, model: nn.Module, teaching: Callable[[], AbstractContextManager[None]],
-        steps: int, every: int, device: str,
+        self, source: Source, model: nn.Module, teaching: Block, holding: Block, steps: int, every: int,
+        device: str,
     ) -> None:  # fmt: skip
         if steps > source.n_timesteps:
             raise InputError(
                 f"unroll {steps}: the recording has {source.n_timesteps} steps; give at most so many"
             )
-        self.source, self.model, self.teaching = source, model, teaching
+        self.source, self.model, self.teaching, self.holding = source, model, teaching, holding
         self.steps, self.every, self.device = steps, every, device
         with teaching():
             self.ladder = read_ladder(source, model, device)
@@ -168,7 +171,8 @@ class Walk:
         """Compare where teacher and student end, squared, a step's length being one; moves the samples."""
         with torch.no_grad(), self.teaching():
             wanted = self.go(rows)[-1]
-        way = self.go(rows)
+        with self.holding():
+            way = self.go(rows)
         assert self.moved is not None
         self.moved.copy_(way[0].detach())
         index = rows.index[:, None] + torch.arange(self.steps, device=rows.index.device)
@@ -190,7 +194,8 @@ class Walk:
         error = power = 0.0
         for start in range(0, len(self.source.held), self.source.rows):
             samples = [self.source.recording.sample(k) for k in self.source.held[start:][: self.source.rows]]
-            found = self.go(self._rows(samples, [0] * len(samples)), self.source.n_timesteps)[-1]
+            with self.holding():
+                found = self.go(self._rows(samples, [0] * len(samples)), self.source.n_timesteps)[-1]
             final = torch.stack([s["final"] for s in samples]).to(found)
             error += float((found - final).square().sum())
             power += float(final.square().sum())

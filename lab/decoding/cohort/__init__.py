@@ -25,6 +25,12 @@ class Size:
         How many subjects are scored, from the lowest noise ceiling to the highest.
     minutes : tuple of int
         Of scanning, at which the newcomer is read.
+    held : int
+        Pictures that all subjects saw and no network learns from: guidance is chosen on them.
+    few : tuple of int
+        Trials after which subjects are read as well, so that the shared network meets newcomers' read-outs.
+    crops : int
+        Enlarged parts of training pictures, as further external ones.
     sizes : tuple of (str, int)
         Of the network, where they are not its defaults.
     ceilings : (float, float)
@@ -44,13 +50,34 @@ class Size:
     sampling: int
     shown: int
     minutes: tuple[int, ...]
+    held: int
+    few: tuple[int, ...] = ()
+    crops: int = 0
     sizes: tuple[tuple[str, int], ...] = ()
     ceilings: tuple[float, float] = (0.1, 0.3)
 
 
 SIZES = {
     "cohort-small": Size(
-        4, 1000, 500, 32, 640, 0, 80, 12, 64, 0, 6, 2, (15, 40), (("n_components", 128), ("width", 64))
+        4,
+        1000,
+        500,
+        32,
+        640,
+        0,
+        80,
+        12,
+        64,
+        0,
+        6,
+        2,
+        (15, 40),
+        32,
+        (120,),
+        0,
+        (("n_components", 128), ("width", 64)),
     ),
-    "cohort": Size(8, 4000, 4000, 300, 6000, 3000, 2500, 500, 512, 0, 20, 4, (15, 30, 60, 320)),
+    "cohort": Size(
+        8, 4000, 4000, 300, 6000, 3000, 2500, 500, 512, 0, 20, 4, (15, 30, 60, 320), 200, (200, 700), 18_000
+    ),
 }

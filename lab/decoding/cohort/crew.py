@@ -7,6 +7,7 @@ have the ground from a file of this call, and keep nothing but states of unfinis
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -59,7 +60,8 @@ def run(study: Study, jobs: int, check: Callable[[], Any]) -> None:
             for end in [end for end in taken if end in heard]:
                 message, *found = _receive(end, taken[end])
                 if message == "progress":
-                    study.trainer.progress(*found)
+                    at, total, what = found
+                    study.trainer.progress(len(done), len(study.steps), f"{what} ({at}/{total})")
                     continue
                 study.take(*found)
                 study.keep()
@@ -85,7 +87,7 @@ def _receive(end: Connection, step: str) -> Any:
 def _workers(study: Study, count: int) -> Iterator[list[Connection]]:
     """Keep processes that wait for the names of steps; they end with the block, whatever happens."""
     new = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // max(1, count))
+    threads = min(torch.get_num_threads(), max(1, len(os.sched_getaffinity(0)) // max(1, count)))
     ends, running = [], []
     with tempfile.TemporaryDirectory(prefix="study-") as folder:
         ground = Path(folder) / "ground.pt"

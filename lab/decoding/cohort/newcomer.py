@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from brainit.training.adapting import TRIALS_A_MINUTE, train_embeddings
+from lab.decoding.cohort.methods import Methods
 from lab.decoding.cohort.scoreboard import BAYES, NEWCOMER, READ_OUT, RIVAL, SHIPPED, SINGLE
 from lab.decoding.cohort.steps import FUNCTIONAL, Step
 from lab.decoding.cohort.subjects import begin, know
-
-if TYPE_CHECKING:
-    from lab.decoding.cohort.table import Study
 
 SHARED, EMBEDDED = "shared network", "shared network, embeddings trained"
 EMBEDDING_EPOCHS = 20
@@ -20,13 +17,13 @@ _SHARE = 0.5
 """Of the effort of other trainings: few trials are learned soon."""
 
 
-def group(study: Study, minutes: int) -> tuple[str, int]:
+def group(study: Methods, minutes: int) -> tuple[str, int]:
     """Return the group of a newcomer's rows, and its number of trials."""
     n = min(len(study.new.index), round(TRIALS_A_MINUTE * minutes))
     return f"{NEWCOMER}, {minutes} min, {n} trials", n
 
 
-def steps(study: Study) -> list[Step]:
+def steps(study: Methods) -> list[Step]:
     """Return three steps for each number of minutes: without a network, with the shared one, with its own."""
     out = []
     for minutes in study.size.minutes:
@@ -41,32 +38,35 @@ def steps(study: Study) -> list[Step]:
     return out
 
 
-def _read(study: Study, minutes: int) -> None:
+def _read(study: Methods, minutes: int) -> None:
     name, n = group(study, minutes)
     member = study.new.first(n)
     (one,) = know(study.blank, [member], study.cohort.seen.tokens, study.seed)
-    study.ridge(name, member)
-    study.bayes(name, one, study.blank)
-    study.network(name, READ_OUT, one, study.blank)
+    study.add(name, RIVAL, [study.ridge(one)])
+    study.add(name, BAYES, [study.bayes(one, study.blank)])
+    study.add(name, READ_OUT, [study.network(one, study.blank)])
     study.shipped(name, [member])
 
 
-def _shared(study: Study, minutes: int) -> None:
+def _shared(study: Methods, minutes: int) -> None:
     name, n = group(study, minutes)
     member, tokens, shared = study.new.first(n), study.cohort.seen.tokens, study.shared
     (one,) = know(shared, [member], tokens, study.seed)
-    study.network(name, SHARED, one, shared)
+    guidance = study.add(name, SHARED, [study.network(one, shared)])
     voxels, _ = train_embeddings(
         shared, one.voxels, one.reading, member.trials, tokens[member.index], EMBEDDING_EPOCHS, 1e-3,
         study.seed, study.trainer.progress,
     )  # fmt: skip
-    study.network(name, EMBEDDED, replace(one, voxels=voxels), shared)
+    # embeddings learned from these trials: nothing is left out of them to choose by
+    study.add(name, EMBEDDED, [study.network(replace(one, voxels=voxels), shared)], guidance=guidance)
 
 
-def _alone(study: Study, minutes: int) -> None:
+def _alone(study: Methods, minutes: int) -> None:
     name, n = group(study, minutes)
     member = study.new.first(n)
     network = begin([member], study.cohort, study.seed, alone=True, **study.ground.sizes)
     (one,) = know(network, [member], study.cohort.seen.tokens, study.seed)
+    # guidance by its read-out: the network itself learns from these trials
+    left = study.network(one, network).left
     network = study.trainer.tokens(f"newcomer-alone-{minutes}", network, [one], share=_SHARE)
-    study.network(name, SINGLE, one, network)
+    study.add(name, SINGLE, [study.network(one, network)._replace(left=left)])

@@ -117,6 +117,8 @@ class Scoreboard:
         names = self._subjects(group, what)
         ours = self._mean(group, what, names)
         row: dict[str, Any] = {"group": group, "what": what, "subjects": len(names)}
+        guided = ours.pop("guidance", None)
+        row["guidance"] = "" if guided is None else round(float(guided.mean()), 1)
         row |= self._once((group, what, *names), lambda: {k: _interval(v) for k, v in ours.items()})
         home = group if self.has(group, RIVAL, names[0]) else "cohort"
         if what != RIVAL and self.has(home, RIVAL, *names):
@@ -152,7 +154,8 @@ class Scoreboard:
     def _paired(self, ours: Method, theirs: Method, names: tuple[str, ...]) -> dict[str, Any]:
         def found() -> dict[str, Any]:
             a, b = self._mean(*ours, names), self._mean(*theirs, names)
-            return {k: _rounded(metrics.paired_interval(a[k], b[k])) for k in a if k in b}
+            both = [k for k in a if k in b and k != "guidance"]
+            return {k: _rounded(metrics.paired_interval(a[k], b[k])) for k in both}
 
         return self._once((ours, theirs, names), found)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from brainit.datasets.simulated.crowd import Person, answers, places
 from brainit.network.shared import SharedNetwork, Voxels
@@ -25,6 +26,7 @@ from lab.zoo.shared.pupils import as_voxels, centres
 
 REPEATS = 3
 _KINDS = 900
+_LEAST_CROP = 0.6  # of a picture's side
 _LEAST_SHARED = 4  # one in so many training pictures is seen by all
 
 
@@ -71,7 +73,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Cohort:
-    """All subjects, and the pictures: scanned ones first, then external ones, then those of the test."""
+    """All subjects, and the pictures: scanned, external, those of the test, further external ones."""
 
     members: list[Member]
     seen: Seen
@@ -90,16 +92,19 @@ class Known:
 
 def gather(size: Size, data: Path | None, seed: int, device: str, progress: Progress = silent) -> Cohort:
     """Scan the cohort: pictures of ``data``, or those that ship."""
-    images = _pictures(size, data)
-    n = len(images) - size.n_test
-    seen = people.see(images, size.n_pool, device)
+    looked, further = _pictures(size, data, device)
+    n = len(looked) - size.n_test
+    seen = people.see(torch.cat([looked, further]), size.n_pool, device)
     crowd = [
         Person(seed * 100 + 301 + k, size.n_voxels, own=0.7, kinds=seed * 100 + _KINDS, placed=True)
         for k in range(size.n_subjects)
     ]
-    shown = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+    shown = np.ascontiguousarray(looked.permute(0, 2, 3, 1).numpy())
     answered = answers(crowd, shown, scorer_maps(device), None, size.n_pool, device, progress)
-    tested = torch.arange(n, n + size.n_test, device=device)
+    tested = torch.arange(n, len(looked), device=device)
+    external = torch.cat(
+        [torch.arange(size.n_pool, n), torch.arange(len(looked), len(looked) + len(further))]
+    ).to(device)
     members = []
     for k, (person, rows) in enumerate(zip(crowd, answered, strict=True)):
         low, high = size.ceilings
@@ -127,19 +132,41 @@ def gather(size: Size, data: Path | None, seed: int, device: str, progress: Prog
                 (scanner.clear(tested) - mean) / scale,
             )
         )
-    return Cohort(members, seen, torch.arange(size.n_pool, n, device=device), tested)
+    return Cohort(members, seen, external, tested)
 
 
-def _pictures(size: Size, data: Path | None) -> torch.Tensor:
+def _pictures(size: Size, data: Path | None, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return pictures that people look at (scanned, external, tested) and further external ones."""
     if data is None:
         from lab.zoo import stimuli
 
         shipped = torch.from_numpy(stimuli.load()[0]).permute(0, 3, 1, 2)
         pool, test = shipped[: size.n_pool], shipped[size.n_pool : size.n_pool + size.n_test]
-        return torch.cat([pool, pool.flip(-1), test])
+        return torch.cat([pool, pool.flip(-1), test]), _crops(pool, size.crops, device)
     training, _ = people.training_pictures(data, size.n_pool, size.n_external, 0)
     tested, n = people.tested_pictures(data, size.n_pool, size.n_external, size.n_test)
-    return torch.cat([training, tested[n:]])
+    natural = training[: size.n_pool + size.n_external]
+    further = torch.cat([natural[: size.n_pool].flip(-1), _crops(natural, size.crops, device)])
+    return torch.cat([training, tested[n:]]), further
+
+
+def _crops(pictures: torch.Tensor, n: int, device: str, batch: int = 1000) -> torch.Tensor:
+    """Return ``n`` enlarged square parts of uint8 pictures (k, 3, side, side), every other one mirrored."""
+    if not n:
+        return pictures[:0]
+    draw = torch.Generator().manual_seed(7)
+    scale = _LEAST_CROP + (1 - _LEAST_CROP) * torch.rand(n, generator=draw)
+    centre = (2 * torch.rand(n, 2, generator=draw) - 1) * (1 - scale[:, None])
+    mirror = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0)
+    affine = torch.zeros(n, 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = scale * mirror, scale, centre
+    out = []
+    for rows in torch.arange(n).split(batch):
+        x = pictures[rows % len(pictures)].to(device).float()
+        grid = F.affine_grid(affine[rows].to(device), list(x.shape), align_corners=False)
+        seen = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        out.append(seen.clamp(0, 255).round().to(torch.uint8).cpu())
+    return torch.cat(out)
 
 
 def begin(

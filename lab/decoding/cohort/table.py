@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainit.network.shared import SharedNetwork
 from brainit.voxels.ridge import fit_ridge
 from lab.decoding.cohort import newcomer
 from lab.decoding.cohort.bounds import ENDLESS, NOISELESS, bound
-from lab.decoding.cohort.ground import SHARED, Ground, open_network
+from lab.decoding.cohort.choice import LeftOut
+from lab.decoding.cohort.ground import SHARED, Ground
+from lab.decoding.cohort.methods import SHOWN, Methods, Said
 from lab.decoding.cohort.scoreboard import (
     BAYES,
     READ_OUT,
@@ -32,40 +33,25 @@ from lab.decoding.cohort.subjects import Known, Member, begin, know, reclustered
 from lab.decoding.cohort.training import Trainer
 from lab.images import sheet, write_picture
 from lab.progress import Progress
-from lab.zoo import load, null_tokens
 from lab.zoo.io import save_weights
-from lab.zoo.shared import DENOISER, NAME
 from lab.zoo.shared.painting import Painter, Scores
 
 GUIDANCE, STRENGTH = 3.0, 0.7
-SHOWN = 10
 
 
 @dataclass
-class Study:
+class Study(Methods):
     """Does steps whose scores are missing; what the board holds is neither trained for nor painted again."""
 
-    ground: Ground
-    painter: Painter
-    trainer: Trainer
-    board: Scoreboard
-    keep: Callable[[], Any]
+    keep: Callable[[], Any] = lambda: None
 
     def __post_init__(self) -> None:
-        self.size, self.seed, self.cohort = self.ground.size, self.ground.seed, self.ground.cohort
-        self.denoiser = load(DENOISER, self.painter.device)
-        self.null = null_tokens(DENOISER)
-        self.blank, self.known, self.new = self.ground.blank, self.ground.known, self.ground.new
+        super().__post_init__()
         # low and high noise ceilings alike
         some = np.linspace(0, len(self.known) - 1, min(self.size.shown, len(self.known))).round()
         self.shown = [self.known[int(k)] for k in some]
         self.ends = [self.shown[0], self.shown[-1]][: len(self.shown)]
         self.steps = self._steps()
-
-    @property
-    def shared(self) -> SharedNetwork:
-        """The network of all subjects but the newcomer after stage 1."""
-        return open_network(self.trainer.folder / SHARED, self.cohort).eval()
 
     def left(self) -> list[Step]:
         """Return the steps that are to be done, in the order of the table."""
@@ -112,50 +98,6 @@ class Study:
                     self.board.scores[_bounds(one), what, one.name] = self.board.scores[home, what, one.name]
         self.board.sort(made)
 
-    def add(
-        self,
-        group: str,
-        what: str,
-        member: Member,
-        tokens: torch.Tensor,
-        decoder: tuple[Any, torch.Tensor] | None = None,
-        **changes: Any,
-    ) -> None:
-        """Paint and score flat tokens (n_test, n_values)."""
-        denoiser, null = decoder or (self.denoiser, self.null)
-        shaped = tokens.reshape(len(tokens), 17, -1).float()
-        made, scores = self.painter.paint(
-            denoiser, null.cpu(), shaped, GUIDANCE, **({"steps": self.size.sampling} | changes)
-        )
-        true = self.cohort.seen.tokens[self.cohort.tested]
-        error = (tokens - true).square().sum(1) / (true - true.mean(0)).square().sum(1).mean()
-        self.board.scores[group, what, member.name] = scores | {"tokens": 1 - error.cpu().numpy()}
-        self.board.pictures[group, what] = (made[:SHOWN] * 255).round().astype(np.uint8)
-
-    def ridge(self, group: str, member: Member) -> None:
-        """Add ridge from voxels to tokens, its penalty by leave-one-out."""
-        goals = self.cohort.seen.tokens[member.index].cpu().numpy()
-        fitted = fit_ridge(member.trials.cpu().numpy(), goals, device=self.painter.device)
-        guess = torch.from_numpy(fitted.predict(member.test.cpu().numpy()).astype(np.float32))
-        self.add(group, RIVAL, member, guess.to(member.test))
-
-    def bayes(self, group: str, one: Known, network: SharedNetwork) -> None:
-        """Add Bayes decoding with the prior of others."""
-        found = network.space.tokens(one.member.test @ one.reading.bayes + one.reading.offset)
-        self.add(group, BAYES, one.member, found)
-
-    @torch.no_grad()
-    def network(self, group: str, what: str, one: Known, network: SharedNetwork, **how: Any) -> None:
-        """Add a network."""
-        tokens = network.eval()(one.member.test, one.voxels).flatten(1)
-        self.add(group, what, one.member, tokens, **how)
-
-    def shipped(self, group: str, members: Sequence[Member]) -> None:
-        """Add the network of the zoo, which learned from other people, adapted in closed form."""
-        network = load(NAME, self.painter.device)
-        for one in know(network, members, self.cohort.seen.tokens, self.seed):
-            self.network(group, SHIPPED, one, network)
-
     def _steps(self) -> list[Step]:
         shown = [one.member.name for one in self.shown]
         ends = [one.member.name for one in self.ends]
@@ -192,66 +134,73 @@ class Study:
         return steps
 
     def _read_outs(self) -> None:
-        for one in self.shown:
-            self.ridge("cohort", one.member)
-            self.bayes("cohort", one, self.blank)
-            self.network("cohort", READ_OUT, one, self.blank)
+        self.add("cohort", RIVAL, [self.ridge(one) for one in self.shown])
+        self.add("cohort", BAYES, [self.bayes(one, self.blank) for one in self.shown])
+        self.add("cohort", READ_OUT, [self.network(one, self.blank) for one in self.shown])
         self.shipped("cohort", [one.member for one in self.shown])
 
     def _stage_1(self) -> None:
-        network = self.trainer.tokens(FUNCTIONAL, deepcopy(self.blank), self.known)
+        few = self.ground.few
+        network = self.trainer.tokens(FUNCTIONAL, deepcopy(self.blank), self.known, few=few)
         save_weights(network, self.trainer.folder / SHARED)
         shared = self.shared  # as every later step reads it
-        for one in self.shown:
-            self.network("cohort", STAGE_1, one, shared)
+        self.add("cohort", STAGE_1, [self.network(one, shared) for one in self.shown])
 
     def _clusters(self, kind: str) -> None:
-        other = reclustered(self.blank, self.known, kind, self.seed)
-        network = self.trainer.tokens(kind, deepcopy(self.blank), other)
-        names = [one.member.name for one in self.shown]
-        for one in other:
-            if one.member.name in names:
-                self.network("clusters", kind, one, network)
+        other, *few = (
+            reclustered(self.blank, some, kind, self.seed) for some in (self.known, *self.ground.few)
+        )
+        network = self.trainer.tokens(kind, deepcopy(self.blank), other, few=few)
+        names = {one.member.name for one in self.shown}
+        self.add("clusters", kind, [self.network(one, network) for one in other if one.member.name in names])
 
     def _no_external(self) -> None:
-        network = self.trainer.tokens("no-external", deepcopy(self.blank), self.known, external=False)
-        for one in self.shown:
-            self.network("external", "no external pictures", one, network)
+        blank, few = deepcopy(self.blank), self.ground.few
+        network = self.trainer.tokens("no-external", blank, self.known, external=False, few=few)
+        self.add("external", "no external pictures", [self.network(one, network) for one in self.shown])
 
     def _stage_2(self, learns: str, what: str) -> None:
-        found = self.trainer.pictures(f"stage-2-{learns}", self.shared, self.known, learns)
+        few = self.ground.few
+        found = self.trainer.pictures(f"stage-2-{learns}", self.shared, self.known, learns, few)
         network, denoiser, null = found
-        for one in self.shown:
-            self.network("cohort", what, one, network, decoder=(denoiser, null))
+        said = [self.network(one, network) for one in self.shown]
+        self.add("cohort", what, said, decoder=(denoiser, null))
 
     def _branches(self) -> None:
         images, shared = self.cohort.seen.images, self.shared
-        for one in self.ends:
+        said = [self.network(one, shared) for one in self.ends]
+        guidance = self.add("branches", "tokens alone", said)
+        for one, own in zip(self.ends, said, strict=True):
             pixels = images[one.member.index.cpu()].flatten(1).numpy().astype(np.float32) / 255
             fitted = fit_ridge(one.member.trials.cpu().numpy(), pixels, device=self.painter.device)
             blur = fitted.predict(one.member.test.cpu().numpy()).clip(0, 1).astype(np.float32)
             start = torch.from_numpy(blur).view(-1, 3, 64, 64).to(self.painter.device)
             scores = self.painter.score(start)
             self.board.scores["branches", "structure alone", one.member.name] = scores
-            self.network("branches", "tokens alone", one, shared)
             steps = max(1, round(self.size.sampling * STRENGTH))
             how = {"start": start, "strength": STRENGTH, "steps": steps}
-            self.network("branches", "both", one, shared, **how)
+            self.add("branches", "both", [own], guidance=guidance, **how)
 
     def _single(self, one: Known) -> None:
         member = one.member
         network = begin([member], self.cohort, self.seed, alone=True, **self.ground.sizes)
         (own,) = know(network, [member], self.cohort.seen.tokens, self.seed)
-        self.network("cohort", "single, read-out", own, network)
+        self.add("cohort", "single, read-out", [self.network(own, network)])
         network = self.trainer.tokens(f"single-{member.name}", network, [own])
-        self.network("cohort", SINGLE, own, network)
+        self.add("cohort", SINGLE, [self.network(own, network)])
 
     def _true(self) -> None:
-        self.add("bound", "true tokens", self.new, self.cohort.seen.tokens[self.cohort.tested])
+        tokens = self.cohort.seen.tokens
+        nothing = LeftOut(tokens[:0], self.cohort.tested[:0])
+        self.add(
+            "bound", "true tokens", [Said(self.new.name, tokens[self.cohort.tested], nothing)], None, GUIDANCE
+        )
 
     def _bound(self, member: Member) -> None:
+        nothing = LeftOut(self.cohort.seen.tokens[:0], self.cohort.tested[:0])
         for what in (NOISELESS, ENDLESS):
-            self.add(_bounds(member), what, member, bound(what, member, self.cohort))
+            said = Said(member.name, bound(what, member, self.cohort), nothing)
+            self.add(_bounds(member), what, [said], guidance=GUIDANCE)
 
     def show(self, file: Path) -> None:
         """Write a sheet: the stimuli, then a row for each method, of the last subject it was tried on."""
@@ -267,7 +216,7 @@ def at_work(ground: Ground, folder: Path, device: str, board: Scoreboard, progre
     images = ground.cohort.seen.images[ground.cohort.tested.cpu()]
     painter = Painter.of(images, ground.seed, device)
     trainer = Trainer(ground.cohort, ground.size, folder, ground.seed, device, progress)
-    return Study(ground, painter, trainer, board, lambda: None)
+    return Study(ground, painter, trainer, board)
 
 
 def _bounds(member: Member) -> str:

@@ -32,9 +32,10 @@ class Settings(contract.Settings):
     """Compare shared and single networks, stages, clusters, branches, external pictures and minutes.
 
     Simulated subjects are scanned in memory, networks are trained on all but the last of them, and every
-    method's tokens go through the same decoder: one sample a picture, one noise seed. The cortex reads the
-    network that also scores (favourable): the table compares methods, not brains. cohort-small takes
-    minutes on a CPU with the pictures that ship; cohort needs a GPU and the training pictures.
+    method's tokens go through the same decoder: one sample a picture, one noise seed, guidance chosen for
+    each method on pictures that it has not learned from. The cortex reads the network that also scores
+    (favourable): the table compares methods, not brains. cohort-small takes minutes on a CPU with the
+    pictures that ship; cohort needs a GPU and the training pictures. A step that is done is kept.
     """
 
     preset: Literal["cohort-small", "cohort"] = setting("cohort-small", "size of the study")
@@ -243,7 +244,7 @@ def _write_tables(out: Path, found: dict[str, Any]) -> None:
     from lab.files import write_text
 
     rows, contrasts = found["rows"], found["contrasts"]
-    named, scored = ["group", "what", "subjects"], [*SCORES, *DIFFERENCES]
+    named, scored = ["group", "what", "subjects", "guidance"], [*SCORES, *DIFFERENCES]
     write_text(out / "table.csv", _csv(rows, named, scored))
     write_text(out / "contrasts.csv", _csv(contrasts, ["contrast", "subjects"], list(SCORES)))
     lines = [f"{key}: {value}  " for key, value in found["about"].items()]

@@ -30,6 +30,11 @@ class Settings(OfModel):
     metric: Literal["nmse", "sqnr_db"] = setting(
         "nmse", "what is summed over layers: noise power, or the paper's decibels"
     )
+    split: bool = setting(
+        False,
+        "divide each budget between layers of content (cross-attention, feed-forward; judged by the SSIM of "
+        "sampled pictures) and of quality, as the paper does: of ten divisions the one with least error",
+    )
     samples: int = setting(4, "recorded samples to measure on", ge=1, le=1000)
     timesteps: int = setting(4, "timesteps of them", ge=1, le=1000)
     recording: Path | None = setting(None, "folder of recorded sampling; shipped denoisers make theirs")
@@ -87,37 +92,65 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.models.opening import open_model
     from lab.models.preflight import open_recording
     from quant.methods.mixdq import search
-    from quant.sensitivity.probes import NoisePrediction
 
     config, device = _check(settings)
     model, out, choices, metric = settings.model, settings.out, settings.choices, settings.metric
     module = open_model(model, settings.part).to(device)
     store = open_recording(model, settings.recording, device=device, progress=context.progress)
+    costs = search.byte_costs(module, config, choices)
+    names = {name for name in costs if settings.split and search.is_content(name)}
+    if settings.split and not names:
+        raise InputError(
+            f"--split: no layer has a name of content ({', '.join(search.CONTENT)}); leave --split away"
+        )
     out.mkdir(parents=True, exist_ok=True)
+    probes = _probes(settings, store)
     table = search.measure(
-        module, config, store, choices=choices, path=out / "sensitivity.json",
-        probes=[NoisePrediction(store, settings.samples, settings.timesteps)], progress=context.progress,
+        module, config, store, choices=choices, path=out / "sensitivity.json", probes=probes,
+        progress=context.progress,
     )  # fmt: skip
-    scores, costs = search.scores(table, metric), search.byte_costs(module, config, choices)
+    scores = search.scores(table, metric)
+    content = {n: s for n, s in search.scores(table, "ssim").items() if n in names} if names else {}
+    quality = {name: score for name, score in scores.items() if name not in content}
     rows = []
     for bits in settings.bits:
         context.check()
         budget = sum(cost[bits] for cost in costs.values())
-        found = search.allocate(scores, costs, budget)
+        candidates = search.decoupled(content, quality, costs, budget)
+        configs = [search.with_weights(config, c.choices) for c in candidates]
+        best = 0
+        if len(configs) > 1:
+            errors = search.errors(module, configs, store, probes[0], progress=context.progress)
+            best = errors.index(min(errors))
+        found = candidates[best]
         name = f"mixdq-w{bits}-budget"
         search.save_preset(
             out / f"{name}.yaml",
-            search.with_weights(config, found.choices),
+            configs[best],
             f"weight bits allocated to {model}'s layers at the bytes of uniform {bits}-bit weights",
             recipes.parse(settings.recipe).policy,
         )
         rows.append({
             "preset": name, "budget_bytes": budget, "bytes": found.cost,
             f"{metric}_uniform": abs(sum(s[bits] for s in scores.values())),
-            f"{metric}_allocated": abs(found.score), "gap": found.gap, "seconds": round(found.seconds, 3),
+            f"{metric}_allocated": abs(sum(scores[n][b] for n, b in found.choices.items())),
+            "gap": max(p.gap for p in found.parts), "seconds": round(sum(p.seconds for p in found.parts), 3),
+            **({"content_over_quality": found.k} if settings.split else {}),
             "layers_by_bits": {str(b): list(found.choices.values()).count(b) for b in choices},
         })  # fmt: skip
     return Result(model=model, recipe=settings.recipe, quant=versions(), rows=rows, out=str(out))
+
+
+def _probes(settings: Settings, store: Any) -> list[Any]:
+    from lab.zoo.recordings import recorded_scheduler
+    from quant.recordings.repeat import Sampler
+    from quant.sensitivity.probes import FinalSample, NoisePrediction
+
+    probes: list[Any] = [NoisePrediction(store, settings.samples, settings.timesteps)]
+    if settings.split:
+        sampler = Sampler(store, recorded_scheduler(store), store.null_condition)
+        probes.append(FinalSample(sampler, settings.samples, settings.timesteps))
+    return probes
 
 
 def dry_run(settings: Settings) -> Foreseen:

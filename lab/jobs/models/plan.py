@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,16 @@ class Result(contract.Result):
         """Return layers with sizes in kB, reasons, then totals in MB."""
         kept = [row for row in self.layers if row["bytes before"] == row["bytes after"] and row["note"]]
         done = [row for row in self.layers if row not in kept]
-        left = [{"left as it is": row["layer"], "because": row["note"]} for row in kept if row["note"] != OUT]
+        alike: dict[tuple[str, str], list[str]] = {}
+        for row in kept:
+            if row["note"] != OUT:
+                alike.setdefault((_alike(row["layer"]), row["note"]), []).append(row["layer"])
+        left: list[dict[str, Any]] = [
+            {"left as it is": name if len(own) > 1 else own[0], "layers": len(own), "because": note}
+            for (name, note), own in alike.items()
+        ]
         if others := sum(row["note"] == OUT for row in kept):
-            left.append({"left as it is": f"{others} layers", "because": OUT})
+            left.append({"left as it is": "others", "layers": others, "because": OUT})
         notes = Counter(row["note"] for row in done if row["note"])
         unusual = [{"not the usual way, because": note, "layers": n} for note, n in notes.items()]
         more = [Table(rows) for rows in (left, unusual) if rows]
@@ -158,6 +166,11 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
     return Table(
         [*rows, {"name": "arithmetic", "value": "simulated, unless asked for native"}], kind="record"
     )
+
+
+def _alike(name: str) -> str:
+    """Return a layer's name with a star for each number of a block: 24 alike are one line."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

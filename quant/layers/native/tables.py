@@ -6,12 +6,16 @@ A term is a table of 8-bit numbers and the scale of each output channel. One is 
 of e4m3), integers with a zero point and one binary basis; two binary bases take two. Logarithmic and free
 codebooks take two, which leaves 2^-16 of a channel's largest value. The
 input is rounded by token, or with a calibrated scale; smoothing happens in the kernel, other transforms
-before it in torch.
+before it in torch. Torch also rounds inputs with a calibrated zero point z to codes c, whose product is
+
+    y = scale sum_k (c_k - h) w_k + scale (h - z) sum_k w_k,      h half of the codes,
+
+where the second term is a constant of the layer and part of its bias.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +52,8 @@ class Term(NamedTuple):
 class Tables:
     """A linear in as many products as it has terms.
 
-    `scale` is the calibrated scale of the input, of one element; without it each token has its own.
+    `scale` is the calibrated scale of the input, of one element; without it each token has its own. `zero` is
+    its zero point, where it has one.
     """
 
     op: str
@@ -59,6 +64,7 @@ class Tables:
     kind: Any
     input_bits: int
     scale: Tensor | None
+    zero: Tensor | None
     bias: Tensor | None
     inverse_smooth: Tensor | None
     shift: float
@@ -70,29 +76,42 @@ class Tables:
         return x.dtype in TYPES
 
     def path(self, x: Tensor, producer: Any = None) -> str:
-        """Say who does what for this input."""
-        return f"{self.op}: triton"
+        """Say who does what for this input: what is before and beside the product stays in floating point."""
+        around = [type(one).__name__.lower() for one in (self.transform, self.branch) if one is not None]
+        return f"{self.op}: triton" + (f", {' and '.join(around)} by torch" if around else "")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (..., K)."""
         hidden = x if self.transform is None else self.transform(x)
         flat = hidden.reshape(-1, self.in_features).contiguous()
-        rows = quantize.quantize(
-            flat, self.kind, self.input_bits, inverse_smooth=self.inverse_smooth, shift=self.shift,
-            path=TRITON, scale=self._scale(flat),
-        )  # fmt: skip
+        codes, row = self._rows(flat)
         out: Tensor | None = None
         for index, (table, column) in enumerate(self.terms):
             last = index == len(self.terms) - 1
             out = gemm.gemm(
-                rows.codes, rows.scale, self._operand(table), column, self.bias if last else None,
+                codes, row, self.operand(table), column, self.bias if last else None,
                 dtype=x.dtype if last else torch.float32, path=TRITON, residual=out,
             ).value  # fmt: skip
         assert out is not None  # there is always a term
         out = out.reshape(*x.shape[:-1], self.packed.shape[0])
         return out if self.branch is None else out + self.branch(x)
 
-    def _operand(self, table: Tensor | None) -> Tensor:
+    def _rows(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of rows, columns padded, and the scale of each row."""
+        scale = self._scale(flat)
+        if self.zero is None or scale is None:
+            rows = quantize.quantize(
+                flat, self.kind, self.input_bits, inverse_smooth=self.inverse_smooth, shift=self.shift,
+                path=TRITON, scale=scale,
+            )  # fmt: skip
+            return rows.codes, rows.scale
+        count = 2**self.input_bits
+        steps = torch.round(flat.float() / scale[:, None]) + self.zero
+        codes = (steps.clamp(0, count - 1) - count // 2).nan_to_num().to(torch.int8)
+        return nn.functional.pad(codes, (0, operands.padded_columns(self.in_features) - flat.shape[1])), scale
+
+    def operand(self, table: Tensor | None) -> Tensor:
+        """Decode the weight to numbers of a term, (N, K padded)."""
         if table is not None:
             return expand_table.expand_table(self.packed, table, self.bits, self.in_features, TRITON).value
         missing = operands.padded_columns(self.in_features) - self.in_features
@@ -103,7 +122,7 @@ class Tables:
         """Calibrated scale of each row; NaN where the row holds one, as a rounded and clipped code cannot."""
         if self.scale is None:
             return None
-        scale = self.scale.reshape(1).expand(flat.shape[0])
+        scale = self.scale.expand(flat.shape[0])
         return torch.where(flat.amax(1).isnan(), torch.nan, scale) if flat.numel() else scale.contiguous()
 
 
@@ -122,7 +141,8 @@ def obstacle(weight: Quantizer, activation: Quantizer | None) -> str:
     if side == "e4m3":
         fits = isinstance(grid, FloatGrid) and grid.hardware == "e4m3fn"
     else:
-        fits = isinstance(grid, IntGrid) and grid.mode == "symmetric" and activation.scale == "real"
+        modes = ("symmetric", "asymmetric") if schedule == "static" else ("symmetric",)
+        fits = isinstance(grid, IntGrid) and grid.mode in modes and activation.scale == "real"
     return "" if fits else f"{activation.label} inputs beside {weight.label} weights"
 
 
@@ -159,16 +179,27 @@ def prepare(layer: Encoded, op: str, bias: Tensor | None) -> Tables:
     assert quantizer is not None  # as `obstacle` saw to
     activation = quantizer.quantizer
     transform: Any = layer.transform
-    smooth = transform if type(transform) is Smooth else None
+    zero = quantizer.zero_point if getattr(activation.grid, "mode", "") == "asymmetric" else None
+    smooth = transform if type(transform) is Smooth and zero is None else None
     static = activation.schedule.kind == "static"
-    return Tables(
+    made = Tables(
         op, encoded.packed, tuple(_terms(encoded)), encoded.quantizer.bits, encoded.shape[1],
         "int_token" if isinstance(activation.grid, IntGrid) else "e4m3_token",
-        activation.bits, quantizer.scale.float() if static else None, bias,
+        activation.bits, quantizer.scale.reshape(()).float() if static else None,
+        None if zero is None else zero.reshape(()).float(), bias,
         None if smooth is None else (1.0 / smooth.factor.float()).contiguous(),
         0.0 if smooth is None else smooth.shift,
         None if smooth is not None else transform, layer.branch,
     )  # fmt: skip
+    return made if zero is None else replace(made, bias=_with_zero(made))
+
+
+def _with_zero(layer: Tables) -> Tensor:
+    """Bias that holds what the input's zero point adds to every row."""
+    assert layer.scale is not None and layer.zero is not None  # as `prepare` saw to
+    sums = sum(layer.operand(table).float().sum(1) * column for table, column in layer.terms)
+    constant = layer.scale * (2 ** (layer.input_bits - 1) - layer.zero) * sums
+    return constant if layer.bias is None else constant + layer.bias.float()
 
 
 def _terms(encoded: EncodedWeight) -> list[Term]:

@@ -16,7 +16,7 @@ METHOD = Method(
         needs_calibration=True,
         needs_gradients=True,
         trains=True,
-        native=("none: planes are decoded, then multiplied in floating point",),
+        native=("int8 tensor cores, a product a basis",),
         seconds_per_million_weights=1.0,
     ),
     core="quant.methods.binarydm.core",

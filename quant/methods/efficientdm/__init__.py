@@ -17,7 +17,7 @@ METHOD = Method(
         needs_gradients=True,
         trains=True,
         sized_by_recording=True,
-        native=("none yet: static asymmetric integers are simulated",),
+        native=("none yet: scales by timestep are simulated",),
         seconds_per_million_weights=1.0,
     ),
     core="quant.methods.efficientdm.core",

@@ -16,7 +16,7 @@ METHOD = Method(
         bits="W8A8, W4A8",
         needs_calibration=True,
         needs_gradients=True,
-        native=("none yet: simulated; e4m3fn codes are an H100's",),
+        native=("fp8 tensor cores (e4m3fn presets)",),
         seconds_per_million_weights=15.0,
     ),
     core="quant.methods.lowbit_fp.core",

@@ -15,7 +15,7 @@ METHOD = Method(
         bits="W4A4, W3A4",
         needs_calibration=True,
         needs_gradients=False,
-        native=("none: codes are decoded, then multiplied in floating point",),
+        native=("int8 tensor cores, two products; rotation in 16 bit",),
         seconds_per_million_weights=1.0,
     ),
     core="quant.methods.lrq_dit.core",

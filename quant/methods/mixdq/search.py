@@ -19,11 +19,10 @@ from quant.layers.encoded import planned_bytes
 from quant.layers.install import restore_
 from quant.methods.mixdq.allocate import Allocation, allocate
 from quant.methods.mixdq.config import LayerBits, MixdqConfig
-from quant.plans.plan import Plan
 from quant.progress import Progress
 from quant.recordings.trajectories import Trajectories
 from quant.sensitivity.by_layer import Sensitivity, layer_sensitivity
-from quant.sensitivity.probes import NoisePrediction, Probe
+from quant.sensitivity.probes import Probe
 
 CONTENT = ("*attn2*", "*.ff.*")
 """Layers that decide what is in the picture: cross-attention and feed-forward (diffusers names)."""
@@ -103,35 +102,6 @@ def byte_costs(model: nn.Module, config: MixdqConfig, choices: Sequence[int]) ->
     return found
 
 
-def bit_operations(planned: Plan, choices: Sequence[tuple[int, int]]) -> Table:
-    """Multiply-accumulates times weight bits times input bits, by layer and pair of bits.
-
-    An input that the plan leaves in floating point counts 16 bits, whatever the pair says.
-
-    Raises
-    ------
-    InputError
-        The plan has no multiply-accumulates.
-    """
-    if any(line.macs is None for line in planned.quantized):
-        raise InputError(f"bit operations need multiply-accumulates: {planned.mac_rule}")
-    return {
-        line.name: {
-            (w, a): float((line.macs or 0) * w * (16 if line.activation is None else a)) for w, a in choices
-        }
-        for line in planned.quantized
-    }
-
-
-def joint_scores(weights: Table, inputs: Table) -> Table:
-    """Scores of pairs of bits: the errors of weight and input add up (both tables are negative errors)."""
-    return {
-        name: {(w, a): sw + sa for w, sw in weights[name].items() for a, sa in inputs[name].items()}
-        for name in weights
-        if name in inputs
-    }
-
-
 @dataclass(frozen=True)
 class Candidate:
     """One split of the budget between content and quality layers."""
@@ -196,49 +166,32 @@ def with_weights(config: MixdqConfig, choices: Mapping[str, int]) -> MixdqConfig
     return config.model_copy(update={"table": table})
 
 
-def with_inputs(config: MixdqConfig, choices: Mapping[str, int | None]) -> MixdqConfig:
-    """Put allocated input bits into the table; None protects an input."""
-    table = dict(config.table)
-    for name, bits in choices.items():
-        old = table.get(name)
-        table[name] = LayerBits(weight=config.weight_bits if old is None else old.weight, activation=bits)
-    return config.model_copy(update={"table": table})
-
-
-def pick(
+def errors(
     model: nn.Module,
     configs: Sequence[MixdqConfig],
     trajectories: Trajectories,
+    probe: Probe,
     *,
-    probe: Probe | None = None,
     metric: str = "nmse",
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[MixdqConfig, list[float]]:
-    """Quantize with each config and keep the one with the least error.
+) -> list[float]:
+    """Quantize with each config in turn and say how far the model is from full precision: least is best.
 
     Unlike the released code the comparison is in floating point, over several samples: on 8-bit pictures
     differences wrap around, and a single picture chooses by luck.
-
-    Returns
-    -------
-    config : MixdqConfig
-    errors : list of float
-        Of all of them.
     """
-    probe = probe or NoisePrediction(trajectories)
-    reference = probe.run(model)
-    errors = []
+    reference, found = probe.run(model), []
     for index, config in enumerate(configs):
         quantize_(model, config, trajectories=trajectories, seed=seed)
         try:
-            found = probe.compare(reference, probe.run(model))[0][metric]
+            value = probe.compare(reference, probe.run(model))[0][metric]
         finally:
             restore_(model)
-        errors.append(found if metric.endswith("mse") else -found)
+        found.append(value if metric.endswith("mse") else -value)
         if progress is not None:
             progress(index + 1, len(configs), "comparing allocations")
-    return configs[min(range(len(configs)), key=errors.__getitem__)], errors
+    return found
 
 
 def save_preset(path: str | Path, config: MixdqConfig, title: str, policy: str = "paper") -> Path:

@@ -16,7 +16,7 @@ METHOD = Method(
         needs_calibration=True,
         needs_gradients=True,
         trains=True,
-        native=("none yet: static asymmetric integers are simulated",),
+        native=("int8 tensor cores; inputs rounded in 16 bit",),
         seconds_per_million_weights=4.0,
     ),
     core="quant.methods.quest.core",

@@ -31,7 +31,7 @@ class QvgenConfig(TrainConfig):
         json_schema_extra=RUN, default="cosine", description="how the decaying half fades within a phase"
     )
     start: Literal["rounding", "svdquant"] = Field(
-        default="rounding",
+        json_schema_extra=RUN, default="rounding",
         description="helper 'kept' only. svdquant: begin at what SVDQuant makes with error feedback, in its "
         "formats: smoothing, branch, symmetric groups (not the paper's)",
     )  # fmt: skip

@@ -21,7 +21,7 @@ from quant.methods.svdquant.formats import formats as svdquant_formats
 from quant.plans.cost import TrainingCost
 from quant.plans.plan import LayerPlan, Plan
 from quant.registry import Context, LayerFormat, Outcome
-from quant.training.fake import WeightSide, teaching
+from quant.training.fake import WeightSide, holding, teaching
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.policy import by_channel, capped_rank, own_rank
 from quant.training.student import Student
@@ -62,10 +62,9 @@ def has_branch(kind: str, config: QvgenConfig) -> bool:
 
 
 def training(config: QvgenConfig) -> TrainingCost:
-    """Cost of the one stage."""
-    return TrainingCost(
-        steps=config.train_steps, rows=config.train_rows, what="all weights and biases, scales, helpers"
-    )
+    """Cost of the one stage; a loss over several sampler steps is as many forwards."""
+    rows = config.train_rows * max(1, config.unroll)
+    return TrainingCost(steps=config.train_steps, rows=rows, what="all weights and biases, scales, helpers")
 
 
 def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> Outcome:
@@ -109,10 +108,9 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
     with student.installed():
         walk = None
         if config.unroll:
-            walk = Walk(
-                student.source, model, partial(teaching, student.layers), config.unroll, config.look_every,
-                context.device,
-            )  # fmt: skip
+            teacher, held = partial(teaching, student.layers), partial(holding, student.layers)
+            steps, every = config.unroll, config.look_every
+            walk = Walk(student.source, model, teacher, held, steps, every, context.device)
         result = student.train(
             "qat", _groups(student, config), prepare=prepare, stepped=stepped, rules=rules,
             keep=lambda: all(helped.rank == 0 for helped in sides.values()), fixed=decay.rank_at,

@@ -16,6 +16,7 @@ def row(recipe: str, course: dict[str, float], seconds: float) -> dict[str, Any]
         "recipe": recipe, "model": "dit-64", "error": 0.1, "snr_db": 12.0, "held_out_first": 1.0,
         "held_out": min(course.values()), "by_step": course, "bits_a_weight": 4.4, "file_bytes": 3e6,
         "train_steps": 300, "train_seconds": seconds, "seconds": seconds + 5, "peak_mb": 900.0,
+        "commit": "abc1234",
     }  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def test_cost_is_read_where_both_reach_one_error(tmp_path: Path) -> None:
     slow = row(full.WHOLE[1], {"0": 1.0, "100": 0.9, "200": 0.8, "300": 0.7}, 60.0)
     assert f"| `{full.WHOLE[1]}` | not reached | 200 | – |" in "\n".join(full.cost([cheap, dear, slow]))
     assert full.cost([cheap]) == []
-    full.write([cheap], {whole: "RuntimeError: out of memory"}, tmp_path, "about")
+    full.write([cheap], {whole: "RuntimeError: out of memory"}, tmp_path, "commit {commits}")
+    assert "commit abc1234\n" in (tmp_path / "full.md").read_text()
     assert f"Not measured: `{whole}` (RuntimeError: out of memory)." in (tmp_path / "full.md").read_text()
     assert full.read(tmp_path / "full.jsonl") == [cheap]
     page = full.markdown([cheap, dear], "about")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel, UNet2DModel
 
 import quant
 from lab.cli.main import run
@@ -53,6 +53,37 @@ def test_budgets_are_kept_and_the_sum_is_never_worse_than_uniform(
         **quant.get_preset("mixdq-w4a8-common").config, "weight_bits": 3
     }))  # fmt: skip
     assert plan.bytes_after <= uniform.bytes_after
+
+
+def test_a_budget_is_split_between_content_and_quality(tmp_path: Path, capsys: Capture) -> None:
+    torch.manual_seed(0)
+    model = UNet2DConditionModel(
+        sample_size=8, in_channels=2, out_channels=2, block_out_channels=(16,), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+        mid_block_type=None, norm_num_groups=8, cross_attention_dim=8, attention_head_dim=2,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "unet")
+    quant.record(
+        model,
+        FlowMatchEulerDiscreteScheduler(),
+        torch.randn(4, 3, 8),
+        tmp_path / "rec",
+        n_steps=2,
+        shape=(2, 8, 8),
+    )
+    more = ["--bits", "4", "--choices", "2,4,8", "--split", "--json"]
+    assert run(command(tmp_path, tmp_path / "out", *more)) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["bytes"] <= row["budget_bytes"] and 0.4 < row["content_over_quality"] < 1.4
+    plan = quant.plan(model, str(tmp_path / "out" / "mixdq-w4-budget.yaml"))
+    assert sum(row["layers_by_bits"].values()) == len(plan.quantized)
+
+
+def test_a_model_without_content_layers_has_nothing_to_split(
+    folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert run(command(folder, tmp_path, "--bits", "4", "--choices", "4,8", "--split")) == 2
+    assert "no layer has a name of content (*attn2*, *.ff.*)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from diffusers import UNet2DModel
 import quant
 from lab.cli.main import run
 from lab.errors import InputError
+from lab.jobs.models import plan
 from lab.models.opening import open_model
 
 Capture = pytest.CaptureFixture[str]
@@ -48,7 +49,16 @@ def test_plan_lists_every_layer_once_with_bytes(folder: Path, capsys: Capture) -
     assert totals["bytes_after"] < totals["bytes_before"] / 3
     assert run(["plan", str(folder)]) == 0
     table = capsys.readouterr().out
-    assert all(name in table for name in names)
+    assert all(row["layer"] in table for row in result["layers"] if not row["note"])
+
+
+def test_layers_that_are_left_alike_are_one_line() -> None:
+    rows = [
+        {"layer": name, "bits": "", "bytes before": 9, "bytes after": 9, "note": "because", "here": ""}
+        for name in ("a.0.to_k", "a.1.to_k", "b.3.x")
+    ]
+    left = plan.Result(model="m", layers=rows, totals=[]).tables()[1].rows
+    assert [(row["left as it is"], row["layers"]) for row in left] == [("a.*.to_k", 2), ("b.3.x", 1)]
 
 
 def test_quantize_writes_codes_plan_and_ledger_and_a_second_time_does_nothing(

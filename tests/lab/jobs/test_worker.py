@@ -21,7 +21,7 @@ from lab.jobs.worker import GRACE, Worker
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
-    made = Worker()
+    made = Worker(loads=())  # three processes are started, and none needs torch
     made.start()
     yield made
     made.rest()

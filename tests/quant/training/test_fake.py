@@ -6,7 +6,17 @@ import pytest
 import torch
 
 import quant
-from quant.training.fake import FakeLayer, WeightSide, frozen, in_training, layers_in_training, teaching
+from quant.formats.quantizer import int_quantizer
+from quant.training.fake import (
+    FakeLayer,
+    WeightSide,
+    frozen,
+    holding,
+    in_training,
+    layers_in_training,
+    teaching,
+)
+from quant.training.sides import DynamicInput
 
 NAME = "mid_block.resnets.0.conv1"
 
@@ -63,3 +73,37 @@ def test_export_refuses_layers_in_training(tiny, tmp_path) -> None:
             quant.export(model, tmp_path / "m.safetensors")
         assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
     quant.export(model, tmp_path / "m.safetensors")
+
+
+def test_weights_that_are_held_have_the_gradients_of_all_forwards() -> None:
+    layer = torch.nn.Linear(6, 3)
+    line = quant.plan(torch.nn.Sequential(layer), "rtn-w8a8").layers[0]
+    side = Halved(layer.weight)
+    layers = {"0": FakeLayer(layer, line, side)}
+    inputs = [torch.randn(2, 6, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    found = []
+    for held in (False, True):
+        side.master.grad = None
+        if held:
+            with holding(layers):
+                outputs = [layers["0"](x) for x in inputs]
+        else:
+            outputs = [layers["0"](x) for x in inputs]
+        sum(y.square().sum() for y in outputs).backward()
+        found.append((outputs, side.master.grad))
+    (outputs, wanted), (again, gradient) = found
+    assert all(torch.equal(x, y) for x, y in zip(outputs, again, strict=True))
+    torch.testing.assert_close(gradient, wanted)
+    assert layers["0"].held is None
+
+
+def test_gradients_pass_dynamic_symmetric_inputs_as_they_pass_the_grid() -> None:
+    quantizer = int_quantizer(4, "group", 4)
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weights = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    side = DynamicInput(quantizer, "linear_input")
+    (found,) = torch.autograd.grad((side(x) * weights).sum(), x)
+    plain = quantizer.fake(x, "linear_input")
+    (wanted,) = torch.autograd.grad((plain * weights).sum(), x)
+    assert torch.equal(side(x), plain)
+    torch.testing.assert_close(found, wanted)

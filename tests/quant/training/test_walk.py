@@ -16,7 +16,7 @@ from quant.training.walk import Walk, read_ladder
 def walk(tiny, recorded) -> Walk:
     """Teacher and student are one model here."""
     source = Source(recorded("pixart"), 4)
-    return Walk(source, tiny.build("pixart"), nullcontext, 2, 3, "cpu")
+    return Walk(source, tiny.build("pixart"), nullcontext, nullcontext, 2, 3, "cpu")
 
 
 def test_steps_of_the_sampler_lead_from_state_to_state(walk: Walk) -> None:
@@ -79,4 +79,4 @@ def test_a_sampler_that_draws_noise_is_refused(tiny, recorded, monkeypatch: pyte
 
 def test_more_steps_than_the_sampler_has_are_refused(tiny, recorded) -> None:
     with pytest.raises(quant.InputError, match="unroll 99: the recording has"):
-        Walk(Source(recorded("pixart"), 4), tiny.build("pixart"), nullcontext, 99, 3, "cpu")
+        Walk(Source(recorded("pixart"), 4), tiny.build("pixart"), nullcontext, nullcontext, 99, 3, "cpu")

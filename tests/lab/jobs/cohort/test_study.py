@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lab.decoding.cohort as cohort
-from lab.decoding.cohort import subjects, training
+from lab.decoding.cohort import choice, subjects, training
 from lab.decoding.cohort.scoreboard import Scoreboard
 from lab.errors import InputError, MissingDataError
 from lab.jobs.cohort import study as job
@@ -16,8 +16,10 @@ from lab.jobs.contract import Context
 from lab.runs.lock import FolderLock
 
 TOY = cohort.Size(
-    3, 60, 40, 4, 48, 0, 2, 1, 8, 0, 1, 2, (4,), (("n_components", 16), ("width", 16), ("n_clusters", 4))
-)
+    n_subjects=3, n_voxels=60, n_trials=40, n_test=4, n_pool=48, n_external=0, steps=2, painted_steps=1,
+    batch=8, seconds=0, sampling=1, shown=2, minutes=(4,), held=8, few=(28,), crops=6,
+    sizes=(("n_components", 16), ("width", 16), ("n_clusters", 4)),
+)  # fmt: skip
 
 
 def test_every_row_of_the_study_has_a_score_and_an_interval(
@@ -48,6 +50,7 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
     for row in found.rows:
         mean, low, high = row["two_way"]
         assert low <= mean <= high
+        assert row["guidance"] in {*choice.GUIDANCES, ""}
     compared = {row["contrast"]: row["two_way"] for row in found.contrasts}
     assert {
         "shared above single, stage 1",

@@ -26,6 +26,12 @@ STATIC = Schedule(kind="static")
 K, N = 96, 40
 BY_TOKEN = int_quantizer(4, "token")
 CALIBRATED = {bits: int_quantizer(bits, "tensor", schedule=STATIC) for bits in (4, 8)}
+WITH_ZERO = {
+    bits: Quantizer(
+        grid=IntGrid(bits=bits, mode="asymmetric"), granularity=Granularity(kind="tensor"), schedule=STATIC
+    )
+    for bits in (4, 8)
+}
 
 
 def weight(grid: Any, shared: str = "channel") -> Quantizer:
@@ -52,6 +58,9 @@ LAYERS: list[tuple[Quantizer, Quantizer, str]] = [
     (weight(IntGrid(bits=4), "tensor"), CALIBRATED[8], ""),
     (weight(IntGrid(bits=8)), CALIBRATED[8], "rotate"),
     (weight(IntGrid(bits=6)), BY_TOKEN, "rotate"),
+    (weight(IntGrid(bits=4, mode="asymmetric")), WITH_ZERO[8], "smooth"),
+    (weight(IntGrid(bits=8)), WITH_ZERO[4], "branch"),
+    (weight(BinaryGrid(bits=2)), WITH_ZERO[8], ""),
 ]  # fmt: skip
 
 
@@ -75,7 +84,7 @@ def layer(
         branch = LowRank(down, torch.randn(N, 8, generator=generator) * 0.1)
     params = {}
     if activation.schedule.kind == "static":
-        params = activation.params(torch.linspace(-4, 4, 9)[None], "linear_input")
+        params = activation.params(torch.linspace(-2, 4, 9)[None], "linear_input")
     result = LayerResult(encoded, activation, params, transform=transform, branch=branch)
     return make(original.to(dtype), result, Clock()).to(device, dtype)
 
@@ -95,7 +104,10 @@ def check(device: str) -> None:
             one.backend = "kernels"
             out = one(x)
             label = (grid.label, activation.label, dressed, dtype)
-            assert one.last_path == f"{op_of(grid, activation)}: triton", (one.last_path, label)
+            around = {"rotate": ", rotate by torch", "branch": ", lowrank by torch"}.get(dressed, "")
+            if activation in WITH_ZERO.values():
+                around = {"smooth": ", smooth by torch"}.get(dressed, around)
+            assert one.last_path == f"{op_of(grid, activation)}: triton{around}", (one.last_path, label)
             assert out.dtype == dtype and distance(out, simulated) < tolerance, (
                 label,
                 distance(out, simulated),

@@ -11,6 +11,8 @@ from torch import nn
 
 import quant
 from quant.denoisers.inventory import find_layers
+from quant.layers.install import quant_layers
+from quant.layers.native.ways import survey
 from quant.registry import get_method, get_preset
 
 CALIBRATED = [p for p in quant.list_presets() if get_method(get_preset(p).method).info.needs_calibration]
@@ -31,6 +33,7 @@ def stands_alone(preset: str) -> bool:
 PRESETS = [p for p in CALIBRATED if stands_alone(p)]
 FIRST = [p for p in PRESETS if p == next(q for q in PRESETS if get_preset(q).method == get_preset(p).method)]
 """One preset of each method, for what does not depend on formats."""
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BLOCK = ["mid_block.*", "up_blocks.1.resnets.0.*"]
 """A layer of each kind: whole models of every family are in tests/quant/denoisers/test_families.py."""
 
@@ -92,6 +95,22 @@ def test_plan_is_what_is_done(done) -> None:
     for record in ledger.layers:
         assert record.skipped == (type(model.get_submodule(record.name)) in (nn.Linear, nn.Conv2d))
         assert record.reason if record.skipped else record.bytes_by["codes"] > 0
+
+
+@pytest.mark.gpu
+def test_what_has_a_kernel_gives_what_is_simulated(done) -> None:
+    model = copy.deepcopy(done[0]).to(DEVICE)
+    layers, ways = quant_layers(model), survey(model)
+    for name in (name for name, way in ways.items() if way.native):
+        layer = layers[name]
+        linear = isinstance(layer, nn.Linear)
+        shape = (2, 9, layer.in_features) if linear else (2, layer.in_channels, 8, 8)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+        with torch.no_grad():
+            exact = layer(x)
+            layer.backend = "kernels"
+            apart = (layer(x) - exact).norm() / exact.norm()
+        assert ": triton" in layer.last_path and apart < 0.03, (name, layer.last_path, apart)
 
 
 def test_all_of_it_moves_with_the_model(done) -> None:

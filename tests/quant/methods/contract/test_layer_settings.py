@@ -35,6 +35,8 @@ SPECIAL: dict[tuple[str, str], dict[str, Any]] = {
     ("mixdq", "momentum"): {"batch_size": 2},
     ("lowbit_fp", "penalty"): {"iterations": 40, "learning_rate": 1.0},
     ("lrq_dit", "threshold"): {"rotation": "adaptive"},
+    ("qvgen", "start"): {"helper": "kept"},
+    ("qvgen", "tuned"): {"helper": "kept", "start": "svdquant"},
 }
 WITHOUT_EFFECT = {
     ("svdquant", "block"),  # the same sums in another order

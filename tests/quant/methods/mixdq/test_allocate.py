@@ -14,9 +14,7 @@ from quant.methods.mixdq.search import (
     byte_costs,
     decoupled,
     is_content,
-    joint_scores,
     save_preset,
-    with_inputs,
     with_weights,
 )  # fmt: skip
 
@@ -172,29 +170,13 @@ def test_byte_costs_are_the_plans(tiny) -> None:
         assert costs[line.name][2] < costs[line.name][3] < costs[line.name][8]
 
 
-def test_pairs_of_bits_under_a_bit_operations_budget(tiny) -> None:
-    from quant.methods.mixdq.search import bit_operations
-
-    model = tiny.build("unet")
-    planned = quant.plan(model, MixdqConfig())
-    pairs = [(w, a) for w in (4, 8) for a in (4, 8)]
-    costs = bit_operations(planned, pairs)
-    errors = {line.name: {4: -1.0 * (i + 1), 8: -0.01 * (i + 1)} for i, line in enumerate(planned.quantized)}
-    scores = joint_scores(errors, errors)
-    full = sum(cost[8, 8] for cost in costs.values())
-    found = allocate(scores, costs, 0.5 * full, unit="bit operations")
-    assert found.cost <= 0.5 * full * (1 + 1e-6) and len(set(found.choices.values())) > 1
-    with pytest.raises(quant.InputError, match=r"of .* bit operations: the cheapest"):
-        allocate(scores, costs, 0.2 * full, unit="bit operations")
-    with pytest.raises(quant.InputError, match="need multiply-accumulates"):
-        bit_operations(quant.plan(tiny.build("odd"), MixdqConfig()), pairs)
-
-
 def test_a_table_is_a_preset(tiny, tmp_path) -> None:
     model = tiny.build("unet")
     names = [line.name for line in quant.plan(model, "mixdq-w4a8").quantized]
     config = quant.recipes.resolve("mixdq-w4a8")[2]
-    config = with_inputs(with_weights(config, {names[3]: 8, names[5]: 2}), {names[3]: None, names[7]: 4})
+    config = with_weights(config, {names[3]: 8, names[5]: 2})
+    inputs = {names[3]: LayerBits(weight=8, activation=None), names[7]: LayerBits(weight=4, activation=4)}
+    config = config.model_copy(update={"table": {**config.table, **inputs}})
     file = save_preset(tmp_path / "mine.yaml", config, "made by a test")
     assert quant.recipes.resolve(str(file))[2] == config
     plan = quant.plan(model, str(file))

@@ -13,7 +13,7 @@ import quant
 from quant.formats.granularity import weight_layout
 from quant.registry import Context
 from quant.training.config import TrainConfig
-from quant.training.graph import PLAIN, Graphed, same
+from quant.training.running.graph import PLAIN, Graphed, same
 from quant.training.sides import Master
 from quant.training.student import InputTable, Student
 
@@ -161,7 +161,7 @@ def test_all_rows_of_a_table_give_what_the_rows_read_give(tiny, recorded) -> Non
 def test_methods_train_from_graphs_as_they_do_plainly(
     recipe: str, tiny, recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = "train_steps=30+look_every=10+train_rows=3+held_out_rows=4+calibration_rows=4"
+    short = "train_steps=60+look_every=20+train_rows=3+held_out_rows=4+calibration_rows=4"
     found = []
     for plain in (True, False):
         model = tiny.build("pixart").cuda()

@@ -1,0 +1,42 @@
+"""Adapting from the command line: a curve of every method, nothing of an earlier call."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from brainit.config import PRESETS
+from brainit.datasets import simulated
+from lab.jobs.cohort import adapt as job
+from lab.jobs.contract import Context
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("simulated") / "data"
+    sizes = {"n_subjects": 1, "n_voxels": 60, "n_train": 40, "n_shared": 40, "n_test": 6, "n_repeats": 2}
+    simulated.generate(root, simulated.preset("small", **sizes, n_sessions=1))
+    return root
+
+
+def test_a_call_without_a_curve_leaves_none(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = {"epochs": 1, "steps_per_epoch": 1}
+    monkeypatch.setitem(PRESETS["few"], "train", {**PRESETS["few"].get("train", {}), **brief})
+    given = {"dataset": "simulated", "root": root, "out": tmp_path, "device": "cpu"}
+    found = job.run(job.Settings(**given, curve=(3, 4), steps=1), Context())
+    with (tmp_path / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(float(row["minutes"]), row["method"]) for row in rows} == {
+        (minutes, method) for minutes in (3, 4) for method in job.METHODS
+    }
+    for row in rows:
+        assert float(row["two_way low"]) <= float(row["two_way"]) <= float(row["two_way high"])
+    assert found.rows[0]["trials"] < found.rows[-1]["trials"] == 40
+    assert (tmp_path / "figures" / "curve.png").is_file()
+    assert job.run(job.Settings(**given), Context()).rows == []
+    assert not (tmp_path / "curve.csv").exists() and not (tmp_path / "figures" / "curve.png").exists()
+    assert (tmp_path / "adapted.safetensors").is_file()
