@@ -18,8 +18,8 @@ TYPES = {
     "balance": "*fp32", "count": "*i32", "packed": "*u8", "fine": "*i8", "tail": "*bf16", "column": "*fp32",
 }  # fmt: skip
 ROWS: dict[str, Any] = {
-    "KIND": 2, "TOP": 7.0, "LEAST": -7.0, "FINE_TOP": 6, "GROUP": 64, "RANK": 32, "SPLIT": 2, "BM": 64, "BK": 64,
-    "PIECE": 32, "CHUNKS": 2, "APPEND": True, "BALANCED": True, "HAS_SMOOTH": True, "HAS_SHIFT": False,
+    "KIND": 2, "TOP": 7.0, "LEAST": -7.0, "FINE_TOP": 6, "GROUP": 64, "RANK": 32, "SPLIT": 2, "BM": 64,
+    "BK": 64, "PIECE": 32, "CHUNKS": 2, "APPEND": True, "BALANCED": True, "HAS_SMOOTH": True, "HAS_SHIFT": False,
     "EVEN": True, "WIDE": False,
 }  # fmt: skip
 
