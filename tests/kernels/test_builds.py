@@ -19,8 +19,8 @@ TYPES = {
 }  # fmt: skip
 ROWS: dict[str, Any] = {
     "KIND": 2, "TOP": 7.0, "LEAST": -7.0, "FINE_TOP": 6, "GROUP": 64, "RANK": 32, "SPLIT": 2, "BM": 64,
-    "BK": 64, "PIECE": 32, "CHUNKS": 2, "APPEND": True, "BALANCED": True, "HAS_SMOOTH": True, "HAS_SHIFT": False,
-    "EVEN": True, "WIDE": False,
+    "BK": 64, "PIECE": 32, "CHUNKS": 2, "APPEND": True, "BALANCED": True, "HAS_SMOOTH": True,
+    "HAS_SHIFT": False, "EVEN": True, "WIDE": False,
 }  # fmt: skip
 
 
