@@ -117,7 +117,16 @@ def launch(
     }  # fmt: skip
     if scaled:
         few_rows_scaled[grid](
-            *tensors, m, n, row_bytes, groups, x.stride(0), per_split, KIND=KINDS[scale.dtype], **shared
+            *tensors,
+            m,
+            n,
+            row_bytes,
+            groups,
+            x.stride(0),
+            per_split,
+            KIND=KINDS[scale.dtype],
+            PIECES=2 if config.halves == 2 and at_once == per_word == 4 else 1,
+            **shared,
         )
     else:
         _few_rows[grid](

@@ -67,9 +67,9 @@ _FEW = [
     *(Config(16, 32, 128, 3, 2, split=split) for split in (2, 8)),
     # scales into the codes, everything several steps ahead
     *(
-        Config(16, columns, 256, stages, warps, split=split, keep=True)
-        for (columns, warps, stages), split in product(
-            ((32, 2, 4), (64, 2, 4), (64, 2, 6), (64, 4, 4)), (1, 2, 4, 8)
+        Config(16, columns, 256, stages, 2, split=split, halves=pieces, keep=True)
+        for (columns, stages, pieces), split in product(
+            ((32, 3, 2), (32, 4, 2), (64, 3, 2), (64, 4, 2), (64, 4, 1)), (1, 2, 4, 8)
         )
     ),
 ]  # fmt: skip

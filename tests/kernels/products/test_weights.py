@@ -22,7 +22,7 @@ from kernels.tuned.configs import Config
 
 FEW = [
     Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3), Config(16, 32, 256, 5, 2, keep=True),
-    Config(16, 16, 256, 3, 1, split=2, keep=True), Config(8, 64, 256, 4, 4, split=2, keep=True),
+    Config(16, 16, 256, 3, 1, split=2, halves=2, keep=True), Config(8, 64, 256, 4, 4, split=2, keep=True),
 ]  # fmt: skip
 SHAPES = [(64, 512), (40, 256), (5, 123), (1, 64), (17, 9)]
 
