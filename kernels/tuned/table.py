@@ -39,7 +39,7 @@ DEFAULTS: dict[str, list[tuple[int, Config]]] = {
         (0, Config(64, 64, 128, 4, 4)),
     ],
     "product_fp8": [(2**18, Config(vendor=True)), (0, Config())],
-    "few_rows": [(0, Config(16, 32, 256, 4, 2, split=2, keep=True))],
+    "few_rows": [(0, Config(16, 64, 256, 4, 2, split=4, keep=True))],
     "quantize": [(0, Config(16, 1, 256, 3, 4))],
     "quantize_norm": [(0, Config(16, 1, 256, 1, 8, keep=True))],
     "expand_table": [(0, Config(1, 8, 512, 1, 4))],

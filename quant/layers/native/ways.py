@@ -135,7 +135,7 @@ def _refuse(ways: Mapping[str, Way], recipe: str) -> None:
     why = Counter(one.why for one in ways.values()).most_common(1)
     raise InputError(
         f"{recipe} has no layer with a kernel here: {why[0][0] if why else 'it quantizes nothing'}; recipes "
-        "that run natively: rtn-w8a8, svdquant-w8a8, svdquant-w4a4-native"
+        "that run natively: rtn-w8a8, svdquant-w8a8, svdquant-w4a4-native, fp4-fp8-e4m3, lrq-dit-w4a4"
     )
 
 
