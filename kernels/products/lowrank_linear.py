@@ -2,11 +2,11 @@
 
     out = Q(x / smooth) Q(W)^T + (x down^T) up^T + bias
 
-Three steps, of which the first two run side by side (`kernels.products.lowrank_steps`):
+Three steps (`kernels.products.lowrank_steps`):
 
-1. `kernels.rows.quantize`: what comes before, smoothing, scales, codes and the down-projection;
-2. `kernels.products.expand`: packed codes and fine group scales to an 8-bit operand, once a forward, or never
+1. `kernels.products.expand`: packed codes and fine group scales to an 8-bit operand, once a forward, or never
    where the operand is kept;
+2. `kernels.rows.quantize`: what comes before, smoothing, scales, codes and the down-projection;
 3. `kernels.products.gemm`, or torch's product of the same operands where the table says that it is faster.
 
 With power-of-two group scales the branch lies in columns of the operands (see `kernels.rows.quantize`), with

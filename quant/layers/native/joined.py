@@ -38,11 +38,13 @@ class Joined:
         return befores.Before(self.kind, second=self.second.reshape(-1, self.second.shape[-1]))
 
 
-def obstacle(block: Any) -> str:
-    """Why a block's output layer cannot read both where they lie; empty if it can."""
+def obstacle(block: Any, most: int) -> str:
+    """Why a block's output layer does not read both where they lie; empty if it does."""
     layer = block.proj_out
     if not isinstance(layer, QuantLayer) or layer.backend != "kernels" or op_of(layer) not in PRODUCTS:
         return "a layer that takes its result does not quantize it natively"
+    if layer.weight_shape[1] > most:
+        return f"of {layer.weight_shape[1]} columns it would be done twice; up to {most} it pays"
     if getattr(block.act_mlp, "approximate", "") != "tanh":
         return "no kernel for its activation behind another tensor"
     watched = (block.act_mlp, layer, block)

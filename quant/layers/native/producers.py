@@ -35,6 +35,8 @@ TAKING = (*PRODUCTS, "conv int8")
 """Operations whose quantizer can do something first."""
 IMAGES = 4
 """Axes of a batch of images."""
+MOST = 2048
+"""Columns up to which it pays: wider rows do not stay in registers, and two looks do the work twice."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _silu_of_rows(_: nn.Module, x: Tensor) -> Tensor:
 
 
 def _wire_joined(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
-    if why := joined.obstacle(block):
+    if why := joined.obstacle(block, MOST):
         found.keep(names, joined.WORDS, [block.proj_out], why)
         return
     block.__dict__["forward"] = MethodType(joined.forward, block)
@@ -235,6 +237,8 @@ def _obstacle(producer: Producer, consumers: list[Any]) -> str:
     for layer in consumers:
         if not isinstance(layer, QuantLayer) or layer.backend != "kernels" or op_of(layer) not in TAKING:
             return "a layer that takes its result does not quantize it natively"
+        if producer.kind != "group_norm_silu" and layer.weight_shape[1] > MOST:
+            return f"of {layer.weight_shape[1]} columns it would be done twice; up to {MOST} it pays"
         if layer.producer is not None or "forward" in layer.__dict__:
             return "a layer that takes its result does something else first"
     return ""

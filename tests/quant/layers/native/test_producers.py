@@ -17,6 +17,7 @@ from quant.formats.quantizer import int_quantizer
 from quant.formats.schedule import Clock, Schedule
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.install import quant_layers, state_of
+from quant.layers.native import producers
 from quant.layers.native.producers import unwire_, wire_
 from quant.layers.native.ways import native_, natively, summary
 from quant.layers.quantized import make
@@ -145,6 +146,13 @@ def test_an_adaptive_norm_stays() -> None:
         "adaptive norm before it in torch: its gain comes from outside the module"
     )
     assert "block.ff.net.2" not in kept
+
+
+def test_wide_rows_stay_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producers, "MOST", 64)
+    words, kept = wired(block("geglu"))
+    assert words["block.ff.net.0.proj"] == "layer norm" and "block.ff.net.2" not in words
+    assert kept["block.ff.net.2"].startswith("GEGLU before it in torch: of 256 columns")
 
 
 def test_what_others_look_at_stays_and_says_why() -> None:
