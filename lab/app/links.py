@@ -98,6 +98,10 @@ def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) ->
     except ValidationError as fault:
         first = fault.errors()[0]
         where = ".".join(str(x) for x in first["loc"])[:40]
+        if first["type"] == "missing":
+            raise InputError(
+                f"the link does not say {where!r}, which this page needs; copy the link again"
+            ) from None
         raise InputError(
             f"the link's {where!r} is not allowed: {first['msg']}; copy the link again"
         ) from None

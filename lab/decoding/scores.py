@@ -75,6 +75,37 @@ def scorers_for(truth: np.ndarray, brain: BrainCorrelation | None = None) -> dic
     return {"st_lpips": distance} | found
 
 
+def recognised(pictures: np.ndarray, places: Sequence[int], truth: np.ndarray) -> np.ndarray | None:
+    """Say of single pictures among how many of the other stimuli each is nearer to its own.
+
+    Parameters
+    ----------
+    pictures : float array of shape (k, H, W[, 3])
+        In 0..1.
+    places : sequence of int
+        Where in `truth` each one's stimulus is.
+    truth : float array of shape (n, H, W[, 3])
+        All stimuli of the test.
+
+    Returns
+    -------
+    float array of shape (k,), or None
+        Share of the n - 1 others, by correlation of the ImageNet network's features; ties fail, chance is .5.
+        None where there is no such network, or pictures are too small for one.
+    """
+    import torch
+
+    from brainit.metrics import tensors
+
+    networks = networks_for(truth)
+    if not networks or len(truth) < 2:
+        return None
+    near = [torch.from_numpy(np.asarray(networks["feature"](some))) for some in (pictures, truth)]
+    block = tensors.correlations(*near)
+    own = block[list(places), range(len(pictures))]
+    return ((block < own).double().sum(0) / (len(truth) - 1)).numpy()
+
+
 def networks_for(truth: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Return the ImageNet network, where it is installed and pictures are large enough to mean anything."""
     if min(truth.shape[1:3]) < SMALLEST:

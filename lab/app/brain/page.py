@@ -23,7 +23,8 @@ from lab.jobs.brain import decode, reconstruct
 
 SIZE = 192
 NONE = "none"
-HEADERS = ["trial", "stimulus", "PixCorr ridge", "PixCorr decoded", "SSIM ridge", "SSIM decoded"]
+HEADERS = ["trial", "stimulus", "two-way ridge", "two-way decoded", "PixCorr ridge", "PixCorr decoded",
+           "SSIM ridge", "SSIM decoded"]  # fmt: skip
 OWN = ("guidance", "strength", "steps")
 _DEMO = {"guidance": 1.0, "strength": 0.2, "steps": 14}
 EMPTY = (
@@ -137,7 +138,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                 table = gr.Dataframe(
                     headers=HEADERS,
                     interactive=False,
-                    label="Per trial, beside ridge",
+                    label="Per trial; two-way: share of the other stimuli that it is less like than its own",
                     wrap=True,
                     elem_id="trials",
                 )

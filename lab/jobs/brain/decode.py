@@ -37,7 +37,10 @@ class Settings(contract.Settings):
 
 
 class Result(contract.Result):
-    """Scores per trial and where the pictures lie (``pictures.npz``: an array for each of `shown`)."""
+    """Scores per trial and where the pictures lie (``pictures.npz``: an array for each of `shown`).
+
+    Two-way is the share of the other stimuli that a picture is less like than its own, by features.
+    """
 
     rows: list[dict[str, Any]]
     shown: list[str]
@@ -72,6 +75,7 @@ def run(settings: Settings, context: Context) -> Result:
     import numpy as np
 
     from brainit.metrics import pixcorr, ssim
+    from lab.decoding.scores import recognised
     from lab.decoding.trained import TrainedRun
     from lab.files import write_npz
     from lab.images import sheet, write_picture
@@ -84,6 +88,10 @@ def run(settings: Settings, context: Context) -> Result:
     recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
     found = _decoded(settings, trained, config, recipe, context)
     truth, decoded = found["stimulus"], found["decoded"]
+    pairs = {
+        name: recognised(picture, settings.trials, found["all"])
+        for name, picture in (("ridge", found["ridge to pixels"]), ("decoded", decoded))
+    }
     rows = []
     for place, trial in enumerate(settings.trials):
         mine = [found[name][place : place + 1] for name in ("ridge to pixels", "decoded")]
@@ -92,7 +100,8 @@ def run(settings: Settings, context: Context) -> Result:
             for score, function in (("PixCorr", pixcorr), ("SSIM", ssim))
             for name, picture in zip(("ridge", "decoded"), mine, strict=True)
         }
-        rows.append({"trial": trial, "stimulus": found["ids"][place], **scores})
+        seen = {f"two-way {name}": round(float(p[place]), 3) for name, p in pairs.items() if p is not None}
+        rows.append({"trial": trial, "stimulus": found["ids"][place], **seen, **scores})
     pictures = {name: found[name] for name in ROWS if name in found}
     stacked = np.concatenate(list(pictures.values()))
     file = settings.out / "pictures.png"
@@ -158,7 +167,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     from lab.images import from_model
 
     return {
-        **more, "stimulus": given.truth[keep], "ridge to pixels": given.ridge[keep],
+        **more, "all": given.truth, "stimulus": given.truth[keep], "ridge to pixels": given.ridge[keep],
         "structural": from_model(_torch(start[keep]), like), "decoded": pictures,
         "ids": [str(test.stimulus_id[k]) for k in keep], "leak_line": data.about["leak_line"],
         "simulated": bool(data.about["simulated"]), "arithmetic": arithmetic, "regions": sorted(test.roi),

@@ -114,7 +114,18 @@ def run(settings: Settings, context: Context) -> Result:
     planned = quant.plan(module, settings.recipe, **settings.selection())
     if isinstance(settings, Settings) and settings.native:  # quantize asks for a plan, too
         refuse_native(planned, "auto")
-    return Result(model=settings.model, **tables(planned), plan=planned.to_dict())
+    found = tables(planned)
+    if planned.training is not None:
+        found["totals"].append({"total": "training_time", "value": _training_time(planned)})
+    return Result(model=settings.model, **found, plan=planned.to_dict())
+
+
+def _training_time(planned: Any) -> str:
+    from lab.progress import duration
+
+    macs = sum(line.macs or 0 for line in planned.layers)
+    cpu, gpu = planned.training.seconds(macs), planned.training.gpu_seconds(macs)
+    return f"about {duration(gpu)} on a GPU, {duration(cpu)} on one CPU core"
 
 
 def tables(planned: Any) -> dict[str, Any]:

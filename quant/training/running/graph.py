@@ -20,8 +20,8 @@ Backward = Callable[[Any, int], Tensor]
 """``backward(batch, step)``: the loss, with gradients collected."""
 PLAIN = 3
 """Plain steps before a capture: libraries set themselves up in the first ones."""
-TOLERANCE = 1e-3
-"""Relative; sums of other runs on a GPU come in another order."""
+TOLERANCE = 5e-3
+"""Relative; sums come in another order on a GPU, and a number near the middle of two codes goes elsewhere."""
 
 
 class Table(Protocol):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from brainit.metrics import tensors
+from lab.decoding import scores
 from lab.decoding.encoder.correlation import BrainCorrelation
 from lab.decoding.scores import flat_metrics, networks_for, scorers_for
 
@@ -39,3 +42,21 @@ def test_brain_correlation_stands_beside_what_the_stimuli_reach() -> None:
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(voxels(truth**2), voxels(truth), strict=True)]
     assert flat["brain_correlation"] == pytest.approx(np.mean(expected))
     assert flat["brain_correlation.encoder"] == "sums of pixels"
+
+
+def test_single_pictures_are_recognised_as_all_of_them_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((6, 48, 48, 3))
+    pictures = truth + 4 * rng.normal(size=truth.shape)
+    monkeypatch.setattr(
+        scores, "networks_for", lambda t: {"feature": lambda x: x.reshape(len(x), -1)[:, :40]}
+    )
+    flat = [torch.from_numpy(x.reshape(6, -1)[:, :40]) for x in (pictures, truth)]
+    expected = tensors.two_way(*flat).numpy()
+    assert 0 < expected.mean() < 1
+    for keep in ([0, 1, 2, 3, 4, 5], [4, 1]):
+        found = scores.recognised(pictures[keep], keep, truth)
+        assert found is not None
+        np.testing.assert_allclose(found, expected[keep])
+    monkeypatch.setattr(scores, "networks_for", lambda t: {})
+    assert scores.recognised(pictures, range(6), truth) is None

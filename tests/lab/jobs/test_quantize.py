@@ -61,6 +61,15 @@ def test_layers_that_are_left_alike_are_one_line() -> None:
     assert [(row["left as it is"], row["layers"]) for row in left] == [("a.*.to_k", 2), ("b.3.x", 1)]
 
 
+def test_a_plan_says_how_long_training_takes(folder: Path, capsys: Capture) -> None:
+    assert run(["plan", str(folder), "--recipe", "qvgen-w4a4+train_steps=100", "--json"]) == 0
+    totals = {row["total"]: row["value"] for row in json.loads(capsys.readouterr().out)["totals"]}
+    assert totals["training_steps"] == 100
+    assert totals["training_time"].startswith("about 15 s on a GPU, ")
+    assert run(["plan", str(folder), "--recipe", "rtn-w4a4"]) == 0
+    assert "training" not in capsys.readouterr().out
+
+
 def test_quantize_writes_codes_plan_and_ledger_and_a_second_time_does_nothing(
     folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -98,7 +98,7 @@ def test_a_graph_takes_over_after_it_has_been_right_twice(recorder: dict[str, fl
 
 def test_a_graph_that_says_something_else_is_given_up(recorder: dict[str, float]) -> None:
     steps = steps_of(weight := nn.Parameter(torch.full((2,), 3.0)))
-    recorder["by"] = 1.0
+    recorder["by"] = 10.0
     run(steps, weight, list(range(1, 20)))
     assert steps.replayed == 0 and "are not the plain step's" in steps.refused
     assert recorder["captures"] == 1
