@@ -19,7 +19,7 @@ TYPES = {
 }  # fmt: skip
 ROWS: dict[str, Any] = {
     "KIND": 2, "TOP": 7.0, "LEAST": -7.0, "FINE_TOP": 6, "GROUP": 64, "RANK": 32, "SPLIT": 2, "BM": 64,
-    "BK": 64, "PIECE": 32, "CHUNKS": 2, "APPEND": True, "BALANCED": True, "HAS_SMOOTH": True,
+    "BK": 64, "PIECE": 32, "APPEND": True, "BALANCED": True, "HAS_SMOOTH": True,
     "HAS_SHIFT": False, "EVEN": True, "WIDE": False,
 }  # fmt: skip
 
@@ -60,8 +60,8 @@ def test_expand(words: bool, rank: int) -> None:
 
 @pytest.mark.parametrize("first", ["geglu", "join_gelu"])
 def test_many_rows(first: str) -> None:
-    from kernels.rows import held_kernels, many_kernels
+    from kernels.rows import many_kernels
     from kernels.rows.before import BEFORE
 
-    for kernel in (many_kernels._look, many_kernels._write, held_kernels.held):
+    for kernel in (many_kernels._look, many_kernels._write):
         build(kernel, {**ROWS, "FIRST": BEFORE[first]})
