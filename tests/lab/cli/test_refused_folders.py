@@ -23,6 +23,7 @@ from tests.lab.cli.refusals import (
     Row,
     assert_nothing_half_written,
     mat,
+    on_model,
     one_line,
     refused,
 )
@@ -64,6 +65,9 @@ TABLE: dict[str, Row] = {
     "--out with broken settings": Row(broken_config_in_out, ("config.yaml", "not YAML or JSON at line")),
     "metrics of no run": Row(lambda tmp: ["brain", "evaluate", str(tmp)], ("no metrics yet", "--out"), 4),
     "metrics cut short": Row(broken_metrics, ("metrics.json", "not a JSON file")),
+    "a page over runs without an ending": Row(
+        on_model("brain", "report", "TMP/a", "TMP/b", "--out", "TMP/both"), ("is a file that ends in .html",)
+    ),
     "report of no run": Row(lambda tmp: ["brain", "report", str(tmp)], ("no metrics yet",), 4),
 }
 
