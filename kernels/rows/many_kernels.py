@@ -27,6 +27,7 @@ from kernels.tuned.launching import counters
 NOTHING = Before()
 EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu", "join_gelu")
 """What may come before: it is found again at the second look."""
+SHARED = 200_000  # bytes that the steps in flight may take; a multiprocessor has 232,448
 PIECE = 32
 """Rows that are added up at once."""
 FOUR_WARPS = 4096
@@ -122,8 +123,10 @@ def quantize_many(
     unit: dict[str, Any] = {"KIND": KINDS[kind], "TOP": float(limits[0]), "FINE_TOP": limits[2]}
     sums = {"RANK": rank, "APPEND": out is None, "BALANCED": balance is not None, "SPLIT": split}
     least = {"LEAST": float(limits[1]), "GROUP": group}
+    # a table was measured at two bytes a number and groups of 64: what is larger gets fewer steps in flight
+    held = (config.block_m + rank) * step * x.element_size()
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
-            "num_stages": config.stages}  # fmt: skip
+            "num_stages": max(1, min(config.stages, SHARED // held))}  # fmt: skip
     _look[(blocks, split)](
         x, late, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
         counters(x.device, blocks), m, k, padded, x.stride(0), late.stride(0), x.shape[1],
