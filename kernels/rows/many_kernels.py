@@ -22,16 +22,15 @@ from kernels.rows.before import BEFORE, Before
 from kernels.rows.look_kernels import completed, looked, written
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
-from kernels.tuned.launching import counters, shared_memory
+from kernels.tuned.launching import counters
 
 NOTHING = Before()
 EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu", "join_gelu")
 """What may come before: it is found again at the second look."""
-SHARED = 200_000  # bytes that the steps in flight may take; a multiprocessor has 232,448
+SHARED = 200_000
+"""Bytes that the steps in flight may take; a multiprocessor of Hopper has 232,448."""
 PIECE = 32
 """Rows that are added up at once."""
-BESIDE_STAGES = 3 * 2**14
-"""Bytes of shared memory that a step needs besides what is fetched ahead."""
 FOUR_WARPS = 4096
 """Values of a tile of codes up to which four warps write it."""
 
