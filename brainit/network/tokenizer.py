@@ -129,7 +129,9 @@ class BrainTokenizer(nn.Module):
         self, betas: torch.Tensor, z: torch.Tensor, table: torch.Tensor, keep: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         real = table >= 0
-        safe = table.clamp(min=0)
+        # padding points to all voxels in turn: on a GPU gradients of a repeated one are added one by one
+        filler = torch.arange(table.numel(), device=table.device).view_as(table) % len(z)
+        safe = torch.where(real, table, filler)
         grouped = z[safe]  # (K, L, D)
         slope = (grouped * (self.query(self.clusters) @ self.key.weight)[:, None]).sum(-1) / math.sqrt(
             self.width

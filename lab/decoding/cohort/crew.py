@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -111,13 +112,14 @@ def _workers(study: Study, count: int) -> Iterator[list[Connection]]:
 
 def _serve(end: Connection, file: Path, folder: Path, device: str, threads: int) -> None:
     """Do steps by name until the first process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process stops and ends this one
     torch.set_num_threads(threads)
 
     def progress(*told: Any) -> None:
         end.send(("progress", *told))
 
     try:
-        ground: Ground = read(file, device)
+        ground: Ground = read(file)
         study = at_work(ground, folder, device, Scoreboard(folder / "none"), progress)
         while True:
             study.do(end.recv())

@@ -81,7 +81,7 @@ def write(ground: Ground, file: Path) -> None:
     torch.save(ground, file)
 
 
-def read(file: Path, device: str) -> Ground:
-    """Return what this call's first process wrote."""
-    found: Ground = torch.load(file, map_location=device, weights_only=False)
+def read(file: Path) -> Ground:
+    """Return what this call's first process wrote; tensors come back where they were."""
+    found: Ground = torch.load(file, weights_only=False)
     return found

@@ -29,8 +29,8 @@ def steps(study: Methods) -> list[Step]:
     for minutes in study.size.minutes:
         name, _ = group(study, minutes)
         for what, work, makes, needs, long in (
-            ("", _read, (RIVAL, BAYES, READ_OUT, SHIPPED), "", 1.5),
-            ("-shared", _shared, (SHARED, EMBEDDED), FUNCTIONAL, 2.0),
+            ("", _read, (RIVAL, BAYES, READ_OUT, SHIPPED), "", 4.5),
+            ("-shared", _shared, (SHARED, EMBEDDED), FUNCTIONAL, 6.0),
             ("-alone", _alone, (SINGLE,), "", 3.0),
         ):
             made = tuple((name, method, study.new.name) for method in makes)

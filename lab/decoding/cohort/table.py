@@ -107,7 +107,9 @@ class Study(Methods):
             return tuple((group, what, name) for what in whats for name in names)
 
         steps = [
-            Step("read-outs", rows("cohort", (RIVAL, BAYES, READ_OUT, SHIPPED), shown), self._read_outs),
+            Step(
+                "read-outs", rows("cohort", (RIVAL, BAYES, READ_OUT, SHIPPED), shown), self._read_outs, long=6
+            ),
             Step(FUNCTIONAL, rows("cohort", (STAGE_1,), shown), self._stage_1, long=9),
         ]
         for one in self.ends:

