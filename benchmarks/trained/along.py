@@ -40,6 +40,14 @@ VARIANTS = {
 }
 
 
+def shortened(changes: str, budget: str) -> str:
+    """Put a smaller budget in the place of a variant's own; what does not train stays."""
+    if not budget or "train_steps=0" in changes:
+        return changes
+    fields = dict(word.split("=", 1) for word in f"{changes}+{budget}".split("+"))
+    return "+".join(f"{name}={value}" for name, value in fields.items())
+
+
 def measured(job: Mapping[str, Any]) -> dict[str, Any]:
     """Quantize, and compare with full precision on what is held out."""
     import torch
@@ -103,8 +111,7 @@ def main() -> None:
     recording = zoo_recording(MODEL, given.out / "recording", n=given.samples, device=given.device).path
     jobs = []
     for variant, changes in VARIANTS.items():
-        short = f"+{given.budget}" if given.budget and "train_steps=0" not in changes else ""
-        recipe = f"{START}+{changes}{short}"
+        recipe = f"{START}+{shortened(changes, given.budget)}"
         jobs.append({**shared, "variant": variant, "recipe": recipe, "recording": recording})
     command = shlex.join(["python", "-m", "benchmarks.trained.along", *sys.argv[1:]])
     about = (

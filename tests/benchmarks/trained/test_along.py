@@ -12,6 +12,13 @@ def test_every_variant_is_a_recipe_of_its_own() -> None:
     assert all(config.start == "svdquant" and config.weight_bits == 4 for config in found.values())
 
 
+def test_a_smaller_budget_takes_the_place_of_the_variants_own() -> None:
+    text = along.VARIANTS["four steps, own states"]
+    config = recipes.parse(f"{along.START}+{along.shortened(text, 'train_steps=1+look_every=1')}").config()
+    assert (config.train_steps, config.look_every, config.unroll, config.rank) == (1, 1, 4, 32)
+    assert along.shortened(along.VARIANTS["start, rank 16"], "train_steps=1") == "rank=16+train_steps=0"
+
+
 def test_the_table_has_variants_in_order() -> None:
     rows = [
         {"variant": name, "recipe": f"{along.START}+{text}", "snr_db": 18.0, "error": 0.05, "layers_mb": 6.0,
