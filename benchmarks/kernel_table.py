@@ -38,6 +38,12 @@ NORMS = {
     "GroupNorm + SiLU + quantize, scale from the image": "norm, scale found",
     "GroupNorm + SiLU + quantize, given scale": "scale given",
 }
+FORMATS = {
+    "W4A8 e4m3, FP4 a channel": "FP4, fp8 inputs",
+    "W4A4 codebook of 16 a channel": "codebook of 16, 4-bit inputs",
+    "W1A4 one binary basis": "one binary basis",
+    "W2A4 two binary bases": "two bases",
+}
 PEERS = {
     "humming int4 g64, float8e4m3 input": "humming int4 g64",
     "torchao float8 rows, compiled": "torchao fp8",
@@ -71,7 +77,18 @@ def lines(results: Path = RESULTS) -> list[str]:
             [shape, f"{found['bf16']['us']:.1f}", *ratios, *(_ratio(peers.get((shape, p))) for p in PEERS)]
         )
     head = f"Times as fast as bf16 cuBLAS, {_place(rows[0])}; the last three are peers, without a branch:"
-    return [head, "", *table(titles, cells), *_images(rows), *_models(results)]
+    return [head, "", *table(titles, cells), *_formats(rows), *_images(rows), *_models(results)]
+
+
+def _formats(rows: list[dict[str, Any]]) -> list[str]:
+    """Weights whose codes stand for numbers of a table."""
+    cells = []
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        found = {row["what"]: row for row in rows if row["shape"] == shape}
+        if set(FORMATS) & set(found):
+            cells.append([shape, *(_ratio(found.get(what)) for what in FORMATS)])
+    head = "Whole linears of other weights, decoded in every call (codebooks and two bases are two products):"
+    return ["", head, "", *table(["M x K x N", *FORMATS.values()], cells)] if cells else []
 
 
 def _images(rows: list[dict[str, Any]]) -> list[str]:

@@ -11,8 +11,10 @@ their scores differ by more than `SCORE`.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import tempfile
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +53,21 @@ def settings(denoiser: str, native: bool, device: str, **more: Any) -> Reconstru
     })  # fmt: skip
 
 
-def both(
-    denoiser: str, device: str, folder: Path, natives: tuple[bool, bool] = (False, True)
-) -> dict[str, Any]:
-    """Run the job both ways and compare pictures; a row."""
-    runs, metrics = [], []
-    for number, native in enumerate(natives):
-        out = folder / f"{denoiser}-{number}-{'native' if native else 'simulated'}"
-        metrics.append(reconstruct(settings(denoiser, native, device), out))
-        runs.append(read_npz(out / "arrays.npz"))
+def run(denoiser: str, native: bool, device: str, out: Path) -> dict[str, Any]:
+    """Run the job one way, into a folder; its metrics."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return reconstruct(settings(denoiser, native, device), out)
+
+
+def compared(denoiser: str, folders: list[Path], metrics: dict[str, Any]) -> dict[str, Any]:
+    """Compare pictures of the simulated and the native run; a row. `metrics` are those of the native one."""
+    runs = [read_npz(folder / "arrays.npz") for folder in folders]
     full = [_pictures(run, "fp") for run in runs]
     quantized = [_pictures(run, "quantized") for run in runs]
     apart = psnr(*quantized)
     return {
         "denoiser": denoiser, "recipe": RECIPE.removesuffix(SHORT), "n": len(apart),
-        "arithmetic": metrics[1]["arithmetic"], "psnr_native_simulated": f"{apart.mean():.2f}",
+        "arithmetic": metrics["arithmetic"], "psnr_native_simulated": f"{apart.mean():.2f}",
         "psnr_least": f"{apart.min():.2f}", "psnr_full": f"{psnr(*full).mean():.2f}",
         "psnr_quantized_full": f"{psnr(quantized[0], full[0]).mean():.2f}",
         "pixcorr_simulated": f"{runs[0]['score_pixcorr'].mean():.4f}",
@@ -92,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native_brain", description=__doc__)
     parser.add_argument("--models", nargs="*", default=list(zoo.DECODERS), choices=zoo.DECODERS)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each a process")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
     options = parser.parse_args(arguments)
@@ -99,17 +102,29 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_device(options.device)
     except HardwareError as error:
         return show(error)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     rows: list[dict[str, Any]] = []
     shared = environment(torch.device(options.device))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _pool(options.jobs) as pool:
+        ways = {
+            (name, native): Path(folder) / f"{name}-{'native' if native else 'simulated'}"
+            for name in options.models
+            for native in (False, True)
+        }
+        found = {way: pool.submit(run, *way, options.device, out) for way, out in ways.items()}
         for name in options.models:
-            rows.append({**both(name, options.device, Path(folder)), **shared})
+            metrics = [found[name, native].result() for native in (False, True)][1]
+            row = compared(name, [ways[name, native] for native in (False, True)], metrics)
+            rows.append({**row, **shared})
             write_csv(options.out.with_suffix(".csv"), rows)
             write_text(options.out.with_suffix(".md"), markdown(rows))
             sys.stdout.write(f"{rows[-1]}\n")
             sys.stdout.flush()
     return 0 if all(agrees(row) for row in rows) else 1
+
+
+def _pool(jobs: int) -> Executor:
+    """One process after the other, or several; each starts afresh, as CUDA wants it."""
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
 def agrees(row: dict[str, Any]) -> bool:

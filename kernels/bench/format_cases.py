@@ -34,9 +34,9 @@ def formats(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Ti
     values = torch.randn(n, 16, generator=random, device=device) * column[:, None]
     weights: list[tuple[str, int, list[Term]]] = [
         ("W4A8 e4m3, FP4 a channel", 4, [(fp4_table(device=device), column)]),
-        ("W4A4 codebook of 16 a channel", 4, codebook_tables(values)),
+        ("W4A4 codebook of 16 a channel", 4, codebook_tables(values)[::-1]),
         ("W1A4 one binary basis", 1, [(signs[0][:, :2].contiguous(), column)]),
-        ("W2A4 two binary bases", 2, [(sign, column / 2**index) for index, sign in enumerate(signs)]),
+        ("W2A4 two binary bases", 2, [(sign, column / 2**index) for index, sign in enumerate(signs)][::-1]),
     ]
     return [_case(x, n, bias, random, *weight) for weight in weights]
 
@@ -57,7 +57,7 @@ def _case(
             last = index == len(terms) - 1
             out = gemm(
                 coded.codes, coded.scale, expand_table(packed, table, bits, k, path).value, column,
-                bias if last else None, dtype=rows.dtype if last else torch.float32, path=path, residual=out,
+                bias if last else None, dtype=rows.dtype, path=path, residual=out,
             ).value  # fmt: skip
         assert out is not None
         return out

@@ -19,6 +19,7 @@ def whole_jobs() -> list[Job]:
     for m, k, n in WHOLE:
         jobs += [
             ("gemm_fp8", (m, n, k + 4 * RANK)),
+            ("product_fp8", (m, n, k + 4 * RANK)),
             ("quantize_many", (m, k, RANK)),
             ("expand", (n, k)),
         ]
@@ -32,6 +33,7 @@ def tuning_jobs(few: bool = False) -> list[Job]:
         appended = k + 4 * RANK
         jobs += [
             ("gemm_fp8", (m, n, appended)),
+            ("product_fp8", (m, n, appended)),
             ("quantize_many", (m, k, RANK)),
             ("quantize", (m, k, RANK)),
             ("expand", (n, k)),
@@ -48,4 +50,4 @@ def tuning_jobs(few: bool = False) -> list[Job]:
     heads: list[Job] = [("log_attention", (queries, keys, d)) for _, _, queries, keys, d in ATTENTION]
     few_rows: list[Job] = [("few_rows", (m, n, k)) for m, k, n in SMALL]
     rest = [] if few else whole_jobs()
-    return list(dict.fromkeys(jobs[:9] + few_rows[:1] + jobs[9:] + few_rows[1:] + images + heads + rest))
+    return list(dict.fromkeys(jobs[:10] + few_rows[:1] + jobs[10:] + few_rows[1:] + images + heads + rest))

@@ -66,17 +66,7 @@ def _expand(
     fine_mask = inside[:, None] & (group < groups)[None, :]
     if TAIL > 0 and chunk == tl.num_programs(1) - 1:
         if RANK > 0:  # the branch's columns are made here: see `kernels.rows.operands.columns_of`
-            rank = tl.arange(0, RANK)
-            up = tl.load(tail_ptr + rows[:, None] * RANK + rank[None, :], mask=inside[:, None], other=0.0)
-            column = tl.load(column_ptr + rows, mask=inside, other=1.0)
-            tile = tl.zeros((BN, RANK), tl.float32)
-            scaled = tl.div_rn(up.to(tl.float32), column[:, None] + tile)
-            high, rest = two_e4m3(tl.div_rn(scaled, tl.load(balance_ptr + rank)[None, :] + tile))
-            at = out_rows + K_PAD + rank[None, :]
-            tl.store(at, high, mask=inside[:, None])
-            tl.store(at + RANK, rest, mask=inside[:, None])
-            tl.store(at + 2 * RANK, high, mask=inside[:, None])
-            tl.store(at + 3 * RANK, rest, mask=inside[:, None])
+            _branch(tail_ptr, column_ptr, balance_ptr, out_rows + K_PAD, rows, inside, BN, RANK)
         else:
             extra = tl.arange(0, TAIL)
             tail = tl.load(tail_ptr + rows[:, None] * TAIL + extra[None, :], mask=inside[:, None])
@@ -108,6 +98,23 @@ def _expand(
             code = tl.interleave(tl.reshape(left, (BN, BYTES)), tl.reshape(right, (BN, BYTES)))
             k = chunk * (2 * BYTES) + tl.arange(0, 2 * BYTES)
             tl.store(out_rows + k[None, :], code, mask=inside[:, None] & (k < K_PAD)[None, :])
+
+
+@triton.jit
+def _branch(
+    up_ptr, column_ptr, balance_ptr, out_rows, rows, inside, BN: tl.constexpr, RANK: tl.constexpr
+):  # fmt: skip
+    rank = tl.arange(0, RANK)
+    up = tl.load(up_ptr + rows[:, None] * RANK + rank[None, :], mask=inside[:, None], other=0.0)
+    column = tl.load(column_ptr + rows, mask=inside, other=1.0)
+    tile = tl.zeros((BN, RANK), tl.float32)
+    scaled = tl.div_rn(up.to(tl.float32), column[:, None] + tile)
+    high, rest = two_e4m3(tl.div_rn(scaled, tl.load(balance_ptr + rank)[None, :] + tile))
+    at = out_rows + rank[None, :]
+    tl.store(at, high, mask=inside[:, None])
+    tl.store(at + RANK, rest, mask=inside[:, None])
+    tl.store(at + 2 * RANK, high, mask=inside[:, None])
+    tl.store(at + 3 * RANK, rest, mask=inside[:, None])
 
 
 @triton.jit

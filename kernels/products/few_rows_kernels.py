@@ -26,6 +26,9 @@ from kernels.tuned.configs import Config
 from kernels.tuned.dots import half_dot
 from kernels.tuned.launching import counters
 
+LEAST_ROWS = 8
+"""Rows of the narrowest product of tensor cores."""
+
 
 @triton.jit
 def _few_rows(
@@ -94,7 +97,11 @@ def launch(
     split = triton.cdiv(groups, per_split)
     words = x.element_size() == 2 and x.stride(0) % 2 == 0 and x.data_ptr() % 16 == 0
     even = words and k % group == 0 and n % config.block_n == 0 and groups % per_split % at_once == 0
-    grid = (triton.cdiv(n, config.block_n), triton.cdiv(m, config.block_m), split)
+    per_word = 4 // scale.element_size()
+    by_words = at_once % per_word == 0 and groups % at_once == 0 and scale.data_ptr() % 4 == 0
+    scaled = config.keep and even and by_words and at_once & (at_once - 1) == 0
+    block_m = LEAST_ROWS if scaled and m <= LEAST_ROWS else config.block_m
+    grid = (triton.cdiv(n, config.block_n), triton.cdiv(m, block_m), split)
     # one launch: what programs found of a shared tile, and how many of them have arrived
     part = torch.empty(split if split > 1 else 0, m, n, dtype=torch.float32, device=x.device)
     count = counters(x.device, grid[0] * grid[1] if split > 1 else 0)
@@ -104,15 +111,22 @@ def launch(
     )  # fmt: skip
     shared = {
         "GROUP": group, "HAS_COLUMN": column is not None,
-        "HAS_BIAS": bias is not None, "SPLIT": split, "BM": config.block_m, "BN": config.block_n,
+        "HAS_BIAS": bias is not None, "SPLIT": split, "BM": block_m, "BN": config.block_n,
         "AT_ONCE": at_once, "WIDE": paths.INTERPRETED or x.element_size() == 4, "num_warps": config.warps,
         "num_stages": config.stages,
     }  # fmt: skip
-    per_word = 4 // scale.element_size()
-    by_words = at_once % per_word == 0 and groups % at_once == 0 and scale.data_ptr() % 4 == 0
-    if config.keep and even and by_words and at_once & (at_once - 1) == 0:
+    if scaled:
         few_rows_scaled[grid](
-            *tensors, m, n, row_bytes, groups, x.stride(0), per_split, KIND=KINDS[scale.dtype], **shared
+            *tensors,
+            m,
+            n,
+            row_bytes,
+            groups,
+            x.stride(0),
+            per_split,
+            KIND=KINDS[scale.dtype],
+            PIECES=2 if config.halves == 2 and at_once == per_word == 4 else 1,
+            **shared,
         )
     else:
         _few_rows[grid](

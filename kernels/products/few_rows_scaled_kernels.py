@@ -100,15 +100,20 @@ def offset_of(slope, BF16: tl.constexpr):
 
 
 @triton.jit
-def _factor(words, KIND: tl.constexpr, BN: tl.constexpr, COUNT: tl.constexpr, BF16: tl.constexpr,
-            WIDE: tl.constexpr):  # fmt: skip
+def _factor(
+    words, piece: tl.constexpr, KIND: tl.constexpr, BN: tl.constexpr, COUNT: tl.constexpr, BF16: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
     """Scales out of 32-bit words, (BN, COUNT / scales a word) of them; kinds are those of `KINDS`.
 
-    As 16-bit numbers, of which powers of two and small integers are exact.
+    As 16-bit numbers, of which powers of two and small integers are exact. Two scales of a byte are half of a
+    word, which `piece` says.
     """
     # each number at the upper end of a word, where its sign is that of the word; shifts by constants, as
     # anything else would keep the compiler from reading all operands in the layout of the product
-    if KIND < 2:
+    if KIND < 2 and COUNT == 2:
+        top = tl.join(words << (24 - 16 * piece), words << (16 - 16 * piece))
+    elif KIND < 2:
         top = tl.join(tl.join(words << 24, words << 8), tl.join(words << 16, words))
     elif KIND < 4:
         top = tl.join(words << 16, words)
@@ -142,15 +147,17 @@ def few_rows_scaled(
     x_ptr, packed_ptr, scale_ptr, column_ptr, bias_ptr, out_ptr, part_ptr, count_ptr, M, N, row_bytes, groups,
     x_stride, per_split,
     GROUP: tl.constexpr, KIND: tl.constexpr, HAS_COLUMN: tl.constexpr, HAS_BIAS: tl.constexpr,
-    SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, AT_ONCE: tl.constexpr, PIECES: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
     """Sum `BN` output channels over a share of the groups; sizes are multiples of the tiles.
 
     Codes, input and scales of a step come through the copy pipeline, several steps ahead. It moves words of
-    32 bits and more, so scales are read by the word.
+    32 bits and more, so scales are read by the word. In two pieces a step holds half of it in registers.
     """
     HALF: tl.constexpr = GROUP // 2
-    BYTES: tl.constexpr = HALF * AT_ONCE
+    GROUPS: tl.constexpr = AT_ONCE // PIECES
+    BYTES: tl.constexpr = HALF * GROUPS
     PER: tl.constexpr = 4 if KIND < 2 else (2 if KIND < 4 else 1)
     BF16: tl.constexpr = x_ptr.dtype.element_ty == tl.bfloat16
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -168,19 +175,20 @@ def few_rows_scaled(
     one = tl.full((BN, BYTES), 1.0, tl.float32 if WIDE else x_ptr.dtype.element_ty)
     total = tl.zeros((BN, BM), tl.float32)
     for start in range(first, last, AT_ONCE):
-        byte = tl.load(bytes_ptr + start * HALF)
-        word = tl.load(words_ptr + start * HALF, mask=inside_m[None, :], other=0)
         scale = tl.load(scales_ptr + start // PER)
-        even, odd = pairs(word, BF16)
-        factor = _factor(scale, KIND, BN, AT_ONCE, BF16, WIDE)
-        slope = _spread(factor, BN, AT_ONCE, HALF)
-        if FOLDED:
-            low, high = halves(byte, slope, offset_of(slope, BF16), BF16, WIDE)
-        else:
-            low, high = halves(byte, one, offset_of(one, BF16), BF16, WIDE)
-            low, high = low * slope, high * slope
-        total = half_dot(low, even, total, WIDE)
-        total = half_dot(high, odd, total, WIDE)
+        for piece in tl.static_range(PIECES):
+            at = (start + piece * GROUPS) * HALF
+            byte = tl.load(bytes_ptr + at)
+            word = tl.load(words_ptr + at, mask=inside_m[None, :], other=0)
+            even, odd = pairs(word, BF16)
+            slope = _spread(_factor(scale, piece, KIND, BN, GROUPS, BF16, WIDE), BN, GROUPS, HALF)
+            if FOLDED:
+                low, high = halves(byte, slope, offset_of(slope, BF16), BF16, WIDE)
+            else:
+                low, high = halves(byte, one, offset_of(one, BF16), BF16, WIDE)
+                low, high = low * slope, high * slope
+            total = half_dot(low, even, total, WIDE)
+            total = half_dot(high, odd, total, WIDE)
     if HAS_COLUMN:
         total *= tl.load(column_ptr + columns).to(tl.float32)[:, None]
     mask = (columns < N)[:, None] & inside_m[None, :]

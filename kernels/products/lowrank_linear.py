@@ -2,11 +2,11 @@
 
     out = Q(x / smooth) Q(W)^T + (x down^T) up^T + bias
 
-Three steps, of which the first two run side by side (`kernels.products.lowrank_steps`):
+Three steps (`kernels.products.lowrank_steps`):
 
-1. `kernels.rows.quantize`: what comes before, smoothing, scales, codes and the down-projection;
-2. `kernels.products.expand`: packed codes and fine group scales to an 8-bit operand, once a forward, or never
+1. `kernels.products.expand`: packed codes and fine group scales to an 8-bit operand, once a forward, or never
    where the operand is kept;
+2. `kernels.rows.quantize`: what comes before, smoothing, scales, codes and the down-projection;
 3. `kernels.products.gemm`, or torch's product of the same operands where the table says that it is faster.
 
 With power-of-two group scales the branch lies in columns of the operands (see `kernels.rows.quantize`), with
@@ -164,7 +164,7 @@ def lowrank_linear(
 
     Parameters
     ----------
-    x : tensor of shape (..., K), (..., 2 K) before GEGLU
+    x : tensor of shape (..., K), (..., 2 K) before GEGLU, the first columns where a second tensor follows
         Any rank from 1; bfloat16, float16 or float32.
     weight : LowRankWeight
     path : str in {"auto", "reference", "triton"}
@@ -177,6 +177,7 @@ def lowrank_linear(
         ``value`` of shape (..., N) and of the type of `x`.
     """
     wide = 2 * weight.in_features if before.kind == "geglu" else weight.in_features
+    wide -= 0 if before.second is None else before.second.shape[1]
     if x.ndim < 1 or x.shape[-1] != wide:
         raise ValueError(f"lowrank_linear: x must be (..., {wide}), got {tuple(x.shape)}")
     rows = x.reshape(-1, wide)
@@ -188,7 +189,7 @@ def lowrank_linear(
         out = linear(
             rows, w.packed, w.fine, w.column_scale, w.bias, w.inverse_smooth, w.down, w.up, w.balance,
             w.operand, w.in_features, w.group, w.kind, w.bits, w.shift, w.unsigned, w.least, before.kind,
-            before.gain, before.offset, before.rows, before.eps,
+            before.gain, before.offset, before.rows, before.eps, before.second,
         )  # fmt: skip
     else:
         codes = quantize(

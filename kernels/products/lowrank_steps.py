@@ -1,7 +1,6 @@
-"""Steps of `lowrank_linear` on a GPU as one operation: rows and weight are made ready side by side.
+"""Steps of `lowrank_linear` on a GPU as one operation: decode the weight, quantize the rows, multiply.
 
-Quantizing rows and decoding the weight do not wait for each other, and both are bound by memory and by the
-ramps of small launches. So the weight is decoded on a second stream; in a CUDA graph that is a second branch.
+One after the other: on a second stream, decoding overlapped nothing (benchmarks/kernels/NOTES.md, run 8).
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ ROWWISE = (9, 0)
 """Compute capability from which torch multiplies float8 with a scale a row and one a column."""
 MULTIPLE = 16
 """Columns of its operands and result come in multiples of this; a scale of one row it takes for all rows."""
-_beside: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
 
 
 def torch_multiplies(m: int, n: int, k: int, out: torch.dtype, bias: Tensor | None, a: Tensor) -> bool:
@@ -30,7 +28,8 @@ def torch_multiplies(m: int, n: int, k: int, out: torch.dtype, bias: Tensor | No
     It sums as `gemm` does on Hopper (about 14 bits), in another order.
     """
     fits = (
-        a.is_cuda and paths.capability(a.device) >= ROWWISE and m >= MULTIPLE and k % MULTIPLE == n % MULTIPLE == 0
+        a.is_cuda and paths.capability(a.device) >= ROWWISE
+        and m >= MULTIPLE and k % MULTIPLE == n % MULTIPLE == 0
         and out == torch.bfloat16 and (bias is None or bias.dtype == out)
     )  # fmt: skip
     return fits and lookup("product_fp8", (m, n, k), a.device).vendor
@@ -44,8 +43,8 @@ def _empty(x: Tensor, packed: Tensor, *_: object) -> Tensor:
     "lowrank_linear",
     "(Tensor x, Tensor packed, Tensor fine, Tensor column_scale, Tensor? bias, Tensor? inverse_smooth, "
     "Tensor? down, Tensor? up, Tensor? balance, Tensor? operand, int k, int group, str kind, int bits, "
-    "float shift, bool unsigned, int least, str before, Tensor? gain, Tensor? offset, int rows, float eps) "
-    "-> Tensor",
+    "float shift, bool unsigned, int least, str before, Tensor? gain, Tensor? offset, int rows, float eps, "
+    "Tensor? second) -> Tensor",
     _empty,
 )
 def linear(
@@ -53,34 +52,16 @@ def linear(
     inverse_smooth: Tensor | None, down: Tensor | None, up: Tensor | None, balance: Tensor | None,
     operand: Tensor | None, k: int, group: int, kind: Kind, bits: int, shift: float, unsigned: bool,
     least: int, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
+    second: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Apply a layer to rows (M, K) through Triton; arguments as of `LowRankWeight` and `Before`."""
     branch = None if balance is None or up is None else Branch(up, column_scale, balance)
-    first = Before(before, gain, offset, rows, eps)
-
-    def codes() -> tuple[Tensor, Tensor, Tensor | None]:
-        return quantize(
-            x, kind, bits, group, inverse_smooth, shift, unsigned, down, "triton", first, balance=balance
-        )[:3]
-
-    def weight() -> Tensor:
-        return expand(packed, fine, k, group, True, None, least, "triton", branch=branch).value
-
-    if operand is not None:
-        a, row_scale, low = codes()
-    elif not x.is_cuda:
-        operand = weight()
-        a, row_scale, low = codes()
-    else:
-        here = torch.cuda.current_stream(x.device)
-        beside = _stream(here)
-        # the operand's memory is the second stream's: given back when the product was called, it is written
-        # again only after this wait
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
-            operand = weight()
-        a, row_scale, low = codes()
-        here.wait_stream(beside)
+    first = Before(before, gain, offset, rows, eps, second=second)
+    if operand is None:
+        operand = expand(packed, fine, k, group, True, None, least, "triton", branch=branch).value
+    a, row_scale, low, _ = quantize(
+        x, kind, bits, group, inverse_smooth, shift, unsigned, down, "triton", first, balance=balance
+    )
     return product(a, row_scale, operand, column_scale, bias, low, None if low is None else up, x.dtype)
 
 
@@ -96,11 +77,3 @@ def product(
             use_fast_accum=True,
         )  # fmt: skip
     return gemm(a, row_scale, b, column_scale, bias, low, up, dtype, "triton").value
-
-
-def _stream(here: torch.cuda.Stream) -> torch.cuda.Stream:
-    """Return the second stream of a stream: those that run side by side share none."""
-    key = (here.device, here.cuda_stream)
-    if key not in _beside:
-        _beside[key] = torch.cuda.Stream(here.device)
-    return _beside[key]

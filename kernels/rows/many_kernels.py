@@ -1,15 +1,11 @@
 """Triton kernels of `quantize` for many rows and a branch: columns of a row are shared among programs.
 
-A row's unit is known when all of the row was read, so its codes come from a second look at the input. Work is
-cut into items, a block of rows by a share of the columns. A config says which way is taken:
+A row's unit is known when all of the row was read, so its codes come from a second look at the input. A first
+launch looks at all items, blocks of rows by shares of the columns, and the last program of a block of rows
+adds up what was found of each row, in order; a second one writes the codes.
 
-- two launches: look at all items, where the last program of a block of rows adds up what was found of each
-  row, in order; write the codes.
-- one launch (`keep`) that holds what it read in registers (no `group_m`): see `kernels.rows.held_kernels`.
-- one launch (`keep`), where the second look follows the first closely enough to find the input in the cache.
-  Programs take items one after the other, look at item i, and write the codes of item i - `lag`; the program
-  that completes a block of rows adds up what all found of it. Items are taken in order and looked at before
-  anything is waited for, so what a program waits for is always on its way, however few of them run.
+One launch was no faster in three forms (benchmarks/kernels/NOTES.md, runs 5 to 7): with tiles read twice one
+after the other, with a second look that follows the first in the cache, with tiles held in registers.
 """
 
 from __future__ import annotations
@@ -22,17 +18,17 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import paths
-from kernels.rows.before import BEFORE
-from kernels.rows.held_kernels import held
+from kernels.rows.before import BEFORE, Before
 from kernels.rows.look_kernels import completed, looked, written
 from kernels.rows.quantize_kernels import KINDS
 from kernels.tuned.configs import Config
-from kernels.tuned.launching import counters, multiprocessors
+from kernels.tuned.launching import counters
 
-EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu")
+NOTHING = Before()
+EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu", "join_gelu")
 """What may come before: it is found again at the second look."""
-WIDE_RANK = 64
-"""Above this rank a program takes the registers of a multiprocessor for itself."""
+SHARED = 200_000
+"""Bytes that the steps in flight may take; a multiprocessor of Hopper has 232,448."""
 PIECE = 32
 """Rows that are added up at once."""
 FOUR_WARPS = 4096
@@ -41,8 +37,8 @@ FOUR_WARPS = 4096
 
 @triton.jit
 def _look(
-    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, share,
+    x_ptr, second_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr,
+    out_ptr, balance_ptr, count_ptr, M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, share,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
     BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
     SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr, EVEN: tl.constexpr,
@@ -52,8 +48,9 @@ def _look(
     split = tl.program_id(1)
     row0 = block * BM
     looked(
-        x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share, min((split + 1) * share, K),
-        split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
+        x_ptr, second_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
+        min((split + 1) * share, K), split, M, K, x_stride, second_stride, border, shift, RANK,
+        HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
     tl.debug_barrier()  # all threads have stored before one of them counts
     if tl.atomic_add(count_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
@@ -69,7 +66,8 @@ def _look(
 
 @triton.jit
 def _write(
-    x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, M, K, K_PAD, x_stride, code_stride, shift,
+    x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, M, K, K_PAD, x_stride, second_stride,
+    border, code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
     BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
@@ -78,70 +76,22 @@ def _write(
     row0 = (tl.num_programs(1) - 1 - tl.program_id(1)) * BM
     column0 = tl.program_id(0) * BK
     written(
-        x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, min(column0 + BK, K_PAD), M, K,
-        K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT,
+        x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0,
+        min(column0 + BK, K_PAD), M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, KIND,
+        TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT,
         FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
 
 
-@triton.jit
-def _fused(
-    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr, out_ptr,
-    balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, blocks, share, lag,
-    KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
-    RANK: tl.constexpr, APPEND: tl.constexpr, BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr,
-    HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
-    PIECE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    arrived_ptr = count_ptr + 2
-    ready_ptr = arrived_ptr + blocks
-    items = blocks * SPLIT
-    item = tl.atomic_add(count_ptr, 1, sem="relaxed")
-    while item < items + lag:
-        upcoming = tl.atomic_add(count_ptr, 1, sem="relaxed")
-        if item < items:
-            block = item // SPLIT
-            split = item % SPLIT
-            row0 = block * BM
-            looked(
-                x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
-                min((split + 1) * share, K), split, M, K, x_stride, shift, RANK, HAS_SMOOTH, HAS_SHIFT,
-                FIRST, BM, BK, EVEN, WIDE,
-            )  # fmt: skip
-            tl.debug_barrier()  # all threads have stored before one of them counts
-            if tl.atomic_add(arrived_ptr + block, 1, sem="acq_rel") == SPLIT - 1:
-                for piece in range(BM // PIECE):  # all at once would not fit the registers
-                    completed(
-                        low_ptr, peak_ptr, code_ptr, scale_ptr, inverse_ptr, lift_ptr, out_ptr, balance_ptr,
-                        row0 + piece * PIECE, M, K_PAD, code_stride, KIND, TOP, FINE_TOP, RANK, APPEND,
-                        BALANCED, SPLIT, PIECE,
-                    )  # fmt: skip
-                tl.debug_barrier()
-                tl.atomic_xchg(ready_ptr + block, 1, sem="release")
-        if item >= lag:
-            before = item - lag
-            block = before // SPLIT
-            ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
-            while ready == 0:
-                ready = tl.atomic_add(ready_ptr + block, 0, sem="acquire")
-            column0 = before % SPLIT * share
-            written(
-                x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, block * BM, column0,
-                min(column0 + share, K_PAD), M, K, K_PAD, x_stride, code_stride, shift, KIND, TOP, LEAST,
-                FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
-            )  # fmt: skip
-        item = upcoming
-    if tl.atomic_add(count_ptr + 1, 1, sem="acq_rel") == tl.num_programs(0) - 1:
-        # the last program to leave puts the zeros back
-        for first in range(0, 2 * blocks + 2, 128):
-            at = first + tl.arange(0, 128)
-            tl.store(count_ptr + at, 0, mask=at < 2 * blocks + 2)
-
-
-def fits(x: Tensor, down: Tensor, before: str) -> bool:
+def fits(x: Tensor, down: Tensor, before: Before, config: Config) -> bool:
     """Whether rows can be read sixteen bytes at a time, and what comes before needs no whole row."""
-    if before not in EACH:
+    if before.kind not in EACH:
         return False
+    if before.second is not None:
+        widest = max(config.block_k, config.block_n, 128)
+        uneven = x.shape[1] % widest or before.second.shape[1] % widest
+        if uneven or not fits(before.second, down, NOTHING, config):
+            return False
     bytes_ = x.element_size()
     return (
         x.stride(0) * bytes_ % 16 == 0 and x.shape[1] * bytes_ % 16 == 0 and x.data_ptr() % 16 == 0
@@ -149,21 +99,15 @@ def fits(x: Tensor, down: Tensor, before: str) -> bool:
     )  # fmt: skip
 
 
-def most_items(device: torch.device) -> int:
-    """Programs that are under way together on a device, whatever their size; the interpreter has one."""
-    return 1 if paths.INTERPRETED else multiprocessors(device)
-
-
 def quantize_many(
     x: Tensor, inverse: Tensor | None, down: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
     balance: Tensor | None, kind: str, limits: tuple[int, int, int], group: int, shift: float, k: int,
-    padded: int, config: Config, before: str = "none",
+    padded: int, config: Config, before: Before = NOTHING,
 ) -> None:  # fmt: skip
     """Write codes, scales and (where it is not appended) the branch.
 
     Of a config: `block_m` rows and `block_k` columns of a step of the first look; `split` items a block of
-    rows. Of one launch also `halves`, programs a multiprocessor, and `group_m`, quarters of their number by
-    which the second look lags; of two `group_m` rows by `block_n` columns of a tile of codes.
+    rows; `group_m` rows by `block_n` columns of a tile of codes.
     """
     m, rank = x.shape[0], down.shape[0]
     step = max(config.block_k, group)
@@ -173,43 +117,27 @@ def quantize_many(
     peak, lift = (torch.empty(n, m, dtype=torch.int32, device=x.device) for n in (split, 1))
     inverse_unit = torch.empty(m, dtype=torch.float32, device=x.device)
     smooth, branch = x if inverse is None else inverse, x if out is None else out
+    late = x if before.second is None else before.second
     powers = scale if balance is None else balance
-    dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0, "FIRST": BEFORE[before],
+    dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0, "FIRST": BEFORE[before.kind],
                "WIDE": paths.INTERPRETED or x.element_size() == 4}  # fmt: skip
     unit: dict[str, Any] = {"KIND": KINDS[kind], "TOP": float(limits[0]), "FINE_TOP": limits[2]}
     sums = {"RANK": rank, "APPEND": out is None, "BALANCED": balance is not None, "SPLIT": split}
     least = {"LEAST": float(limits[1]), "GROUP": group}
+    # a table was measured at two bytes a number and groups of 64: what is larger gets fewer steps in flight
+    held = (config.block_m + rank) * step * x.element_size()
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
-            "num_stages": config.stages}  # fmt: skip
-    if config.keep and not config.group_m and split > most_items(x.device):
-        raise ValueError(f"quantize_many: {split} items a block cannot all be under way on {x.device}")
-    if config.keep:
-        beside = config.halves if rank <= WIDE_RANK else 1
-        programs = min(multiprocessors(x.device) * beside, split * blocks)
-        registers = min(65536 // (config.warps * 32 * beside) // 8 * 8, 255)
-        if not config.group_m:
-            held[(programs,)](
-                x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
-                counters(x.device, 2 * blocks + 2), m, k, padded, x.stride(0), codes.stride(0), shift, blocks,
-                PIECE=min(PIECE, config.block_m), CHUNKS=share // step, **unit, **least, **sums, **dressed,
-                **{**look, "EVEN": split * share == k}, maxnreg=None if paths.INTERPRETED else registers,
-            )  # fmt: skip
-            return
-        _fused[(programs,)](
-            x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
-            counters(x.device, 2 * blocks + 2), m, k, padded, x.stride(0), codes.stride(0), shift, blocks,
-            share, max(programs * config.group_m // 4, split), PIECE=PIECE,
-            **unit, **least, **sums, **dressed, **look, maxnreg=None if paths.INTERPRETED else registers,
-        )  # fmt: skip
-        return
+            "num_stages": max(1, min(config.stages, SHARED // held))}  # fmt: skip
     _look[(blocks, split)](
-        x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
-        counters(x.device, blocks), m, k, padded, x.stride(0), codes.stride(0), shift, share,
+        x, late, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
+        counters(x.device, blocks), m, k, padded, x.stride(0), late.stride(0), x.shape[1],
+        codes.stride(0), shift, share,
         PIECE=min(PIECE, config.block_m), **unit, **sums, **dressed, **look,
     )  # fmt: skip
     broad = min(max(config.block_n, group), triton.next_power_of_2(max(padded, group)))
     _write[(triton.cdiv(padded, broad), triton.cdiv(m, config.group_m))](
-        x, smooth, inverse_unit, lift, codes, m, k, padded, x.stride(0), codes.stride(0), shift,
+        x, late, smooth, inverse_unit, lift, codes, m, k, padded, x.stride(0), late.stride(0), x.shape[1],
+        codes.stride(0), shift,
         **unit, **least, **dressed, BM=config.group_m, BK=broad, EVEN=k % broad == 0,
         num_warps=4 if config.group_m * broad <= FOUR_WARPS else 8,
     )  # fmt: skip

@@ -19,7 +19,7 @@ class Config:
     group_m : int
         Tile rows that are walked together.
     halves : {1, 2}
-        In how many pieces the epilogue stores a tile; 2 needs less shared memory.
+        In how many pieces the epilogue stores a tile, or few rows multiply a step; 2 needs less memory.
     split : int
         Programs that share one sum over K.
     keep : bool

@@ -68,6 +68,19 @@ def problem(kind: str, shape: Shape, device: torch.device, seed: int = 0) -> Pro
             [lambda config: gemm(a, row, b, column, bias, low, up, path="triton", config=config).value],
             lambda: gemm(a, row, b, column, bias, low, up, path="reference").value,
         )
+    if kind == "product_fp8":
+        m, n, k = shape
+        a, b, row, column, bias = codes(m, k, True), codes(n, k, True), scale(m), scale(n), half(n)
+
+        def either(config: Config) -> Tensor:
+            if not config.vendor:
+                return gemm(a, row, b, column, bias, path="triton").value
+            return torch._scaled_mm(
+                a, b.T, scale_a=row[:, None], scale_b=column[None], bias=bias, out_dtype=torch.bfloat16,
+                use_fast_accum=True,
+            )  # fmt: skip
+
+        return Problem([either], lambda: gemm(a, row, b, column, bias, path="reference").value)
     if kind == "quantize_many":
         return _many(half(*shape[:2]), half(shape[2], shape[1]) * 0.02, scale(shape[1]) + 0.5)
     if kind.startswith("quantize"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 from kernels.tuned.configs import Config
@@ -48,19 +47,6 @@ _MANY = [
             ((4, 512), (32, 256)),
         )
     ),
-    *(
-        Config(rows, 1, deep, stages, warps, group_m=lag, split=split, halves=programs, keep=True)
-        for split, (rows, deep, stages, warps, programs), lag in product(
-            (8, 16), ((64, 64, 4, 4, 4),), (4,)
-        )
-    ),
-    *(
-        Config(rows, 1, deep, 1, warps, group_m=0, split=split, halves=programs, keep=True)
-        for (rows, deep, warps, programs), split in product(
-            ((64, 64, 8, 2), (32, 64, 8, 2), (32, 128, 8, 2), (32, 64, 8, 3), (32, 64, 4, 4)),
-            (6, 8, 12, 16, 24, 32, 48),
-        )
-    ),
 ]  # fmt: skip
 _PLAIN_ROWS = [
     *(Config(rows, 1, deep, 1, warps, keep=True)
@@ -81,18 +67,13 @@ _FEW = [
     *(Config(16, 32, 128, 3, 2, split=split) for split in (2, 8)),
     # scales into the codes, everything several steps ahead
     *(
-        Config(16, columns, 256, stages, warps, split=split, keep=True)
-        for (columns, warps, stages), split in product(
-            ((32, 2, 4), (32, 2, 6), (32, 2, 8), (64, 2, 4), (64, 2, 6), (64, 4, 4), (64, 4, 6), (128, 8, 4)),
-            (1, 2, 4, 8),
+        Config(16, columns, 256, stages, 2, split=split, halves=pieces, keep=True)
+        for (columns, stages, pieces), split in product(
+            ((32, 3, 2), (32, 4, 2), (64, 3, 2), (64, 4, 2), (64, 4, 1)), (1, 2, 4, 8)
         )
     ),
-    *(Config(16, columns, 512, 4, warps, split=split, keep=True)
-      for (columns, warps), split in product(((32, 2), (64, 4)), (2, 4))),
 ]  # fmt: skip
 
-LEAST_ROWS = 8
-"""Rows of the narrowest product of tensor cores."""
 KEPT_REGISTERS = 104
 """Registers of a thread that may hold the input of a row kernel."""
 
@@ -139,16 +120,6 @@ SPACES: dict[str, list[Config]] = {
 def candidates(kind: str, shape: tuple[int, ...]) -> list[Config]:
     """Configs of a kernel that can be any good at a shape: what is kept must fit the registers."""
     found = SPACES[kind]
-    if kind == "few_rows" and shape[0] <= LEAST_ROWS:
-        return [replace(config, block_m=LEAST_ROWS) if config.keep else config for config in found]
-    if kind == "quantize_many":
-        return [c for c in found if not c.keep or c.group_m or _held(c, shape[1])]
     if kind not in ("quantize", "quantize_plain"):
         return found
     return [c for c in found if not c.keep or c.block_m * shape[1] * 2 <= c.warps * 32 * 4 * KEPT_REGISTERS]
-
-
-def _held(config: Config, k: int) -> bool:
-    """Whether a program's share of a block of rows suits its registers: 16 to 32 of them a thread."""
-    registers = config.block_m * -(-k // config.split) / (config.warps * 32 * 2)
-    return 16 <= registers <= 32

@@ -51,6 +51,8 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.report import build_group_report, build_report
 
     runs, out = settings.runs, settings.out
+    if len(runs) > 1 and out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--out {out}: the page over several runs is a file that ends in .html")
     for path in runs:
         check_run(path)
     twice = next(

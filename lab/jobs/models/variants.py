@@ -119,7 +119,8 @@ def run(settings: Settings, context: Context) -> Result:
         with torch.inference_mode():
             drawn[name] = painter.decode(latents).permute(0, 2, 3, 1).numpy()
         found = {} if name == FULL else _scores(drawn[name], drawn[FULL], networks)
-        intervals[name] = {measure: (score.low, score.high) for measure, score in found.items()}
+        if s.n > 1:  # of one picture there is none
+            intervals[name] = {measure: (score.low, score.high) for measure, score in found.items()}
         means = {measure: round(score.mean, 4) for measure, score in found.items()}
         timed = None if facts["arithmetic"] == "simulated" else round(seconds / settings.n, 3)
         rows.append({"recipe": name, **means, **facts, "seconds per picture": timed})

@@ -6,7 +6,7 @@ the same numbers and rounded to the same type. What is done where is said for ea
 why not where it is not.
 
 Blocks that are known are those of diffusers: ``BasicTransformerBlock`` (U-Nets, PixArt) with its
-``FeedForward``, and ``ResnetBlock2D``.
+``FeedForward``, ``ResnetBlock2D``, and FLUX's single blocks (`quant.layers.native.joined`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from quant.layers.lowbit import before as befores
 from quant.layers.lowbit import group_norm
+from quant.layers.native import joined
 from quant.layers.native.fits import PRODUCTS
 from quant.layers.native.run import op_of
 from quant.layers.quantized import QuantLayer
@@ -34,6 +35,8 @@ TAKING = (*PRODUCTS, "conv int8")
 """Operations whose quantizer can do something first."""
 IMAGES = 4
 """Axes of a batch of images."""
+MOST = 2048
+"""Columns up to which it pays: wider rows do not stay in registers, and two looks do the work twice."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Wiring:
     words : dict of str to str
         What each layer does first.
     kept : dict of str to str
-        Norms and activations that stayed, and why.
+        What stayed with the module before a layer, and why, by the layer's name.
     """
 
     words: dict[str, str] = field(default_factory=dict)
@@ -99,15 +102,20 @@ class Wiring:
         self, names: dict[nn.Module, str], producer: Producer, consumers: list[Any], forward: Any
     ) -> bool:
         """Let layers do the work of a module, if all of them can; whether they do."""
-        name = names[producer.module]
         if why := _obstacle(producer, consumers):
-            self.kept[name] = why
+            self.keep(names, WORDS[producer.kind], consumers, why)
             return False
         producer.module.__dict__["forward"] = MethodType(forward, producer.module)
         for layer in consumers:
             layer.producer = producer
             self.words[names[layer]] = WORDS[producer.kind]
         return True
+
+    def keep(self, names: dict[nn.Module, str], what: str, consumers: list[Any], why: str) -> None:
+        """Say of layers why something before them stayed where it was."""
+        for layer in consumers:
+            if isinstance(layer, QuantLayer):
+                self.kept[names[layer]] = f"{what} before it in torch: {why}"
 
 
 def wire_(model: nn.Module) -> Wiring:
@@ -116,12 +124,18 @@ def wire_(model: nn.Module) -> Wiring:
     found = Wiring()
     for block in model.modules():
         if type(block).__name__ == "BasicTransformerBlock":
-            for norm, consumers in _norms(block):
-                found.move(names, Producer("layer_norm", norm), consumers, _handed_on)
+            if block.norm_type == "layer_norm" and getattr(block, "pos_embed", None) is None:
+                for norm, consumers in _norms(block):
+                    found.move(names, Producer("layer_norm", norm), consumers, _handed_on)
+            else:
+                behind = [*_inputs(block.attn1, crossed=False), getattr(block.ff.net[0], "proj", None)]
+                found.keep(names, "adaptive norm", behind, "its gain comes from outside the module")
         elif type(block).__name__ == "FeedForward":
             _wire_activation(block, names, found)
         elif type(block).__name__ == "ResnetBlock2D":
             _wire_images(block, names, found)
+        elif type(block).__name__ == joined.BLOCK:
+            _wire_joined(block, names, found)
     return found
 
 
@@ -132,7 +146,7 @@ def unwire_(model: nn.Module) -> None:
         if isinstance(producer, Producer):
             producer.module.__dict__.pop("forward", None)
             module.producer = None
-        elif _is_silu_of_rows(module):
+        elif _function(module) in (_silu_of_rows, joined.forward):
             del module.__dict__["forward"]
 
 
@@ -145,8 +159,6 @@ def _projected(module: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _norms(block: Any) -> Iterator[tuple[nn.Module, list[Any]]]:
-    if block.norm_type != "layer_norm" or getattr(block, "pos_embed", None) is not None:
-        return  # an adaptive norm's gain comes after it
     yield block.norm1, _inputs(block.attn1, crossed=bool(block.only_cross_attention))
     if block.attn2 is not None:
         yield block.norm2, _inputs(block.attn2, crossed=bool(block.attn2.is_cross_attention))
@@ -187,7 +199,7 @@ def _wire_images(block: Any, names: dict[nn.Module, str], found: Wiring) -> None
     elif type(block.nonlinearity) is not nn.SiLU or _hooked(block.nonlinearity):
         why = "its activation is not a plain SiLU"
     if why:
-        found.kept.update({names[norm]: why for norm, _ in pairs})
+        found.keep(names, WORDS["group_norm_silu"], [conv for _, conv in pairs], why)
         return
     for producer, consumers in producers:
         found.move(names, producer, consumers, _handed_on)
@@ -198,8 +210,16 @@ def _silu_of_rows(_: nn.Module, x: Tensor) -> Tensor:
     return x if x.ndim == IMAGES else nn.functional.silu(x)
 
 
-def _is_silu_of_rows(module: nn.Module) -> bool:
-    return getattr(module.__dict__.get("forward"), "__func__", None) is _silu_of_rows
+def _wire_joined(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
+    if why := joined.obstacle(block, MOST):
+        found.keep(names, joined.WORDS, [block.proj_out], why)
+        return
+    block.__dict__["forward"] = MethodType(joined.forward, block)
+    found.words[names[block.proj_out]] = joined.WORDS
+
+
+def _function(module: nn.Module) -> Any:
+    return getattr(module.__dict__.get("forward"), "__func__", None)
 
 
 def _obstacle(producer: Producer, consumers: list[Any]) -> str:
@@ -217,6 +237,8 @@ def _obstacle(producer: Producer, consumers: list[Any]) -> str:
     for layer in consumers:
         if not isinstance(layer, QuantLayer) or layer.backend != "kernels" or op_of(layer) not in TAKING:
             return "a layer that takes its result does not quantize it natively"
+        if producer.kind != "group_norm_silu" and layer.weight_shape[1] > MOST:
+            return f"of {layer.weight_shape[1]} columns it would be done twice; up to {MOST} it pays"
         if layer.producer is not None or "forward" in layer.__dict__:
             return "a layer that takes its result does something else first"
     return ""

@@ -6,6 +6,8 @@ that no kernel fits says why; nothing falls back without that word in the path.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,13 +20,17 @@ from quant.modes import ordinary_mode
 
 def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
     """Output of a layer and the path, where a kernel fits and can run here; else None."""
+    return run_after(layer, x, layer.producer)
+
+
+def run_after(layer: Encoded, x: Tensor, producer: Any) -> tuple[Tensor, str] | None:
+    """As `run_native`, after what a `quant.layers.native.producers.Producer` does."""
     if torch.compiler.is_compiling():
         native = layer.native  # as the last eager forward, or `native_`, left it
     else:
         native = _prepared(layer, x)
     if native is None or not native.takes(x):
         return None
-    producer = layer.producer
     path = "" if torch.compiler.is_compiling() else native.path(x, producer)
     if isinstance(native, Product | Convolution):
         return native(x, producer), path

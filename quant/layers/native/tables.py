@@ -50,7 +50,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Tables:
-    """A linear in as many products as it has terms.
+    """A linear in as many products as it has terms, the smallest first, so that its rounding is.
 
     `scale` is the calibrated scale of the input, of one element; without it each token has its own. `zero` is
     its zero point, where it has one.
@@ -90,7 +90,7 @@ class Tables:
             last = index == len(self.terms) - 1
             out = gemm.gemm(
                 codes, row, self.operand(table), column, self.bias if last else None,
-                dtype=x.dtype if last else torch.float32, path=TRITON, residual=out,
+                dtype=x.dtype, path=TRITON, residual=out,
             ).value  # fmt: skip
         assert out is not None  # there is always a term
         out = out.reshape(*x.shape[:-1], self.packed.shape[0])
@@ -210,7 +210,7 @@ def _terms(encoded: EncodedWeight) -> list[Term]:
         signs = [((codes >> index) & 1) * 2 - 1 for index in range(grid.bits)]
         return [
             Term(sign.to(torch.int8)[None], _column(alpha, n))
-            for sign, alpha in zip(signs, params["bases"], strict=True)
+            for sign, alpha in reversed([*zip(signs, params["bases"], strict=True)])
         ]
     if isinstance(grid, SearchedFloatGrid):
         grid = grid.format(int(params["format"]))
@@ -222,7 +222,7 @@ def _terms(encoded: EncodedWeight) -> list[Term]:
     used = len(grid.values) if isinstance(grid, CodebookGrid) else count
     every = torch.arange(count, dtype=torch.uint8, device=device).clamp(max=used - 1).expand(n, -1)
     values = encoded.quantizer.decode(every, params, encoded.layout, torch.float32)
-    return [Term(*pair) for pair in expand_table.codebook_tables(values)]
+    return [Term(*pair) for pair in reversed(expand_table.codebook_tables(values))]
 
 
 def _integers(grid: IntGrid, params: dict[str, Tensor], count: int, device: torch.device) -> Tensor | None:

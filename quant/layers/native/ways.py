@@ -29,6 +29,8 @@ class Way(NamedTuple):
         On its codes, by a kernel; else by rounding in floating point.
     first : str
         What the layer does to its input in place of the module before it; empty: nothing.
+    kept : str
+        What a module before it goes on doing in torch, and why; empty: nothing that a kernel could do.
     op : str
         The kernel that fits the formats; "decode" where none does.
     why : str
@@ -39,13 +41,15 @@ class Way(NamedTuple):
     op: str
     why: str
     first: str = ""
+    kept: str = ""
 
     @property
     def text(self) -> str:
         """For tables: ``native: int8``, ``native: int8, GELU first``, ``simulated: no kernel for ...``."""
         if not self.native:
             return f"simulated: {self.why}"
-        return f"native: {self.op}" + (f", {self.first} first" if self.first else "")
+        more = f"; {self.kept}" if self.kept else ""
+        return f"native: {self.op}" + (f", {self.first} first" if self.first else more)
 
 
 def way(
@@ -131,7 +135,7 @@ def _refuse(ways: Mapping[str, Way], recipe: str) -> None:
     why = Counter(one.why for one in ways.values()).most_common(1)
     raise InputError(
         f"{recipe} has no layer with a kernel here: {why[0][0] if why else 'it quantizes nothing'}; recipes "
-        "that run natively: rtn-w8a8, svdquant-w8a8, svdquant-w4a4-native"
+        "that run natively: rtn-w8a8, svdquant-w8a8, svdquant-w4a4-native, fp4-fp8-e4m3, lrq-dit-w4a4"
     )
 
 
@@ -164,7 +168,10 @@ def native_(model: nn.Module) -> dict[str, Way]:
         if ways[name].native:
             layer.forget_decoded()
     wiring = wire_(model)
-    ways = {name: one._replace(first=wiring.words.get(name, "")) for name, one in ways.items()}
+    ways = {
+        name: one._replace(first=wiring.words.get(name, ""), kept=wiring.kept.get(name, ""))
+        for name, one in ways.items()
+    }
     if ledger is not None:
         for line in ledger.layers:
             line.path = ways[line.name].text if line.name in ways else line.path

@@ -24,8 +24,10 @@ class QvgenConfig(TrainConfig):
         default=None, ge=8, le=1024,
         description="input channels that share a scale, of weights and inputs; none: by channel and token",
     )  # fmt: skip
-    rank: Literal[1, 2, 4, 8, 16, 32, 64, 128] = Field(
-        json_schema_extra=RUN, default=32, description="of the helper at the start; at most the layer's"
+    rank: Literal[1, 2, 4, 8, 16, 32, 48, 64, 128] = Field(
+        json_schema_extra=RUN,
+        default=32,
+        description="of the helper at the start, a power of two unless it is kept; at most the layer's",
     )
     fade: Literal["cosine", "linear"] = Field(
         json_schema_extra=RUN, default="cosine", description="how the decaying half fades within a phase"
@@ -74,6 +76,8 @@ class QvgenConfig(TrainConfig):
                 "start 'svdquant' has weights of 3 or 4 bits and inputs of 4, got "
                 f"{self.weight_bits} and {self.activation_bits}"
             )
+        if self.rank.bit_count() > 1 and self.helper != "kept":
+            raise ValueError(f"rank {self.rank} can't be halved to 1: give a power of two, or helper 'kept'")
         if self.tuned == "branch" and self.start != "svdquant":
             raise ValueError("tuned 'branch' belongs to start 'svdquant'")
         return self

@@ -22,7 +22,7 @@ from kernels.tuned.configs import Config
 
 FEW = [
     Config(16, 32, 64, 3, 4), Config(16, 32, 128, 3, 4, split=3), Config(16, 32, 256, 5, 2, keep=True),
-    Config(16, 16, 256, 3, 1, split=2, keep=True), Config(8, 64, 256, 4, 4, split=2, keep=True),
+    Config(16, 16, 256, 3, 1, split=2, halves=2, keep=True), Config(8, 64, 256, 4, 4, split=2, keep=True),
 ]  # fmt: skip
 SHAPES = [(64, 512), (40, 256), (5, 123), (1, 64), (17, 9)]
 
@@ -105,7 +105,7 @@ def few(n: int, k: int, device: str) -> None:
     real = torch.rand(n, -(-k // 64), generator=generator).bfloat16().to(device)
     column, bias = (torch.rand(n, generator=generator).to(device) for _ in range(2))
     for m in (1, 16, 19) if device == "cpu" else (1, 19):
-        for dtype, tolerance in ((torch.bfloat16, 8e-3), (torch.float16, 1e-3)):
+        for dtype, tolerance in ((torch.bfloat16, 8e-3), (torch.float16, 2e-3)):
             x = torch.randn(m, k, generator=generator).to(dtype).to(device)
             scales = [(fine, column), (real, None)]
             if m == 19:  # the other types that scales may have
@@ -147,8 +147,11 @@ def test_product_by_torch() -> None:
     x[1, 2, 3] = float("nan")
     if torch.cuda.get_device_capability() < lowrank_steps.ROWWISE:
         pytest.skip("torch has no row-wise float8 product here")
-    assert multiplied_by(x, weight) == "torch" and multiplied_by(x.float(), weight) == "triton"
-    ours = lowrank_linear(x, weight, "triton").value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lowrank_steps, "lookup", lambda *_: Config(vendor=True))
+        assert multiplied_by(x, weight) == "torch" and multiplied_by(x.float(), weight) == "triton"
+        assert multiplied_by(x[0, :1], weight) == "triton"
+        ours = lowrank_linear(x, weight, "triton").value
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lowrank_steps, "torch_multiplies", lambda *_: False)
         kernel = lowrank_linear(x, weight, "triton").value

@@ -23,6 +23,7 @@ from tests.lab.cli.refusals import (
     Row,
     assert_nothing_half_written,
     mat,
+    on_model,
     one_line,
     refused,
 )
@@ -58,12 +59,19 @@ def broken_metrics(tmp: Path) -> Command:
 
 TABLE: dict[str, Row] = {
     # run folders
+    "a demo in a quantized model's folder": Row(
+        lambda tmp: [(tmp / "config.yaml").write_text("model: dit-64\n"), ["demo", "--out", str(tmp)]][1],
+        ("holds other files (config.yaml)",),
+    ),
     "--out is a file": Row(out_is_a_file, ("out is a file", "folder")),
     "--out holds other files": Row(out_holds_other_files, ("thesis.tex", "choose a new --out")),
     "--out of other settings": Row(out_of_other_settings, ("seed: 1 -> 2", "choose another --out")),
     "--out with broken settings": Row(broken_config_in_out, ("config.yaml", "not YAML or JSON at line")),
     "metrics of no run": Row(lambda tmp: ["brain", "evaluate", str(tmp)], ("no metrics yet", "--out"), 4),
     "metrics cut short": Row(broken_metrics, ("metrics.json", "not a JSON file")),
+    "a page over runs without an ending": Row(
+        on_model("brain", "report", "TMP/a", "TMP/b", "--out", "TMP/both"), ("is a file that ends in .html",)
+    ),
     "report of no run": Row(lambda tmp: ["brain", "report", str(tmp)], ("no metrics yet",), 4),
 }
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock
 from torch import nn
 
 import quant
@@ -16,6 +17,7 @@ from quant.formats.quantizer import int_quantizer
 from quant.formats.schedule import Clock, Schedule
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.install import quant_layers, state_of
+from quant.layers.native import producers
 from quant.layers.native.producers import unwire_, wire_
 from quant.layers.native.ways import native_, natively, summary
 from quant.layers.quantized import make
@@ -71,6 +73,28 @@ def check(device: str) -> None:
     assert not torch.equal(model["block"](**inputs(device)), out)
 
     images(device)
+    side_by_side(device)
+
+
+def side_by_side(device: str) -> None:
+    """FLUX's single block: its last layer reads attention and MLP where they lie."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"block": FluxSingleTransformerBlock(64, 1, 64)}).eval().requires_grad_(False)
+    quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    model = model.to(device)
+    hidden, text = torch.randn(2, 9, 64).to(device), torch.randn(2, 4, 64).to(device)
+    given = {"hidden_states": hidden, "encoder_hidden_states": text, "temb": torch.randn(2, 64).to(device)}
+    simulated = torch.cat(model["block"](**given), 1)
+    with natively(model) as ways:
+        assert {name: one.first for name, one in ways.items() if one.first} == {
+            "block.proj_out": "GELU and joining"
+        }
+        out = torch.cat(model["block"](**given), 1)
+        assert ((out - simulated).norm() / simulated.norm()).item() < 2e-3
+        assert model["block"].proj_out.last_path == "int8: triton"
+        model["block"].proj_out.backend = "simulated"
+        assert ((torch.cat(model["block"](**given), 1) - simulated).norm() / simulated.norm()).item() < 2e-3
+    assert torch.equal(torch.cat(model["block"](**given), 1), simulated)
 
 
 def images(device: str) -> None:
@@ -117,7 +141,18 @@ def wired(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
 
 def test_an_adaptive_norm_stays() -> None:
     words, kept = wired(block("gelu-approximate", norm_type="ada_norm_single"))
-    assert words == {"block.ff.net.2": "GELU"} and not kept
+    assert words == {"block.ff.net.2": "GELU"}
+    assert kept["block.attn1.to_q"] == (
+        "adaptive norm before it in torch: its gain comes from outside the module"
+    )
+    assert "block.ff.net.2" not in kept
+
+
+def test_wide_rows_stay_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producers, "MOST", 64)
+    words, kept = wired(block("geglu"))
+    assert words["block.ff.net.0.proj"] == "layer norm" and "block.ff.net.2" not in words
+    assert kept["block.ff.net.2"].startswith("GEGLU before it in torch: of 256 columns")
 
 
 def test_what_others_look_at_stays_and_says_why() -> None:
@@ -125,9 +160,11 @@ def test_what_others_look_at_stays_and_says_why() -> None:
     model["block"].norm2.register_forward_hook(lambda *_: None)
     quant_layers(model)
     layer = model["block"].ff.net[2]
-    assert wired(model)[1] == {"block.norm2": "hooks look at it"}
+    assert wired(model)[1] == {"block.attn2.to_q": "layer norm before it in torch: hooks look at it"}
     unwire_(model)
     layer.backend = "simulated"
     found = wire_(model)
-    assert found.kept["block.ff.net.0"] == "a layer that takes its result does not quantize it natively"
+    assert found.kept["block.ff.net.2"] == (
+        "GEGLU before it in torch: a layer that takes its result does not quantize it natively"
+    )
     assert "block.ff.net.2" not in found.words

@@ -52,6 +52,7 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         ("start=svdquant", "belongs to helper 'kept'"),
         ("helper=kept+start=svdquant+activation_bits=8", "got 4 and 8"),
         ("tuned=branch", "belongs to start 'svdquant'"),
+        ("rank=48", "can't be halved"),
     ):
         with pytest.raises(quant.InputError, match=said):
             recipes.resolve(f"qvgen-w4a4+{words}")
