@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lab.app.places import LOOPBACK, STRANGERS
 from lab.app.plan import page as plan_page
 from lab.app.theme import CSS, NAMES, theme
 from lab.app.work import WORKER, ended, sentence
+from lab.errors import InputError
 from lab.jobs.brain import decode
 from lab.jobs.models import plan, variants, whatif
 
@@ -103,6 +105,9 @@ def build(home: Path) -> Any:
                 return [gr.Markdown(words, visible=True), chosen, row, *values]
             if found is not None:
                 page, settings = found
+                if isinstance(settings, decode.Settings):
+                    with suppress(InputError):  # a folder that is no run is named with its facts
+                        settings = brain_page.completed(home, settings)
                 chosen, row = gr.Tabs(selected=page), gr.Row(visible=page != "brain")
                 values = [_value(settings, name) if at in ("", page) else gr.skip() for at, name in fields]
             return [shown, chosen, row, *values]
@@ -172,8 +177,6 @@ def serve(
     InputError
         The port is taken.
     """
-    from lab.errors import InputError
-
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     STRANGERS[:] = [] if host in LOOPBACK else [host]
     sys.setswitchinterval(SWITCH)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Table, setting
 from lab.jobs.reconstruct import reconstruct
@@ -97,12 +98,11 @@ def run(settings: Settings, context: Context) -> Result:
         The folder holds something else.
     """
     from lab.files import write_json
-    from lab.models.preflight import check_folder
     from lab.report import build_group_report
     from lab.runs.metrics import tidy
 
     out = settings.out
-    check_folder(out)
+    _check(out)
     rows, pages, began = [], [], time.monotonic()
     scores: dict[str, Any] = {}
     encoded: dict[str, Any] = {}  # the subjects share their training pictures
@@ -117,6 +117,18 @@ def run(settings: Settings, context: Context) -> Result:
     scores |= {"peak_memory_gb": peak_memory_gb(), "seconds_total": round(time.monotonic() - began, 1)}
     write_json(out / "metrics.json", tidy(scores))
     return Result(table=rows, report=str(Path(pages[0]).resolve()), group=str(group.resolve()))
+
+
+def _check(out: Path) -> None:
+    from lab.models.preflight import check_folder
+
+    check_folder(out)
+    there = [path for path in out.iterdir() if path.is_file()] if out.exists() else []
+    strange = sorted({p.name for p in there if p.name[0] != "."} - {"metrics.json", "group.html"})
+    if strange:
+        raise InputError(
+            f"{out} holds other files ({strange[0]}) and is no demo's folder; choose another --out"
+        )
 
 
 def peak_memory_gb() -> float | None:

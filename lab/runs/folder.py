@@ -139,7 +139,10 @@ class Run:
 
     @staticmethod
     def _same(file: Path, settings: dict[str, Any], defaults: Mapping[str, Any]) -> None:
-        changed = differences(read_settings(file), settings, defaults)
+        there = read_settings(file)
+        if 2 * len(there.keys() & settings.keys()) < min(len(there), len(settings)):
+            raise InputError(f"{file.parent} is a folder of another command; choose another --out")
+        changed = differences(there, settings, defaults)
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise InputError(

@@ -212,7 +212,9 @@ def layer_sensitivity(
                         result.save(path)
                         saved = time.monotonic()
                     if progress is not None:
-                        progress(len(done), len(done | expected), f"{setting} {side} {name}")
+                        where = "all layers" if name == ALL else name
+                        how = "" if (setting, side) == ("recipe", "both") else f" ({setting}, {side})"
+                        progress(len(done), len(done | expected), f"measuring {where}{how}")
         finally:
             restore_(model)
             if path is not None:

@@ -50,12 +50,20 @@ def own_settings(folder: Path) -> dict[str, Any]:
     return {name: getattr(config, name) for name in OWN}
 
 
+def completed(home: Path, settings: decode.Settings) -> decode.Settings:
+    """Return a link's settings, with those of its run where it names none: never another run's."""
+    own = own_settings(within(home, str(settings.folder)))
+    return settings.model_copy(update={k: v for k, v in own.items() if getattr(settings, k) is None})
+
+
 def strips(found: decode.Result) -> list[tuple[np.ndarray, str]]:
     """One picture per trial and row of the sheet, with what it is and its score."""
     from lab.files import read_npz
 
     held = read_npz(Path(found.archive))
-    scored = {"ridge to pixels": "PixCorr ridge", "decoded": "PixCorr decoded"}
+    # a blur is near in PixCorr; pictures too small for the network have no other score
+    score = "two-way" if "two-way decoded" in found.rows[0] else "PixCorr"
+    scored = {"ridge to pixels": f"{score} ridge", "decoded": f"{score} decoded"}
     short = {"ridge to pixels": "ridge"}
     shown = []
     for place, row in enumerate(found.rows):
@@ -130,7 +138,11 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                               interactive=False,
                               allow_preview=False, visible=False, show_label=False)  # fmt: skip
             with gr.Column(visible=False) as results:
-                gr.Markdown("**Stimulus, ridge, structural picture, decoded** (numbers: PixCorr)")
+                gr.Markdown(
+                    "**Stimulus, ridge, structural picture, decoded** (numbers: two-way, the share of "
+                    "the other stimuli that a picture is less like than its own, by features;"
+                    " PixCorr of small pictures)"
+                )
                 pictures = gr.Gallery(
                     show_label=False, columns=4, height="auto", object_fit="contain", elem_id="decoded",
                     buttons=["download_all"], interactive=False, label="Decoded pictures",
@@ -138,7 +150,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                 table = gr.Dataframe(
                     headers=HEADERS,
                     interactive=False,
-                    label="Per trial; two-way: share of the other stimuli that it is less like than its own",
+                    label="Per trial, beside ridge",
                     wrap=True,
                     elem_id="trials",
                 )

@@ -229,3 +229,12 @@ def test_a_rounding_is_answered_from_what_was_seen_in_under_100_ms() -> None:
     assert (time.process_time() - began) / 5 < 0.1
     assert "simulated" in numbers and len(figure.to_json()) < 100_000
     assert "2 samples at 5 timesteps" in inspect_page.caption_of("dit-64", "").sentence()
+
+
+def test_a_link_to_a_run_takes_that_runs_settings_where_it_names_none(trained_run: Path) -> None:
+    from lab.app.brain import page
+    from lab.jobs.brain import decode
+
+    asked = decode.Settings(folder=Path("run"), guidance=5)
+    found = page.completed(trained_run.parent, asked)
+    assert (found.guidance, found.strength, found.steps) == (5, 0.5, 4)

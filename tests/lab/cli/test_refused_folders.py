@@ -59,6 +59,10 @@ def broken_metrics(tmp: Path) -> Command:
 
 TABLE: dict[str, Row] = {
     # run folders
+    "a demo in a quantized model's folder": Row(
+        lambda tmp: [(tmp / "config.yaml").write_text("model: dit-64\n"), ["demo", "--out", str(tmp)]][1],
+        ("holds other files (config.yaml)",),
+    ),
     "--out is a file": Row(out_is_a_file, ("out is a file", "folder")),
     "--out holds other files": Row(out_holds_other_files, ("thesis.tex", "choose a new --out")),
     "--out of other settings": Row(out_of_other_settings, ("seed: 1 -> 2", "choose another --out")),

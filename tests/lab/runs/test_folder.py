@@ -236,6 +236,8 @@ def test_a_folder_is_checked_without_being_claimed(tmp_path: Path) -> None:
         Run.check(tmp_path / "r", CONFIG)
     with pytest.raises(InputError, match="made with other settings"):
         Run.check(tmp_path / "r", {**CONFIG, "seed": 1})
+    with pytest.raises(InputError, match="r is a folder of another command"):
+        Run.check(tmp_path / "r", {"model": "m", "recipe": "r"})
     (tmp_path / "file").write_text("thesis")
     with pytest.raises(InputError, match="is a file"):
         Run.check(tmp_path / "file", CONFIG)
