@@ -66,7 +66,7 @@ JOBS: dict[str, Job] = {
     "brain bits": Job("lab.jobs.brain.bits", "Reconstruct against bits, from one trained run.", 600),
     "brain tune": Job("lab.jobs.brain.tune", "Score strengths on left-out training trials.", 600),
     "brain adapt": Job("lab.jobs.cohort.adapt", "Adapt the shared network to a new subject.", 60),
-    "brain study": Job("lab.jobs.cohort.study", "Compare shared and single networks.", 360),
+    "brain study": Job("lab.jobs.cohort.study", "Compare shared and single networks.", 600),
     "brain decode": Job("lab.jobs.brain.decode", "Decode some trials of a run again.", 30),
     "brain evaluate": Job("lab.jobs.brain.evaluate", "Print a run's scores or compare two runs.", 1),
     "brain report": Job("lab.jobs.brain.report", "Write report.html again, or one over several.", 20),
