@@ -124,7 +124,11 @@ def _models(results: Path) -> list[str]:
          f"{base[row['model']] / row['bytes']:.2f}"]
         for row in rows
     ]  # fmt: skip
-    head = f"Whole denoisers with random weights, compiled, as a CUDA graph, {_place(rows[0])}:"
+    commits = dict.fromkeys(f"{row['model']} at commit {row['commit']}" for row in rows)
+    head = (
+        f"Whole denoisers with random weights, compiled, as a CUDA graph, {_place(rows[0])} "
+        f"({', '.join(commits)}; what was timed since, and what not yet: benchmarks/kernels/NOTES.md):"
+    )
     return ["", head, "", *table(["model", "arithmetic", "ms", "times as fast", "GB", "times less"], cells)]
 
 

@@ -126,6 +126,8 @@ def _factor(
         scale = ((top >> 24) & 255).to(tl.float32)
     elif KIND == 3:
         scale = (top >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    elif KIND == 2:
+        scale = (top & -65536).to(tl.float32, bitcast=True)  # without its neighbour in the lower half
     else:
         scale = top.to(tl.float32, bitcast=True)
     if WIDE:

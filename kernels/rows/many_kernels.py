@@ -99,6 +99,14 @@ def fits(x: Tensor, down: Tensor, before: Before, config: Config) -> bool:
     )  # fmt: skip
 
 
+def steps_ahead(config: Config, rank: int, step: int, bytes_: int) -> int:
+    """Count the steps in flight that fit the shared memory.
+
+    A table was measured at two bytes a number, groups of 64 and ranks of 32: what is larger gets fewer.
+    """
+    return max(1, min(config.stages, SHARED // ((config.block_m + rank) * step * bytes_)))
+
+
 def quantize_many(
     x: Tensor, inverse: Tensor | None, down: Tensor, codes: Tensor, scale: Tensor, out: Tensor | None,
     balance: Tensor | None, kind: str, limits: tuple[int, int, int], group: int, shift: float, k: int,
@@ -124,10 +132,8 @@ def quantize_many(
     unit: dict[str, Any] = {"KIND": KINDS[kind], "TOP": float(limits[0]), "FINE_TOP": limits[2]}
     sums = {"RANK": rank, "APPEND": out is None, "BALANCED": balance is not None, "SPLIT": split}
     least = {"LEAST": float(limits[1]), "GROUP": group}
-    # a table was measured at two bytes a number and groups of 64: what is larger gets fewer steps in flight
-    held = (config.block_m + rank) * step * x.element_size()
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
-            "num_stages": max(1, min(config.stages, SHARED // held))}  # fmt: skip
+            "num_stages": steps_ahead(config, rank, step, x.element_size())}  # fmt: skip
     _look[(blocks, split)](
         x, late, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
         counters(x.device, blocks), m, k, padded, x.stride(0), late.stride(0), x.shape[1],

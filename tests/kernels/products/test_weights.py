@@ -105,7 +105,7 @@ def few(n: int, k: int, device: str) -> None:
     real = torch.rand(n, -(-k // 64), generator=generator).bfloat16().to(device)
     column, bias = (torch.rand(n, generator=generator).to(device) for _ in range(2))
     for m in (1, 16, 19) if device == "cpu" else (1, 19):
-        for dtype, tolerance in ((torch.bfloat16, 8e-3), (torch.float16, 2e-3)):
+        for dtype, tolerance in ((torch.bfloat16, 8e-3), (torch.float16, 4e-4)):
             x = torch.randn(m, k, generator=generator).to(dtype).to(device)
             scales = [(fine, column), (real, None)]
             if m == 19:  # the other types that scales may have

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 
 from kernels.rows import quantize as quantizing
 from kernels.rows.before import Before
-from kernels.rows.many_kernels import EACH
+from kernels.rows.many_kernels import EACH, SHARED, steps_ahead
 from kernels.rows.operands import branch_columns, padded_columns, two_floats
 from kernels.rows.quantize import MANY_ROWS, Kind, Rows, quantize
 from kernels.tuned.configs import Config
+from kernels.tuned.spaces import SPACES
+from kernels.tuned.table import DEFAULTS
 
 KINDS: list[tuple[Kind, int]] = [
     ("int_token", 8), ("int_token", 4), ("int_group", 4), ("pow2_group", 4), ("e4m3_token", 4),
@@ -267,3 +270,16 @@ def test_bad_input_is_named() -> None:
         quantize(x, "int_token", down=torch.ones(20, 64))
     with pytest.raises(ValueError, match=r"inverse_smooth must be float32 of shape \(64,\)"):
         quantize(x, "int_token", inverse_smooth=torch.ones(3))
+
+
+def test_steps_in_flight_fit_the_shared_memory() -> None:
+    """Of every config that is tried, and of the default: at any rank, type and group."""
+    configs = [*SPACES["quantize_many"], *(config for _, config in DEFAULTS["quantize_many"])]
+    for config, rank, bytes_ in itertools.product(configs, (16, 32, 128), (2, 4)):
+        for step in {config.block_k, 128}:
+            steps = steps_ahead(config, rank, step, bytes_)
+            one = (config.block_m + rank) * step * bytes_
+            assert 1 <= steps <= config.stages and (steps == 1 or steps * one <= SHARED)
+            assert steps == config.stages or (steps + 1) * one > SHARED
+    assert steps_ahead(Config(64, 512, 128, 4, 4), 32, 128, 2) == 4
+    assert steps_ahead(Config(64, 512, 256, 4, 4), 32, 256, 4) == 2
