@@ -5,10 +5,11 @@ Two-way identification alone rewards too much of it and pixels alone reward blur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from lab.decoding.cohort.subjects import Known
@@ -17,6 +18,8 @@ from lab.zoo.people import Seen
 from lab.zoo.shared.painting import Painter
 
 GUIDANCES = (2.0, 3.0, 4.0, 6.0)
+USUAL, CLEAR = 3.0, 2.0
+"""Few pictures choose badly, and a rival that is guided badly is none: another one must be clearly better."""
 STEPS = 10
 MOST = 200
 """Pictures that are drawn to choose by."""
@@ -64,7 +67,7 @@ def kept_out(one: Known, held: int) -> torch.Tensor:
 def choose(
     left: LeftOut, seen: Seen, painter: Painter, denoiser: Any, null: torch.Tensor, steps: int
 ) -> float:
-    """Return the guidance of greatest two-way and PixCorr together, drawn in ``steps``, at most `STEPS`."""
+    """Return the guidance of best two-way and PixCorr together, drawn in ``steps``, at most `STEPS`."""
     shown = left.shown.cpu()
     floats = seen.images[shown].float() / 255
     heads = pooled_features(painter.network, floats.to(painter.device), "head")
@@ -73,5 +76,22 @@ def choose(
     found = {}
     for guidance in GUIDANCES:
         _, scores = mine.paint(denoiser, null.cpu(), tokens, guidance, steps=min(STEPS, steps))
-        found[guidance] = float(scores["two_way"].mean() + scores["pixcorr"].mean())
-    return max(found, key=lambda g: found[g])
+        found[guidance] = scores["two_way"] + scores["pixcorr"]
+    return clearly_best(found)
+
+
+def clearly_best(found: Mapping[float, np.ndarray]) -> float:
+    """Return the guidance of the best mean, or `USUAL` where none gains more than `CLEAR` standard errors.
+
+    Parameters
+    ----------
+    found : mapping of float to array of shape (n,)
+        Score of each picture, paired.
+    """
+    best, most = USUAL, 0.0
+    for guidance, scores in found.items():
+        gain = scores - found[USUAL]
+        error = gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.inf
+        if gain.mean() > max(most, CLEAR * error):
+            best, most = guidance, float(gain.mean())
+    return best

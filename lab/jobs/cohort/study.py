@@ -32,9 +32,9 @@ class Settings(contract.Settings):
     """Compare shared and single networks, stages, clusters, branches, external pictures and minutes.
 
     Simulated subjects are scanned in memory, networks are trained on all but the last of them, and every
-    method's tokens go through the same decoder: one sample a picture, one noise seed, guidance chosen for
-    each method on pictures that it has not learned from. The cortex reads the network that also scores
-    (favourable): the table compares methods, not brains. cohort-small takes minutes on a CPU with the
+    method's tokens go through the same decoder: one sample a picture, one noise seed, guidance 3 unless
+    pictures that a method has not learned from clearly want another. The cortex reads the network that also
+    scores (favourable): the table compares methods, not brains. cohort-small takes minutes on a CPU with the
     pictures that ship; cohort needs a GPU and the training pictures. A step that is done is kept.
     """
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
-from lab.decoding.cohort.choice import MOST, LeftOut, kept_out
+from lab.decoding.cohort.choice import MOST, USUAL, LeftOut, clearly_best, kept_out
 from lab.decoding.cohort.steps import Step, ready
 from lab.decoding.cohort.subjects import _crops
 
@@ -46,6 +47,17 @@ def test_subjects_who_saw_the_same_pictures_show_different_ones() -> None:
     assert joined.tokens[:, 0].tolist() == [0.0] * 5 + [1.0] * 5
     few = LeftOut.join([LeftOut(torch.zeros(3, 2), torch.arange(3))], most=10)
     assert len(few.shown) == len(few.tokens) == 3
+
+
+def test_guidance_stays_as_usual_unless_another_is_clearly_better() -> None:
+    rng = np.random.default_rng(0)
+    usual, noise = rng.random(40), rng.normal(0, 0.3, 40)
+    noise -= noise.mean()
+    found = {2.0: usual + noise + 0.02, USUAL: usual, 4.0: usual - 0.1}
+    assert clearly_best(found) == USUAL  # .02 within a standard error of .05
+    assert clearly_best(found | {2.0: usual + noise + 0.2}) == 2.0
+    assert clearly_best(found | {2.0: usual + noise + 0.2, 4.0: usual + 0.3}) == 4.0
+    assert clearly_best({2.0: usual[:1] + 1, USUAL: usual[:1]}) == USUAL  # one picture says nothing
 
 
 def test_crops_are_enlarged_parts_and_the_same_each_time() -> None:
