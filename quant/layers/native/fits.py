@@ -82,7 +82,9 @@ def _fit_product(weight: Quantizer, activation: Quantizer, four: bool) -> Fit:
         return Fit("int8")
     if not four or weight.fine not in ("pow2", "int"):
         return Fit(
-            "decode", "group scales on the reduction axis; scales=pow2 or int keep them out of the sum"
+            "decode",
+            "group scales on the reduction axis; scales=pow2 or int keep them out of the sum "
+            "(preset svdquant-w4a4-native)",
         )
     if by_token and weight.fine == "int" and activation.bits == 2 * SMALL_CODES:
         return Fit("W4A8 int8")
