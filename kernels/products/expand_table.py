@@ -7,7 +7,7 @@ weights                table                                       exact
 =====================  ==========================================  ==================================
 FP4 (E2M1, E1M2)       one of 16 float8 numbers: `fp4_table`       yes, in e4m3
 integers, zero point   code - zero point of a row, in int8          yes
-codebook, twin logs    twice 2^bits int8 numbers a row, a product   to 2^-16 of the row's largest:
+codebook, twin logs    twice 2^bits int8 numbers a row, a product   to 1/64516 of the row's largest:
                        each                                        `codebook_tables`
 binary                 -1, 1 in int8, one product a base           yes; the bases' scales are its columns'
 =====================  ==========================================  ==================================
@@ -93,7 +93,7 @@ def codebook_tables(values: Tensor) -> list[tuple[Tensor, Tensor]]:
     -------
     list of two pairs
         int8 tables of shape (N, 2^bits) and float32 scales of shape (N,). The sum of tables times scales is
-        within 2^-16 of the row's largest value.
+        within 1/64516 (about 2^-16) of the row's largest value: half a step of the second.
     """
     scale = values.float().abs().amax(1) / INT8_MAX
     scale = torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)

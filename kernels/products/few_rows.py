@@ -21,6 +21,8 @@ from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
 HALVES = (torch.bfloat16, torch.float16)
+SCALES = (torch.int8, torch.uint8, torch.bfloat16, torch.float16, torch.float32)
+"""Types of scales that the Triton path reads."""
 
 
 def few_rows(
@@ -57,6 +59,11 @@ def few_rows(
         raise ValueError(
             "few_rows: the Triton path takes bfloat16 or float16 and groups of a power of two from 32, "
             f"got {x.dtype} and {group}"
+        )
+    if scale.dtype not in SCALES:
+        raise ValueError(
+            "few_rows: the Triton path takes scales in int8, uint8, bfloat16, float16 or float32, "
+            f"got {scale.dtype}"
         )
     arguments = (x, packed, scale, group, column_scale, bias)
     return paths.Result(_few_rows_op(*arguments) if config is None else _run(*arguments, config), "triton")

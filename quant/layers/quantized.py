@@ -103,6 +103,20 @@ class QuantLayer(ExactBuffers):
         """The full-precision layer this one stands for; None after `load`."""
         return self._original[0] if self._original else None
 
+    def register_forward_hook(self, *args: Any, **options: Any) -> Any:
+        """Add a hook, which sees the layer's own input: what the layer did to it first goes back."""
+        self._see_input()
+        return super().register_forward_hook(*args, **options)
+
+    def register_forward_pre_hook(self, *args: Any, **options: Any) -> Any:
+        """Add a hook, as `register_forward_hook`."""
+        self._see_input()
+        return super().register_forward_pre_hook(*args, **options)
+
+    def _see_input(self) -> None:
+        if self.producer is not None:
+            self.producer.give_back()
+
     def encoded(self) -> EncodedWeight:
         """Codes and parameters of the weight."""
         params = {name: getattr(self, f"weight_{name}") for name in self.weight_params}

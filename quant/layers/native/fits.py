@@ -8,6 +8,7 @@ from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.native import tables
+from quant.observers.ranges import MinMax
 
 PRODUCTS = ("int8", "W4A4 int8", "W4A4 fp8", "W4A8 int8")
 """Products of 8-bit operands."""
@@ -41,10 +42,22 @@ def fit(
         What the layer does before and beside its product.
     """
     found = _fit_codes(kind, weight, activation, transform, branch)
-    if found.op != "decode" or kind == "Conv2d" or weight.granularity.kind == "group":
+    if found.op == "decode" and kind != "Conv2d" and weight.granularity.kind != "group":
+        why = tables.obstacle(weight, activation)
+        found = Fit("decode", why) if why or activation is None else Fit(tables.op_of(weight, activation))
+    if found.op == "decode" or activation is None or activation.schedule.kind != "dynamic":
         return found
-    why = tables.obstacle(weight, activation)
-    return Fit("decode", why) if why or activation is None else Fit(tables.op_of(weight, activation))
+    why = _odd_scales(activation)
+    return Fit("decode", why) if why else found
+
+
+def _odd_scales(activation: Quantizer) -> str:
+    """Why scales found at run time are others than a kernel finds; empty if they are the same."""
+    if not isinstance(activation.observer, MinMax):
+        return f"input ranges by {activation.observer.kind}; kernels take the largest value"
+    if activation.fine is None and (activation.scale, activation.scale_dtype) != ("real", "float32"):
+        return f"input scales {activation.scale} in {activation.scale_dtype}; kernels find float32 ones"
+    return ""
 
 
 def _fit_codes(

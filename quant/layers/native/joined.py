@@ -47,10 +47,14 @@ def obstacle(block: Any, most: int) -> str:
         return f"of {layer.weight_shape[1]} columns it would be done twice; up to {most} it pays"
     if getattr(block.act_mlp, "approximate", "") != "tanh":
         return "no kernel for its activation behind another tensor"
-    watched = (block.act_mlp, layer, block)
-    if any(m._forward_hooks or m._forward_pre_hooks or "forward" in m.__dict__ for m in watched):
+    if any(hooked(m) for m in (block.act_mlp, layer, block)):
         return "hooks look at it"
     return ""
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody sees what a module takes or gives, or has put another forward in its place."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def forward(
@@ -79,7 +83,7 @@ def multiply(layer: Any, early: Tensor, late: Tensor) -> Tensor:
     """Apply a layer to two tensors side by side, the second after its activation."""
     joined = Joined(late)
     found = None
-    if layer.backend == "kernels" and layer.active and early.numel():
+    if layer.backend == "kernels" and layer.active and early.numel() and not hooked(layer):
         found = run_after(layer, early, joined)
     if found is None:
         return layer(joined.plain(early))

@@ -149,7 +149,11 @@ def _few(layer: Encoded, op: str, bias: Tensor | None) -> FewRows:
     encoded = layer.encoded()
     fine = encoded.params.get("scale_fine")
     scale = encoded.params["scale"] if fine is None else fine
-    column = None if fine is None else encoded.params["scale"].reshape(-1).float()
+    column = None
+    if fine is not None:  # one a channel or, beside e4m3, one a tensor
+        column = encoded.params["scale"].reshape(-1).float().expand(encoded.shape[0]).contiguous()
+    if scale.dtype not in few_rows.SCALES:  # e4m3: all its numbers are float16 ones, too
+        scale = scale.to(torch.float16 if scale.dtype == torch.float8_e4m3fn else torch.float32)
     return FewRows(
         op, encoded.packed, scale.squeeze(-1).contiguous(), encoded.quantizer.granularity.group_size or 1,
         column, bias, layer.transform, layer.branch,

@@ -12,7 +12,7 @@ Blocks that are known are those of diffusers: ``BasicTransformerBlock`` (U-Nets,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MethodType
 from typing import Any
 
@@ -49,10 +49,23 @@ class Producer:
         Of `kernels.rows.before`, or "group_norm_silu".
     module : torch.nn.Module
         Whose work that is.
+    moved : tuple of torch.nn.Module
+        All modules that hand their input on since, and go back together.
+    layers : tuple of QuantLayer
+        All layers that do their work.
     """
 
     kind: str
     module: nn.Module
+    moved: tuple[nn.Module, ...] = field(default=(), repr=False, compare=False)
+    layers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+
+    def give_back(self) -> None:
+        """Let the modules do their own work again."""
+        for module in self.moved:
+            module.__dict__.pop("forward", None)
+        for layer in self.layers:
+            layer.producer = None
 
     def plain(self, x: Tensor) -> Tensor:
         """Do it in torch, as the module would."""
@@ -106,6 +119,8 @@ class Wiring:
             self.keep(names, WORDS[producer.kind], consumers, why)
             return False
         producer.module.__dict__["forward"] = MethodType(forward, producer.module)
+        if not producer.moved:
+            producer = replace(producer, moved=(producer.module,), layers=tuple(consumers))
         for layer in consumers:
             layer.producer = producer
             self.words[names[layer]] = WORDS[producer.kind]
@@ -120,9 +135,12 @@ class Wiring:
 
 def wire_(model: nn.Module) -> Wiring:
     """Move norms and activations of known blocks into the layers that quantize their results, in place."""
+    unwire_(model)  # what was moved before is found again
     names = {module: name for name, module in model.named_modules()}
     found = Wiring()
     for block in model.modules():
+        if not type(block).__module__.startswith("diffusers."):
+            continue  # others' classes of the same names do other things
         if type(block).__name__ == "BasicTransformerBlock":
             if block.norm_type == "layer_norm" and getattr(block, "pos_embed", None) is None:
                 for norm, consumers in _norms(block):
@@ -139,14 +157,21 @@ def wire_(model: nn.Module) -> Wiring:
     return found
 
 
+def wired(model: nn.Module) -> bool:
+    """Whether anything was moved."""
+    return any(
+        getattr(module, "producer", None) is not None or _function(module) is joined.forward
+        for module in model.modules()
+    )
+
+
 def unwire_(model: nn.Module) -> None:
     """Put everything back."""
     for module in model.modules():
         producer = getattr(module, "producer", None)
         if isinstance(producer, Producer):
-            producer.module.__dict__.pop("forward", None)
-            module.producer = None
-        elif _function(module) in (_silu_of_rows, joined.forward):
+            producer.give_back()
+        elif _function(module) is joined.forward:
             del module.__dict__["forward"]
 
 
@@ -161,8 +186,9 @@ def _projected(module: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
 def _norms(block: Any) -> Iterator[tuple[nn.Module, list[Any]]]:
     yield block.norm1, _inputs(block.attn1, crossed=bool(block.only_cross_attention))
     if block.attn2 is not None:
-        yield block.norm2, _inputs(block.attn2, crossed=bool(block.attn2.is_cross_attention))
-    yield block.norm3, [getattr(block.ff.net[0], "proj", None)]
+        yield block.norm2, _inputs(block.attn2, crossed=True)
+    seen = joined.hooked(block.ff) or joined.hooked(block.ff.net[0])
+    yield block.norm3, [] if seen else [getattr(block.ff.net[0], "proj", None)]
 
 
 def _inputs(attention: Any, crossed: bool) -> list[Any]:
@@ -170,9 +196,12 @@ def _inputs(attention: Any, crossed: bool) -> list[Any]:
     more = (
         attention.group_norm is not None or attention.spatial_norm is not None
         or attention.residual_connection or type(attention.processor).__name__ not in PROCESSORS
+        or joined.hooked(attention)
     )  # fmt: skip
     if more:
         return []
+    if crossed and attention.cross_attention_dim == attention.query_dim:
+        return []  # keys and values are of a context or, without one, of the same input: a call decides
     if getattr(attention, "fused_projections", False) and not crossed:
         return [attention.to_qkv] if hasattr(attention, "to_qkv") else []
     return [attention.to_q] if crossed else [attention.to_q, attention.to_k, attention.to_v]
@@ -192,11 +221,12 @@ def _wire_activation(feed: Any, names: dict[nn.Module, str], found: Wiring) -> N
 def _wire_images(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
     """Move both norms and their SiLU, or none: a module does that SiLU for the time embedding, too."""
     pairs = [(block.norm1, block.conv1), (block.norm2, block.conv2)]
-    producers = [(Producer("group_norm_silu", norm), [conv]) for norm, conv in pairs]
+    moved, layers = (block.norm1, block.norm2, block.nonlinearity), (block.conv1, block.conv2)
+    producers = [(Producer("group_norm_silu", norm, moved, layers), [conv]) for norm, conv in pairs]
     why = next((why for pair in producers if (why := _obstacle(*pair))), "")
     if block.time_embedding_norm != "default" or block.upsample or block.downsample or block.dropout.p > 0:
         why = "something comes between it and the convolution"
-    elif type(block.nonlinearity) is not nn.SiLU or _hooked(block.nonlinearity):
+    elif type(block.nonlinearity) is not nn.SiLU or joined.hooked(block.nonlinearity):
         why = "its activation is not a plain SiLU"
     if why:
         found.keep(names, WORDS["group_norm_silu"], [conv for _, conv in pairs], why)
@@ -232,17 +262,13 @@ def _obstacle(producer: Producer, consumers: list[Any]) -> str:
         return f"no kernel for {type(module).__name__} without gain and offset"
     if not consumers:
         return "its result goes elsewhere, too"
-    if any(_hooked(m) for m in (module, *consumers)):
+    if any(joined.hooked(m) for m in (module, *consumers)):
         return "hooks look at it"
     for layer in consumers:
         if not isinstance(layer, QuantLayer) or layer.backend != "kernels" or op_of(layer) not in TAKING:
             return "a layer that takes its result does not quantize it natively"
         if producer.kind != "group_norm_silu" and layer.weight_shape[1] > MOST:
             return f"of {layer.weight_shape[1]} columns it would be done twice; up to {MOST} it pays"
-        if layer.producer is not None or "forward" in layer.__dict__:
+        if layer.producer is not None:
             return "a layer that takes its result does something else first"
     return ""
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -213,7 +213,9 @@ def _terms(encoded: EncodedWeight) -> list[Term]:
             for sign, alpha in reversed([*zip(signs, params["bases"], strict=True)])
         ]
     if isinstance(grid, SearchedFloatGrid):
-        grid = grid.format(int(params["format"]))
+        every = [grid.format(index).table() for index in range(len(grid.formats))]
+        chosen = torch.tensor(every, device=device)[params["format"].reshape(-1).long()]
+        return [Term(chosen.to(torch.float8_e4m3fn), _column(params["scale"], n))]
     if isinstance(grid, FloatGrid):
         exact = torch.tensor([grid.table()], device=device).to(torch.float8_e4m3fn)
         return [Term(None if grid.hardware else exact, _column(params["scale"], n))]

@@ -14,7 +14,7 @@ from quant.errors import HardwareError, InputError
 from quant.layers.install import quant_layers, state_of
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
-from quant.layers.native.producers import unwire_, wire_
+from quant.layers.native.producers import unwire_, wire_, wired
 from quant.layers.native.run import needs_of, op_of
 
 WHERE = "a CUDA GPU of compute capability 8.0 (8.9 for fp8) and the package triton"
@@ -183,6 +183,7 @@ def natively(model: nn.Module) -> Iterator[dict[str, Way]]:
     """Run natively in a ``with``, as `native_`, and go back to what was before."""
     layers, state = quant_layers(model), state_of(model)
     before = {name: layer.backend for name, layer in layers.items()}
+    moved = wired(model)
     lines = {} if state is None or state.ledger is None else {x.name: x.path for x in state.ledger.layers}
     try:
         yield native_(model)
@@ -190,6 +191,8 @@ def natively(model: nn.Module) -> Iterator[dict[str, Way]]:
         unwire_(model)
         for name, layer in layers.items():
             layer.backend = before[name]
+        if moved:
+            wire_(model)
         for line in () if state is None or state.ledger is None else state.ledger.layers:
             line.path = lines[line.name]
 

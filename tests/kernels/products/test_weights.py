@@ -117,6 +117,9 @@ def few(n: int, k: int, device: str) -> None:
                     ours = few_rows(x, codes, scale, 64, coarse, bias, path="triton", config=config).value
                     assert distance(ours, exact) < tolerance, (n, k, m, dtype, config, distance(ours, exact))
 
+    with pytest.raises(ValueError, match=r"int8, uint8, bfloat16, float16 or float32, got torch\.float64"):
+        few_rows(torch.ones(1, k, device=device).bfloat16(), codes, real.double(), 64, path="triton")
+
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:
     interpreted(__file__)

@@ -13,6 +13,7 @@ from diffusers.models.transformers.transformer_flux import FluxSingleTransformer
 from torch import nn
 
 import quant
+from quant.errors import HardwareError
 from quant.formats.quantizer import int_quantizer
 from quant.formats.schedule import Clock, Schedule
 from quant.layers.encoded import EncodedWeight, LayerResult
@@ -72,8 +73,46 @@ def check(device: str) -> None:
     assert torch.equal(again["block"](**inputs(device)), out)
     assert not torch.equal(model["block"](**inputs(device)), out)
 
+    odd(device)
     images(device)
     side_by_side(device)
+
+
+def odd(device: str) -> None:
+    """What another reader needs, patched modules and later hooks: as simulated."""
+    context = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(2)).to(device)
+    cases = [
+        ({"cross_attention_dim": 64}, {}),  # keys and values of the input itself
+        ({"cross_attention_dim": None, "double_self_attention": True}, {"encoder_hidden_states": context}),
+    ]
+    for options, more in cases:
+        model = block("geglu", device, **options)
+        given = {"hidden_states": inputs(device)["hidden_states"], **more}
+        simulated = model["block"](**given)
+        with natively(model):
+            assert ((model["block"](**given) - simulated).norm() / simulated.norm()).item() < 2e-3, options
+
+    model, given = block("geglu", device), inputs(device)
+    plain = model["block"].norm1.forward
+    model["block"].norm1.forward = lambda x: 2 * plain(x)
+    simulated = model["block"](**given)
+    with natively(model) as ways:
+        assert ((model["block"](**given) - simulated).norm() / simulated.norm()).item() < 2e-3
+        assert not ways["block.attn1.to_q"].first
+    assert torch.equal(model["block"](**given), simulated)
+
+    model, seen = block("geglu", device), []
+    for name in ("attn1.to_q", "ff.net.2"):
+        layer = model["block"].get_submodule(name)
+        handle = layer.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+        model["block"](**given)
+        handle.remove()
+        with natively(model):
+            handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+            model["block"](**given)
+            handle.remove()
+        before, after = seen[-2:]
+        assert ((after - before).norm() / before.norm()).item() < 2e-3, name
 
 
 def side_by_side(device: str) -> None:
@@ -168,3 +207,39 @@ def test_what_others_look_at_stays_and_says_why() -> None:
         "GEGLU before it in torch: a layer that takes its result does not quantize it natively"
     )
     assert "block.ff.net.2" not in found.words
+
+
+def test_containers_that_others_look_at_keep_their_input() -> None:
+    model = block("geglu")
+    model["block"].attn1.register_forward_pre_hook(lambda *_: None)
+    model["block"].ff.register_forward_pre_hook(lambda *_: None)
+    words, _ = wired(model)
+    assert set(words) == {"block.attn2.to_q", "block.ff.net.2"}
+
+
+def test_wiring_twice_finds_the_same() -> None:
+    model = block("geglu")
+    first = wired(model)
+    assert wired(model) == first and first[0] and not first[1]
+
+
+def test_going_back_to_a_native_model_keeps_what_it_did_first() -> None:
+    model = block("geglu")
+    words, _ = wired(model)
+    before = {name: layer.producer.kind for name, layer in quant_layers(model).items() if layer.producer}
+    with pytest.raises(HardwareError), natively(model):  # no kernel runs on a CPU
+        pass
+    again = {name: layer.producer.kind for name, layer in quant_layers(model).items() if layer.producer}
+    assert again == before and set(again) == set(words)
+
+
+class FeedForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(64, 64)
+
+
+def test_blocks_of_others_with_the_same_name_are_left_alone() -> None:
+    model = nn.ModuleDict({"feed": FeedForward()})
+    quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    assert wired(model) == ({}, {})

@@ -18,10 +18,12 @@ from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.native.fits import fit
 from quant.layers.quantized import QuantLayer, make
 from quant.layers.rotations import Rotate
+from quant.observers.ranges import Percentile
 
 STATIC = Schedule(kind="static")
 GROUP = Granularity(kind="group", group_size=64)
 TOKEN, CHANNEL = Granularity(kind="token"), Granularity(kind="channel")
+E4M3 = FloatGrid(hardware="e4m3fn")
 
 
 def fine(kind: str, search: int = 0, mode: str = "symmetric", static: bool = False) -> Quantizer:
@@ -33,6 +35,8 @@ def fine(kind: str, search: int = 0, mode: str = "symmetric", static: bool = Fal
 def weights(name: str) -> Quantizer:
     if name in ("pow2", "int"):
         return fine(name, search=4, static=True)
+    if name == "e4m3":
+        return Quantizer(grid=IntGrid(bits=4), granularity=GROUP, fine="e4m3", schedule=STATIC)
     if name == "real":
         return int_quantizer(4, "group", 64, schedule=STATIC)
     return int_quantizer(int(name), "channel", schedule=STATIC)
@@ -44,7 +48,7 @@ LINEARS = [
     ("pow2", fine("pow2", mode="unsigned"), True, "W4A4 fp8"), ("int", int_quantizer(8, "token"), True,
     "W4A8 int8"),
     ("8", int_quantizer(8, "token"), True, "int8"), ("4", int_quantizer(6, "token"), False, "int8"),
-    ("real", None, True, "W4A16"), ("pow2", None, False, "W4A16"),
+    ("real", None, True, "W4A16"), ("pow2", None, False, "W4A16"), ("e4m3", None, True, "W4A16"),
 ]  # fmt: skip
 
 
@@ -147,6 +151,11 @@ def test_reference_from_codes_equals_simulated(
         (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=GROUP, fine="e4m3"), None, None,
         "weights"),
         (fine("pow2", static=True), fine("int"), None, "beside"),
+        (weights("8"), int_quantizer(8, "token", observer=Percentile()), None, "input ranges by percentile"),
+        (weights("8"), Quantizer(grid=IntGrid(), granularity=TOKEN, scale_dtype="float16"), None,
+         "real in float16"),
+        (Quantizer(grid=E4M3, granularity=CHANNEL), Quantizer(grid=E4M3, granularity=TOKEN,
+         scale="power_of_two"), None, "power_of_two in float32"),
     ],
 )  # fmt: skip
 def test_no_kernel_says_why(

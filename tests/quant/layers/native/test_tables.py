@@ -47,6 +47,7 @@ def float8(shared: str, **options: Any) -> Quantizer:
 LAYERS: list[tuple[Quantizer, Quantizer, str]] = [
     (weight(SearchedFloatGrid(formats=((1, 2), (2, 1), (3, 0)), default=1), "tensor"),
      float8("tensor", schedule=STATIC), ""),
+    (weight(SearchedFloatGrid(formats=((1, 2), (2, 1), (3, 0)), default=1)), float8("token"), ""),
     (weight(FloatGrid(hardware="e4m3fn"), "tensor"), float8("tensor", schedule=STATIC), "smooth"),
     (weight(FloatGrid(exponent=1, mantissa=2)), float8("token"), "branch"),
     (weight(LogGrid(bits=4, octaves=None)), BY_TOKEN, "rotate"),
@@ -129,8 +130,8 @@ def test_compiled() -> None:
 
 @pytest.mark.parametrize(
     ("grid", "activation", "name"),
-    [(LAYERS[0][0], LAYERS[0][1], "W4A8 e4m3"), (LAYERS[3][0], BY_TOKEN, "W4A4 table"),
-     (LAYERS[6][0], CALIBRATED[4], "W1A4 table")],
+    [(LAYERS[0][0], LAYERS[0][1], "W4A8 e4m3"), (LAYERS[4][0], BY_TOKEN, "W4A4 table"),
+     (LAYERS[7][0], CALIBRATED[4], "W1A4 table")],
 )  # fmt: skip
 def test_operations_are_named_by_bits(grid: Quantizer, activation: Quantizer, name: str) -> None:
     assert op_of(grid, activation) == name
