@@ -98,6 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs must be 1 or more, got {options.jobs}")
     try:
         refuse_device(options.device)
     except HardwareError as error:

@@ -6,6 +6,7 @@ that no kernel fits says why; nothing falls back without that word in the path.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -54,10 +55,12 @@ def _prepared(layer: Encoded, x: Tensor) -> Native | None:
     """Prepare a layer, again when a tensor of it is another one or was written to."""
     sources = [*layer.state_dict(keep_vars=True).values()]
     key = (x.dtype, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
-    if layer.native_key != key:
+    known, seen = layer.native_key or ((), ())
+    # a new tensor may lie where a freed one lay, with as few writes
+    if known != key or any(ref() is not tensor for ref, tensor in zip(seen, sources, strict=True)):
         op = op_of(layer)
         fits = op != "decode" and not paths.obstacle(x.device, needs_of(op))
         with ordinary_mode(), torch.no_grad():
             layer.native = prepare(layer, op, x.dtype) if fits else None
-        layer.native_key = key
+        layer.native_key = (key, tuple(map(weakref.ref, sources)))
     return layer.native

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,6 +102,27 @@ def check(device: str) -> None:
             assert distance(again, layer(x)) < tolerance, op
     for bits in (8, 4):
         convolution(bits, device)
+    replaced(device)
+
+
+def replaced(device: str) -> None:
+    """A tensor that took the place of a freed one, address and all, is another one."""
+    layer = linear("8", int_quantizer(8, "token"), True, torch.float32, device)
+    layer.backend = "kernels"
+    x = torch.randn(3, 200, generator=torch.Generator().manual_seed(4)).to(device)
+    memory = np.full(200, 0.5, dtype=np.float32)
+    if device == "cpu":
+        layer.transform.factor = torch.from_numpy(memory)
+    layer(x)
+    prepared = layer.native
+    layer(x)
+    assert layer.native is prepared  # nothing is made twice
+    if device == "cpu":
+        memory[:] = np.linspace(0.5, 2, 200)
+        layer.transform.factor = torch.from_numpy(memory)
+        out = layer(x)
+        layer.backend = "simulated"
+        assert distance(out, layer(x)) < 1e-2
 
 
 def convolution(bits: int, device: str) -> None:
