@@ -4,6 +4,7 @@
 
 Variants start from what SVDQuant makes with error feedback and are compared on the held-out trajectories of
 the recording: neither trained on nor judged on by `benchmarks.trained.full`, so a recipe may be chosen here.
+They also choose which step of a training is kept, so what a variant gains here is no measure of it elsewhere.
 Rows are written as they finish, to ``--publish`` as along.csv and along.md.
 """
 
