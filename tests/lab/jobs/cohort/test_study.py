@@ -124,6 +124,8 @@ def test_several_processes_come_to_the_same(
     several = settings.model_copy(update={"out": tmp_path, "jobs": 2})
     assert job.run(several, Context()).rows == found.rows
     assert (tmp_path / "contrasts.csv").read_text() == (settings.out / "contrasts.csv").read_text()
+    left = {path.name for path in (tmp_path / "training").iterdir()}
+    assert left == {"blank.safetensors", "shared.safetensors"}
 
 
 def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
