@@ -117,7 +117,8 @@ def main() -> None:
     command = shlex.join(["python", "-m", "benchmarks.trained.along", *sys.argv[1:]])
     about = (
         f"`{command}` on {name}, commit {shared['commit']}. {MODEL}, one seed, {given.samples} recorded "
-        f"trajectories; judged on those held out from training, which also choose the step kept. Recipes after `{START}`. All formats are "
+        f"trajectories; judged on those held out from training, which also choose the step kept. "
+        f"Recipes after `{START}`. All formats are "
         "simulated; the variants share one device, so seconds are an upper bound."
     )
     rows = []
