@@ -4,6 +4,7 @@
 
 Variants start from what SVDQuant makes with error feedback and are compared on the held-out trajectories of
 the recording: neither trained on nor judged on by `benchmarks.trained.full`, so a recipe may be chosen here.
+They also choose which step of a training is kept, so what a variant gains here is no measure of it elsewhere.
 Rows are written as they finish, to ``--publish`` as along.csv and along.md.
 """
 
@@ -116,7 +117,8 @@ def main() -> None:
     command = shlex.join(["python", "-m", "benchmarks.trained.along", *sys.argv[1:]])
     about = (
         f"`{command}` on {name}, commit {shared['commit']}. {MODEL}, one seed, {given.samples} recorded "
-        f"trajectories; judged on those held out from training. Recipes after `{START}`. All formats are "
+        f"trajectories; judged on those held out from training, which also choose the step kept. "
+        f"Recipes after `{START}`. All formats are "
         "simulated; the variants share one device, so seconds are an upper bound."
     )
     rows = []

@@ -43,6 +43,10 @@ RECIPES = {  # what takes longest first
 }  # fmt: skip
 
 
+DEFAULTS = {"samples": 320, "pictures": 32, "budget": ""}
+"""What rows were measured with that do not say it."""
+
+
 def measured(job: Mapping[str, Any]) -> dict[str, Any]:
     """Measure a row; where it fails, the others keep theirs and the table names it."""
     try:
@@ -78,8 +82,7 @@ def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
     stages = [v for v in ledger.notes.values() if isinstance(v, dict) and "held_out" in v]
     return {
         "recipe": job["name"], "model": job["model"], **scores,
-        "held_out_first": stages[0]["held_out_first"] if stages else None,
-        "held_out": stages[-1]["held_out"] if stages else None,
+        **course(stages),
         "by_step": {k: v for stage in stages[-1:] for k, v in stage.get("held_out_by_step", {}).items()},
         "graphed_steps": sum(stage.get("graphed_steps", 0) for stage in stages),
         "no_graph": "; ".join(stage["no_graph"] for stage in stages if "no_graph" in stage),
@@ -87,7 +90,30 @@ def quantized(job: Mapping[str, Any]) -> dict[str, Any]:
         "train_steps": ledger.cost.get("steps", 0), "train_seconds": ledger.cost.get("seconds", 0.0),
         "seconds": ledger.seconds_taken, "peak_mb": ledger.cost.get("peak_bytes", 0) / 1e6,
         "device": job["device_name"], "commit": job["commit"], "jobs": job["jobs"],
+        **{key: job[key] for key in DEFAULTS},
     }  # fmt: skip
+
+
+def course(stages: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the error before all stages and the best after them.
+
+    Each stage begins at the best of the one before; a ledger's notes are in the order of their names.
+    """
+    if not stages:
+        return {"held_out_first": None, "held_out": None}
+    return {
+        "held_out_first": max(stage["held_out_first"] for stage in stages),
+        "held_out": min(stage["held_out"] for stage in stages),
+    }
+
+
+def differing(rows: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> str:
+    """Say what earlier rows were made with that is not asked for now; nothing if they can stand beside."""
+    for row in rows:
+        for key, value in asked.items():
+            if (there := row.get(key, DEFAULTS.get(key))) != value:
+                return f"{row['recipe']} has {key} {there!r}, asked for is {value!r}"
+    return ""
 
 
 def cost(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -161,10 +187,12 @@ def main() -> None:
     parser.add_argument("--publish", type=Path, default=RESULTS)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--samples", type=int, default=320, help="trajectories to record")
-    parser.add_argument("--pictures", type=int, default=32, help="trajectories to judge on")
+    parser.add_argument("--samples", type=int, default=DEFAULTS["samples"], help="trajectories to record")
+    parser.add_argument("--pictures", type=int, default=DEFAULTS["pictures"], help="trajectories to judge on")
     parser.add_argument("--recipes", default="", help="only these, by what their names hold, as 'kept,quest'")
-    parser.add_argument("--budget", default="", help="field=value+... for every preset that trains")
+    parser.add_argument(
+        "--budget", default=DEFAULTS["budget"], help="field=value+... for every preset that trains"
+    )
     given = parser.parse_args()
     words = given.recipes.split(",")
     chosen = {r: m for r, m in RECIPES.items() if any(word in r for word in words)}
@@ -172,9 +200,12 @@ def main() -> None:
         parser.error(f"--recipes {given.recipes!r} is in no recipe's name: {', '.join(RECIPES)}")
     rows = read(given.publish / "full.jsonl")
     name = hardware(given.device)
+    asked = {key: getattr(given, key) for key in DEFAULTS}
+    if other := differing(rows, {**asked, "device": name}):
+        parser.error(f"{given.publish / 'full.jsonl'}: {other}; give another --publish, or the same settings")
     shared = {
-        "device": given.device, "device_name": name, "pictures": given.pictures, "out": given.out,
-        "commit": commit()[:7], "jobs": given.jobs,
+        "device": given.device, "device_name": name, "out": given.out, "commit": commit()[:7],
+        "jobs": given.jobs, **asked,
     }  # fmt: skip
     recordings = {
         m: zoo_recording(m, given.out / f"recording-{m}", n=given.samples, device=given.device).path

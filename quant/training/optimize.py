@@ -148,13 +148,15 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
         self.torch.state.clear()
+        fused = {id(p) for row in self.torch.param_groups if row.get("fused") for p in row["params"]}
         for key, tensor in tensors.items():
             kind, _, rest = key.partition(".")
             if kind == "moment":
                 slot, _, name = rest.partition(".")
                 parameter = self.parameters[name]
-                # Adam counts steps on the CPU
-                value = tensor.clone() if slot == "step" else tensor.to(parameter.device).clone()
+                # Adam counts steps on the CPU, unless it is fused: its kernel would read the host's memory
+                counted = slot == "step" and id(parameter) not in fused
+                value = tensor.to("cpu" if counted else parameter.device, copy=True)
                 self.torch.state[parameter][slot] = value
         for group, rate in zip(self.torch.param_groups, values["rates"], strict=True):
             group["lr"] = rate

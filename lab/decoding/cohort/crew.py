@@ -66,6 +66,7 @@ def run(study: Study, jobs: int, check: Callable[[], Any]) -> None:
                     continue
                 study.take(*found)
                 study.keep()
+                study.trainer.forget(found[-1])
                 done.add(taken.pop(end))
                 free.append(end)
 
@@ -73,7 +74,7 @@ def run(study: Study, jobs: int, check: Callable[[], Any]) -> None:
 def _receive(end: Connection, step: str) -> Any:
     try:
         message, *found = end.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         raise RuntimeError(
             f"the process that did {step!r} died; the same command goes on from here"
         ) from None

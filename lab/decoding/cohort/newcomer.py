@@ -66,7 +66,7 @@ def _alone(study: Methods, minutes: int) -> None:
     member = study.new.first(n)
     network = begin([member], study.cohort, study.seed, alone=True, **study.ground.sizes)
     (one,) = know(network, [member], study.cohort.seen.tokens, study.seed)
-    # guidance by its read-out: the network itself learns from these trials
+    # guidance by its read-out: the network itself learns from these trials, from all as its rivals do
     left = study.network(one, network).left
-    network = study.trainer.tokens(f"newcomer-alone-{minutes}", network, [one], share=_SHARE)
+    network = study.trainer.tokens(f"newcomer-alone-{minutes}", network, [one], share=_SHARE, held=0)
     study.add(name, SINGLE, [study.network(one, network)._replace(left=left)])

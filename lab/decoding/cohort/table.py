@@ -66,13 +66,13 @@ class Study(Methods):
         for step in self.left():
             self.do(step.name)
             self.keep()
+            self.trainer.forget()
 
     def do(self, name: str) -> None:
-        """Do one step; what was trained for it alone is not kept."""
+        """Do one step; states of its trainings stay until its scores are kept."""
         (step,) = (s for s in self.steps if s.name == name)
         torch.manual_seed(self.seed)  # the same whoever does it, and after whatever
         step.work()
-        self.trainer.forget()
 
     def give(self) -> tuple[dict[Any, Any], dict[Any, Any], dict[str, Any]]:
         """Hand over scores, pictures and efforts since the last time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,14 @@ class Trainer:
         external: bool = True,
         share: float = 1.0,
         few: Sequence[Sequence[Known]] = (),
+        held: int | None = None,
     ) -> SharedNetwork:
-        """Train stage 1 in place; ``share`` of the effort."""
+        """Train stage 1 in place with a ``share`` of the effort; ``held`` in place of the size's."""
         recipe = replace(
             training.TOKENS, steps=max(1, round(self.size.steps * share)), batch=self.size.batch, warmup=20
         )
-        prepare = trials(known, self.cohort, network, external, False, self.size.held, few)
+        held = self.size.held if held is None else held
+        prepare = trials(known, self.cohort, network, external, False, held, few)
         effort = self._effort(name)
         if effort["minutes"]:
             effort["minutes"] *= share
@@ -146,10 +148,10 @@ class Trainer:
         )
         return network, conditioned.denoiser.eval(), conditioned.null.detach()
 
-    def forget(self) -> None:
-        """Remove the states of finished trainings."""
+    def forget(self, names: Iterable[str] | None = None) -> None:
+        """Remove the states of finished trainings, all or these; call it when what they led to is kept."""
         if Processes.current(self.device).first:
-            for name in self.efforts:
+            for name in self.efforts if names is None else names:
                 (self.folder / f"{name}.state.safetensors").unlink(missing_ok=True)
 
     def _done(self, name: str, outcome: Outcome) -> None:

@@ -20,7 +20,7 @@ from lab.models.preflight import check_folder, need
 
 SCORES = ("tokens", "two_way", "top1", "pixcorr")
 DIFFERENCES = ("two_way above ridge", "top1 above ridge", "pixcorr above ridge")
-VERSION = 4
+VERSION = 5
 """Of what a folder holds."""
 MOST = 6
 """Processes on a GPU where nothing is said."""
@@ -165,8 +165,9 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
     board = Scoreboard.open(out / "scores.safetensors")
     study = at_work(ground, out / "training", device, board, context.progress)
     study.trainer.efforts.update(before.get("trainings", {}))
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     about = {
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
+        "device": _joined(before.get("about", {}).get("device"), name),
         "commit": _joined(before.get("about", {}).get("commit"), commit()),
         "command": settings.command(),
         "preset": settings.preset,
@@ -225,7 +226,7 @@ def _jobs(settings: Settings, device: str, together: int) -> int:
 
 
 def _joined(before: str | None, now: str) -> str:
-    """Return the commits that a study was made at; one, unless it went on at another."""
+    """Return the commits (or devices) that a study was made at; one, unless it went on at another."""
     known = before.split(", ") if before else []
     return ", ".join(dict.fromkeys([*known, now]))
 

@@ -63,3 +63,30 @@ def test_cost_is_read_where_both_reach_one_error(tmp_path: Path) -> None:
     assert full.read(tmp_path / "full.jsonl") == [cheap]
     page = full.markdown([cheap, dear], "about")
     assert page.index("efficientdm-w4a4") < page.index("Low-rank factors")
+
+
+def test_stages_are_read_as_one_course_whatever_their_names() -> None:
+    later = {"held_out_first": 0.392, "held_out": 0.391}  # "sensitive" stands before "time" in a ledger
+    first = {"held_out_first": 2.034, "held_out": 0.392}
+    assert full.course([later, first]) == {"held_out_first": 2.034, "held_out": 0.391}
+    assert full.course([]) == {"held_out_first": None, "held_out": None}
+
+
+def test_rows_of_other_settings_are_not_taken_for_these(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from lab.compare.about import hardware
+
+    toy = row("rtn-w4a4", {"0": 1.0}, 1.0) | {"device": hardware("cpu"), "budget": "train_steps=2"}
+    full.write([toy], {}, tmp_path / "table", "commit {commits}")
+    words = ["full", "--out", str(tmp_path / "out"), "--publish", str(tmp_path / "table")]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr("lab.zoo.recordings.zoo_recording", lambda *given, **more: pytest.fail("it began"))
+    with pytest.raises(SystemExit) as ended:
+        full.main()
+    assert ended.value.code == 2 and not (tmp_path / "out").exists()
+    assert "rtn-w4a4 has budget 'train_steps=2', asked for is ''" in capsys.readouterr().err
+    plain = row("rtn-w4a4", {"0": 1.0}, 1.0) | {"device": "cpu"}
+    assert full.differing([plain], {**full.DEFAULTS, "device": "cpu"}) == ""
+    assert "samples 320" in full.differing([plain], {"samples": 8})
+    assert "device 'cpu'" in full.differing([plain], {"device": "a GPU"})

@@ -91,6 +91,7 @@ def test_a_row_that_is_lost_is_made_again_alone(
     del board.scores["clusters", "random", "sub-01"]
     board.save()
     told = json.loads((mine.out / "rows.json").read_text())
+    told["about"]["device"] = "a GPU"
     (mine.out / "rows.json").write_text(json.dumps(told | {"finished": False}))
     trained: list[str] = []
     tokens = training.Trainer.tokens
@@ -101,7 +102,8 @@ def test_a_row_that_is_lost_is_made_again_alone(
     )
     again = job.run(mine, Context())
     assert again.rows == found.rows and trained == ["random"]  # the rest as it was, in its place
-    assert json.loads((mine.out / "rows.json").read_text())["finished"]
+    after = json.loads((mine.out / "rows.json").read_text())
+    assert after["finished"] and after["about"]["device"] == "a GPU, CPU"  # of both calls
 
 
 def test_a_finished_study_is_read_held_and_kept_apart_from_others(
@@ -122,6 +124,8 @@ def test_several_processes_come_to_the_same(
     several = settings.model_copy(update={"out": tmp_path, "jobs": 2})
     assert job.run(several, Context()).rows == found.rows
     assert (tmp_path / "contrasts.csv").read_text() == (settings.out / "contrasts.csv").read_text()
+    left = {path.name for path in (tmp_path / "training").iterdir()}
+    assert left == {"blank.safetensors", "shared.safetensors"}
 
 
 def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
