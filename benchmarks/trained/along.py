@@ -10,19 +10,17 @@ Rows are written as they finish, to ``--publish`` as along.csv and along.md.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
+from benchmarks.trained.arguments import arguments
 from lab.files import write_text
 
-RESULTS = Path(__file__).parents[1] / "results" / "trained"
 MODEL = "dit-64"
 START = "qvgen-w4a4+policy=common+helper=kept+start=svdquant+group=64"
 LONG = "train_steps=300+look_every=100+train_rows=32"
@@ -99,11 +97,7 @@ def main() -> None:
     from lab.compare.about import commit, hardware
     from lab.zoo.recordings import zoo_recording
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--publish", type=Path, default=RESULTS)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--jobs", type=int, default=1)
+    parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=320, help="trajectories to record")
     parser.add_argument("--budget", default="", help="field=value+... for every variant that trains")
     given = parser.parse_args()

@@ -10,7 +10,6 @@ last table says what low-rank factors save against training whole weights (Effic
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import shlex
@@ -22,10 +21,10 @@ from typing import Any
 
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
+from benchmarks.trained.arguments import arguments
 from benchmarks.trained.judging import judge
 from lab.files import write_text
 
-RESULTS = Path(__file__).parents[1] / "results" / "trained"
 FINE_TUNED = "qvgen-w4a4-branch"
 KEPT = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+rate_weight=0.0001"
 COMPARED = "efficientdm-w4a4+train_steps=600+look_every=50"
@@ -182,11 +181,7 @@ def main() -> None:
     from lab.compare.about import commit, hardware
     from lab.zoo.recordings import zoo_recording
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--publish", type=Path, default=RESULTS)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--jobs", type=int, default=1)
+    parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=DEFAULTS["samples"], help="trajectories to record")
     parser.add_argument("--pictures", type=int, default=DEFAULTS["pictures"], help="trajectories to judge on")
     parser.add_argument("--recipes", default="", help="only these, by what their names hold, as 'kept,quest'")

@@ -116,8 +116,8 @@ def _serve(end: Connection, file: Path, folder: Path, device: str, threads: int)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process stops and ends this one
     torch.set_num_threads(threads)
 
-    def progress(*told: Any) -> None:
-        end.send(("progress", *told))
+    def progress(*report: Any) -> None:
+        end.send(("progress", *report))
 
     try:
         ground: Ground = read(file)
