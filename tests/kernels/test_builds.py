@@ -65,3 +65,26 @@ def test_many_rows(first: str) -> None:
 
     for kernel in (many_kernels._look, many_kernels._write):
         build(kernel, {**ROWS, "FIRST": BEFORE[first]})
+
+
+@pytest.mark.parametrize(("tile", "stages", "warps"), [((128, 256, 128), 3, 8), ((256, 128, 64), 6, 8)])
+def test_int8_products_are_queued(tile: tuple[int, int, int], stages: int, warps: int) -> None:
+    """A step waits for the product before its own, not for its own."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import compile as compiled
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    from kernels.products.gemm_queued_kernels import _gemm_queued as kernel
+
+    constants = {**dict(zip(("BM", "BN", "BK"), tile, strict=True)), "STAGES": stages, "GROUP_M": 8,
+                 "PROGRAMS": 132, "HAS_BIAS": True, "num_warps": warps}  # fmt: skip
+    kinds = {"a_ptr": "*i8", "b_ptr": "*i8", "out_ptr": "*bf16", "row_ptr": "*fp32", "column_ptr": "*fp32",
+             "bias_ptr": "*bf16"}  # fmt: skip
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else kinds.get(name, "i32") for name in names}
+    places = {(names.index(name),): value for name, value in constants.items()}
+    source = GluonASTSource(kernel, signature, places)
+    made = compiled(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    text = made.asm["ptx"]
+    assert made.asm["cubin"] and "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8" in text
+    assert text.count("wgmma.wait_group.sync.aligned 1") == text.count("wgmma.wait_group.sync.aligned 0") == 1
