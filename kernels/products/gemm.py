@@ -4,7 +4,7 @@
     out_mn = activation(y_mn) + residual_mn,    or codes of it in steps of out_scale_m
 
 Codes of fewer bits times small exact group scales are 8-bit operands, too (`kernels.products.expand`), so
-this is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K <= 2^17). float8 sums are kept by
+this is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K < 2^17). float8 sums are kept by
 Hopper's tensor cores with about 14 bits, as in torch's ``use_fast_accum``; the reference sums in float64.
 
 Reads M K + N K bytes and M + N scales (and (M + N) R elements of the branch), writes M N elements; 2 M N K
@@ -26,7 +26,8 @@ OUTPUTS = (torch.bfloat16, torch.float16, torch.float32)
 CODES = {torch.int8: 127, torch.float8_e4m3fn: 448}
 """Largest code of the types that the next layer reads."""
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu")
-LONGEST_INT_SUM = 2**17
+LONGEST_INT_SUM = 2**17 - 1
+"""Products of -128 that int32 holds."""
 RANK_STEP = 16
 
 
@@ -84,6 +85,10 @@ def gemm(
         return paths.Result(out, "reference")
     if dtype not in OUTPUTS and out_scale is None:
         raise ValueError(f"gemm: the Triton path writes bfloat16, float16 or float32, got {dtype}")
+    if row_scale.dtype != torch.float32 or column_scale.dtype != torch.float32:
+        raise ValueError(
+            f"gemm: the Triton path takes scales in float32, got {row_scale.dtype} and {column_scale.dtype}"
+        )
     arguments = (a, row_scale, b, column_scale, bias, low, up, dtype, activation, residual, out_scale)
     return paths.Result(_gemm_op(*arguments) if config is None else _run(*arguments, config), "triton")
 
@@ -179,8 +184,7 @@ def _check(
     for name, (tensor, size) in wanted.items():
         if tensor is not None and tuple(tensor.shape) != (size,):
             raise ValueError(f"gemm: {name} must have shape ({size},), got {tuple(tensor.shape)}")
-        if tensor is not None and not tensor.is_contiguous():
-            raise ValueError(f"gemm: {name} must be contiguous, got strides {tensor.stride()}")
+        paths.check_contiguous("gemm", **{name: tensor})
     for name, scale in (("row_scale", row_scale), ("column_scale", column_scale)):
         if scale.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"gemm: {name} must be float32, got {scale.dtype}")
@@ -222,4 +226,5 @@ def _check_finish(
         raise ValueError(
             f"gemm: out_scale must be float32 of shape ({m},), got {tuple(out_scale.shape)} {out_scale.dtype}"
         )
+    paths.check_contiguous("gemm", out_scale=out_scale)
     paths.check_device("gemm", a, residual, out_scale)

@@ -203,7 +203,8 @@ def launch(
     """Run the kernel into `out`; see `kernels.products.gemm`. Arguments are checked there."""
     (m, k), n = a.shape, b.shape[0]
     rank = 0 if low is None else low.shape[1]
-    copy_in = a.stride(0) % 16 == 0 and b.stride(0) % 16 == 0 and aligned(a, b)
+    apart = all(t.stride(0) % 16 == 0 and t.stride(0) >= k for t in (a, b))  # not a row that stands for all
+    copy_in = apart and aligned(a, b)
     copy_out = out.stride(0) * out.element_size() % 16 == 0 and aligned(out)
     plain = not rank and activation == "none" and residual is None and steps is None
     if copy_in and copy_out and plain and queues(a, out, config):
