@@ -112,7 +112,7 @@ def launch(
     columns = triton.cdiv(n, config.block_n)
     options = {"HAS_BIAS": bias is not None, "num_warps": config.warps, "num_stages": config.stages}
     box_h, box_w = box(oh, ow, config.block_m)
-    if copied(x, out, stride, dilation, config) and box_w >= 8:
+    if copied(x, weight, out, stride, dilation, config) and box_w >= 8:
         allow_descriptors()
         boxes = b * triton.cdiv(oh, box_h) * triton.cdiv(ow, box_w)
         _conv_copied[(columns * boxes,)](
@@ -133,8 +133,9 @@ def box(height: int, width: int, pixels: int) -> tuple[int, int]:
 
 
 def copied(
-    x: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], config: Config
+    x: Tensor, weight: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], config: Config
 ) -> bool:
     """Whether the copy engine can walk these images."""
-    aligned = x.shape[3] % 16 == 0 and out.shape[3] * out.element_size() % 16 == 0 and x.data_ptr() % 16 == 0
-    return stride == (1, 1) and dilation == (1, 1) and aligned and not config.keep
+    rows = x.shape[3] % 16 == 0 and out.shape[3] * out.element_size() % 16 == 0
+    first = all(tensor.data_ptr() % 16 == 0 for tensor in (x, weight))
+    return stride == (1, 1) and dilation == (1, 1) and rows and first and not config.keep

@@ -144,7 +144,7 @@ def _run(
     low: Tensor | None, up: Tensor | None, dtype: torch.dtype, activation: str, residual: Tensor | None,
     out_scale: Tensor | None, config: Config | None,
 ) -> Tensor:  # fmt: skip
-    from kernels.products.gemm_kernels import launch
+    from kernels.products.gemm_kernels import aligned, launch
 
     (m, k), n = a.shape, b.shape[0]
     out = torch.empty(m, n, dtype=dtype, device=a.device)
@@ -153,6 +153,8 @@ def _run(
     if low is not None and up is not None and low.shape[1] % RANK_STEP:
         missing = -low.shape[1] % RANK_STEP
         low, up = (torch.nn.functional.pad(factor, (0, missing)) for factor in (low, up))
+    elif low is not None and up is not None:
+        low, up = (t if aligned(t) else t.clone() for t in (low, up))  # the copy engine reads them
     kind = ("gemm_int8" if a.dtype == torch.int8 else "gemm_fp8") + ("" if low is None else "_rank")
     launch(
         a, row_scale, b, column_scale, bias, low, up, out, activation, residual, out_scale,

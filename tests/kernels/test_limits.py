@@ -11,9 +11,11 @@ import torch
 from kernels import paths
 from kernels.images.conv2d import MOST_PIXELS, conv2d
 from kernels.images.group_norm import group_norm, sample_scale
+from kernels.products.expand import expand
 from kernels.products.few_rows import _run as run_few_rows
 from kernels.products.few_rows import few_rows
 from kernels.products.gemm import LONGEST_INT_SUM, gemm
+from kernels.products.lowrank_linear import prepare
 from kernels.rows.quantize import quantize
 from kernels.tuned.configs import Config
 
@@ -156,3 +158,49 @@ def test_other_bad_input_is_named() -> None:
     for wrong in (x[:1], x.transpose(0, 1), x.flatten(0, 1)):
         with pytest.raises(ValueError, match="sample_scale: x must be the contiguous"):
             sample_scale(wrong, before, 448)
+
+
+def shifted(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the same numbers, contiguous, one byte further on in memory."""
+    room = torch.empty(tensor.numel() + 17, dtype=torch.uint8)
+    first = 1 - room.data_ptr() % 16
+    room = room[first % 16 :][: tensor.numel()].view(tensor.dtype).view(tensor.shape)
+    return room.copy_(tensor)
+
+
+@needs_triton
+def test_what_lies_between_words_is_read_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.images.conv2d_kernels import copied
+    from kernels.products import expand_kernels
+
+    image, weight = (torch.zeros(1, 4, 4, 16, dtype=torch.int8) for _ in range(2))
+    for tensors in ((image, shifted(weight)), (shifted(image), weight)):
+        assert shifted(image).data_ptr() % 16 == 1
+        assert not copied(*tensors, meta(1, 4, 4, 16), (1, 1), (1, 1), Config())
+    assert copied(image.clone(), weight.clone(), meta(1, 4, 4, 16), (1, 1), (1, 1), Config())
+    packed, fine = torch.zeros(24, 32, dtype=torch.uint8), torch.zeros(24, 1, dtype=torch.int8)
+    found: list[bool] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *_, **options: found.append(options["WORDS"])
+
+    monkeypatch.setattr(expand_kernels, "_expand", Kernel())
+    for codes in (packed, shifted(packed)):
+        out = meta(24, 64)
+        expand_kernels.launch(
+            codes, fine, out, None, None, None, None, 64, 64, 64, True, -3, Config(1, 8, 256, 1, 4)
+        )
+    assert found == [True, False]
+
+
+def test_group_scales_that_leave_8_bits_are_refused() -> None:
+    packed, column = torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4)
+    for fine, words in ((torch.int8, r"-9\.\.6, got 0\.\.7"), (torch.uint8, r"0\.\.15, got 0\.\.16")):
+        scales = torch.zeros(4, 1, dtype=fine)
+        scales[2] = 7 if fine == torch.int8 else 16
+        with pytest.raises(ValueError, match=f"group scales lie in {words}; codes times larger"):
+            prepare(packed, scales, column, 64)
+    tail = torch.zeros(4, 48).to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"a power of two of columns, got \(4, 48\)"):
+        expand(packed, torch.zeros(4, 1, dtype=torch.int8), 64, tail=tail)
