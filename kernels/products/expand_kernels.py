@@ -153,6 +153,7 @@ def launch(
         and least >= LEAST_BY_TABLE
         and k % 16 == 0
         and group % 8 == 0
+        and packed.data_ptr() % 4 == 0
         and not paths.INTERPRETED
     )
     _expand[(triton.cdiv(n, config.block_n), chunks)](
