@@ -76,13 +76,13 @@ class Clock:
         self.unit = unit
         self.timestep: Tensor | None = None
         self.tolerance = EXACT
+        self._of: Tensor | None = None
         self._rows: dict[Any, list[int]] = {}
 
     def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the root module: the second argument or the keyword `timestep`."""
         value = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         if value is not None:
-            self._rows = {}
             value = torch.as_tensor(value).detach()
             self.timestep = value.reshape(-1).float() * self.unit
             # Flux's pipeline rounds twice: t to the latents' type, then t / 1000. Half an eps each
@@ -103,6 +103,8 @@ class Clock:
         values : tuple of float
             What the table holds.
         """
+        if self._of is not self.timestep:
+            self._of, self._rows = self.timestep, {}
         key = schedule.match, values
         if key not in self._rows:
             self._rows[key] = schedule.rows(self.now(), table).tolist()
