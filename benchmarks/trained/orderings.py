@@ -197,8 +197,8 @@ def main() -> None:
     command = shlex.join(["python", "-m", "benchmarks.trained.orderings", *sys.argv[1:]])
     about = (
         f"`{command}` on {name}, commit {{commits}}. {given.model} (weights and recording "
-        f"{shared['made_from']}), {given.steps} steps at {given.rates:g} times the presets' rates of weights, "
-        f"seeds {given.seeds}; guided predictions of {given.pictures} trajectories kept apart. Rows share one "
+        f"{shared['made_from']}), {given.steps} steps at {given.rates:g} times the presets' rates, seeds "
+        f"{given.seeds}; guided predictions of {given.pictures} trajectories kept apart. Rows share a "
         "device, so seconds are an upper bound. All formats are simulated."
     )
     found = [known[job["key"]] for job in jobs if job["key"] in known]
