@@ -88,7 +88,8 @@ def conclude(
     key = next((k for k in summary.RANKED_BY if any(k in row for row in rows)), summary.RANKED_BY[-1])
     ranked = [row["recipe"] for row in rows if row["recipe"] not in (FULL, OTHER_SEED)]
     gate = same_seed([one for one in measured if one.recipe == FULL])
-    made = {f"{name}s": summary.said(measured, name) for name in summary.MADE}
+    ordered = sorted(measured, key=lambda one: (one.seed, one.recipe))
+    made = {f"{name}s": summary.said(ordered, name) for name in summary.MADE}
     return rounded({
         "about": {**about, **made},
         "rows": rows,

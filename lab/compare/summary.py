@@ -89,7 +89,7 @@ def _row(scores: Scores, recipe: str) -> dict[str, Any]:
         high = scores.scalars(recipe, f"{name}.high")
         row |= {f"{name}.null_high": max(high)} if high else {}
     row |= {name: numbers[name] for name in COSTS if name in numbers}
-    mine = scores.by_recipe[recipe].values()
+    mine = [scores.by_recipe[recipe][seed] for seed in seeds]
     return row | {name: " and ".join(said(mine, name)) for name in MADE}
 
 
