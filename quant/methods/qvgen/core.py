@@ -78,7 +78,8 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
     def side(module: nn.Module, line: LayerPlan) -> WeightSide:
         assert line.weight is not None  # planned layers have a format
         if start:
-            return Started(start[line.name])
+            near = module.get_parameter("weight") if config.masters == "weights" else None
+            return Started(start[line.name], near)
         weight, layout = module.get_parameter("weight"), weight_layout(line.kind)
         # layers with floating-point inputs and 8-bit weights have nothing to gain from a helper
         rounded = line.activation is not None
@@ -110,7 +111,7 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
         if config.unroll:
             teacher, held = partial(teaching, student.layers), partial(holding, student.layers)
             steps, every = config.unroll, config.look_every
-            walk = Walk(student.source, model, teacher, held, steps, every, context.device)
+            walk = Walk(student.source, model, teacher, held, steps, every, context.device, config.detail)
         result = student.train(
             "qat", _groups(student, config), prepare=prepare, stepped=stepped, rules=rules,
             keep=lambda: all(helped.rank == 0 for helped in sides.values()), fixed=decay.rank_at,
