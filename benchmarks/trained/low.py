@@ -2,9 +2,9 @@
 
     python -m benchmarks.trained.low runs/simulated --device cuda --jobs 14 --minutes 5.5 --out runs/low
 
-The runs are what ``brain train`` wrote; each variant is a recipe that ``brainlab brain bits`` measures on each of
-them. Beside its pictures stands the error of final latents on held-out trajectories, which choose the step
-kept. Tables go to ``--publish`` as low.csv and low.md.
+The runs are what ``brain train`` wrote; each variant is a recipe that ``brainlab brain bits`` measures on
+each of them. Beside its pictures stands the error of final latents on held-out trajectories, which choose
+the step kept. Tables go to ``--publish`` as low.csv and low.md.
 """
 
 from __future__ import annotations
@@ -22,25 +22,33 @@ from benchmarks.trained.arguments import arguments
 from benchmarks.trained.parallel import side_by_side
 from lab.files import write_text
 
+
+def changed(recipe: str, changes: str) -> str:
+    """Put fields in the place of a recipe's own, or beside them."""
+    name, *words = f"{recipe}+{changes}".split("+")
+    fields = dict(word.split("=", 1) for word in words)
+    return "+".join([name, *(f"{field}={value}" for field, value in fields.items())])
+
+
 BASE = "qvgen-w4a4-branch+weight_bits=2+rank=16"
 BEST = f"{BASE}+masters=weights+rate_weight=0.0001"
 PLAIN = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+unshrunk=true+weight_bits=2"
-VARIANTS = {  # what takes longest last: they begin first
+VARIANTS = {  # the first is alone, then from the last: what takes longest or matters most
     "W4, rounded": "rtn-w4a4",
-    "W4, SVDQuant of rank 32": "svdquant-gptq-w4a4",
     "W3, LRQ-DiT": "lrq-dit-w3a4-common",
+    "W4, SVDQuant of rank 32": "svdquant-gptq-w4a4",
     "W2, start": f"{BASE}+train_steps=0",
-    "W2, plain groups, one prediction": f"{PLAIN}+train_steps=400+look_every=100+rate_weight=0.0003",
+    "W4, four steps": "qvgen-w4a4-branch+rank=16",
     "W2, one prediction": f"{BEST}+unroll=0",
+    "W2, plain groups, one prediction": f"{PLAIN}+train_steps=400+look_every=100+rate_weight=0.0003",
     "W2, four steps, masters at codes": f"{BASE}+rate_weight=0.0001",
-    "W2, four steps": BEST,
+    "W3, four steps": changed(BEST, "weight_bits=3"),
+    "W2, four steps, rank 4": changed(BEST, "rank=4"),
+    "W2, four steps, rank 32": changed(BEST, "rank=32"),
     "W2, four steps, faster": f"{BASE}+masters=weights+rate_weight=0.0003",
+    "W2, four steps": BEST,
     "W2, four steps, detail": f"{BEST}+detail=4",
     "W2, ten steps": f"{BEST}+unroll=10+train_rows=16",
-    "W2, four steps, rank 4": f"{BEST}+rank=4",
-    "W2, four steps, rank 32": f"{BEST}+rank=32",
-    "W3, four steps": f"{BEST}+weight_bits=3",
-    "W4, four steps": "qvgen-w4a4-branch+rank=16",
 }
 SCORES = (
     ("two_way_feature", "two-way, features", 3), ("two_way_feature_minus_fp", "less full precision's", 3),
@@ -54,10 +62,7 @@ def shortened(recipe: str, budget: str) -> str:
     """Put a smaller budget in the place of a recipe's own; what does not train stays."""
     if not budget or not recipe.startswith("qvgen") or "train_steps=0" in recipe:
         return recipe
-    changed = dict(word.split("=", 1) for word in budget.split("+"))
-    name, *words = recipe.split("+")
-    fields = {**dict(word.split("=", 1) for word in words), **changed}
-    return "+".join([name, *(f"{key}={value}" for key, value in fields.items())])
+    return changed(recipe, budget)
 
 
 def chosen(only: str) -> dict[str, str]:
@@ -154,18 +159,21 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--only", default="", help="variants by what their names hold: 'detail;start'")
     parser.add_argument("--budget", default="", help="field=value+... for every variant that trains")
-    parser.add_argument("--minutes", type=float, default=1e4, help="for each run; what is not done is left out")
+    parser.add_argument(
+        "--minutes", type=float, default=1e4, help="for each run; what is not done is left out"
+    )
     given = parser.parse_args()
     recipes = {name: shortened(recipe, given.budget) for name, recipe in chosen(given.only).items()}
     if not recipes:
         parser.error(f"--only {given.only!r} is in no variant's name: {', '.join(VARIANTS)}")
     command = shlex.join(["python", "-m", "benchmarks.trained.low", *sys.argv[1:]])
     about = (
-        f"`{command}` on {hardware(given.device)}, commit {commit()[:7]}. The decoder (dit-64) of each run is "
-        "quantized by every recipe on predictions of left-out training trials, and the test pictures are "
-        f"decoded again. The aim is two-way by features at most {ALLOWED} below full precision's; intervals are over test "
-        "pictures. Held-out trajectories are of left-out trials that nothing is trained on, and choose the step "
-        "kept. All formats are simulated; recipes share one device, so seconds are an upper bound."
+        f"`{command}` on {hardware(given.device)}, commit {commit()[:7]}. The decoder (dit-64) of each run "
+        "is quantized by every recipe on predictions of left-out training trials, and the test pictures are "
+        f"decoded again. The aim is two-way by features at most {ALLOWED} below full precision's; intervals "
+        "are over test pictures. Held-out trajectories are of left-out trials that nothing is trained on; "
+        "they choose the step kept. All formats are simulated; recipes share one device, so seconds are an "
+        "upper bound."
     )
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}

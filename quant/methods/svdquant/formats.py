@@ -32,7 +32,7 @@ KEPT = {
 }
 
 FOUR = CodebookGrid(values=(-1.5104, -0.4528, 0.4528, 1.5104))
-"""Levels of least squared error for a normal distribution (Max 1960): symmetric integers of 2 bits are three."""
+"""Levels of least error for a normal distribution (Max 1960); symmetric 2-bit integers are three."""
 _WEIGHT_SEARCH = 16
 """Coarse scales tried for each row of a weight."""
 
