@@ -113,7 +113,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str], abou
     runs = list(dict.fromkeys(row["run"] for row in rows))
     lines = ["# Two-bit weights on a decoder of brains", "", about]
     heads = [
-        "variant", *(head for _, head, _ in SCORES), "SNR of held-out finals, dB", "bits a weight, true", "MB",
+        "variant", *(head for _, head, _ in SCORES), "SNR of finals, dB", "bits a weight, true", "MB",
         "steps", "training, s", "recipe",
     ]  # fmt: skip
     for run in runs:
