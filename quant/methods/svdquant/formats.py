@@ -33,6 +33,8 @@ KEPT = {
 
 FOUR = CodebookGrid(values=(-1.5104, -0.4528, 0.4528, 1.5104))
 """Levels of least error for a normal distribution (Max 1960); symmetric 2-bit integers are three."""
+SEARCH = MseSearch(candidates=12, smallest=0.35)
+"""Of the scales of four levels; every attempt at a smoothing searches anew."""
 _WEIGHT_SEARCH = 16
 """Coarse scales tried for each row of a weight."""
 
@@ -97,7 +99,7 @@ def weight_quantizer(config: SvdQuantConfig, columns: int) -> Quantizer:
     if config.residual_bits == 2:
         shared = Granularity(kind="channel") if columns < config.group_size else _group(config)
         return Quantizer(
-            grid=FOUR, granularity=shared, schedule=STATIC, observer=MseSearch(), scale_dtype="bfloat16"
+            grid=FOUR, granularity=shared, schedule=STATIC, observer=SEARCH, scale_dtype="bfloat16"
         )
     if columns < config.group_size:
         return int_quantizer(config.residual_bits, "channel", schedule=STATIC)
