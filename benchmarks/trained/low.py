@@ -86,8 +86,9 @@ def measured(
     from lab.runs.steps import StepCache
     from quant import recipes as written
 
+    where: Any = device
     settings = Settings(
-        folder=folder, recipes=tuple(recipes.values()), out=out / folder.name, device=device,
+        folder=folder, recipes=tuple(recipes.values()), out=out / folder.name, device=where,
         training_minutes=1e6,
     )  # fmt: skip
     missing = side_by_side(settings, jobs, minutes)
