@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from quant.registry import RUN
-from quant.training.config import TrainConfig
+from quant.training.config import AlongConfig
 
 
-class QvgenConfig(TrainConfig):
+class QvgenConfig(AlongConfig):
     """Quantization-aware training of every weight, with a helper that is gone at the end."""
 
     weight_bits: int = Field(default=4, ge=2, le=8, description="bits of a weight code")
@@ -45,16 +45,6 @@ class QvgenConfig(TrainConfig):
         json_schema_extra=RUN, default="codes",
         description="start 'svdquant': where trained weights begin: at the values of their codes, or as near "
         "to the unrounded weights as these codes allow, from where fewer steps change a code",
-    )  # fmt: skip
-    unroll: int = Field(
-        json_schema_extra=RUN, default=0, ge=0, le=64,
-        description="sampler steps that a loss goes over, from states that the student itself comes to; "
-        "0: one prediction at the teacher's states",
-    )  # fmt: skip
-    detail: float = Field(
-        json_schema_extra=RUN, default=0.0, ge=0, le=1000,
-        description="with unroll: weight of how much weaker than the teacher's a picture is, by spatial "
-        "frequency: squared error alone lets fine detail fade",
     )  # fmt: skip
     plain: float = Field(
         json_schema_extra=RUN, default=0.1, ge=0, lt=1,
@@ -92,6 +82,4 @@ class QvgenConfig(TrainConfig):
             raise ValueError("tuned 'branch' belongs to start 'svdquant'")
         if self.masters == "weights" and self.start != "svdquant":
             raise ValueError("masters 'weights' belongs to start 'svdquant'")
-        if self.detail and not self.unroll:
-            raise ValueError("detail belongs to a loss over sampler steps: give unroll")
         return self
