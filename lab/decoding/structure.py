@@ -90,6 +90,36 @@ def baselines(
     }
 
 
+def again(
+    config: ReconstructConfig,
+    train: Subject,
+    test: Subject,
+    decoder: Decoder,
+    device: str,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Say of other test trials what a run says of its own, in the same way.
+
+    Returns
+    -------
+    tokens, start : float32 arrays of shape (n, 17, 192), (n, 3, 64, 64)
+        What the diffusion decoder is given.
+    ridge : float32 array of shape (n, H, W[, 3])
+        What ridge from voxels to pixels sees.
+    """
+    predicted, simple = predictions(decoder, test), dict[str, np.ndarray]()
+    if config.structure in ("blend", "ridge"):
+        simple = baselines(train, test, decoder.held_out(train.name)[0].tolist(), device)
+    start = structural(config, train, test, predicted, simple, decoder, progress)["start"]
+    tokens = tokens_of(start) if config.tokens == "picture" else predicted["tokens"]
+    if simple:
+        return tokens, start, simple["ridge"]
+    pictures, scaler = train.images(), VoxelScaler.fit(train.betas)
+    fitted = fit_ridge(scaler.apply(train.betas), pictures.reshape(len(pictures), -1), device=device)
+    seen = np.clip(fitted.predict(scaler.apply(test.betas)), 0, 1).astype(np.float32)
+    return tokens, start, seen.reshape(-1, *pictures.shape[1:])
+
+
 def maps_of(found: Targets) -> dict[str, np.ndarray]:
     """Name a prediction's structural maps as :func:`predictions` does."""
     return {f"map{i}": scale.numpy() for i, scale in enumerate(found.structure)}
