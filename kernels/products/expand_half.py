@@ -2,8 +2,8 @@
 
     out_nk = code_nk (scale_ng column_n),     g = floor(k / group)
 
-For inputs that stay as they are and have more than a few rows: the product is then torch's own. The numbers are
-those of a simulated layer: scales multiplied in float32, one rounding to the type of the result.
+For inputs that stay as they are and have more than a few rows: the product is then torch's own. The numbers
+are those of a simulated layer: scales multiplied in float32, one rounding to the type of the result.
 
 Layout: row-major, two codes a byte, even k in the low nibble, two's complement; the last group may be
 incomplete. Reads N K / 2 bytes, writes N K elements.
@@ -100,9 +100,7 @@ def _run(
 
     out = _empty(packed, scale, k, group, column_scale, dtype)
     if out.numel():
-        launch(
-            packed, scale, column_scale, out, group, config or lookup("expand", out.shape, packed.device)
-        )
+        launch(packed, scale, column_scale, out, group, config or lookup("expand", out.shape, packed.device))
     return out
 
 

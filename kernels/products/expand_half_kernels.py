@@ -11,7 +11,7 @@ from kernels.tuned.configs import Config
 
 @triton.jit
 def _number(nibble):
-    """A code of two's complement as float32 without a conversion: 2^23 + (code + 8), less 2^23 + 8."""
+    # a code of two's complement as float32 without a conversion: 2^23 + (code + 8), less 2^23 + 8
     return ((nibble ^ 8) | 0x4B000000).to(tl.float32, bitcast=True) - 8388616.0
 
 
@@ -44,9 +44,7 @@ def _expand_half(
     right = (_number(nibbles >> 4) * real[:, :, None]).to(out_ptr.dtype.element_ty)
     value = tl.interleave(tl.reshape(left, (BN, BYTES)), tl.reshape(right, (BN, BYTES)))
     k = tl.program_id(1) * (2 * BYTES) + tl.arange(0, 2 * BYTES)
-    tl.store(
-        out_ptr + rows.to(tl.int64)[:, None] * K + k[None, :], value, mask=inside & (k < K)[None, :]
-    )
+    tl.store(out_ptr + rows.to(tl.int64)[:, None] * K + k[None, :], value, mask=inside & (k < K)[None, :])
 
 
 def launch(

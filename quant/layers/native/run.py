@@ -29,7 +29,7 @@ def run_after(layer: Encoded, x: Tensor, producer: Any) -> tuple[Tensor, str] | 
     if torch.compiler.is_compiling():
         native = layer.native  # as the last eager forward, or `native_`, left it
     else:
-        native = _prepared(layer, x)
+        native = prepared(layer, x)
     if native is None or not native.takes(x):
         return None
     path = "" if torch.compiler.is_compiling() else native.path(x, producer)
@@ -51,8 +51,11 @@ def needs_of(op: str) -> tuple[int, int]:
     return paths.FLOAT8 if op == "W4A4 fp8" or op.endswith("e4m3") else (8, 0)
 
 
-def _prepared(layer: Encoded, x: Tensor) -> Native | None:
-    """Prepare a layer, again when a tensor of it is another one or was written to."""
+def prepared(layer: Encoded, x: Tensor) -> Native | None:
+    """Prepare a layer for inputs as `x`, again when a tensor of it is another one or was written to.
+
+    None where no kernel fits or can run on the device.
+    """
     sources = [*layer.state_dict(keep_vars=True).values()]
     key = (x.dtype, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
     known, seen = layer.native_key or ((), ())

@@ -79,7 +79,9 @@ def in_half(n: int, k: int, device: str) -> None:
     types = [torch.float16, torch.float32]  # the interpreter cuts bfloat16 numbers where a GPU rounds them
     types += [] if device == "cpu" else [torch.bfloat16]
     for kind in (torch.int8, torch.uint8, torch.bfloat16, torch.float16, torch.float32):
-        codes, scales = (t.to(device) for t in packed(n, k, torch.int8 if kind == torch.int8 else torch.uint8))
+        codes, scales = (
+            t.to(device) for t in packed(n, k, torch.int8 if kind == torch.int8 else torch.uint8)
+        )
         fine = scales if not kind.is_floating_point else (scales.float() * 0.3).to(kind)
         for coarse in (None, column):
             for dtype in types:
