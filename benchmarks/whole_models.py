@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_float8_, to_native_
-from benchmarks.whole_launches import gpu_times, only_built
+from benchmarks.whole_launches import THREADS, gpu_times, only_built
 from lab.compare.about import commit
 from lab.errors import HardwareError, show
 from lab.files import write_text
@@ -172,7 +172,12 @@ def _drawer(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
 
 @torch.no_grad()
 def time_size(
-    size: Size, device: torch.device, backend: str, toy: bool, keep: Callable[[dict[str, Any]], None]
+    size: Size,
+    device: torch.device,
+    backend: str,
+    toy: bool,
+    keep: Callable[[dict[str, Any]], None],
+    threads: int = THREADS,
 ) -> None:
     """Time a model's engines one after the other; `keep` receives each row, its "kernels" a table."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -220,8 +225,8 @@ def time_size(
     ready = prepare_native_(model, dtype)
     first = Counter(wire_(model).words.values())
     words = "".join(f", {count} with {what} first" for what, count in first.items())
-    if device.type == "cuda":
-        with only_built():
+    if device.type == "cuda" and threads:
+        with only_built(threads):
             model(**inputs)
     rule = f", W4A16 where outputs are fewer than {size.wide:g} times the inputs" if size.wide else ""
     mixed = " and W4A16" if size.wide else ""
@@ -335,8 +340,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.whole_models", description=__doc__)
     parser.add_argument("--models", nargs="*", default=list(SIZES), choices=SIZES)
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
+    parser.add_argument(
+        "--threads", type=int, default=THREADS, help="kernels built side by side; 0: at their first launch"
+    )
     parser.add_argument("--toy", action="store_true", help="tiny models on the CPU")
     options = parser.parse_args(arguments)
+    if options.threads < 0:
+        parser.error(f"--threads must be 0 or more, got {options.threads}")
     if not options.toy and not torch.cuda.is_available():
         return show(
             HardwareError("whole_models: timing needs a CUDA device, and there is none; --toy runs anywhere")
@@ -359,9 +369,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
 
     for name in options.models:
-        time_size(
-            SIZES[name](options.toy), device, "aot_eager" if options.toy else "inductor", options.toy, keep
-        )
+        backend = "aot_eager" if options.toy else "inductor"
+        time_size(SIZES[name](options.toy), device, backend, options.toy, keep, options.threads)
         settle(device)
     return 0
 

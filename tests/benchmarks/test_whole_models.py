@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 
-from benchmarks import native_brain, native_pictures, whole_models
+from benchmarks import native_brain, native_pictures, whole_launches, whole_models
 from benchmarks.whole_engines import prepare_native_, tensor_bytes, to_native_
 from quant.layers.install import quant_layers
 
@@ -38,6 +39,25 @@ def test_convolutions_are_replaced_in_a_u_net() -> None:
     model = size.build().eval().requires_grad_(False)
     counts = to_native_(model, lambda name, layer: False, lambda name, layer: False, convolutions=True)
     assert set(counts) == {"conv W8A8"} and counts["conv W8A8"] > 20
+
+
+def test_kernels_are_only_built_in_this_thread_and_run_again_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jit = pytest.importorskip("triton.runtime.jit")
+    seen: list[bool] = []
+    monkeypatch.setattr(jit.JITFunction, "run", lambda *_, grid, warmup, **__: seen.append(warmup))
+
+    def launch() -> None:
+        jit.JITFunction.run(None, grid=(1,), warmup=False)
+
+    with whole_launches.only_built(2):
+        launch()
+        other = Thread(target=launch)
+        other.start()
+        other.join()
+    launch()
+    assert seen == [True, False, False]
 
 
 def test_rows_become_a_table() -> None:
