@@ -96,11 +96,13 @@ def _run(
     packed: Tensor, scale: Tensor, k: int, group: int, column_scale: Tensor | None, dtype: torch.dtype,
     config: Config | None,
 ) -> Tensor:  # fmt: skip
-    from kernels.products.expand_half_kernels import launch
+    from kernels.products.expand_kernels import launch_half
 
     out = _empty(packed, scale, k, group, column_scale, dtype)
     if out.numel():
-        launch(packed, scale, column_scale, out, group, config or lookup("expand", out.shape, packed.device))
+        launch_half(
+            packed, scale, column_scale, out, group, config or lookup("expand", out.shape, packed.device)
+        )
     return out
 
 

@@ -60,7 +60,7 @@ def test_expand(words: bool, rank: int) -> None:
 
 @pytest.mark.parametrize("scale", ["*i8", "*fp16"])
 def test_expand_half(scale: str) -> None:
-    from kernels.products.expand_half_kernels import _expand_half
+    from kernels.products.expand_kernels import _expand_half
 
     constants = {"GROUP": 64, "POW2": scale == "*i8", "COARSE": True, "BN": 8, "BYTES": 128}
     build(_expand_half, constants, scale=scale)

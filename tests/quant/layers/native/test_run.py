@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from quant.errors import InputError
 from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
@@ -102,6 +103,7 @@ def check(device: str) -> None:
     for bits in (8, 4):
         convolution(bits, device)
     many_rows(device)
+    refused(device)
     replaced(device)
 
 
@@ -120,6 +122,15 @@ def many_rows(device: str) -> None:
         x[0, 0, 3] = torch.nan
         out = layer(x)
         assert out[0, 0].isnan().all() and not out[1:].isnan().any()
+
+
+def refused(device: str) -> None:
+    """What no kernel takes is not simulated in silence: the ledger calls these layers native."""
+    for weight, activation in (("8", int_quantizer(8, "token")), ("real", None)):
+        layer = linear(weight, activation, True, torch.float64, device)
+        layer.backend = "kernels"
+        with pytest.raises(InputError, match=r"no kernel takes torch.float64 of shape \(3, 200\)"):
+            layer(torch.ones(3, 200, dtype=torch.float64, device=device))
 
 
 def replaced(device: str) -> None:
