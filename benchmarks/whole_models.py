@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_float8_, to_native_
+from benchmarks.whole_fusing import fused
 from benchmarks.whole_launches import THREADS, gpu_times, only_built
 from lab.compare.about import commit
 from lab.errors import HardwareError, show
@@ -146,20 +147,6 @@ def _group_norm(norm: Any) -> Callable[[Tensor], Tensor]:
         return nn.functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
     return forward
-
-
-def fused(model: Any) -> nn.Module:
-    """Give layers that share an input one product, in every engine: queries, keys and values."""
-    with torch.no_grad():
-        model.fuse_qkv_projections()
-    for module in model.modules():
-        if not getattr(module, "fused_projections", False):
-            continue
-        gone = ("to_k", "to_v") if hasattr(module, "to_kv") else ("to_q", "to_k", "to_v")
-        for name in (*gone, "add_q_proj", "add_k_proj", "add_v_proj"):
-            if getattr(module, name, None) is not None:
-                delattr(module, name)
-    return model
 
 
 SIZES: dict[str, Callable[[bool], Size]] = {"flux": flux, "sdxl": sdxl}

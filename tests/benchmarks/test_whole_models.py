@@ -25,13 +25,25 @@ def test_every_linear_of_a_block_is_replaced_and_weighs_less() -> None:
             lambda name, layer: "norm" in name, convolutions=False,
         )  # fmt: skip
         out = model(**inputs)[0]
-    assert counts == {"W4A16": 5, "W4A4": 14}
+    assert counts == {"W4A16": 5, "W4A4": 12}
     assert not [n for n, m in model.named_modules() if "blocks." in n and type(m) is torch.nn.Linear]
     assert all(layer.decoded.numel() == 0 for layer in quant_layers(model).values())
     assert tensor_bytes(model) < before / 2
     assert 1e-4 < ((out - exact).norm() / exact.norm()).item() < 0.2
     if not torch.cuda.is_available():
         assert prepare_native_(model, torch.float32) == 0
+
+
+def test_layers_that_share_an_input_are_one_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, found = whole_models.flux(toy=True), []
+    inputs = size.inputs(torch.device("cpu"), torch.float32)
+    for build in (whole_models.fused, lambda model: model):
+        monkeypatch.setattr(whole_models, "fused", build)
+        torch.manual_seed(0)
+        model = size.build().eval().requires_grad_(False)
+        found.append((model(**inputs)[0], sum(type(m) is torch.nn.Linear for m in model.modules())))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1] - 4 - 2 * 3  # of one double block and two single ones
 
 
 def test_convolutions_are_replaced_in_a_u_net() -> None:
