@@ -58,6 +58,14 @@ def test_expand(words: bool, rank: int) -> None:
     build(_expand, {**constants, "RANK": rank, "TAIL": 4 * rank}, out="*fp8e4nv")
 
 
+@pytest.mark.parametrize("scale", ["*i8", "*fp16"])
+def test_expand_half(scale: str) -> None:
+    from kernels.products.expand_kernels import _expand_half
+
+    constants = {"GROUP": 64, "POW2": scale == "*i8", "COARSE": True, "BN": 8, "BYTES": 128}
+    build(_expand_half, constants, scale=scale)
+
+
 @pytest.mark.parametrize("first", ["geglu", "join_gelu"])
 def test_many_rows(first: str) -> None:
     from kernels.rows import many_kernels

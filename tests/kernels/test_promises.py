@@ -12,6 +12,7 @@ from kernels.attention.log_attention import log_attention
 from kernels.images.conv2d import conv2d
 from kernels.images.group_norm import group_norm, sample_scale
 from kernels.products.expand import expand
+from kernels.products.expand_half import expand_half
 from kernels.products.expand_table import expand_table, fp4_table
 from kernels.products.few_rows import few_rows
 from kernels.products.gemm import gemm
@@ -76,6 +77,7 @@ def calls(device: str) -> dict[str, Callable[..., torch.Tensor]]:
         "gemm": lambda path: gemm(a, row, b, column, path=path).value,
         "conv2d": lambda path: conv2d(image, row[:1], kernel, column, path=path).value,
         "expand": lambda path: expand(packed, fine, 64, path=path).value,
+        "expand_half": lambda path: expand_half(packed, fine, 64, 64, column, path=path).value,
         "expand_table": lambda path: expand_table(packed, fp4_table(device=device), 4, 64, path=path).value,
     }
 
@@ -160,6 +162,7 @@ def test_tensors_on_two_devices_are_refused() -> None:
         "gemm": lambda: gemm(codes, torch.ones(4), torch.zeros(24, 64, dtype=torch.int8), there),
         "few_rows": lambda: few_rows(x, packed, fine, 64, there),
         "expand": lambda: expand(packed, fine.to("meta"), 64),
+        "expand_half": lambda: expand_half(packed, fine, 64, 64, there),
         "expand_table": lambda: expand_table(packed, fp4_table(device="meta"), 4, 64),
         "quantize": lambda: quantize(x, "int_token", 8, down=torch.ones(16, 64, device="meta")),
         "conv2d": lambda: conv2d(image, torch.ones(1), kernel, there),
