@@ -43,6 +43,14 @@ _QUEUED = [
     Config(128, 128, 128, 5, 4, queued=True),
     Config(64, 256, 128, 4, 4, queued=True),
 ]  # fmt: skip
+_QUEUED_RANK = [
+    *(
+        Config(*tile, stages, warps, group_m=tall, queued=True)
+        for (tile, stages, warps), tall in product(
+            (((128, 256, 64), 5, 8), ((256, 128, 64), 5, 8), ((128, 128, 128), 4, 4)), (8, 16)
+        )
+    ),
+]  # fmt: skip
 _QUANTIZE = [
     *(Config(rows, 1, deep, stages, warps)
       for rows, deep, stages, warps in (
@@ -123,7 +131,7 @@ _ATTENTION = [
 SPACES: dict[str, list[Config]] = {
     "gemm_int8": [*_GEMM, *_QUEUED],
     "gemm_fp8": _GEMM,
-    "gemm_int8_rank": [c for c in _GEMM if not c.special],
+    "gemm_int8_rank": [*(c for c in _GEMM if not c.special), *_QUEUED_RANK],
     "gemm_fp8_rank": [c for c in _GEMM if not c.special and (c.halves == 2 or c.block_n == 128)],
     "product_fp8": [Config(), Config(vendor=True)],
     "quantize": _QUANTIZE,
