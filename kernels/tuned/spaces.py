@@ -93,8 +93,7 @@ _FEW = [
         Config(16, columns, 256, stages, 2, split=split, halves=pieces, keep=True)
         for (columns, stages, pieces), split in product(
             (
-                (32, 3, 2), (32, 4, 2), (64, 2, 2), (64, 3, 2), (64, 4, 2), (64, 4, 1), (128, 2, 2),
-                (128, 3, 2),
+                (32, 3, 2), (32, 4, 2), (64, 2, 2), (64, 3, 2), (64, 4, 2), (64, 4, 1),
             ),
             (1, 2, 4, 8),
         )
