@@ -267,7 +267,7 @@ def _space(run: RunData) -> str:
     """Space of the coordinates: what the subject says; a simulated one is laid out in MNI space."""
     info = run.subject.get("info") or {}
     said = run.subject.get("space") or (info.get("space") if isinstance(info, Mapping) else None)
-    return str(said or ("MNI" if run.simulated else "scanner"))
+    return str(said or ("MNI" if run.simulated else ""))
 
 
 def _voxels(run: RunData) -> str:

@@ -65,8 +65,15 @@ class Result(contract.Result):
     report: str
 
     def tables(self) -> list[Table]:
-        """Return the facts, then the curve if one was asked for."""
-        return [contract.record(self.facts), *([Table(self.rows)] if self.rows else [])]
+        """Return the facts, how far each read-out is trusted, then the curve if one was asked for."""
+        from lab.report.adapted import read_outs
+
+        facts = {name: value for name, value in self.facts.items() if name != "read_out_weights"}
+        trusted = [
+            {"components of the tokens": which, "weight of ridge": ridge, "weight of the shared prior": prior}
+            for which, ridge, prior in read_outs(self.facts)
+        ]
+        return [contract.record(facts), Table(trusted), *([Table(self.rows)] if self.rows else [])]
 
     def files(self) -> dict[str, str]:
         """Return the subject's file and the page."""
@@ -104,6 +111,7 @@ def run(settings: Settings, context: Context) -> Result:
         "n_test": len(np.unique(subject.part("test").stimulus_id)),
         **{k: v for k, v in found.report.items() if k != "fingerprint"},
         "leaks": data.about["leak_line"],
+        "test_pictures_in_training": data.about["leak"]["leak_test_in_train"],
     }
     rows = _curve(settings, data.subject, network, context) if settings.curve else []
     (settings.out / "curve.csv").unlink(missing_ok=True)  # of an earlier call
