@@ -170,10 +170,10 @@ def markdown(rows: Sequence[Mapping[str, Any]], left: Sequence[str], about: str)
         "variant", *(head for _, head, _ in SCORES), "SNR of finals, dB", "bits a weight, true", "MB",
         "steps", "training, s", "recipe",
     ]  # fmt: skip
-    for run in runs:
-        mine = [row for row in rows if row["run"] == run]
+    for person in runs:
+        mine = [row for row in rows if row["run"] == person]
         order = [r for name in ("full precision", *VARIANTS) for r in mine if r["variant"] == name]
-        lines += ["", f"## {run} (simulated subject)", "", *table(heads, [_cells(row) for row in order])]
+        lines += ["", f"## {person} (simulated subject)", "", *table(heads, [_cells(row) for row in order])]
     if len(runs) > 1:
         cells = [cell for name in VARIANTS if (cell := _mean(name, rows, len(runs)))]
         heads = ["variant", *(head for _, head, _ in SCORES), "least and most below full precision's"]
