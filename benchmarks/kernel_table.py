@@ -8,6 +8,7 @@ With ``--check`` it writes nothing and ends with 1 if the README says something 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import textwrap
 from pathlib import Path
@@ -133,14 +134,18 @@ def _models(results: Path) -> list[str]:
 
 
 def short(results: Path = RESULTS) -> list[str]:
-    """Return the README's first line about speed: the largest layer, and each whole model beside float8."""
-    rows = [row for row in read_csv(results / "kernels-h200.csv") if row["what"] == LAYER]
+    """Return the README's first line about speed: the largest layers, and each whole model beside float8."""
+    rows = [row for row in read_csv(results / "kernels-h200.csv") if row["what"] == LAYER and "ratio" in row]
     if not rows:
         return []
-    layer = rows[0]
+    most = max(map(_products, rows))
+    layers = sorted(
+        (row for row in rows if _products(row) == most), key=lambda row: (-row["ratio"], row["shape"])
+    )
+    ratios, shapes = ([words(row) for row in layers] for words in (_ratio, lambda row: row["shape"]))
     line = (
-        f"- **Speed on a Hopper GPU** ({layer['device']}): a whole 4-bit linear with its low-rank branch is "
-        f"{layer['ratio']:.2f} times as fast as bf16 cuBLAS at {layer['shape']} (`brainlab bench kernels`)"
+        f"- **Speed on a Hopper GPU** ({layers[0]['device']}): a whole 4-bit linear with its low-rank branch "
+        f"is {_all(ratios)} times as fast as bf16 cuBLAS at {_all(shapes)} (`brainlab bench kernels`)"
     )
     file = results / "whole-models-h200.csv"
     models = read_csv(file) if file.is_file() else []
@@ -161,6 +166,17 @@ def short(results: Path = RESULTS) -> list[str]:
     return textwrap.wrap(
         f"{line}.", 130, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
+
+
+def _products(row: dict[str, Any]) -> int:
+    """Multiplications of a shape."""
+    return math.prod(map(int, row["shape"].split("x")))
+
+
+def _all(words: list[str]) -> str:
+    """Join as people do."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _gain(row: dict[str, Any], base: dict[str, Any]) -> str:

@@ -93,7 +93,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native_brain", description=__doc__)
-    parser.add_argument("--models", nargs="*", default=list(zoo.DECODERS), choices=zoo.DECODERS)
+    parser.add_argument("--models", nargs="+", default=list(zoo.DECODERS), choices=zoo.DECODERS)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each a process")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the hash of one."""
+"""Files that are whole or not there, the hash of one, and YAML in which nothing is said twice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 TEMPORARY = ".part"
 
@@ -47,3 +49,36 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal, without holding it in memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML or JSON; unlike ``yaml.safe_load`` it refuses a name that stands twice in one section.
+
+    Raises
+    ------
+    yaml.YAMLError
+        It is neither, or a name stands twice.
+    """
+    import yaml
+
+    return yaml.load(text, _once())  # noqa: S506 - a safe loader, only stricter
+
+
+@cache
+def _once() -> Any:
+    import yaml
+
+    class Once(yaml.SafeLoader):
+        """A safe loader that says so where the last of two values would win in silence."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value!r} is given twice", key.start_mark
+                    )
+                seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+            return super().construct_mapping(node, deep)
+
+    return Once

@@ -96,7 +96,8 @@ def parse(name: str | Path, names: Mapping[str, str] | None = None) -> Recipe:
     Raises
     ------
     InputError
-        Unknown preset or setting, with the closest name; a value out of bounds.
+        Unknown preset or setting, with the closest name; a value out of bounds; a file under the name of a
+        shipped preset that says something else.
     MissingDataError
         No such preset file.
 
@@ -110,9 +111,22 @@ def parse(name: str | Path, names: Mapping[str, str] | None = None) -> Recipe:
     preset = (names or {}).get(preset, preset)
     if preset.endswith(PRESET_FILES):  # a preset that a method saved is known by its file's name
         name = CHANGE.join([Path(preset).stem, *words])
+        _refuse_shipped_name(preset)
     recipe = Recipe(str(name), preset, changes)
     recipe.config()
     return recipe
+
+
+def _refuse_shipped_name(file: str) -> None:
+    """Refuse a file that would stand in tables and ledgers under a shipped preset's name and is another."""
+    stem = Path(file).stem
+    if stem not in registry.list_presets():
+        return
+    found, shipped = Recipe(stem, file), Recipe(stem, stem)
+    if (found.method, found.config()) != (shipped.method, shipped.config()):
+        raise InputError(
+            f"{file} has the name of the shipped preset {stem!r} and says something else; rename the file"
+        )
 
 
 def split(recipe: str) -> tuple[str, dict[str, Any]]:
@@ -190,7 +204,7 @@ def expand(
     Raises
     ------
     InputError
-        A word is neither a recipe nor a group, matches nothing, or is given twice.
+        A word is neither a recipe nor a group, matches nothing, is given twice, or has the name of another.
     """
     known = groups() if known is None else known
     given = words.split(",") if isinstance(words, str) else words
@@ -210,7 +224,12 @@ def expand(
             _refuse_twice(some[0], written)
             written[some[0].name] = some[0]
         for recipe in some:
-            found.setdefault(recipe.name, recipe)
+            before = found.setdefault(recipe.name, recipe)
+            if before.preset != recipe.preset and before.config() != recipe.config():
+                raise InputError(
+                    f"recipe {recipe.name!r} stands for two, {before.preset} and {recipe.preset}; "
+                    "rename one of the files"
+                )
     if not found:
         raise InputError(
             f"no recipes in {','.join(given)!r}; give presets (brainlab list presets), wildcards or groups"

@@ -32,6 +32,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quant.errors import InputError, MissingDataError
+from quant.io import read_yaml
 from quant.progress import Progress, silent
 
 # One folder each under quant/methods. To add a method: its folder, its name here.
@@ -253,13 +254,29 @@ def _preset_from(path: Path) -> Preset:
     if not path.is_file():
         raise MissingDataError(f"no preset file {path}: give a file that a method saved, or a preset's name")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Preset(path.stem, data["method"], data["title"], data["policy"], data.get("config", {}))
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path} is not a preset ({reason}): it needs title, policy, method, config"
-        ) from None
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise InputError(_no_preset(path, "it is not a text file")) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise InputError(_no_preset(path, place + str(getattr(error, "problem", error)))) from None
+    if not isinstance(data, dict):
+        raise InputError(_no_preset(path, "it does not say 'name: value'"))
+    if lacking := [name for name in _PRESET if name not in data]:
+        raise InputError(_no_preset(path, f"{' and '.join(lacking)} missing"))
+    if more := [str(name) for name in data if name not in (*_PRESET, "config")]:
+        raise InputError(_no_preset(path, f"{more[0]!r} is none of them; a method's settings stand in config"))
+    if data["policy"] not in ("paper", "common"):
+        raise InputError(f"{path}: policy {data['policy']!r}; allowed: paper, common")
+    return Preset(path.stem, data["method"], str(data["title"]), data["policy"], data.get("config") or {})
+
+
+_PRESET = ("title", "policy", "method")
+
+
+def _no_preset(path: Path, why: str) -> str:
+    return f"{path} is not a preset ({why}): it has title, policy, method, config"
 
 
 def validate(chosen: Method, values: dict[str, Any]) -> BaseModel:

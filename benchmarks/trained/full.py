@@ -33,7 +33,8 @@ WHOLE = tuple(f"{recipe}+rank=0" for recipe in LOW_RANK)
 """A rate that suits factors need not suit weights: each has the better of two."""
 RECIPES = {  # what takes longest first
     "binarydm-w1a4": "dit-64", "efficientdm-w4a4": "dit-64", "qvgen-w3a3": "video-dit",
-    FINE_TUNED: "dit-64", f"{FINE_TUNED}+rank=32": "dit-64", "quest-w4a4": "dit-64",
+    FINE_TUNED: "dit-64", f"{FINE_TUNED}+rank=32": "dit-64",
+    f"{FINE_TUNED}+rank=32+train_steps=1000": "dit-64", "quest-w4a4": "dit-64",
     f"{KEPT}+train_steps=1200+unshrunk=true": "dit-64", f"{KEPT}+train_steps=1200": "dit-64",
     **dict.fromkeys((*LOW_RANK, *WHOLE), "dit-64"),
     "svdquant-gptq-w4a4": "dit-64", "svdquant-gptq-w4a4-common": "dit-64",

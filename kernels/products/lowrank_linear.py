@@ -31,6 +31,9 @@ from kernels.rows.operands import balance_of, padded_columns, padded_rank
 from kernels.rows.quantize import NOTHING, Kind, quantize
 from kernels.rows.quantize_reference import APPENDED
 
+FINE = {True: (-9, 6), False: (0, 15)}
+"""Exponents of two, and integers, that keep a 4-bit code within 8 bits."""
+
 
 @dataclass(frozen=True)
 class LowRankWeight:
@@ -119,6 +122,13 @@ def prepare(
     kind: Kind = "pow2_group" if power else "int_group"
     if activation_bits == 8:
         kind = "e4m3_token" if power else "int_token"
+    least, most = (int(fine.min()), int(fine.max())) if fine.numel() else (0, 0)
+    lowest, highest = FINE[power]
+    if least < lowest or most > highest:
+        raise ValueError(
+            f"lowrank_linear: {fine.dtype} group scales lie in {lowest}..{highest}, got {least}..{most}; "
+            "codes times larger ones leave 8 bits"
+        )
     column_scale = column_scale.float().contiguous()
     balance = None
     if down is not None and up is not None:
@@ -134,7 +144,7 @@ def prepare(
         packed.contiguous(), fine.contiguous(), column_scale, in_features, group, kind,
         None if smooth is None else (1.0 / smooth.float()).contiguous(),
         down, up, balance, bias, shift, shift != 0 and activation_bits == 4,
-        -6 if power and fine.numel() and int(fine.min()) >= -6 else -9, activation_bits,
+        -6 if power and fine.numel() and least >= -6 else -9, activation_bits,
     )  # fmt: skip
 
 

@@ -72,9 +72,11 @@ def _write(
     HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
     BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    # columns are the fast axis of the grid: neighbours share rows; the rows read last are still in the cache
-    row0 = (tl.num_programs(1) - 1 - tl.program_id(1)) * BM
-    column0 = tl.program_id(0) * BK
+    # columns are the fast axis: neighbours share rows; the rows read last are still in the cache. One axis of
+    # the grid for both, as the others end at 65535
+    tiles = tl.cdiv(K_PAD, BK)
+    row0 = (tl.cdiv(M, BM) - 1 - tl.program_id(0) // tiles) * BM
+    column0 = tl.program_id(0) % tiles * BK
     written(
         x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0,
         min(column0 + BK, K_PAD), M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, KIND,
@@ -141,7 +143,7 @@ def quantize_many(
         PIECE=min(PIECE, config.block_m), **unit, **sums, **dressed, **look,
     )  # fmt: skip
     broad = min(max(config.block_n, group), triton.next_power_of_2(max(padded, group)))
-    _write[(triton.cdiv(padded, broad), triton.cdiv(m, config.group_m))](
+    _write[(triton.cdiv(padded, broad) * triton.cdiv(m, config.group_m),)](
         x, late, smooth, inverse_unit, lift, codes, m, k, padded, x.stride(0), late.stride(0), x.shape[1],
         codes.stride(0), shift,
         **unit, **least, **dressed, BM=config.group_m, BK=broad, EVEN=k % broad == 0,

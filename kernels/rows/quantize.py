@@ -12,7 +12,7 @@ kind            operand                                                         
 ==============  ===================================================================  ================
 
 Unsigned 4-bit codes 0..15 (for values with a lower bound, lifted by `shift`) leave m <= 8 and k <= 4. A row
-of zeros gets scale 1. A row that holds a NaN or an infinity gets that as its scale, so its products are NaN.
+of zeros gets scale 1. A row that holds a NaN or an infinity gets NaN as its scale, so its products are NaN.
 
 For e4m3 kinds the branch is appended to the codes (`kernels.rows.operands`), in units of the row; a row whose
 branch would leave e4m3 gets a unit 2^j coarser, which changes no code.
@@ -254,3 +254,4 @@ def _check_vector(name: str, vector: Tensor | None, size: int, x: Tensor) -> Non
             f"quantize: {name} must be float32 of shape ({size},) on {x.device}, "
             f"got {tuple(vector.shape)} {vector.dtype} on {vector.device}"
         )
+    paths.check_contiguous("quantize", **{name: vector})

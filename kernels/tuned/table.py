@@ -117,8 +117,8 @@ def read(file: Path) -> dict[str, dict[str, Config]]:
         raise ValueError(
             f"{file} is not a table of tuned kernels ({error}); delete it and tune again"
         ) from error
-    # whether warps that only fetch can be built depends on the compiler
-    return {k: {s: c for s, c in v.items() if same or not c.special} for k, v in found.items()}
+    # whether warps that only fetch, and what is written in Gluon, can be built depends on the compiler
+    return {k: {s: c for s, c in v.items() if same or not (c.special or c.queued)} for k, v in found.items()}
 
 
 @lru_cache(maxsize=1)

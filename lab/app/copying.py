@@ -7,12 +7,13 @@ from typing import Any
 import gradio as gr
 
 from lab.app import links
+from lab.jobs.spelling import as_command
 
 
 def copies(command: str, page: str, settings: Any, positional: str = "model") -> tuple[str, str, str, str]:
     """Return a state in four forms; each gives the same numbers."""
     return (
-        links.as_link(page, settings), links.as_command(command, settings, positional),
+        links.as_link(page, settings), as_command(command, settings, positional),
         links.as_python(command, settings), links.as_json(settings),
     )  # fmt: skip
 

@@ -7,7 +7,6 @@ settings and nothing else, so a crafted link can only ever be refused.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -15,15 +14,9 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ValidationError
 
 from lab.errors import InputError
+from lab.jobs.spelling import changed
 
 VERSION = "1"
-
-
-def changed(settings: BaseModel) -> dict[str, Any]:
-    """Return the fields that differ from their defaults, in order, as JSON has them."""
-    fields = type(settings).model_fields
-    values = settings.model_dump(mode="json")
-    return {k: v for k, v in values.items() if fields[k].is_required() or v != fields[k].default}
 
 
 def as_link(page: str, settings: BaseModel) -> str:
@@ -35,24 +28,6 @@ def as_link(page: str, settings: BaseModel) -> str:
 def as_json(settings: BaseModel) -> str:
     """Return all settings as a configuration file has them (``--config``)."""
     return settings.model_dump_json(indent=1)
-
-
-def as_command(command: str, settings: BaseModel, positional: str | None = None) -> str:
-    """Return the command line that does the same."""
-    words = ["brainlab", *command.split()]
-    values = changed(settings)
-    if positional is not None:
-        words.append(str(getattr(settings, positional)))
-        values.pop(positional, None)
-    for name, value in values.items():
-        about: Any = type(settings).model_fields[name].json_schema_extra or {}
-        flag = "--" + (about.get("flag") or name.replace("_", "-"))
-        if isinstance(value, list):
-            each = [str(item) for item in value] if about.get("repeat") else [",".join(map(str, value))]
-        else:
-            each = [value if isinstance(value, str) else json.dumps(value)]
-        words += [word for item in each for word in (flag, item)]
-    return shlex.join(words)
 
 
 def as_python(job: str, settings: BaseModel) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 import quant
+from lab.compare.about import commit, hardware
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.cost import PeakMemory, costs, full_costs
 from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
@@ -94,6 +95,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.reference: Reference | None = None
+        self.made = {"commit": commit(), "device": hardware(str(self.bench.device))}
         self.done = 0
         self.tasks: list[Task] = []
         for seed in range(self.bench.settings.seeds):
@@ -152,10 +154,13 @@ class Work:
             self.reference = None  # two at a time would not fit beside a large model
             self.reference = reference(self.bench, task.seed)
         if task.recipe is not None:
-            return self.quantized(task.recipe, task.seed)
-        if task.name.startswith("null"):
-            return measure_null(self.bench, OTHER_SEED, self.reference)
-        return measure(self.bench, self.bench.model, FULL, self.reference, full_costs(self.bench.model))
+            found = self.quantized(task.recipe, task.seed)
+        elif task.name.startswith("null"):
+            found = measure_null(self.bench, OTHER_SEED, self.reference)
+        else:
+            found = measure(self.bench, self.bench.model, FULL, self.reference, full_costs(self.bench.model))
+        found.numbers |= self.made  # a folder may hold measurements of several commits and machines
+        return found
 
     def quantized(self, recipe: Recipe, seed: int) -> Measured:
         """Calibrate a copy by a recipe and measure it."""

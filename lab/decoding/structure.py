@@ -22,8 +22,6 @@ from lab.progress import Progress
 
 Decoder = BrainDecoder | AdaptedSubject
 """Trained on the data set's subjects, or the shared network adapted to one."""
-LEFT_OUT = 64
-"""Most left-out training trials that a decoder is recorded on; half of a recording calibrates."""
 
 
 def glyph_weights() -> str:
@@ -197,10 +195,10 @@ def structural(
     -------
     dict
         ``start`` (n, 3, 64, 64); ``left_out_start`` (k, 3, 64, 64) and ``left_out_tokens`` (k, 17, 192), of
-        the same k trials, at most `LEFT_OUT`; ``made_by``; numbers under ``posterior``.
+        the same k trials, at most ``config.left_out``; ``made_by``; numbers under ``posterior``.
     """
     stimuli, held = decoder.held_out(train.name)
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(stimuli))[:LEFT_OUT])
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(stimuli))[: config.left_out])
     few = {"left_out_tokens": shrunk_tokens(held)[chosen]}
     maps = {name: values[chosen] for name, values in maps_of(held).items()}
     if config.structure in ("brainit", "none"):

@@ -61,9 +61,9 @@ def document(
         _section("How it was made", "", _made(result)),
     ]
     return render_page(
-        title=f"{about['model']}: {len(_measured(result))} recipes",
-        eyebrow="Simulated low-bit arithmetic",
-        heading=f"{about['model']}, quantized {len(_measured(result))} ways",
+        title=f"{about['model']}: {_ways(result, 'recipe')}",
+        eyebrow=f"{about.get('execution', 'simulated').capitalize()} low-bit arithmetic",
+        heading=f"{about['model']}, quantized in {_ways(result, 'way')}",
         summary=_summary(result),
         banner=""
         if not failed
@@ -108,6 +108,11 @@ def figures(result: Mapping[str, Any]) -> dict[str, Callable[[Theme], Plate]]:
     if len({p.megabytes for p in points}) > 1:  # recipes of one size have nothing to trade off
         drawn = {"quality-bytes": tradeoff, **drawn}
     return {name: cache(draw) for name, draw in drawn.items()}
+
+
+def _ways(result: Mapping[str, Any], word: str) -> str:
+    count = len(_measured(result))
+    return f"one {word}" if count == 1 else f"{count} {word}s"
 
 
 def _summary(result: Mapping[str, Any]) -> list[str]:
@@ -203,7 +208,7 @@ def _made(result: Mapping[str, Any]) -> list[Block]:
         ("set distances", f"KID and FD in {LITE0} and {DOMAIN}; the second network is the project's own"),
         ("peak memory", peaks(result["rows"]) or "nothing calibrated here"),
         ("not measured", "; ".join(not_measured(result))),
-        ("date, commit", f"{about['date']}, {about['commit']}"),
+        ("date, commit", f"{about['date']}, {' and '.join(about.get('commits') or [about['commit']])}"),
         *((k, v) for k, v in sorted(about["versions"].items())),
     ]
     return [Block("command", {"command": about["command"]}), table(pairs)]

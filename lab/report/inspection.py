@@ -181,8 +181,8 @@ def page(
     rows = seen.layer_table(sort)
     first = next((row for row in rows if row[sort] is not None), None)
     lines = [
-        f"{len(rows)} tensors of {seen.settings['name']}, {source.samples}; each is the input of a layer, "
-        "the tensor that is quantized."
+        f"{len(seen.distinct(rows))} tensors, which {len(rows)} layers of {seen.settings['name']} read, "
+        f"{source.samples}; each is the input of a layer, the tensor that is quantized."
     ]
     if first is not None:
         lines.append(f"Largest {sort}: {first[sort]:.4g} in {first['layer']}.")

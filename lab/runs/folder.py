@@ -36,6 +36,9 @@ from lab.runs.steps import StepCache
 
 __all__ = ["Run", "config_hash", "equal_metrics", "is_finished", "read_metrics"]
 
+TAKEN = "--config takes this file"
+NOT_TAKEN = "more than --config takes; the report has the command"
+"""Notes for `Run.open`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -63,7 +66,9 @@ class Run:
         self._in_steps = 0.0
 
     @classmethod
-    def open(cls, path: Path | str, config: Any, defaults: Mapping[str, Any] | None = None) -> Run:
+    def open(
+        cls, path: Path | str, config: Any, defaults: Mapping[str, Any] | None = None, note: str = TAKEN
+    ) -> Run:
         """Open a new folder or one made with the same settings.
 
         Parameters
@@ -75,6 +80,8 @@ class Run:
         defaults : mapping, optional
             What a setting that the folder's file lacks has there (`lab.runs.older`); a pydantic model brings
             its own.
+        note : str
+            First line of ``config.yaml``: what a person can do with the file.
 
         Returns
         -------
@@ -95,7 +102,7 @@ class Run:
         lock = FolderLock(path).acquire()
         try:
             sweep(path)
-            cls._settle(path / "config.yaml", settings, defaults)
+            cls._settle(path / "config.yaml", settings, defaults, note)
         except BaseException:
             lock.release()
             raise
@@ -128,13 +135,13 @@ class Run:
                 )
 
     @staticmethod
-    def _settle(file: Path, settings: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    def _settle(file: Path, settings: dict[str, Any], defaults: Mapping[str, Any], note: str) -> None:
         import yaml
 
         if file.exists():
             Run._same(file, settings, defaults)
             return
-        head = f"# brainlab settings, hash {config_hash(settings)}; --config takes this file\n"
+        head = f"# brainlab settings, hash {config_hash(settings)}; {note}\n"
         write_text(file, head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     @staticmethod

@@ -65,8 +65,10 @@ def read_settings(file: Path) -> dict[str, Any]:
     """Read settings from YAML or JSON; raise `InputError` with the line where it breaks."""
     import yaml
 
+    from quant.io import read_yaml
+
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file}: no such settings file; --config wants YAML or JSON") from None
     except IsADirectoryError:

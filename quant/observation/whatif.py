@@ -76,10 +76,10 @@ def what_if(stats: TensorStats, grid: Grid, shared: Shared = "tensor", clip: flo
     if shared not in ("tensor", "channel"):
         raise InputError(f"scales shared by {shared!r}; allowed: 'tensor', 'channel'")
     counts = stats.channel_histogram if shared == "channel" else stats.channel_histogram.sum(0, keepdims=True)
-    low = clip * stats.channel["min"].min(0)
-    high = clip * stats.channel["max"].max(0)
+    least, most = stats.channel["min"].min(0), stats.channel["max"].max(0)
     if shared == "tensor":
-        low, high = low.min(keepdims=True), high.max(keepdims=True)
+        least, most = least.min(keepdims=True), most.max(keepdims=True)
+    low, high = clip * least, clip * most
     used = np.flatnonzero(counts.sum(0))
     if not len(used):
         raise InputError(f"nothing was counted of {stats.key}; observe it again")
@@ -87,7 +87,9 @@ def what_if(stats: TensorStats, grid: Grid, shared: Shared = "tensor", clip: flo
     weight = torch.from_numpy(counts[:, used].astype(np.float32))
     ends = torch.from_numpy(np.stack([low, high]).astype(np.float32)).unsqueeze(-1)
     params = grid.fit_range(ends[0], ends[1], False, torch.float32)
-    x = points.reshape(1, -1).expand(len(weight), -1)
+    seen = torch.from_numpy(np.stack([least, most]).astype(np.float32)).unsqueeze(-1)
+    # the outermost bins reach beyond what was seen
+    x = points.reshape(1, -1).expand(len(weight), -1).clamp(seen[0], seen[1])
     rounded = grid.fake(x.contiguous().clone(), params)
     error = (rounded - x).square().reshape(len(weight), -1, POINTS).mean(-1)
     outside = ((x < ends[0]) | (x > ends[1])).float().reshape(len(weight), -1, POINTS).mean(-1)
@@ -95,7 +97,8 @@ def what_if(stats: TensorStats, grid: Grid, shared: Shared = "tensor", clip: flo
         ((rounded == 0) & (x.abs() >= 2.0**bins.LOWEST)).float().reshape(len(weight), -1, POINTS).mean(-1)
     )
     total = float(weight.double().sum())
-    mse, power = (float((weight * v).double().sum()) / total for v in (error, points.square().mean(-1)))
+    signal = x.square().reshape(len(weight), -1, POINTS).mean(-1)
+    mse, power = (float((weight * v).double().sum()) / total for v in (error, signal))
     widest = int((high - low).argmax())
     levels = _levels(grid, {k: v[widest : widest + 1] for k, v in params.items()}, low[widest], high[widest])
     return WhatIf(

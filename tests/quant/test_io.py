@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from quant.io import hash_file, replacing, write_text
+from quant.io import hash_file, read_yaml, replacing, write_text
 
 
 def test_a_file_appears_whole_in_a_folder_that_was_missing(tmp_path: Path) -> None:
@@ -26,3 +27,11 @@ def test_the_old_file_stays_if_writing_fails(tmp_path: Path, error: type[BaseExc
         temporary.write_bytes(b"half")
         raise error("planted")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_that_stands_twice_in_one_section_is_refused() -> None:
+    assert read_yaml("a: {x: 1}\nb: {x: 2}\nc: [1, 2]") == {"a": {"x": 1}, "b": {"x": 2}, "c": [1, 2]}
+    assert read_yaml('{"a": 1.5, "b": null}') == {"a": 1.5, "b": None} and read_yaml("") is None
+    for text in ("a: 1\na: 2", "a: {x: 1, x: 2}", '{"a": 1, "a": 1}'):
+        with pytest.raises(yaml.YAMLError, match="is given twice"):
+            read_yaml(text)

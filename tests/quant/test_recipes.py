@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,3 +227,50 @@ def test_recipes_that_cannot_be_meant_are_refused(words: str, says: str) -> None
     with pytest.raises(quant.InputError) as refused:
         recipes.expand(words)
     assert says in str(refused.value)
+
+
+PRESET = "title: t\npolicy: common\nmethod: rtn\nconfig: {weight_bits: %d}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("title: t\npolicy: common\nconfig: {weight_bits: 4}", "method missing"),
+        ("title: t\npolicy: common\nmethod: rtn\nweight_bits: 4", "'weight_bits' is none of them"),
+        (PRESET % 4 + "policy: paper", "line 5: 'policy' is given twice"),
+        ("title: t\npolicy: common\nmethod: rtn\nconfig: {weight_bits: 4, weight_bits: 8}", "given twice"),
+        ("title: t\npolicy: mine\nmethod: rtn\nconfig: {}", "policy 'mine'; allowed: paper, common"),
+        ("- a", "does not say 'name: value'"),
+    ],
+)
+def test_a_preset_file_of_which_something_would_be_lost_is_refused(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(quant.InputError) as refused:
+        recipes.parse(tmp_path / "x.yaml")
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_two_files_of_one_name_are_never_one_recipe(tmp_path: Path) -> None:
+    """The second was left out of a comparison in silence."""
+    files = [tmp_path / name / "mine.yaml" for name in "ab"]
+    for bits, file in zip((4, 6), files, strict=True):
+        file.parent.mkdir()
+        file.write_text(PRESET % bits)
+    with pytest.raises(quant.InputError, match="'mine' stands for two, .* rename one of the files"):
+        recipes.expand(f"{files[0]},{files[1]}")
+    assert [r.name for r in recipes.expand(f"{files[0]},{files[1]}+activation_bits=4")] == [
+        "mine", "mine+activation_bits=4",
+    ]  # fmt: skip
+
+
+def test_a_file_under_the_name_of_a_shipped_preset_says_the_same_or_is_refused(tmp_path: Path) -> None:
+    """Tables and ledgers would call it by that name."""
+    file = tmp_path / "rtn-w4a4.yaml"
+    file.write_text(PRESET % 8)
+    with pytest.raises(quant.InputError, match="has the name of the shipped preset 'rtn-w4a4'"):
+        recipes.parse(file)
+    shipped = recipes.parse("rtn-w4a4").config().model_dump_json()
+    file.write_text(f"title: t\npolicy: common\nmethod: rtn\nconfig: {shipped}\n")
+    assert recipes.parse(file).config() == recipes.parse("rtn-w4a4").config()

@@ -157,7 +157,7 @@ def _measure(
     from lab.files import write_json, write_npz, write_text
     from lab.models.devices import choose_device
     from lab.report.bits import BitsData, write_page
-    from lab.runs.folder import Run, config_hash
+    from lab.runs.folder import NOT_TAKEN, Run, config_hash
     from lab.runs.older import complete
 
     config, device = trained.config, choose_device(settings.device)
@@ -166,7 +166,8 @@ def _measure(
     if data.subject.stimuli is None:
         raise InputError(f"{settings.folder} has no pictures of what was shown; give a run with pictures")
     claim = {"run": config.model_dump(mode="json"), "weights": weights_of(config.denoiser)}
-    with Run.open(settings.out, claim, {"run": complete(type(config), {})}) as folder:
+    defaults = {"run": complete(type(config), {})}
+    with Run.open(settings.out, claim, defaults, note=NOT_TAKEN) as folder:
         same_data.claim(settings.out, data.marks)
         worked: list[str] = []
         step = trained.step(_counted(folder, worked))

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, setting
+from lab.jobs.models import compare
 from lab.jobs.models.plan import OfModel
+from lab.jobs.spelling import as_command
 from lab.models.devices import choose_device
 from lab.models.preflight import check_folder, check_recording
 from quant import recipes
@@ -54,6 +56,8 @@ class Result(contract.Result):
     quant: dict[str, str]
     rows: list[dict[str, Any]]
     out: str
+    part: str | None = None
+    recording: str | None = None
 
     def tables(self) -> list[Table]:
         """Return the rows with sizes in MB."""
@@ -72,8 +76,9 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how they are compared."""
-        files = ",".join(f"{self.out}/{row['preset']}.yaml" for row in self.rows)
-        return f"brainlab compare {self.model} --recipes {files}"
+        files = tuple(f"{self.out}/{row['preset']}.yaml" for row in self.rows)
+        asked: dict[str, Any] = {"model": self.model, "recipes": files, "part": self.part}
+        return as_command("compare", compare.Settings(**asked, recording=self.recording))
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -138,7 +143,11 @@ def run(settings: Settings, context: Context) -> Result:
             **({"content_over_quality": found.k} if settings.split else {}),
             "layers_by_bits": {str(b): list(found.choices.values()).count(b) for b in choices},
         })  # fmt: skip
-    return Result(model=model, recipe=settings.recipe, quant=versions(), rows=rows, out=str(out))
+    recording = None if settings.recording is None else str(settings.recording)
+    return Result(
+        model=model, recipe=settings.recipe, quant=versions(), rows=rows, out=str(out), part=settings.part,
+        recording=recording,
+    )  # fmt: skip
 
 
 def _probes(settings: Settings, store: Any) -> list[Any]:

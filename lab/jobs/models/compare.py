@@ -102,7 +102,9 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how more recipes are added."""
-        return f"brainlab compare {self.about['model']} --out {self.out} --recipes MORE adds recipes"
+        words = shlex.split(self.about["command"])
+        words[words.index("--recipes") + 1] += ",MORE"
+        return f"{shlex.join([*words, '--out', self.out])} adds recipes"
 
     def exit_code(self) -> int:
         """Return 1 where a recipe could not be measured."""
@@ -124,9 +126,10 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.compare import results, workers
     from lab.compare.about import about, exact_arithmetic
     from lab.compare.work import Work, open_work
+    from lab.files import write_json
     from lab.models.preflight import check_run_folder
     from lab.report.compare import write_report
-    from lab.runs.folder import Run
+    from lab.runs.folder import NOT_TAKEN, Run
 
     out, device = settings.out, choose_device(settings.device)
     if settings.calibrate_on in ("cpu", "cuda"):
@@ -149,7 +152,9 @@ def run(settings: Settings, context: Context) -> Result:
         bench.native = settings.native
         config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
         config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict(), **native}
-        with Run.open(out, config) as run:
+        with Run.open(out, config, note=NOT_TAKEN) as run:
+            described = about(bench, settings.command(), device)
+            write_json(run.path / results.ABOUT, described)
             turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
             turns.begin()
             work = Work(bench, run, chosen, context.progress, where, turns)
@@ -168,7 +173,7 @@ def run(settings: Settings, context: Context) -> Result:
                         time.sleep(0.1)
             measured, failed = work.all()
             turns.end()
-            result = results.conclude(about(bench, settings.command(), device), measured, failed)
+            result = results.conclude(described, measured, failed)
             results.write(result, run.path)
             write_report(result, results.pictures(measured), run.path)
             run.finish()

@@ -9,7 +9,8 @@ from zipfile import BadZipFile
 
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Table, line, setting
-from lab.jobs.models.plan import OfModel
+from lab.jobs.models.plan import OfLayers, OfModel
+from lab.jobs.spelling import as_command
 from lab.models.devices import choose_device
 from lab.progress import Progress
 
@@ -58,13 +59,16 @@ class Result(contract.Result):
     figures: list[str]
     page: str
     out: str
+    tensors: int
+    part: str | None = None
 
     def tables(self) -> list[Table]:
         """Return the first tensors by the statistic."""
         more = ("absmax", "outlier_share", "salient_channels", "kurtosis", "rms", "axis", "drift")
         columns = ("layer", "kind", "channels", self.sort, *(c for c in more if c != self.sort), "same input")
         top = [{**row, "same input": f"+{row['also']}" if row["also"] else ""} for row in self.top]
-        return [Table(top, columns), line(f"{len(top)} tensors of {len(self.layers)} layers")]
+        counted = f"{len(top)} of {self.tensors} tensors, which {len(self.layers)} layers read"
+        return [Table(top, columns), line(counted)]
 
     def files(self) -> dict[str, str]:
         """Return the page."""
@@ -72,7 +76,7 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return what a recipe would do to these layers."""
-        return f"brainlab plan {self.model} --recipe rtn-w4a8"
+        return as_command("plan", OfLayers(model=self.model, part=self.part, recipe="rtn-w4a8"))
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -114,12 +118,13 @@ def run(settings: Settings, context: Context) -> Result:
             _draw(module, store, seen, out, settings.sort, run.hash, device, context.progress)
             run.finish()
         found = Observation.load(out / "observation")
+        layers = found.layer_table(settings.sort)
+        tensors = found.distinct(layers)
         return Result(
-            model=settings.model, sort=settings.sort, layers=found.layer_table(settings.sort),
-            top=found.distinct(found.layer_table(settings.sort))[:_TOP],
+            model=settings.model, sort=settings.sort, layers=layers, top=tensors[:_TOP], tensors=len(tensors),
             attention=found.attention_table(), rule=found.settings["outlier_rule"],
             figures=sorted(str(p) for p in (out / "figures").glob("*.png")),
-            page=str(out / PAGE), out=str(out),
+            page=str(out / PAGE), out=str(out), part=settings.part,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Table, setting
+from lab.jobs.spelling import as_command
 
 MODEL = "shipped model, folder of a diffusers model or pipeline, safetensors file, or a hub name"
 OUT = "not included"
@@ -56,12 +57,16 @@ class Settings(OfLayers):
 
 
 class Result(contract.Result):
-    """A row for each Linear or Conv2d, totals, and the complete plan as `quant.Plan.to_dict` writes it."""
+    """A row for each Linear or Conv2d, totals, and the complete plan as `quant.Plan.to_dict` writes it.
+
+    ``command`` does what was planned.
+    """
 
     model: str
     layers: list[dict[str, Any]]
     totals: list[dict[str, Any]]
     plan: dict[str, Any] | None = None
+    command: str = ""
 
     def tables(self) -> list[Table]:
         """Return layers with sizes in kB, reasons, then totals in MB."""
@@ -89,8 +94,7 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return the command that does it."""
-        recipe = next(row["value"] for row in self.totals if row["total"] == "recipe")
-        return f"brainlab quantize {self.model} --recipe {recipe}"
+        return self.command
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -117,7 +121,9 @@ def run(settings: Settings, context: Context) -> Result:
     found = tables(planned)
     if planned.training is not None:
         found["totals"].append({"total": "training_time", "value": _training_time(planned)})
-    return Result(model=settings.model, **found, plan=planned.to_dict())
+    same = OfLayers(**{name: getattr(settings, name) for name in OfLayers.model_fields})
+    command = as_command("quantize", same, always=("recipe",))
+    return Result(model=settings.model, **found, plan=planned.to_dict(), command=command)
 
 
 def _training_time(planned: Any) -> str:
@@ -161,13 +167,19 @@ _WORDS = {
 def totals_table(totals: list[dict[str, Any]]) -> Table:
     """Return totals for a person: megabytes, shares in per cent, and that bits are simulated."""
     rows = []
+    rule = next((str(row["value"]) for row in totals if row["total"] == "mac_rule"), "counted")
+    counted = rule.startswith("counted")
     for row in totals:
         name, value = row["total"], row["value"]
+        if name == "macs_share" and not counted:
+            name = "share of weights"
+        elif name == "mac_rule" and not counted:
+            value = "not counted: a forward of this model is not known, or needs real values"
         if name.startswith("bytes"):
             sizes = value if isinstance(value, dict) else {"": value}
             value = ", ".join(f"{part} {size / 1e6:.2f} MB".strip() for part, size in sizes.items())
             name = name.replace("bytes", "size")
-        elif name == "macs_share":
+        elif isinstance(value, dict) and name in ("macs_share", "share of weights"):
             value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
         elif isinstance(value, float):
             value = f"{value:.4g}"

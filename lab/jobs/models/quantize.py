@@ -10,6 +10,7 @@ from lab.files import write_json, write_text
 from lab.jobs.contract import Context, Device, Seed, Table, line, setting
 from lab.jobs.models import plan as planning
 from lab.jobs.models.plan import OfLayers, tables, totals_table
+from lab.jobs.spelling import as_command
 from lab.models.opening import model_files
 from lab.models.preflight import check_recording, check_run_folder
 from lab.models.weights import fingerprint
@@ -101,7 +102,8 @@ def dry_run(settings: Settings) -> planning.Result:
     """Plan it, and refuse what could not be done."""
     _begin(settings)
     names = set(planning.Settings.model_fields) & set(Settings.model_fields)  # a plan may be asked for more
-    return planning.run(planning.Settings(**{n: getattr(settings, n) for n in names}), Context())
+    planned = planning.run(planning.Settings(**{n: getattr(settings, n) for n in names}), Context())
+    return planned.model_copy(update={"command": as_command("quantize", settings, always=("recipe",))})
 
 
 def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:

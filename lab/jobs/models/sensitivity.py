@@ -10,7 +10,8 @@ from typing import Any, Literal
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, line, setting
-from lab.jobs.models.plan import RECIPE, OfModel
+from lab.jobs.models.plan import RECIPE, OfLayers, OfModel
+from lab.jobs.spelling import as_command
 from lab.models.devices import choose_device
 from quant import recipes, registry
 
@@ -58,6 +59,7 @@ class Result(contract.Result):
     figures: list[str]
     out: str
     top: int = 20
+    part: str | None = None
 
     def tables(self) -> list[Table]:
         """Return the worst layers."""
@@ -71,8 +73,9 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how the worst layer is left alone."""
-        worst = self.rows[0]["layer"] if self.rows else "LAYER"
-        return f"brainlab plan {self.model} --recipe {self.recipe} --exclude '{worst}'"
+        asked = {"model": self.model, "part": self.part, "recipe": self.recipe}
+        worst = (self.rows[0]["layer"],) if self.rows else ()
+        return as_command("plan", OfLayers(**asked, exclude=worst), always=("recipe",))
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -112,7 +115,7 @@ def run(settings: Settings, context: Context) -> Result:
     write_json(out, {**about, **stored, "growth": steps})
     result = {**about, "rows": rows, "all": whole, "growth": steps, "out": str(out)}
     figures = _draw(result, out, samples, settings.timesteps, seed)
-    return Result(**result, figures=figures, top=settings.top)
+    return Result(**result, figures=figures, top=settings.top, part=settings.part)
 
 
 def dry_run(settings: Settings) -> Foreseen:

@@ -6,6 +6,7 @@ import time
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from lab.errors import InputError
 from lab.jobs import contract
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 FULL = "full precision"
 MOST = 4
+ARCHIVE = "pictures.npz"
 
 
 class Settings(contract.Settings):
@@ -125,17 +127,30 @@ def run(settings: Settings, context: Context) -> Result:
         timed = None if facts["arithmetic"] == "simulated" else round(seconds / settings.n, 3)
         rows.append({"recipe": name, **means, **facts, "seconds per picture": timed})
     rows[0] = {name: rows[0].get(name) for name in rows[-1]}  # columns of all
+    _sweep(settings.out)
     files = {}
     for name, pictures in drawn.items():
         files[name] = str(settings.out / f"{plain_name(name)}.png")
         write_picture(sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2), Path(files[name]))
-    archive = settings.out / "pictures.npz"
+    archive = settings.out / ARCHIVE
     write_npz(archive, {plain_name(name): pictures for name, pictures in drawn.items()})
     along = {name: _apart(way, ways[FULL]) for name, way in ways.items() if name != FULL}
     return Result(
         rows=rows, intervals=intervals, along=along, timesteps=timesteps,
         pictures_are=painter.pictures_are, pictures=files, archive=str(archive),
     )  # fmt: skip
+
+
+def _sweep(out: Path) -> None:
+    """Remove the sheets of an earlier call: of other noise or numbers, they would stand beside these."""
+    import numpy as np
+
+    try:
+        with np.load(out / ARCHIVE, allow_pickle=False) as before:
+            for name in before.files:
+                (out / f"{name}.png").unlink(missing_ok=True)
+    except (OSError, ValueError, EOFError, BadZipFile):  # there is none, or it is damaged
+        return
 
 
 def check(settings: Settings) -> None:

@@ -10,7 +10,17 @@ import torch
 from kernels.tuned.configs import Config
 from kernels.tuned.search import distinct
 from kernels.tuned.spaces import SPACES, candidates
-from kernels.tuned.table import DEFAULTS, SHIPPED, cache_file, key_of, lookup, read, tables, write
+from kernels.tuned.table import (
+    DEFAULTS,
+    SHIPPED,
+    cache_file,
+    key_of,
+    lookup,
+    read,
+    tables,
+    triton_version,
+    write,
+)
 
 CPU = torch.device("cpu")
 
@@ -51,6 +61,16 @@ def test_config_survives_json() -> None:
     assert Config.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="unknown tuning field 'tile'"):
         Config.from_json({"tile": 3})
+
+
+def test_what_a_compiler_may_not_build_is_taken_from_its_own_tables_only(tmp_path: Path) -> None:
+    file = tmp_path / "cpu.json"
+    plain, queued = Config(64, 64, 64), Config(128, 256, queued=True)
+    configs = {"gemm_int8": {"1x1x1": plain, "2x2x2": queued, "4x4x4": Config(special=True)}}
+    write(file, configs, {"triton": "0.0"})
+    assert read(file) == {"gemm_int8": {"1x1x1": plain}}
+    write(file, configs, {"triton": triton_version()})
+    assert read(file) == configs and "queued" in queued.label
 
 
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:

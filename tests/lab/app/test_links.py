@@ -18,6 +18,7 @@ from lab.errors import InputError
 from lab.jobs import registry
 from lab.jobs.brain import decode
 from lab.jobs.models import plan, variants, whatif
+from lab.jobs.spelling import as_command
 
 PAGES: dict[str, type[BaseModel]] = {
     "inspect": whatif.Settings, "plan": plan.Settings, "compare": variants.Settings, "brain": decode.Settings,
@@ -28,6 +29,7 @@ STATES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("plan", "plan", "model", {"model": "dit-64", "recipe": "rtn-w4a4+rank=3",
                                "include": ("a.*", "b,c"), "override": ("*ff*:skip",)}),
     ("compare", "variants", "model", {"recipes": ("rtn-w4a4", "svdquant-w4a4"), "guidance": 1.5, "seed": 3}),
+    ("compare", "variants", "model", {"native": True, "n": 1}),
     ("brain", "brain decode", "folder", {"folder": Path("runs/a b"), "trials": "3,1", "mask": "V1 & V2"}),
 ]  # fmt: skip
 
@@ -40,7 +42,7 @@ def test_every_form_of_a_state_gives_the_same_settings(
     query = dict(parse_qsl(links.as_link(page, settings)[1:]))
     assert links.read_link(query, PAGES) == (page, settings)
     assert PAGES[page].model_validate_json(links.as_json(settings)) == settings
-    assert _typed(job, links.as_command(job, settings, positional)) == settings
+    assert _typed(job, as_command(job, settings, positional)) == settings
     space: dict[str, Any] = {}
     exec(links.as_python(job, settings).split("print(")[0], space)
     assert space["settings"] == settings

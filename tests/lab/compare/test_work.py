@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from lab.compare import results, work, workers
 from lab.compare.bench import Bench
 from lab.compare.recipes import FULL, OTHER_SEED, expand
 from lab.compare.workers import Turns
-from lab.report.compare import figures, write_report
+from lab.report.compare import document, figures, write_report
 from lab.runs.folder import Run
 
 Capture = pytest.CaptureFixture[str]
@@ -49,7 +50,17 @@ def test_a_model_without_decoder_is_compared_by_latents(
     assert [row["recipe"] for row in table] == names
     page = (tmp_path / "c" / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    assert "rtn-w4a4" in page
+    assert "rtn-w4a4" in page and "quantized in 2 ways" in page and "Simulated low-bit" in page
+    head = (tmp_path / "c" / "config.yaml").read_text().splitlines()[0]
+    assert "--config takes this file" not in head and "the report has the command" in head
+    # the next step is a command that goes on in this folder
+    assert run([*command[:-3], "--out", str(tmp_path / "c")]) == 0
+    step = capsys.readouterr().out.splitlines()[-1].removeprefix("next: brainlab ")
+    words = shlex.split(step.removesuffix(" adds recipes").replace("MORE", "rtn-w6a6"))
+    assert run([*words, "--json"]) == 0
+    assert [row["recipe"] for row in json.loads(capsys.readouterr().out)["rows"]][2:] == [
+        "rtn-w8a8", "rtn-w6a6", "rtn-w4a4",
+    ]  # fmt: skip
 
 
 def test_finished_parts_are_used_again_and_more_recipes_are_added(
@@ -97,6 +108,8 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     assert "1 pair<" in page and "1 pairs" not in page
     heads = re.findall(r"<h2 id=\"([a-z-]+)-title", page)
     assert heads == ["verdict", "pictures", "trade-off", "scores", "gate", "how-it-was-made"]
+    native = document({**result, "about": {**ABOUT, "execution": "native"}}, {}, {}).html
+    assert "Native low-bit arithmetic" in native and "Simulated low-bit arithmetic" not in native
     assert "gate failed" not in page and "ten times the difference of rtn-w4a4" in page
     assert (tmp_path / "r" / "grid.webp").stat().st_size > 100
     assert {p.name for p in (tmp_path / "r" / "figures").iterdir()} == {

@@ -53,6 +53,10 @@ def test_budgets_are_kept_and_the_sum_is_never_worse_than_uniform(
         **quant.get_preset("mixdq-w4a8-common").config, "weight_bits": 3
     }))  # fmt: skip
     assert plan.bytes_after <= uniform.bytes_after
+    again = command(folder, tmp_path, "--bits", "3,4", "--choices", "2,3,4,8")
+    assert run(again) == 0  # from the table
+    step = capsys.readouterr().out.splitlines()[-1].removeprefix("next: brainlab ")
+    assert run([*step.split(), "--dry-run"]) == 0  # with the recording, which such a model needs
 
 
 def test_a_budget_is_split_between_content_and_quality(tmp_path: Path, capsys: Capture) -> None:

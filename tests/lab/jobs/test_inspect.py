@@ -47,6 +47,8 @@ def test_writes_tables_figures_and_one_page(
     assert {"layer1-surface", "layer1-surface-relative", "layer1-input-levels"} <= names
     page = (out / "index.html").read_text()
     assert page.count("<figure>") == len(names) and "kurtosis of the input over everything" in page
+    read = f"{result['tensors']} tensors, which 4 layers of "
+    assert read in page and len(result["top"]) == result["tensors"] < 4
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.p*") if p.is_file()}
     assert run(asked) == 0  # finished: nothing is drawn again

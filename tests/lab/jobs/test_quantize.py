@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +52,35 @@ def test_plan_lists_every_layer_once_with_bytes(folder: Path, capsys: Capture) -
     assert run(["plan", str(folder)]) == 0
     table = capsys.readouterr().out
     assert all(row["layer"] in table for row in result["layers"] if not row["note"])
+
+
+def test_the_next_step_does_what_was_planned(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Wildcards, overrides and a file of one's own were left out: it quantized something else."""
+    mine = tmp_path / "my own.yaml"
+    mine.write_text("title: t\npolicy: common\nmethod: rtn\nconfig: {weight_bits: 4}\n")
+    chosen = ["--recipe", str(mine), "--exclude", "conv_*", "--override", "*to_q:weight_bits=8"]
+    for command in (["plan", str(folder)], ["quantize", str(folder), "--out", str(tmp_path / "q")]):
+        asked = [*command, *chosen, *(["--dry-run"] if command[0] == "quantize" else [])]
+        assert run([*asked, "--json"]) == 0
+        planned = json.loads(capsys.readouterr().out)
+        assert run(asked) == 0
+        step = capsys.readouterr().out.splitlines()[-1].removeprefix("next: brainlab ")
+        words = shlex.split(step)
+        assert ("--out" in words) == (command[0] == "quantize")
+        assert run([*words, "--dry-run", "--json"]) == 0
+        again = json.loads(capsys.readouterr().out)
+        assert planned["plan"] | {"seconds": 0} == again["plan"] | {"seconds": 0}
+
+
+def test_shares_of_weights_are_not_called_shares_of_multiplications() -> None:
+    def shown(rule: str) -> dict[str, Any]:
+        totals = [{"total": "macs_share", "value": {"W8A8": 1.0}}, {"total": "mac_rule", "value": rule}]
+        return {row["name"]: row["value"] for row in plan.totals_table(totals).rows}
+
+    assert shown("counted over one forward")["share of multiplications"] == "W8A8 100.0 %"
+    unknown = shown("not measured: pass example=((args...), {kwargs}) to count multiply-accumulates")
+    assert unknown["share of weights"] == "W8A8 100.0 %" and "share of multiplications" not in unknown
+    assert "example=" not in unknown["multiplications"]
 
 
 def test_layers_that_are_left_alike_are_one_line() -> None:

@@ -51,6 +51,18 @@ def test_a_model_of_my_own_is_compared_on_its_recording(mine: tuple[Path, Path],
     assert f"[{low:.3g}, {high:.3g}]" in found.shown()[2]["PSNR to full (dB)"]
 
 
+def test_sheets_of_an_earlier_call_do_not_stay_beside_others(
+    mine: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    registry.run("variants", _asked(mine, out), Context())
+    (out / "mine.png").write_bytes(b"another's")
+    registry.run("variants", _asked(mine, out, recipes="rtn-w6a6", n=5), Context())
+    assert {file.name for file in out.iterdir()} == {
+        "full_precision.png", "rtn-w6a6.png", "pictures.npz", "mine.png",
+    }  # fmt: skip
+
+
 def test_what_does_not_fit_the_recording_is_refused_at_once(mine: tuple[Path, Path], tmp_path: Path) -> None:
     for more, words in (({"steps": 5}, "steps"), ({"n": 2}, "at least 4"), ({"recipes": "a"}, "preset 'a'")):
         with pytest.raises((InputError, quant.InputError), match=words):

@@ -56,6 +56,7 @@ def test_it_says_what_rounding_the_values_gives(values, grid, shared, clip) -> N
     assert seen.sqnr_db == pytest.approx(10 * math.log10(values.square().mean().item() / exact), abs=0.15)
     outside = ((values < low) | (values > high)).float().mean().item()
     assert seen.clipped == pytest.approx(outside, abs=0.004)
+    assert clip < 1 or seen.clipped == 0
     assert len(seen.levels) <= 2**grid.code_bits
 
 
