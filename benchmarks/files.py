@@ -17,7 +17,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Read rows back, numbers as numbers; empty cells are left out. A commit is text, even if it is 3185e73."""
+    """Read rows back, numbers as numbers, commits as text (3185e73 is one); empty cells are left out."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             {k: v if k == "commit" else _value(v) for k, v in row.items() if v != ""}
