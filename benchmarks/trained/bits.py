@@ -230,7 +230,8 @@ NOTES = (
     "The decoder of each run is quantized by every recipe, calibrated or trained ({steps} steps) on "
     "predictions of left-out training trials, and the test pictures are decoded again. The best recipe of a "
     "width is the one whose pictures are nearest to full precision's (paired PSNR, from the same fMRI and "
-    "noise); intervals are over test pictures, at one seed of calibration and training. Bits are simulated; true bits a weight count scales, side "
+    "noise); intervals are over test pictures, at one seed of calibration and training. Bits are simulated; "
+    "true bits a weight count scales, side "
     "branches and layers left alone. Shipped weights are stored in 16 bits and computed with in 32."
 )
 
