@@ -17,7 +17,12 @@ _FACTS = {"n_test": "test pictures", "n_trials": "training trials", "leaks": "le
 
 
 def write_adapted_page(
-    facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], source: str, seed: int, out: Path
+    facts: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    source: str,
+    seed: int,
+    out: Path,
+    odd: Sequence[str] = (),
 ) -> Path:
     """Write ``report.html`` and, where there is a curve, ``figures/curve.png``; return the page's path.
 
@@ -29,6 +34,8 @@ def write_adapted_page(
         Minutes, trials, method and scores with their intervals; may be empty.
     source : str
         Dataset and subject.
+    odd : sequence of str
+        Warnings about the data.
     """
     who = "Simulated subject" if facts["simulated"] else "Measured fMRI"
     blocks: list[Block] = [sentence("No curve was asked for (--curve 15,30,60).")]
@@ -77,7 +84,7 @@ def write_adapted_page(
             {"id": name, "title": head, "intro": "", "blocks": [render_block(b) for b in own]}
             for name, head, own in sections
         ],
-        problems=[],
+        problems=list(odd),
     )  # fmt: skip
     return page.save_as_html(out / "report.html")
 

@@ -82,7 +82,7 @@ def encoder_document(data: EncoderData) -> HTMLDocument:
         if simulated
         else "",
         sections=sections,
-        problems=[],
+        problems=list(about.get("warnings", ())),
     )
 
 
