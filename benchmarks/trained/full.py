@@ -31,6 +31,11 @@ COMPARED = "efficientdm-w4a4+train_steps=600+look_every=50"
 LOW_RANK = tuple(f"{COMPARED}+rate_factors={rate}" for rate in (0.02, 0.005))
 WHOLE = tuple(f"{recipe}+rank=0" for recipe in LOW_RANK)
 """A rate that suits factors need not suit weights: each has the better of two."""
+POST_TRAINING = (
+    "eda-dm-w4a8-common", "dgq-w4a6-common", "svdquant-nvfp4-common", "svdquant-w4a4-common",
+    "lrq-dit-w4a4-common", "mixdq-w4a8-common", "rtn-w4a8", "rtn-w8a8",
+)  # fmt: skip
+"""Of each method that calibrates one preset that leaves the usual layers alone, to stand beside."""
 RECIPES = {  # what takes longest first
     "binarydm-w1a4": "dit-64", "efficientdm-w4a4": "dit-64", "qvgen-w3a3": "video-dit",
     FINE_TUNED: "dit-64", f"{FINE_TUNED}+rank=32": "dit-64",
@@ -39,7 +44,7 @@ RECIPES = {  # what takes longest first
     **dict.fromkeys((*LOW_RANK, *WHOLE), "dit-64"),
     "svdquant-gptq-w4a4": "dit-64", "svdquant-gptq-w4a4-common": "dit-64",
     "svdquant-gptq-w4a4-common+rank=48": "dit-64",
-    f"{KEPT}+train_steps=0": "dit-64", "rtn-w4a4": "dit-64",
+    f"{KEPT}+train_steps=0": "dit-64", "rtn-w4a4": "dit-64", **dict.fromkeys(POST_TRAINING, "dit-64"),
 }  # fmt: skip
 
 
@@ -210,7 +215,9 @@ def main() -> None:
     jobs = []
     for recipe, model in chosen.items():
         if recipe not in {row["recipe"] for row in rows}:
-            trains = not recipe.startswith(("svdquant", "rtn")) and "train_steps" not in recipe
+            trains = (
+                not recipe.startswith(("svdquant", "rtn", *POST_TRAINING)) and "train_steps" not in recipe
+            )
             full = f"{recipe}+{given.budget}" if given.budget and trains else recipe
             jobs.append({
                 **shared, "name": recipe, "recipe": full, "model": model, "recording": recordings[model],

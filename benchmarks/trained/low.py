@@ -9,18 +9,28 @@ the step kept. Tables go to ``--publish`` as low.csv and low.md.
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
+import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.trained.arguments import arguments
-from benchmarks.trained.parallel import side_by_side
+from benchmarks.trained.parallel import processes
+from lab.decoding.bits import FULL_PRECISION
 from lab.files import write_text
+from lab.jobs.brain.bits import Settings, array_name, run
+from lab.jobs.contract import Context
+from lab.runs.folder import config_hash
+from lab.runs.steps import StepCache
+from quant.recipes import parse
 
 
 def changed(recipe: str, changes: str) -> str:
@@ -33,22 +43,14 @@ def changed(recipe: str, changes: str) -> str:
 BASE = "qvgen-w4a4-branch+weight_bits=2+rank=16"
 BEST = f"{BASE}+masters=weights+rate_weight=0.0001"
 PLAIN = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+unshrunk=true+weight_bits=2"
-VARIANTS = {  # the first is alone, then from the last: what takes longest or matters most
-    "W4, rounded": "rtn-w4a4",
-    "W3, LRQ-DiT": "lrq-dit-w3a4-common",
-    "W4, SVDQuant of rank 32": "svdquant-gptq-w4a4",
+VARIANTS = {  # the first is alone, the others begin from the last: what takes longest
     "W2, start": f"{BASE}+train_steps=0",
-    "W4, four steps": "qvgen-w4a4-branch+rank=16",
-    "W2, one prediction": f"{BEST}+unroll=0",
+    "W4, rounded": "rtn-w4a4",
     "W2, plain groups, one prediction": f"{PLAIN}+train_steps=400+look_every=100+rate_weight=0.0003",
-    "W2, four steps, masters at codes": f"{BASE}+rate_weight=0.0001",
-    "W3, four steps": changed(BEST, "weight_bits=3"),
-    "W2, four steps, rank 4": changed(BEST, "rank=4"),
-    "W2, four steps, rank 32": changed(BEST, "rank=32"),
-    "W2, four steps, faster": f"{BASE}+masters=weights+rate_weight=0.0003",
+    "W2, one prediction": f"{BEST}+unroll=0",
     "W2, four steps": BEST,
     "W2, four steps, detail": f"{BEST}+detail=4",
-    "W2, ten steps": f"{BEST}+unroll=10+train_rows=16",
+    "W2, four steps, detail, rank 32": changed(BEST, "detail=4+rank=32+train_steps=600"),
 }
 SCORES = (
     ("two_way_feature", "two-way, features", 3), ("two_way_feature_minus_fp", "less full precision's", 3),
@@ -79,37 +81,88 @@ def snr_db(notes: Mapping[str, Any]) -> float | None:
 
 def measured(
     folder: Path, recipes: Mapping[str, str], out: Path, device: str, jobs: int, minutes: float
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Measure recipes on one run: rows, and why any is missing, by its name."""
-    from lab.jobs.brain.bits import Settings, array_name, run
-    from lab.jobs.contract import Context
-    from lab.runs.steps import StepCache
-    from quant import recipes as written
-
+) -> Iterator[tuple[list[dict[str, Any]], str]]:
+    """Measure recipes on one run, several at once: yield rows as they are done, and faults."""
     where: Any = device
-    settings = Settings(
+    whole = Settings(
         folder=folder, recipes=tuple(recipes.values()), out=out / folder.name, device=where,
         training_minutes=1e6,
     )  # fmt: skip
-    missing = side_by_side(settings, jobs, minutes)
-    left = tuple(recipe for recipe in settings.recipes if recipe not in missing)
-    result = run(settings.model_copy(update={"recipes": left}), Context())
-    names = {recipe: name for name, recipe in recipes.items()}
-    rows = []
-    for row in result.rows:
-        name = names.get(row["recipe"], row["recipe"])
-        found = {"run": folder.name, "variant": name, **row, "snr_db": None}
-        if row["recipe"] in names:
+    ends = time.monotonic() + 60 * minutes
+    names = {FULL_PRECISION: FULL_PRECISION} | {recipe: name for name, recipe in recipes.items()}
+    first, *others = whole.recipes
+    one = whole.model_copy(update={"recipes": (first,)})
+    solved_once(out / "starts")
+    yield _rows(one, run(one, Context()).rows, names), ""
+    waiting = []
+    for recipe in reversed(others):
+        path = whole.out.with_name(f"{whole.out.name}.recipes") / array_name(recipe)
+        if not path.exists():
+            shutil.copytree(whole.out, path, ignore=shutil.ignore_patterns(".lock", "*.html"))
+        waiting.append(whole.model_copy(update={"recipes": (recipe,), "out": path}))
+    for one, fault in processes(_measure, waiting, jobs, ends):
+        if fault:
+            yield [], f"{names[one.recipes[0]]} on {folder.name}: {fault}"
+        else:
+            rows = json.loads((one.out / "bits.json").read_text(encoding="utf-8"))["rows"]
+            yield [row for row in _rows(one, rows, names) if row["recipe"] in one.recipes], ""
+
+
+def _rows(
+    settings: Settings, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Name the rows that are asked for, and find what their ledgers say of held-out trajectories."""
+    found = []
+    for row in rows:
+        if row["recipe"] not in names:
+            continue
+        line = {"run": settings.folder.name, "variant": names[row["recipe"]], **row, "snr_db": None}
+        unrolled = getattr(parse(row["recipe"]).config(), "unroll", 0) if row["weight_bits"] < 32 else 0
+        if unrolled:
             steps = settings.out / "steps"
             (file,) = steps.glob(f"ledger-{array_name(row['recipe'])}.*.json")
-            ledger = StepCache(steps).load(file.stem) or {}
-            unrolled = getattr(written.parse(row["recipe"]).config(), "unroll", 0)
-            found["snr_db"] = snr_db(ledger["ledger"]["notes"]) if unrolled else None
-        rows.append(found)
-    return rows, missing
+            line["snr_db"] = snr_db((StepCache(steps).load(file.stem) or {})["ledger"]["notes"])
+        found.append(line)
+    return found
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str], about: str) -> str:
+def _measure(settings: Settings, line: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    solved_once(settings.out.parents[1] / "starts")
+    try:
+        run(settings, Context())
+    except Exception as error:  # one recipe's fault leaves the others their table, which names it
+        line.send(f"{type(error).__name__}: {error}".splitlines()[0])
+    else:
+        line.send("")
+
+
+def solved_once(folder: Path) -> None:
+    """Let processes that begin at the same start solve it once: the later ones read what the first found."""
+    import torch
+
+    from lab.runs.lock import FolderLock
+    from quant.methods.qvgen import core
+    from quant.methods.qvgen.started import as_svdquant, solve
+
+    def cached(model: Any, plan: Any, config: Any, context: Any) -> Any:
+        mark = config_hash({"start": as_svdquant(config).model_dump(mode="json"), "seed": context.seed,
+                            "recording": context.recording.hash})  # fmt: skip
+        file = folder / mark / "start.pt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FolderLock(file.parent, wait=True):
+            if file.is_file():
+                return torch.load(file, weights_only=False)
+            found = solve(model, plan, config, context)
+            torch.save(found, file)
+        return found
+
+    core.__dict__["solve"] = cached
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], left: Sequence[str], about: str) -> str:
     """Write a table for each run, in the order of `VARIANTS`, and one of means over runs."""
     runs = list(dict.fromkeys(row["run"] for row in rows))
     lines = ["# Two-bit weights on a decoder of brains", "", about]
@@ -117,15 +170,15 @@ def markdown(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str], abou
         "variant", *(head for _, head, _ in SCORES), "SNR of finals, dB", "bits a weight, true", "MB",
         "steps", "training, s", "recipe",
     ]  # fmt: skip
-    for run in runs:
-        mine = [row for row in rows if row["run"] == run]
+    for person in runs:
+        mine = [row for row in rows if row["run"] == person]
         order = [r for name in ("full precision", *VARIANTS) for r in mine if r["variant"] == name]
-        lines += ["", f"## {run} (simulated subject)", "", *table(heads, [_cells(row) for row in order])]
+        lines += ["", f"## {person} (simulated subject)", "", *table(heads, [_cells(row) for row in order])]
     if len(runs) > 1:
         cells = [cell for name in VARIANTS if (cell := _mean(name, rows, len(runs)))]
         heads = ["variant", *(head for _, head, _ in SCORES), "least and most below full precision's"]
         lines += ["", f"## Means of {len(runs)} runs", "", *table(heads, cells)]
-    lines += [f"\nLeft out: {name} ({why})." for name, why in missing.items()]
+    lines += [f"\nNot measured: {name}." for name in left]
     return "\n".join(lines) + "\n"
 
 
@@ -177,14 +230,20 @@ def main() -> None:
         "upper bound."
     )
     rows: list[dict[str, Any]] = []
-    missing: dict[str, str] = {}
+    faults: list[str] = []
+    given.publish.mkdir(parents=True, exist_ok=True)
     for folder in given.runs:
-        found, lacking = measured(folder, recipes, given.out, given.device, given.jobs, given.minutes)
-        rows += found
-        missing |= {f"`{recipe}` on {folder.name}": why for recipe, why in lacking.items()}
-        given.publish.mkdir(parents=True, exist_ok=True)
-        write_csv(given.publish / "low.csv", rows)
-        write_text(given.publish / "low.md", markdown(rows, missing, about))
+        for found, fault in measured(folder, recipes, given.out, given.device, given.jobs, given.minutes):
+            rows += found
+            faults += [fault] if fault else []
+            done = {(row["run"], row["variant"]) for row in rows}
+            left = [
+                f"{name} on {f.name}" for f in given.runs for name in recipes if (f.name, name) not in done
+            ]
+            write_csv(given.publish / "low.csv", rows)
+            write_text(given.publish / "low.md", markdown(rows, [*left, *faults], about))
+    if faults:
+        parser.exit(1, "\n".join(faults) + "\n")
 
 
 if __name__ == "__main__":

@@ -206,12 +206,13 @@ def launch(
     apart = all(t.stride(0) % 16 == 0 and t.stride(0) >= k for t in (a, b))  # not a row that stands for all
     copy_in = apart and aligned(a, b)
     copy_out = out.stride(0) * out.element_size() % 16 == 0 and aligned(out)
-    plain = not rank and activation == "none" and residual is None and steps is None
+    plain = activation == "none" and steps is None
     if copy_in and copy_out and plain and queues(a, out, config):
         from kernels.products.gemm_queued_kernels import launch as launch_queued
 
-        launch_queued(a, row_scale, b, column_scale, bias, out, config)
+        launch_queued(a, row_scale, b, column_scale, bias, low, up, out, residual, config)
         return
+    config = config.unqueued()
     held = out.element_size() + (0 if residual is None else residual.element_size())
     config = within(config, held, shared_memory(a.device), rank)
     tiles = triton.cdiv(m, config.block_m) * triton.cdiv(n, config.block_n)
@@ -236,7 +237,7 @@ def launch(
 def queues(a: Tensor, out: Tensor, config: Config) -> bool:
     """Whether `kernels.products.gemm_queued_kernels` runs a product, which makes the same numbers.
 
-    It has what the copy engine can reach and a plain finish: no branch, activation, residual or codes.
+    It has what the copy engine can reach and no activation or codes to finish with.
     """
     fits = a.dtype == torch.int8 and out.element_size() == 2 and a.shape[1] > 0
     return config.queued and fits and a.is_cuda and paths.capability(a.device)[0] == HOPPER

@@ -52,9 +52,11 @@ def _fetch(a_desc, b_desc, a_tiles, b_tiles, full, step, row0, column0, k0, goin
 
 @gluon.jit
 def _gemm_queued(
-    a_ptr, b_ptr, out_ptr, row_ptr, column_ptr, bias_ptr, M, N, K, a_stride, b_stride, out_stride,
+    a_ptr, b_ptr, out_ptr, low_ptr, up_ptr, row_ptr, column_ptr, bias_ptr, residual_ptr, M, N, K, a_stride,
+    b_stride, out_stride, residual_stride,
     BM: gl.constexpr, BN: gl.constexpr, BK: gl.constexpr, STAGES: gl.constexpr, GROUP_M: gl.constexpr,
-    PROGRAMS: gl.constexpr, HAS_BIAS: gl.constexpr, num_warps: gl.constexpr,
+    PROGRAMS: gl.constexpr, RANK: gl.constexpr, HAS_BIAS: gl.constexpr, HAS_RESIDUAL: gl.constexpr,
+    num_warps: gl.constexpr,
 ):  # fmt: skip
     a_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BM, BK], gl.int8)
     b_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BN, BK], gl.int8)
@@ -71,6 +73,16 @@ def _gemm_queued(
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
+    if RANK > 0:
+        half: gl.constexpr = low_ptr.dtype.element_ty
+        low_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BM, RANK], half)
+        up_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BN, RANK], half)
+        low_desc = tma.make_tensor_descriptor(low_ptr, [M, RANK], [RANK, 1], [BM, RANK], low_layout)
+        up_desc = tma.make_tensor_descriptor(up_ptr, [N, RANK], [RANK, 1], [BN, RANK], up_layout)
+        low_tile = gl.allocate_shared_memory(half, [1, BM, RANK], low_layout)
+        up_tile = gl.allocate_shared_memory(half, [1, BN, RANK], up_layout)
+        branch = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+        mbarrier.init(branch.index(0), count=1)
     fence_async_shared()
 
     tiles_m = gl.cdiv(M, BM)
@@ -92,8 +104,11 @@ def _gemm_queued(
             to_tile += PROGRAMS
             to_row, to_column = _corner(to_tile, tiles_m, tiles_n, BM, BN, GROUP_M)
     step = 0
+    turn = 0
     for tile in range(gl.program_id(0), tiles, PROGRAMS):
         row0, column0 = _corner(tile, tiles_m, tiles_n, BM, BN, GROUP_M)
+        if RANK > 0:  # comes while the sum is made
+            _fetch(low_desc, up_desc, low_tile, up_tile, branch, 0, row0, column0, 0, True, 1)
         total = gl.zeros((BM, BN), gl.int32, sums)
         for inner in range(depth):
             place = step % STAGES
@@ -125,6 +140,19 @@ def _gemm_queued(
         out = total.to(gl.float32) * row_scale[:, None] * column_scale[None, :]
         if HAS_BIAS:
             out += bias[None, :]
+        if RANK > 0:
+            mbarrier.wait(branch.index(0), turn & 1)
+            wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [num_warps, 1], [16, min(BN, WIDEST), 16])
+            out = gl.convert_layout(out, wide)
+            out = warpgroup_mma(low_tile.index(0), up_tile.index(0).permute((1, 0)), out)
+            turn += 1
+        else:
+            wide: gl.constexpr = sums
+        if HAS_RESIDUAL:
+            rows = row0 + gl.arange(0, BM, gl.SliceLayout(1, wide))
+            beside = column0 + gl.arange(0, BN, gl.SliceLayout(0, wide))
+            at = residual_ptr + rows.to(gl.int64)[:, None] * residual_stride + beside[None, :]
+            out += gl.load(at, mask=(rows < M)[:, None] & (beside < N)[None, :], other=0.0).to(gl.float32)
         tma.store_wait(0)
         out_tile.store(out.to(out_type))
         fence_async_shared()
@@ -133,18 +161,21 @@ def _gemm_queued(
 
 
 def launch(
-    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None, out: Tensor,
-    config: Config,
+    a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
+    low: Tensor | None, up: Tensor | None, out: Tensor, residual: Tensor | None, config: Config,
 ) -> None:  # fmt: skip
     """Run the kernel into `out`; see `kernels.products.gemm`."""
     (m, k), n = a.shape, b.shape[0]
-    config = within(config, out.element_size(), shared_memory(a.device), halving=False)
+    rank = 0 if low is None else low.shape[1]
+    config = within(config, out.element_size(), shared_memory(a.device), rank, halving=False)
     tiles = triton.cdiv(m, config.block_m) * triton.cdiv(n, config.block_n)
     programs = multiprocessors(a.device)
     allow_descriptors()
     _gemm_queued[(min(programs, tiles),)](
-        a, b, out, row_scale, column_scale, row_scale if bias is None else bias, m, n, k, a.stride(0),
-        b.stride(0), out.stride(0),
+        a, b, out, out if low is None else low, out if up is None else up, row_scale, column_scale,
+        row_scale if bias is None else bias, out if residual is None else residual, m, n, k, a.stride(0),
+        b.stride(0), out.stride(0), 0 if residual is None else residual.stride(0),
         BM=config.block_m, BN=config.block_n, BK=config.block_k, STAGES=config.stages, GROUP_M=config.group_m,
-        PROGRAMS=programs, HAS_BIAS=bias is not None, num_warps=config.warps,
+        PROGRAMS=programs, RANK=rank, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None,
+        num_warps=config.warps,
     )  # fmt: skip

@@ -101,12 +101,13 @@ def fits(x: Tensor, down: Tensor, before: Before, config: Config) -> bool:
     )  # fmt: skip
 
 
-def steps_ahead(config: Config, rank: int, step: int, bytes_: int) -> int:
+def steps_ahead(config: Config, rank: int, step: int, bytes_: int, tiles: int = 1) -> int:
     """Count the steps in flight that fit the shared memory.
 
-    A table was measured at two bytes a number, groups of 64 and ranks of 32: what is larger gets fewer.
+    A table was measured at two bytes a number, groups of 64 and ranks of 32: what is larger gets fewer, and so
+    do two `tiles` of rows a step, values and gates.
     """
-    return max(1, min(config.stages, SHARED // ((config.block_m + rank) * step * bytes_)))
+    return max(1, min(config.stages, SHARED // ((tiles * config.block_m + rank) * step * bytes_)))
 
 
 def quantize_many(
@@ -134,8 +135,9 @@ def quantize_many(
     unit: dict[str, Any] = {"KIND": KINDS[kind], "TOP": float(limits[0]), "FINE_TOP": limits[2]}
     sums = {"RANK": rank, "APPEND": out is None, "BALANCED": balance is not None, "SPLIT": split}
     least = {"LEAST": float(limits[1]), "GROUP": group}
+    tiles = 2 if before.kind == "geglu" else 1
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
-            "num_stages": steps_ahead(config, rank, step, x.element_size())}  # fmt: skip
+            "num_stages": steps_ahead(config, rank, step, x.element_size(), tiles)}  # fmt: skip
     _look[(blocks, split)](
         x, late, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
         counters(x.device, blocks), m, k, padded, x.stride(0), late.stride(0), x.shape[1],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 
@@ -66,6 +66,14 @@ class Config:
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown tuning field {unknown[0]!r}, known: {', '.join(sorted(known))}")
         return cls(**values)
+
+    def unqueued(self) -> Config:
+        """Tiles for a kernel that waits for every product: steps of 128 and more, as many bytes ahead."""
+        if not self.queued:
+            return self
+        deeper = max(1, 128 // self.block_k)
+        stages = max(2, -(-self.stages // deeper))
+        return replace(self, queued=False, block_k=self.block_k * deeper, stages=stages)
 
     @property
     def label(self) -> str:

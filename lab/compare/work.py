@@ -26,6 +26,8 @@ from quant.recipes import Recipe
 FINE = 1000
 """Progress counts thousandths of a measurement, so that one long calibration moves the bar as well."""
 MIXED = "mixed"
+LONG = 1.0
+"""Seconds for a million weights from which a recipe waits for the quick ones."""
 Calibrator = Callable[[Recipe], torch.device]
 """Device that calibrates a recipe."""
 
@@ -111,13 +113,17 @@ class Work:
         return sum(not (steps / f"{task.name}.json").is_file() for task in self.tasks)
 
     def share(self) -> None:
-        """Measure what nobody has taken yet; long ones of a seed first, so that nobody waits at the end."""
+        """Measure what nobody has taken yet, seed after seed.
 
-        def long_first(task: Task) -> tuple[int, float]:
-            cost = task.recipe.info.seconds_per_million_weights if task.recipe else float("inf")
-            return task.seed, -cost
+        What takes seconds comes first, which a run that is stopped then has; then the long ones, the longest
+        first, so that nobody waits at the end.
+        """
 
-        for task in sorted(self.tasks, key=long_first):
+        def order(task: Task) -> tuple[int, bool, float]:
+            cost = task.recipe.info.seconds_per_million_weights if task.recipe else 0.0
+            return task.seed, cost >= LONG, -cost if task.recipe else float("-inf")
+
+        for task in sorted(self.tasks, key=order):
             if self.turns.take(task.name):
                 self.turns.fail(task.name, self.attempt(task)[1])
 

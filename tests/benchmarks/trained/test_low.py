@@ -14,7 +14,7 @@ def test_every_variant_is_a_recipe_of_its_own() -> None:
     for name, config in found.items():
         stated = {"W4": 4, "W3": 3, "W2": 2}[name[:2]]
         assert config.model_dump().get("weight_bits", stated) == stated, name
-        assert not name.endswith("four steps") or config.unroll == 4
+        assert "four steps" not in name or config.unroll == 4
 
 
 def test_a_smaller_budget_takes_the_place_of_a_recipes_own() -> None:
@@ -25,7 +25,7 @@ def test_a_smaller_budget_takes_the_place_of_a_recipes_own() -> None:
 
 
 def test_variants_are_chosen_by_words() -> None:
-    assert list(low.chosen("start;detail")) == ["W2, start", "W2, four steps, detail"]
+    assert list(low.chosen("start;plain")) == ["W2, start", "W2, plain groups, one prediction"]
     assert low.chosen("") == low.VARIANTS and not low.chosen("nothing of that name")
 
 
@@ -42,7 +42,7 @@ def test_the_table_has_runs_and_their_means() -> None:
                 **scores, **facts}  # fmt: skip
 
     name = "W2, four steps"
-    page = low.markdown([row("a", name, 0.02), row("b", name, 0.04)], {"`x` on b": "late"}, "about")
+    page = low.markdown([row("a", name, 0.02), row("b", name, 0.04)], ["W2, start on b"], "about")
     assert page.count(f"| {name} | 0.900 ") == 3 and "| 0.020, 0.040 |" in page
-    assert "## Means of 2 runs" in page and "Left out: `x` on b (late)." in page
-    assert "Means" not in low.markdown([row("a", name, 0.02)], {}, "about")
+    assert "## Means of 2 runs" in page and "Not measured: W2, start on b." in page
+    assert "Means" not in low.markdown([row("a", name, 0.02)], [], "about")

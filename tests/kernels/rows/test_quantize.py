@@ -275,11 +275,12 @@ def test_bad_input_is_named() -> None:
 def test_steps_in_flight_fit_the_shared_memory() -> None:
     """Of every config that is tried, and of the default: at any rank, type and group."""
     configs = [*SPACES["quantize_many"], *(config for _, config in DEFAULTS["quantize_many"])]
-    for config, rank, bytes_ in itertools.product(configs, (16, 32, 128), (2, 4)):
+    for config, rank, bytes_, tiles in itertools.product(configs, (16, 32, 128), (2, 4), (1, 2)):
         for step in {config.block_k, 128}:
-            steps = steps_ahead(config, rank, step, bytes_)
-            one = (config.block_m + rank) * step * bytes_
+            steps = steps_ahead(config, rank, step, bytes_, tiles)
+            one = (tiles * config.block_m + rank) * step * bytes_
             assert 1 <= steps <= config.stages and (steps == 1 or steps * one <= SHARED)
             assert steps == config.stages or (steps + 1) * one > SHARED
     assert steps_ahead(Config(64, 512, 128, 4, 4), 32, 128, 2) == 4
     assert steps_ahead(Config(64, 512, 256, 4, 4), 32, 256, 4) == 2
+    assert steps_ahead(Config(64, 512, 128, 4, 4), 32, 128, 4, 2) == 2  # values and gates in float32

@@ -90,3 +90,10 @@ def test_kept_rows_fit_the_registers_and_code_is_compiled_once() -> None:
         ("quantize_many", (140, 64, 32)),
     ]
     assert distinct(jobs) == [jobs[0], jobs[2], jobs[3]]
+
+
+def test_without_queues_steps_are_deeper() -> None:
+    queued = Config(128, 256, 64, 6, 8, group_m=16, queued=True)
+    assert queued.unqueued() == Config(128, 256, 128, 3, 8, group_m=16)
+    assert Config(128, 128, 128, 5, 4, queued=True).unqueued() == Config(128, 128, 128, 5, 4)
+    assert Config(64, 64, 64).unqueued() == Config(64, 64, 64)
