@@ -56,6 +56,7 @@ class Environment:
             "--no-index",
             "--no-build-isolation",
             "--ignore-installed",
+            "--no-compile",
             *what,
         )
 

@@ -173,7 +173,8 @@ def shared_rows_before(kind: str, dtype: torch.dtype, device: str) -> None:
     down = (torch.randn(RANK, k, generator=torch.Generator().manual_seed(1)) * 0.1).to(dtype).to(device)
     options = {"before": before, "down": down}
     exact = quantize(x, "int_group", path="reference", **options)
-    for way in WAYS:
+    # interpreted, each activation meets both types and both ways, one with the other
+    for way in WAYS if device != "cpu" else [WAYS[dtype == torch.float16]]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quantizing, "lookup", lambda *_, way=way: way)
             ours = quantize(x, "int_group", path="triton", **options)

@@ -121,17 +121,26 @@ def test_odd_sizes(name: str, odd, tmp_path) -> None:
         torch.testing.assert_close(model(loud, time).sample[0], out[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def short_and_long(tiny, tmp_path_factory):
+    """Recordings of 12 and of 48 samples."""
+    folder = tmp_path_factory.mktemp("lengths")
+    return [
+        quant.record(
+            tiny.build("unet"), FlowMatchEulerDiscreteScheduler(),
+            torch.randn(samples, 7, 24, generator=torch.Generator().manual_seed(0)), folder / str(samples),
+            n_steps=3, batch_size=12,
+        ).path
+        for samples in (12, 48)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_memory_does_not_grow_with_the_recording(name: str, tiny, tmp_path, peak_bytes) -> None:
+def test_memory_does_not_grow_with_the_recording(name: str, tiny, short_and_long, peak_bytes) -> None:
     """Four times the samples take the same memory: statistics stream, and what is kept is bounded."""
     peaks = []
-    for samples in (12, 48):
-        conditions = torch.randn(samples, 7, 24, generator=torch.Generator().manual_seed(0))
-        model = tiny.build("unet")
-        store = quant.record(
-            model, FlowMatchEulerDiscreteScheduler(), conditions, tmp_path / str(samples), n_steps=3,
-            batch_size=12,
-        )  # fmt: skip
+    for path in short_and_long:
+        model, store = tiny.build("unet"), quant.Trajectories.open(path)
         peaks.append(
             peak_bytes(lambda model=model, store=store: quant.quantize_(
                 model, config_of(name), trajectories=store, include=FEW
