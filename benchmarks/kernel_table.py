@@ -131,7 +131,7 @@ def _models(results: Path) -> list[str]:
     commits = dict.fromkeys(f"{row['model']} at commit {row['commit']}" for row in rows)
     head = (
         f"Whole denoisers with random weights, compiled, as a CUDA graph, {_place(rows[0])} "
-        f"({', '.join(commits)}; what was timed since, and what not yet: benchmarks/kernels/NOTES.md):"
+        f"({', '.join(commits)}; what binds, and what was not timed: benchmarks/kernels/NOTES.md):"
     )
     return ["", head, "", *table(["model", "arithmetic", "ms", "times as fast", "GB", "times less"], cells)]
 
