@@ -55,7 +55,13 @@ def to_markdown(result: Mapping[str, Any], figure: str | None = None, title: str
         [[g["name"], g["expected"], g["found"], "passed" if g["passed"] else "**failed**"]
          for g in result["gates"]],
     )  # fmt: skip
-    lines += ["", "## Orderings", "", "Better minus worse, 95 % interval over seeds and pictures.", ""]
+    lines += [
+        "",
+        "## Orderings",
+        "",
+        "Better minus worse, 95 % interval over seeds and pictures, each claim by itself.",
+        "",
+    ]
     judged = [o for o in result["orderings"] if o["verdict"] != "not run"]
     absent = [o for o in result["orderings"] if o["verdict"] == "not run"]
     lines += table(["claim", "worse", "better", "difference", "verdict", "source"], [

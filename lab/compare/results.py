@@ -114,6 +114,8 @@ def pictures(measured: Sequence[Measured]) -> dict[str, np.ndarray]:
 def stored(folder: Path) -> list[Measured]:
     """Read all finished measurements of a comparison's folder; of two with one name the newer one.
 
+    Newer by what they say themselves: a copied file's time is that of the copy. Those of before do not say.
+
     Raises
     ------
     MissingDataError
@@ -121,12 +123,10 @@ def stored(folder: Path) -> list[Measured]:
     """
     cache = StepCache(folder / "steps")
     files = sorted((folder / "steps").glob("*.json"), key=lambda f: (f.stat().st_mtime_ns, f.name))
-    found: dict[tuple[str, int], Measured] = {}
-    for file in files:
-        output = cache.load(file.stem)
-        if output is not None and "recipe" in output:
-            one = Measured.from_step(output)
-            found[one.recipe, one.seed] = one
+    outputs = [cache.load(file.stem) for file in files]
+    whole = [Measured.from_step(output) for output in outputs if output is not None and "recipe" in output]
+    whole.sort(key=lambda one: str(one.numbers.get("when", "")))
+    found = {(one.recipe, one.seed): one for one in whole}
     if not found:
         raise MissingDataError(f"{folder} holds no finished measurement; give a folder that compare wrote")
     return list(found.values())

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,7 +166,8 @@ class Work:
             found = measure_null(self.bench, OTHER_SEED, self.reference)
         else:
             found = measure(self.bench, self.bench.model, FULL, self.reference, full_costs(self.bench.model))
-        found.numbers |= self.made  # a folder may hold measurements of several commits and machines
+        # a folder may hold measurements of several commits and machines
+        found.numbers |= {**self.made, "when": datetime.now(UTC).isoformat(timespec="seconds")}
         return found
 
     def quantized(self, recipe: Recipe, seed: int) -> Measured:

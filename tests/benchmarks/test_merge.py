@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_a_small_copy_goes_on_and_says_where_it_was_made(bench: Bench, tmp_path:
     with Run.open(tmp_path / "m", bench.settings.to_dict()) as run:
         Work(bench, run, expand("rtn-w8a8")).all()
     assert '"cached": false' not in (tmp_path / "m" / "log.jsonl").read_text()
+
+
+def test_of_two_with_one_name_the_later_measured_counts(bench: Bench, tmp_path: Path) -> None:
+    with Run.open(tmp_path / "a", bench.settings.to_dict()) as run:
+        Work(bench, run, expand("rtn-w8a8")).all()
+    (file,) = (tmp_path / "a" / "steps").glob("rtn-w8a8.*.seed-0.json")
+    record = json.loads(file.read_text())
+    record["values"]["numbers"] |= {"when": "2000-01-01T00:00:00+00:00", "weight_bits": 1.0}
+    other = file.with_name("rtn-w8a8.0.seed-0.json")  # another config of before, copied later
+    other.write_text(json.dumps(record))
+    other.with_suffix(".npz").write_bytes(file.with_suffix(".npz").read_bytes())
+    found = {(one.recipe, one.seed): one for one in stored(tmp_path / "a")}
+    assert found["rtn-w8a8", 0].numbers["weight_bits"] > 1
 
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
