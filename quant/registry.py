@@ -266,7 +266,9 @@ def _preset_from(path: Path) -> Preset:
     if lacking := [name for name in _PRESET if name not in data]:
         raise InputError(_no_preset(path, f"{' and '.join(lacking)} missing"))
     if more := [str(name) for name in data if name not in (*_PRESET, "config")]:
-        raise InputError(_no_preset(path, f"{more[0]!r} is none of them; a method's settings stand in config"))
+        raise InputError(
+            _no_preset(path, f"{more[0]!r} is none of them; a method's settings stand in config")
+        )
     if data["policy"] not in ("paper", "common"):
         raise InputError(f"{path}: policy {data['policy']!r}; allowed: paper, common")
     return Preset(path.stem, data["method"], str(data["title"]), data["policy"], data.get("config") or {})

@@ -51,9 +51,7 @@ def test_a_model_of_my_own_is_compared_on_its_recording(mine: tuple[Path, Path],
     assert f"[{low:.3g}, {high:.3g}]" in found.shown()[2]["PSNR to full (dB)"]
 
 
-def test_sheets_of_an_earlier_call_do_not_stay_beside_others(
-    mine: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_sheets_of_an_earlier_call_do_not_stay_beside_others(mine: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     registry.run("variants", _asked(mine, out), Context())
     (out / "mine.png").write_bytes(b"another's")
