@@ -19,6 +19,7 @@ from torch import Tensor
 from benchmarks import faults
 from benchmarks.files import write_csv
 from brainit.metrics import tensors
+from lab.compare.about import commit, exact_arithmetic, hardware
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.measuring import (
     Measured,
@@ -38,6 +39,14 @@ ENOUGH = 64
 """Pictures from which a fault has to leave the null; with fewer it has to leave the unchanged pictures."""
 _SETS = tuple(f"{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID", "FD"))
 Tick = Callable[[str], None]
+
+
+def all_gates(model: str, settings: PanelSettings, device: str, tick: Tick = lambda what: None) -> list[Gate]:
+    """Open a shipped denoiser and run all gates at seed 0, in the arithmetic of a comparison."""
+    with exact_arithmetic(device):
+        bench = open_bench(model, settings, device)
+        ref = reference(bench, 0)
+        return run_gates(bench, ref, measure_null(bench, OTHER_SEED, ref), tick)
 
 
 def run_gates(bench: Bench, ref: Reference, null: Measured, tick: Tick = lambda what: None) -> list[Gate]:
@@ -188,10 +197,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="CSV file")
     given = parser.parse_args()
-    bench = open_bench(given.model, PanelSettings(n=given.n, seeds=1, steps=given.steps), given.device)
-    ref = reference(bench, 0)
-    found = run_gates(bench, ref, measure_null(bench, OTHER_SEED, ref))
-    write_csv(given.out, [gate.to_dict() for gate in found])
+    settings = PanelSettings(n=given.n, seeds=1, steps=given.steps)
+    found = all_gates(given.model, settings, given.device)
+    made = {"model": given.model, "n": given.n, "commit": commit(), "device": hardware(given.device)}
+    write_csv(given.out, [gate.to_dict() | made for gate in found])
     if not all(gate.passed for gate in found):
         raise SystemExit(1)
 

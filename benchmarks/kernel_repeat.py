@@ -49,7 +49,7 @@ class Difference(NamedTuple):
     @property
     def beyond(self) -> bool:
         """Whether it is more than noise."""
-        return abs(self.apart) > self.allowed
+        return not abs(self.apart) <= self.allowed  # what is not a number is not within it
 
 
 def differences(
@@ -86,7 +86,7 @@ def differences(
         found.append(Difference(row["shape"], row["what"], other["ratio"], row["ratio"], apart, allowed))
     if not found:
         raise InputError("the two files have no timed row in common: give two kernels.csv of the bench")
-    return sorted(found, key=lambda d: -abs(d.apart) / d.allowed)
+    return sorted(found, key=lambda d: (d.apart == d.apart, -abs(d.apart) / d.allowed))
 
 
 def report(found: list[Difference], missing: int) -> str:
@@ -99,7 +99,7 @@ def report(found: list[Difference], missing: int) -> str:
     ]  # fmt: skip
     words = f"{len(found) - beyond} of {len(found)} rows repeat within noise"
     if missing:
-        words += f"; {missing} rows are in one of the files only"
+        words += f"; {missing} rows were timed in one of the runs only"
     return "\n".join([words, "", *table(["shape", "what", "before", "now", "apart", "noise"], rows)])
 
 
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = differences(now, before, options.noise)
     except (InputError, OSError) as error:
         return show(error)
-    keys = [{(row["shape"], row["what"]) for row in rows} for rows in (now, before)]
+    keys = [{(row["shape"], row["what"]) for row in rows if "ratio" in row} for rows in (now, before)]
     sys.stdout.write(report(found, len(keys[0] ^ keys[1])) + "\n")
     return int(any(one.beyond for one in found))
 

@@ -8,6 +8,7 @@ With ``--check`` it writes nothing and ends with 1 if the README says something 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import textwrap
 from pathlib import Path
@@ -64,13 +65,16 @@ def lines(results: Path = RESULTS) -> list[str]:
     if not file.is_file():
         raise InputError(f"no timings at {file}; make them with brainlab bench kernels")
     rows = read_csv(file)
+    places = {_place(row) for row in rows}
+    if len(places) != 1:
+        raise InputError(f"{file} mixes {' and '.join(sorted(places)) or 'nothing'}: time all on one device")
     others = results / "kernels-peers-h200.csv"
     peers = {(row["shape"], row["what"]): row for row in read_csv(others)} if others.is_file() else {}
     titles = ["M x K x N", "bf16, us", *COLUMNS.values(), *PEERS.values()]
     cells = []
     for shape in dict.fromkeys(row["shape"] for row in rows):
         found = {row["what"]: row for row in rows if row["shape"] == shape}
-        if not set(COLUMNS) & set(found):
+        if not set(COLUMNS) & set(found) or "us" not in found.get("bf16", {}):
             continue
         ratios = [_ratio(found.get(what)) for what in COLUMNS]
         cells.append(
@@ -121,7 +125,7 @@ def _models(results: Path) -> list[str]:
     base = {row["model"]: row["bytes"] for row in rows if row["engine"] == "bf16"}
     cells = [
         [row["model"], row["engine"], f"{row['ms']:.1f}", f"{row['ratio']:.2f}", f"{row['bytes'] / 1e9:.2f}",
-         f"{base[row['model']] / row['bytes']:.2f}"]
+         f"{base[row['model']] / row['bytes']:.2f}" if row["model"] in base else ""]
         for row in rows
     ]  # fmt: skip
     commits = dict.fromkeys(f"{row['model']} at commit {row['commit']}" for row in rows)
@@ -133,14 +137,18 @@ def _models(results: Path) -> list[str]:
 
 
 def short(results: Path = RESULTS) -> list[str]:
-    """Return the README's first line about speed: the largest layer, and each whole model beside float8."""
-    rows = [row for row in read_csv(results / "kernels-h200.csv") if row["what"] == LAYER]
+    """Return the README's first line about speed: the largest layers, and each whole model beside float8."""
+    rows = [row for row in read_csv(results / "kernels-h200.csv") if row["what"] == LAYER and "ratio" in row]
     if not rows:
         return []
-    layer = rows[0]
+    most = max(map(_products, rows))
+    layers = sorted(
+        (row for row in rows if _products(row) == most), key=lambda row: (-row["ratio"], row["shape"])
+    )
+    ratios, shapes = ([words(row) for row in layers] for words in (_ratio, lambda row: row["shape"]))
     line = (
-        f"- **Speed on a Hopper GPU** ({layer['device']}): a whole 4-bit linear with its low-rank branch is "
-        f"{layer['ratio']:.2f} times as fast as bf16 cuBLAS at {layer['shape']} (`brainlab bench kernels`)"
+        f"- **Speed on a Hopper GPU** ({layers[0]['device']}): a whole 4-bit linear with its low-rank branch "
+        f"is {_all(ratios)} times as fast as bf16 cuBLAS at {_all(shapes)} (`brainlab bench kernels`)"
     )
     file = results / "whole-models-h200.csv"
     models = read_csv(file) if file.is_file() else []
@@ -161,6 +169,17 @@ def short(results: Path = RESULTS) -> list[str]:
     return textwrap.wrap(
         f"{line}.", 130, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
+
+
+def _products(row: dict[str, Any]) -> int:
+    """Multiplications of a shape."""
+    return math.prod(map(int, row["shape"].split("x")))
+
+
+def _all(words: list[str]) -> str:
+    """Join as people do."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _gain(row: dict[str, Any], base: dict[str, Any]) -> str:

@@ -37,7 +37,8 @@ def to_markdown(result: Mapping[str, Any], figure: str | None = None, title: str
     if len({row["seeds"] for row in rows}) > 1:
         lines += [
             "",
-            "Not every recipe was measured at every seed; differences are over seeds that both have.",
+            "Not every recipe was measured at every seed; differences are over seeds that both have. "
+            "Of one seed an interval covers pictures only, not other noise and another calibration.",
         ]
     null: Mapping[str, Any] = next((row for row in rows if row["recipe"] == OTHER_SEED), {})
     highs = [f"{k[:-10]} {v:.3g}" for k, v in null.items() if k.endswith(".null_high")]
@@ -88,9 +89,15 @@ def _made_by(result: Mapping[str, Any]) -> str:
     about = result["about"]
     versions = ", ".join(f"{k} {v}" for k, v in sorted(about["versions"].items()))
     missing = f" Not measured: {'; '.join(not_measured(result))}."
+    commits, devices = (
+        " and ".join(about.get(f"{name}s") or [about[was]])
+        for name, was in (("commit", "commit"), ("device", "hardware"))
+    )
+    seeds = max((row["seeds"] for row in result["rows"]), default=about["seeds"])
+    at = "one seed" if seeds == 1 else f"each of {seeds} seeds"
     return (
-        f"`{about['command']}` on {about['hardware']}, {about['date']}, commit {about['commit']} "
-        f"({versions}). {about['n']} pictures at each of {about['seeds']} seeds, {about['steps']} steps, "
+        f"`{about['command']}` on {devices}, {about['date']}, commit {commits} "
+        f"({versions}). {about['n']} pictures at {at}, {about['steps']} steps, "
         f"guidance {about['guidance']:g}; conditions: {about['conditions']}. Recording "
         f"{about['recording'][:12]}.{missing}"
     )

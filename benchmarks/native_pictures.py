@@ -40,6 +40,7 @@ from quant.errors import HardwareError
 from quant.layers.install import quant_layers
 from quant.layers.native.graphs import graphed
 from quant.layers.native.ways import natively, refuse_device, summary
+from quant.recipes import resolve
 
 TOLERANCE = {"forward": 1.25, "pictures": 1.0}
 """One prediction: so many times the control's distance; pictures: so many dB below its PSNR, at most."""
@@ -231,17 +232,22 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.native_pictures", description=__doc__)
-    parser.add_argument("--models", nargs="*", default=list(zoo.DECODERS), choices=zoo.DECODERS)
-    parser.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--models", nargs="+", default=list(zoo.DECODERS), choices=zoo.DECODERS)
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--n", type=int, default=16, help="pictures of each kind")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the sampler")
     parser.add_argument("--tokens", type=Path, help="file of tokens predicted before; written if missing")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
     options = parser.parse_args(arguments)
+    for name, count in (("n", options.n), ("steps", options.steps)):
+        if count < 1:
+            parser.error(f"--{name} must be 1 or more, got {count}")
     try:
+        for recipe in options.recipes:  # before an hour of the others
+            resolve(recipe)
         refuse_device(options.device)
-    except HardwareError as error:
+    except (ValueError, HardwareError) as error:
         return show(error)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     rows: list[dict[str, Any]] = []

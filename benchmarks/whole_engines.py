@@ -22,7 +22,7 @@ from quant.formats.schedule import Clock, Schedule
 from quant.layers.attachments import LowRank
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.install import quant_layers
-from quant.layers.native.run import run_native
+from quant.layers.native.run import prepared
 from quant.layers.quantized import make
 
 RANK = 32
@@ -82,7 +82,8 @@ def to_native_(
     ----------
     model : torch.nn.Module
     large, few : callable
-        Which linears become W4A4 with a branch, and which, that see few rows, W4A16.
+        Which linears become W4A4 with a branch, and which W4A16: those that see few rows, and those whose
+        products are no faster in 8 bits.
     convolutions : bool
         3x3 convolutions become W8A8.
     """
@@ -125,12 +126,10 @@ def _inner(layer: nn.Conv2d) -> bool:
 
 def prepare_native_(model: nn.Module, dtype: torch.dtype) -> int:
     """Make what the kernels take before a compiled forward looks at it; return the number of layers."""
-    count = 0
-    for layer in quant_layers(model).values():
-        shape = layer.weight_shape
-        x = torch.zeros((1, shape[1], 4, 4) if len(shape) > 2 else (1, shape[1]), dtype=dtype)
-        count += run_native(layer, x.to(layer.codes.device)) is not None
-    return count
+    layers = quant_layers(model).values()
+    return sum(
+        prepared(one, torch.empty(0, dtype=dtype, device=one.codes.device)) is not None for one in layers
+    )
 
 
 def tensor_bytes(model: nn.Module) -> int:

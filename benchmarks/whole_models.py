@@ -2,9 +2,9 @@
 
     python -m benchmarks.whole_models --out benchmarks/results/whole-models-h200
 
-writes NAME.csv after every row and NAME.md. Each engine is compiled block by block and
-then captured as a CUDA graph, so that launches cost nobody anything. ``--toy`` runs tiny ones on the CPU, for
-tests (with TRITON_INTERPRET=1 natively, too); its times mean nothing.
+writes NAME.csv after every row, NAME.md, and NAME-kernels.csv: where GPU time goes. Each engine is compiled
+block by block and then captured as a CUDA graph, so that launches cost nobody anything. ``--toy`` runs tiny
+ones on the CPU, for tests (with TRITON_INTERPRET=1 natively, too); its times mean nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_float8_, to_native_
+from benchmarks.whole_fusing import fused, group_norm
+from benchmarks.whole_launches import THREADS, gpu_times, only_built
 from lab.compare.about import commit
 from lab.errors import HardwareError, show
 from lab.files import write_text
@@ -32,6 +34,9 @@ from quant.layers.native.producers import wire_
 REPEATS = 9
 SMALLEST = 640
 """Inputs of a layer from which float8 and 4-bit products are used; smaller ones are embeddings."""
+
+BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "Downsample2D", "Upsample2D")
+"""What is compiled of a U-Net."""
 
 
 class Size(NamedTuple):
@@ -47,6 +52,9 @@ class Size(NamedTuple):
         Compiles it in place, with a backend of torch.compile.
     float8 : bool
         Whether the row-wise float8 engine is timed.
+    wide : float
+        Outputs for each input from which a layer is multiplied in 4 bits on both sides; below it, weights
+        only have 4 bits, since quantizing the input takes longer than the product saves.
     """
 
     name: str
@@ -54,6 +62,7 @@ class Size(NamedTuple):
     inputs: Callable[[torch.device, torch.dtype], dict[str, Any]]
     compile: Callable[[nn.Module, str], None]
     float8: bool
+    wide: float = 0.0
 
 
 def flux(toy: bool) -> Size:
@@ -123,24 +132,12 @@ def sdxl(toy: bool) -> Size:
     def compile_(model: Any, backend: str) -> None:
         torch._dynamo.config.recompile_limit = 64  # sizes of feature maps, each compiled for itself
         for block in model.modules():
-            if type(block).__name__ in ("BasicTransformerBlock", "ResnetBlock2D"):
+            if type(block).__name__ in BLOCKS:
                 block.compile(backend=backend, dynamic=False)
+            elif type(block).__name__ == "Transformer2DModel":  # its blocks one by one: there are up to ten
+                block.norm.forward = torch.compile(group_norm(block.norm), backend=backend, dynamic=False)
 
-    return Size("sdxl", build, inputs, compile_, False)
-
-
-def fused(model: Any) -> nn.Module:
-    """Give layers that share an input one product, in every engine: queries, keys and values."""
-    with torch.no_grad():
-        model.fuse_qkv_projections()
-    for module in model.modules():
-        if not getattr(module, "fused_projections", False):
-            continue
-        gone = ("to_k", "to_v") if hasattr(module, "to_kv") else ("to_q", "to_k", "to_v")
-        for name in (*gone, "add_q_proj", "add_k_proj", "add_v_proj"):
-            if getattr(module, name, None) is not None:
-                delattr(module, name)
-    return model
+    return Size("sdxl", build, inputs, compile_, False, wide=3.0)
 
 
 SIZES: dict[str, Callable[[bool], Size]] = {"flux": flux, "sdxl": sdxl}
@@ -153,9 +150,14 @@ def _drawer(device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
 
 @torch.no_grad()
 def time_size(
-    size: Size, device: torch.device, backend: str, toy: bool, keep: Callable[[dict[str, Any]], None]
+    size: Size,
+    device: torch.device,
+    backend: str,
+    toy: bool,
+    keep: Callable[[dict[str, Any]], None],
+    threads: int = THREADS,
 ) -> None:
-    """Time a model's engines one after the other; `keep` receives each row."""
+    """Time a model's engines one after the other; `keep` receives each row, its "kernels" a table."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
@@ -166,13 +168,19 @@ def time_size(
         torch.set_default_dtype(torch.float32)
     least, inputs = (16 if toy else SMALLEST), size.inputs(device, dtype)
 
-    def few(name: str, layer: Any) -> bool:
+    def modulation(name: str, layer: Any) -> bool:
         return layer.in_features >= least and any(part in name for part in ("norm", "time_emb_proj"))
 
     def large(name: str, layer: Any) -> bool:
         inside = any(part in name for part in ("blocks.", "mid_block."))
         fits = layer.in_features >= least and layer.in_features % 16 == 0 and layer.out_features % 16 == 0
-        return inside and fits and not few(name, layer)
+        return inside and fits and not modulation(name, layer)
+
+    def wide(name: str, layer: Any) -> bool:
+        return large(name, layer) and layer.out_features >= size.wide * layer.in_features
+
+    def narrow(name: str, layer: Any) -> bool:
+        return modulation(name, layer) or (large(name, layer) and not wide(name, layer))
 
     first, exact = timed(model, size, inputs, device, backend)
     keep({"model": size.name, "engine": "bf16", "bytes": tensor_bytes(model), "ratio": "1.000", **first})
@@ -191,11 +199,16 @@ def time_size(
         for parent, child, name in list(_places(model, held)):
             parent._modules[child] = held[name]
     held.clear()
-    counts = to_native_(model, large, few, convolutions=size.name == "sdxl")
+    counts = to_native_(model, wide, narrow, convolutions=size.name == "sdxl")
     ready = prepare_native_(model, dtype)
     first = Counter(wire_(model).words.values())
     words = "".join(f", {count} with {what} first" for what, count in first.items())
-    row("W4A4 fp8 rank 32, native", f"{counts}, {ready} native{words}")
+    if device.type == "cuda" and threads:
+        with only_built(threads):
+            model(**inputs)
+    rule = f", W4A16 where outputs are fewer than {size.wide:g} times the inputs" if size.wide else ""
+    mixed = " and W4A16" if size.wide else ""
+    row(f"W4A4 fp8 rank 32{mixed}, native", f"{counts}, {ready} native{words}{rule}")
 
 
 def _linears(model: nn.Module) -> Any:
@@ -233,6 +246,8 @@ def timed(
     row["peak"] = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     with graphed(model) if device.type == "cuda" else nullcontext():
         row["ms"] = round(median_ms(lambda: model(**inputs), device), 3)
+        if device.type == "cuda":
+            row["kernels"] = gpu_times(lambda: model(**inputs))
     return row, out
 
 
@@ -303,17 +318,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.whole_models", description=__doc__)
     parser.add_argument("--models", nargs="*", default=list(SIZES), choices=SIZES)
     parser.add_argument("--out", type=Path, required=True, help="NAME of NAME.csv and NAME.md")
+    parser.add_argument(
+        "--threads", type=int, default=THREADS, help="kernels built side by side; 0: at their first launch"
+    )
     parser.add_argument("--toy", action="store_true", help="tiny models on the CPU")
     options = parser.parse_args(arguments)
+    if options.threads < 0:
+        parser.error(f"--threads must be 0 or more, got {options.threads}")
     if not options.toy and not torch.cuda.is_available():
         return show(
             HardwareError("whole_models: timing needs a CUDA device, and there is none; --toy runs anywhere")
         )
     device = torch.device("cpu" if options.toy else "cuda")
     rows: list[dict[str, Any]] = []
+    launches: list[dict[str, Any]] = []
     shared, began = environment(device), time.monotonic()
 
     def keep(row: dict[str, Any]) -> None:
+        found = row.pop("kernels", [])
+        launches.extend({"model": row["model"], "engine": row["engine"], **one, **shared} for one in found)
+        if launches:
+            write_csv(options.out.with_name(f"{options.out.name}-kernels.csv"), launches)
         rows.append({**row, **shared})
         write_csv(options.out.with_suffix(".csv"), rows)
         write_text(options.out.with_suffix(".md"), markdown(rows))
@@ -322,9 +347,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
 
     for name in options.models:
-        time_size(
-            SIZES[name](options.toy), device, "aot_eager" if options.toy else "inductor", options.toy, keep
-        )
+        backend = "aot_eager" if options.toy else "inductor"
+        time_size(SIZES[name](options.toy), device, backend, options.toy, keep, options.threads)
         settle(device)
     return 0
 

@@ -138,7 +138,10 @@ class Subject:
         inside = np.asarray(self.mask.dataobj) != 0
         grid = np.zeros((*inside.shape, *values.shape[:-1]), values.dtype)
         grid[inside] = np.moveaxis(values, -1, 0)
-        return nibabel.Nifti1Image(grid, self.mask.affine)
+        image = nibabel.Nifti1Image(grid, self.mask.affine)
+        if "sform_code" in self.mask.header:  # the space that the mask's header names
+            image.set_sform(self.mask.affine, int(self.mask.header["sform_code"]))
+        return image
 
     def mean_over_repeats(self) -> Subject:
         """Average the betas of all trials of the same stimulus and split (order of first appearance)."""

@@ -86,6 +86,21 @@ def capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
+def check_contiguous(operation: str, **tensors: Tensor | None) -> None:
+    """Refuse tensors whose numbers are not neighbours, since kernels read them so.
+
+    Raises
+    ------
+    ValueError
+        Names the operation, the tensor and its strides.
+    """
+    for name, tensor in tensors.items():
+        if tensor is not None and not tensor.is_contiguous():
+            raise ValueError(
+                f"{operation}: {name} must be contiguous, got strides {tensor.stride()}; call .contiguous()"
+            )
+
+
 def check_device(operation: str, first: Tensor, *others: Tensor | None) -> None:
     """Refuse tensors that do not lie where the first does.
 

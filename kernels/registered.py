@@ -1,4 +1,7 @@
-"""Operations as torch sees them, so that `torch.compile` keeps a Triton launch as one step of its graph."""
+"""Operations as torch sees them, so that `torch.compile` keeps a Triton launch as one step of its graph.
+
+Outside of a graph the dispatcher is passed by: it takes longer than a launch, and operations call each other.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def operation(name: str, schema: str, shapes: Callable[..., Any]) -> Callable[[Callable], Any]:
@@ -42,9 +46,27 @@ def operation(name: str, schema: str, shapes: Callable[..., Any]) -> Callable[[C
 
         op = torch.library.custom_op(f"brainlab::{name}", named, mutates_args=(), schema=schema)
         op.register_fake(shapes)
-        return op
+
+        @wraps(function)
+        def call(*arguments: Any) -> Any:
+            return named(*arguments) if _plain(arguments) else op(*arguments)
+
+        return call
 
     return register
+
+
+def _plain(arguments: tuple[Any, ...]) -> bool:
+    """Whether nobody but the function itself has to see a call: no graph, no gradient, no tensor subclass."""
+    if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+        return False
+    graded = torch.is_grad_enabled()
+    for one in arguments:
+        if isinstance(one, torch.Tensor) and (
+            type(one) not in (torch.Tensor, torch.nn.Parameter) or (graded and one.requires_grad)
+        ):
+            return False
+    return True
 
 
 def _meta(argument: Any) -> Any:

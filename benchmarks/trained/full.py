@@ -31,14 +31,20 @@ COMPARED = "efficientdm-w4a4+train_steps=600+look_every=50"
 LOW_RANK = tuple(f"{COMPARED}+rate_factors={rate}" for rate in (0.02, 0.005))
 WHOLE = tuple(f"{recipe}+rank=0" for recipe in LOW_RANK)
 """A rate that suits factors need not suit weights: each has the better of two."""
+POST_TRAINING = (
+    "eda-dm-w4a8-common", "dgq-w4a6-common", "svdquant-nvfp4-common", "svdquant-w4a4-common",
+    "lrq-dit-w4a4-common", "mixdq-w4a8-common", "rtn-w4a8", "rtn-w8a8",
+)  # fmt: skip
+"""Of each method that calibrates one preset that leaves the usual layers alone, to stand beside."""
 RECIPES = {  # what takes longest first
     "binarydm-w1a4": "dit-64", "efficientdm-w4a4": "dit-64", "qvgen-w3a3": "video-dit",
-    FINE_TUNED: "dit-64", f"{FINE_TUNED}+rank=32": "dit-64", "quest-w4a4": "dit-64",
+    FINE_TUNED: "dit-64", f"{FINE_TUNED}+rank=32": "dit-64",
+    f"{FINE_TUNED}+rank=32+train_steps=1000": "dit-64", "quest-w4a4": "dit-64",
     f"{KEPT}+train_steps=1200+unshrunk=true": "dit-64", f"{KEPT}+train_steps=1200": "dit-64",
     **dict.fromkeys((*LOW_RANK, *WHOLE), "dit-64"),
     "svdquant-gptq-w4a4": "dit-64", "svdquant-gptq-w4a4-common": "dit-64",
     "svdquant-gptq-w4a4-common+rank=48": "dit-64",
-    f"{KEPT}+train_steps=0": "dit-64", "rtn-w4a4": "dit-64",
+    f"{KEPT}+train_steps=0": "dit-64", "rtn-w4a4": "dit-64", **dict.fromkeys(POST_TRAINING, "dit-64"),
 }  # fmt: skip
 
 
@@ -209,14 +215,16 @@ def main() -> None:
     jobs = []
     for recipe, model in chosen.items():
         if recipe not in {row["recipe"] for row in rows}:
-            trains = not recipe.startswith(("svdquant", "rtn")) and "train_steps" not in recipe
+            trains = (
+                not recipe.startswith(("svdquant", "rtn", *POST_TRAINING)) and "train_steps" not in recipe
+            )
             full = f"{recipe}+{given.budget}" if given.budget and trains else recipe
             jobs.append({
                 **shared, "name": recipe, "recipe": full, "model": model, "recording": recordings[model],
             })  # fmt: skip
     command = shlex.join(["python", "-m", "benchmarks.trained.full", *sys.argv[1:]])
     about = (
-        f"`{command}` on {name}, commit {{commits}}. {given.samples} recorded trajectories, "
+        f"`{command}` on {name}, commit {{commits}}. One seed; {given.samples} recorded trajectories, "
         f"{given.pictures} of those kept apart judge: squared error of guided predictions over their power, "
         "and final samples against the full-precision model's from the same noise. The recipes share one "
         "device, so seconds are an upper bound. All formats are simulated."

@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,14 +31,18 @@ from lab.files import write_text
 from lab.runs.folder import config_hash
 
 Found = dict[str, Any]
-_RUN = ("model", "pictures", "made_from")
-"""Settings that must be equal for rows to stand in one table."""
+_ASKED = ("preset", "changes", "longer", "seed", "steps", "rates", "model", "pictures", "made_from")
+"""What decides a measurement, but for the code: its commit is in the row."""
+UNSAID = "0f3b3c8"
+"""Commit of the rows that do not say theirs."""
 
 
 def key_of(job: Found) -> str:
-    """Name a measurement: the row's whole config, its seed, and what it is judged on."""
-    config = configured(job).model_dump(mode="json")
-    return config_hash({"config": config, "seed": job["seed"], **{name: job[name] for name in _RUN}})
+    """Name a measurement by what was asked: the row, its seed, its steps, and what it is judged on.
+
+    Not by the resolved config: a field that a later version adds would make every row another one.
+    """
+    return config_hash({name: job[name] for name in _ASKED})
 
 
 def read_known(files: Sequence[Path]) -> dict[str, Found]:
@@ -102,7 +108,8 @@ def judged(found: Sequence[Found], claims: Sequence[Claim] = CLAIMS) -> list[Fou
 
 def markdown(found: Sequence[Found], about: str) -> str:
     """Write rows with their means over seeds and the range of the signal to noise, then the claims."""
-    lines = ["# Methods that train, piece by piece", "", about]
+    commits = " and ".join(dict.fromkeys(f.get("commit", UNSAID) for f in found))
+    lines = ["# Methods that train, piece by piece", "", about.format(commits=commits)]
     for method in dict.fromkeys(row.method for row in ROWS):
         mine = [f for f in found if f["method"] == method]
         if not mine:
@@ -156,6 +163,7 @@ def main() -> None:
     import torch
 
     import quant
+    from lab.compare.about import commit
     from lab.zoo.recordings import zoo_recording
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -181,16 +189,17 @@ def main() -> None:
     shared = {
         "model": given.model, "device": given.device, "device_name": name, "steps": given.steps,
         "recording": str(recording), "pictures": given.pictures, "rates": given.rates,
-        "made_from": _made_from(given.model, store),
+        "made_from": _made_from(given.model, store), "commit": commit()[:7],
     }  # fmt: skip
     jobs = planned(shared, [int(seed) for seed in given.seeds.split(",")], given.rows)
     before = given.out / "trained.jsonl"
     known = read_known([*given.known, *([before] if before.is_file() else [])])
+    command = shlex.join(["python", "-m", "benchmarks.trained.orderings", *sys.argv[1:]])
     about = (
-        f"{given.model} (weights and recording {shared['made_from']}), {given.steps} steps at "
-        f"{given.rates:g} times the presets' rates of weights, seeds {given.seeds}; guided predictions of "
-        f"{given.pictures} trajectories kept apart. Rows share one {name}, so seconds are an upper bound. "
-        "All formats are simulated."
+        f"`{command}` on {name}, commit {{commits}}. {given.model} (weights and recording "
+        f"{shared['made_from']}), {given.steps} steps at {given.rates:g} times the presets' rates, seeds "
+        f"{given.seeds}; guided predictions of {given.pictures} trajectories kept apart. Rows share a "
+        "device, so seconds are an upper bound. All formats are simulated."
     )
     found = [known[job["key"]] for job in jobs if job["key"] in known]
     left = [job for job in jobs if job["key"] not in known]
@@ -212,7 +221,7 @@ def _made_from(model: str, store: Any) -> str:
 
 
 def _keyed(job: Found) -> Found:
-    return {**measure(job), "key": job["key"]}
+    return {**measure(job), "key": job["key"], "commit": job["commit"]}
 
 
 if __name__ == "__main__":

@@ -116,13 +116,47 @@ def check_subject(subject: Subject) -> list[Finding]:
         found.append(
             Finding("warning", f"{who}: a run has {runs.min()} trials where {int(np.median(runs))} are usual")
         )
-    found += [Finding("warning", f"{who}: {line}") for line in odd_betas(subject)]
+    found += [Finding("warning", f"{who}: {line}") for line in (*odd_betas(subject), *odd_names(subject))]
     leaks = find_leaks(subject)
     if leaks.leak_test_in_train:
         found.append(Finding("error", f"{who}: {leaks.line()}"))
     else:
         found.append(Finding("info", f"{who}: {leaks.line()}"))
     return found
+
+
+def odd_names(subject: Subject) -> list[str]:
+    """List what names of stimuli should not be: several of one picture, or one of several categories."""
+    import numpy as np
+
+    from brainit.datasets.leaks import content
+
+    odd, names = [], subject.stimulus_id.astype(str)
+    for split, harm in (
+        ("test", "their trials are not averaged, and each counts as wrong where the other is found"),
+        ("train", "trials that are left out to choose by may then show what was learned from"),
+    ):
+        ids = list(dict.fromkeys(names[subject.split == split].tolist()))
+        if subject.stimuli is None or not ids:
+            continue
+        first: dict[bytes, str] = {}
+        again = [(first[k], i) for i in ids if first.setdefault(k := content(subject.stimuli[i]), i) != i]
+        if again:
+            odd.append(
+                f"{len(again)} of {len(ids)} {split} pictures are there under another name too (first: "
+                f"{again[0][0]} and {again[0][1]}): {harm}; give a picture one stimulus_id"
+            )
+    if subject.labels is not None:
+        pairs = np.unique(np.stack([names, subject.labels.astype(str)], 1), axis=0)
+        kinds, count = np.unique(pairs[:, 0], return_counts=True)
+        if (count > 1).any():
+            which = kinds[count > 1][0]
+            said = " and ".join(pairs[pairs[:, 0] == which, 1][:2].tolist())
+            odd.append(
+                f"{int((count > 1).sum())} of {len(kinds)} stimuli are of several categories (first: "
+                f"{which}, {said}): are labels moved by a trial?"
+            )
+    return odd
 
 
 def odd_betas(subject: Subject) -> list[str]:

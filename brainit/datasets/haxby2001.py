@@ -126,7 +126,7 @@ def load(
         keep &= based
     if zscore == "run":
         # a run's own mean and spread, of all its blocks: uses no labels and no other run
-        values = clean.zscore(values, number, np.ones(len(number), bool))
+        values = clean.zscore(values, number, np.ones(len(number), bool), "run")
     whole = Subject(
         dataset="haxby2001",
         name=folder.name,

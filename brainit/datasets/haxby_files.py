@@ -203,8 +203,6 @@ def _mask(
         raise InputError(
             f"mask {name!r} is not there for {like_path}; allowed: {', '.join([*masks, 'bold'])}"
         )
-    import nibabel
-
     everywhere = np.ones(like.shape[:3], bool)
     series = volumes.read_voxels(like, everywhere, like_path)
     unknown = np.isnan(series).all(
@@ -223,7 +221,7 @@ def _mask(
     if not inside.any():
         raise InputError(f"{like_path} is dark everywhere; no voxel has signal: check the file")
     grid = inside.reshape(like.shape[:3])
-    return grid, nibabel.Nifti1Image(grid.astype(np.uint8), like.affine), warnings
+    return grid, volumes.as_mask(grid, like), warnings
 
 
 def _roi(

@@ -98,8 +98,8 @@ def find_leaks(subject: Subject, threshold: float = 0.85, others: Sequence[Subje
         if rest:
             seen = {i: who.stimuli[i] for i, who in shown.items() if who.stimuli is not None}
             train = list(seen)
-            equal = {_content(picture): i for i, picture in seen.items()}
-            twins = [equal.get(_content(subject.stimuli[i])) for i in rest]
+            equal = {content(picture): i for i, picture in seen.items()}
+            twins = [equal.get(content(subject.stimuli[i])) for i in rest]
             score = similarity([subject.stimuli[i] for i in rest], list(seen.values()))
             best, top = score.argmax(1), score.max(1)
             for k, twin in enumerate(twins):
@@ -143,7 +143,7 @@ def similarity(one: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
     return np.maximum(direct, _both(small_one[:, :, ::-1], small_other))
 
 
-def _content(picture: np.ndarray) -> bytes:
+def content(picture: np.ndarray) -> bytes:
     """Key that equal pictures share, in 8 bits and colour: a grey picture equals its colour copy."""
     codes = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     colour = codes if codes.ndim == 3 else np.repeat(codes[..., None], 3, -1)

@@ -2,7 +2,7 @@
 
 ::
 
-    dataset_description.json                          optional: Name, License, Simulated
+    dataset_description.json                          optional: Name, License, Simulated, space
     stimuli/stimuli.npz  or  stimuli/<stimulus_id>.png     optional
     sub-01/*_mask.nii.gz                              voxels that were measured
     sub-01/*_dseg.nii.gz and *_dseg.tsv (index, name) optional: regions
@@ -10,7 +10,8 @@
     sub-01/ses-01/*_desc-betas_statmap.nii.gz         4D, one volume a trial
     sub-01/ses-01/*_events.tsv                        one row a volume: stimulus_id, split (trial_type, run)
 
-Every image may also end in ``.nii``. All images of a subject must lie on one grid.
+Every image may also end in ``.nii``. All images of a subject must lie on one grid. Which space that is, is
+said by the description ("space"), by the mask's name (``sub-01_space-MNI152_mask``), or by its header.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def load_folder(
         raise MissingDataError(f"{folder} holds no betas; expected ses-01/*{_BETAS}.nii.gz")
     first = volumes.open_image(files[0])
     inside, mask, warnings = volumes.read_mask(_mask(folder), first, files[0])
+    space = geometry.stated_space(mask, _mask(folder))
     values, trials, read = [], [], dict[str, Path]()
     _in_their_folders(files, folder)
     sessions = number_sessions([entity(path.name, "ses") for path in files])
@@ -117,13 +119,12 @@ def load_folder(
         raise InputError(
             f"{folder}: {int(train.sum())} training trials; at least 2 are needed (column split)"
         )
+    alone: list[str] = []
     ceiling = _ceiling(folder, inside, mask, warnings)
     bad = None if ceiling is None else ~np.isfinite(ceiling)
     keep, more = clean.usable_voxels(betas, train, nan, str(folder), bad)
     warnings += more
     betas = np.where(keep, betas, 0)
-    if ceiling is None and np.unique(ids[train], return_counts=True)[1].max() > 1:
-        ceiling = noise_ceiling(betas[train], ids[train])  # test trials are never used
     about = _description(root)
     stimuli = None
     if (root / "stimuli").is_dir():
@@ -134,7 +135,12 @@ def load_folder(
             f"{root} holds no folder 'stimuli': pictures are not known, only categories can be decoded"
         )
     if zscore == "session":
-        betas = clean.zscore(betas, session, train)
+        betas = clean.zscore(betas, session, train, "session")
+        alone = clean.scaled_alone(session, train, f"{folder}: session")
+        warnings += alone
+    if ceiling is None and np.unique(ids[train], return_counts=True)[1].max() > 1:
+        # of betas as they are learned from: sessions apart would pass for signal; test trials are never used
+        ceiling = noise_ceiling(betas[train], ids[train])
     whole = Subject(
         dataset=dataset,
         name=subject,
@@ -152,16 +158,23 @@ def load_folder(
         noise_ceiling=ceiling,
         mask=mask,
         info={
+            **({} if space is None else {"space": space}),
             **{k: v for k, v in about.items() if k not in _KEPT},
             "source": about.get("Name", str(root.name)),
             "terms": about.get("License", "not stated"),
-            "units": "z-scored within session by training trials"
-            if zscore == "session"
-            else "as in the files",
+            "units": _units(zscore, bool(alone)),
             "warnings": list(dict.fromkeys(warnings)),
         },
     )
     return whole if keep.all() else whole.keep_voxels(keep)
+
+
+def _units(zscore: str, alone: bool) -> str:
+    if zscore == "none":
+        return "as in the files"
+    return "z-scored within session by training trials" + (
+        " (where there are any: see the warnings)" if alone else ""
+    )
 
 
 def _in_their_folders(files: list[Path], folder: Path) -> None:

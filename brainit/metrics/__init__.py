@@ -19,10 +19,11 @@ from brainit.metrics.intervals import (
     bootstrap_interval,
     paired_interval,
     permutation_null,
+    share_interval,
     sign_flip_p,
 )
 from brainit.metrics.pixels import constant_images, grey, mse, pixcorr, psnr, ssim, ssim_gauss
-from brainit.metrics.scores import SCORES, Scores, average_scores, compare, score
+from brainit.metrics.scores import SCORES, Scores, average_scores, compare, interval_of, score
 
 __all__ = [
     "SCORES",
@@ -37,12 +38,14 @@ __all__ = [
     "constant_images",
     "correlation_block",
     "grey",
+    "interval_of",
     "mse",
     "paired_interval",
     "permutation_null",
     "pixcorr",
     "psnr",
     "score",
+    "share_interval",
     "sign_flip_p",
     "ssim",
     "ssim_gauss",

@@ -73,6 +73,28 @@ def bootstrap_interval(
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def share_interval(
+    values: np.ndarray, level: float = 0.95, n_draws: int = N_DRAWS, seed: int = 0
+) -> Interval:
+    """Interval of a mean of shares (identification): `bootstrap_interval`, but exact where it has no width.
+
+    Ten pictures that are all found say that at least 69 % are, not that all are: where every value is 1, or
+    every one 0, the bounds are those of `binomial_interval`.
+
+    Parameters
+    ----------
+    values : array of shape (n,)
+        One share per picture, 0..1.
+    level, n_draws, seed
+        As for `bootstrap_interval`.
+    """
+    found = bootstrap_interval(values, level, n_draws, seed)
+    if found.mean not in (0.0, 1.0):
+        return found
+    n = np.size(values)
+    return binomial_interval(n if found.mean else 0, n, level)
+
+
 def paired_interval(
     first: np.ndarray, second: np.ndarray, level: float = 0.95, n_draws: int = N_DRAWS, seed: int = 0
 ) -> Interval:

@@ -10,9 +10,11 @@ import numpy as np
 from brainit.errors import InputError
 from brainit.metrics.identification import TWO_WAY_CHANCE, correlation_block, two_way, two_way_pix
 from brainit.metrics.intervals import (
+    Interval,
     bootstrap_interval,
     paired_interval,
     permutation_null,
+    share_interval,
     sign_flip_p,
 )
 from brainit.metrics.pixels import constant_images, mse, pixcorr, psnr, ssim, ssim_gauss
@@ -44,11 +46,16 @@ class Scores:
         """Flat ``{name, name.low, name.high}`` with 95 % bootstrap bounds over pictures."""
         flat: dict[str, float] = {}
         for name, values in self.values.items():
-            interval = bootstrap_interval(values, n_draws=n_draws, seed=seed)
+            interval = interval_of(name)(values, n_draws=n_draws, seed=seed)
             flat[prefix + name] = interval.mean
             flat[f"{prefix}{name}.low"] = interval.low
             flat[f"{prefix}{name}.high"] = interval.high
         return flat
+
+
+def interval_of(name: str) -> Callable[..., Interval]:
+    """Return how the interval of a score's mean is found: identification is a share."""
+    return share_interval if name.startswith(("two_way", "top1")) else bootstrap_interval
 
 
 def score(

@@ -27,11 +27,13 @@ def draw(table: Path, folder: Path) -> list[Path]:
     Raises
     ------
     ValueError
-        The file holds no timings.
+        The file holds no timings of the kernels that are drawn.
     """
+    if not table.is_file():
+        raise ValueError(f"no timings at {table}; run brainlab bench kernels first")
     with table.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["us"]]
-    if not rows:
+    if not any(row["what"] in SHOWN and row["ratio"] for row in rows):
         raise ValueError(f"{table} holds no timings; run brainlab bench kernels first")
     folder.mkdir(parents=True, exist_ok=True)
     return [_ratios(rows, folder / "ratios.png"), _roofline(rows, folder / "roofline.png")]
@@ -42,7 +44,11 @@ def _ratios(rows: list[dict[str, Any]], file: Path) -> Path:
 
     names = [name for name in SHOWN if any(row["what"] == name for row in rows)]
     shapes = list(dict.fromkeys(row["shape"] for row in rows if row["what"] in names))
-    found = {(row["shape"], row["what"]): float(row["ratio"]) for row in rows if row["what"] in names}
+    found = {
+        (row["shape"], row["what"]): float(row["ratio"])
+        for row in rows
+        if row["what"] in names and row["ratio"]
+    }
     here = {shape: [name for name in names if (shape, name) in found] for shape in shapes}
     starts, total = {}, 0.0
     for shape in shapes:

@@ -16,6 +16,7 @@ import torch
 from kernels.bench.cases import ATTENTION, IMAGES, LARGE, SMALL, attention, image, large, small
 from kernels.bench.peers import peers
 from kernels.bench.timed import Timed
+from kernels.tuned.search import DISTANCE
 from kernels.tuned.timing import Replay
 
 COLUMNS = [
@@ -79,20 +80,34 @@ def measure(shape: str, cases: Iterable[Timed], rep_ms: int) -> list[dict[str, A
             row["note"] = f"{type(error).__name__}: {str(error)[:160]}"
     rounds = [[_rested(replay, rep_ms // ROUNDS) for _, _, replay in ready] for _ in range(ROUNDS)]
     medians = [sorted(found)[ROUNDS // 2] for found in zip(*rounds, strict=True)]
-    base = float("nan")
+    base: float | None = None
     for (row, case, _), us in zip(ready, medians, strict=True):
         base = us if case.what == "bf16" else base
-        row.update(us=f"{us:.2f}", ratio=f"{base / us:.3f}", bf16_us=f"{base:.2f}")
+        row["us"] = f"{us:.2f}"
+        if base is not None:
+            row.update(ratio=f"{base / us:.3f}", bf16_us=f"{base:.2f}")
         row["tflops"] = f"{case.operations / us / 1e6:.0f}"
         row["floor_us"] = f"{max(case.bytes / MEMORY, case.operations / PEAK[case.unit]) * 1e6:.2f}"
         if case.exact is not None:
-            try:
-                exact = case.exact()
-                out = case.calls[0]()[: exact.shape[0]].double()
-                row["error"] = f"{((out - exact).norm() / exact.norm()).item():.2e}"
-            except torch.OutOfMemoryError as error:
-                row["note"] = f"no exact result: {str(error)[:120]}"
+            _judge(row, case)
     return rows
+
+
+def _judge(row: dict[str, Any], case: Timed) -> None:
+    """Write the error; of a kernel whose result is wrong the time says nothing, and is taken away."""
+    assert case.exact is not None  # as the caller saw to
+    try:
+        exact = case.exact()
+        out = case.calls[0]()[: exact.shape[0]].double()
+        error = ((out - exact).norm() / exact.norm()).item()
+    except Exception as failure:
+        row["note"] = f"no exact result: {type(failure).__name__}: {str(failure)[:120]}"
+        return
+    row["error"] = f"{error:.2e}"
+    if not case.peer and not error < DISTANCE:  # NaN is not, either
+        for key in ("us", "ratio", "tflops"):
+            row.pop(key, None)
+        row["note"] = f"WRONG: relative distance {error:.1e} from the exact result"
 
 
 def bench(
@@ -126,6 +141,7 @@ def bench(
     jobs += [(shape, image) for shape in IMAGES] + [(shape, attention) for shape in ATTENTION]
     if others:
         jobs = [(shape, peers) for shape in (*LARGE[:3], *SMALL[:2])]
+    write(out, rows)  # what an earlier run left is not this one's
     for done, (shape, cases) in enumerate(jobs):
         if time.monotonic() > until:
             progress(done, len(jobs), f"out of time before {shape}")

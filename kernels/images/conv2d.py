@@ -20,7 +20,10 @@ from kernels.tuned.table import lookup
 
 OPERANDS = (torch.int8, torch.float8_e4m3fn)
 OUTPUTS = (torch.bfloat16, torch.float16, torch.float32)
-LONGEST_INT_SUM = 2**17
+LONGEST_INT_SUM = 2**17 - 1
+"""Products of -128 that int32 holds."""
+MOST_PIXELS = 2**31 - 2**10
+"""Pixels of a call: kernels count them in 32 bits."""
 
 
 def conv2d(
@@ -66,6 +69,11 @@ def conv2d(
         return paths.Result(out, "reference")
     if dtype not in OUTPUTS:
         raise ValueError(f"conv2d: the Triton path writes bfloat16, float16 or float32, got {dtype}")
+    if sample_scale.dtype != torch.float32 or column_scale.dtype != torch.float32:
+        raise ValueError(
+            "conv2d: the Triton path takes scales in float32, "
+            f"got {sample_scale.dtype} and {column_scale.dtype}"
+        )
     arguments = (x, sample_scale, weight, column_scale, bias, [*stride], [*padding], [*dilation], dtype)
     out = _conv2d_op(*arguments) if config is None else _run(*arguments, config)
     return paths.Result(out.permute(0, 3, 1, 2), "triton")
@@ -156,4 +164,18 @@ def _check(
             )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"conv2d: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+    size = [
+        output_size(x.shape[1 + axis], weight.shape[1 + axis], stride[axis], padding[axis], dilation[axis])
+        for axis in (0, 1)
+    ]
+    if min(size) < 1:
+        raise ValueError(
+            f"conv2d: a kernel of {tuple(weight.shape[1:3])} with padding {padding} and dilation "
+            f"{dilation} does not fit an image of {tuple(x.shape[1:3])}"
+        )
+    if max(x[..., 0].numel(), x.shape[0] * size[0] * size[1]) > MOST_PIXELS:
+        raise ValueError(
+            f"conv2d: at most {MOST_PIXELS} pixels, got {tuple(x.shape)}; fewer images at a time"
+        )
+    paths.check_contiguous("conv2d", sample_scale=sample_scale, column_scale=column_scale, bias=bias)
     paths.check_device("conv2d", x, sample_scale, weight, column_scale, bias)

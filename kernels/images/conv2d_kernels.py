@@ -38,11 +38,12 @@ def _conv_copied(
     BM: tl.constexpr = TH * TW
     boxes_w = tl.cdiv(OW, TW)
     boxes_h = tl.cdiv(OH, TH)
-    box = tl.program_id(1)
+    tiles = tl.cdiv(N, BN)  # one axis of the grid for both, as the others end at 65535
+    box = tl.program_id(0) // tiles
     sample = box // (boxes_h * boxes_w)
     h0 = (box // boxes_w) % boxes_h * TH
     w0 = box % boxes_w * TW
-    column0 = tl.program_id(0) * BN
+    column0 = tl.program_id(0) % tiles * BN
     x_desc = tl.make_tensor_descriptor(x_ptr, [B, H, W, C], [H * W * C, W * C, C, 1], [1, TH, TW, BK])
     w_desc = tl.make_tensor_descriptor(w_ptr, [N, KH * KW * C], [KH * KW * C, 1], [BN, BK])
     out_desc = tl.make_tensor_descriptor(
@@ -72,12 +73,13 @@ def _conv(
 ):  # fmt: skip
     whole: tl.constexpr = x_ptr.dtype.element_ty == tl.int8
     sum_type: tl.constexpr = tl.int32 if whole else tl.float32
-    pixel = tl.program_id(1) * BM + tl.arange(0, BM)
+    tiles = tl.cdiv(N, BN)
+    pixel = tl.program_id(0) // tiles * BM + tl.arange(0, BM)
     inside = pixel < pixels
     sample = pixel // (OH * OW)
     at_h = (pixel // OW) % OH * stride_h - pad_h
     at_w = pixel % OW * stride_w - pad_w
-    columns = tl.program_id(0) * BN + tl.arange(0, BN)
+    columns = tl.program_id(0) % tiles * BN + tl.arange(0, BN)
     total = tl.zeros((BM, BN), sum_type)
     depth = tl.cdiv(C, BK)
     for step in range(KH * KW * depth):
@@ -110,15 +112,15 @@ def launch(
     columns = triton.cdiv(n, config.block_n)
     options = {"HAS_BIAS": bias is not None, "num_warps": config.warps, "num_stages": config.stages}
     box_h, box_w = box(oh, ow, config.block_m)
-    if copied(x, out, stride, dilation, config) and box_w >= 8:
+    if copied(x, weight, out, stride, dilation, config) and box_w >= 8:
         allow_descriptors()
         boxes = b * triton.cdiv(oh, box_h) * triton.cdiv(ow, box_w)
-        _conv_copied[(columns, boxes)](
+        _conv_copied[(columns * boxes,)](
             x, weight, out, *common, b, h, w, c, n, oh, ow, *padding,
             KH=kh, KW=kw, TH=box_h, TW=box_w, BN=config.block_n, BK=config.block_k, **options,
         )  # fmt: skip
         return
-    _conv[(columns, triton.cdiv(b * oh * ow, config.block_m))](
+    _conv[(columns * triton.cdiv(b * oh * ow, config.block_m),)](
         x, weight, out, *common, h, w, c, n, oh, ow, b * oh * ow, *stride, *padding, *dilation,
         KH=kh, KW=kw, BM=config.block_m, BN=config.block_n, BK=config.block_k, **options,
     )  # fmt: skip
@@ -131,8 +133,9 @@ def box(height: int, width: int, pixels: int) -> tuple[int, int]:
 
 
 def copied(
-    x: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], config: Config
+    x: Tensor, weight: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], config: Config
 ) -> bool:
     """Whether the copy engine can walk these images."""
-    aligned = x.shape[3] % 16 == 0 and out.shape[3] * out.element_size() % 16 == 0 and x.data_ptr() % 16 == 0
-    return stride == (1, 1) and dilation == (1, 1) and aligned and not config.keep
+    rows = x.shape[3] % 16 == 0 and out.shape[3] * out.element_size() % 16 == 0
+    first = all(tensor.data_ptr() % 16 == 0 for tensor in (x, weight))
+    return stride == (1, 1) and dilation == (1, 1) and rows and first and not config.keep

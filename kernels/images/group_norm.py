@@ -59,6 +59,7 @@ def group_norm(
         raise ValueError(
             f"group_norm: weight and bias must both have shape ({x.shape[2]},), or neither be given"
         )
+    paths.check_contiguous("group_norm", weight=weight, bias=bias)
     paths.check_device("group_norm", x, weight, bias)
     run = reference if paths.choose(path, x) == "reference" else _group_norm_op
     gain, offset = run(x, groups, weight, bias, eps)
@@ -85,6 +86,11 @@ def sample_scale(x: Tensor, before: Before, top: int, path: paths.Path = "auto")
     """
     if before.kind not in ("affine", "affine_silu") or before.gain is None or before.offset is None:
         raise ValueError(f"sample_scale: before must come from group_norm, got {before.kind}")
+    if x.ndim != 3 or not x.is_contiguous() or tuple(before.gain.shape) != (x.shape[0], x.shape[2]):
+        raise ValueError(
+            f"sample_scale: x must be the contiguous (B, HW, C) that group_norm saw, got {tuple(x.shape)} "
+            f"and gains of shape {tuple(before.gain.shape)}"
+        )
     if paths.choose(path, x) == "reference":
         value = before.reference(x.flatten(0, 1)).abs().reshape(x.shape[0], -1).amax(1).float()
     else:

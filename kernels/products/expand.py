@@ -158,6 +158,8 @@ def _check(packed: Tensor, fine: Tensor, k: int, group: int, tail: Tensor | None
         fine.dtype != torch.int8 or tail.shape[0] != n or tail.dtype != torch.float8_e4m3fn
     ):
         raise ValueError(f"expand: tail must be float8_e4m3fn of shape ({n}, T) beside int8 exponents")
+    if tail is not None and (tail.ndim != 2 or tail.shape[1].bit_count() != 1):
+        raise ValueError(f"expand: tail has a power of two of columns, got {tuple(tail.shape)}")
     if not (packed.is_contiguous() and fine.is_contiguous() and (tail is None or tail.is_contiguous())):
         raise ValueError("expand: packed codes, fine scales and tail must be contiguous")
     paths.check_device("expand", packed, fine, tail)

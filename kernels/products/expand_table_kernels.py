@@ -129,6 +129,8 @@ def _by_table(
 def launch(packed: Tensor, table: Tensor, out: Tensor, bits: int, k: int, config: Config) -> None:
     """Run the kernel into `out`, bytes; see `kernels.products.expand_table`."""
     n, row_bytes = packed.shape
+    if table.data_ptr() % 4:
+        table = table.clone()  # it is read by words
     block = min(config.block_k, triton.next_power_of_2(out.shape[1]))
     grid = (triton.cdiv(n, config.block_n), triton.cdiv(out.shape[1], block))
     stride = 0 if table.shape[0] == 1 else table.stride(0)

@@ -23,6 +23,8 @@ from kernels.tuned.table import lookup
 HALVES = (torch.bfloat16, torch.float16)
 SCALES = (torch.int8, torch.uint8, torch.bfloat16, torch.float16, torch.float32)
 """Types of scales that the Triton path reads."""
+ROWS_AT_ONCE = 2**18
+"""Rows of a launch: 65535 programs along them are the most, and each has at least 8."""
 
 
 def few_rows(
@@ -95,7 +97,9 @@ def _run(
     out = _empty(x, packed, scale, group, column_scale, bias)
     if out.numel():
         config = config or lookup("few_rows", (*out.shape, x.shape[1]), x.device)
-        launch(x, packed, scale, column_scale, bias, out, group, config)
+        for rows in range(0, out.shape[0], ROWS_AT_ONCE):
+            some = slice(rows, rows + ROWS_AT_ONCE)
+            launch(x[some], packed, scale, column_scale, bias, out[some], group, config)
     return out
 
 
@@ -118,6 +122,11 @@ def _check(
 ) -> None:
     if x.ndim != 2 or not x.is_floating_point():
         raise ValueError(f"few_rows: x must be a float (rows, columns), got {tuple(x.shape)} {x.dtype}")
+    if group < 1 or packed.ndim != 2:
+        raise ValueError(
+            "few_rows: groups of at least one column and packed (N, bytes), "
+            f"got {group} and {tuple(packed.shape)}"
+        )
     k, n = x.shape[1], packed.shape[0]
     groups = -(-k // group)
     if (
@@ -134,6 +143,5 @@ def _check(
             raise ValueError(f"few_rows: {name} must have shape ({n},), got {tuple(tensor.shape)}")
     if k > 1 and x.stride(1) != 1:
         raise ValueError(f"few_rows: values of a row must be neighbours, got strides {x.stride()}")
-    if not (packed.is_contiguous() and scale.is_contiguous()):
-        raise ValueError("few_rows: packed codes and scales must be contiguous")
+    paths.check_contiguous("few_rows", packed=packed, scale=scale, column_scale=column_scale, bias=bias)
     paths.check_device("few_rows", x, packed, scale, column_scale, bias)

@@ -46,7 +46,9 @@ def _few_rows(
     inside_m = rows < M
     j = tl.arange(0, HALF)
     bytes_ptr = packed_ptr + columns.to(tl.int64)[:, None] * row_bytes + j[None, :]
-    words_ptr = x_ptr.to(tl.pointer_type(tl.int32)) + rows[None, :] * (x_stride // 2) + j[:, None]
+    words_ptr = (
+        x_ptr.to(tl.pointer_type(tl.int32)) + rows.to(tl.int64)[None, :] * (x_stride // 2) + j[:, None]
+    )
     one = tl.full((BN, HALF), 1.0, tl.float32 if WIDE else x_ptr.dtype.element_ty)
     total = tl.zeros((BN, BM), tl.float32)
     first = tl.program_id(2) * per_split
@@ -64,7 +66,7 @@ def _few_rows(
                 mine = group < min(first + per_split, groups)
                 byte_mask = inside_n[:, None] & (at < row_bytes)[None, :]
                 byte = tl.load(bytes_ptr + group * HALF, mask=byte_mask, other=0)
-                x_rows = x_ptr + rows[None, :] * x_stride
+                x_rows = x_ptr + rows.to(tl.int64)[None, :] * x_stride
                 even = tl.load(
                     x_rows + k[:, None], mask=inside_m[None, :] & (mine & (k < K))[:, None], other=0.0
                 )

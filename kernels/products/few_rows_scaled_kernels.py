@@ -34,7 +34,7 @@ def finished(
     HAS_BIAS: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """Write a tile; of programs that share one, the last to arrive adds up what all found, in order."""
-    at = rows[None, :] * N + columns[:, None]
+    at = rows.to(tl.int64)[None, :] * N + columns[:, None]
     if SPLIT > 1:
         tl.store(part_ptr + tl.program_id(2).to(tl.int64) * M * N + at, total, mask=mask)
         tl.debug_barrier()  # all threads have stored before one of them counts
@@ -44,7 +44,12 @@ def finished(
             total = tl.zeros_like(total)
             for split in tl.static_range(SPLIT):
                 # past the nearest cache, which does not see what other programs wrote
-                total += tl.load(part_ptr + split * M * N + at, mask=mask, other=0.0, cache_modifier=".cg")
+                total += tl.load(
+                    part_ptr + tl.cast(split, tl.int64) * M * N + at,
+                    mask=mask,
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
             _written(total, bias_ptr, out_ptr, at, columns, mask, N, HAS_BIAS)
             tl.store(count_ptr + tile, 0)
     else:
@@ -165,11 +170,13 @@ def few_rows_scaled(
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     rows = tl.program_id(1) * BM + tl.arange(0, BM)
     inside_m = rows < M
+    # rows that are not there are read as the last one: a mask costs an instruction or two for every load
+    read = tl.minimum(rows, M - 1).to(tl.int64)
     j = tl.arange(0, BYTES)
     first = tl.program_id(2) * per_split
     last = min(first + per_split, groups)
     bytes_ptr = packed_ptr + columns.to(tl.int64)[:, None] * row_bytes + j[None, :]
-    words_ptr = x_ptr.to(tl.pointer_type(tl.int32)) + rows[None, :] * (x_stride // 2) + j[:, None]
+    words_ptr = x_ptr.to(tl.pointer_type(tl.int32)) + read[None, :] * (x_stride // 2) + j[:, None]
     scales_ptr = scale_ptr.to(tl.pointer_type(tl.int32)) + columns[:, None] * (groups // PER)
     scales_ptr += tl.arange(0, AT_ONCE // PER)[None, :]
     # powers of two stay exact in one multiply-add; float16 would overflow
@@ -181,7 +188,7 @@ def few_rows_scaled(
         for piece in tl.static_range(PIECES):
             at = (start + piece * GROUPS) * HALF
             byte = tl.load(bytes_ptr + at)
-            word = tl.load(words_ptr + at, mask=inside_m[None, :], other=0)
+            word = tl.load(words_ptr + at)
             even, odd = pairs(word, BF16)
             slope = _spread(_factor(scale, piece, KIND, BN, GROUPS, BF16, WIDE), BN, GROUPS, HALF)
             if FOLDED:

@@ -4,7 +4,7 @@
     out_mn = activation(y_mn) + residual_mn,    or codes of it in steps of out_scale_m
 
 Codes of fewer bits times small exact group scales are 8-bit operands, too (`kernels.products.expand`), so
-this is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K <= 2^17). float8 sums are kept by
+this is also the product of W4A4 and W4A8. int8 sums are exact in int32 (K < 2^17). float8 sums are kept by
 Hopper's tensor cores with about 14 bits, as in torch's ``use_fast_accum``; the reference sums in float64.
 
 Reads M K + N K bytes and M + N scales (and (M + N) R elements of the branch), writes M N elements; 2 M N K
@@ -26,7 +26,8 @@ OUTPUTS = (torch.bfloat16, torch.float16, torch.float32)
 CODES = {torch.int8: 127, torch.float8_e4m3fn: 448}
 """Largest code of the types that the next layer reads."""
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu")
-LONGEST_INT_SUM = 2**17
+LONGEST_INT_SUM = 2**17 - 1
+"""Products of -128 that int32 holds."""
 RANK_STEP = 16
 
 
@@ -84,6 +85,10 @@ def gemm(
         return paths.Result(out, "reference")
     if dtype not in OUTPUTS and out_scale is None:
         raise ValueError(f"gemm: the Triton path writes bfloat16, float16 or float32, got {dtype}")
+    if row_scale.dtype != torch.float32 or column_scale.dtype != torch.float32:
+        raise ValueError(
+            f"gemm: the Triton path takes scales in float32, got {row_scale.dtype} and {column_scale.dtype}"
+        )
     arguments = (a, row_scale, b, column_scale, bias, low, up, dtype, activation, residual, out_scale)
     return paths.Result(_gemm_op(*arguments) if config is None else _run(*arguments, config), "triton")
 
@@ -139,7 +144,7 @@ def _run(
     low: Tensor | None, up: Tensor | None, dtype: torch.dtype, activation: str, residual: Tensor | None,
     out_scale: Tensor | None, config: Config | None,
 ) -> Tensor:  # fmt: skip
-    from kernels.products.gemm_kernels import launch
+    from kernels.products.gemm_kernels import aligned, launch
 
     (m, k), n = a.shape, b.shape[0]
     out = torch.empty(m, n, dtype=dtype, device=a.device)
@@ -148,6 +153,8 @@ def _run(
     if low is not None and up is not None and low.shape[1] % RANK_STEP:
         missing = -low.shape[1] % RANK_STEP
         low, up = (torch.nn.functional.pad(factor, (0, missing)) for factor in (low, up))
+    elif low is not None and up is not None:
+        low, up = (t if aligned(t) else t.clone() for t in (low, up))  # the copy engine reads them
     kind = ("gemm_int8" if a.dtype == torch.int8 else "gemm_fp8") + ("" if low is None else "_rank")
     launch(
         a, row_scale, b, column_scale, bias, low, up, out, activation, residual, out_scale,
@@ -179,8 +186,7 @@ def _check(
     for name, (tensor, size) in wanted.items():
         if tensor is not None and tuple(tensor.shape) != (size,):
             raise ValueError(f"gemm: {name} must have shape ({size},), got {tuple(tensor.shape)}")
-        if tensor is not None and not tensor.is_contiguous():
-            raise ValueError(f"gemm: {name} must be contiguous, got strides {tensor.stride()}")
+        paths.check_contiguous("gemm", **{name: tensor})
     for name, scale in (("row_scale", row_scale), ("column_scale", column_scale)):
         if scale.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"gemm: {name} must be float32, got {scale.dtype}")
@@ -222,4 +228,5 @@ def _check_finish(
         raise ValueError(
             f"gemm: out_scale must be float32 of shape ({m},), got {tuple(out_scale.shape)} {out_scale.dtype}"
         )
+    paths.check_contiguous("gemm", out_scale=out_scale)
     paths.check_device("gemm", a, residual, out_scale)

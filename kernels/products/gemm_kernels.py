@@ -8,6 +8,7 @@ the copy engine) tiles are loaded through pointers with masks instead.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,6 +20,12 @@ from kernels.rows.code_kernels import rounded
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import ahead, half_dot, on_e4m3_grid
 from kernels.tuned.launching import allow_descriptors, multiprocessors, shared_memory, within
+from kernels.tuned.table import triton_version
+
+HOPPER = 9
+"""Major compute capability of the only GPUs whose products can be queued."""
+GLUON = ("3.6.", "3.7.")
+"""Versions of Triton whose Gluon, which still changes, builds what queues them."""
 
 
 @triton.jit
@@ -199,8 +206,16 @@ def launch(
     """Run the kernel into `out`; see `kernels.products.gemm`. Arguments are checked there."""
     (m, k), n = a.shape, b.shape[0]
     rank = 0 if low is None else low.shape[1]
-    copy_in = a.stride(0) % 16 == 0 and b.stride(0) % 16 == 0 and aligned(a, b)
+    apart = all(t.stride(0) % 16 == 0 and t.stride(0) >= k for t in (a, b))  # not a row that stands for all
+    copy_in = apart and aligned(a, b)
     copy_out = out.stride(0) * out.element_size() % 16 == 0 and aligned(out)
+    plain = activation == "none" and steps is None
+    if copy_in and copy_out and plain and queues(a, out, config):
+        from kernels.products.gemm_queued_kernels import launch as launch_queued
+
+        launch_queued(a, row_scale, b, column_scale, bias, low, up, out, residual, config)
+        return
+    config = config.unqueued()
     held = out.element_size() + (0 if residual is None else residual.element_size())
     config = within(config, held, shared_memory(a.device), rank)
     tiles = triton.cdiv(m, config.block_m) * triton.cdiv(n, config.block_n)
@@ -220,6 +235,16 @@ def launch(
         WIDE=paths.INTERPRETED,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
+
+
+def queues(a: Tensor, out: Tensor, config: Config) -> bool:
+    """Whether `kernels.products.gemm_queued_kernels` runs a product, which makes the same numbers.
+
+    It has what the copy engine can reach and no activation or codes to finish with.
+    """
+    fits = a.dtype == torch.int8 and out.element_size() == 2 and a.shape[1] > 0
+    known = triton_version().startswith(GLUON)
+    return config.queued and fits and known and a.is_cuda and paths.capability(a.device)[0] == HOPPER
 
 
 def aligned(*tensors: Tensor) -> bool:

@@ -31,6 +31,9 @@ from kernels.rows.operands import balance_of, padded_columns, padded_rank
 from kernels.rows.quantize import NOTHING, Kind, quantize
 from kernels.rows.quantize_reference import APPENDED
 
+FINE = {True: (-9, 6), False: (0, 15)}
+"""Exponents of two, and integers, that keep a 4-bit code within 8 bits."""
+
 
 @dataclass(frozen=True)
 class LowRankWeight:
@@ -119,6 +122,13 @@ def prepare(
     kind: Kind = "pow2_group" if power else "int_group"
     if activation_bits == 8:
         kind = "e4m3_token" if power else "int_token"
+    least, most = (int(fine.min()), int(fine.max())) if fine.numel() else (0, 0)
+    lowest, highest = FINE[power]
+    if least < lowest or most > highest:
+        raise ValueError(
+            f"lowrank_linear: {fine.dtype} group scales lie in {lowest}..{highest}, got {least}..{most}; "
+            "codes times larger ones leave 8 bits"
+        )
     column_scale = column_scale.float().contiguous()
     balance = None
     if down is not None and up is not None:
@@ -134,7 +144,7 @@ def prepare(
         packed.contiguous(), fine.contiguous(), column_scale, in_features, group, kind,
         None if smooth is None else (1.0 / smooth.float()).contiguous(),
         down, up, balance, bias, shift, shift != 0 and activation_bits == 4,
-        -6 if power and fine.numel() and int(fine.min()) >= -6 else -9, activation_bits,
+        -6 if power and fine.numel() and least >= -6 else -9, activation_bits,
     )  # fmt: skip
 
 
@@ -164,7 +174,7 @@ def lowrank_linear(
 
     Parameters
     ----------
-    x : tensor of shape (..., K), (..., 2 K) before GEGLU, the first columns where a second tensor follows
+    x : tensor of shape (..., K), (..., 2 K) before GEGLU
         Any rank from 1; bfloat16, float16 or float32.
     weight : LowRankWeight
     path : str in {"auto", "reference", "triton"}
@@ -177,7 +187,6 @@ def lowrank_linear(
         ``value`` of shape (..., N) and of the type of `x`.
     """
     wide = 2 * weight.in_features if before.kind == "geglu" else weight.in_features
-    wide -= 0 if before.second is None else before.second.shape[1]
     if x.ndim < 1 or x.shape[-1] != wide:
         raise ValueError(f"lowrank_linear: x must be (..., {wide}), got {tuple(x.shape)}")
     rows = x.reshape(-1, wide)
@@ -189,7 +198,7 @@ def lowrank_linear(
         out = linear(
             rows, w.packed, w.fine, w.column_scale, w.bias, w.inverse_smooth, w.down, w.up, w.balance,
             w.operand, w.in_features, w.group, w.kind, w.bits, w.shift, w.unsigned, w.least, before.kind,
-            before.gain, before.offset, before.rows, before.eps, before.second,
+            before.gain, before.offset, before.rows, before.eps,
         )  # fmt: skip
     else:
         codes = quantize(

@@ -21,6 +21,13 @@ def magnitude(x):
 
 
 @triton.jit
+def clipped(x, least, most):
+    """Clip, and keep a NaN: an infinity over its own scale is one, and a given scale may see one."""
+    x = tl.maximum(x, least, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(x, most, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def power(exponent):
     """2^exponent, -126 .. 127."""
     return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
@@ -28,12 +35,16 @@ def power(exponent):
 
 @triton.jit
 def row_unit(unit, KIND: tl.constexpr, FINE_TOP: tl.constexpr):
-    """Turn the value of a largest code into the unit of its row, and its inverse; 1 for a row of zeros."""
+    """Turn the value of a largest code into the unit of its row, and its inverse.
+
+    It is 1 for a row of zeros, and NaN for one that holds a NaN or an infinity.
+    """
     if KIND == 1:
         unit = tl.div_rn(unit, tl.full(unit.shape, FINE_TOP, tl.float32))
     if KIND == 2:
         unit = unit * (1.0 / (1 << FINE_TOP))
     unit = tl.where(unit < 1.1754943508222875e-38, 1.0, unit)
+    unit = tl.where(unit < float("inf"), unit, float("nan"))
     return unit, tl.div_rn(tl.full(unit.shape, 1.0, tl.float32), unit)
 
 
@@ -67,7 +78,7 @@ def codes_of(
     if KIND == 3:
         steps = y * (inverse * power(-lift))[:, None]
         most = (TOP * power(-lift))[:, None]
-        return to_e4m3(tl.minimum(tl.maximum(steps, -most), most), WIDE)
+        return to_e4m3(clipped(steps, -most, most), WIDE)
     elif KIND == 0:
         steps = y * inverse[:, None]
         code = tl.minimum(tl.maximum(rounded(tl.minimum(tl.maximum(steps, LEAST), TOP)), LEAST), TOP)
@@ -89,5 +100,5 @@ def codes_of(
             shift = (((step + 150) << 23) | 0x400000).to(tl.float32, bitcast=True)[:, :, None]
             grouped = tl.reshape(y * (inverse * power(-lift))[:, None], (BM, BK // GROUP, GROUP))
             size = power(step)[:, :, None]
-            code = tl.minimum(tl.maximum((grouped + shift) - shift, LEAST * size), TOP * size)
+            code = clipped((grouped + shift) - shift, LEAST * size, TOP * size)
             return to_e4m3(tl.reshape(code, (BM, BK)), WIDE)

@@ -35,6 +35,7 @@ def reference(
     if kind == "pow2_group":
         unit = unit / 2**fine_top
     unit = torch.where(unit < TINY, torch.ones_like(unit), unit)
+    unit = torch.where(unit < torch.inf, unit, torch.nan)
     inverse = 1.0 / unit
     lift = torch.zeros_like(unit, dtype=torch.int32)
     low = None if down is None else x.double() @ down.double().T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 
@@ -28,6 +28,8 @@ class Config:
         Fetch what the epilogue needs before the sum.
     special : bool
         Some warps do nothing but fetch; `warps` counts those of one group of the others.
+    queued : bool
+        The product of a step starts before the one before it has ended (int8; `warps` are 8 or 4).
     vendor : bool
         torch's own product of the same operands, instead of a kernel.
     """
@@ -43,6 +45,7 @@ class Config:
     keep: bool = False
     early: bool = False
     special: bool = False
+    queued: bool = False
     vendor: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -64,12 +67,20 @@ class Config:
             raise ValueError(f"unknown tuning field {unknown[0]!r}, known: {', '.join(sorted(known))}")
         return cls(**values)
 
+    def unqueued(self) -> Config:
+        """Tiles for a kernel that waits for every product: steps of 128 and more, as many bytes ahead."""
+        if not self.queued:
+            return self
+        deeper = max(1, 128 // self.block_k)
+        stages = max(2, -(-self.stages // deeper))
+        return replace(self, queued=False, block_k=self.block_k * deeper, stages=stages)
+
     @property
     def label(self) -> str:
         """Short text for tables and logs."""
         more = "".join(
             f" {name}{'' if getattr(self, name) is True else getattr(self, name)}"
-            for name in ("halves", "split", "keep", "early", "special", "vendor")
+            for name in ("halves", "split", "keep", "early", "special", "queued", "vendor")
             if getattr(self, name) != getattr(Config, name)
         )
         return (

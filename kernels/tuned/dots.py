@@ -29,13 +29,16 @@ def on_e4m3_grid(x):
 
 @triton.jit
 def to_e4m3(x, WIDE: tl.constexpr):
-    """Cast float32 numbers of at most 448 to float8 e4m3.
+    """Cast float32 numbers of at most 448 to float8 e4m3, NaN to NaN.
 
-    The interpreter's cast rounds wrongly; `WIDE` rounds before, after which the cast is exact.
+    The interpreter's cast rounds wrongly and makes a number of a NaN; `WIDE` rounds before, after which the
+    cast is exact, and writes the NaN itself.
     """
     if WIDE:
-        x = on_e4m3_grid(x)
-    return x.to(tl.float8e4nv)
+        bits = on_e4m3_grid(x).to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+        return tl.where(x == x, bits, 0x7F).to(tl.uint8).to(tl.float8e4nv, bitcast=True)
+    else:
+        return x.to(tl.float8e4nv)
 
 
 @triton.jit

@@ -28,6 +28,29 @@ _GEMM = [
     Config(256, 128, 128, 3, 4, special=True),
     Config(128, 128, 128, 4, 4, special=True),
 ]
+_QUEUED = [
+    *(
+        Config(*tile, stages, warps, group_m=tall, queued=True)
+        for (tile, stages, warps), tall in product(
+            (
+                ((128, 256, 128), 3, 8), ((128, 256, 64), 6, 8),
+                ((256, 128, 128), 3, 8), ((256, 128, 64), 6, 8),
+            ),
+            (8, 16),
+        )
+    ),
+    Config(128, 128, 128, 5, 8, queued=True),
+    Config(128, 128, 128, 5, 4, queued=True),
+    Config(64, 256, 128, 4, 4, queued=True),
+]  # fmt: skip
+_QUEUED_RANK = [
+    *(
+        Config(*tile, stages, warps, group_m=tall, queued=True)
+        for (tile, stages, warps), tall in product(
+            (((128, 256, 64), 5, 8), ((256, 128, 64), 5, 8), ((128, 128, 128), 4, 4)), (8, 16)
+        )
+    ),
+]  # fmt: skip
 _QUANTIZE = [
     *(Config(rows, 1, deep, stages, warps)
       for rows, deep, stages, warps in (
@@ -69,7 +92,10 @@ _FEW = [
     *(
         Config(16, columns, 256, stages, 2, split=split, halves=pieces, keep=True)
         for (columns, stages, pieces), split in product(
-            ((32, 3, 2), (32, 4, 2), (64, 3, 2), (64, 4, 2), (64, 4, 1)), (1, 2, 4, 8)
+            (
+                (32, 3, 2), (32, 4, 2), (64, 2, 2), (64, 3, 2), (64, 4, 2), (64, 4, 1),
+            ),
+            (1, 2, 4, 8),
         )
     ),
 ]  # fmt: skip
@@ -102,9 +128,9 @@ _ATTENTION = [
 ]
 
 SPACES: dict[str, list[Config]] = {
-    "gemm_int8": _GEMM,
+    "gemm_int8": [*_GEMM, *_QUEUED],
     "gemm_fp8": _GEMM,
-    "gemm_int8_rank": [c for c in _GEMM if not c.special],
+    "gemm_int8_rank": [*(c for c in _GEMM if not c.special), *_QUEUED_RANK],
     "gemm_fp8_rank": [c for c in _GEMM if not c.special and (c.halves == 2 or c.block_n == 128)],
     "product_fp8": [Config(), Config(vendor=True)],
     "quantize": _QUANTIZE,

@@ -19,8 +19,8 @@ SHIPPED = Path(__file__).resolve().parent / "tables"
 DEFAULTS: dict[str, list[tuple[int, Config]]] = {
     # (least number of output elements, config), largest first
     "gemm_int8": [
-        (2**22, Config(128, 256, 128, 3, 8)),
-        (2**18, Config(128, 128, 128, 4, 8)),
+        (2**22, Config(128, 256, 64, 6, 8, queued=True)),
+        (2**18, Config(128, 128, 128, 5, 4, queued=True)),
         (0, Config(64, 64, 128, 4, 4)),
     ],
     "gemm_fp8": [
@@ -29,8 +29,8 @@ DEFAULTS: dict[str, list[tuple[int, Config]]] = {
         (0, Config(64, 64, 128, 4, 4)),
     ],
     "gemm_int8_rank": [
-        (2**22, Config(128, 256, 128, 3, 8, halves=2)),
-        (2**18, Config(128, 128, 128, 4, 8)),
+        (2**22, Config(128, 256, 64, 5, 8, queued=True)),
+        (2**18, Config(128, 128, 128, 4, 4, queued=True)),
         (0, Config(64, 64, 128, 4, 4)),
     ],
     "gemm_fp8_rank": [
@@ -117,8 +117,8 @@ def read(file: Path) -> dict[str, dict[str, Config]]:
         raise ValueError(
             f"{file} is not a table of tuned kernels ({error}); delete it and tune again"
         ) from error
-    # whether warps that only fetch can be built depends on the compiler
-    return {k: {s: c for s, c in v.items() if same or not c.special} for k, v in found.items()}
+    # whether warps that only fetch, and what is written in Gluon, can be built depends on the compiler
+    return {k: {s: c for s, c in v.items() if same or not (c.special or c.queued)} for k, v in found.items()}
 
 
 @lru_cache(maxsize=1)

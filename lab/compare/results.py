@@ -19,6 +19,8 @@ from lab.files import write_json, write_text
 from lab.metrics.clips import PSNR_CAP
 from lab.runs.steps import StepCache
 
+ABOUT = "about.json"
+"""File of a comparison's folder that says what it is, from its beginning on."""
 PERFECT = {
     "psnr_db": PSNR_CAP,
     "ssim": 1.0,
@@ -86,8 +88,10 @@ def conclude(
     key = next((k for k in summary.RANKED_BY if any(k in row for row in rows)), summary.RANKED_BY[-1])
     ranked = [row["recipe"] for row in rows if row["recipe"] not in (FULL, OTHER_SEED)]
     gate = same_seed([one for one in measured if one.recipe == FULL])
+    ordered = sorted(measured, key=lambda one: (one.seed, one.recipe))
+    made = {f"{name}s": summary.said(ordered, name) for name in summary.MADE}
     return rounded({
-        "about": about,
+        "about": {**about, **made},
         "rows": rows,
         "gates": [gate.to_dict()],
         "neighbours": summary.neighbours(scores, ranked, key),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from lab.compare.cost import EXACT, SAMPLED
+from lab.compare.measuring import Measured
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import FULL, OTHER_SEED
 from lab.compare.statistics import Scores
@@ -23,6 +24,8 @@ COSTS = (
     "bytes", "bytes_before", "bytes_quantized", "weight_bits", "tera_bit_ops", "bit_ops_share",
     "layers_quantized", "layers", "execution", "from_codes",
 )  # fmt: skip
+MADE = ("commit", "device")
+"""Of each measurement: a comparison may go on at another commit or on another machine."""
 LARGER_IS_BETTER = {
     "psnr_db": True, "ssim": True, "st_lpips": False, "latent_sqnr_db": True, "latent_rel_l2": False,
     "two_way": True, "pixcorr": True, "change_error": False,
@@ -85,7 +88,14 @@ def _row(scores: Scores, recipe: str) -> dict[str, Any]:
     for name in SETS:
         high = scores.scalars(recipe, f"{name}.high")
         row |= {f"{name}.null_high": max(high)} if high else {}
-    return row | {name: numbers[name] for name in COSTS if name in numbers}
+    row |= {name: numbers[name] for name in COSTS if name in numbers}
+    mine = [scores.by_recipe[recipe][seed] for seed in seeds]
+    return row | {name: " and ".join(said(mine, name)) for name in MADE}
+
+
+def said(measured: Iterable[Measured], name: str) -> list[str]:
+    """Return what measurements say of a word of `MADE`, each once; of before they said it: unknown."""
+    return list(dict.fromkeys(str(one.numbers.get(name, "unknown")) for one in measured))
 
 
 def _peak(scores: Scores, recipe: str) -> dict[str, Any]:

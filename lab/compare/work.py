@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 import quant
+from lab.compare.about import commit, hardware
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.cost import PeakMemory, costs, full_costs
 from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
@@ -25,6 +26,8 @@ from quant.recipes import Recipe
 FINE = 1000
 """Progress counts thousandths of a measurement, so that one long calibration moves the bar as well."""
 MIXED = "mixed"
+LONG = 1.0
+"""Seconds for a million weights from which a recipe waits for the quick ones."""
 Calibrator = Callable[[Recipe], torch.device]
 """Device that calibrates a recipe."""
 
@@ -94,6 +97,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.reference: Reference | None = None
+        self.made = {"commit": commit(), "device": hardware(str(self.bench.device))}
         self.done = 0
         self.tasks: list[Task] = []
         for seed in range(self.bench.settings.seeds):
@@ -109,13 +113,17 @@ class Work:
         return sum(not (steps / f"{task.name}.json").is_file() for task in self.tasks)
 
     def share(self) -> None:
-        """Measure what nobody has taken yet; long ones of a seed first, so that nobody waits at the end."""
+        """Measure what nobody has taken yet, seed after seed.
 
-        def long_first(task: Task) -> tuple[int, float]:
-            cost = task.recipe.info.seconds_per_million_weights if task.recipe else float("inf")
-            return task.seed, -cost
+        What takes seconds comes first, which a run that is stopped then has; then the long ones, the longest
+        first, so that nobody waits at the end.
+        """
 
-        for task in sorted(self.tasks, key=long_first):
+        def order(task: Task) -> tuple[int, bool, float]:
+            cost = task.recipe.info.seconds_per_million_weights if task.recipe else 0.0
+            return task.seed, cost >= LONG, -cost if task.recipe else float("-inf")
+
+        for task in sorted(self.tasks, key=order):
             if self.turns.take(task.name):
                 self.turns.fail(task.name, self.attempt(task)[1])
 
@@ -152,10 +160,13 @@ class Work:
             self.reference = None  # two at a time would not fit beside a large model
             self.reference = reference(self.bench, task.seed)
         if task.recipe is not None:
-            return self.quantized(task.recipe, task.seed)
-        if task.name.startswith("null"):
-            return measure_null(self.bench, OTHER_SEED, self.reference)
-        return measure(self.bench, self.bench.model, FULL, self.reference, full_costs(self.bench.model))
+            found = self.quantized(task.recipe, task.seed)
+        elif task.name.startswith("null"):
+            found = measure_null(self.bench, OTHER_SEED, self.reference)
+        else:
+            found = measure(self.bench, self.bench.model, FULL, self.reference, full_costs(self.bench.model))
+        found.numbers |= self.made  # a folder may hold measurements of several commits and machines
+        return found
 
     def quantized(self, recipe: Recipe, seed: int) -> Measured:
         """Calibrate a copy by a recipe and measure it."""

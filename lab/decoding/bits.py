@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from brainit.metrics import average_scores, bootstrap_interval, psnr, score
+from brainit.metrics import average_scores, bootstrap_interval, interval_of, psnr, score
 from brainit.metrics.scores import PSNR_CAP
 
 SCORES = (
@@ -95,7 +95,8 @@ def score_rows(
         row = dict.fromkeys(COLUMNS) | {"recipe": name} | dict(facts.get(name, {}))
         for key in values:
             if key in COLUMNS:
-                found = bootstrap_interval(values[key], n_draws=n_draws, seed=seed)
+                how = bootstrap_interval if key.endswith("_minus_fp") else interval_of(key)
+                found = how(values[key], n_draws=n_draws, seed=seed)
                 row |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
         rows.append(row)
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainit import datasets
-from brainit.datasets.findings import odd_betas
+from brainit.datasets.findings import odd_betas, odd_names
 from brainit.datasets.leaks import find_leaks
 from brainit.io import fingerprint
 from brainit.subject import Subject
@@ -80,7 +80,7 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
         "leak": {k: None if v != v else v for k, v in asdict(leaks).items()},  # NaN: nothing to compare
         "leak_line": leaks.line(),
         "info": {k: v for k, v in subject.info.items() if _plain(v)},
-        "warnings": [*subject.info.get("warnings", []), *odd_betas(subject)],
+        "warnings": [*subject.info.get("warnings", []), *odd_betas(subject), *odd_names(subject)],
         "terms": subject.info.get("terms"),
         "space": subject.info.get("space"),
     }

@@ -38,7 +38,7 @@ def unmet(config: ReconstructConfig, subject: Subject) -> Iterator[str]:
     subject : Subject
         The one to be decoded.
     """
-    yield from _pictures(config, subject) if subject.stimuli is not None else _categories(subject)
+    yield from _pictures(config, subject) if subject.stimuli is not None else _categories(config, subject)
 
 
 def _pictures(config: ReconstructConfig, subject: Subject) -> Iterator[str]:
@@ -60,6 +60,7 @@ def _pictures(config: ReconstructConfig, subject: Subject) -> Iterator[str]:
             f"pictures are {shape[0]}x{shape[1]} pixels; the scores (SSIM) need {SSIM_WINDOW} a side: "
             "enlarge them before"
         )
+    yield from _clusters(config, subject)
     looks = len({np.asarray(subject.stimuli[str(k)]).tobytes() for k in train})  # type: ignore[index]
     fewest = max(_FEWEST_TRAINED, config.brain.care.folds)
     if looks < fewest:
@@ -74,7 +75,21 @@ def _pictures(config: ReconstructConfig, subject: Subject) -> Iterator[str]:
         )
 
 
-def _categories(subject: Subject) -> Iterator[str]:
+def _clusters(config: ReconstructConfig, subject: Subject) -> Iterator[str]:
+    method = config.brain.clusters.method
+    if config.network != "trained":
+        return
+    if method == "roi" and not subject.roi:
+        yield "no regions are named, which brain.clusters.method=roi needs; choose profiles, kmeans or gmm"
+    if method == "anatomical" and not subject.has_places:
+        yield (
+            "voxel positions are not known, which brain.clusters.method=anatomical needs; choose profiles, "
+            "kmeans or gmm"
+        )
+
+
+def _categories(config: ReconstructConfig, subject: Subject) -> Iterator[str]:
+    yield from _clusters(config, subject)
     if subject.labels is None:
         yield "neither pictures nor category labels; there is nothing to decode"
         return

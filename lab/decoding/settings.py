@@ -122,6 +122,11 @@ class ReconstructConfig(Settings):
     )
     guidance: float = Field(3.0, ge=0, le=30, description="classifier-free guidance; 1 is none")
     n_samples: int = Field(1, ge=1, le=256, description="samples averaged into one reconstruction")
+    left_out: int = Field(
+        64, ge=4, le=10_000,
+        description="left-out training trials, at most, whose decoding recipes calibrate and train on; half "
+        "calibrate, and of those that train see 30 of 100: hundreds for recipes that train",
+    )  # fmt: skip
     voxel_encoder: Annotated[str | None, BeforeValidator(_absolute)] = Field(
         None,
         description="run of brainlab brain encode that knows the subject, for the score brain_correlation; "

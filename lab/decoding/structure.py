@@ -22,8 +22,6 @@ from lab.progress import Progress
 
 Decoder = BrainDecoder | AdaptedSubject
 """Trained on the data set's subjects, or the shared network adapted to one."""
-LEFT_OUT = 64
-"""Most left-out training trials that a decoder is recorded on; half of a recording calibrates."""
 
 
 def glyph_weights() -> str:
@@ -90,6 +88,36 @@ def baselines(
         "ridge_weights": ridge.weight_norms().astype(np.float32),
         **out,
     }
+
+
+def again(
+    config: ReconstructConfig,
+    train: Subject,
+    test: Subject,
+    decoder: Decoder,
+    device: str,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Say of other test trials what a run says of its own, in the same way.
+
+    Returns
+    -------
+    tokens, start : float32 arrays of shape (n, 17, 192), (n, 3, 64, 64)
+        What the diffusion decoder is given.
+    ridge : float32 array of shape (n, H, W[, 3])
+        What ridge from voxels to pixels sees.
+    """
+    predicted, simple = predictions(decoder, test), dict[str, np.ndarray]()
+    if config.structure in ("blend", "ridge"):
+        simple = baselines(train, test, decoder.held_out(train.name)[0].tolist(), device)
+    start = structural(config, train, test, predicted, simple, decoder, progress)["start"]
+    tokens = tokens_of(start) if config.tokens == "picture" else predicted["tokens"]
+    if simple:
+        return tokens, start, simple["ridge"]
+    pictures, scaler = train.images(), VoxelScaler.fit(train.betas)
+    fitted = fit_ridge(scaler.apply(train.betas), pictures.reshape(len(pictures), -1), device=device)
+    seen = np.clip(fitted.predict(scaler.apply(test.betas)), 0, 1).astype(np.float32)
+    return tokens, start, seen.reshape(-1, *pictures.shape[1:])
 
 
 def maps_of(found: Targets) -> dict[str, np.ndarray]:
@@ -167,10 +195,10 @@ def structural(
     -------
     dict
         ``start`` (n, 3, 64, 64); ``left_out_start`` (k, 3, 64, 64) and ``left_out_tokens`` (k, 17, 192), of
-        the same k trials, at most `LEFT_OUT`; ``made_by``; numbers under ``posterior``.
+        the same k trials, at most ``config.left_out``; ``made_by``; numbers under ``posterior``.
     """
     stimuli, held = decoder.held_out(train.name)
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(stimuli))[:LEFT_OUT])
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(stimuli))[: config.left_out])
     few = {"left_out_tokens": shrunk_tokens(held)[chosen]}
     maps = {name: values[chosen] for name, values in maps_of(held).items()}
     if config.structure in ("brainit", "none"):

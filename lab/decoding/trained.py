@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,6 +95,21 @@ class TrainedRun:
     def _weights(self) -> Path:
         adapted = self.config.network == "shared"
         return self._network / ("adapted.safetensors" if adapted else "decoder.safetensors")
+
+    def leaks(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``leak`` and ``leak_line`` as the run found them, over all subjects it was trained on.
+
+        ``about`` is what is known of the one subject, for a run of before this was kept.
+        """
+        file = self.path / "subject.json"
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            known = {}
+        except ValueError as error:
+            raise InputError(f"{file} is damaged ({error}); run brainlab brain reconstruct again") from None
+        found = known if "leak" in known and "leak_line" in known else about
+        return {"leak": found["leak"], "leak_line": found["leak_line"]}
 
     def network(self) -> BrainDecoder | AdaptedSubject:
         """Read the trained network; nothing is trained.

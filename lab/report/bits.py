@@ -237,7 +237,7 @@ def _pictures(data: BitsData) -> Block:
                 "number": int(i) + 1,
                 "score": f"{score[i]:.2f}",
                 "pictures": [
-                    {"src": picture_png(data.pictures[name][i]), "alt": f"{name}, test picture {i + 1}"}
+                    {"src": picture_png(data.pictures[name][i]), "alt": f"{name}, test picture {i}"}
                     for name in names
                 ],
             }

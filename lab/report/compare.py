@@ -208,7 +208,7 @@ def _made(result: Mapping[str, Any]) -> list[Block]:
         ("set distances", f"KID and FD in {LITE0} and {DOMAIN}; the second network is the project's own"),
         ("peak memory", peaks(result["rows"]) or "nothing calibrated here"),
         ("not measured", "; ".join(not_measured(result))),
-        ("date, commit", f"{about['date']}, {about['commit']}"),
+        ("date, commit", f"{about['date']}, {' and '.join(about.get('commits') or [about['commit']])}"),
         *((k, v) for k, v in sorted(about["versions"].items())),
     ]
     return [Block("command", {"command": about["command"]}), table(pairs)]

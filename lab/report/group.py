@@ -145,7 +145,7 @@ def _pictures(run: RunData) -> dict[str, object]:
             "stimulus": picture_png(truth[i]),
             "ours": picture_png(ours[i]),
             "score": f"{score[i]:.2f}",
-            "alt": f"test picture {i + 1} of {run.name}",
+            "alt": f"test picture {i} of {run.name}",
         }
         for i in middle
     ]

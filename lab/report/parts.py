@@ -36,9 +36,11 @@ CLAIMS = (
     "together with what it learned from many other pictures: sharp detail may come from the model and not "
     "from the brain. It needs a person who took part willingly and lay still in a scanner for a long time. "
     "Nothing here reads thoughts, and no score on one person or one set of pictures says how it would be on "
-    "others. Share this page under the terms of the data: it holds stimuli. Compare only runs with the same "
-    "test pictures and scoring."
+    "others. {}Compare only runs with the same test pictures and scoring."
 )
+NO_PICTURES = CLAIMS.format("")
+"""Where the page holds scores alone."""
+CLAIMS = CLAIMS.format("Share this page under the terms of the data: it holds stimuli. ")
 CATEGORY_CLAIMS = (
     "A decoded category is a guess among a few known ones, made by a decoder fitted to this one person's "
     "recordings of them. It needs a person who took part willingly and lay still in a scanner for a long "
@@ -142,7 +144,7 @@ def command_line(run: RunData) -> Block:
     return Block("command", {"command": as_command(run.config), "hash": run.hash})
 
 
-def as_command(config: Mapping[str, Any]) -> str:
+def as_command(config: Mapping[str, Any], out: str = "runs/again") -> str:
     """Return the shell command that gives exactly `config`.
 
     Options come first; ``--set`` follows for every other setting that is not what these options lead to by
@@ -159,7 +161,7 @@ def as_command(config: Mapping[str, Any]) -> str:
     for name, value in flat(config).items():
         if name not in flags and (name not in base or base[name] != value) and value != {}:
             words += ["--set", f"{name}={_as_yaml(value)}"]
-    return " ".join(shlex.quote(w) for w in [*words, "--out", "runs/again"])
+    return " ".join(shlex.quote(w) for w in [*words, "--out", out])
 
 
 def _as_yaml(value: Any) -> str:

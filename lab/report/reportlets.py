@@ -99,6 +99,11 @@ def score_notes(run: RunData) -> Block | None:
     count = run.metrics.get("n_test")
     if isinstance(count, int) and count < 30:
         notes.append(f"With {count} test pictures the intervals are wide, and still a little too narrow.")
+    if any(run.metrics.get(name) in (0, 1) for name in ("two_way_pix", "two_way_feature", "top1_feature")):
+        notes.append(
+            "Where every picture is found, or none, the interval is the exact binomial one: resampling "
+            "would give it no width."
+        )
     if run.metrics.get("ssim") is not None:
         notes.append(
             "SSIM rewards blur, and PixCorr more so: read them together with identification and the pictures."
@@ -129,12 +134,12 @@ def picture_groups(run: RunData) -> Block | None:
     for name, indices in choose(score, 3, run.seed):
         columns = [
             {
-                "number": int(i) + 1,
+                "number": int(i),
                 "score": f"{score[i]:.2f}",
                 "pictures": [
                     {
                         "src": picture_png(arrays[key][i]),
-                        "alt": f"{labels.get(key, label)}, test picture {i + 1}",
+                        "alt": f"{labels.get(key, label)}, test picture {i}",
                     }
                     for key, label in rows
                 ],
@@ -147,7 +152,8 @@ def picture_groups(run: RunData) -> Block | None:
     if isinstance(averaged, int) and averaged > 1:
         each = f"Full precision and quantized are means of {averaged} samples, as scored; the rest is one"
     caption = (
-        f"{each}. {rule[0].upper()}{rule[1:]}. The number under a picture's number is its PixCorr. "
+        f"{each}. {rule[0].upper()}{rule[1:]}. Pictures are counted from 0, as in images/ and in "
+        "brainlab brain decode --trials; the number beside is PixCorr. "
         f"{run.provenance(f'{len(main)} test pictures').sentence()}"
     )
     return Block(
@@ -267,7 +273,7 @@ def _space(run: RunData) -> str:
     """Space of the coordinates: what the subject says; a simulated one is laid out in MNI space."""
     info = run.subject.get("info") or {}
     said = run.subject.get("space") or (info.get("space") if isinstance(info, Mapping) else None)
-    return str(said or ("MNI" if run.simulated else "scanner"))
+    return str(said or ("MNI" if run.simulated else ""))
 
 
 def _voxels(run: RunData) -> str:

@@ -8,6 +8,8 @@ table into parameters that broadcast over the input.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,38 +35,36 @@ def as_matrix(x: Tensor, layout: Layout) -> Tensor:
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
-def expand(stored: Params, rows: Tensor, layout: Layout, shape: torch.Size) -> Params:
-    """Parameters for an input of `shape` from the rows of a table.
+def together(each: Sequence[Params]) -> Params:
+    """Put parameters of several samples, or the one of all, into parameters of a batch."""
+    if len(each) == 1:
+        return each[0]
+    names = ("scale", "zero_point")
+    full = [1, *(torch.broadcast_shapes(*(p["scale"].shape for p in each)))[1:]]
+    return {name: torch.cat([p[name].expand(full) for p in each]) for name in names}
+
+
+def expand(stored: Params, row: int, layout: Layout, shape: torch.Size) -> Params:
+    """Parameters for an input of `shape` from one row of a table.
 
     Parameters
     ----------
     stored : dict
         ``axis`` (T,), ``labels`` (T, n), ``scale`` and ``zero_point`` (T, K).
-    rows : int64 tensor of shape (1,) or (B,)
-        Row for the whole batch, or for each sample.
+    row : int
     layout : "linear_input" or "conv_input"
     shape : of the input
 
     Returns
     -------
     dict
-        scale and zero_point, which broadcast over the input.
+        scale and zero_point, which broadcast over the input; their leading axis has size 1.
 
     Raises
     ------
     InputError
         Positions were clustered and the input has another number of them.
     """
-    names = ("scale", "zero_point")
-    each = [_one(stored, int(row), layout, shape) for row in rows]
-    if len(each) == 1:
-        return each[0]
-    full = [1, *(torch.broadcast_shapes(*(p["scale"].shape for p in each)))[1:]]
-    return {name: torch.cat([p[name].expand(full) for p in each]) for name in names}
-
-
-def _one(stored: Params, row: int, layout: Layout, shape: torch.Size) -> Params:
-    """Parameters of one row, with a leading axis of size 1."""
     conv = layout == "conv_input"
     channels = shape[1] if conv else shape[-1]
     space = shape[2:] if conv else shape[1:-1]

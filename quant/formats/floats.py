@@ -78,7 +78,7 @@ class FloatGrid(Grid):
         return (magnitude + sign).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype) -> Tensor:
-        table = torch.tensor(self.table(), dtype=dtype, device=codes.device)
+        table = torch.tensor(self.table(), dtype=dtype).to(codes.device, non_blocking=True)
         return table[codes.long()] * params["scale"].to(dtype)
 
     def rounded(self, x: Tensor, params: Params) -> Tensor:
@@ -165,6 +165,16 @@ class SearchedFloatGrid(Grid):
         for index in self._used(params):
             values = self.format(index).decode(codes, params, dtype)
             out = torch.where(params["format"] == index, values, out)
+        return out
+
+    def rounded(self, x: Tensor, params: Params) -> Tensor:
+        if x.dtype != torch.float32:
+            return super().rounded(x, params)
+        # to ask a GPU which formats are used would wait for all its work: there all are tried
+        used = self._used(params) if x.device.type == "cpu" else range(len(self.formats))
+        out = torch.zeros_like(x)
+        for index in used:
+            out = torch.where(params["format"] == index, self.format(index).rounded(x, params), out)
         return out
 
     def surrogate(self, x: Tensor, params: Params, values: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ class LogGrid(Grid):
         if self.octaves is None or self.offset:
             return self._decode_stored(codes, params, dtype)
         magnitudes = [2.0 ** (-q * self._step) for q in range(self._count)]
-        table = torch.tensor(magnitudes, dtype=dtype, device=codes.device)
+        table = torch.tensor(magnitudes, dtype=dtype).to(codes.device, non_blocking=True)
         index = codes.long()
         values = table[index % self._count] * params["scale"].to(dtype)
         if not self.signed:

@@ -76,6 +76,8 @@ class Clock:
         self.unit = unit
         self.timestep: Tensor | None = None
         self.tolerance = EXACT
+        self._of: Tensor | None = None
+        self._rows: dict[Any, list[int]] = {}
 
     def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the root module: the second argument or the keyword `timestep`."""
@@ -92,3 +94,18 @@ class Clock:
         if self.timestep is None:
             raise InputError("this model has per-timestep scales but was called without a timestep")
         return Reading(self.timestep, self.tolerance)
+
+    def rows(self, schedule: Schedule, table: Tensor, values: tuple[float, ...]) -> list[int]:
+        """Rows of a table for the timesteps of this call; layers with equal tables ask once.
+
+        Parameters
+        ----------
+        values : tuple of float
+            What the table holds.
+        """
+        if self._of is not self.timestep:
+            self._of, self._rows = self.timestep, {}
+        key = schedule.match, values
+        if key not in self._rows:
+            self._rows[key] = schedule.rows(self.now(), table).tolist()
+        return self._rows[key]

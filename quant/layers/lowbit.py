@@ -18,10 +18,10 @@ if _ours not in list(kernels.__path__):
 
 from kernels import packing, paths  # noqa: E402 - after the path is complete
 from kernels.images import conv2d, group_norm  # noqa: E402
-from kernels.products import expand_table, few_rows, gemm, lowrank_linear  # noqa: E402
+from kernels.products import expand_half, expand_table, few_rows, gemm, lowrank_linear  # noqa: E402
 from kernels.rows import before, operands, quantize  # noqa: E402
 
 __all__ = [
-    "before", "conv2d", "expand_table", "few_rows", "gemm", "group_norm", "lowrank_linear", "operands",
-    "packing", "paths", "quantize",
+    "before", "conv2d", "expand_half", "expand_table", "few_rows", "gemm", "group_norm", "lowrank_linear",
+    "operands", "packing", "paths", "quantize",
 ]  # fmt: skip

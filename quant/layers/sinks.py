@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.layers.activation import Known
+
 CLOSE = 1e-3
 """Largest difference to the stored token, relative to its largest feature, that is the same token."""
 
@@ -32,10 +34,11 @@ class SinkDrop(nn.Module):
         super().__init__()
         self.register_buffer("token", token)
         self.register_buffer("position", position)
+        self.known = Known()
 
     def forward(self, x: Tensor) -> Tensor:
         """Take the sink out of an input (n, tokens, in)."""
-        where = matches(x, self.token, self.position)
+        where = matches(x, self.token, self.position, self.known)
         return x if where is None else x.masked_fill(where, 0.0)
 
     def spec(self) -> dict[str, Any]:
@@ -68,11 +71,12 @@ class SinkRow(nn.Module):
         self.register_buffer("position", position)
         self.register_buffer("row", row)
         self.register_buffer("bias", bias)
+        self.known = Known()
 
     def forward(self, x: Tensor) -> Tensor:
         """Contribution to the output for the untouched input (n, tokens, in)."""
         out = self.bias.to(x.dtype).expand(*x.shape[:-1], -1)
-        where = matches(x, self.token, self.position)
+        where = matches(x, self.token, self.position, self.known)
         return out if where is None else torch.where(where, self.row.to(x.dtype), out)
 
     def spec(self) -> dict[str, Any]:
@@ -88,13 +92,13 @@ class SinkRow(nn.Module):
         return cls(torch.empty(shapes["token"]), torch.full((1,), -1), row, bias)
 
 
-def matches(x: Tensor, token: Tensor, position: Tensor) -> Tensor | None:
+def matches(x: Tensor, token: Tensor, position: Tensor, known: Known) -> Tensor | None:
     """Mark the sinks in (n, tokens, in): bool (n, tokens, 1), or None if the slot is empty."""
-    index = int(position)
+    index = known.get("position", [position], lambda: int(position))
     if index < 0 or x.ndim != 3 or index >= x.shape[1]:
         return None
-    known = token.to(x.dtype)
-    same = (x[:, index] - known).abs().amax(-1) <= CLOSE * known.abs().amax()
+    sink = token.to(x.dtype)
+    same = (x[:, index] - sink).abs().amax(-1) <= CLOSE * sink.abs().amax()
     where = torch.zeros(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
     where[:, index, 0] = same
     return where

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quant.registry import RUN
 
@@ -48,3 +48,29 @@ class TrainConfig(BaseModel):
         json_schema_extra=RUN, default="float32",
         description="of the forwards in training; parameters are float32",
     )  # fmt: skip
+
+
+class AlongConfig(TrainConfig):
+    """Settings of methods whose loss may also go along the sampler's way (`quant.training.walk`)."""
+
+    unroll: int = Field(
+        json_schema_extra=RUN, default=0, ge=0, le=64,
+        description="sampler steps that a loss goes over, from states that the student itself comes to; "
+        "0: one prediction at the teacher's states",
+    )  # fmt: skip
+    detail: float = Field(
+        json_schema_extra=RUN, default=0.0, ge=0, le=1000,
+        description="with unroll: weight of how much weaker than the teacher's a picture is, by spatial "
+        "frequency: squared error alone lets fine detail fade",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _check_way(self) -> Self:
+        if self.detail and not self.unroll:
+            raise ValueError("detail belongs to a loss over sampler steps: give unroll")
+        return self
+
+    @property
+    def forward_rows(self) -> int:
+        """Inputs of all forwards of a step: a loss over several sampler steps is as many forwards."""
+        return self.train_rows * max(1, self.unroll)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from quant.layers.attention import AttentionFormat, attention_watchers, install_
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.trajectories import Batch
 from quant.registry import Context, Outcome
-from quant.training.config import TrainConfig
-from quant.training.fake import FakeLayer, InputSide, WeightSide, in_training, teaching
+from quant.training.config import AlongConfig, TrainConfig
+from quant.training.fake import FakeLayer, InputSide, WeightSide, holding, in_training, teaching
 from quant.training.loop import Result, Task, distill
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.running.cost import Meter
@@ -98,17 +99,34 @@ class Student:
         finally:
             remove_attention_(self.model)
 
-    def target(self, batch: Batch) -> Tensor:
-        """Predict with the full-precision teacher."""
+    @contextmanager
+    def teaching(self) -> Iterator[None]:
+        """Run a block as the full-precision teacher."""
         watchers = list(attention_watchers(self.model).values())
         try:
             for watcher in watchers:
                 watcher.active = False
             with teaching(self.layers):
-                return self.source.predict(self.model, batch).float()
+                yield
         finally:
             for watcher in watchers:
                 watcher.active = True
+
+    def target(self, batch: Batch) -> Tensor:
+        """Predict with the full-precision teacher."""
+        with self.teaching():
+            return self.source.predict(self.model, batch).float()
+
+    def walk(self) -> Walk | None:
+        """Begin samples that the student moves, where the loss goes along the sampler's way."""
+        config = self.config
+        if not isinstance(config, AlongConfig) or not config.unroll:
+            return None
+        held = partial(holding, self.layers)
+        return Walk(
+            self.source, self.model, self.teaching, held, config.unroll, config.look_every,
+            self.context.device, config.detail,
+        )  # fmt: skip
 
     def predict(self, batch: Batch) -> Tensor:
         """Predict with the student, with gradients."""
@@ -148,7 +166,7 @@ class Student:
         self, key: str, groups: list[Group], *, loss: Loss | None = None, rules: Rules | None = None,
         prepare: Callable[[int], None] | None = None,
         stepped: Callable[[int, Optimizer], None] | None = None, keep: Callable[[], bool] | None = None,
-        fixed: Callable[[int], Hashable] | None = lambda step: 0, walk: Walk | None = None,
+        fixed: Callable[[int], Hashable] | None = lambda step: 0,
     ) -> Result:  # fmt: skip
         """Run the loop over some parameters.
 
@@ -158,12 +176,11 @@ class Student:
             Of the stage, for its checkpoint and its notes.
         groups : list of Group
         loss : callable, optional
-            Default `output_loss`.
+            Default `output_loss`, or where several steps lead (`AlongConfig.unroll`), by which parameters
+            are then also judged.
         rules : Rules, optional
         prepare, stepped, fixed : callable, optional
             See `quant.training.loop.Task`. By default the loss reads nothing that changes beside the batch.
-        walk : Walk, optional
-            Train on states that the student comes to, and judge it by where it ends.
         keep : callable, optional
             Whether the parameters are such as may be kept; always by default.
         """
@@ -173,7 +190,10 @@ class Student:
                 for parameter in () if module is None else module.parameters():
                     parameter.requires_grad_(id(parameter) in trained)
 
+        walk = self.walk() if loss is None else None
         judge = self.held_out if walk is None else walk.held_out
+        # a graph reads ranges by timestep as a batch has them, and a walk has several timesteps
+        plain = walk is not None and self.rows is not None
 
         def look() -> float | None:
             return judge() if keep is None or keep() else None
@@ -188,7 +208,7 @@ class Student:
             rules=rules or Rules(),
             generator=generator, held_out=look if self.source.held else None,
             every=self.config.look_every, prepare=prepare, stepped=stepped,
-            fixed=fixed, table=None if self.rows is None else InputTable(self),
+            fixed=None if plain else fixed, table=None if self.rows is None else InputTable(self),
             precision=self.config.precision,
         )  # fmt: skip
         result = distill(task, self.context)

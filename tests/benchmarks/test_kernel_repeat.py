@@ -40,6 +40,19 @@ def test_what_is_beyond_noise_ends_with_1(
     assert kernel_repeat.main([str(file), "--noise", "0.1"]) == 0
 
 
+def test_what_did_not_run_again_does_not_repeat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = altered(tmp_path, float("nan"))
+    assert kernel_repeat.main([str(file)]) == 1
+    assert "gemm fp8" in capsys.readouterr().out.splitlines()[4]
+    rows = read_csv(COMMITTED)
+    failed = next(row for row in rows if row["what"] == "gemm int8")
+    for key in ("us", "ratio"):
+        failed.pop(key)
+    write_csv(file, rows)
+    assert kernel_repeat.main([str(file)]) == 0
+    assert "; 1 rows were timed in one of the runs only" in capsys.readouterr().out
+
+
 def test_bad_input_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kernel_repeat.main([str(altered(tmp_path, 1, triton="4.0"))]) == 2
     assert "triton 3.6.0 and 4.0" in capsys.readouterr().err

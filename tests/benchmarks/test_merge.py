@@ -26,6 +26,22 @@ def test_halves_become_one_and_nothing_is_measured_again(bench: Bench, tmp_path:
     assert '"cached": false' not in (tmp_path / "m" / "log.jsonl").read_text()
 
 
+def test_a_small_copy_goes_on_and_says_where_it_was_made(bench: Bench, tmp_path: Path) -> None:
+    with Run.open(tmp_path / "a", bench.settings.to_dict()) as run:
+        Work(bench, run, expand("rtn-w8a8")).all()
+    whole = {(one.recipe, one.seed): one for one in stored(tmp_path / "a")}
+    assert any(one.pictures is not None for one in whole.values())
+    merge([tmp_path / "a"], tmp_path / "m", small=True)
+    for one in stored(tmp_path / "m"):
+        other = whole[one.recipe, one.seed]
+        assert one.pictures is None and one.numbers == other.numbers
+        assert all((one.arrays[name] == other.arrays[name]).all() for name in other.arrays)
+        assert one.numbers["commit"] and one.numbers["device"].startswith("CPU")
+    with Run.open(tmp_path / "m", bench.settings.to_dict()) as run:
+        Work(bench, run, expand("rtn-w8a8")).all()
+    assert '"cached": false' not in (tmp_path / "m" / "log.jsonl").read_text()
+
+
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="holds no comparison"):
         merge([tmp_path], tmp_path / "m")

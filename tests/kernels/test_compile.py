@@ -10,6 +10,7 @@ import torch
 from kernels.attention.log_attention import log_attention
 from kernels.images.conv2d import conv2d
 from kernels.images.group_norm import group_norm, sample_scale
+from kernels.products.expand_half import expand_half
 from kernels.products.few_rows import few_rows
 from kernels.products.lowrank_linear import lowrank_linear, prepare
 from kernels.rows.quantize import quantize
@@ -46,6 +47,10 @@ def calls(device: str) -> dict[str, tuple[Callable, tuple[torch.Tensor, ...]]]:
     def few(x: torch.Tensor) -> torch.Tensor:
         return few_rows(x + 1, packed, fine, 64, column, path="triton").value * 2
 
+    def many(x: torch.Tensor) -> torch.Tensor:
+        weight = expand_half(packed, fine, 64, 64, column, x.dtype, path="triton").value
+        return torch.nn.functional.linear(x + 1, weight)
+
     def convolution(x: torch.Tensor) -> torch.Tensor:
         return conv2d(x, one, kernel, eight, padding=(1, 1), path="triton").value.float() + 1
 
@@ -61,6 +66,7 @@ def calls(device: str) -> dict[str, tuple[Callable, tuple[torch.Tensor, ...]]]:
     return {
         "linear": (linear, (half(2, 5, 64),)),
         "few rows": (few, (half(3, 64),)),
+        "many rows": (many, (half(70, 64),)),
         "convolution": (convolution, (image,)),
         "norm": (norm, (half(2, 9, 16),)),
         "attention": (attention, (half(1, 2, 6, 16), half(1, 2, 9, 16))),

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from kernels import paths
 from kernels.attention.log_attention import log_attention
 from kernels.images.conv2d import conv2d
 from kernels.images.group_norm import group_norm, sample_scale
 from kernels.products.expand import expand
+from kernels.products.expand_half import expand_half
 from kernels.products.expand_table import expand_table, fp4_table
 from kernels.products.few_rows import few_rows
 from kernels.products.gemm import gemm
@@ -19,7 +21,10 @@ from kernels.products.lowrank_linear import lowrank_linear, prepare
 from kernels.registered import operation
 from kernels.rows.quantize import quantize
 
-FLOAT = ("quantize", "few_rows", "lowrank_linear", "log_attention", "group_norm")
+FLOAT = (
+    "quantize", "few_rows", "lowrank_linear", "lowrank_linear of many rows", "table", "given scale",
+    "log_attention", "group_norm",
+)  # fmt: skip
 """Operations whose input is floating point: a NaN in it comes out. Codes cannot hold one; their scales do."""
 
 
@@ -52,15 +57,28 @@ def calls(device: str) -> dict[str, Callable[..., torch.Tensor]]:
         found = quantize(x, "int_group", down=down, path=path)
         return found.codes.float() * found.scale[:, None]
 
+    def table(path: str, x: torch.Tensor = x[:5]) -> torch.Tensor:
+        codes = quantize(x, "e4m3_token", path=path)
+        operand = expand_table(packed, fp4_table(device=device), 4, 64, path=path).value
+        return gemm(codes.codes, codes.scale, operand, column, path=path).value
+
+    def given(path: str, x: torch.Tensor = x[:5]) -> torch.Tensor:
+        found = quantize(x, "e4m3_token", scale=row, path=path)
+        return found.codes.float() * found.scale[:, None]
+
     return {
         "quantize": rows,
+        "table": table,
+        "given scale": given,
         "few_rows": lambda path, x=x[:5]: few_rows(x, packed, fine, 64, column, path=path).value,
-        "lowrank_linear": lambda path, x=x: lowrank_linear(x, weight, path).value,
+        "lowrank_linear": lambda path, x=x[:9]: lowrank_linear(x, weight, path).value,
+        "lowrank_linear of many rows": lambda path, x=x: lowrank_linear(x, weight, path).value,
         "log_attention": lambda path, x=q: log_attention(x, k, k, sink=0, path=path).value,
         "group_norm": normed,
         "gemm": lambda path: gemm(a, row, b, column, path=path).value,
         "conv2d": lambda path: conv2d(image, row[:1], kernel, column, path=path).value,
         "expand": lambda path: expand(packed, fine, 64, path=path).value,
+        "expand_half": lambda path: expand_half(packed, fine, 64, 64, column, path=path).value,
         "expand_table": lambda path: expand_table(packed, fp4_table(device=device), 4, 64, path=path).value,
     }
 
@@ -72,6 +90,7 @@ def check(device: str) -> None:
         assert torch.equal(once.float(), again.float()), name
         if name in FLOAT:
             lost(name, call, "triton")
+            infinite(name, call)
 
 
 def lost(name: str, call: Callable[..., torch.Tensor], path: str) -> None:
@@ -79,9 +98,22 @@ def lost(name: str, call: Callable[..., torch.Tensor], path: str) -> None:
     x.view(-1)[3] = float("nan")
     out = call(path, x).float()
     rows = out.flatten(0, -2)
-    assert rows[0].isnan().all(), name
+    # a given scale is that of rows without a NaN: the number itself stays one
+    assert rows[0, 3].isnan() if name == "given scale" else rows[0].isnan().all(), name
     # probabilities of an image share a scale; elsewhere other rows or images do not hear of it
     assert name == "log_attention" or not rows[-1].isnan().any(), name
+
+
+def infinite(name: str, call: Callable[..., torch.Tensor]) -> None:
+    """An infinity comes out as the reference has it: as one, as NaN, or cut off by a given scale."""
+    for value in (float("inf"), float("-inf")):
+        x = call.__defaults__[0].clone()
+        x.view(-1)[3] = value
+        ours, exact = call("triton", x).float(), call("reference", x).float()
+        assert torch.equal(ours.isnan(), exact.isnan()), name
+        assert torch.equal(ours.isposinf(), exact.isposinf()), name
+        assert torch.equal(ours.isneginf(), exact.isneginf()), name
+        assert exact.isfinite().all() == (name == "given scale"), name
 
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:
@@ -98,7 +130,9 @@ def test_a_nan_is_not_lost_on_the_way_without_a_gpu(name: str) -> None:
     lost(name, calls("cpu")[name], "reference")
 
 
-@pytest.mark.parametrize("name", sorted(set(calls("cpu")) - {"lowrank_linear"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(calls("cpu")) - {"lowrank_linear", "lowrank_linear of many rows"})
+)
 def test_kernels_are_refused_where_they_cannot_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call = calls("cpu")[name]
     with pytest.raises(RuntimeError, match="the tensors are on cpu; use path='reference'"):
@@ -129,6 +163,7 @@ def test_tensors_on_two_devices_are_refused() -> None:
         "gemm": lambda: gemm(codes, torch.ones(4), torch.zeros(24, 64, dtype=torch.int8), there),
         "few_rows": lambda: few_rows(x, packed, fine, 64, there),
         "expand": lambda: expand(packed, fine.to("meta"), 64),
+        "expand_half": lambda: expand_half(packed, fine, 64, 64, there),
         "expand_table": lambda: expand_table(packed, fp4_table(device="meta"), 4, 64),
         "quantize": lambda: quantize(x, "int_token", 8, down=torch.ones(16, 64, device="meta")),
         "conv2d": lambda: conv2d(image, torch.ones(1), kernel, there),
@@ -149,3 +184,21 @@ def test_memory_that_does_not_suffice_names_the_operation() -> None:
         torch.OutOfMemoryError, match=r"greedy: out of memory; its result alone takes 4\.0 MiB"
     ):
         register(greedy)(torch.ones(1))
+
+
+def test_only_calls_that_nobody_else_sees_pass_the_dispatcher_by() -> None:
+    seen = []
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return x * 2
+
+    call = operation("seen_double", "(Tensor x) -> Tensor", torch.empty_like)(double)
+    assert call(torch.ones(2)).tolist() == [2.0, 2.0] and len(seen) == 1
+    with FakeTensorMode():
+        assert isinstance(call(torch.ones(2)), FakeTensor) and len(seen) == 1  # its shape only
+    weight = torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="autograd"):  # not a result without its gradient
+        call(weight).sum().backward()
+    with torch.no_grad():
+        assert call(weight).tolist() == [2.0, 2.0]

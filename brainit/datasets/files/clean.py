@@ -126,7 +126,7 @@ def usable_voxels(
     return moving, warnings
 
 
-def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: str = "group") -> np.ndarray:
     """Scale each voxel within each group by the mean and standard deviation of its reference trials.
 
     Parameters
@@ -135,22 +135,51 @@ def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray) -> np.n
     groups : array of shape (n_trials,)
         Session or run of each trial.
     reference : bool array of shape (n_trials,)
-        Trials whose statistics are used (training trials); a group with fewer than two uses all its trials.
+        Trials whose statistics are used (training trials); a group with fewer than two uses all its trials
+        (`scaled_alone` says which).
+    what : str
+        What a group is, for messages.
 
     Returns
     -------
     float32 array of shape (n_trials, n_voxels)
         A voxel that is constant within a group's reference trials becomes 0 there.
+
+    Raises
+    ------
+    InputError
+        A group has one trial, of which nothing would be left.
     """
     out = np.empty(betas.shape, np.float32)
     for group in np.unique(groups):
         here = groups == group
+        if here.sum() < 2:
+            raise InputError(
+                f"{what} {group:g} has one trial, which cannot be scaled by itself; put it into another "
+                f"{what}, or leave betas as they are: zscore=none (--set options.zscore=none)"
+            )
         used = here & reference
         source = betas[used if used.sum() > 1 else here].astype(np.float64)
         std = source.std(0)
         flat = std <= 1e-12
         scaled = (betas[here] - source.mean(0)) / np.where(flat, 1.0, std)
         out[here] = np.where(flat, 0.0, scaled)
+    return out
+
+
+def scaled_alone(groups: np.ndarray, reference: np.ndarray, what: str) -> list[str]:
+    """Return a warning for each group that `zscore` scales by all its trials: it has no reference trials."""
+    out = []
+    for group in np.unique(groups):
+        here = groups == group
+        known = int((here & reference).sum())
+        if known < 2:
+            out.append(
+                f"{what} {group:g} has {known or 'no'} training trial{'' if known else 's'}, so its voxels "
+                f"are scaled by all its {int(here.sum())} trials, test trials among them (pictures are not "
+                "used): what is read from one test trial then hangs on the others; zscore=none leaves betas "
+                "as they are"
+            )
     return out
 
 

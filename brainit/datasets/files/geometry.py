@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from brainit.datasets.files.events import entity
 from brainit.errors import InputError
 
 _APART = 0.05  # mm; headers hold quaternions in float32, which moves far corners by a hundredth
+_SPACES = {3: "Talairach", 4: "MNI"}
+"""Of the codes of NIfTI; 1 and 2 name no space that others share."""
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 RESAMPLE = "a mask must lie on the grid of its data: resample it (nilearn.image.resample_to_img)"
 ALIGN = "files that are stacked must lie on one grid: resample one (nilearn.image.resample_to_img)"
@@ -160,6 +163,19 @@ def odd_header(image: Any, path: Path) -> list[str]:
             f"{path}: its header gives voxels of {stated} mm and its affine {used} mm; the affine was used"
         )
     return warnings
+
+
+def space_code(image: Any) -> int:
+    """Return the NIfTI code of the space that an image's affine leads to: 0 where its header names none."""
+    if "sform_code" not in image.header:
+        return 0
+    return int(image.header["sform_code"]) or int(image.header["qform_code"])
+
+
+def stated_space(image: Any, path: Path) -> str | None:
+    """Return the space of an image: as its file's name says, else as its header does; None: neither."""
+    named = entity(path.name, "space")
+    return named or _SPACES.get(space_code(image))
 
 
 def too_many_dimensions(image: Any, path: Path) -> InputError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainit.datasets.files.clean import each_once
-from brainit.datasets.files.geometry import odd_header, same_grid, too_many_dimensions
+from brainit.datasets.files.geometry import odd_header, same_grid, space_code, too_many_dimensions
 from brainit.datasets.files.presence import check_content, visible
 from brainit.errors import InputError, MissingDataError
 
@@ -129,8 +129,6 @@ def read_mask(
     InputError
         The mask is empty, not 3D, or on another grid.
     """
-    import nibabel
-
     image = open_image(path)
     shape = image.shape[:3] if len(image.shape) == 4 and image.shape[3] == 1 else image.shape
     if len(shape) != 3:
@@ -155,7 +153,16 @@ def read_mask(
             f"{path}: holds {len(levels)} values beside 0 ({levels[0]:.3g} to {levels[-1]:.3g}); every voxel "
             "other than 0 counts as inside"
         )
-    return inside, nibabel.Nifti1Image(inside.astype(np.uint8), image.affine), warnings
+    return inside, as_mask(inside, image), warnings
+
+
+def as_mask(inside: np.ndarray, like: Any) -> Any:
+    """Return a mask (X, Y, Z) as an image on the grid of another, in the space that its header names."""
+    import nibabel
+
+    made = nibabel.Nifti1Image(inside.astype(np.uint8), like.affine)
+    made.set_sform(like.affine, space_code(like))
+    return made
 
 
 def places(inside: np.ndarray, affine: np.ndarray) -> np.ndarray:

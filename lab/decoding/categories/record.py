@@ -10,7 +10,7 @@ import numpy as np
 
 from brainit.categories.decoding import CategoryScore
 from brainit.config import BrainITConfig
-from brainit.datasets.findings import odd_betas
+from brainit.datasets.findings import odd_betas, odd_names
 from brainit.metrics.intervals import paired_interval
 from brainit.subject import Subject
 from lab.decoding.settings import ReconstructConfig
@@ -32,6 +32,19 @@ HOW = {
 }
 #: Arms of the score: prefix in metrics.json.
 _PREFIX = {"brainit": "", "network": "network.", "ridge": "ridge."}
+
+
+def leak_line(subject: Subject, names: np.ndarray) -> str:
+    """Say what keeps training and test apart, and which stimuli were shown in several runs (``names``)."""
+    pairs = np.unique(np.stack([subject.stimulus_id.astype(str), names.astype(str)], 1), axis=0)
+    _, runs = np.unique(pairs[:, 0], return_counts=True)
+    again = int((runs > 1).sum())
+    if not again:
+        return NO_LEAKS
+    return (
+        f"{NO_LEAKS}; but {again} of {len(runs)} stimuli, by name, were shown in several runs: to know one "
+        "again is not to know its category"
+    )
 
 
 def metrics(
@@ -56,7 +69,7 @@ def metrics(
         "n_runs": len(np.unique(names)),
         "n_categories": len(ridge.classes),
         "n_voxels": subject.n_voxels,
-        "leaks": NO_LEAKS,
+        "leaks": leak_line(subject, names),
         "category.chance": ridge.chance,
     }
     for arm, prefix in _PREFIX.items():
@@ -131,5 +144,5 @@ def _who(subject: Subject) -> dict[str, Any]:
         "n_voxels": subject.n_voxels,
         "n_trials": subject.n_trials,
         "roi": {name: int(inside.sum()) for name, inside in subject.roi.items()},
-        "warnings": [*subject.info.get("warnings", ()), *odd_betas(subject)],
+        "warnings": [*subject.info.get("warnings", ()), *odd_betas(subject), *odd_names(subject)],
     }

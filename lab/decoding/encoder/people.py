@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainit import datasets
+from brainit.datasets.findings import odd_betas, odd_names
 from brainit.datasets.leaks import find_leaks
 from brainit.subject import Subject
 from lab.errors import InputError
@@ -25,16 +26,29 @@ class People:
         Training trials that show a test picture of any of them are left out.
     leak_line : str
         The worst finding over the subjects, each tested against what all learn from.
+    warnings : tuple of str
+        What is odd about anybody's data.
     """
 
     subjects: list[Subject]
     leak_line: str
+    warnings: tuple[str, ...] = ()
 
 
 def open_people(
-    dataset: str, root: str | None, names: Sequence[str], options: dict[str, Any], progress: Progress
+    dataset: str,
+    root: str | None,
+    names: Sequence[str],
+    options: dict[str, Any],
+    progress: Progress,
+    before: Sequence[Subject] = (),
 ) -> People:
     """Read subjects of a dataset, by default all, and look for leaks.
+
+    Parameters
+    ----------
+    before : sequence of Subject
+        Whom an encoder that is started from has learned from: their training pictures count as well.
 
     Raises
     ------
@@ -71,7 +85,12 @@ def open_people(
     ]
     reports = []
     for own in clean:
-        others = [other.part("train") for other in clean if other is not own]
+        others = [other.part("train") for other in (*clean, *before) if other is not own]
         reports.append(find_leaks(own, others=others))
     worst = max(reports, key=lambda report: report.leak_test_in_train)
-    return People(clean, worst.line())
+    odd = [
+        f"{own.name}: {said}"
+        for own in found
+        for said in (*own.info.get("warnings", ()), *odd_betas(own), *odd_names(own))
+    ]
+    return People(clean, worst.line(), tuple(odd))

@@ -64,4 +64,5 @@ def draw_curves(
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     if key == "two_way":
-        legend(ax, theme, **(BELOW | {"bbox_to_anchor": (0, -0.28)}))
+        # in multiples of the font's size below the axis: tick and axis labels, however high the axes are
+        legend(ax, theme, **(BELOW | {"bbox_to_anchor": (0, 0), "borderaxespad": 4.6}))

@@ -6,6 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
 
 from lab.errors import InputError
 from lab.figures.plate import BLUE, ORANGE, Plate, Provenance, Theme, axes, canvas, ink, shade
@@ -13,6 +15,7 @@ from lab.figures.plate import BLUE, ORANGE, Plate, Provenance, Theme, axes, canv
 _PLANES = ((0, "sagittal", "x", (1, 2)), (1, "coronal", "y", (0, 2)), (2, "axial", "z", (0, 1)))
 _AXES = ("left – right", "back – front", "low – high")
 _SLAB = 5.0  # mm on either side of a cut
+_ALONE = 3.0  # mm, the side of a voxel without neighbours
 
 
 def brain_slices(
@@ -36,7 +39,7 @@ def brain_slices(
         Name of `values`, for the colour bar.
     space : str
         Voxels in a space whose name starts with "MNI" are drawn on nilearn's bundled MNI152 template; any
-        other subject's without one, since a template in the wrong space would mislead.
+        other subject's without one, since a template in the wrong space would mislead. Empty: not known.
     categorical : bool
         `values` are cluster numbers; they are renumbered from back to front of the brain, so that the
         colour has a direction.
@@ -48,7 +51,7 @@ def brain_slices(
     shades = _by_depth(values, xyz) if categorical else values
     low, high = float(np.nanmin(shades)), float(np.nanmax(shades))
     text, quiet, _, _ = ink(theme)
-    planes = _planes(xyz)
+    planes, side = _planes(xyz), _spacing(xyz)
     figure = canvas(10.4 if len(planes) > 1 else 5.2, 3.3, theme)
     said = []
     for k, (axis, name, letter, (across, up)) in enumerate(planes):
@@ -57,18 +60,17 @@ def brain_slices(
         if template is not None:
             _anatomy(ax, template, axis, cut, theme)
         near = np.abs(xyz[:, axis] - cut) <= _SLAB
-        marks = ax.scatter(
-            xyz[near, across],
-            xyz[near, up],
-            c=shades[near],
+        marks = PolyCollection(
+            _squares(xyz[near][:, [across, up]], side),
+            array=shades[near],
             cmap="viridis" if categorical else "cividis",
-            vmin=low,
-            vmax=high if high > low else low + 1,
-            s=5 if len(planes) > 1 else 14,
-            marker="s",
-            linewidths=0,
+            norm=Normalize(low, high if high > low else low + 1),
+            edgecolors="face",  # no seams between neighbours
+            linewidths=0.2,
             rasterized=True,
         )
+        ax.add_collection(marks)
+        ax.autoscale_view()
         ax.set_title(f"{name}, {letter} = {cut:.0f} mm", fontsize=9, color=text)
         ax.set_aspect("equal")
         ax.set(xticks=[], yticks=[])
@@ -80,7 +82,7 @@ def brain_slices(
     bar.set_label(f"{what}, back to front" if categorical else what, color=text, fontsize=9)
     bar.ax.tick_params(colors=quiet, labelcolor=text, labelsize=8)
     bar.outline.set_visible(False)
-    ground = "the MNI152 template" if template is not None else f"no template (coordinates are {space})"
+    ground = "the MNI152 template" if template is not None else f"no template ({_words(space)})"
     caption = (
         f"{what.capitalize()} of {len(xyz)} voxels within {_SLAB:g} mm of three cuts, on {ground}; each cut "
         f"goes where most voxels are. {provenance.sentence()}"
@@ -122,6 +124,26 @@ def response_profile(
         f"The voxels' places are not in the file, so no brain is drawn: {said_all}. {provenance.sentence()}"
     )
     return Plate(figure, caption, f"Bar charts: {said_all}.")
+
+
+def _words(space: str) -> str:
+    return f"coordinates are {space}" if space else "the files do not say which space they are in"
+
+
+def _spacing(xyz: np.ndarray) -> float:
+    """Return the mm from a voxel to its nearest neighbour, the median: a square of this side is one voxel."""
+    from scipy.spatial import cKDTree
+
+    places = np.unique(xyz, axis=0)
+    if len(places) < 2:
+        return _ALONE
+    return float(np.median(cKDTree(places).query(places, k=2)[0][:, 1]))
+
+
+def _squares(centres: np.ndarray, side: float) -> np.ndarray:
+    """Return corners (n, 4, 2) of squares around centres (n, 2)."""
+    half = side / 2
+    return centres[:, None] + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
 
 
 def _planes(xyz: np.ndarray) -> tuple[tuple[int, str, str, tuple[int, int]], ...]:

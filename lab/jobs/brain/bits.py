@@ -188,7 +188,8 @@ def _measure(
         )
         rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed, more)
         about = {
-            **{key: data.about[key] for key in ("dataset", "subject", "simulated", "leak_line", "leak")},
+            **{key: data.about[key] for key in ("dataset", "subject", "simulated")},
+            **trained.leaks(data.about),
             "run": str(settings.folder),
             "run_hash": config_hash(config),
             "n_test": len(given.truth),

@@ -144,11 +144,13 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         trained.step(lambda name, compute: compute()), trained.config, data.subject, trained.network, device,
         context.progress,
     )  # fmt: skip
-    tokens, start = given.tokens, given.start
+    tokens, start, ridge = given.tokens, given.start, given.ridge
     if settings.mask:
         silent = replace(test, betas=_silenced(test, data.subject, settings.mask))
-        predicted = structure.predictions(trained.network(), silent)
-        tokens, start = predicted["tokens"], structure.inverted(predicted).numpy()
+        tokens, start, ridge = structure.again(
+            trained.config, data.subject.part("train").mean_over_repeats(), silent, trained.network(), device,
+            context.progress,
+        )  # fmt: skip
     denoiser, arithmetic = load(config.denoiser, device), "full precision"
     if recipe.content is not None:
         recording = decoder_recording(config, given, device, context.progress) if recipe.calibrates else None
@@ -167,9 +169,9 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     from lab.images import from_model
 
     return {
-        **more, "all": given.truth, "stimulus": given.truth[keep], "ridge to pixels": given.ridge[keep],
+        **more, "all": given.truth, "stimulus": given.truth[keep], "ridge to pixels": ridge[keep],
         "structural": from_model(_torch(start[keep]), like), "decoded": pictures,
-        "ids": [str(test.stimulus_id[k]) for k in keep], "leak_line": data.about["leak_line"],
+        "ids": [str(test.stimulus_id[k]) for k in keep], "leak_line": trained.leaks(data.about)["leak_line"],
         "simulated": bool(data.about["simulated"]), "arithmetic": arithmetic, "regions": sorted(test.roi),
     }  # fmt: skip
 
@@ -191,7 +193,8 @@ def _silenced(test: Any, whole: Any, region: str) -> np.ndarray:
     """Betas whose voxels of a region say nothing: their mean over training trials."""
     betas = test.betas.copy()
     inside = test.roi[region]
-    betas[:, inside] = whole.part("train").betas[:, inside].mean(0)
+    # of repeats averaged, which is what decoders were fitted to
+    betas[:, inside] = whole.part("train").mean_over_repeats().betas[:, inside].mean(0)
     return betas
 
 

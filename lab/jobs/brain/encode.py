@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,9 +12,10 @@ from brainit.voxels.universal.config import PRESETS, EncoderConfig, parse_encode
 from lab.decoding.settings import overlay
 from lab.errors import InputError, MissingDataError
 from lab.jobs import contract
-from lab.jobs.contract import Context, Device, Foreseen, Seed, Table, Words, record, setting
+from lab.jobs.contract import Context, Device, Foreseen, Seed, Table, Words, line, record, setting
 
 if TYPE_CHECKING:
+    from brainit.subject import Subject
     from lab.decoding.encoder.people import People
 
 FITTED = "encoder.safetensors"
@@ -78,13 +80,15 @@ class Result(contract.Result):
     report: str
     maps: list[str]
     note: str = ""
+    warnings: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
         """Return scores, then how full the clusters are."""
         said = {"subjects": "simulated" if self.simulated else "measured", "leaks": self.leak_line}
         said |= {"note": self.note} if self.note else {}
         sizes = [{"clusters": name, **found} for name, found in self.clusters.items()]
-        return [Table([_shown(row) for row in self.rows]), Table(sizes), record(said)]
+        odd = [line(f"warning: {one}") for one in self.warnings]
+        return [Table([_shown(row) for row in self.rows]), Table(sizes), record(said), *odd]
 
     def files(self) -> dict[str, str]:
         """Return the run folder and the page."""
@@ -156,10 +160,17 @@ def _helped(settings: Settings, context: Context, device: str) -> Result:
     people = _people(settings, context)
     fit(settings, people, settings.out, device, context.progress)
     note = "a share of the fit; the first process has the result"
-    place = {"out": str(settings.out), "report": str(settings.out / "report.html")}
+    out, page = str(settings.out), str(settings.out / "report.html")
     simulated = people.subjects[0].simulated
     return Result(
-        rows=[], clusters={}, leak_line=people.leak_line, simulated=simulated, maps=[], note=note, **place
+        rows=[],
+        clusters={},
+        leak_line=people.leak_line,
+        simulated=simulated,
+        maps=[],
+        note=note,
+        out=out,
+        report=page,
     )
 
 
@@ -167,13 +178,31 @@ def _people(settings: Settings, context: Context) -> People:
     from lab.decoding.encoder.people import open_people
 
     root = None if settings.root is None else str(settings.root)
-    people = open_people(settings.dataset, root, settings.subjects, settings.options, context.progress)
+    before = [] if settings.start is None else _before(settings.start, context)
+    people = open_people(
+        settings.dataset, root, settings.subjects, settings.options, context.progress, before or ()
+    )
+    if before is None:
+        people = replace(people, leak_line=f"{people.leak_line}; what {settings.start} learned from is gone")
     voxels = sum(own.n_voxels for own in people.subjects)
     if settings.clusters > voxels // 2:
         raise InputError(
             f"--clusters {settings.clusters}: there are {voxels} voxels; allowed: up to {voxels // 2}, or 0"
         )
     return people
+
+
+def _before(run: Path, context: Context) -> list[Subject] | None:
+    """Return whom a run has learned from; None where its data are not there any more."""
+    from lab.decoding.encoder.people import open_people
+    from lab.runs.settings import read_settings
+
+    known = read_settings(run / "config.yaml")
+    try:
+        given = (known["dataset"], known.get("root"), known.get("subjects") or (), known.get("options") or {})
+        return open_people(*given, context.progress).subjects
+    except (InputError, KeyError):
+        return None
 
 
 def _check(settings: Settings) -> None:

@@ -116,6 +116,7 @@ def encode(settings: Wanted, people: People, folder: Run, device: str, progress:
         "rows": rows,
         "clusters": {name: found.occupancy() for name, found in groups.items()},
         "leak_line": people.leak_line,
+        "warnings": list(people.warnings),
         "simulated": people.subjects[0].simulated,
         "out": str(out),
         "report": str(out / "report.html"),

@@ -42,7 +42,8 @@ class Result(contract.Result):
             return score_table(self.metrics)
         if not self.differences:
             return [line("equal")]
-        count = line(f"{len(self.differences)} of {len(self.metrics)} values differ (all with --json)")
+        of = len(set(self.metrics) | set(self.other))
+        count = line(f"{len(self.differences)} of {of} values differ (all with --json)")
         return [*difference_table(self.metrics, self.other), count]
 
     def files(self) -> dict[str, str]:

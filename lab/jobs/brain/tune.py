@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from brainit import datasets
 from brainit.metrics import score
 from brainit.subject import Subject
 from lab.decoding.drawing import draw
@@ -84,7 +82,7 @@ class Result(contract.Result):
     """
 
     rows: list[dict[str, Any]]
-    data: tuple[str, ...] = ()
+    tuned: dict[str, Any]
 
     def plain(self) -> Any:
         """Return the rows."""
@@ -95,13 +93,15 @@ class Result(contract.Result):
         return [Table(self.rows)]
 
     def next_step(self) -> str:
-        """Return the command with the best strength by feature two-way and PixCorr together."""
+        """Return the run that was tuned, at its best by feature two-way and PixCorr together."""
+        from lab.report.parts import as_command
+
         tried = [row for row in self.rows if row["n_samples"]]
         if not tried:
             return ""
         best = max(tried, key=lambda row: row["pixcorr"] + row.get("two_way_feature", row["two_way_pix"]))
-        chosen = ("--strength", str(best["strength"]), "--n-samples", str(best["n_samples"]))
-        return shlex.join(["brainlab", "brain", "reconstruct", *self.data, *chosen])
+        chosen = {key: best[key] for key in ("tokens", "strength", "n_samples")}
+        return as_command(self.tuned | chosen, out="runs/tuned")
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -149,8 +149,7 @@ def run(settings: Settings, context: Context) -> Result:
             rows.append(
                 {"tokens": name, "strength": strength, "n_samples": k, **means(np.mean(drawn[:k], 0))}
             )
-    words = {"--dataset": config.dataset, "--root": config.root, "--subject": config.subject}
-    return Result(rows=rows, data=tuple(w for flag, at in words.items() if at for w in (flag, at)))
+    return Result(rows=rows, tuned=config.model_dump(mode="json"))
 
 
 def _enough(train: Subject, every: int) -> None:
@@ -212,19 +211,21 @@ def _of_posterior(
 ) -> LeftOut:
     """Take every training trial; Brain-IT's tokens come from a fit to the other two thirds."""
     from brainit.structure import fit_posterior
+    from lab.decoding.data import open_subjects
     from lab.decoding.structure import glyph_weights, tokens_of
     from lab.images import to_model
 
-    own = datasets.open(config.dataset, config.root, config.subject, **config.options).part("train")
+    own = open_subjects(config, progress).subject.part("train")
     _enough(own, every)
     own = own.mean_over_repeats()
     pictures = own.images()
     fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
     seen = fitted.held_out().picture
-    tokens = {
-        "picture": tokens_of(to_model(seen).numpy()),
-        "brainit": _left_out_tokens(config, own, progress),
-    }
+    if config.network == "shared":
+        said = _of_shared(config, progress, checkpoints, every).conditions["brainit"]
+    else:
+        said = _left_out_tokens(config, own, progress)
+    tokens = {"picture": tokens_of(to_model(seen).numpy()), "brainit": said}
     return LeftOut(pictures, seen, tokens)
 
 

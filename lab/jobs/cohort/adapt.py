@@ -63,10 +63,19 @@ class Result(contract.Result):
     rows: list[dict[str, Any]]
     file: str
     report: str
+    warnings: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
-        """Return the facts, then the curve if one was asked for."""
-        return [contract.record(self.facts), *([Table(self.rows)] if self.rows else [])]
+        """Return the facts, how far each read-out is trusted, then the curve if one was asked for."""
+        from lab.report.adapted import read_outs
+
+        facts = {name: value for name, value in self.facts.items() if name != "read_out_weights"}
+        trusted = [
+            {"components of the tokens": which, "weight of ridge": ridge, "weight of the shared prior": prior}
+            for which, ridge, prior in read_outs(self.facts)
+        ]
+        odd = [contract.line(f"warning: {said}") for said in self.warnings]
+        return [contract.record(facts), Table(trusted), *([Table(self.rows)] if self.rows else []), *odd]
 
     def files(self) -> dict[str, str]:
         """Return the subject's file and the page."""
@@ -93,9 +102,11 @@ def run(settings: Settings, context: Context) -> Result:
     same_data.check(settings.out, data.subject)
     subject = _first(data.subject, settings.minutes)
     _check_minutes(settings, data.subject)
+    device = choose_device(settings.device)
     found = adapted(
-        subject, settings.out, context.progress, epochs=settings.epochs, seed=settings.seed, own=network
-    )
+        subject, settings.out, context.progress, device, epochs=settings.epochs, seed=settings.seed,
+        own=network,
+    )  # fmt: skip
     same_data.claim(settings.out, data.marks)
     facts = {
         "subject": subject.name,
@@ -104,6 +115,7 @@ def run(settings: Settings, context: Context) -> Result:
         "n_test": len(np.unique(subject.part("test").stimulus_id)),
         **{k: v for k, v in found.report.items() if k != "fingerprint"},
         "leaks": data.about["leak_line"],
+        "test_pictures_in_training": data.about["leak"]["leak_test_in_train"],
     }
     rows = _curve(settings, data.subject, network, context) if settings.curve else []
     (settings.out / "curve.csv").unlink(missing_ok=True)  # of an earlier call
@@ -114,8 +126,11 @@ def run(settings: Settings, context: Context) -> Result:
         writer.writerows(rows)
         write_text(settings.out / "curve.csv", text.getvalue())
     source = f"{settings.dataset} {subject.name}"
-    page = write_adapted_page(facts, rows, source, settings.seed, settings.out)
-    return Result(facts=facts, rows=rows, file=str(settings.out / "adapted.safetensors"), report=str(page))
+    odd = (*data.about["warnings"], *_odd(settings, data.subject))
+    page = write_adapted_page(facts, rows, source, settings.seed, settings.out, odd)
+    return Result(
+        facts=facts, rows=rows, file=str(settings.out / "adapted.safetensors"), report=str(page), warnings=odd
+    )
 
 
 def dry_run(settings: Settings) -> Foreseen:
@@ -141,6 +156,7 @@ def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwor
     from lab.jobs.checks import check_names
 
     check_folder(settings.out)
+    choose_device(settings.device)
     given = settings.model_dump(include={"dataset", "subject", "options", "denoiser"})
     given |= {"root": None if settings.root is None else str(settings.root)}
     given |= {"train_on": "one", "network": "shared", "structure": "ridge"}
@@ -172,6 +188,32 @@ def _check_minutes(settings: Settings, subject: Subject) -> None:
                 f"{flag} {minutes:g}: this subject has {there:.3g} minutes of training trials "
                 f"({TRIALS_A_MINUTE:g} a minute); allowed: 2 to {math.ceil(there)}"
             )
+
+
+def _odd(settings: Settings, subject: Subject) -> list[str]:
+    """Say what the scores of a curve, or of few minutes, hang on beside those minutes."""
+    from lab.decoding.scores import SMALLEST
+
+    found = []
+    fewest = min([m for m in (settings.minutes, *settings.curve) if m is not None], default=None)
+    scaled = "within session" in str(subject.info.get("units", ""))
+    if fewest is not None and scaled:
+        kept, every = (s.part("train").session for s in (_first(subject, fewest), subject))
+        sessions = np.unique(subject.session).tolist()
+        later = [s for s in sessions if (kept == s).sum() < (every == s).sum()]
+        if later and len(sessions) > 1:  # one scale for all is undone when voxels are standardised again
+            found.append(
+                f"voxels were scaled within session before the first {fewest:g} minutes were taken, so test "
+                f"trials of sessions that these do not hold whole ({', '.join(map(str, later))}) are scaled "
+                "by training trials of later minutes; --set options.zscore=none leaves betas as they are"
+            )
+    shape = np.shape(next(iter(subject.stimuli.values())))  # type: ignore[union-attr]
+    if settings.curve and min(shape[:2]) < SMALLEST:
+        found.append(
+            f"pictures of {shape[0]}x{shape[1]} pixels are scored enlarged: below {SMALLEST} a side features "
+            "of an ImageNet network (two-way, top-1) mean little"
+        )
+    return found
 
 
 def _read(path: Path) -> Any:

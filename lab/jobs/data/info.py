@@ -25,7 +25,10 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how it is got."""
-        return f"brainlab data fetch {self.about['name']}"
+        name = self.about["name"]
+        if self.about.get("fetches"):
+            return f"brainlab data fetch {name}"
+        return f"brainlab data check {name} --root WHERE"
 
 
 def run(settings: Settings, context: Context) -> Result:

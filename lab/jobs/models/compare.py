@@ -126,6 +126,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.compare import results, workers
     from lab.compare.about import about, exact_arithmetic
     from lab.compare.work import Work, open_work
+    from lab.files import write_json
     from lab.models.preflight import check_run_folder
     from lab.report.compare import write_report
     from lab.runs.folder import NOT_TAKEN, Run
@@ -152,6 +153,8 @@ def run(settings: Settings, context: Context) -> Result:
         config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
         config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict(), **native}
         with Run.open(out, config, note=NOT_TAKEN) as run:
+            described = about(bench, settings.command(), device)
+            write_json(run.path / results.ABOUT, described)
             turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)
             turns.begin()
             work = Work(bench, run, chosen, context.progress, where, turns)
@@ -170,7 +173,7 @@ def run(settings: Settings, context: Context) -> Result:
                         time.sleep(0.1)
             measured, failed = work.all()
             turns.end()
-            result = results.conclude(about(bench, settings.command(), device), measured, failed)
+            result = results.conclude(described, measured, failed)
             results.write(result, run.path)
             write_report(result, results.pictures(measured), run.path)
             run.finish()

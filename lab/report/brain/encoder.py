@@ -82,7 +82,7 @@ def encoder_document(data: EncoderData) -> HTMLDocument:
         if simulated
         else "",
         sections=sections,
-        problems=[],
+        problems=list(about.get("warnings", ())),
     )
 
 
@@ -124,7 +124,7 @@ def _voxels(data: EncoderData, theme: Theme) -> Plate:
 
 def _space(subject: Subject) -> str:
     """Space of the coordinates; simulated subjects are laid out in MNI space."""
-    return str(subject.info.get("space") or ("MNI" if subject.simulated else "scanner"))
+    return str(subject.info.get("space") or ("MNI" if subject.simulated else ""))
 
 
 def _first_brain(data: EncoderData) -> list[Block]:

@@ -81,4 +81,4 @@ class Painter:
 
 def intervals(scores: Scores) -> dict[str, list[float]]:
     """Return ``[mean, low, high]`` of each score, 95 % over pictures."""
-    return {k: [round(float(v), 4) for v in metrics.bootstrap_interval(s)] for k, s in scores.items()}
+    return {k: [round(float(v), 4) for v in metrics.interval_of(k)(s)] for k, s in scores.items()}

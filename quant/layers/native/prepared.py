@@ -13,13 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from quant.layers.encoded import Encoded
-from quant.layers.lowbit import conv2d, few_rows, group_norm, lowrank_linear, operands, quantize
+from quant.layers.lowbit import (
+    conv2d,
+    expand_half,
+    few_rows,
+    group_norm,
+    lowrank_linear,
+    operands,
+    quantize,
+)
 from quant.layers.native import tables
 from quant.layers.native.fits import GROUPS, PRODUCTS, SMALL_CODES
 
 FEW = 64
 """Rows up to which a weight is decoded next to the product."""
-TYPES = (torch.bfloat16, torch.float16, torch.float32)
+HALVES = (torch.bfloat16, torch.float16)
+TYPES = (*HALVES, torch.float32)
 TRITON: Any = "triton"
 
 
@@ -50,8 +59,11 @@ class Product:
 
 
 @dataclass(frozen=True)
-class FewRows:
-    """A linear on 4-bit weights whose input stays in 16 bit, for a few rows."""
+class WeightOnly:
+    """A linear on 4-bit weights whose input stays as it is.
+
+    For a few rows in 16 bit the weight is decoded next to the product, else in one launch before torch's own.
+    """
 
     op: str
     packed: Tensor
@@ -63,21 +75,32 @@ class FewRows:
     branch: nn.Module | None
 
     def takes(self, x: Tensor) -> bool:
-        """Whether `x` can go this way: 16 bit, at most `FEW` rows."""
-        return x.dtype in TYPES[:2] and x.numel() <= FEW * x.shape[-1]
+        """Whether `x` can go this way."""
+        return x.dtype in TYPES
 
     def path(self, x: Tensor, producer: Any = None) -> str:
         """Say who does what for this input."""
-        return f"{self.op}: triton"
+        return f"{self.op}: triton" + ("" if _few(x) else ", product by torch")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to (..., K)."""
         hidden = x if self.transform is None else self.transform(x)
-        flat = hidden.reshape(-1, x.shape[-1]).contiguous()
-        out = few_rows.few_rows(
-            flat, self.packed, self.scale, self.group, self.column, self.bias, TRITON
-        ).value.reshape(*x.shape[:-1], -1)
+        flat = hidden.reshape(-1, x.shape[-1])
+        if _few(x):
+            out = few_rows.few_rows(
+                flat.contiguous(), self.packed, self.scale, self.group, self.column, self.bias, TRITON
+            ).value
+        else:
+            weight = expand_half.expand_half(
+                self.packed, self.scale, x.shape[-1], self.group, self.column, x.dtype, TRITON
+            ).value
+            out = nn.functional.linear(flat, weight, self.bias)
+        out = out.reshape(*x.shape[:-1], self.packed.shape[0])
         return out if self.branch is None else out + self.branch(x)
+
+
+def _few(x: Tensor) -> bool:
+    return x.dtype in HALVES and x.numel() <= FEW * x.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -113,7 +136,8 @@ class Convolution:
         largest = 2 ** (self.bits - 1) - 1
         if producer is None:
             top = torch.full((b,), largest, device=x.device)
-            unit = x.abs().amax((1, 2, 3)).float() / top
+            # by pixels first: compiled, one reduction would be one program an image
+            unit = images.abs().amax(-1).flatten(1).amax(-1).float() / top
             unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
             before = quantize.Before(rows=h * w)
         else:
@@ -130,7 +154,7 @@ class Convolution:
         ).value  # fmt: skip
 
 
-Native = Product | FewRows | Convolution | tables.Tables
+Native = Product | WeightOnly | Convolution | tables.Tables
 
 
 def prepare(layer: Encoded, op: str, dtype: torch.dtype) -> Native | None:
@@ -139,13 +163,13 @@ def prepare(layer: Encoded, op: str, dtype: torch.dtype) -> Native | None:
     if op == "conv int8":
         return _convolution(layer, op, bias)
     if op == "W4A16":
-        return _few(layer, op, bias)
+        return _weight_only(layer, op, bias)
     if op not in PRODUCTS:
         return tables.prepare(layer, op, bias)
     return Product(op, replace(_weight(layer, dtype), bias=bias))
 
 
-def _few(layer: Encoded, op: str, bias: Tensor | None) -> FewRows:
+def _weight_only(layer: Encoded, op: str, bias: Tensor | None) -> WeightOnly:
     encoded = layer.encoded()
     fine = encoded.params.get("scale_fine")
     scale = encoded.params["scale"] if fine is None else fine
@@ -154,7 +178,7 @@ def _few(layer: Encoded, op: str, bias: Tensor | None) -> FewRows:
         column = encoded.params["scale"].reshape(-1).float().expand(encoded.shape[0]).contiguous()
     if scale.dtype not in few_rows.SCALES:  # e4m3: all its numbers are float16 ones, too
         scale = scale.to(torch.float16 if scale.dtype == torch.float8_e4m3fn else torch.float32)
-    return FewRows(
+    return WeightOnly(
         op, encoded.packed, scale.squeeze(-1).contiguous(), encoded.quantizer.granularity.group_size or 1,
         column, bias, layer.transform, layer.branch,
     )  # fmt: skip

@@ -6,7 +6,8 @@ the same numbers and rounded to the same type. What is done where is said for ea
 why not where it is not.
 
 Blocks that are known are those of diffusers: ``BasicTransformerBlock`` (U-Nets, PixArt) with its
-``FeedForward``, ``ResnetBlock2D``, and FLUX's single blocks (`quant.layers.native.joined`).
+``FeedForward``, and ``ResnetBlock2D``. A hook that somebody adds later, on a layer or on a module that hands
+its input on, sees what it would have seen: the work goes back first.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from quant.layers.lowbit import before as befores
 from quant.layers.lowbit import group_norm
-from quant.layers.native import joined
 from quant.layers.native.fits import PRODUCTS
 from quant.layers.native.run import op_of
 from quant.layers.quantized import QuantLayer
@@ -35,6 +36,8 @@ TAKING = (*PRODUCTS, "conv int8")
 """Operations whose quantizer can do something first."""
 IMAGES = 4
 """Axes of a batch of images."""
+MOVED = "_moved_by_producer"
+"""Where a module that hands its input on keeps the `Producer`."""
 MOST = 2048
 """Columns up to which it pays: wider rows do not stay in registers, and two looks do the work twice."""
 
@@ -64,6 +67,7 @@ class Producer:
         """Let the modules do their own work again."""
         for module in self.moved:
             module.__dict__.pop("forward", None)
+            module.__dict__.pop(MOVED, None)
         for layer in self.layers:
             layer.producer = None
 
@@ -118,9 +122,10 @@ class Wiring:
         if why := _obstacle(producer, consumers):
             self.keep(names, WORDS[producer.kind], consumers, why)
             return False
-        producer.module.__dict__["forward"] = MethodType(forward, producer.module)
         if not producer.moved:
             producer = replace(producer, moved=(producer.module,), layers=tuple(consumers))
+        producer.module.__dict__["forward"] = MethodType(forward, producer.module)
+        producer.module.__dict__[MOVED] = producer
         for layer in consumers:
             layer.producer = producer
             self.words[names[layer]] = WORDS[producer.kind]
@@ -152,17 +157,12 @@ def wire_(model: nn.Module) -> Wiring:
             _wire_activation(block, names, found)
         elif type(block).__name__ == "ResnetBlock2D":
             _wire_images(block, names, found)
-        elif type(block).__name__ == joined.BLOCK:
-            _wire_joined(block, names, found)
     return found
 
 
 def wired(model: nn.Module) -> bool:
     """Whether anything was moved."""
-    return any(
-        getattr(module, "producer", None) is not None or _function(module) is joined.forward
-        for module in model.modules()
-    )
+    return any(getattr(module, "producer", None) is not None for module in model.modules())
 
 
 def unwire_(model: nn.Module) -> None:
@@ -171,23 +171,44 @@ def unwire_(model: nn.Module) -> None:
         producer = getattr(module, "producer", None)
         if isinstance(producer, Producer):
             producer.give_back()
-        elif _function(module) is joined.forward:
-            del module.__dict__["forward"]
 
 
-def _handed_on(_: nn.Module, x: Tensor) -> Tensor:
-    return x
+def _seen_meanwhile(module: nn.Module) -> bool:
+    """Whether somebody looks at a module that was moved; the work of all that moved with it goes back then.
+
+    A compiled forward is what it was when it was compiled, hooks included.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    producer = module.__dict__[MOVED]
+    if not any(map(_looked_at, producer.moved)):
+        return False
+    producer.give_back()
+    return True
 
 
-def _projected(module: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return module.proj(x)
+def _handed_on(module: nn.Module, x: Tensor) -> Tensor:
+    return module.forward(x) if _seen_meanwhile(module) else x
+
+
+def _projected(module: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    return module.forward(x, *rest, **named) if _seen_meanwhile(module) else module.proj(x)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody sees what a module takes or gives, or has put another forward in its place."""
+    return _looked_at(module) or "forward" in module.__dict__
+
+
+def _looked_at(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _norms(block: Any) -> Iterator[tuple[nn.Module, list[Any]]]:
     yield block.norm1, _inputs(block.attn1, crossed=bool(block.only_cross_attention))
     if block.attn2 is not None:
         yield block.norm2, _inputs(block.attn2, crossed=True)
-    seen = joined.hooked(block.ff) or joined.hooked(block.ff.net[0])
+    seen = hooked(block.ff) or hooked(block.ff.net[0])
     yield block.norm3, [] if seen else [getattr(block.ff.net[0], "proj", None)]
 
 
@@ -196,7 +217,7 @@ def _inputs(attention: Any, crossed: bool) -> list[Any]:
     more = (
         attention.group_norm is not None or attention.spatial_norm is not None
         or attention.residual_connection or type(attention.processor).__name__ not in PROCESSORS
-        or joined.hooked(attention)
+        or hooked(attention)
     )  # fmt: skip
     if more:
         return []
@@ -226,7 +247,7 @@ def _wire_images(block: Any, names: dict[nn.Module, str], found: Wiring) -> None
     why = next((why for pair in producers if (why := _obstacle(*pair))), "")
     if block.time_embedding_norm != "default" or block.upsample or block.downsample or block.dropout.p > 0:
         why = "something comes between it and the convolution"
-    elif type(block.nonlinearity) is not nn.SiLU or joined.hooked(block.nonlinearity):
+    elif type(block.nonlinearity) is not nn.SiLU or hooked(block.nonlinearity):
         why = "its activation is not a plain SiLU"
     if why:
         found.keep(names, WORDS["group_norm_silu"], [conv for _, conv in pairs], why)
@@ -240,18 +261,6 @@ def _silu_of_rows(_: nn.Module, x: Tensor) -> Tensor:
     return x if x.ndim == IMAGES else nn.functional.silu(x)
 
 
-def _wire_joined(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
-    if why := joined.obstacle(block, MOST):
-        found.keep(names, joined.WORDS, [block.proj_out], why)
-        return
-    block.__dict__["forward"] = MethodType(joined.forward, block)
-    found.words[names[block.proj_out]] = joined.WORDS
-
-
-def _function(module: nn.Module) -> Any:
-    return getattr(module.__dict__.get("forward"), "__func__", None)
-
-
 def _obstacle(producer: Producer, consumers: list[Any]) -> str:
     module = producer.module
     if producer.kind == "layer_norm":
@@ -262,7 +271,7 @@ def _obstacle(producer: Producer, consumers: list[Any]) -> str:
         return f"no kernel for {type(module).__name__} without gain and offset"
     if not consumers:
         return "its result goes elsewhere, too"
-    if any(joined.hooked(m) for m in (module, *consumers)):
+    if any(hooked(m) for m in (module, *consumers)):
         return "hooks look at it"
     for layer in consumers:
         if not isinstance(layer, QuantLayer) or layer.backend != "kernels" or op_of(layer) not in TAKING:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quant.errors import InputError
 from quant.layers.encoded import Encoded
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
@@ -20,18 +21,25 @@ from quant.modes import ordinary_mode
 
 
 def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
-    """Output of a layer and the path, where a kernel fits and can run here; else None."""
-    return run_after(layer, x, layer.producer)
+    """Output of a layer and the path, where a kernel fits and can run here; else None.
 
-
-def run_after(layer: Encoded, x: Tensor, producer: Any) -> tuple[Tensor, str] | None:
-    """As `run_native`, after what a `quant.layers.native.producers.Producer` does."""
+    Raises
+    ------
+    InputError
+        There is a kernel, and it does not take this input.
+    """
     if torch.compiler.is_compiling():
         native = layer.native  # as the last eager forward, or `native_`, left it
     else:
-        native = _prepared(layer, x)
-    if native is None or not native.takes(x):
+        native = prepared(layer, x)
+    if native is None:
         return None
+    if not native.takes(x):
+        raise InputError(
+            f"{native.op}: no kernel takes {x.dtype} of shape {tuple(x.shape)}; they take bfloat16, float16 "
+            "and float32 (convolutions: batches of images). Cast the model, or run it without native"
+        )
+    producer = layer.producer
     path = "" if torch.compiler.is_compiling() else native.path(x, producer)
     if isinstance(native, Product | Convolution):
         return native(x, producer), path
@@ -51,9 +59,12 @@ def needs_of(op: str) -> tuple[int, int]:
     return paths.FLOAT8 if op == "W4A4 fp8" or op.endswith("e4m3") else (8, 0)
 
 
-def _prepared(layer: Encoded, x: Tensor) -> Native | None:
-    """Prepare a layer, again when a tensor of it is another one or was written to."""
-    sources = [*layer.state_dict(keep_vars=True).values()]
+def prepared(layer: Encoded, x: Tensor) -> Native | None:
+    """Prepare a layer for inputs as `x`, again when a tensor of it is another one or was written to.
+
+    None where no kernel fits or can run on the device.
+    """
+    sources = _stored(layer)
     key = (x.dtype, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
     known, seen = layer.native_key or ((), ())
     # a new tensor may lie where a freed one lay, with as few writes
@@ -64,3 +75,13 @@ def _prepared(layer: Encoded, x: Tensor) -> Native | None:
             layer.native = prepare(layer, op, x.dtype) if fits else None
         layer.native_key = (key, tuple(map(weakref.ref, sources)))
     return layer.native
+
+
+def _stored(layer: Any) -> list[Tensor]:
+    """Tensors that a layer's state dictionary would hold, without making one: this runs in every forward."""
+    found: list[Tensor] = []
+    for module in layer.modules():
+        hidden = module._non_persistent_buffers_set
+        found += [tensor for tensor in module._parameters.values() if tensor is not None]
+        found += [t for name, t in module._buffers.items() if t is not None and name not in hidden]
+    return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quant.registry import RUN
-from quant.training.config import TrainConfig
+from quant.training.config import AlongConfig
 
 
-class BinaryDmConfig(TrainConfig):
+class BinaryDmConfig(AlongConfig):
     """Signs and scales of weights, trained from full precision."""
 
     bases: int = Field(default=1, ge=1, le=4, description="binary bases of a weight, one bit each")
@@ -57,3 +57,9 @@ class BinaryDmConfig(TrainConfig):
         json_schema_extra=RUN, default=2e-3, ge=0, le=1,
         description="learning rate of scales of bases and inputs, in units of themselves",
     )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> BinaryDmConfig:
+        if self.unroll and self.mimicking:
+            raise ValueError("a loss over sampler steps looks at no features: with unroll, mimicking is 0")
+        return self

@@ -56,9 +56,8 @@ def formats(layer: LayerInfo, config: BinaryDmConfig) -> LayerFormat | str:
 
 def training(config: BinaryDmConfig) -> TrainingCost:
     """Cost of the one stage."""
-    return TrainingCost(
-        steps=config.train_steps, rows=config.train_rows, what="weights, scales of bases and inputs, biases"
-    )
+    what = "weights, scales of bases and inputs, biases"
+    return TrainingCost(steps=config.train_steps, rows=config.forward_rows, what=what)
 
 
 def core(model: nn.Module, plan: Plan, config: BinaryDmConfig, context: Context) -> Outcome:
@@ -86,11 +85,13 @@ def core(model: nn.Module, plan: Plan, config: BinaryDmConfig, context: Context)
     with student.installed():
         mimic = Mimic(student, config.directions) if config.mimicking else None
 
-        def loss(batch: Batch, step: int) -> Tensor:
-            return student.output_loss(batch) if mimic is None else mimic.loss(batch, config.mimicking)
+        def mimicking(batch: Batch, step: int) -> Tensor:
+            assert mimic is not None
+            return mimic.loss(batch, config.mimicking)
 
         student.train(
-            "binary", _groups(student, config), loss=loss, prepare=binarize, stepped=stepped,
+            "binary", _groups(student, config), loss=mimicking if mimic else None, prepare=binarize,
+            stepped=stepped,
             keep=lambda: all(layer.active for layer in student.layers.values()),
             fixed=lambda step: tuple(layer.active for layer in student.layers.values()),
         )  # fmt: skip

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from quant.registry import RUN
-from quant.training.config import TrainConfig
+from quant.training.config import AlongConfig
 
 
-class EfficientDmConfig(TrainConfig):
+class EfficientDmConfig(AlongConfig):
     """Plain integers after training; low-rank factors, steps and zero points are what is learned."""
 
     weight_bits: int = Field(default=4, ge=2, le=8, description="bits of a weight code")

@@ -48,9 +48,8 @@ def formats(layer: LayerInfo, config: EfficientDmConfig) -> LayerFormat | str:
 
 def training(config: EfficientDmConfig) -> TrainingCost:
     """Cost of the one stage."""
-    return TrainingCost(
-        steps=config.train_steps, rows=config.train_rows, what="low-rank factors, steps, zero points"
-    )
+    what = "low-rank factors, steps, zero points"
+    return TrainingCost(steps=config.train_steps, rows=config.forward_rows, what=what)
 
 
 class Adapted(Master):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quant.denoisers.skips import halves
 from quant.errors import MissingDataError
 from quant.formats.quantizer import Quantizer
+from quant.layers.activation import Known
 from quant.layers.sinks import matches
 from quant.methods.mixdq.config import MixdqConfig
 from quant.methods.mixdq.sinks import Sink
@@ -114,7 +115,7 @@ def _look(seen: RunningRange, sink: Sink | None) -> Callable[[nn.Module, tuple[A
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
         x = args[0]
         if sink is not None and sink.constant:
-            where = matches(x, sink.token, torch.tensor([sink.position]))
+            where = matches(x, sink.token, torch.tensor([sink.position]), Known())
             if where is not None:
                 x = x.masked_fill(where, 0.0)  # 0 is in every range
         seen.update(x)

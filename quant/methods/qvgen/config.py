@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from quant.registry import RUN
-from quant.training.config import TrainConfig
+from quant.training.config import AlongConfig
 
 
-class QvgenConfig(TrainConfig):
+class QvgenConfig(AlongConfig):
     """Quantization-aware training of every weight, with a helper that is gone at the end."""
 
     weight_bits: int = Field(default=4, ge=2, le=8, description="bits of a weight code")
@@ -41,10 +41,10 @@ class QvgenConfig(TrainConfig):
         json_schema_extra=RUN, default="all",
         description="start 'svdquant': what is trained; branch: branches, biases and scales, not the weights",
     )  # fmt: skip
-    unroll: int = Field(
-        json_schema_extra=RUN, default=0, ge=0, le=64,
-        description="sampler steps that a loss goes over, from states that the student itself comes to; "
-        "0: one prediction at the teacher's states",
+    masters: Literal["codes", "weights"] = Field(
+        json_schema_extra=RUN, default="codes",
+        description="start 'svdquant': where trained weights begin: at the values of their codes, or as near "
+        "to the unrounded weights as these codes allow, from where fewer steps change a code",
     )  # fmt: skip
     plain: float = Field(
         json_schema_extra=RUN, default=0.1, ge=0, lt=1,
@@ -71,13 +71,15 @@ class QvgenConfig(TrainConfig):
     def _check(self) -> QvgenConfig:
         if self.start == "svdquant" and self.helper != "kept":
             raise ValueError(f"start 'svdquant' belongs to helper 'kept', got {self.helper!r}")
-        if self.start == "svdquant" and (self.weight_bits not in (3, 4) or self.activation_bits != 4):
+        if self.start == "svdquant" and (self.weight_bits not in (2, 3, 4) or self.activation_bits != 4):
             raise ValueError(
-                "start 'svdquant' has weights of 3 or 4 bits and inputs of 4, got "
+                "start 'svdquant' has weights of 2, 3 or 4 bits and inputs of 4, got "
                 f"{self.weight_bits} and {self.activation_bits}"
             )
         if self.rank.bit_count() > 1 and self.helper != "kept":
             raise ValueError(f"rank {self.rank} can't be halved to 1: give a power of two, or helper 'kept'")
         if self.tuned == "branch" and self.start != "svdquant":
             raise ValueError("tuned 'branch' belongs to start 'svdquant'")
+        if self.masters == "weights" and self.start != "svdquant":
+            raise ValueError("masters 'weights' belongs to start 'svdquant'")
         return self

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
@@ -21,11 +19,10 @@ from quant.methods.svdquant.formats import formats as svdquant_formats
 from quant.plans.cost import TrainingCost
 from quant.plans.plan import LayerPlan, Plan
 from quant.registry import Context, LayerFormat, Outcome
-from quant.training.fake import WeightSide, holding, teaching
+from quant.training.fake import WeightSide
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.policy import by_channel, capped_rank, own_rank
 from quant.training.student import Student
-from quant.training.walk import Walk
 
 
 def formats(layer: LayerInfo, config: QvgenConfig) -> LayerFormat | str:
@@ -62,9 +59,9 @@ def has_branch(kind: str, config: QvgenConfig) -> bool:
 
 
 def training(config: QvgenConfig) -> TrainingCost:
-    """Cost of the one stage; a loss over several sampler steps is as many forwards."""
-    rows = config.train_rows * max(1, config.unroll)
-    return TrainingCost(steps=config.train_steps, rows=rows, what="all weights and biases, scales, helpers")
+    """Cost of the one stage."""
+    what = "all weights and biases, scales, helpers"
+    return TrainingCost(steps=config.train_steps, rows=config.forward_rows, what=what)
 
 
 def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> Outcome:
@@ -78,7 +75,8 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
     def side(module: nn.Module, line: LayerPlan) -> WeightSide:
         assert line.weight is not None  # planned layers have a format
         if start:
-            return Started(start[line.name])
+            near = module.get_parameter("weight") if config.masters == "weights" else None
+            return Started(start[line.name], near)
         weight, layout = module.get_parameter("weight"), weight_layout(line.kind)
         # layers with floating-point inputs and 8-bit weights have nothing to gain from a helper
         rounded = line.activation is not None
@@ -106,15 +104,9 @@ def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) ->
         "cosine", warm_up=config.train_steps // 10, clip=1.0, betas=(0.9, 0.95), trace=True
     )  # fmt: skip
     with student.installed():
-        walk = None
-        if config.unroll:
-            teacher, held = partial(teaching, student.layers), partial(holding, student.layers)
-            steps, every = config.unroll, config.look_every
-            walk = Walk(student.source, model, teacher, held, steps, every, context.device)
         result = student.train(
             "qat", _groups(student, config), prepare=prepare, stepped=stepped, rules=rules,
             keep=lambda: all(helped.rank == 0 for helped in sides.values()), fixed=decay.rank_at,
-            walk=walk,
         )  # fmt: skip
     for helped in sides.values():
         helped.cut(0)  # without a step there was nothing that it could vanish in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quant.layers.attachments import LowRank
+from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.methods.qvgen.config import QvgenConfig
 from quant.methods.svdquant.config import SvdQuantConfig
@@ -15,6 +15,10 @@ from quant.registry import Context
 from quant.training.fake import WeightSide
 
 COMMON = ("first", "last", "time", "condition")
+BELOW = 0.98
+"""Of an outermost level, where a weight beyond it begins."""
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+"""Of the way from a code's value to the unrounded weight."""
 
 
 def as_svdquant(config: QvgenConfig) -> SvdQuantConfig:
@@ -39,14 +43,17 @@ class Started(WeightSide):
     Parameters
     ----------
     result : LayerResult
-        The master weight begins at the values of its codes: nothing is rounded anew before a step is taken.
+    near : tensor, optional
+        The layer's weight. The master weight begins as near to it as the codes allow, without it at the
+        values of the codes: either way nothing is rounded anew before a step is taken.
     """
 
-    def __init__(self, result: LayerResult) -> None:
+    def __init__(self, result: LayerResult, near: Tensor | None = None) -> None:
         super().__init__()
         start = result.weight
         self.quantizer, self.layout = start.quantizer, start.layout
-        self.master = nn.Parameter(start.decode())
+        master = start.decode() if near is None else in_cells(residual(near, result), start)
+        self.master = nn.Parameter(master)
         self.stored = start.params["scale"].dtype
         self.scale = nn.Parameter(start.params["scale"].float().clone())
         self.register_buffer("least", start.params["scale"].float() * 1e-3)
@@ -80,6 +87,35 @@ class Started(WeightSide):
         if not self.has_branch:
             return None
         return LowRank(self.down.detach().to(self.kind), self.up.detach().to(self.kind))
+
+
+@torch.no_grad()
+def residual(weight: Tensor, result: LayerResult) -> Tensor:
+    """Compute what is left to codes: the smoothed weight without the branch."""
+    rest = weight.detach().float()
+    if isinstance(result.branch, LowRank):
+        rest = rest - result.branch.weight()
+    return result.transform.to_weight(rest) if isinstance(result.transform, Smooth) else rest
+
+
+@torch.no_grad()
+def in_cells(weight: Tensor, start: EncodedWeight) -> Tensor:
+    """Find values that round to the codes of `start`, on the way from those codes' values to `weight`.
+
+    Beyond an outermost level there is no gradient: such a weight begins just below it.
+    """
+    values, codes = start.decode(), start.codes()
+
+    def same(x: Tensor) -> Tensor:
+        return start.quantizer.encode(x, start.layout, start.params)[0] == codes
+
+    outermost = (values != 0) & same(8 * values) & (weight.abs() > values.abs())
+    wanted = torch.where(outermost, BELOW * values, weight)
+    found = values
+    for share in SHARES:
+        point = values + share * (wanted - values)
+        found = torch.where(same(point), point, found)
+    return found
 
 
 def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,7 +22,9 @@ class SvdQuantConfig(BaseModel):
         description="codes on both sides: 4-bit integers in groups; NVFP4 (e2m1 with e4m3 scales a group of "
         "16); 8-bit integers with one scale a row",
     )
-    residual_bits: Literal[3, 4] = Field(default=4, description="int4: bits of a weight's code")
+    residual_bits: Literal[2, 3, 4] = Field(
+        default=4, description="int4: bits of a weight's code; 2: four levels of a normal distribution"
+    )
     group: int | None = Field(
         default=None,
         ge=8,
@@ -108,6 +110,8 @@ class SvdQuantConfig(BaseModel):
     def _check(self) -> SvdQuantConfig:
         if self.scales != "real" and self.numbers != "int4":
             raise ValueError(f"scales {self.scales!r} belong to numbers 'int4', got {self.numbers!r}")
+        if self.residual_bits == 2 and self.scales != "real":
+            raise ValueError(f"residual_bits 2 has real scales, got {self.scales!r}")
         if self.residual_bits != 4 and self.numbers != "int4":
             raise ValueError(
                 f"residual_bits {self.residual_bits} belongs to numbers 'int4', got {self.numbers!r}"

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
+from quant.formats.codebooks import CodebookGrid
 from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.methods.plumbing import STATIC, free_input, weight_only
 from quant.methods.svdquant.config import SvdQuantConfig
+from quant.observers.ranges import MseSearch
 from quant.registry import LayerFormat
 
 # diffusers names, beyond the roles that every method knows
@@ -29,6 +31,10 @@ KEPT = {
     "samplers": "up or down sampling: 16 bit in the paper's policy",
 }
 
+FOUR = CodebookGrid(values=(-1.5104, -0.4528, 0.4528, 1.5104))
+"""Levels of least error for a normal distribution (Max 1960); symmetric 2-bit integers are three."""
+SEARCH = MseSearch(candidates=12, smallest=0.35)
+"""Of the scales of four levels; every attempt at a smoothing searches anew."""
 _WEIGHT_SEARCH = 16
 """Coarse scales tried for each row of a weight."""
 
@@ -89,6 +95,11 @@ def weight_quantizer(config: SvdQuantConfig, columns: int) -> Quantizer:
     if config.numbers == "nvfp4":
         return Quantizer(
             grid=FloatGrid(exponent=2, mantissa=1), granularity=_group(config), schedule=STATIC, fine="e4m3"
+        )
+    if config.residual_bits == 2:
+        shared = Granularity(kind="channel") if columns < config.group_size else _group(config)
+        return Quantizer(
+            grid=FOUR, granularity=shared, schedule=STATIC, observer=SEARCH, scale_dtype="bfloat16"
         )
     if columns < config.group_size:
         return int_quantizer(config.residual_bits, "channel", schedule=STATIC)

@@ -13,6 +13,8 @@ from brainit.metrics import (
     bootstrap_interval,
     paired_interval,
     permutation_null,
+    score,
+    share_interval,
     sign_flip_p,
 )
 
@@ -88,3 +90,15 @@ def test_binomial_is_exact():
 def test_bad_input_is_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+def test_all_found_of_ten_is_not_certain_to_be_all():
+    """Resampling ten ones gives ten ones; the exact interval begins at 0.025 ** (1 / 10)."""
+    all_found, none = share_interval(np.ones(10)), share_interval(np.zeros(10))
+    assert all_found == pytest.approx((1.0, 0.025 ** (1 / 10), 1.0), abs=1e-6)
+    assert none == pytest.approx((0.0, 0.0, 1 - 0.025 ** (1 / 10)), abs=1e-6)
+    some = np.array([1.0, 1.0, 0.8, 0.9])
+    assert share_interval(some) == bootstrap_interval(some)
+    pictures = np.random.default_rng(0).random((6, 12, 12))
+    flat = score(pictures, pictures).summary(n_draws=200)
+    assert flat["two_way_pix"] == 1 and flat["two_way_pix.low"] < 0.6 and flat["pixcorr.low"] > 0.99

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kernels.bench import run
+from kernels.bench.__main__ import main
 from kernels.bench.cases import attention, image, large, small
 from kernels.bench.format_cases import formats
 from kernels.bench.plots import draw
 from kernels.bench.run import COLUMNS, markdown, write
 from kernels.bench.shapes import tuning_jobs
+from kernels.bench.timed import Timed
 from kernels.tuned.spaces import SPACES
 
 ROW = {
@@ -50,6 +53,78 @@ def test_tables_and_plots_come_from_the_rows(tmp_path: Path) -> None:
     write(file, [rows[1]])
     with pytest.raises(ValueError, match="holds no timings"):
         draw(file, tmp_path)
+
+
+class Once:
+    """A replay that runs on the CPU, in a time of its own."""
+
+    def __init__(self, calls: list) -> None:
+        self.value = calls[0]()
+
+    def us(self, rep_ms: float) -> float:
+        return 10.0
+
+
+def test_a_wrong_result_has_no_time_and_a_lost_base_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> torch.Tensor:
+        raise RuntimeError("no such kernel")
+
+    def broken() -> torch.Tensor:
+        raise ValueError("lost")
+
+    monkeypatch.setattr(run, "Replay", Once)
+    monkeypatch.setattr(run, "REST_S", 0)
+    monkeypatch.setattr(run, "environment", dict)
+    one, exact = torch.ones(4, 4), lambda: torch.ones(4, 4).double()
+    cases = [
+        Timed("bf16", [lambda: one]),
+        Timed("right", [lambda: one], exact, 1.0, 1.0),
+        Timed("wrong", [lambda: one * 1.1], exact, 1.0, 1.0),
+        Timed("lost", [lambda: one * torch.nan], exact, 1.0, 1.0),
+        Timed("a peer's", [lambda: one * 1.1], exact, 1.0, 1.0, peer=True),
+        Timed("unknown", [lambda: one], broken, 1.0, 1.0),
+    ]
+    rows = {row["what"]: row for row in run.measure("4x4x4", cases, 3)}
+    assert rows["right"]["ratio"] == rows["a peer's"]["ratio"] == "1.000"
+    for what in ("wrong", "lost"):
+        assert "us" not in rows[what] and "ratio" not in rows[what] and "WRONG" in rows[what]["note"]
+    assert "no exact result: ValueError: lost" in rows["unknown"]["note"]
+    rows = {row["what"]: row for row in run.measure("4x4x4", [Timed("bf16", [fails]), *cases[1:2]], 3)}
+    assert "us" not in rows["bf16"] and rows["right"]["us"] == "10.00" and "ratio" not in rows["right"]
+
+
+def test_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    file = tmp_path / "kernels.csv"
+    write(file, [ROW])
+    assert run.bench(file, lambda *_: None, budget_s=-1) == []
+    assert file.read_text().splitlines() == [",".join(COLUMNS)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("tune --kinds gem", "invalid choice: 'gem'"),
+        ("time --budget 0", "must be above 0, got 0 and 8"),
+        ("time --budget nan", "must be above 0, got nan"),
+        ("tune --workers 0", "got 600 and 0"),
+    ],
+)
+def test_bad_words_are_named(
+    arguments: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", *arguments.split(), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_plots_of_nothing_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "plot", "--out", str(tmp_path)])
+    assert main() == 4 and "no timings at" in capsys.readouterr().err
+    write(tmp_path / "kernels.csv", [{**ROW, "what": "a kernel that is not drawn"}])
+    assert main() == 4 and "holds no timings" in capsys.readouterr().err
 
 
 def test_what_is_tuned_is_known() -> None:

@@ -9,7 +9,7 @@ from kernels.products.gemm import gemm
 from kernels.tuned.configs import Config
 
 SHAPES = [(64, 128, 64), (5, 123, 33), (70, 48, 72), (1, 7, 65)]
-CONFIGS = [Config(32, 32, 64, 3, 4, group_m=2), Config(32, 32, 64, 3, 4, halves=2)]
+CONFIGS = [Config(32, 32, 64, 3, 4, group_m=2, queued=True), Config(32, 32, 64, 3, 4, halves=2)]
 GPU_CONFIGS = [Config(128, 128, 128, 3, 8), Config(128, 256, 128, 3, 8, halves=2), Config(64, 64, 128, 3, 4)]
 TOLERANCES = [(torch.bfloat16, 6e-3), (torch.float32, 1e-6), (torch.float16, 1e-3)]
 
@@ -95,6 +95,37 @@ def test_interpreted(interpreted: Callable[[str], None]) -> None:
 @pytest.mark.parametrize("shape", [(5, 123, 33), (300, 1040, 520), (257, 3072, 384)])
 def test_compiled(shape: tuple[int, int, int], fp8: bool) -> None:
     check("cuda", [shape], (fp8,))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(300, 1040, 520), (2, 64, 64), (257, 3072, 384)])
+def test_queued_products_are_the_same_bytes(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    a, b = operands(m, k, n, False, "cuda")
+    row, column = (torch.rand(size, device="cuda") * 1e-2 for size in (m, n))
+    row[0] = float("nan")
+    residual = torch.randn(m, 2 * n, device="cuda").bfloat16()[:, :n]
+    factors = [torch.randn(size, 32, device="cuda").bfloat16() for size in (m, n)]
+    for bias in (None, torch.randn(n, device="cuda").bfloat16()):
+        for dtype in (torch.bfloat16, torch.float16):
+            for low, up, more in (
+                (None, None, None),
+                (*factors, None),
+                (None, None, residual),
+                (*factors, residual),
+            ):
+                arguments = (a, row, b, column, bias, low, up, dtype, "triton")
+                plain = gemm(*arguments, Config(64, 64, 128, 3, 4), residual=more).value
+                for config in (
+                    Config(128, 256, 64, 6, 8, queued=True), Config(256, 128, 64, 6, 8, queued=True),
+                    Config(128, 128, 128, 5, 4, queued=True),
+                ):  # fmt: skip
+                    queued, again = (gemm(*arguments, config, residual=more).value for _ in range(2))
+                    assert torch.equal(queued.view(torch.int16), again.view(torch.int16))
+                    assert queued[0].isnan().all() and not queued[1:].isnan().any()
+                    if low is None:
+                        assert torch.equal(queued[1:], plain[1:]), (config, dtype)
+                    assert distance(queued[1:], plain[1:]) < 4e-3, (config, dtype)
 
 
 @pytest.mark.parametrize("k", [1, 123, 2048])

@@ -9,6 +9,7 @@ import torch
 
 from kernels import packing
 from kernels.products.expand import Branch, expand
+from kernels.products.expand_half import expand_half
 from kernels.products.few_rows import few_rows
 from kernels.products.lowrank_linear import (
     LowRankWeight,
@@ -64,11 +65,29 @@ def check(device: str) -> None:
     """Kernels against references."""
     for n, k in SHAPES:
         expansion(n, k, device)
+        in_half(n, k, device)
         few(n, k, device)
     for fine in (torch.int8, torch.uint8):
         for bits in (4, 8):
             for shape in ((2, 5, 192), (192,), (7, 123), (0, 64), (2, 3, 2, 72)):
                 linear(shape, fine, bits, device)
+
+
+def in_half(n: int, k: int, device: str) -> None:
+    """The weight itself: bit for bit the reference, in every type of scales and of the result."""
+    column = (torch.rand(n, generator=torch.Generator().manual_seed(0)) + 0.1).to(device)
+    types = [torch.float16, torch.float32]  # the interpreter cuts bfloat16 numbers where a GPU rounds them
+    types += [] if device == "cpu" else [torch.bfloat16]
+    for kind in (torch.int8, torch.uint8, torch.bfloat16, torch.float16, torch.float32):
+        codes, scales = (
+            t.to(device) for t in packed(n, k, torch.int8 if kind == torch.int8 else torch.uint8)
+        )
+        fine = scales if not kind.is_floating_point else (scales.float() * 0.3).to(kind)
+        for coarse in (None, column):
+            for dtype in types:
+                exact = expand_half(codes, fine, k, 64, coarse, dtype, "reference").value
+                ours = expand_half(codes, fine, k, 64, coarse, dtype, "triton", Config(1, 8, 256, 1, 4)).value
+                assert ours.shape == (n, k) and torch.equal(exact, ours), (n, k, kind, dtype)
 
 
 def expansion(n: int, k: int, device: str) -> None:

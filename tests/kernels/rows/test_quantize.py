@@ -126,7 +126,7 @@ def shared_rows(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
             agree(exact, quantize(x, kind, path="triton", **options), x)
 
 
-BEFORES = ["rotate", "gelu", "gelu_tanh", "silu", "geglu", "layer_norm", "affine", "affine_silu", "join_gelu"]
+BEFORES = ["rotate", "gelu", "gelu_tanh", "silu", "geglu", "layer_norm", "affine", "affine_silu"]
 
 
 def before_of(kind: str, m: int, k: int, dtype: torch.dtype, device: str) -> Before:
@@ -147,8 +147,6 @@ def fused(kind: str, dtype: torch.dtype, device: str) -> None:
     """What comes before, in the same launch; the interpreter's cast to bfloat16 does not round to nearest."""
     if kind in EACH:
         shared_rows_before(kind, dtype, device)
-    if kind == "join_gelu":
-        return  # one row after the other it is joined before
     for k, keep in ((192, False), (192, True), (80 if kind == "rotate" else 75, False)):
         x = drawn(18, 2 * k if kind == "geglu" else k, dtype).to(device) * 0.5
         x[1:3] = 0.1
@@ -171,9 +169,6 @@ def shared_rows_before(kind: str, dtype: torch.dtype, device: str) -> None:
     x = torch.randn(130, 400 if kind == "geglu" else 200, generator=torch.Generator().manual_seed(3))
     x = x.to(dtype).to(device)
     before = Before(kind)
-    if kind == "join_gelu":  # borders lie between tiles
-        x = torch.randn(130, 256, generator=torch.Generator().manual_seed(3)).to(dtype).to(device)
-        before = Before(kind, second=torch.randn(130, 512).to(dtype).to(device)[:, :128])
     k = before.columns(x.shape[1])
     down = (torch.randn(RANK, k, generator=torch.Generator().manual_seed(1)) * 0.1).to(dtype).to(device)
     options = {"before": before, "down": down}
@@ -275,11 +270,12 @@ def test_bad_input_is_named() -> None:
 def test_steps_in_flight_fit_the_shared_memory() -> None:
     """Of every config that is tried, and of the default: at any rank, type and group."""
     configs = [*SPACES["quantize_many"], *(config for _, config in DEFAULTS["quantize_many"])]
-    for config, rank, bytes_ in itertools.product(configs, (16, 32, 128), (2, 4)):
+    for config, rank, bytes_, tiles in itertools.product(configs, (16, 32, 128), (2, 4), (1, 2)):
         for step in {config.block_k, 128}:
-            steps = steps_ahead(config, rank, step, bytes_)
-            one = (config.block_m + rank) * step * bytes_
+            steps = steps_ahead(config, rank, step, bytes_, tiles)
+            one = (tiles * config.block_m + rank) * step * bytes_
             assert 1 <= steps <= config.stages and (steps == 1 or steps * one <= SHARED)
             assert steps == config.stages or (steps + 1) * one > SHARED
     assert steps_ahead(Config(64, 512, 128, 4, 4), 32, 128, 2) == 4
     assert steps_ahead(Config(64, 512, 256, 4, 4), 32, 256, 4) == 2
+    assert steps_ahead(Config(64, 512, 128, 4, 4), 32, 128, 4, 2) == 2  # values and gates in float32

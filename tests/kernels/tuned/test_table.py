@@ -10,7 +10,17 @@ import torch
 from kernels.tuned.configs import Config
 from kernels.tuned.search import distinct
 from kernels.tuned.spaces import SPACES, candidates
-from kernels.tuned.table import DEFAULTS, SHIPPED, cache_file, key_of, lookup, read, tables, write
+from kernels.tuned.table import (
+    DEFAULTS,
+    SHIPPED,
+    cache_file,
+    key_of,
+    lookup,
+    read,
+    tables,
+    triton_version,
+    write,
+)
 
 CPU = torch.device("cpu")
 
@@ -53,6 +63,16 @@ def test_config_survives_json() -> None:
         Config.from_json({"tile": 3})
 
 
+def test_what_a_compiler_may_not_build_is_taken_from_its_own_tables_only(tmp_path: Path) -> None:
+    file = tmp_path / "cpu.json"
+    plain, queued = Config(64, 64, 64), Config(128, 256, queued=True)
+    configs = {"gemm_int8": {"1x1x1": plain, "2x2x2": queued, "4x4x4": Config(special=True)}}
+    write(file, configs, {"triton": "0.0"})
+    assert read(file) == {"gemm_int8": {"1x1x1": plain}}
+    write(file, configs, {"triton": triton_version()})
+    assert read(file) == configs and "queued" in queued.label
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     file = tmp_path / "cpu.json"
     file.write_text('{"configs": {"gemm_fp8": {"1x1x1": {"tile": 1}}}}')
@@ -70,3 +90,10 @@ def test_kept_rows_fit_the_registers_and_code_is_compiled_once() -> None:
         ("quantize_many", (140, 64, 32)),
     ]
     assert distinct(jobs) == [jobs[0], jobs[2], jobs[3]]
+
+
+def test_without_queues_steps_are_deeper() -> None:
+    queued = Config(128, 256, 64, 6, 8, group_m=16, queued=True)
+    assert queued.unqueued() == Config(128, 256, 128, 3, 8, group_m=16)
+    assert Config(128, 128, 128, 5, 4, queued=True).unqueued() == Config(128, 128, 128, 5, 4)
+    assert Config(64, 64, 64).unqueued() == Config(64, 64, 64)

@@ -147,6 +147,18 @@ def test_template_only_in_its_own_space():
     assert "no template" in brain_slices(xyz, values, "beta", SOURCE, space="scanner").caption
 
 
+def test_voxels_are_drawn_at_their_size_and_an_unknown_space_is_said():
+    """Few voxels are not a few dots far apart."""
+    xyz = 2.0 * np.argwhere(np.ones((4, 5, 6)))
+    plate = brain_slices(xyz, np.arange(len(xyz)), "cluster", SOURCE, space="")
+    assert "the files do not say which space" in plate.caption
+    for ax in plate.figure.axes[:3]:
+        (drawn,) = ax.collections
+        corners = drawn.get_paths()[0].vertices
+        np.testing.assert_allclose(np.ptp(corners, axis=0), 2.0)
+        assert np.ptp(ax.get_xlim()) < 16, "as large as what was measured"
+
+
 def test_a_single_slice_is_drawn_alone():
     xyz = np.stack([GENERATOR.normal(0, 20, 50), GENERATOR.normal(0, 20, 50), np.zeros(50)], 1)
     plate = brain_slices(xyz, np.ones(50), "beta", SOURCE, space="scanner")

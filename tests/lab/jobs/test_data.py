@@ -123,3 +123,18 @@ def test_odd_betas_are_named(tmp_path: Path) -> None:
     parts = mat_parts()
     parts["fmriTrn"] += 1000
     assert "looks like BOLD" in messages(check("mat", write_mat(tmp_path / "b.mat", **parts)), "warning")
+
+
+def test_clusters_that_the_data_do_not_allow_are_found_first(tmp_path: Path) -> None:
+    from brainit import datasets
+
+    subject = datasets.open("mat", write_mat(tmp_path / "a.mat"))
+    for method, says in (("roi", "no regions are named"), ("anatomical", "voxel positions are not known")):
+        config = ReconstructConfig(dataset="mat", brain={"clusters": {"method": method}})
+        assert any(line.startswith(says) for line in unmet(config, subject))
+
+
+def test_what_cannot_be_fetched_is_not_offered_to_be() -> None:
+    for name, word in (("mat", "check mat --root"), ("kay2008", "fetch kay2008")):
+        settings = registry.settings("data info", {"name": name})
+        assert registry.run("data info", settings, Context()).next_step().startswith(f"brainlab data {word}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lab.decoding import data as brain_data
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.files import read_npz
-from lab.jobs.brain import tune
+from lab.jobs.brain import decode, tune
 from lab.jobs.contract import Context
 from lab.jobs.reconstruct import reconstruct
 
@@ -69,11 +70,37 @@ def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, tmp_path: Pat
     asked = tune.Settings(
         **dict(settings), strengths=(0.5,), averaged=(1, 2), every=1, checkpoints=checkpoints
     )
-    rows = tune.run(asked, Context()).rows
+    found = tune.run(asked, Context())
+    rows = found.rows
     assert (checkpoints / "decoder.safetensors").stat().st_mtime_ns == before  # not trained again
     assert [(r["tokens"], r["strength"], r["n_samples"]) for r in rows] == [
         ("ridge", 0.0, 0), ("structure", 0.0, 0), ("brainit", 0.5, 1), ("brainit", 0.5, 2),
     ]  # fmt: skip
     assert all(-1 <= row["pixcorr"] <= 1 for row in rows)
+    best = max(rows[2:], key=lambda row: row["pixcorr"] + row.get("two_way_feature", row["two_way_pix"]))
+    words = shlex.split(found.next_step())
+    said = dict(pair.split("=", 1) for pair in words if "=" in pair)
+    assert said["structure"] == "blend" and said["brain.model.width"] == "16", "the run that was tuned"
+    assert words[words.index("--n-samples") + 1] == str(best["n_samples"])
     with pytest.raises(InputError, match="posterior, brainit, blend"):
         tune.run(asked.model_copy(update={"structure": "ridge"}), Context())
+
+
+@pytest.mark.parametrize("structure", ["ridge", "picture"])
+def test_masked_voxels_are_decoded_as_the_run_decodes(
+    settings: ReconstructConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, structure: str
+) -> None:
+    """A region whose voxels stay as they are changes nothing, wherever structure and tokens come from."""
+    how = {"tokens": "picture"} if structure == "picture" else {"structure": structure}
+    reconstruct(settings.model_copy(update=how | {"recipe": "none"}), tmp_path / "run")
+
+    def decoded(**changes: Any) -> dict[str, np.ndarray]:
+        asked = decode.Settings(folder=tmp_path / "run", trials=(0, 2), out=tmp_path / "decoded", **changes)
+        return read_npz(Path(decode.run(asked, Context()).archive))
+
+    plain = decoded()
+    silent = decoded(mask="V1")
+    assert not np.allclose(silent["ridge_to_pixels"], plain["ridge_to_pixels"], atol=1e-3)
+    monkeypatch.setattr(decode, "_silenced", lambda test, whole, region: test.betas)
+    for name, pictures in decoded(mask="V1").items():
+        np.testing.assert_allclose(pictures, plain[name], atol=1e-3, err_msg=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.report.adapted import write_adapted_page
+from lab.report.adapted import read_outs, write_adapted_page
 
 FACTS = {"subject": "sub-01", "simulated": True, "voxels": 90, "n_test": 12, "n_trials": 100, "leaks": "none"}
 
@@ -23,6 +23,19 @@ def test_page_with_a_curve(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "curve.png").stat().st_size > 10_000
     assert "Simulated subject: no brain was measured." in page and "shared network 0.800" in page
     assert page.count("above ridge 0.100 to 0.100") == 2  # the network's two scores; ridge has no rival
+
+
+def test_a_leak_stands_beside_the_scores_and_read_outs_are_named(tmp_path: Path) -> None:
+    weights = {"128-192": [0.2, 0.0], "0-8": [1.5, 0.25], "24-64": [0.4, 0.1]}
+    leak = {"leaks": "leak check: 3 of 12 test pictures in training", "test_pictures_in_training": 3}
+    facts = FACTS | {"read_out_weights": weights, **leak}
+    assert [which for which, *_ in read_outs(facts)] == ["1 to 8", "25 to 64", "129 to 192"]
+    rows = [row("ridge to tokens", 8, 0.7, 0.0)]
+    page = write_adapted_page(facts, rows, "mine sub-01", 0, tmp_path).read_text(encoding="utf-8")
+    assert "1.5 x ridge + 0.25 x the shared prior (Bayes)" in page and "read_out" not in page
+    assert "Scores on these pictures measure recall" in page
+    clean = write_adapted_page(facts | {"test_pictures_in_training": 0}, rows, "mine sub-01", 0, tmp_path)
+    assert "measure recall" not in clean.read_text(encoding="utf-8")
 
 
 def test_page_without_a_curve(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from quant.formats.codebooks import BinaryGrid, CodebookGrid
-from quant.formats.floats import FloatGrid
+from quant.formats.floats import FloatGrid, SearchedFloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.logs import LogGrid
@@ -240,3 +240,16 @@ def test_a_group_of_zeros_is_nothing(grid, dtype) -> None:
     assert float(fake[:, :10].abs().max()) < 1e-4  # of float16, whose least scale is 6e-5
     if isinstance(grid, LogGrid):
         assert float(fake[:, 15].abs().max()) < 1e-4
+
+
+def test_a_searched_format_is_fake_as_it_is_decoded() -> None:
+    grid = SearchedFloatGrid()
+    x = drawn(6, 70) * 10 ** torch.arange(-3.0, 3.0)[:, None]
+    x[0, :3] = torch.tensor([0.0, -0.0, 1e9])
+    for formats in (torch.arange(6) % 4, torch.full((6,), 3)):
+        params = grid.fit_range(-x.abs().amax(1, True), x.abs().amax(1, True) / 3, False, torch.float32)
+        params["format"] = formats.to(torch.uint8)[:, None]
+        whole = grid.decode(grid.encode(x, params), params, x.dtype)
+        assert torch.equal(grid.fake(x, params), whole)
+        half = grid.rounded(x.bfloat16(), params)
+        assert torch.equal(half, grid.decode(grid.encode(x.bfloat16(), params), params, torch.bfloat16))

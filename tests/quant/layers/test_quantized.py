@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import quant
 from quant.denoisers.offload import streamed
 from quant.formats.quantizer import int_quantizer
+from quant.layers.activation import Known
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.effective import folded
 from quant.layers.encoded import EncodedWeight, LayerResult
@@ -245,3 +246,20 @@ def test_an_encoder_layer_takes_no_short_cut_past_the_codes() -> None:
         quick = encoder(x)
     torch.testing.assert_close(quick, encoder(x))
     assert calls == [1, 1] and "linear1" in quant_layers(encoder)
+
+
+def test_what_tensors_say_is_read_again_when_they_change() -> None:
+    table, reads = torch.zeros(2), []
+    known = Known()
+
+    def get() -> float:
+        return known.get("first", [table], lambda: reads.append(1) or float(table[0]))
+
+    assert [get(), get()] == [0.0, 0.0] and len(reads) == 1
+    table[0] = 3.0  # written to
+    assert [get(), get()] == [3.0, 3.0] and len(reads) == 2
+    table = torch.full((2,), 3.0)  # another tensor of equal values
+    assert get() == 3.0 and len(reads) == 3
+    with torch.inference_mode():
+        table = torch.ones(2)  # counts no writes: read every time
+    assert [get(), get()] == [1.0, 1.0] and len(reads) == 5

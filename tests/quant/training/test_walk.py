@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import quant
+from quant import recipes
 from quant.training.source import Source
 from quant.training.walk import Walk, read_ladder
 
@@ -80,3 +81,31 @@ def test_a_sampler_that_draws_noise_is_refused(tiny, recorded, monkeypatch: pyte
 def test_more_steps_than_the_sampler_has_are_refused(tiny, recorded) -> None:
     with pytest.raises(quant.InputError, match="unroll 99: the recording has"):
         Walk(Source(recorded("pixart"), 4), tiny.build("pixart"), nullcontext, nullcontext, 99, 3, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage"),
+    [("efficientdm-w4a4+rank=4", "factors"), ("binarydm-w1a4+mimicking=0", "binary"),
+     ("qvgen-w4a4+policy=common+helper=none", "qat")],
+)  # fmt: skip
+def test_methods_train_along_the_way_and_are_judged_by_where_it_ends(
+    recipe: str, stage: str, tiny, recorded
+) -> None:
+    store = recorded("pixart")
+    budget = "train_steps=3+train_rows=2+calibration_rows=4+held_out_rows=4+look_every=3"
+    ledger = quant.quantize_(tiny.build("pixart"), f"{recipe}+{budget}+unroll=2+detail=1", trajectories=store)
+    alone = quant.quantize_(tiny.build("pixart"), f"{recipe}+{budget}", trajectories=store)
+    assert ledger.notes[stage]["steps"] == 3
+    assert ledger.notes[stage]["held_out_first"] != alone.notes[stage]["held_out_first"]
+    costs = [
+        quant.plan(tiny.build("pixart"), f"{recipe}+{budget}{more}").training for more in ("+unroll=2", "")
+    ]
+    assert [cost.rows for cost in costs if cost] == [4, 2]
+
+
+def test_settings_of_the_way_that_do_not_go_together_are_refused() -> None:
+    for words, said in (
+        ("binarydm-w1a4+unroll=2", "mimicking is 0"), ("efficientdm-w4a4+detail=1", "give unroll"),
+    ):  # fmt: skip
+        with pytest.raises(quant.InputError, match=said):
+            recipes.resolve(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from brainit import datasets
+from brainit.categories.tokens import run_names
 from brainit.config import PRESETS
 from lab.decoding.categories import way as categories
+from lab.decoding.categories.record import NO_LEAKS, leak_line
 from lab.decoding.categories.way import brain_settings, run_categories
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
@@ -143,3 +146,13 @@ def test_neither_pictures_nor_labels_is_one_line(settings: ReconstructConfig, tm
     with Run.open(tmp_path / "r", settings) as run, pytest.raises(InputError) as refused:
         run_categories(run, settings, subject)
     assert "neither pictures nor category labels" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_stimuli_seen_in_several_runs_are_no_clean_test_of_categories(settings: ReconstructConfig) -> None:
+    subject = datasets.open(settings.dataset, settings.root)
+    names = run_names(subject)
+    assert leak_line(subject, names) == NO_LEAKS
+    again = np.array([f"picture {k % 3}" for k in range(subject.n_trials)])
+    assert "3 of 3 stimuli, by name, were shown in several runs" in leak_line(
+        replace(subject, stimulus_id=again), names
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -140,3 +141,23 @@ def test_refusals(root: Path, tmp_path: Path) -> None:
         encode(asked(clusters=4000), Context())
     assert not (tmp_path / "o").exists()
     assert command(["brain", "encode", "--set", "encoder.lr=-1", "--dry-run"]) == 2
+
+
+def test_what_the_started_from_encoder_learned_from_counts_as_training(root: Path) -> None:
+    from brainit import datasets
+    from lab.decoding.encoder.people import open_people
+    from lab.progress import silent
+
+    alone = open_people("simulated", str(root), ["sub-03"], {}, silent)
+    assert "0 of 12 test pictures in training" in alone.leak_line and alone.warnings == ()
+    other = datasets.open("simulated", root, "sub-01")
+    learned = [replace(other, split=np.full(other.n_trials, "train"))]
+    found = open_people("simulated", str(root), ["sub-03"], {}, silent, learned)
+    assert "12 of 12 test pictures in training" in found.leak_line
+
+
+def test_two_runs_of_other_scores_are_counted_together() -> None:
+    from lab.jobs.brain.evaluate import Result
+
+    found = Result(folder="a", metrics={"a": 1}, other={"b": 2}, differences=("a", "b"))
+    assert "2 of 2 values differ" in str(found.tables()[-1])

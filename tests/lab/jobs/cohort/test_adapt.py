@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from brainit import datasets
 from brainit.config import PRESETS
 from brainit.datasets import simulated
+from lab.errors import HardwareError
 from lab.jobs.cohort import adapt as job
 from lab.jobs.contract import Context
+from tests.brainit.datasets.inputs import write_folder
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +43,28 @@ def test_a_call_without_a_curve_leaves_none(
     assert job.run(job.Settings(**given), Context()).rows == []
     assert not (tmp_path / "curve.csv").exists() and not (tmp_path / "figures" / "curve.png").exists()
     assert (tmp_path / "adapted.safetensors").is_file()
+
+
+def test_a_gpu_that_is_not_there_is_refused_without_a_curve_too(root: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    given = {"dataset": "simulated", "root": root, "out": tmp_path / "out", "device": "cuda"}
+    with pytest.raises(HardwareError, match="no CUDA device"):
+        job.run(job.Settings(**given), Context())
+    assert not (tmp_path / "out").exists()
+
+
+def test_sessions_that_few_minutes_do_not_reach_are_said(tmp_path: Path) -> None:
+    subject = datasets.open("nifti", write_folder(tmp_path / "n", sessions=("01", "02", "03", "04", "05")))
+    few = job.Settings(dataset="nifti", minutes=2)
+    (line,) = job._odd(few, subject)
+    assert (
+        "sessions that these do not hold whole (4, 5) are scaled by training trials of later minutes" in line
+    )
+    assert job._odd(job.Settings(dataset="nifti"), subject) == []
+    raw = datasets.open("nifti", tmp_path / "n", zscore="none")
+    assert job._odd(few, raw) == []
+    small = job._odd(job.Settings(dataset="nifti", curve=(2,)), raw)
+    assert len(small) == 1 and "pictures of 8x8 pixels are scored enlarged" in small[0]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from quant.errors import InputError
 from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
@@ -82,14 +83,13 @@ def check(device: str) -> None:
     torch.set_grad_enabled(False)
     for weight, activation, dressed, op in LINEARS:
         for dtype, tolerance in ((torch.float32, 1e-2), (torch.float16, 2e-2)):
-            if op == "W4A16" and dtype == torch.float32:
-                continue
             layer = linear(weight, activation, dressed, dtype, device)
             x = torch.randn(2, 5, 200, generator=torch.Generator().manual_seed(1)).to(device, dtype)
             simulated = layer(x)
             layer.backend = "kernels"
             out = layer(x)
-            assert layer.last_path == f"{op}: triton", (layer.last_path, op)
+            whole = op == "W4A16" and dtype == torch.float32  # decoded first: only 16-bit rows are few
+            assert layer.last_path == f"{op}: triton" + (", product by torch" if whole else "")
             assert out.dtype == dtype and distance(out, simulated) < tolerance, (
                 op,
                 dtype,
@@ -102,7 +102,35 @@ def check(device: str) -> None:
             assert distance(again, layer(x)) < tolerance, op
     for bits in (8, 4):
         convolution(bits, device)
+    many_rows(device)
+    refused(device)
     replaced(device)
+
+
+def many_rows(device: str) -> None:
+    """Weights in 4 bits only: from 65 rows up what a simulated layer multiplies is decoded in each call."""
+    dtype = torch.float16 if device == "cpu" else torch.bfloat16  # which the interpreter cuts, not rounds
+    for weight in ("real", "pow2", "int", "e4m3"):
+        layer = linear(weight, None, weight != "int", dtype, device)
+        x = torch.randn(5, 13, 200, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+        simulated = layer(x)
+        layer.backend = "kernels"
+        layer.forget_decoded()
+        assert torch.equal(layer(x), simulated), weight
+        assert layer.last_path == "W4A16: triton, product by torch" and not layer.decoded.numel()
+        assert layer(x[:0]).shape == (0, 13, 48)
+        x[0, 0, 3] = torch.nan
+        out = layer(x)
+        assert out[0, 0].isnan().all() and not out[1:].isnan().any()
+
+
+def refused(device: str) -> None:
+    """What no kernel takes is not simulated in silence: the ledger calls these layers native."""
+    for weight, activation in (("8", int_quantizer(8, "token")), ("real", None)):
+        layer = linear(weight, activation, True, torch.float64, device)
+        layer.backend = "kernels"
+        with pytest.raises(InputError, match=r"no kernel takes torch.float64 of shape \(3, 200\)"):
+            layer(torch.ones(3, 200, dtype=torch.float64, device=device))
 
 
 def replaced(device: str) -> None:

@@ -12,7 +12,7 @@ from quant.formats.clusters import CHANNEL, POSITION, as_matrix
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
-from quant.formats.schedule import Clock
+from quant.formats.schedule import Clock, Schedule
 from quant.layers.activation import ActivationQuantizer
 from quant.methods.dgq import DgqConfig
 from quant.methods.dgq.core import formats
@@ -133,6 +133,22 @@ def test_tables_are_read_by_timestep_value() -> None:
     quantizer.clock.timestep = torch.tensor([500.0])
     with pytest.raises(quant.InputError, match="timestep 500 is not in the calibrated table"):
         quantizer(a)
+
+
+def test_layers_on_one_clock_look_their_row_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, asked = rand("linear_input"), []
+    one, other = (calibrated({900.0: x, 100.0: 2 * x}, "linear_input", 4)[0] for _ in range(2))
+    other.clock = one.clock
+    real = Schedule.rows
+    monkeypatch.setattr(Schedule, "rows", lambda *given: asked.append(1) or real(*given))
+    for timestep in (900.0, 100.0):
+        one.clock.timestep = torch.tensor([timestep])
+        assert torch.equal(one(x), other(x)) and torch.equal(one(x), one(x))
+    assert len(asked) == 2
+    one.clock.timestep = torch.tensor([900.0])
+    before = one(x)
+    one.scale.mul_(2)  # a table written to is read again
+    assert not torch.equal(one(x), before)
 
 
 def test_another_number_of_positions_is_refused() -> None:

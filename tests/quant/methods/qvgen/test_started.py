@@ -7,7 +7,12 @@ import torch
 
 import quant
 from quant import recipes
+from quant.formats.granularity import Granularity
+from quant.formats.quantizer import Quantizer
+from quant.layers.encoded import EncodedWeight
 from quant.layers.install import quant_layers
+from quant.methods.qvgen.started import in_cells
+from quant.methods.svdquant.formats import FOUR
 
 BASE = "train_rows=2+calibration_rows=4+held_out_rows=4+look_every=3"
 START = f"qvgen-w4a4+helper=kept+start=svdquant+policy=common+group=16+rank=4+{BASE}"
@@ -28,12 +33,38 @@ def test_before_a_step_it_is_svdquant(tiny, recorded) -> None:
     assert torch.equal(tiny.run(found, "pixart"), tiny.run(wanted, "pixart"))
 
 
-@pytest.mark.parametrize(("how", "codes"), [("unroll=2", True), ("unroll=2+tuned=branch", False)])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_masters_near_the_weights_have_the_same_codes(bits: int, tiny, recorded) -> None:
+    store = recorded("pixart")
+    wanted, _ = made(tiny, store, f"{START}+weight_bits={bits}+train_steps=0")
+    found, ledger = made(tiny, store, f"{START}+weight_bits={bits}+train_steps=0+masters=weights")
+    assert {line.weight.bits for line in ledger.layers if line.activation} == {bits}
+    for name, layer in quant_layers(wanted).items():
+        assert torch.equal(quant_layers(found)[name].encoded().codes(), layer.encoded().codes())
+
+
+def test_a_weight_goes_as_far_as_its_code_allows() -> None:
+    grid = Quantizer(grid=FOUR, granularity=Granularity(kind="channel"))
+    codes = torch.tensor([[0, 1, 2, 3, 2]], dtype=torch.uint8)
+    start = EncodedWeight.from_codes(codes, grid, "linear_weight", {"scale": torch.ones(1, 1)})
+    values = start.decode()
+    found = in_cells(torch.tensor([[-1.1, -0.9, 0.5, 9.0, -3.0]]), start)
+    assert torch.equal(grid.encode(found, "linear_weight", start.params)[0], codes)
+    assert torch.allclose(found[0, :3], torch.tensor([-1.1, -0.9, 0.5]))  # its own cell: all the way
+    assert 0.97 < found[0, 3] / values[0, 3] < 1  # beyond the outermost level: there is no gradient
+    assert 0 < found[0, 4] < values[0, 4]  # error feedback chose another code: only towards the weight
+
+
+@pytest.mark.parametrize(
+    ("how", "codes"),
+    [("unroll=2", True), ("unroll=2+tuned=branch", False), ("unroll=2+detail=4+weight_bits=2", True)],
+)
 def test_training_along_the_way_moves_what_is_tuned(
     how: str, codes: bool, tiny, recorded, monkeypatch
 ) -> None:
     store = recorded("pixart")
-    start, _ = made(tiny, store, f"{START}+train_steps=0")
+    bits = "+weight_bits=2" if "weight_bits" in how else ""
+    start, _ = made(tiny, store, f"{START}+train_steps=0{bits}")
     monkeypatch.setattr("quant.training.loop._Run.keep_best", lambda self: None)  # the last, not the best
     model, ledger = made(tiny, store, f"{START}+train_steps=6+rate_weight=0.02+{how}")
     assert ledger.notes["qat"]["steps"] == 6
@@ -52,6 +83,8 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         ("start=svdquant", "belongs to helper 'kept'"),
         ("helper=kept+start=svdquant+activation_bits=8", "got 4 and 8"),
         ("tuned=branch", "belongs to start 'svdquant'"),
+        ("masters=weights", "belongs to start 'svdquant'"),
+        ("detail=1", "give unroll"),
         ("rank=48", "can't be halved"),
     ):
         with pytest.raises(quant.InputError, match=said):

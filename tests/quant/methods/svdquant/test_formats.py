@@ -232,3 +232,16 @@ def test_weights_of_three_bits_keep_four_for_inputs() -> None:
     assert worse.notes["relative_output_error"] > 1.5 * better.notes["relative_output_error"]
     with pytest.raises(ValueError, match="belongs to numbers 'int4'"):
         SvdQuantConfig(numbers="nvfp4", residual_bits=3)
+
+
+def test_weights_of_two_bits_have_four_levels() -> None:
+    config = SvdQuantConfig(residual_bits=2)
+    normal = torch.randn(64, 4096, generator=torch.Generator().manual_seed(0))
+    for columns in (32, 4096):  # one scale a row, and groups
+        chosen = policy.weight_quantizer(config, columns)
+        error = chosen.fake(normal, "linear_weight") - normal
+        assert chosen.bits == 2 and len(chosen.fake(normal[:1, :64], "linear_weight").unique()) == 4
+        # Max 1960: 0.1175 at the best scale; three symmetric integers: 0.190
+        assert float(error.square().mean() / normal.square().mean()) < 0.125
+    with pytest.raises(ValueError, match="residual_bits 2 has real scales"):
+        SvdQuantConfig(residual_bits=2, scales="pow2")

@@ -1,0 +1,90 @@
+"""Folders of NIfTI betas: sessions scaled by what, ceilings of what, and in which space maps are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from brainit import datasets
+from brainit.errors import InputError
+from tests.brainit.datasets.conftest import AFFINE
+from tests.brainit.datasets.inputs import SHAPE, N, edit_image, first, write_folder
+
+
+def warned(root: Path) -> str:
+    return " ".join(f.message for f in datasets.check("nifti", root) if f.severity == "warning")
+
+
+def table(root: Path, names: list[str], splits: list[str], kinds: list[str] | None = None) -> None:
+    """Write the events of both sessions."""
+    rows = [f"{n}\t{s}\t{k}\n" for n, s, k in zip(names, splits, kinds or ["cat"] * len(names), strict=True)]
+    for k, path in enumerate(sorted(root.rglob("*_events.tsv"))):
+        path.write_text("stimulus_id\tsplit\ttrial_type\n" + "".join(rows[k * N : (k + 1) * N]))
+
+
+def test_a_session_of_test_trials_alone_is_scaled_by_itself_and_that_is_said(tmp_path):
+    root = write_folder(tmp_path / "n")
+    assert "test trials among them" not in warned(root)
+    table(root, [f"p{k}" for k in range(2 * N)], ["train"] * N + ["test"] * N)
+    assert "session 2 has no training trials, so its voxels are scaled by all its 10 trials" in warned(root)
+    assert "see the warnings" in datasets.open("nifti", root).info["units"]
+    raw = datasets.open("nifti", root, zscore="none")
+    assert not raw.info["warnings"] and raw.info["units"] == "as in the files"
+
+
+def test_a_session_of_one_trial_is_refused_because_nothing_of_it_would_be_left(tmp_path):
+    root = write_folder(tmp_path / "n")
+    edit_image(sorted(root.rglob("*betas*"))[1], lambda d, _: d[..., :1])
+    path = sorted(root.rglob("*_events.tsv"))[1]
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(InputError, match="session 2 has one trial, which cannot be scaled by itself"):
+        datasets.open("nifti", root)
+    assert datasets.open("nifti", root, zscore="none").n_trials == N + 1
+
+
+def test_sessions_that_lie_apart_are_no_signal(tmp_path):
+    """Noise alone, repeats within a session, sessions of other means: the ceiling is about 0, not 1."""
+    root = write_folder(tmp_path / "n")
+    edit_image(sorted(root.rglob("*betas*"))[1], lambda d, _: d + 50)
+    names = [f"p{k // 2 + session * 5}" for session in (0, 1) for k in range(N)]
+    table(root, names, (["train"] * 8 + ["test"] * 2) * 2)
+    ceiling = datasets.open("nifti", root).noise_ceiling
+    assert ceiling.mean() < 0.35
+    assert datasets.open("nifti", root, zscore="none").noise_ceiling.mean() > 0.95
+
+
+def test_maps_stay_in_the_space_that_the_mask_names(tmp_path):
+    root = write_folder(tmp_path / "n")
+    assert datasets.open("nifti", root).info.get("space") is None
+    mask = first(root, "*_mask*")
+    image = nibabel.Nifti1Image(np.ones(SHAPE, np.uint8), AFFINE)
+    image.set_sform(AFFINE, 4)
+    nibabel.save(image, mask)
+    subject = datasets.open("nifti", root)
+    assert subject.info["space"] == "MNI"
+    few = subject.keep_voxels(np.arange(subject.n_voxels) > 3)
+    for one in (subject, few):
+        written = one.to_image(one.betas[0])
+        assert int(written.header["sform_code"]) == 4
+        np.testing.assert_array_equal(written.affine, AFFINE)
+    mask.rename(mask.with_name("sub-01_space-T1w_mask.nii.gz"))
+    assert datasets.open("nifti", root).info["space"] == "T1w"
+
+
+def test_pictures_of_two_names_and_stimuli_of_two_categories_are_warned_of(tmp_path):
+    root = write_folder(tmp_path / "n")
+    assert "another name" not in warned(root) and "categories" not in warned(root)
+    path = root / "stimuli" / "stimuli.npz"
+    images = np.load(path)["images"]
+    images[9], images[3] = images[8], images[2]
+    np.savez(path, ids=[f"p{k}" for k in range(2 * N)], images=images)
+    said = warned(root)
+    assert "1 of 4 test pictures are there under another name too (first: p8 and p9)" in said
+    assert "1 of 16 train pictures are there under another name too (first: p2 and p3)" in said
+    names = [f"p{k % N}" for k in range(2 * N)]
+    kinds = ["cat"] * (N + 3) + ["dog"] * (N - 3)
+    table(root, names, (["train"] * 8 + ["test"] * 2) * 2, kinds)
+    assert "7 of 10 stimuli are of several categories (first: p3, cat and dog)" in warned(root)

@@ -1,0 +1,226 @@
+"""What is large, and what lies oddly in memory: launched within CUDA's limits, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kernels import paths
+from kernels.images.conv2d import MOST_PIXELS, conv2d
+from kernels.images.group_norm import group_norm, sample_scale
+from kernels.products.expand import expand
+from kernels.products.few_rows import _run as run_few_rows
+from kernels.products.few_rows import few_rows
+from kernels.products.gemm import LONGEST_INT_SUM, gemm
+from kernels.products.lowrank_linear import prepare
+from kernels.rows.quantize import quantize
+from kernels.tuned.configs import Config
+
+needs_triton = pytest.mark.skipif(not paths.HAS_TRITON, reason="triton is not installed")
+MOST = (2**31 - 1, 65535, 65535)
+"""Programs along the axes of a grid."""
+
+
+class Recorder:
+    """A kernel that only notes its grids."""
+
+    def __init__(self) -> None:
+        self.grids: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        self.grids.append(grid)
+        return lambda *_, **__: None
+
+
+def meta(*size: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.empty(size, dtype=dtype, device="meta")
+
+
+def many_rows() -> None:
+    from kernels.rows.many_kernels import quantize_many
+
+    m, k = 2**20, 64
+    codes, scale = meta(m, k, dtype=torch.int8), meta(m, dtype=torch.float32)
+    x, down, config = meta(m, k), meta(16, k), Config(64, 512, 64, 3, 4, group_m=4, split=1)
+    quantize_many(
+        x, None, down, codes, scale, meta(m, 16), None, "int_token", (7, -7, 0), 64, 0.0, k, k, config
+    )
+
+
+def convolution(keep: bool) -> None:
+    from kernels.images.conv2d_kernels import launch
+
+    x, weight = meta(64, 512, 512, 16, dtype=torch.int8), meta(160, 3, 3, 16, dtype=torch.int8)
+    out, config = meta(64, 512, 512, 160), Config(128, 64, 64, keep=keep)
+    launch(x, weight, meta(64), meta(160), None, out, (1, 1), (1, 1), (1, 1), config)
+
+
+def norm() -> None:
+    from kernels.images.group_norm_kernels import largest, statistics
+
+    x, gain = meta(70_000, 4, 16), meta(70_000, 16, dtype=torch.float32)
+    statistics(x, 4, None, None, 1e-5, gain, gain)
+    largest(x, gain, gain, True)
+
+
+def attention() -> None:
+    from kernels.attention.log_attention_kernels import launch
+
+    q = meta(40_000, 2, 4, 16)
+    launch(q, q, q, q, 1.0, 1.0, 15, None, False, Config(64, 64))
+
+
+def few() -> None:
+    x, packed, fine = meta(2**20 + 5, 64), meta(32, 32, dtype=torch.uint8), meta(32, 1, dtype=torch.int8)
+    run_few_rows(x, packed, fine, 64, None, None, Config(16, 32, 64, 3, 2))
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("call", "module", "names", "launches"),
+    [
+        (many_rows, "rows.many_kernels", ("_look", "_write"), 2),
+        (lambda: convolution(False), "images.conv2d_kernels", ("_conv_copied", "_conv"), 1),
+        (lambda: convolution(True), "images.conv2d_kernels", ("_conv_copied", "_conv"), 1),
+        (norm, "images.group_norm_kernels", ("_boxes", "_merge", "_largest"), 3),
+        (attention, "attention.log_attention_kernels", ("_scan", "_attend"), 2),
+        (few, "products.few_rows_kernels", ("_few_rows", "few_rows_scaled"), 5),
+    ],
+)
+def test_grids_stay_within_the_launch_limit(
+    call: Callable[[], None], module: str, names: tuple[str, ...], launches: int, monkeypatch: Any
+) -> None:
+    recorder = Recorder()
+    for name in names:
+        monkeypatch.setattr(f"kernels.{module}.{name}", recorder)
+    call()
+    assert len(recorder.grids) == launches
+    assert max(grid[0] for grid in recorder.grids) > MOST[1] or launches > 3  # large enough to be a test
+    assert all(1 <= size <= most for grid in recorder.grids for size, most in zip(grid, MOST, strict=False))
+
+
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the same numbers, every second place of memory."""
+    return torch.stack([tensor, tensor], -1)[..., 0]
+
+
+def test_vectors_with_gaps_are_refused() -> None:
+    codes, weight = torch.zeros(4, 64, dtype=torch.int8), torch.zeros(24, 64, dtype=torch.int8)
+    row, column, bias, x = torch.ones(4), torch.ones(24), torch.ones(24), torch.ones(4, 64)
+    packed, fine = torch.zeros(24, 32, dtype=torch.uint8), torch.zeros(24, 1, dtype=torch.int8)
+    image, kernel = codes.reshape(1, 2, 2, 64), weight.reshape(24, 1, 1, 64)
+    channels = torch.ones(64)
+    calls = {
+        "gemm: row_scale": lambda: gemm(codes, strided(row), weight, column),
+        "gemm: bias": lambda: gemm(codes, row, weight, column, strided(bias)),
+        "gemm: out_scale": lambda: gemm(
+            codes, row, weight, column, dtype=torch.int8, out_scale=strided(row)
+        ),
+        "conv2d: column_scale": lambda: conv2d(image, row[:1], kernel, strided(column)),
+        "conv2d: bias": lambda: conv2d(image, row[:1], kernel, column, strided(bias)),
+        "few_rows: column_scale": lambda: few_rows(x, packed, fine, 64, strided(column)),
+        "few_rows: scale": lambda: few_rows(x[:, :64], packed, strided(torch.zeros(24, 2).char()), 32),
+        "quantize: inverse_smooth": lambda: quantize(x, "int_token", inverse_smooth=strided(channels)),
+        "quantize: scale": lambda: quantize(x, "int_token", scale=strided(row)),
+        "group_norm: weight": lambda: group_norm(x[None], 4, strided(channels), channels),
+    }  # fmt: skip
+    for words, call in calls.items():
+        with pytest.raises(ValueError, match=f"{words} must be contiguous, got strides"):
+            call()
+
+
+def test_what_32_bits_do_not_count_is_refused() -> None:
+    k = LONGEST_INT_SUM + 1
+    worst = torch.full((1, k), -128, dtype=torch.int8)
+    assert k * 128 * 128 == 2**31  # one more than int32 holds
+    with pytest.raises(ValueError, match=f"overflow int32 above K = {LONGEST_INT_SUM}, got {k}"):
+        gemm(worst, torch.ones(1), worst, torch.ones(1))
+    with pytest.raises(ValueError, match=f"overflow above {LONGEST_INT_SUM} products"):
+        conv2d(worst[:, None, None], torch.ones(1), worst[:, None, None], torch.ones(1))
+    pixels, kernel = meta(2**21, 2**5, 2**5, 1, dtype=torch.int8), meta(1, 1, 1, 1, dtype=torch.int8)
+    with pytest.raises(ValueError, match=f"at most {MOST_PIXELS} pixels"):
+        conv2d(pixels, meta(2**21, dtype=torch.float32), kernel, meta(1, dtype=torch.float32))
+
+
+def test_other_bad_input_is_named() -> None:
+    image, kernel = torch.zeros(1, 2, 2, 16, dtype=torch.int8), torch.zeros(4, 3, 3, 16, dtype=torch.int8)
+    with pytest.raises(ValueError, match=r"a kernel of \(3, 3\) .* does not fit an image of \(2, 2\)"):
+        conv2d(image, torch.ones(1), kernel, torch.ones(4))
+    packed, fine = torch.zeros(4, 32, dtype=torch.uint8), torch.zeros(4, 1, dtype=torch.int8)
+    for group, codes in ((0, packed), (64, packed[0])):
+        with pytest.raises(ValueError, match="groups of at least one column and packed"):
+            few_rows(torch.ones(1, 64), codes, fine, group)
+    x = torch.randn(2, 9, 16)
+    before = group_norm(x, 4)
+    for wrong in (x[:1], x.transpose(0, 1), x.flatten(0, 1)):
+        with pytest.raises(ValueError, match="sample_scale: x must be the contiguous"):
+            sample_scale(wrong, before, 448)
+
+
+def shifted(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the same numbers, contiguous, one byte further on in memory."""
+    room = torch.empty(tensor.numel() + 17, dtype=torch.uint8)
+    first = 1 - room.data_ptr() % 16
+    room = room[first % 16 :][: tensor.numel()].view(tensor.dtype).view(tensor.shape)
+    return room.copy_(tensor)
+
+
+@needs_triton
+def test_what_lies_between_words_is_read_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.images.conv2d_kernels import copied
+    from kernels.products import expand_kernels
+
+    image, weight = (torch.zeros(1, 4, 4, 16, dtype=torch.int8) for _ in range(2))
+    for tensors in ((image, shifted(weight)), (shifted(image), weight)):
+        assert shifted(image).data_ptr() % 16 == 1
+        assert not copied(*tensors, meta(1, 4, 4, 16), (1, 1), (1, 1), Config())
+    assert copied(image.clone(), weight.clone(), meta(1, 4, 4, 16), (1, 1), (1, 1), Config())
+    packed, fine = torch.zeros(24, 32, dtype=torch.uint8), torch.zeros(24, 1, dtype=torch.int8)
+    found: list[bool] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *_, **options: found.append(options["WORDS"])
+
+    monkeypatch.setattr(expand_kernels, "_expand", Kernel())
+    for codes in (packed, shifted(packed)):
+        out = meta(24, 64)
+        expand_kernels.launch(
+            codes, fine, out, None, None, None, None, 64, 64, 64, True, -3, Config(1, 8, 256, 1, 4)
+        )
+    assert found == [True, False]
+
+
+@needs_triton
+def test_products_are_queued_on_hopper_by_a_known_compiler_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.products import gemm_kernels
+
+    class There:
+        dtype, device, shape, is_cuda = torch.int8, torch.device("cuda"), (64, 64), True
+
+    queued, out = Config(queued=True), meta(64, 64)
+    monkeypatch.setattr(paths, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(gemm_kernels, "triton_version", lambda: "3.6.0")
+    assert gemm_kernels.queues(There(), out, queued)
+    assert not gemm_kernels.queues(There(), out, Config())
+    assert not gemm_kernels.queues(There(), out.float(), queued)
+    monkeypatch.setattr(gemm_kernels, "triton_version", lambda: "3.10.0")
+    assert not gemm_kernels.queues(There(), out, queued)
+    monkeypatch.setattr(gemm_kernels, "triton_version", lambda: "3.7.1")
+    monkeypatch.setattr(paths, "capability", lambda device: (10, 0))
+    assert not gemm_kernels.queues(There(), out, queued)
+
+
+def test_group_scales_that_leave_8_bits_are_refused() -> None:
+    packed, column = torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4)
+    for fine, words in ((torch.int8, r"-9\.\.6, got 0\.\.7"), (torch.uint8, r"0\.\.15, got 0\.\.16")):
+        scales = torch.zeros(4, 1, dtype=fine)
+        scales[2] = 7 if fine == torch.int8 else 16
+        with pytest.raises(ValueError, match=f"group scales lie in {words}; codes times larger"):
+            prepare(packed, scales, column, 64)
+    tail = torch.zeros(4, 48).to(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"a power of two of columns, got \(4, 48\)"):
+        expand(packed, torch.zeros(4, 1, dtype=torch.int8), 64, tail=tail)
