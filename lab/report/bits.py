@@ -104,7 +104,7 @@ def bits_document(data: BitsData) -> HTMLDocument:
 
 
 def _notes(data: BitsData) -> list[str]:
-    """What the rows mean; of rows that are there."""
+    """Say what the rows mean, of those that are there."""
     there = {row["recipe"] for row in data.rows}
     return [note for note in NOTES if OTHER_NOISE in there or "other noise" not in note]
 

@@ -62,7 +62,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
         settings = file.parent / "config.yaml"
         if settings.is_file() and "dataset" not in read_settings(settings):
             raise InputError(
-                f"{file.parent} is a folder of another command; give one that brainlab brain reconstruct wrote"
+                f"{file.parent} is a folder of another command; give one that brainlab brain reconstruct "
+                "wrote"
             )
         raise MissingDataError(
             f"{file}: no metrics yet; run brainlab brain reconstruct --out {file.parent} first"

@@ -18,7 +18,6 @@ from lab.jobs.contract import Context
 from tests.brainit.datasets.conftest import mat_parts, write_haxby, write_mat
 from tests.brainit.datasets.inputs import write_folder
 
-
 Capture = pytest.CaptureFixture[str]
 
 
@@ -69,7 +68,7 @@ def test_the_next_step_of_a_check_decodes_what_was_checked(tmp_path: Path, capsy
     step = capsys.readouterr().out.splitlines()[-1].removeprefix("next: brainlab ")
     assert run([*shlex.split(step), "--dry-run"]) == 0
     assert "ridge" in capsys.readouterr().out
-    assert run([w for w in shlex.split(step) if "nan" not in w and w != "--set"] + ["--dry-run"]) == 0
+    assert run([w for w in shlex.split(step) if "nan" not in w and w != "--set"] + ["--dry-run"]) == 2
 
 
 def test_check_of_one_subject_looks_at_no_other(tmp_path: Path) -> None:
