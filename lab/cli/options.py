@@ -25,10 +25,13 @@ def options(model: type[BaseModel]) -> list[click.Parameter]:
         With fields that `lab.jobs.contract.setting` declared, or plain ones with a description.
     """
     found: list[click.Parameter] = []
-    for name, schema in model.model_json_schema()["properties"].items():
+    whole = model.model_json_schema()
+    for name, schema in whole["properties"].items():
         kind, choices = _kind(schema)
         if kind in ("object", "") and not choices:
             continue
+        if name in whole.get("required", ()):
+            schema["required"] = True
         found.append(_parameter(name, schema, kind, choices))
     return [*found, *_shared()]
 
@@ -95,6 +98,8 @@ def _help(schema: Mapping[str, Any]) -> str:
     facts = [schema["unit"]] if schema.get("unit") else []
     if schema.get("repeat"):
         facts.append("may be repeated")
+    if schema.get("required"):
+        facts.append("required")
     default = schema.get("default")
     if default is not None and not isinstance(default, bool) and default != []:
         shown = ",".join(map(str, default)) if isinstance(default, list) else str(default)

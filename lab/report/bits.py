@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.decoding.bits import BASELINES, FULL_PRECISION, RIDGE, RIDGE_TOKENS
+from lab.decoding.bits import BASELINES, FULL_PRECISION, OTHER_NOISE, RIDGE, RIDGE_TOKENS
 from lab.decoding.scores import SMALLEST
 from lab.figures.brain.bits import Level, quality_over_bytes
 from lab.figures.brain.pictures import choose, picture_png
@@ -84,7 +84,7 @@ def bits_document(data: BitsData) -> HTMLDocument:
             "Scores",
             "95 % intervals below each score are over test pictures; every low bit-width is "
             f"{_arithmetic(data)}.",
-            [_table(data), Block("notes", {"notes": list(NOTES)}), _leak(about)],
+            [_table(data), Block("notes", {"notes": _notes(data)}), _leak(about)],
         ),
         _section("Quality over bytes", "", [figure(lambda theme: _quality(data, theme))]),
         _section("Pictures", "", [_pictures(data)]),
@@ -101,6 +101,12 @@ def bits_document(data: BitsData) -> HTMLDocument:
         sections=sections,
         problems=[],
     )
+
+
+def _notes(data: BitsData) -> list[str]:
+    """Say what the rows mean, of those that are there."""
+    there = {row["recipe"] for row in data.rows}
+    return [note for note in NOTES if OTHER_NOISE in there or "other noise" not in note]
 
 
 def _arithmetic(data: BitsData) -> str:
@@ -185,6 +191,11 @@ def _cell(row: Mapping[str, Any], key: str, digits: int) -> dict[str, str]:
     return {"value": "–" if value is None else f"{value:.{digits}f}", "bounds": bounds}
 
 
+def _seeds(about: Mapping[str, Any]) -> str:
+    count = about["noise_seeds"]
+    return f"{count} noise seed{'' if count == 1 else 's'}"
+
+
 def _quality(data: BitsData, theme: Theme) -> Plate:
     points = [
         Point(
@@ -205,7 +216,7 @@ def _quality(data: BitsData, theme: Theme) -> Plate:
     about = data.about
     source = Provenance(
         f"{about['dataset']} {about['subject']}",
-        f"{about['n_test']} test pictures, {about['noise_seeds']} noise seeds",
+        f"{about['n_test']} test pictures, {_seeds(about)}",
         about["seed"],
         about["run_hash"],
         bool(about["simulated"]),
@@ -255,7 +266,7 @@ def _leak(about: Mapping[str, Any]) -> Block:
 def _made(about: Mapping[str, Any], side: int) -> list[Block]:
     pairs = [
         ("trained run", f"{about['run']} (settings {about['run_hash']}); nothing was trained again"),
-        ("decoder", f"{about['denoiser']}: {about['sampler']}; {about['noise_seeds']} noise seeds"),
+        ("decoder", f"{about['denoiser']}: {about['sampler']}; {_seeds(about)}"),
         ("structural picture", about["structure"]),
         (
             "calibration",

@@ -51,9 +51,13 @@ def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
     """Return the page over `runs`; links to their reports are relative to `base`."""
     keys = [k for k in KNOWN if any(run.metrics.get(k) is not None for run in runs)]
     names = [run.name for run in runs]
+    apart = [
+        f"{name} ({run.path.name})" if names.count(name) > 1 else name
+        for name, run in zip(names, runs, strict=True)
+    ]
     table = {
         "heads": [f"{KNOWN[k][0]} {'↑' if KNOWN[k][1] else '↓'}" for k in keys],
-        "rows": [_row(run, keys, base) for run in runs],
+        "rows": [_row(run, keys, base) | {"name": name} for run, name in zip(runs, apart, strict=True)],
     }
     same = len({(run.metrics.get("dataset"), run.metrics.get("n_test")) for run in runs}) == 1
     notes = (
@@ -64,13 +68,16 @@ def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
     simulated = sum(run.simulated for run in runs)
     sections = [
         _section(
-            "Scores", "Quantized decoder; ridge on the same split below each score.", "group_table", table
+            "Scores",
+            f"Quantized decoder, bit-widths {_arithmetic(runs)}; ridge on the same split below each score.",
+            "group_table",
+            table,
         ),
         _section(
             "Pictures",
             "The middle of each run's ranking by PixCorr: stimulus above, quantized reconstruction below.",
             "group_pictures",
-            {"runs": [_pictures(run) for run in runs]},
+            {"runs": [_pictures(run) | {"name": name} for run, name in zip(runs, apart, strict=True)]},
         ),
         _section("Claims", "", "notes", {"notes": notes}),
     ]
@@ -85,6 +92,12 @@ def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
         sections=sections,
         problems=[],
     )
+
+
+def _arithmetic(runs: Sequence[RunData]) -> str:
+    """How the runs' low bit-widths were computed."""
+    found = {str(run.metrics.get("arithmetic") or "simulated").split()[0] for run in runs}
+    return " or ".join(sorted(found - {"full"}) or ["simulated"])
 
 
 def _section(title: str, intro: str, template: str, context: dict[str, object]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import InputError, MissingDataError
+from lab.runs.settings import read_settings
 
 #: The one key of metrics.json that two runs of the same configuration may differ in.
 TIMING = ("seconds_total",)
@@ -58,6 +59,12 @@ def read_metrics(path: Path) -> dict[str, Any]:
     """Read metrics.json from a run folder or a path to the file itself."""
     file = path / "metrics.json" if path.is_dir() else path
     if not file.is_file():
+        settings = file.parent / "config.yaml"
+        if settings.is_file() and "dataset" not in read_settings(settings):
+            raise InputError(
+                f"{file.parent} is a folder of another command; give one that brainlab brain reconstruct "
+                "wrote"
+            )
         raise MissingDataError(
             f"{file}: no metrics yet; run brainlab brain reconstruct --out {file.parent} first"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how its page is written."""
-        return f"brainlab brain report {self.folder}"
+        return shlex.join(["brainlab", "brain", "report", self.folder])
 
     def exit_code(self) -> int:
         """Return 1 where two runs differ."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Result(StepResult):
 
     def next_step(self) -> str:
         """Return how the scores are shown again."""
-        return f"brainlab brain evaluate {self.out}"
+        return shlex.join(["brainlab", "brain", "evaluate", self.out])
 
 
 def run(settings: Settings, context: Context) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class StepResult(contract.Result):
 
     def next_step(self) -> str:
         """Return how the run goes on."""
-        return f"brainlab brain reconstruct --config {self.out}/config.yaml --out {self.out}"
+        words = ["brainlab", "brain", "reconstruct", "--config", f"{self.out}/config.yaml"]
+        return shlex.join([*words, "--out", self.out])
 
 
 def dry_run(settings: RunSettings) -> Foreseen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,13 +37,17 @@ class Settings(contract.Settings):
 
 
 class Result(contract.Result):
-    """Findings (severity, message), whether the data can be used, and a line that says so."""
+    """Findings (severity, message), whether the data can be used, and a line that says so.
+
+    ``further`` are the words of the command line for the subject, structure and options that were asked for.
+    """
 
     dataset: str
     root: str | None = None
     usable: bool
     verdict: str
     findings: list[dict[str, Any]]
+    further: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
         """Return the findings, and the verdict."""
@@ -49,8 +55,9 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how it is decoded."""
-        where = f" --root {self.root}" if self.root else ""
-        return f"brainlab brain reconstruct --dataset {self.dataset}{where}" if self.usable else ""
+        words = ["brainlab", "brain", "reconstruct", "--dataset", self.dataset]
+        words += ["--root", self.root] if self.root else []
+        return shlex.join([*words, *self.further]) if self.usable else ""
 
     def exit_code(self) -> int:
         """Return 2 where the dataset cannot be used."""
@@ -91,9 +98,14 @@ def run(settings: Settings, context: Context) -> Result:
     usable = count["error"] == 0
     word = "usable" if usable else "not usable"
     verdict = f"{name}: {word}, {count['error']} errors, {count['warning']} warnings"
+    further = [f"--{name}={getattr(settings, name)}" for name in ("subject", "structure")]
+    further = [word for word in further if not word.endswith("=None")]
+    for option, value in settings.options.items():
+        further += ["--set", f"options.{option}={json.dumps(value)}"]
     return Result(
-        dataset=name, root=str(root) if root else None, usable=usable, verdict=verdict, findings=findings
-    )
+        dataset=name, root=str(root) if root else None, usable=usable, verdict=verdict, findings=findings,
+        further=tuple(further),
+    )  # fmt: skip
 
 
 def _config(settings: Settings) -> ReconstructConfig:

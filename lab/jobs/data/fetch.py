@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +44,7 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how it is tested."""
-        return f"brainlab data check {self.dataset} --root {self.root}"
+        return shlex.join(["brainlab", "data", "check", self.dataset, "--root", self.root])
 
 
 def run(settings: Settings, context: Context) -> Result:

@@ -57,7 +57,7 @@ class Result(contract.Result):
     rows: list[dict[str, Any]]
     out: str
     part: str | None = None
-    recording: str | None = None
+    recording: Path | None = None
 
     def tables(self) -> list[Table]:
         """Return the rows with sizes in MB."""
@@ -77,8 +77,10 @@ class Result(contract.Result):
     def next_step(self) -> str:
         """Return how they are compared."""
         files = tuple(f"{self.out}/{row['preset']}.yaml" for row in self.rows)
-        asked: dict[str, Any] = {"model": self.model, "recipes": files, "part": self.part}
-        return as_command("compare", compare.Settings(**asked, recording=self.recording))
+        asked = compare.Settings(
+            model=self.model, recipes=files, part=self.part, recording=self.recording
+        )  # fmt: skip
+        return as_command("compare", asked)
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -143,10 +145,9 @@ def run(settings: Settings, context: Context) -> Result:
             **({"content_over_quality": found.k} if settings.split else {}),
             "layers_by_bits": {str(b): list(found.choices.values()).count(b) for b in choices},
         })  # fmt: skip
-    recording = None if settings.recording is None else str(settings.recording)
     return Result(
         model=model, recipe=settings.recipe, quant=versions(), rows=rows, out=str(out), part=settings.part,
-        recording=recording,
+        recording=settings.recording,
     )  # fmt: skip
 
 

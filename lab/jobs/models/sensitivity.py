@@ -73,9 +73,9 @@ class Result(contract.Result):
 
     def next_step(self) -> str:
         """Return how the worst layer is left alone."""
-        asked = {"model": self.model, "part": self.part, "recipe": self.recipe}
         worst = (self.rows[0]["layer"],) if self.rows else ()
-        return as_command("plan", OfLayers(**asked, exclude=worst), always=("recipe",))
+        asked = OfLayers(model=self.model, part=self.part, recipe=self.recipe, exclude=worst)
+        return as_command("plan", asked, always=("recipe",))
 
 
 def run(settings: Settings, context: Context) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ class Settings(OfKey):
 
 
 class Result(BaseResult):
-    """A row for each picture."""
+    """A row for each picture; ``with_key`` are the words of the command line that name key and extractor."""
 
     rows: list[dict[str, Any]]
     folder: str
+    with_key: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
         """Return what the mark costs each picture, and how it reads."""
@@ -49,7 +51,7 @@ class Result(BaseResult):
 
     def next_step(self) -> str:
         """Return how one is verified."""
-        return f"brainlab watermark verify {self.rows[0]['picture']}"
+        return shlex.join(["brainlab", "watermark", "verify", self.rows[0]["picture"], *self.with_key])
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -84,7 +86,9 @@ def run(settings: Settings, context: Context) -> Result:
         row = reading(reader, key.message, read_picture(file, SMALLEST), RATE, str(file))
         rows.append({**row, "psnr_db": float(psnr(made, without))})
     context.progress(len(names), len(names), "done")
-    return Result(rows=rows, folder=str(settings.out))
+    given = {"--key": settings.key, "--extractor": settings.extractor}
+    with_key = tuple(word for flag, file in given.items() if file for word in (flag, str(file)))
+    return Result(rows=rows, folder=str(settings.out), with_key=with_key)
 
 
 def _latents(settings: Settings, context: Context, plain: Any, device: str) -> tuple[list[str], Any]:

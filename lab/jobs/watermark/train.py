@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Result(contract.Result):
 
     record: dict[str, Any]
     folder: str
+    extractor: str | None = None
 
     def plain(self) -> Any:
         """Return the record without its traces."""
@@ -61,7 +63,8 @@ class Result(contract.Result):
     def next_step(self) -> str:
         """Return how a picture is marked."""
         key = f"{self.folder}/key-{self.record['keys'][0]['seed']}.safetensors"
-        return f"brainlab watermark embed PICTURE --key {key}"
+        reader = self.extractor or f"{self.folder}/extractor.safetensors"
+        return shlex.join(["brainlab", "watermark", "embed", "PICTURE", "--key", key, "--extractor", reader])
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -83,7 +86,8 @@ def run(settings: Settings, context: Context) -> Result:
         extractor=settings.extractor, limit=settings.limit, device=device, seed=settings.seed,
         command=_command(settings), progress=context.progress,
     )  # fmt: skip
-    return Result(record=record, folder=str(settings.out))
+    given = None if settings.extractor is None else str(settings.extractor)
+    return Result(record=record, folder=str(settings.out), extractor=given)
 
 
 def dry_run(settings: Settings) -> Foreseen:

@@ -61,6 +61,17 @@ def test_every_command_takes_the_four_options_of_all(name: str, capsys: Capture)
     assert all(f"--{option}" in text for option in ("config FILE", "set NAME=VALUE", "dry-run", "json"))
 
 
+def test_help_says_which_options_must_be_given(capsys: Capture) -> None:
+    for command, required in (
+        (["inspect"], 1),
+        (["sensitivity"], 1),
+        (["bench", "kernels"], 1),
+        (["plan"], 0),
+    ):
+        assert run([*command, "--help"]) == 0
+        assert capsys.readouterr().out.count("required]") == required, command
+
+
 def test_a_file_flags_and_set_give_one_setting(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("name: unet-64\nn: 5\nsteps: 7\nmade_from: {hash: abc}\n")

@@ -68,6 +68,10 @@ TABLE: dict[str, Row] = {
     "--out of other settings": Row(out_of_other_settings, ("seed: 1 -> 2", "choose another --out")),
     "--out with broken settings": Row(broken_config_in_out, ("config.yaml", "not YAML or JSON at line")),
     "metrics of no run": Row(lambda tmp: ["brain", "evaluate", str(tmp)], ("no metrics yet", "--out"), 4),
+    "metrics of another command": Row(
+        lambda tmp: [(tmp / "config.yaml").write_text("model: dit-64\n"), ["brain", "evaluate", str(tmp)]][1],
+        ("is a folder of another command", "give one that brainlab brain reconstruct wrote"),
+    ),
     "metrics cut short": Row(broken_metrics, ("metrics.json", "not a JSON file")),
     "a page over runs without an ending": Row(
         on_model("brain", "report", "TMP/a", "TMP/b", "--out", "TMP/both"), ("is a file that ends in .html",)

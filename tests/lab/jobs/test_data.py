@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from lab.jobs import registry
 from lab.jobs.contract import Context
 from tests.brainit.datasets.conftest import mat_parts, write_haxby, write_mat
 from tests.brainit.datasets.inputs import write_folder
+
+Capture = pytest.CaptureFixture[str]
 
 
 def few(n: int) -> dict:
@@ -52,6 +55,20 @@ def test_check_takes_the_dataset_s_options(tmp_path: Path, capsys: pytest.Captur
     assert "dropped 1 of 9" in messages(json.loads(capsys.readouterr().out), "warning")
     assert run(["data", "check", "mat", "--root", root, "--set", "options.nam=drop"]) == 2
     assert "did you mean 'nan'?" in capsys.readouterr().err
+
+
+def test_the_next_step_of_a_check_decodes_what_was_checked(tmp_path: Path, capsys: Capture) -> None:
+    """Subject, structure and options were left out, and a path with a space was two words."""
+    parts = mat_parts()
+    parts["fmriTrn"][2, 5] = np.nan
+    root = tmp_path / "a b.mat"
+    write_mat(root, **parts)
+    asked = ["--root", str(root), "--set", "options.nan=drop", "--structure", "ridge"]
+    assert run(["data", "check", "mat", *asked]) == 0
+    step = capsys.readouterr().out.splitlines()[-1].removeprefix("next: brainlab ")
+    assert run([*shlex.split(step), "--dry-run"]) == 0
+    assert "ridge" in capsys.readouterr().out
+    assert run([w for w in shlex.split(step) if "nan" not in w and w != "--set"] + ["--dry-run"]) == 2
 
 
 def test_check_of_one_subject_looks_at_no_other(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import yaml
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.figures.plate import Plate
-from lab.report import HTMLDocument, build_group_report, build_report, report_document
+from lab.report import HTMLDocument, bits, build_group_report, build_report, report_document
 from lab.report.page import _MAKERS, _environment, render_block, summary
 from lab.report.parts import as_command
 from lab.report.rundata import read_run
@@ -267,6 +267,12 @@ def test_group_page(simulated_run, measured_run, tmp_path, simulated, measured):
     links = [load for load in page.loads if load.endswith("report.html")]
     assert len(links) == 2 and all((tmp_path / link).resolve().is_file() for link in links)
     assert not re.search(r"https?://", out.read_text(encoding="utf-8"))
+    assert page.text.count("bit-widths simulated") == 1
+    again = tmp_path / "again"
+    shutil.copytree(measured_run, again)
+    twice = build_group_report([measured_run, again], tmp_path / "twice.html")
+    text = Page(twice.read_text(encoding="utf-8")).text
+    assert f"({measured_run.name})" in text and "(again)" in text  # runs of one name are kept apart
     with pytest.raises(InputError, match="no run folders"):
         build_group_report([])
 
@@ -321,3 +327,12 @@ _SERIOUS = ("serious", "critical")
 def test_long_recipe_names_break_before_their_changes_and_stay_escaped() -> None:
     shown = _environment().from_string("{{ name|breaks }}").render(name="a-b+c=<1>+d=2")
     assert shown == "a-b<wbr>+c=&lt;1&gt;<wbr>+d=2"
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "1 noise seed"), (3, "3 noise seeds")])
+def test_a_page_of_bits_explains_only_rows_that_it_has(seeds: int, words: str) -> None:
+    """The row "full precision, other noise" takes two noise seeds."""
+    rows = [{"recipe": name} for name in ("full precision", "full precision, other noise")[:seeds]]
+    data = bits.BitsData(about={"noise_seeds": seeds}, rows=rows, pictures={})
+    assert any("other noise" in note for note in bits._notes(data)) == (seeds > 1)
+    assert bits._seeds(data.about) == words

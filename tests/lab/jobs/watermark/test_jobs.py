@@ -52,10 +52,12 @@ def test_a_marked_picture_is_known_from_its_file_and_others_are_not(photograph: 
 
 
 def test_drawn_pictures_carry_the_mark(tmp_path: Path) -> None:
-    given = {"samples": 2, "seed": 3, "out": tmp_path, "device": "cpu"}
+    given = {"samples": 2, "seed": 3, "out": tmp_path, "device": "cpu", "key": KEY}
     made = registry.run("watermark embed", registry.settings("watermark embed", given), Context())
     assert len(list(tmp_path.glob("sample-3-*.png"))) == 2
     assert all(row["matches"] >= 38 for row in made.rows)
+    # the next step reads with the key that was given, not with the shipped one
+    assert made.next_step().endswith(f"sample-3-000.png --key {KEY}")
 
 
 def test_patterns_are_not_called_marked(tmp_path: Path) -> None:
