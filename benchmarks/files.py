@@ -17,9 +17,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Read rows back, numbers as numbers; empty cells are left out."""
+    """Read rows back, numbers as numbers, commits as text (3185e73 is one); empty cells are left out."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [{k: _value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+        return [
+            {k: v if k == "commit" else _value(v) for k, v in row.items() if v != ""}
+            for row in csv.DictReader(file)
+        ]
 
 
 def _value(text: str) -> Any:

@@ -65,13 +65,16 @@ def lines(results: Path = RESULTS) -> list[str]:
     if not file.is_file():
         raise InputError(f"no timings at {file}; make them with brainlab bench kernels")
     rows = read_csv(file)
+    places = {_place(row) for row in rows}
+    if len(places) != 1:
+        raise InputError(f"{file} mixes {' and '.join(sorted(places)) or 'nothing'}: time all on one device")
     others = results / "kernels-peers-h200.csv"
     peers = {(row["shape"], row["what"]): row for row in read_csv(others)} if others.is_file() else {}
     titles = ["M x K x N", "bf16, us", *COLUMNS.values(), *PEERS.values()]
     cells = []
     for shape in dict.fromkeys(row["shape"] for row in rows):
         found = {row["what"]: row for row in rows if row["shape"] == shape}
-        if not set(COLUMNS) & set(found):
+        if not set(COLUMNS) & set(found) or "us" not in found.get("bf16", {}):
             continue
         ratios = [_ratio(found.get(what)) for what in COLUMNS]
         cells.append(
@@ -122,7 +125,7 @@ def _models(results: Path) -> list[str]:
     base = {row["model"]: row["bytes"] for row in rows if row["engine"] == "bf16"}
     cells = [
         [row["model"], row["engine"], f"{row['ms']:.1f}", f"{row['ratio']:.2f}", f"{row['bytes'] / 1e9:.2f}",
-         f"{base[row['model']] / row['bytes']:.2f}"]
+         f"{base[row['model']] / row['bytes']:.2f}" if row["model"] in base else ""]
         for row in rows
     ]  # fmt: skip
     commits = dict.fromkeys(f"{row['model']} at commit {row['commit']}" for row in rows)

@@ -1,12 +1,13 @@
 """Layers of whole models that share an input as one product, in every engine: one quantization, one launch.
 
 Queries, keys and values of an attention; and in FLUX's single blocks those and the first layer of the MLP, as
-FLUX's own checkpoints hold them (``linear1``).
+FLUX's own checkpoints hold them (``linear1``). Transformers of U-Nets leave images with channels last.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -26,7 +27,29 @@ def fused(model: Any) -> nn.Module:
                 delattr(module, name)
     for block in getattr(model, "single_transformer_blocks", ()):
         _join(block)
+    for module in model.modules():
+        if type(module).__name__ == "Transformer2DModel" and module.use_linear_projection:
+            module._get_output_for_continuous_inputs = partial(_added, module)
     return model
+
+
+def _added(
+    module: Any, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int,
+    inner_dim: int,
+) -> Tensor:  # fmt: skip
+    """Hand rows back as an image without a copy in another order of axes."""
+    rows = module.proj_out(hidden_states)
+    return rows.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2) + residual
+
+
+def group_norm(norm: Any) -> Callable[[Tensor], Tensor]:
+    """Write a module's forward as a function, since torch leaves its own modules alone; channels last."""
+
+    def forward(x: Tensor) -> Tensor:
+        out = nn.functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return out.contiguous(memory_format=torch.channels_last)
+
+    return forward
 
 
 @cache

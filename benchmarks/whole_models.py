@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_float8_, to_native_
-from benchmarks.whole_fusing import fused
+from benchmarks.whole_fusing import fused, group_norm
 from benchmarks.whole_launches import THREADS, gpu_times, only_built
 from lab.compare.about import commit
 from lab.errors import HardwareError, show
@@ -135,18 +135,9 @@ def sdxl(toy: bool) -> Size:
             if type(block).__name__ in BLOCKS:
                 block.compile(backend=backend, dynamic=False)
             elif type(block).__name__ == "Transformer2DModel":  # its blocks one by one: there are up to ten
-                block.norm.forward = torch.compile(_group_norm(block.norm), backend=backend, dynamic=False)
+                block.norm.forward = torch.compile(group_norm(block.norm), backend=backend, dynamic=False)
 
     return Size("sdxl", build, inputs, compile_, False, wide=3.0)
-
-
-def _group_norm(norm: Any) -> Callable[[Tensor], Tensor]:
-    """Write the module's forward as a function, since torch leaves its own modules alone."""
-
-    def forward(x: Tensor) -> Tensor:
-        return nn.functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-
-    return forward
 
 
 SIZES: dict[str, Callable[[bool], Size]] = {"flux": flux, "sdxl": sdxl}

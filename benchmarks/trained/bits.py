@@ -138,6 +138,13 @@ def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], 
     return lines
 
 
+def earlier(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say of rows of an earlier call where they were made."""
+    said = {(row.get("commit", "unknown"), row.get("device", "unknown")) for row in rows.values()}
+    places = "; ".join(f"commit {commit} on {device}" for commit, device in sorted(said))
+    return [f"\n{len(rows)} rows are of an earlier call ({places})."] if rows else []
+
+
 def _cells(row: Mapping[str, Any]) -> list[str]:
     out = []
     for name, _, digits in COLUMNS:
@@ -190,6 +197,7 @@ def main() -> None:
     known = {w: names for w, names in recipes(given.steps, given.rate).items() if w in widths}
     command = shlex.join(["python", "-m", "benchmarks.trained.bits", *sys.argv[1:]])
     where = f"on {hardware(given.device)}, {datetime.now(UTC).date().isoformat()}, commit {commit()[:7]}."
+    made = {"commit": commit()[:7], "device": hardware(given.device)}
     lines = ["# Reconstruction against bits", "", f"`{command}` {where}", "", NOTES.format(**vars(given))]
     for folder in given.runs:
         wanted = tuple(full for names in known.values() for full in names.values())
@@ -204,7 +212,7 @@ def main() -> None:
         settings = settings.model_copy(update={"recipes": left})
         with reporting() as progress:
             result = run(settings, Context(report=progress))
-        drawn = result.rows
+        drawn = [row | made for row in result.rows]
         result = result.model_copy(update={"rows": [*drawn, *before.values()]})
         write_csv(given.publish / f"{folder.name}.csv", result.rows)
         figure = f"{folder.name}.webp"
@@ -214,6 +222,7 @@ def main() -> None:
             temporary.write_bytes(chart)
         lines += section(folder.name, result, known, figure)
         lines += [f"\nLeft out: `{name}` ({why})." for name, why in missing.items()]
+        lines += earlier(before)
         write_text(given.publish / "bits.md", "\n".join(lines) + "\n")
 
 
@@ -221,7 +230,8 @@ NOTES = (
     "The decoder of each run is quantized by every recipe, calibrated or trained ({steps} steps) on "
     "predictions of left-out training trials, and the test pictures are decoded again. The best recipe of a "
     "width is the one whose pictures are nearest to full precision's (paired PSNR, from the same fMRI and "
-    "noise); intervals are over test pictures. Bits are simulated; true bits a weight count scales, side "
+    "noise); intervals are over test pictures, at one seed of calibration and training. Bits are simulated; "
+    "true bits a weight count scales, side "
     "branches and layers left alone. Shipped weights are stored in 16 bits and computed with in 32."
 )
 

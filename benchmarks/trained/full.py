@@ -224,7 +224,7 @@ def main() -> None:
             })  # fmt: skip
     command = shlex.join(["python", "-m", "benchmarks.trained.full", *sys.argv[1:]])
     about = (
-        f"`{command}` on {name}, commit {{commits}}. {given.samples} recorded trajectories, "
+        f"`{command}` on {name}, commit {{commits}}. One seed; {given.samples} recorded trajectories, "
         f"{given.pictures} of those kept apart judge: squared error of guided predictions over their power, "
         "and final samples against the full-precision model's from the same noise. The recipes share one "
         "device, so seconds are an upper bound. All formats are simulated."

@@ -20,9 +20,12 @@ from kernels.rows.code_kernels import rounded
 from kernels.tuned.configs import Config
 from kernels.tuned.dots import ahead, half_dot, on_e4m3_grid
 from kernels.tuned.launching import allow_descriptors, multiprocessors, shared_memory, within
+from kernels.tuned.table import triton_version
 
 HOPPER = 9
 """Major compute capability of the only GPUs whose products can be queued."""
+GLUON = ("3.6.", "3.7.")
+"""Versions of Triton whose Gluon, which still changes, builds what queues them."""
 
 
 @triton.jit
@@ -240,7 +243,8 @@ def queues(a: Tensor, out: Tensor, config: Config) -> bool:
     It has what the copy engine can reach and no activation or codes to finish with.
     """
     fits = a.dtype == torch.int8 and out.element_size() == 2 and a.shape[1] > 0
-    return config.queued and fits and a.is_cuda and paths.capability(a.device)[0] == HOPPER
+    known = triton_version().startswith(GLUON)
+    return config.queued and fits and known and a.is_cuda and paths.capability(a.device)[0] == HOPPER
 
 
 def aligned(*tensors: Tensor) -> bool:

@@ -104,8 +104,8 @@ def fits(x: Tensor, down: Tensor, before: Before, config: Config) -> bool:
 def steps_ahead(config: Config, rank: int, step: int, bytes_: int, tiles: int = 1) -> int:
     """Count the steps in flight that fit the shared memory.
 
-    A table was measured at two bytes a number, groups of 64 and ranks of 32: what is larger gets fewer, and so
-    do two `tiles` of rows a step, values and gates.
+    A table was measured at two bytes a number, groups of 64 and ranks of 32: what is larger gets fewer, and
+    so do two `tiles` of rows a step, values and gates.
     """
     return max(1, min(config.stages, SHARED // ((tiles * config.block_m + rank) * step * bytes_)))
 

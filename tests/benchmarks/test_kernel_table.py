@@ -34,6 +34,22 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         kernel_table.written("nothing")
 
 
+def test_two_devices_in_one_table_are_refused_and_a_lost_base_is_left_out(tmp_path: Path) -> None:
+    rows = read_csv(kernel_table.RESULTS / "kernels-h200.csv")
+    first = rows[0]["shape"]
+    assert any(line.startswith(f"| {first} |") for line in kernel_table.lines())
+    for row in rows:
+        if row["shape"] == first and row["what"] == "bf16":
+            row.pop("us")
+    write_csv(tmp_path / "kernels-h200.csv", rows)
+    table = kernel_table.lines(tmp_path)
+    assert not any(line.startswith(f"| {first} |") for line in table[: table.index("", 2)])
+    rows[-1]["device"] = "another GPU"
+    write_csv(tmp_path / "kernels-h200.csv", rows)
+    with pytest.raises(InputError, match=r"mixes one NVIDIA H200, .* and one another GPU"):
+        kernel_table.lines(tmp_path)
+
+
 def test_the_first_line_is_of_the_largest_layers_wherever_they_stand(tmp_path: Path) -> None:
     rows = read_csv(kernel_table.RESULTS / "kernels-h200.csv")
     wanted = kernel_table.short(kernel_table.RESULTS)[0]

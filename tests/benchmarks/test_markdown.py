@@ -33,5 +33,6 @@ def test_committed_rows_make_the_committed_table(name: str, repo: Path, tmp_path
 
 
 def test_empty_cells_are_left_out(tmp_path: Path) -> None:
-    write_csv(tmp_path / "a.csv", [{"a": 1, "b": 0.5}, {"a": "x", "c": 2}])
-    assert read_csv(tmp_path / "a.csv") == [{"a": 1, "b": 0.5}, {"a": "x", "c": 2}]
+    rows = [{"a": 1, "b": 0.5, "commit": "3185e73"}, {"a": "x", "c": 2, "commit": "1234567"}]
+    write_csv(tmp_path / "a.csv", rows)
+    assert read_csv(tmp_path / "a.csv") == rows

@@ -35,15 +35,18 @@ def test_every_linear_of_a_block_is_replaced_and_weighs_less() -> None:
 
 
 def test_layers_that_share_an_input_are_one_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    size, found = whole_models.flux(toy=True), []
-    inputs = size.inputs(torch.device("cpu"), torch.float32)
-    for build in (whole_models.fused, lambda model: model):
-        monkeypatch.setattr(whole_models, "fused", build)
-        torch.manual_seed(0)
-        model = size.build().eval().requires_grad_(False)
-        found.append((model(**inputs)[0], sum(type(m) is torch.nn.Linear for m in model.modules())))
-    torch.testing.assert_close(found[0][0], found[1][0])
-    assert found[0][1] == found[1][1] - 4 - 2 * 3  # of one double block and two single ones
+    fused = whole_models.fused
+    # a double block and two single ones; eleven blocks of self- and cross-attention
+    for name, fewer in (("flux", 4 + 2 * 3), ("sdxl", 11 * (2 + 1))):
+        size, found = whole_models.SIZES[name](True), []
+        inputs = size.inputs(torch.device("cpu"), torch.float32)
+        for build in (fused, lambda model: model):
+            monkeypatch.setattr(whole_models, "fused", build)
+            torch.manual_seed(0)
+            model = size.build().eval().requires_grad_(False)
+            found.append((model(**inputs)[0], sum(type(m) is torch.nn.Linear for m in model.modules())))
+        torch.testing.assert_close(found[0][0], found[1][0])
+        assert found[0][1] == found[1][1] - fewer, (name, found[0][1], found[1][1])
 
 
 def test_convolutions_are_replaced_in_a_u_net() -> None:

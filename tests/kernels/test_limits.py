@@ -194,6 +194,26 @@ def test_what_lies_between_words_is_read_by_bytes(monkeypatch: pytest.MonkeyPatc
     assert found == [True, False]
 
 
+@needs_triton
+def test_products_are_queued_on_hopper_by_a_known_compiler_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.products import gemm_kernels
+
+    class There:
+        dtype, device, shape, is_cuda = torch.int8, torch.device("cuda"), (64, 64), True
+
+    queued, out = Config(queued=True), meta(64, 64)
+    monkeypatch.setattr(paths, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(gemm_kernels, "triton_version", lambda: "3.6.0")
+    assert gemm_kernels.queues(There(), out, queued)
+    assert not gemm_kernels.queues(There(), out, Config())
+    assert not gemm_kernels.queues(There(), out.float(), queued)
+    monkeypatch.setattr(gemm_kernels, "triton_version", lambda: "3.10.0")
+    assert not gemm_kernels.queues(There(), out, queued)
+    monkeypatch.setattr(gemm_kernels, "triton_version", lambda: "3.7.1")
+    monkeypatch.setattr(paths, "capability", lambda device: (10, 0))
+    assert not gemm_kernels.queues(There(), out, queued)
+
+
 def test_group_scales_that_leave_8_bits_are_refused() -> None:
     packed, column = torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4)
     for fine, words in ((torch.int8, r"-9\.\.6, got 0\.\.7"), (torch.uint8, r"0\.\.15, got 0\.\.16")):

@@ -136,7 +136,8 @@ class Convolution:
         largest = 2 ** (self.bits - 1) - 1
         if producer is None:
             top = torch.full((b,), largest, device=x.device)
-            unit = x.abs().amax((1, 2, 3)).float() / top
+            # by pixels first: compiled, one reduction would be one program an image
+            unit = images.abs().amax(-1).flatten(1).amax(-1).float() / top
             unit = torch.where(unit < torch.finfo(torch.float32).tiny, torch.ones_like(unit), unit)
             before = quantize.Before(rows=h * w)
         else:

@@ -55,3 +55,6 @@ def test_rows_of_an_earlier_call_come_back_as_they_were(tmp_path) -> None:
     assert list(found) == ["b"] and rows[1].items() <= found["b"].items()
     assert rows[0].items() <= bits.read_rows(tmp_path / "x.csv", ["a"])["a"].items()
     assert found["b"]["ssim"] is None and bits.read_rows(None, ["a"]) == {}
+    assert bits.earlier({}) == []
+    assert bits.earlier(found) == ["\n1 rows are of an earlier call (commit unknown on unknown)."]
+    assert "commit 3185e73 on H" in bits.earlier({"a": {"commit": "3185e73", "device": "H"}})[0]
