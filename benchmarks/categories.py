@@ -54,7 +54,8 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
 
     def told(done: int, total: int, what: str) -> None:
-        sys.stderr.write(f"\r{what}: {done}/{total}\x1b[K")
+        if done * 100 // total != (done - 1) * 100 // total:
+            sys.stderr.write(f"\r{what}: {done * 100 // total} %\x1b[K")
 
     with tempfile.TemporaryDirectory() as folder:
         rows = decode(asked.root, [int(seed) for seed in asked.seeds.split(",")], Path(folder), told)

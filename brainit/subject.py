@@ -62,6 +62,31 @@ class Subject:
     mask: Any = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        who, shape = f"subject {self.name!r}", np.shape(self.betas)
+        if len(shape) != 2:
+            raise InputError(
+                f"subject {self.name!r}: betas have shape {shape}; allowed: (n_trials, n_voxels)"
+            )
+        places = np.shape(self.xyz)
+        if places != (shape[1], 3):
+            raise InputError(
+                f"subject {self.name!r}: xyz has shape {places}; allowed: {(shape[1], 3)}, in mm"
+            )
+        each = {name: getattr(self, name) for name in _PER_TRIAL[1:]}
+        sizes = {name: (len(own), shape[0], "trials") for name, own in each.items() if own is not None}
+        sizes |= {f"roi {name}": (len(own), shape[1], "voxels") for name, own in self.roi.items()}
+        if self.noise_ceiling is not None:
+            sizes["noise_ceiling"] = (len(self.noise_ceiling), shape[1], "voxels")
+        for name, (count, wanted, what) in sizes.items():
+            if count != wanted:
+                raise InputError(f"{who}: {name} has {count} values for {wanted} {what}; they must be equal")
+        strange = sorted({str(s) for s in np.unique(self.split)} - {"train", "test"})
+        if strange:
+            raise InputError(f"{who}: split is {strange[0]!r}; allowed: train, test")
+        if self.stimuli:
+            _check_picture(np.asarray(next(iter(self.stimuli.values()))), who)
+
     @property
     def n_trials(self) -> int:
         return self.betas.shape[0]
@@ -165,4 +190,14 @@ class Subject:
         return np.stack([self.stimuli[s] for s in self.stimulus_id])
 
 
+def _check_picture(picture: np.ndarray, who: str) -> None:
+    """Refuse pictures of another range: everything after would take them for white."""
+    if picture.dtype.kind != "f" or not picture.size or picture.min() < -_SLACK or picture.max() > 1 + _SLACK:
+        says = f" from {picture.min():g} to {picture.max():g}" if picture.size else ""
+        raise InputError(
+            f"{who}: a picture of type {picture.dtype}{says}; allowed: float in 0..1 (divide 8 bits by 255)"
+        )
+
+
+_SLACK = 1e-3
 _PER_TRIAL = ("betas", "stimulus_id", "session", "run", "repeat", "split", "labels")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _APART = 5.0  # times the spread of training trials that no group of trials differs by in one unit
+_MANY = 20  # pictures from which intervals are bearable
 _FEWEST = 4  # trials that have a spread
 
 
@@ -107,7 +108,12 @@ def check_subject(subject: Subject) -> list[Finding]:
             Finding("error", f"{who}: {n_train} training and {n_test} test trials; needed: 2 and 1 or more")
         )
         return found
-    if n_test < 20:
+    shown = len(np.unique(subject.stimulus_id[subject.split == "test"]))  # repeats are averaged
+    if subject.stimuli is not None and shown < _MANY:
+        found.append(
+            Finding("warning", f"{who}: only {shown} test pictures; scores will have wide intervals")
+        )
+    elif n_test < _MANY:
         found.append(Finding("warning", f"{who}: only {n_test} test trials; scores will have wide intervals"))
     if not np.isfinite(subject.betas).all():
         found.append(Finding("error", f"{who}: betas hold NaN or infinite values"))
@@ -145,6 +151,14 @@ def odd_names(subject: Subject) -> list[str]:
             odd.append(
                 f"{len(again)} of {len(ids)} {split} pictures are there under another name too (first: "
                 f"{again[0][0]} and {again[0][1]}): {harm}; give a picture one stimulus_id"
+            )
+    if subject.stimuli is not None:
+        ids = list(dict.fromkeys(names[subject.split == "test"].tolist()))
+        flat = [i for i in ids if np.ptp(subject.stimuli[i]) == 0]
+        if flat:
+            odd.append(
+                f"{len(flat)} of {len(ids)} test pictures have one value everywhere (first: {flat[0]}): "
+                "nothing correlates with them, and that counts as 0"
             )
     if subject.labels is not None:
         pairs = np.unique(np.stack([names, subject.labels.astype(str)], 1), axis=0)

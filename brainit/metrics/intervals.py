@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+from math import factorial
 from typing import NamedTuple
 
 import numpy as np
@@ -105,9 +107,13 @@ def paired_interval(
 def sign_flip_p(first: np.ndarray, second: np.ndarray, n_draws: int = N_DRAWS, seed: int = 0) -> float:
     """Two-sided p of ``mean(first - second)`` by flipping signs picture by picture.
 
-    (k + 1) / (n_draws + 1), so never 0.
+    (k + 1) / (n_draws + 1), so never 0; exact where there are no more than `n_draws` ways to flip.
     """
     difference = _difference(first, second)
+    if 2**difference.size <= n_draws:
+        bits = np.arange(2**difference.size)[:, None] >> np.arange(difference.size)
+        flipped = np.abs(((bits & 1) * 2.0 - 1.0) @ difference)
+        return float((flipped >= abs(difference.sum()) * (1 - 1e-12)).mean())
     generator = np.random.default_rng(seed)
     seen = abs(difference.mean()) * (1 - 1e-12)  # rounding must not hide the identity permutation
     hits = 0
@@ -134,6 +140,8 @@ def permutation_null(pairs: np.ndarray, level: float = 0.95, n_draws: int = N_DR
     pairs : float array of shape (n, n)
         Score of every stimulus (row) with every reconstruction (column), larger is better; the diagonal is
         what was observed. NaN (a constant picture) counts as 0. For PixCorr it is `correlation_block`.
+    n_draws : int
+        Dealings that are drawn; all of them where there are no more.
     """
     pairs = np.nan_to_num(np.asarray(pairs, np.float64))
     if pairs.ndim != 2 or pairs.shape[0] != pairs.shape[1] or pairs.shape[0] < 2:
@@ -141,10 +149,13 @@ def permutation_null(pairs: np.ndarray, level: float = 0.95, n_draws: int = N_DR
     n = len(pairs)
     generator = np.random.default_rng(seed)
     rows = np.arange(n)
-    draws = np.array([pairs[rows, generator.permutation(n)].mean() for _ in range(n_draws)])
+    exact = factorial(n) <= n_draws
+    dealt = permutations(range(n)) if exact else (generator.permutation(n) for _ in range(n_draws))
+    draws = np.array([pairs[rows, np.asarray(one)].mean() for one in dealt])
     observed = float(np.diagonal(pairs).mean())
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    p = (int((draws >= observed - 1e-12).sum()) + 1) / (n_draws + 1)
+    hits = int((draws >= observed - 1e-12).sum())
+    p = hits / len(draws) if exact else (hits + 1) / (n_draws + 1)  # all dealings hold the observed one
     return Null(observed, float(pairs.mean()), float(low), float(high), p)
 
 

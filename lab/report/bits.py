@@ -220,8 +220,13 @@ def _quality(data: BitsData, theme: Theme) -> Plate:
         about["seed"],
         about["run_hash"],
         bool(about["simulated"]),
+        leaks=about["leak_line"],
     )
     return quality_over_bytes(points, levels, "PixCorr with the stimulus", source, theme, _arithmetic(data))
+
+
+def _seeds(about: Mapping[str, Any]) -> str:
+    return f"{about['noise_seeds']} noise seed{'' if about['noise_seeds'] == 1 else 's'}"
 
 
 def _pictures(data: BitsData) -> Block:
@@ -234,7 +239,7 @@ def _pictures(data: BitsData) -> Block:
     for group, indices in choose(score, EACH, int(data.about["seed"])):
         columns = [
             {
-                "number": int(i) + 1,
+                "number": int(i),
                 "score": f"{score[i]:.2f}",
                 "pictures": [
                     {"src": picture_png(data.pictures[name][i]), "alt": f"{name}, test picture {i}"}
@@ -246,8 +251,8 @@ def _pictures(data: BitsData) -> Block:
         groups.append({"name": group, "columns": columns})
     caption = (
         "Chosen by rule, from full precision alone so that no recipe is favoured: best and worst PixCorr, "
-        "the middle of the ranking, and random ones of the rest. The number beside a picture's number is "
-        "full precision's PixCorr. First noise seed; every recipe has the same noise."
+        "the middle of the ranking, and random ones of the rest. Counted from 0; the number beside a "
+        "picture's number is full precision's PixCorr. First noise seed; every recipe has the same noise."
     )
     return Block("pictures", {"groups": groups, "labels": names, "caption": caption})
 

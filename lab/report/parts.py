@@ -57,6 +57,8 @@ def bit_summary(run: RunData) -> Block | None:
     if run.categories:
         return None  # no picture was drawn, so there is no denoiser to speak of
     rows, metrics = _layers(run), run.metrics
+    if not rows and run.plain:
+        return sentence("The decoder ran in full precision: nothing was quantized (recipe none).")
     if not rows:
         return sentence(
             "No ledger (ledger.json) is in this run folder, so what each layer became is not known."

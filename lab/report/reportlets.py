@@ -30,7 +30,7 @@ _CHART = (
     *("pixcorr", "two_way_feature", "top1_feature", "brain_correlation", "st_lpips", "ssim"),
     *("two_way_pix", "ssim_gauss", "mse"),
 )
-_GAPS = ("quantized − ridge", "quantized − ridge to tokens")
+_GAPS = ("{} − ridge", "{} − ridge to tokens")
 
 
 def metric_table(run: RunData) -> Block | None:
@@ -57,13 +57,17 @@ def metric_table(run: RunData) -> Block | None:
             }
         )
     heads = [
-        ("quantized, " + str(run.metrics.get("recipe", ""))).strip(", ") if a == "quantized" else a
+        ("quantized, " + str(run.metrics.get("recipe", ""))).strip(", ")
+        if rows[0].label_of(a) == "quantized"
+        else rows[0].label_of(a)
         for a in arms
     ]
     gaps = [k for k in range(len(_GAPS)) if any(line["gaps"][k] for line in lines)]
     for line in lines:
         line["gaps"] = [line["gaps"][k] for k in gaps]
-    return Block("metric_table", {"arms": heads, "rows": lines, "gaps": [_GAPS[k] for k in gaps]})
+    return Block(
+        "metric_table", {"arms": heads, "rows": lines, "gaps": [_GAPS[k].format(rows[0].main) for k in gaps]}
+    )
 
 
 def score_chart_block(run: RunData) -> Block | None:
@@ -81,7 +85,7 @@ def score_notes(run: RunData) -> Block | None:
         return None
     notes = []
     paired = run.metrics.get("paired_psnr_to_fp")
-    if paired is not None:
+    if paired is not None and not run.plain:
         notes.append(
             f"Quantized against full precision, same fMRI and same noise: {paired:.1f} dB PSNR. This "
             "measures the quantizer; the table measures the decoder."
@@ -129,7 +133,9 @@ def picture_groups(run: RunData) -> Block | None:
     else:
         rule = RULE
     recipe = str(run.metrics.get("recipe", "")).replace("-", "\N{NON-BREAKING HYPHEN}")
-    labels = {"quantized": f"quantized {recipe}".strip()}
+    labels = {"quantized": "full precision" if run.plain else f"quantized {recipe}".strip()}
+    if run.plain:  # the same pictures, and not quantized
+        rows = [(key, label) for key, label in rows if key != "fp"]
     groups = []
     for name, indices in choose(score, 3, run.seed):
         columns = [

@@ -85,6 +85,11 @@ class RunData:
         return config_hash(self.config) if self.config else ""
 
     @property
+    def plain(self) -> bool:
+        """Whether the decoder ran in full precision alone."""
+        return self.metrics.get("recipe") == "none"
+
+    @property
     def leaks(self) -> str:
         """What the leak check found, in one line; it stands wherever a score of this run stands."""
         line = self.metrics.get("leaks") or self.subject.get("leak_line")

@@ -73,6 +73,8 @@ class MetricRow:
         Quantized minus ridge to pixels, picture by picture.
     against_ridge_tokens : Cell
         Quantized minus ridge to tokens through the same decoder, picture by picture.
+    main : str
+        What "quantized" is to be called: "full precision" where nothing was; the arm of that name is empty.
     """
 
     key: str
@@ -83,6 +85,11 @@ class MetricRow:
     chance: float | None
     against_ridge: Cell
     against_ridge_tokens: Cell
+    main: str = "quantized"
+
+    def label_of(self, arm: str) -> str:
+        """Return what an arm is to be called."""
+        return self.main if arm == ARMS[0][1] else arm
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
@@ -95,12 +102,14 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
         rival = f"{name}.low" in metrics or f"ridge.{name}" in metrics
         if rival and "." not in name and name not in names and _number(metrics, name) is not None:
             names.append(name)
-    rows = []
+    rows, plain = [], metrics.get("recipe") == "none"
     for name in names:
         label, up, digits = KNOWN.get(
             name, (name.replace("_", " ").replace("two way ", "two-way, "), True, 3)
         )
         cells = {arm: _cell(metrics, prefix + name) for prefix, arm, _, _ in ARMS}
+        if plain:  # it would stand twice
+            cells["full precision"] = Cell()
         fixed = next((v for k, v in _FIXED_CHANCE.items() if name.startswith(k)), None)
         chance = _number(metrics, f"chance.{name}")
         rows.append(
@@ -113,6 +122,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[MetricRow]:
                 fixed if chance is None else chance,
                 _cell(metrics, f"minus_ridge.{name}"),
                 _cell(metrics, f"minus_ridge_tokens.{name}"),
+                "full precision" if plain else "quantized",
             )
         )
     return rows
@@ -132,7 +142,9 @@ def score_chart(rows: Sequence[MetricRow], provenance: Provenance, theme: Theme 
                 continue
             if cell.low is not None and cell.high is not None:
                 ax.plot([x, x], [cell.low, cell.high], color=colour, linewidth=2, solid_capstyle="round")
-            ax.plot(x, cell.value, marker, color=colour, markersize=6.5, label=arm, linestyle="none")
+            ax.plot(
+                x, cell.value, marker, color=colour, markersize=6.5, label=row.label_of(arm), linestyle="none"
+            )
         if row.chance is not None:
             ax.axhline(row.chance, color=quiet, linestyle="--", linewidth=1, label="chance")
         arrow = "↑" if row.larger_is_better else "↓"
@@ -160,7 +172,9 @@ def score_chart(rows: Sequence[MetricRow], provenance: Provenance, theme: Theme 
 
 
 def _words(row: MetricRow) -> str:
-    said = [f"{arm} {c.value:.{row.digits}f}" for arm, c in row.cells.items() if c.value is not None]
+    said = [
+        f"{row.label_of(arm)} {c.value:.{row.digits}f}" for arm, c in row.cells.items() if c.value is not None
+    ]
     chance = [] if row.chance is None else [f"chance {row.chance:.{row.digits}f}"]
     return f"{row.label}: {', '.join(said + chance)}"
 

@@ -61,7 +61,7 @@ def brain_slices(
             _anatomy(ax, template, axis, cut, theme)
         near = np.abs(xyz[:, axis] - cut) <= _SLAB
         marks = PolyCollection(
-            _squares(xyz[near][:, [across, up]], side),
+            list(_squares(xyz[near][:, [across, up]], side)),
             array=shades[near],
             cmap="viridis" if categorical else "cividis",
             norm=Normalize(low, high if high > low else low + 1),

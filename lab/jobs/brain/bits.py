@@ -271,4 +271,5 @@ def _sampler(config: Any) -> str:
 
     sampler = settings_of(config)
     steps = f"{sampler.steps} Euler step{'s' if sampler.steps > 1 else ''} from strength {sampler.strength:g}"
-    return f"{steps}, guidance {sampler.guidance:g}, {config.n_samples} samples averaged"
+    each = "one sample each" if config.n_samples == 1 else f"{config.n_samples} samples averaged"
+    return f"{steps}, guidance {sampler.guidance:g}, {each}"

@@ -24,7 +24,11 @@ def score_table(metrics: Mapping[str, Any]) -> list[Table]:
 
     rows: list[dict[str, Any]] = []
     for row in metric_rows(metrics):
-        cells = {arm: _cell(cell, row.digits) for arm, cell in row.cells.items()}
+        cells = {
+            row.label_of(arm): _cell(cell, row.digits)
+            for arm, cell in row.cells.items()
+            if row.main == "quantized" or arm != row.main
+        }
         chance = "-" if row.chance is None else f"{row.chance:.{row.digits}f}"
         better = "higher" if row.larger_is_better else "lower"
         rows.append({"score": row.label, "better": better, **cells, "chance": chance})
@@ -40,7 +44,7 @@ def score_table(metrics: Mapping[str, Any]) -> list[Table]:
         facts["subject is"] = "simulated"
     if "decoder_bytes" in metrics:
         facts["decoder"] = f"{metrics['decoder_bytes'] / 1e6:.2f} MB"
-    if "paired_psnr_to_fp" in metrics:
+    if "paired_psnr_to_fp" in metrics and metrics.get("recipe") != "none":
         facts["PSNR to full precision"] = f"{metrics['paired_psnr_to_fp']:.1f} dB"
     if metrics.get("leaks"):
         facts["leaks"] = metrics["leaks"]

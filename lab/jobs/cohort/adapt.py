@@ -94,14 +94,23 @@ def run(settings: Settings, context: Context) -> Result:
         The model is not there.
     """
     from lab.decoding import same_data
+    from lab.runs.lock import FolderLock
+
+    data, network = _open(settings, context)
+    same_data.check(settings.out, data.subject)
+    _check_minutes(settings, data.subject)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(settings.out):
+        return _adapt(settings, data, network, context)
+
+
+def _adapt(settings: Settings, data: BrainData, network: SharedNetwork, context: Context) -> Result:
+    from lab.decoding import same_data
     from lab.decoding.cohort.adapted import adapted
     from lab.files import write_text
     from lab.report.adapted import write_adapted_page
 
-    data, network = _open(settings, context)
-    same_data.check(settings.out, data.subject)
     subject = _first(data.subject, settings.minutes)
-    _check_minutes(settings, data.subject)
     device = choose_device(settings.device)
     found = adapted(
         subject, settings.out, context.progress, device, epochs=settings.epochs, seed=settings.seed,
@@ -178,15 +187,28 @@ def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwor
 
 
 def _check_minutes(settings: Settings, subject: Subject) -> None:
-    """Refuse minutes of the curve, or in all, that were not scanned."""
+    """Refuse minutes of the curve, or in all, that were not scanned, or that show too few pictures."""
     from brainit.training.adapting import TRIALS_A_MINUTE
+    from brainit.training.newcomer import LEAST
 
     there = subject.part("train").n_trials / TRIALS_A_MINUTE
+    most = len(np.unique(subject.part("train").stimulus_id))
+    if most < LEAST:
+        raise InputError(
+            f"subject {subject.name!r} has {most} distinct training pictures, too few to read it; at least "
+            f"{LEAST} are needed: scan more, or give ridge's defaults (brainlab brain reconstruct) a try"
+        )
     for flag, minutes in (("--minutes", settings.minutes), *(("--curve", m) for m in settings.curve)):
         if minutes is not None and not 2 <= minutes <= math.ceil(there):
             raise InputError(
                 f"{flag} {minutes:g}: this subject has {there:.3g} minutes of training trials "
                 f"({TRIALS_A_MINUTE:g} a minute); allowed: 2 to {math.ceil(there)}"
+            )
+        shown = len(np.unique(_first(subject, minutes).part("train").stimulus_id))
+        if shown < LEAST:
+            raise InputError(
+                f"{flag} {minutes or there:g}: these minutes show {shown} distinct pictures; at least "
+                f"{LEAST} are needed: take more minutes"
             )
 
 

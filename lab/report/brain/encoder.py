@@ -113,7 +113,8 @@ def _source(data: EncoderData, who: str) -> Provenance:
     about = data.about
     count = sorted({row["test pictures"] for row in about["rows"]})
     shown = f"{count[0]} test pictures" if len(count) == 1 else f"{count[0]} to {count[-1]} test pictures"
-    return Provenance(f"{about['dataset']} {who}", shown, about["seed"], about["hash"], about["simulated"])
+    facts = (about["seed"], about["hash"], about["simulated"])
+    return Provenance(f"{about['dataset']} {who}", shown, *facts, leaks=about["leak_line"])
 
 
 def _voxels(data: EncoderData, theme: Theme) -> Plate:

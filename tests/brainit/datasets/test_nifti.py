@@ -88,3 +88,15 @@ def test_pictures_of_two_names_and_stimuli_of_two_categories_are_warned_of(tmp_p
     kinds = ["cat"] * (N + 3) + ["dog"] * (N - 3)
     table(root, names, (["train"] * 8 + ["test"] * 2) * 2, kinds)
     assert "7 of 10 stimuli are of several categories (first: p3, cat and dog)" in warned(root)
+
+
+def test_few_test_pictures_are_counted_as_pictures_and_flat_ones_named(tmp_path):
+    root = write_folder(tmp_path / "n")
+    path = root / "stimuli" / "stimuli.npz"
+    images = np.load(path)["images"]
+    images[9] = 128
+    np.savez(path, ids=[f"p{k}" for k in range(2 * N)], images=images)
+    table(root, [f"p{k if k < N else 9}" for k in range(2 * N)], ["train"] * 9 + ["test"] * 11)
+    said = warned(root)
+    assert "only 1 test pictures" in said
+    assert "1 of 1 test pictures have one value everywhere (first: p9)" in said

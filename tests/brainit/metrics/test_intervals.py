@@ -102,3 +102,12 @@ def test_all_found_of_ten_is_not_certain_to_be_all():
     pictures = np.random.default_rng(0).random((6, 12, 12))
     flat = score(pictures, pictures).summary(n_draws=200)
     assert flat["two_way_pix"] == 1 and flat["two_way_pix.low"] < 0.6 and flat["pixcorr.low"] > 0.99
+
+
+def test_few_pictures_have_exact_p_values():
+    """Six differences of one sign: two of 64 ways to flip reach their sum, and no draw may say less."""
+    gains = np.array([0.3, 0.1, 0.2, 0.5, 0.4, 0.6])
+    for n_draws in (100, 2000):
+        assert sign_flip_p(gains, np.zeros(6), n_draws=n_draws) == 2 / 64
+    null = permutation_null(np.eye(4), n_draws=500)
+    assert null.p == 1 / 24 and null.chance == pytest.approx(0.25)

@@ -208,3 +208,12 @@ def test_a_run_that_starts_at_pure_noise_shows_no_structural_picture() -> None:
 
     assert rows_of(0.7) == rows_of(None) == ROWS
     assert [name for name, _ in rows_of(1)] == ["stimulus", "fp", "quantized"]
+
+
+def test_full_precision_is_not_called_quantized_and_stands_once():
+    plain = metric_rows({**METRICS, "recipe": "none"})
+    for row in plain:
+        assert row.label_of("quantized") == "full precision" and row.cells["full precision"].value is None
+    chart = score_chart(plain, SOURCE)
+    assert "quantized" not in chart.alt and chart.alt.count("full precision") == len(plain)
+    assert "quantized" in score_chart(metric_rows(METRICS), SOURCE).alt

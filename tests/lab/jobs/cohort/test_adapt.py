@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from brainit import datasets
 from brainit.config import PRESETS
 from brainit.datasets import simulated
-from lab.errors import HardwareError
+from lab.errors import HardwareError, InputError
 from lab.jobs.cohort import adapt as job
 from lab.jobs.contract import Context
+from lab.runs.lock import FolderLock
 from tests.brainit.datasets.inputs import write_folder
 
 
@@ -68,3 +71,23 @@ def test_sessions_that_few_minutes_do_not_reach_are_said(tmp_path: Path) -> None
     assert job._odd(few, raw) == []
     small = job._odd(job.Settings(dataset="nifti", curve=(2,)), raw)
     assert len(small) == 1 and "pictures of 8x8 pixels are scored enlarged" in small[0]
+
+
+def test_too_few_pictures_are_found_before_any_work(tmp_path: Path) -> None:
+    write_folder(tmp_path / "n", sessions=("01", "02"))
+    given = {"dataset": "nifti", "root": tmp_path / "n", "out": tmp_path / "out", "device": "cpu"}
+    with pytest.raises(InputError, match="16 distinct training pictures, too few"):
+        job.run(job.Settings(**given), Context())
+    again = datasets.open("nifti", write_folder(tmp_path / "m", sessions=("01", "02", "03", "04", "05")))
+    twice = replace(again, stimulus_id=np.array([f"p{k % 20 if k < 30 else k}" for k in range(50)]))
+    with pytest.raises(
+        InputError, match=r"--minutes 2: these minutes show \d+ distinct pictures; at least 24"
+    ):
+        job._check_minutes(job.Settings(minutes=2), twice)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_job_in_the_same_folder_is_refused(root: Path, tmp_path: Path) -> None:
+    given = {"dataset": "simulated", "root": root, "out": tmp_path, "device": "cpu"}
+    with FolderLock(tmp_path), pytest.raises(InputError, match="is in use by process"):
+        job.run(job.Settings(**given), Context())
