@@ -114,13 +114,17 @@ def main(arguments: list[str] | None = None) -> int:
         }
         found = {way: pool.submit(run, *way, options.device, out) for way, out in ways.items()}
         for name in options.models:
-            metrics = [found[name, native].result() for native in (False, True)][1]
+            if any(found[name, native].exception() for native in (False, True)):
+                continue  # the other denoisers' rows are written first
+            metrics = found[name, True].result()
             row = compared(name, [ways[name, native] for native in (False, True)], metrics)
             rows.append({**row, **shared})
             write_csv(options.out.with_suffix(".csv"), rows)
             write_text(options.out.with_suffix(".md"), markdown(rows))
             sys.stdout.write(f"{rows[-1]}\n")
             sys.stdout.flush()
+        for run_of_one in found.values():
+            run_of_one.result()  # what failed is raised
     return 0 if all(agrees(row) for row in rows) else 1
 
 

@@ -174,7 +174,7 @@ def lowrank_linear(
 
     Parameters
     ----------
-    x : tensor of shape (..., K), (..., 2 K) before GEGLU, the first columns where a second tensor follows
+    x : tensor of shape (..., K), (..., 2 K) before GEGLU
         Any rank from 1; bfloat16, float16 or float32.
     weight : LowRankWeight
     path : str in {"auto", "reference", "triton"}
@@ -187,7 +187,6 @@ def lowrank_linear(
         ``value`` of shape (..., N) and of the type of `x`.
     """
     wide = 2 * weight.in_features if before.kind == "geglu" else weight.in_features
-    wide -= 0 if before.second is None else before.second.shape[1]
     if x.ndim < 1 or x.shape[-1] != wide:
         raise ValueError(f"lowrank_linear: x must be (..., {wide}), got {tuple(x.shape)}")
     rows = x.reshape(-1, wide)
@@ -199,7 +198,7 @@ def lowrank_linear(
         out = linear(
             rows, w.packed, w.fine, w.column_scale, w.bias, w.inverse_smooth, w.down, w.up, w.balance,
             w.operand, w.in_features, w.group, w.kind, w.bits, w.shift, w.unsigned, w.least, before.kind,
-            before.gain, before.offset, before.rows, before.eps, before.second,
+            before.gain, before.offset, before.rows, before.eps,
         )  # fmt: skip
     else:
         codes = quantize(

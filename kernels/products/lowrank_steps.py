@@ -43,8 +43,8 @@ def _empty(x: Tensor, packed: Tensor, *_: object) -> Tensor:
     "lowrank_linear",
     "(Tensor x, Tensor packed, Tensor fine, Tensor column_scale, Tensor? bias, Tensor? inverse_smooth, "
     "Tensor? down, Tensor? up, Tensor? balance, Tensor? operand, int k, int group, str kind, int bits, "
-    "float shift, bool unsigned, int least, str before, Tensor? gain, Tensor? offset, int rows, float eps, "
-    "Tensor? second) -> Tensor",
+    "float shift, bool unsigned, int least, str before, Tensor? gain, Tensor? offset, int rows, "
+    "float eps) -> Tensor",
     _empty,
 )
 def linear(
@@ -52,11 +52,10 @@ def linear(
     inverse_smooth: Tensor | None, down: Tensor | None, up: Tensor | None, balance: Tensor | None,
     operand: Tensor | None, k: int, group: int, kind: Kind, bits: int, shift: float, unsigned: bool,
     least: int, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
-    second: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Apply a layer to rows (M, K) through Triton; arguments as of `LowRankWeight` and `Before`."""
     branch = None if balance is None or up is None else Branch(up, column_scale, balance)
-    first = Before(before, gain, offset, rows, eps, second=second)
+    first = Before(before, gain, offset, rows, eps)
     if operand is None:
         operand = expand(packed, fine, k, group, True, None, least, "triton", branch=branch).value
     a, row_scale, low, _ = quantize(

@@ -14,7 +14,6 @@ kind              value
 ``affine_silu``   silu of that
 ``rotate``        factor x M^T on every block of B neighbours, M of shape (B, B): a Hadamard matrix of +-1
                   with factor B^(-1/2), or the innermost factor of a Kronecker product
-``join_gelu``     x, and behind its columns gelu (with tanh) of those of a second tensor
 ================  ====================================================================================
 """
 
@@ -27,7 +26,7 @@ from torch import Tensor
 
 BEFORE = {
     "none": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "geglu": 4, "layer_norm": 5, "affine": 6,
-    "affine_silu": 7, "rotate": 8, "join_gelu": 9,
+    "affine_silu": 7, "rotate": 8,
 }  # fmt: skip
 BLOCKS = (16, 32, 64, 128)
 _WITH_GAIN = ("layer_norm", "affine", "affine_silu")
@@ -49,8 +48,6 @@ class Before:
         Of ``rotate``, in the type of the input; B is 16, 32, 64 or 128.
     factor : float
         Of ``rotate``.
-    second : tensor of shape (rows, columns)
-        Of ``join_gelu``, in the type of the input.
     """
 
     kind: str = "none"
@@ -60,7 +57,6 @@ class Before:
     eps: float = 1e-6
     matrix: Tensor | None = None
     factor: float = 1.0
-    second: Tensor | None = None
 
     @property
     def block(self) -> int:
@@ -69,8 +65,6 @@ class Before:
 
     def columns(self, columns: int) -> int:
         """Values a row hands on."""
-        if self.second is not None:
-            return columns + self.second.shape[1]
         return columns // 2 if self.kind == "geglu" else columns
 
     def check(self, x: Tensor) -> None:
@@ -84,7 +78,6 @@ class Before:
         ):
             raise ValueError(f"quantize: gain and offset belong to {', '.join(_WITH_GAIN)}, and there both")
         self._check_matrix(x)
-        self._check_second(x)
         if self.rows < 1:
             raise ValueError(f"quantize: at least one row shares a gain, got {self.rows}")
         if self.gain is None or self.offset is None:
@@ -96,17 +89,6 @@ class Before:
                     f"quantize: {name} must be a contiguous {wanted} on {x.device}, "
                     f"got {tuple(tensor.shape)} on {tensor.device}"
                 )
-
-    def _check_second(self, x: Tensor) -> None:
-        if (self.second is not None) != (self.kind == "join_gelu"):
-            raise ValueError("quantize: a second tensor belongs to join_gelu, and there only")
-        other = self.second
-        if other is None:
-            return
-        if other.ndim != 2 or other.shape[0] != x.shape[0] or other.stride(1) != 1:
-            raise ValueError(f"quantize: second must have {x.shape[0]} rows, got {tuple(other.shape)}")
-        if other.dtype != x.dtype or other.device != x.device:
-            raise ValueError(f"quantize: second must be {x.dtype} on {x.device}, got {other.dtype}")
 
     def _check_matrix(self, x: Tensor) -> None:
         if (self.matrix is not None) != (self.kind == "rotate"):
@@ -130,9 +112,6 @@ class Before:
         wide = x.float()
         if self.kind == "none":
             return x
-        if self.second is not None:
-            late = torch.nn.functional.gelu(self.second.float(), approximate="tanh").to(x.dtype)
-            return torch.cat([x, late], 1)
         if self.kind in ("gelu", "gelu_tanh"):
             out = torch.nn.functional.gelu(wide, approximate="tanh" if self.kind == "gelu_tanh" else "none")
         elif self.kind == "silu":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.rows.before_kernels import gelu, produced
+from kernels.rows.before_kernels import produced
 from kernels.rows.code_kernels import codes_of, magnitude, power, row_unit, store_branch
 from kernels.tuned.dots import half_dot
 
@@ -39,29 +39,18 @@ def tile_of(x_rows, inside, k, K, EVEN: tl.constexpr):
 
 @triton.jit
 def handed(
-    x_ptr, x_stride, second_ptr, second_stride, border, rows, inside, column, k, K, FIRST: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr,
+    x_ptr, x_stride, rows, inside, k, K, FIRST: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    """Tile after an activation, which needs no more of a row than itself (and its gate).
-
-    Columns from `border` on are those of a second tensor, where there is one.
-    """
-    at = rows.to(tl.int64)[:, None]
-    if FIRST == 9:
-        early = column < border
-        base = tl.where(early, x_ptr, second_ptr - border)
-        x = tile_of(base + at * tl.where(early, x_stride, second_stride), inside, k, K, EVEN)
-        return tl.where(early, x, gelu(x.to(tl.float32), True).to(x.dtype))
-    else:
-        x_rows = x_ptr + at * x_stride
-        x = tile_of(x_rows, inside, k, K, EVEN)
-        return produced(x, x_rows, k, K, inside, 0, 0, 0, 0, 0, 0, 0.0, FIRST, EVEN, 1, WIDE)
+    """Tile after an activation, which needs no more of a row than itself (and its gate)."""
+    x_rows = x_ptr + rows.to(tl.int64)[:, None] * x_stride
+    x = tile_of(x_rows, inside, k, K, EVEN)
+    return produced(x, x_rows, k, K, inside, 0, 0, 0, 0, 0, 0, 0.0, FIRST, EVEN, 1, WIDE)
 
 
 @triton.jit
 def looked(
-    x_ptr, second_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, column0, last, split, M, K, x_stride,
-    second_stride, border, shift,
+    x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, column0, last, split, M, K, x_stride,
+    shift,
     RANK: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
     BM: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -73,9 +62,7 @@ def looked(
     ranks = tl.arange(0, RANK)
     for column in range(column0, last, BK):
         k = column + tl.arange(0, BK)
-        x = handed(
-            x_ptr, x_stride, second_ptr, second_stride, border, rows, inside, column, k, K, FIRST, EVEN, WIDE
-        )
+        x = handed(x_ptr, x_stride, rows, inside, k, K, FIRST, EVEN, WIDE)
         down = tile_of(down_ptr + ranks[:, None] * K, ranks < RANK, k, K, EVEN)
         low = half_dot(x, down.T, low, WIDE)
         y = steps_of(x, k, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, EVEN)
@@ -121,8 +108,8 @@ def completed(
 
 @triton.jit
 def written(
-    x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, last, M, K, K_PAD,
-    x_stride, second_stride, border, code_stride, shift,
+    x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0, last, M, K, K_PAD,
+    x_stride, code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
     BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
@@ -135,9 +122,7 @@ def written(
     code_rows = code_ptr + rows.to(tl.int64)[:, None] * code_stride
     for column in range(column0, last, BK):
         k = column + tl.arange(0, BK)
-        x = handed(
-            x_ptr, x_stride, second_ptr, second_stride, border, rows, inside, column, k, K, FIRST, EVEN, WIDE
-        )
+        x = handed(x_ptr, x_stride, rows, inside, k, K, FIRST, EVEN, WIDE)
         y = steps_of(x, k, K, smooth_ptr, shift, HAS_SMOOTH, HAS_SHIFT, EVEN)
         code = codes_of(y, inverse, lift, KIND, TOP, LEAST, FINE_TOP, GROUP, BM, BK, WIDE)
         tl.store(code_rows + k[None, :], code, mask=inside[:, None] & (k < K_PAD)[None, :])

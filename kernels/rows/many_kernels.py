@@ -25,7 +25,7 @@ from kernels.tuned.configs import Config
 from kernels.tuned.launching import counters
 
 NOTHING = Before()
-EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu", "join_gelu")
+EACH = ("none", "gelu", "gelu_tanh", "silu", "geglu")
 """What may come before: it is found again at the second look."""
 SHARED = 200_000
 """Bytes that the steps in flight may take; a multiprocessor of Hopper has 232,448."""
@@ -37,8 +37,8 @@ FOUR_WARPS = 4096
 
 @triton.jit
 def _look(
-    x_ptr, second_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr,
-    out_ptr, balance_ptr, count_ptr, M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, share,
+    x_ptr, smooth_ptr, down_ptr, low_ptr, peak_ptr, inverse_ptr, lift_ptr, code_ptr, scale_ptr,
+    out_ptr, balance_ptr, count_ptr, M, K, K_PAD, x_stride, code_stride, shift, share,
     KIND: tl.constexpr, TOP: tl.constexpr, FINE_TOP: tl.constexpr, RANK: tl.constexpr, APPEND: tl.constexpr,
     BALANCED: tl.constexpr, HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr,
     SPLIT: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PIECE: tl.constexpr, EVEN: tl.constexpr,
@@ -48,8 +48,8 @@ def _look(
     split = tl.program_id(1)
     row0 = block * BM
     looked(
-        x_ptr, second_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
-        min((split + 1) * share, K), split, M, K, x_stride, second_stride, border, shift, RANK,
+        x_ptr, down_ptr, smooth_ptr, low_ptr, peak_ptr, row0, split * share,
+        min((split + 1) * share, K), split, M, K, x_stride, shift, RANK,
         HAS_SMOOTH, HAS_SHIFT, FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
     tl.debug_barrier()  # all threads have stored before one of them counts
@@ -66,8 +66,7 @@ def _look(
 
 @triton.jit
 def _write(
-    x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, M, K, K_PAD, x_stride, second_stride,
-    border, code_stride, shift,
+    x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, M, K, K_PAD, x_stride, code_stride, shift,
     KIND: tl.constexpr, TOP: tl.constexpr, LEAST: tl.constexpr, FINE_TOP: tl.constexpr, GROUP: tl.constexpr,
     HAS_SMOOTH: tl.constexpr, HAS_SHIFT: tl.constexpr, FIRST: tl.constexpr, BM: tl.constexpr,
     BK: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
@@ -78,22 +77,17 @@ def _write(
     row0 = (tl.cdiv(M, BM) - 1 - tl.program_id(0) // tiles) * BM
     column0 = tl.program_id(0) % tiles * BK
     written(
-        x_ptr, second_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0,
-        min(column0 + BK, K_PAD), M, K, K_PAD, x_stride, second_stride, border, code_stride, shift, KIND,
+        x_ptr, smooth_ptr, inverse_ptr, lift_ptr, code_ptr, row0, column0,
+        min(column0 + BK, K_PAD), M, K, K_PAD, x_stride, code_stride, shift, KIND,
         TOP, LEAST, FINE_TOP, GROUP, HAS_SMOOTH, HAS_SHIFT,
         FIRST, BM, BK, EVEN, WIDE,
     )  # fmt: skip
 
 
-def fits(x: Tensor, down: Tensor, before: Before, config: Config) -> bool:
+def fits(x: Tensor, down: Tensor, before: Before) -> bool:
     """Whether rows can be read sixteen bytes at a time, and what comes before needs no whole row."""
     if before.kind not in EACH:
         return False
-    if before.second is not None:
-        widest = max(config.block_k, config.block_n, 128)
-        uneven = x.shape[1] % widest or before.second.shape[1] % widest
-        if uneven or not fits(before.second, down, NOTHING, config):
-            return False
     bytes_ = x.element_size()
     return (
         x.stride(0) * bytes_ % 16 == 0 and x.shape[1] * bytes_ % 16 == 0 and x.data_ptr() % 16 == 0
@@ -104,8 +98,8 @@ def fits(x: Tensor, down: Tensor, before: Before, config: Config) -> bool:
 def steps_ahead(config: Config, rank: int, step: int, bytes_: int, tiles: int = 1) -> int:
     """Count the steps in flight that fit the shared memory.
 
-    A table was measured at two bytes a number, groups of 64 and ranks of 32: what is larger gets fewer, and so
-    do two `tiles` of rows a step, values and gates.
+    A table was measured at two bytes a number, groups of 64 and ranks of 32: what is larger gets fewer, and
+    so do two `tiles` of rows a step, values and gates.
     """
     return max(1, min(config.stages, SHARED // ((tiles * config.block_m + rank) * step * bytes_)))
 
@@ -128,7 +122,6 @@ def quantize_many(
     peak, lift = (torch.empty(n, m, dtype=torch.int32, device=x.device) for n in (split, 1))
     inverse_unit = torch.empty(m, dtype=torch.float32, device=x.device)
     smooth, branch = x if inverse is None else inverse, x if out is None else out
-    late = x if before.second is None else before.second
     powers = scale if balance is None else balance
     dressed = {"HAS_SMOOTH": inverse is not None, "HAS_SHIFT": shift != 0, "FIRST": BEFORE[before.kind],
                "WIDE": paths.INTERPRETED or x.element_size() == 4}  # fmt: skip
@@ -139,15 +132,13 @@ def quantize_many(
     look = {"BM": config.block_m, "BK": step, "EVEN": k % step == 0, "num_warps": config.warps,
             "num_stages": steps_ahead(config, rank, step, x.element_size(), tiles)}  # fmt: skip
     _look[(blocks, split)](
-        x, late, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
-        counters(x.device, blocks), m, k, padded, x.stride(0), late.stride(0), x.shape[1],
-        codes.stride(0), shift, share,
+        x, smooth, down, low, peak, inverse_unit, lift, codes, scale, branch, powers,
+        counters(x.device, blocks), m, k, padded, x.stride(0), codes.stride(0), shift, share,
         PIECE=min(PIECE, config.block_m), **unit, **sums, **dressed, **look,
     )  # fmt: skip
     broad = min(max(config.block_n, group), triton.next_power_of_2(max(padded, group)))
     _write[(triton.cdiv(padded, broad) * triton.cdiv(m, config.group_m),)](
-        x, late, smooth, inverse_unit, lift, codes, m, k, padded, x.stride(0), late.stride(0), x.shape[1],
-        codes.stride(0), shift,
+        x, smooth, inverse_unit, lift, codes, m, k, padded, x.stride(0), codes.stride(0), shift,
         **unit, **least, **dressed, BM=config.group_m, BK=broad, EVEN=k % broad == 0,
         num_warps=4 if config.group_m * broad <= FOUR_WARPS else 8,
     )  # fmt: skip

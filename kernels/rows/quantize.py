@@ -120,7 +120,7 @@ def quantize(
     arguments = (
         x, kind, bits, group, inverse_smooth, shift, unsigned, down,
         before.kind, before.gain, before.offset, before.rows, before.eps, before.matrix, before.factor, scale,
-        balance, before.second,
+        balance,
     )  # fmt: skip
     codes, found_scale, low = _quantize_op(*arguments) if config is None else _run(*arguments, config=config)
     return Rows(codes, found_scale, None if down is None or kind in APPENDED else low, "triton")
@@ -137,9 +137,8 @@ def _empty(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
     matrix: Tensor | None, factor: float, scale: Tensor | None, balance: Tensor | None,
-    second: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    columns = padded_columns(Before(before, second=second).columns(x.shape[1]))
+    columns = padded_columns(Before(before).columns(x.shape[1]))
     rank = 0 if down is None else down.shape[0]
     operand = torch.float8_e4m3fn if kind in APPENDED else torch.int8
     codes = x.new_empty(x.shape[0], columns + 4 * rank * (kind in APPENDED), dtype=operand)
@@ -151,7 +150,7 @@ def _empty(
     "quantize",
     "(Tensor x, str kind, int bits, int group, Tensor? inverse_smooth, float shift, bool unsigned, "
     "Tensor? down, str before, Tensor? gain, Tensor? offset, int rows, float eps, Tensor? matrix, "
-    "float factor, Tensor? scale, Tensor? balance, Tensor? second) "
+    "float factor, Tensor? scale, Tensor? balance) "
     "-> (Tensor, Tensor, Tensor)",
     _empty,
 )
@@ -159,11 +158,10 @@ def _quantize_op(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
     matrix: Tensor | None, factor: float, scale: Tensor | None, balance: Tensor | None,
-    second: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return _run(
         x, kind, bits, group, inverse_smooth, shift, unsigned, down, before, gain, offset, rows, eps, matrix,
-        factor, scale, balance, second, None,
+        factor, scale, balance, None,
     )  # fmt: skip
 
 
@@ -171,27 +169,25 @@ def _run(
     x: Tensor, kind: str, bits: int, group: int, inverse_smooth: Tensor | None, shift: float, unsigned: bool,
     down: Tensor | None, before: str, gain: Tensor | None, offset: Tensor | None, rows: int, eps: float,
     matrix: Tensor | None, factor: float, scale: Tensor | None, balance: Tensor | None,
-    second: Tensor | None, config: Config | None,
+    config: Config | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     from kernels.rows.many_kernels import fits, quantize_many
     from kernels.rows.quantize_kernels import launch
 
-    first = Before(before, gain, offset, rows, eps, matrix, factor, second)
+    first = Before(before, gain, offset, rows, eps, matrix, factor)
     codes, found, low = _empty(
         x, kind, bits, group, inverse_smooth, shift, unsigned, down, before, gain, offset, rows, eps,
-        matrix, factor, scale, balance, second,
+        matrix, factor, scale, balance,
     )  # fmt: skip
     m, k = x.shape[0], first.columns(x.shape[1])
     limits, rank = _limits(kind, bits, unsigned), 0 if down is None else down.shape[0]
     many = lookup("quantize_many", (m, k, rank), x.device)
-    if down is not None and config is None and m >= MANY_ROWS and fits(x, down, first, many):
+    if down is not None and config is None and m >= MANY_ROWS and fits(x, down, first):
         quantize_many(
             x, inverse_smooth, down, codes, found, low if low.shape[1] else None, balance, kind, limits,
             group, shift, k, padded_columns(k), many, first,
         )  # fmt: skip
     elif m:
-        if first.second is not None:
-            x, first = first.reference(x), NOTHING
         held = "quantize_norm" if before == "layer_norm" and k <= HELD_COLUMNS else "quantize"
         config = config or lookup(held if rank else "quantize_plain", (m, k, rank), x.device)
         launch(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
-from benchmarks import native_pictures
+from benchmarks import native_brain, native_pictures
+from benchmarks.files import read_csv
 from benchmarks.native_brain import main
 
 
@@ -32,3 +36,24 @@ def test_nothing_to_draw_is_refused(arguments: str, words: str, capsys: pytest.C
 def test_an_unknown_recipe_is_refused_before_anything_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     assert native_pictures.main(["--out", "unused", "--recipes", "rtn-w8a8", "rtn-w9a9"]) == 2
     assert "rtn-w9a9" in capsys.readouterr().err
+
+
+def test_a_denoiser_that_fails_does_not_take_the_others_row_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"device": "a GPU", "torch": "2", "triton": "3", "commit": "abc"}
+    row = dict.fromkeys(native_brain.TITLES, "1")
+
+    def run(denoiser: str, native: bool, device: str, out: Path) -> dict[str, str]:
+        if denoiser == "unet-64" and native:
+            raise RuntimeError("out of resource: shared memory")
+        return {}
+
+    monkeypatch.setattr(native_brain, "run", run)
+    monkeypatch.setattr(native_brain, "refuse_device", lambda _: None)
+    monkeypatch.setattr(native_brain, "environment", lambda _: place)
+    monkeypatch.setattr(native_brain, "_pool", ThreadPoolExecutor)
+    monkeypatch.setattr(native_brain, "compared", lambda name, *_: {**row, "denoiser": name})
+    with pytest.raises(RuntimeError, match="shared memory"):
+        main(["--out", str(tmp_path / "out"), "--jobs", "2", "--device", "cpu"])
+    assert [r["denoiser"] for r in read_csv(tmp_path / "out.csv")] == ["dit-64"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from kernels import paths
 from kernels.attention.log_attention import log_attention
@@ -183,3 +184,21 @@ def test_memory_that_does_not_suffice_names_the_operation() -> None:
         torch.OutOfMemoryError, match=r"greedy: out of memory; its result alone takes 4\.0 MiB"
     ):
         register(greedy)(torch.ones(1))
+
+
+def test_only_calls_that_nobody_else_sees_pass_the_dispatcher_by() -> None:
+    seen = []
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return x * 2
+
+    call = operation("seen_double", "(Tensor x) -> Tensor", torch.empty_like)(double)
+    assert call(torch.ones(2)).tolist() == [2.0, 2.0] and len(seen) == 1
+    with FakeTensorMode():
+        assert isinstance(call(torch.ones(2)), FakeTensor) and len(seen) == 1  # its shape only
+    weight = torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="autograd"):  # not a result without its gradient
+        call(weight).sum().backward()
+    with torch.no_grad():
+        assert call(weight).tolist() == [2.0, 2.0]

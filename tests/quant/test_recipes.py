@@ -258,7 +258,7 @@ def test_two_files_of_one_name_are_never_one_recipe(tmp_path: Path) -> None:
     for bits, file in zip((4, 6), files, strict=True):
         file.parent.mkdir()
         file.write_text(PRESET % bits)
-    with pytest.raises(quant.InputError, match="'mine' stands for two, .* rename one of the files"):
+    with pytest.raises(quant.InputError, match=r"'mine' stands for two, .* rename one of the files"):
         recipes.expand(f"{files[0]},{files[1]}")
     assert [r.name for r in recipes.expand(f"{files[0]},{files[1]}+activation_bits=4")] == [
         "mine", "mine+activation_bits=4",

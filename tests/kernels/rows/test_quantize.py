@@ -126,7 +126,7 @@ def shared_rows(kind: Kind, bits: int, m: int, k: int, device: str) -> None:
             agree(exact, quantize(x, kind, path="triton", **options), x)
 
 
-BEFORES = ["rotate", "gelu", "gelu_tanh", "silu", "geglu", "layer_norm", "affine", "affine_silu", "join_gelu"]
+BEFORES = ["rotate", "gelu", "gelu_tanh", "silu", "geglu", "layer_norm", "affine", "affine_silu"]
 
 
 def before_of(kind: str, m: int, k: int, dtype: torch.dtype, device: str) -> Before:
@@ -147,8 +147,6 @@ def fused(kind: str, dtype: torch.dtype, device: str) -> None:
     """What comes before, in the same launch; the interpreter's cast to bfloat16 does not round to nearest."""
     if kind in EACH:
         shared_rows_before(kind, dtype, device)
-    if kind == "join_gelu":
-        return  # one row after the other it is joined before
     for k, keep in ((192, False), (192, True), (80 if kind == "rotate" else 75, False)):
         x = drawn(18, 2 * k if kind == "geglu" else k, dtype).to(device) * 0.5
         x[1:3] = 0.1
@@ -171,9 +169,6 @@ def shared_rows_before(kind: str, dtype: torch.dtype, device: str) -> None:
     x = torch.randn(130, 400 if kind == "geglu" else 200, generator=torch.Generator().manual_seed(3))
     x = x.to(dtype).to(device)
     before = Before(kind)
-    if kind == "join_gelu":  # borders lie between tiles
-        x = torch.randn(130, 256, generator=torch.Generator().manual_seed(3)).to(dtype).to(device)
-        before = Before(kind, second=torch.randn(130, 512).to(dtype).to(device)[:, :128])
     k = before.columns(x.shape[1])
     down = (torch.randn(RANK, k, generator=torch.Generator().manual_seed(1)) * 0.1).to(dtype).to(device)
     options = {"before": before, "down": down}
