@@ -129,6 +129,9 @@ def test_left_out_trials_are_training_trials(trained_run: Path, given: Condition
     subject = open_subjects(run.config, silent).subject
     assert set(stimuli.tolist()) <= set(subject.part("train").stimulus_id.tolist())
     assert len(given.left_out_start) == len(given.left_out_tokens) == min(64, len(stimuli))
+    fewer = run.config.model_copy(update={"left_out": 4})
+    found = find_conditions(Memory(), fewer, subject, run.network, "cpu", silent)
+    assert len(found.left_out_start) == len(found.left_out_tokens) == 4
 
 
 def test_too_few_left_out_trials(config: ReconstructConfig, given: Conditions) -> None:

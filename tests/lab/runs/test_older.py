@@ -16,7 +16,7 @@ from lab.runs.folder import Run
 from lab.runs.older import complete, open_settings
 from lab.runs.settings import read_settings
 
-LATER = ("native", "network", "voxel_encoder")
+LATER = ("left_out", "native", "network", "voxel_encoder")
 
 
 def older(folder: Path, config: ReconstructConfig, *without: str) -> Path:
