@@ -225,10 +225,6 @@ def _quality(data: BitsData, theme: Theme) -> Plate:
     return quality_over_bytes(points, levels, "PixCorr with the stimulus", source, theme, _arithmetic(data))
 
 
-def _seeds(about: Mapping[str, Any]) -> str:
-    return f"{about['noise_seeds']} noise seed{'' if about['noise_seeds'] == 1 else 's'}"
-
-
 def _pictures(data: BitsData) -> Block:
     from brainit.metrics import pixcorr
 
