@@ -1,4 +1,4 @@
-"""Rounding helpers that the grids share: straight-through rounding, stored scales, exact exponents, tables of values."""
+"""What grids share: straight-through rounding, stored scales, exact exponents, tables of values."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ the same numbers and rounded to the same type. What is done where is said for ea
 why not where it is not.
 
 Blocks that are known are those of diffusers: ``BasicTransformerBlock`` (U-Nets, PixArt) with its
-``FeedForward``, and ``ResnetBlock2D``. A hook that somebody adds later, on a layer, on a module that hands its
-input on or on one between them, sees what it would have seen: the work goes back first.
+``FeedForward``, and ``ResnetBlock2D``. A hook that somebody adds later, on a layer, on a module that hands
+its input on or on one between them, sees what it would have seen: the work goes back first.
 """
 
 from __future__ import annotations
