@@ -34,12 +34,12 @@ def to_markdown(result: Mapping[str, Any], figure: str | None = None, title: str
     counts = ", ".join(f"{places.count(place)} on {place}" for place in sorted(set(places)))
     lines += ["", f"Calibrated: {counts} (`calibrate_on` in the CSV)."] if counts else []
     lines += ["", f"Peak memory: {peaks(rows)} (`{PEAK_HOW}`)."] if peaks(rows) else []
-    if len({row["seeds"] for row in rows}) > 1:
-        lines += [
-            "",
-            "Not every recipe was measured at every seed; differences are over seeds that both have. "
-            "Of one seed an interval covers pictures only, not other noise and another calibration.",
-        ]
+    seeds = {row["seeds"] for row in rows}
+    notes = ["Not every recipe was measured at every seed; differences are over seeds that both have."]
+    notes = notes if len(seeds) > 1 else []
+    if 1 in seeds:
+        notes.append("Of one seed an interval covers pictures only, not other noise and another calibration.")
+    lines += ["", " ".join(notes)] if notes else []
     null: Mapping[str, Any] = next((row for row in rows if row["recipe"] == OTHER_SEED), {})
     highs = [f"{k[:-10]} {v:.3g}" for k, v in null.items() if k.endswith(".null_high")]
     if highs:
