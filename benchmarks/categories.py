@@ -53,12 +53,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2,3", help="seeds, with commas between")
     asked = parser.parse_args(words)
 
-    def told(done: int, total: int, what: str) -> None:
+    def tell(done: int, total: int, what: str) -> None:
         if done * 100 // total != (done - 1) * 100 // total:
             sys.stderr.write(f"\r{what}: {done * 100 // total} %\x1b[K")
 
     with tempfile.TemporaryDirectory() as folder:
-        rows = decode(asked.root, [int(seed) for seed in asked.seeds.split(",")], Path(folder), told)
+        rows = decode(asked.root, [int(seed) for seed in asked.seeds.split(",")], Path(folder), tell)
     write_csv(asked.out, rows)
     return 0
 

@@ -199,8 +199,8 @@ def main() -> None:
     given = parser.parse_args()
     settings = PanelSettings(n=given.n, seeds=1, steps=given.steps)
     found = all_gates(given.model, settings, given.device)
-    made = {"model": given.model, "n": given.n, "commit": commit(), "device": hardware(given.device)}
-    write_csv(given.out, [gate.to_dict() | made for gate in found])
+    origin = {"model": given.model, "n": given.n, "commit": commit(), "device": hardware(given.device)}
+    write_csv(given.out, [gate.to_dict() | origin for gate in found])
     if not all(gate.passed for gate in found):
         raise SystemExit(1)
 

@@ -82,9 +82,20 @@ def measured(folder: Path, asked: Mapping[str, int]) -> dict[str, Any]:
     return result
 
 
-def gates_of(file: Path) -> list[dict[str, Any]]:
-    """Read what `benchmarks.gates` wrote."""
-    return [{**row, "passed": row["passed"] == "True"} for row in read_csv(file)]
+def gates_of(file: Path, model: str) -> list[dict[str, Any]]:
+    """Read what `benchmarks.gates` wrote of a model.
+
+    Raises
+    ------
+    InputError
+        The file is of another model, or of none.
+    """
+    rows = read_csv(file)
+    if models := {str(row.get("model", "no model")) for row in rows or [{}]} - {model}:
+        raise InputError(
+            f"{file} holds gates of {', '.join(sorted(models))}, asked for is {model}: give that model's"
+        )
+    return [{**row, "passed": row["passed"] == "True"} for row in rows]
 
 
 def main() -> None:
@@ -105,13 +116,14 @@ def main() -> None:
     parser.add_argument("--publish", type=Path, default=RESULTS)
     parser.add_argument("--name", help="of the published files; MODEL-ptq by default")
     given = parser.parse_args()
+    gates = gates_of(given.gates, given.model) if given.gates else []  # before an hour of the others
     if given.measured:
         asked = {name: getattr(given, name) for name in ("model", "n", "seeds", "steps")}
         result = measured(given.out, asked)
     else:
         result = compared(given)
     result["about"]["command"] = shlex.join(["python", "-m", "benchmarks.ptq", *sys.argv[1:]])
-    result["gates"] += gates_of(given.gates) if given.gates else []
+    result["gates"] += gates
     result["orderings"] = rounded(judge(Scores(stored(given.out)), given.model))
     chart = given.out / "figures" / "quality-bytes.png"
     publish(result, chart, given.publish, given.name or f"{given.model}-ptq")

@@ -140,8 +140,8 @@ def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], 
 
 def earlier(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say of rows of an earlier call where they were made."""
-    said = {(row.get("commit", "unknown"), row.get("device", "unknown")) for row in rows.values()}
-    places = "; ".join(f"commit {commit} on {device}" for commit, device in sorted(said))
+    sources = {(row.get("commit", "unknown"), row.get("device", "unknown")) for row in rows.values()}
+    places = "; ".join(f"commit {commit} on {device}" for commit, device in sorted(sources))
     return [f"\n{len(rows)} rows are of an earlier call ({places})."] if rows else []
 
 
@@ -197,7 +197,7 @@ def main() -> None:
     known = {w: names for w, names in recipes(given.steps, given.rate).items() if w in widths}
     command = shlex.join(["python", "-m", "benchmarks.trained.bits", *sys.argv[1:]])
     where = f"on {hardware(given.device)}, {datetime.now(UTC).date().isoformat()}, commit {commit()[:7]}."
-    made = {"commit": commit()[:7], "device": hardware(given.device)}
+    origin = {"commit": commit()[:7], "device": hardware(given.device)}
     lines = ["# Reconstruction against bits", "", f"`{command}` {where}", "", NOTES.format(**vars(given))]
     for folder in given.runs:
         wanted = tuple(full for names in known.values() for full in names.values())
@@ -212,7 +212,7 @@ def main() -> None:
         settings = settings.model_copy(update={"recipes": left})
         with reporting() as progress:
             result = run(settings, Context(report=progress))
-        drawn = [row | made for row in result.rows]
+        drawn = [row | origin for row in result.rows]
         result = result.model_copy(update={"rows": [*drawn, *before.values()]})
         write_csv(given.publish / f"{folder.name}.csv", result.rows)
         figure = f"{folder.name}.webp"

@@ -24,6 +24,8 @@ from kernels.tuned.table import triton_version
 
 HOPPER = 9
 """Major compute capability of the only GPUs whose products can be queued."""
+WARP_ROWS = 16
+"""Rows of a tile that a warp makes in a queued product."""
 GLUON = ("3.6.", "3.7.")
 """Versions of Triton whose Gluon, which still changes, builds what queues them."""
 
@@ -211,10 +213,12 @@ def launch(
     copy_out = out.stride(0) * out.element_size() % 16 == 0 and aligned(out)
     plain = activation == "none" and steps is None
     if copy_in and copy_out and plain and queues(a, out, config):
-        from kernels.products.gemm_queued_kernels import launch as launch_queued
+        fitted = queued_tiles(config, out.element_size(), shared_memory(a.device), rank)
+        if fitted is not None:
+            from kernels.products.gemm_queued_kernels import launch as launch_queued
 
-        launch_queued(a, row_scale, b, column_scale, bias, low, up, out, residual, config)
-        return
+            launch_queued(a, row_scale, b, column_scale, bias, low, up, out, residual, fitted)
+            return
     config = config.unqueued()
     held = out.element_size() + (0 if residual is None else residual.element_size())
     config = within(config, held, shared_memory(a.device), rank)
@@ -245,6 +249,15 @@ def queues(a: Tensor, out: Tensor, config: Config) -> bool:
     fits = a.dtype == torch.int8 and out.element_size() == 2 and a.shape[1] > 0
     known = triton_version().startswith(GLUON)
     return config.queued and fits and known and a.is_cuda and paths.capability(a.device)[0] == HOPPER
+
+
+def queued_tiles(config: Config, size: int, limit: int, rank: int) -> Config | None:
+    """Tiles of a queued product that fit the shared memory; None where none has rows for all warps.
+
+    A warp makes `WARP_ROWS` rows of a tile. Wide branches leave no room for as many.
+    """
+    found = within(config, size, limit, rank, halving=False)
+    return found if found.block_m >= WARP_ROWS * found.warps else None
 
 
 def aligned(*tensors: Tensor) -> bool:

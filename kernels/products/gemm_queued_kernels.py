@@ -24,7 +24,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from kernels.tuned.configs import Config
-from kernels.tuned.launching import allow_descriptors, multiprocessors, shared_memory, within
+from kernels.tuned.launching import allow_descriptors, multiprocessors
 
 WIDEST: gl.constexpr = gl.constexpr(128)
 """Columns of the widest int8 product that Triton's compiler writes."""
@@ -164,10 +164,9 @@ def launch(
     a: Tensor, row_scale: Tensor, b: Tensor, column_scale: Tensor, bias: Tensor | None,
     low: Tensor | None, up: Tensor | None, out: Tensor, residual: Tensor | None, config: Config,
 ) -> None:  # fmt: skip
-    """Run the kernel into `out`; see `kernels.products.gemm`."""
+    """Run the kernel into `out`, in tiles that fit; see `kernels.products.gemm`."""
     (m, k), n = a.shape, b.shape[0]
     rank = 0 if low is None else low.shape[1]
-    config = within(config, out.element_size(), shared_memory(a.device), rank, halving=False)
     tiles = triton.cdiv(m, config.block_m) * triton.cdiv(n, config.block_n)
     programs = multiprocessors(a.device)
     allow_descriptors()

@@ -42,7 +42,7 @@ def stopped(bench: Bench, tmp_path: Path) -> Path:
 
 def test_a_stopped_run_is_published(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gates = tmp_path / "gates.csv"
-    write_csv(gates, [{"name": "planted", "expected": "e", "found": "f", "passed": False, "commit": "g"}])
+    write_csv(gates, [{"name": "planted", "expected": "e", "found": "f", "passed": False, "model": "dit-64"}])
     monkeypatch.setenv("BRAINLAB_COMMIT", "ignored")
     monkeypatch.setattr(
         "sys.argv", [*ARGUMENTS, "--out", str(stopped), "--publish", str(tmp_path), "--gates", str(gates)]
@@ -61,6 +61,11 @@ def test_a_stopped_run_is_published(stopped: Path, tmp_path: Path, monkeypatch: 
 def test_another_run_than_asked_for_is_refused(stopped: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has n 12, asked for is 256"):
         ptq.measured(stopped, {"model": "dit-64", "n": 256})
+    gates = tmp_path / "gates.csv"
+    for row in ({"model": "unet-64"}, {}):
+        write_csv(gates, [{"name": "planted", "passed": True, **row}])
+        with pytest.raises(InputError, match="holds gates of .*, asked for is dit-64"):
+            ptq.gates_of(gates, "dit-64")
     (stopped / ABOUT).unlink()
     with pytest.raises(MissingDataError, match="an older comparison"):
         ptq.measured(stopped, {})

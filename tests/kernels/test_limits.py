@@ -213,6 +213,23 @@ def test_products_are_queued_on_hopper_by_a_known_compiler_only(monkeypatch: pyt
     assert not gemm_kernels.queues(There(), out, queued)
 
 
+@needs_triton
+def test_queued_tiles_fit_and_have_rows_for_all_warps() -> None:
+    from kernels.products.gemm_kernels import queued_tiles
+    from kernels.tuned.spaces import SPACES
+
+    found = {
+        rank: [queued_tiles(config, 2, 230_400, rank) for config in SPACES["gemm_int8_rank"] if config.queued]
+        for rank in (0, 16, 32, 64, 128, 256, 512, 1024)
+    }
+    for rank, configs in found.items():
+        for one in filter(None, configs):
+            tiles = one.stages * (one.block_m + one.block_n) * one.block_k + 2 * one.block_m * one.block_n
+            assert tiles + 2 * rank * (one.block_m + one.block_n) <= 230_400
+            assert one.queued and one.block_m // one.warps >= 16, (rank, one)
+    assert all(found[128]) and None in found[512]  # eight warps, 64 rows
+
+
 def test_group_scales_that_leave_8_bits_are_refused() -> None:
     packed, column = torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4)
     for fine, words in ((torch.int8, r"-9\.\.6, got 0\.\.7"), (torch.uint8, r"0\.\.15, got 0\.\.16")):
