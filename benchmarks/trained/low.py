@@ -49,9 +49,9 @@ VARIANTS = {  # the first is alone, the others begin from the last: what takes l
     "W2, plain groups, one prediction": f"{PLAIN}+train_steps=400+look_every=100+rate_weight=0.0003",
     "W2, one prediction": f"{BEST}+unroll=0",
     "W4, four steps, rank 48": "qvgen-w4a4-branch",
-    "W2, four steps": BEST,
-    "W2, four steps, detail": "qvgen-w2a4-branch",
-    "W2, four steps, detail, rank 32": "qvgen-w2a4-branch+rank=32+train_steps=600",
+    "W2, four steps": "qvgen-w2a4-branch",
+    "W2, four steps, detail": "qvgen-w2a4-branch+detail=4",
+    "W2, four steps, detail, rank 32": "qvgen-w2a4-branch+rank=32+detail=4+train_steps=600",
 }
 SCORES = (
     ("two_way_feature", "two-way, features", 3), ("two_way_feature_minus_fp", "less full precision's", 3),

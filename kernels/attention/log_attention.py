@@ -24,6 +24,8 @@ from kernels.registered import operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
+MOST_HEADS = 65535
+"""Heads of all images of a launch: programs along the second axis of a grid. An image is one launch."""
 LAST_FLOAT8 = 15
 """Largest code whose probability is exact in float8 e4m3."""
 
@@ -158,7 +160,11 @@ def _run(
             units = (q_unit, k_unit, v_unit)
             # the second operand of a float8 product has its sum's axis in memory order
             v = v.view(torch.uint8).transpose(2, 3).contiguous().transpose(2, 3).view(torch.float8_e4m3fn)
-        launch(q, k, v, out, factor, step, last, sink, keep_sums, config, units)
+        at_once = max(1, MOST_HEADS // q.shape[1])
+        for first in range(0, q.shape[0], at_once):
+            some = slice(first, first + at_once)
+            few = tuple(unit[some] for unit in units)
+            launch(q[some], k[some], v[some], out[some], factor, step, last, sink, keep_sums, config, few)
     return out
 
 
@@ -174,6 +180,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, bits: int, octaves: float | None, si
         raise ValueError(f"log_attention: one float type for all, got {q.dtype}, {k.dtype}, {v.dtype}")
     if max(q.shape[3], v.shape[3]) > 256:
         raise ValueError(f"log_attention: heads of at most 256 channels, got {q.shape[3]} and {v.shape[3]}")
+    if q.shape[1] > MOST_HEADS:
+        raise ValueError(f"log_attention: at most {MOST_HEADS} heads, got {q.shape[1]}")
     if any(t.stride(3) != 1 and t.shape[3] > 1 for t in (q, k, v)):
         raise ValueError("log_attention: the channels of a token must be neighbours")
     if not 2 <= bits <= 8:

@@ -57,20 +57,18 @@ def _scan(
     BQ: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
     FLOAT8: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(queries, BQ)  # one axis of the grid for both, as the others end at 65535
-    image = tl.program_id(0) // blocks
-    batch = image // heads
-    head = image % heads
-    rows = tl.program_id(0) % blocks * BQ + tl.arange(0, BQ)
+    batch = tl.program_id(1) // heads
+    head = tl.program_id(1) % heads
+    rows = tl.program_id(0) * BQ + tl.arange(0, BQ)
     channels = tl.arange(0, BD)
     mask = (rows < queries)[:, None] & (channels < D)[None, :]
     q_base = q_ptr + batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
     k_base = k_ptr + batch.to(tl.int64) * k_batch + head.to(tl.int64) * k_head
     q = tl.load(q_base + rows.to(tl.int64)[:, None] * q_stride + channels[None, :], mask=mask, other=0.0)
     q_unit = tl.full((BQ,), 1.0, tl.float32)
-    k_unit_at = k_unit_ptr + image * keys
+    k_unit_at = k_unit_ptr + tl.program_id(1) * keys
     if FLOAT8:
-        q_unit = tl.load(q_unit_ptr + image * queries + rows, mask=rows < queries, other=1.0)
+        q_unit = tl.load(q_unit_ptr + tl.program_id(1) * queries + rows, mask=rows < queries, other=1.0)
     most = tl.full((BQ,), float("-inf"), tl.float32)
     beside = tl.full((BQ,), float("-inf"), tl.float32)
     total = tl.zeros((BQ,), tl.float32)
@@ -83,7 +81,7 @@ def _scan(
         total = total * tl.exp(most - new) + tl.sum(tl.exp(logits - new[:, None]), 1)
         most = new
         beside = tl.maximum(beside, tl.max(tl.where((columns == sink)[None, :], float("-inf"), logits), 1))
-    at = image * queries + rows
+    at = tl.program_id(1) * queries + rows
     tl.store(most_ptr + at, most, mask=rows < queries)
     tl.store(sum_ptr + at, total, mask=rows < queries)
     largest = tl.where(rows < queries, tl.exp(beside - most) / total, 0.0)
@@ -101,11 +99,9 @@ def _attend(
     BQ: tl.constexpr, BK: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, WIDE: tl.constexpr,
     FLOAT8: tl.constexpr,
 ):  # fmt: skip
-    blocks = tl.cdiv(queries, BQ)  # one axis of the grid for both, as the others end at 65535
-    image = tl.program_id(0) // blocks
-    batch = image // heads
-    head = image % heads
-    rows = tl.program_id(0) % blocks * BQ + tl.arange(0, BQ)
+    batch = tl.program_id(1) // heads
+    head = tl.program_id(1) % heads
+    rows = tl.program_id(0) * BQ + tl.arange(0, BQ)
     channels = tl.arange(0, BD)
     out_channels = tl.arange(0, BV)
     inside = rows < queries
@@ -114,9 +110,9 @@ def _attend(
     v_base = v_ptr + batch.to(tl.int64) * v_batch + head.to(tl.int64) * v_head
     mask = inside[:, None] & (channels < D)[None, :]
     q = tl.load(q_base + rows.to(tl.int64)[:, None] * q_stride + channels[None, :], mask=mask, other=0.0)
-    at = image * queries + rows
+    at = tl.program_id(1) * queries + rows
     q_unit = tl.full((BQ,), 1.0, tl.float32)
-    k_unit_at = k_unit_ptr + image * keys
+    k_unit_at = k_unit_ptr + tl.program_id(1) * keys
     if FLOAT8:
         q_unit = tl.load(q_unit_ptr + at, mask=inside, other=1.0)
     most = tl.load(most_ptr + at, mask=inside, other=0.0)
@@ -156,7 +152,7 @@ def _attend(
             out = half_dot(p.to(v.dtype), v, out, WIDE)
     v_unit = tl.full((BV,), 1.0, tl.float32)
     if FLOAT8:
-        v_unit = tl.load(v_unit_ptr + image * DV + out_channels, mask=out_channels < DV, other=0.0)
+        v_unit = tl.load(v_unit_ptr + tl.program_id(1) * DV + out_channels, mask=out_channels < DV, other=0.0)
         out = out * (v_unit * 0.00390625)[None, :]
     at_sink = tl.exp(sunk - most) / total
     if KEEP_SUMS:
@@ -189,7 +185,7 @@ def launch(
     keys, dv = k.shape[2], v.shape[3]
     most, total = (torch.empty(b * h, queries, dtype=torch.float32, device=q.device) for _ in range(2))
     peak = torch.zeros(b, dtype=torch.int32, device=q.device)
-    grid = (triton.cdiv(queries, config.block_m) * b * h,)
+    grid = (triton.cdiv(queries, config.block_m), b * h)
     column = ABSENT if sink is None else sink
     wide = paths.INTERPRETED or q.element_size() == 4
     q_unit, k_unit, v_unit = units or (most, most, most)

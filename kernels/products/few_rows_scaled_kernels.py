@@ -170,8 +170,10 @@ def few_rows_scaled(
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     rows = tl.program_id(1) * BM + tl.arange(0, BM)
     inside_m = rows < M
-    # rows that are not there are read as the last one: a mask costs an instruction or two for every load
-    read = tl.minimum(rows, M - 1).to(tl.int64)
+    # of a tile of 16, rows that are not there are read as the last one: a mask costs an instruction or two a
+    # load; of a tile of 8 perhaps one row is there, and reading the others costs more
+    MASKED: tl.constexpr = BM < 16
+    read = rows if MASKED else tl.minimum(rows, M - 1).to(tl.int64)
     j = tl.arange(0, BYTES)
     first = tl.program_id(2) * per_split
     last = min(first + per_split, groups)
@@ -188,7 +190,10 @@ def few_rows_scaled(
         for piece in tl.static_range(PIECES):
             at = (start + piece * GROUPS) * HALF
             byte = tl.load(bytes_ptr + at)
-            word = tl.load(words_ptr + at)
+            if MASKED:
+                word = tl.load(words_ptr + at, mask=inside_m[None, :], other=0)
+            else:
+                word = tl.load(words_ptr + at)
             even, odd = pairs(word, BF16)
             slope = _spread(_factor(scale, piece, KIND, BN, GROUPS, BF16, WIDE), BN, GROUPS, HALF)
             if FOLDED:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kernels import paths
+from kernels.attention.log_attention import _run as run_attention
 from kernels.images.conv2d import MOST_PIXELS, conv2d
 from kernels.images.group_norm import group_norm, sample_scale
 from kernels.products.expand import expand
@@ -67,10 +68,8 @@ def norm() -> None:
 
 
 def attention() -> None:
-    from kernels.attention.log_attention_kernels import launch
-
     q = meta(40_000, 2, 4, 16)
-    launch(q, q, q, q, 1.0, 1.0, 15, None, False, Config(64, 64))
+    run_attention(q, q, q, 1.0, 1.0, 15, None, False, False, Config(64, 64))
 
 
 def few() -> None:
@@ -86,7 +85,7 @@ def few() -> None:
         (lambda: convolution(False), "images.conv2d_kernels", ("_conv_copied", "_conv"), 1),
         (lambda: convolution(True), "images.conv2d_kernels", ("_conv_copied", "_conv"), 1),
         (norm, "images.group_norm_kernels", ("_boxes", "_merge", "_largest"), 3),
-        (attention, "attention.log_attention_kernels", ("_scan", "_attend"), 2),
+        (attention, "attention.log_attention_kernels", ("_scan", "_attend"), 4),
         (few, "products.few_rows_kernels", ("_few_rows", "few_rows_scaled"), 5),
     ],
 )

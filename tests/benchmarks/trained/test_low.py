@@ -26,7 +26,7 @@ def test_a_smaller_budget_takes_the_place_of_a_recipes_own() -> None:
 
 def test_variants_are_chosen_by_words_and_the_preset_is_one() -> None:
     preset = recipes.parse("qvgen-w2a4-branch").config()
-    assert preset == recipes.parse(low.changed(low.BEST, "detail=4")).config()
+    assert preset == recipes.parse(low.BEST).config()
     assert list(low.chosen("start;plain")) == ["W2, start", "W2, plain groups, one prediction"]
     assert low.chosen("") == low.VARIANTS and not low.chosen("nothing of that name")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from kernels.attention import log_attention as attention
 from kernels.attention.log_attention import log_attention
 from kernels.tuned.configs import Config
 
@@ -36,6 +37,7 @@ def check(device: str, shapes: list[tuple[int, ...]] = FEW_PROGRAMS) -> None:
                 assert apart < tolerance and ours.path == "triton", (shape, dtype, options, apart)
             if dtype != torch.float16:
                 in_float8(q, k, v, tolerance)
+        image_by_image(q, k, v)
         q[0, 0, 0, 0] = float("nan")
         out = log_attention(q, k, v, path="triton", config=Config(16, 32, 16, 2, 4)).value
         assert out[0].isnan().all() and not out[1].isnan().any()
@@ -49,6 +51,16 @@ def in_float8(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tolerance: floa
         ours = log_attention(q, k, v, path="triton", config=Config(16, 32, 16, 2, 4), **options)
         apart = ((ours.value.double() - exact).norm() / exact.norm()).item()
         assert apart < 2 * tolerance and ours.path == "triton", (q.shape, q.dtype, options, apart)
+
+
+def image_by_image(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """More heads than a launch has: the same bytes."""
+    for float8 in (False, True):
+        options = {"sink": 1, "float8": float8, "path": "triton", "config": Config(16, 32, 16, 2, 4)}
+        whole = log_attention(q, k, v, **options).value
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(attention, "MOST_HEADS", q.shape[1])
+            assert torch.equal(log_attention(q, k, v, **options).value, whole)
 
 
 def test_interpreted(interpreted: Callable[[str], None]) -> None:

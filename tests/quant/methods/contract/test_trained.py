@@ -66,7 +66,7 @@ def test_loss_falls_and_the_exported_model_is_the_student(name: str, tiny, recor
 
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_and_resumed_gives_the_same_bytes(name: str, tiny, recorded, tmp_path: Path) -> None:
-    short = config(name, train_steps=8, look_every=3, train_rows=2)
+    short = config(name, train_steps=5, look_every=2, train_rows=2)
 
     def run(file: str, stop: int | None = None, **options: Any) -> bytes:
         def progress(done: int, total: int, what: str) -> None:
@@ -81,10 +81,10 @@ def test_killed_and_resumed_gives_the_same_bytes(name: str, tiny, recorded, tmp_
 
     whole = run("whole.safetensors")
     with pytest.raises(Killed):
-        run("killed.safetensors", stop=5, state=tmp_path / "state")
+        run("killed.safetensors", stop=3, state=tmp_path / "state")
     assert run("resumed.safetensors", state=tmp_path / "state") == whole
-    other = config(name, train_steps=9, look_every=3, train_rows=2)
-    with pytest.raises(quant.InputError, match=r"config\.train_steps = 8, asked for 9"):
+    other = config(name, train_steps=6, look_every=2, train_rows=2)
+    with pytest.raises(quant.InputError, match=r"config\.train_steps = 5, asked for 6"):
         quant.quantize_(
             tiny.build("unet"), other, trajectories=recorded("unet"), include=SOME, state=tmp_path / "state"
         )
