@@ -41,6 +41,8 @@ def claim(folder: Path, known: dict[str, str]) -> None:
     if there is None:
         write_json(folder / FILE, known)
         return
+    if set(there) != set(known):
+        raise _others(folder, there, known)
     changed = [name for name in sorted(there | known) if not _same(there.get(name), known.get(name))]
     if changed:
         raise _other(folder, changed[0])
@@ -55,6 +57,8 @@ def check(folder: Path, subject: Subject) -> None:
         They have changed.
     """
     there = _read(folder)
+    if there is not None and subject.name not in there:
+        raise _others(folder, there, [subject.name])
     if there is not None and not _same(there.get(subject.name), _mark(subject)):
         raise _other(folder, subject.name)
 
@@ -110,6 +114,17 @@ def _read(folder: Path) -> dict[str, str] | None:
         return None
     except ValueError as error:
         raise InputError(f"{folder / FILE} is damaged ({error}); choose another --out") from None
+
+
+def _others(folder: Path, there: Iterable[str], known: Iterable[str]) -> InputError:
+    return InputError(
+        f"{folder} was made from {_names(there)}, not from {_names(known)}; choose another --out (a new run)"
+    )
+
+
+def _names(subjects: Iterable[str]) -> str:
+    some = sorted(subjects)
+    return f"subject{'s' if len(some) > 1 else ''} {', '.join(some)}"
 
 
 def _other(folder: Path, name: str) -> InputError:

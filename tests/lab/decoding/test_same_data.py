@@ -41,3 +41,13 @@ def test_a_folder_of_before_places_were_noted_goes_on(tmp_path: Path) -> None:
     same_data.check(tmp_path, replace(subject, xyz=subject.xyz + 1))
     with pytest.raises(InputError, match="was made from other data"):
         same_data.check(tmp_path, replace(subject, betas=subject.betas + 1))
+
+
+def test_another_subject_has_not_changed_but_is_another(tmp_path: Path) -> None:
+    (subject,) = make_sample(1).subjects
+    same_data.claim(tmp_path, same_data.marks([subject]))
+    other = replace(subject, name="sub-77")
+    with pytest.raises(InputError, match=f"was made from subject {subject.name}, not from subject sub-77"):
+        same_data.check(tmp_path, other)
+    with pytest.raises(InputError, match=f"not from subjects {subject.name}, sub-77"):
+        same_data.claim(tmp_path, same_data.marks([subject, other]))
