@@ -232,9 +232,11 @@ def _recorded_bench(
         conditions = torch.stack([s["condition"] for s in samples])
         said = f"{len(samples)} conditions of the recording's evaluation subset"
         if len(conditions) < settings.n:
+            found = len(conditions)
+            least = LEAST["n"]
+            way = f"give --n {found} or record more" if found >= least else f"record more: it takes {least}"
             raise InputError(
-                f"--n {settings.n}: the recording's evaluation subset has {len(conditions)} conditions; give "
-                f"--n {len(conditions)} or record more"
+                f"--n {settings.n}: the recording's evaluation subset has {found} conditions; {way}"
             )
         conditions = conditions[: settings.n].to(device)
     model = open_model(name, part).to(device)

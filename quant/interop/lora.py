@@ -231,6 +231,8 @@ def _layer(name: str, module: nn.Module, factors: Factors, label: str, lora: Lor
         )
     if not (bool(torch.isfinite(down).all()) and bool(torch.isfinite(up).all())):
         raise InputError(f"{label}: the factors of {name!r} have values that are NaN or infinite")
+    if factors.alpha is not None and not math.isfinite(factors.alpha):
+        raise InputError(f"{label}: alpha of {name!r} is {factors.alpha:g}; it must be a finite number")
     scale = 1.0 if factors.alpha is None else factors.alpha / rank
     return LoraLayer(down.detach().contiguous(), up.detach().contiguous(), scale, lora)
 

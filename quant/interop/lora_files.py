@@ -83,6 +83,8 @@ def read_lora(source: Mapping[str, Tensor] | str | Path, alpha: float | None = N
             raise InputError(f"{label}: {key!r} is no part of a plain LoRA (lora_A, lora_B, down, up, alpha)")
         own = found.setdefault(name, Factors(alpha=default))
         if part == "alpha":
+            if tensor.numel() != 1:
+                raise InputError(f"{label}: {key!r} has {tensor.numel()} values; alpha is one number")
             own.alpha = float(tensor)
         else:
             setattr(own, part, tensor)

@@ -67,8 +67,8 @@ class Result(contract.Result):
         more = ("absmax", "outlier_share", "salient_channels", "kurtosis", "rms", "axis", "drift")
         columns = ("layer", "kind", "channels", self.sort, *(c for c in more if c != self.sort), "same input")
         top = [{**row, "same input": f"+{row['also']}" if row["also"] else ""} for row in self.top]
-        counted = f"{len(top)} of {self.tensors} tensors, which {len(self.layers)} layers read"
-        return [Table(top, columns), line(counted)]
+        readers = "1 layer reads" if len(self.layers) == 1 else f"{len(self.layers)} layers read"
+        return [Table(top, columns), line(f"{len(top)} of {self.tensors} tensors, which {readers}")]
 
     def files(self) -> dict[str, str]:
         """Return the page."""

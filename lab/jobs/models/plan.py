@@ -226,5 +226,12 @@ def _override(words: str) -> tuple[str, Any]:
         field, equals, value = change.partition("=")
         if not equals or not field:
             raise InputError(f"--override {words!r}: {change!r} is no change; write field=value, or skip")
-        values[field] = yaml.safe_load(value)
+        if field in values:
+            raise InputError(f"--override {words!r}: {field} is given twice; leave one away")
+        try:
+            values[field] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(
+                f"--override {words!r}: {value!r} is no value for {field}; give a number, true or a name"
+            ) from None
     return pattern, values

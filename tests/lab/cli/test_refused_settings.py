@@ -64,6 +64,14 @@ TABLE: dict[str, Row] = {
         on_model("plan", "dit-64", "--override", "*attn*:weight_bits=8", "--override", "*attn*:skip"),
         ("'*attn*' is given twice", "write it once"),
     ),
+    "a field of an override given twice": Row(
+        on_model("plan", "dit-64", "--override", "*attn*:weight_bits=8+weight_bits=4"),
+        ("weight_bits is given twice", "leave one away"),
+    ),
+    "an override that is no YAML": Row(
+        on_model("plan", "dit-64", "--override", "*attn*:weight_bits=[1"),
+        ("'[1' is no value for weight_bits", "give a number"),
+    ),
     "nothing to quantize": Row(
         on_model("quantize", "dit-64", "--recipe", "rtn-w8a8", "--exclude", "*", "--out", "TMP/out"),
         ("leaves all 87 layers alone", "change include, exclude"),

@@ -222,7 +222,16 @@ def test_bad_input_is_one_line(
         ([*command, "--calibrate-on", "gpu", *out], 2, "must be one of cpu, cuda, mixed"),
         ([*command, "--steps", "7", *out], 2, "give --steps and --guidance the same"),
     )
-    for arguments, code, says in cases:
+    from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+
+    tokens = torch.randn(8, 7, 24, generator=torch.Generator().manual_seed(0))
+    few = quant.record(
+        UNet2DConditionModel.from_pretrained(model_folder), FlowMatchEulerDiscreteScheduler(), tokens,
+        tmp_path / "few", n_steps=2,
+    )  # fmt: skip
+    words = ["compare", str(model_folder), "--recording", str(few.path), "--recipes", "rtn-w8a8"]
+    few_case = [*words, "--n", "4", "--steps", "2", "--guidance", "1", *out]
+    for arguments, code, says in (*cases, (few_case, 2, "record more: it takes 4")):
         assert run(arguments) == code, arguments
         error = capsys.readouterr().err
         assert says in error and error.strip().count("\n") == 0, error

@@ -188,6 +188,14 @@ BAD = {
     "kernel": (named(CONV, pair(64, 64, kernel=(1, 1))), r"it needs \(r, 64, 3, 3\)"),
     "half a pair": ({f"{TO_Q}.lora_A.weight": torch.ones(4, 64)}, r"only one factor of two \(down\)"),
     "not finite": (named(TO_Q, (torch.full((4, 64), torch.nan), torch.ones(64, 4))), "NaN or infinite"),
+    "alpha not finite": (
+        {**named(TO_Q, pair(64, 64)), f"{TO_Q}.alpha": torch.tensor(torch.nan)},
+        "alpha of .* is nan",
+    ),
+    "alpha of many": (
+        {**named(TO_Q, pair(64, 64)), f"{TO_Q}.alpha": torch.ones(3)},
+        "has 3 values; alpha is one number",
+    ),
     "dora": ({f"{TO_Q}.dora_scale": torch.ones(64)}, "is no part of a plain LoRA"),
     "lokr": ({f"{TO_Q}.lokr_w1": torch.ones(4, 4)}, "is no part of a plain LoRA"),
     "bias": ({f"{TO_Q}.lora_B.bias": torch.ones(4)}, "is no part of a plain LoRA"),
