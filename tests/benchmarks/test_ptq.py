@@ -64,7 +64,7 @@ def test_another_run_than_asked_for_is_refused(stopped: Path, tmp_path: Path) ->
     gates = tmp_path / "gates.csv"
     for row in ({"model": "unet-64"}, {}):
         write_csv(gates, [{"name": "planted", "passed": True, **row}])
-        with pytest.raises(InputError, match="holds gates of .*, asked for is dit-64"):
+        with pytest.raises(InputError, match=r"holds gates of .*, asked for is dit-64"):
             ptq.gates_of(gates, "dit-64")
     (stopped / ABOUT).unlink()
     with pytest.raises(MissingDataError, match="an older comparison"):
