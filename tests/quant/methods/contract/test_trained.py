@@ -23,6 +23,15 @@ BASE = {"train_steps": 30, "train_rows": 4, "calibration_rows": 9, "held_out_row
 SOME = ["mid_block.*", "up_blocks.0.resnets.*"]
 
 
+WAY: dict[str, Any] = {"unroll": 2, "detail": 1.0, "held_out_rows": 4}
+ALONG: list[tuple[str, dict[str, Any]]] = [
+    ("efficientdm", WAY), ("binarydm", {**WAY, "mimicking": 0}),
+    ("qvgen", {**WAY, "helper": "kept", "start": "svdquant", "weight_bits": 2, "masters": "weights",
+               "policy": "common", "group": 16}),
+]  # fmt: skip
+"""Losses along the sampler's way."""
+
+
 class Killed(BaseException):
     pass
 
@@ -64,9 +73,11 @@ def test_loss_falls_and_the_exported_model_is_the_student(name: str, tiny, recor
     assert ledger.cost["seconds"] > 0 and ledger.cost["peak_bytes"] > 0
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_killed_and_resumed_gives_the_same_bytes(name: str, tiny, recorded, tmp_path: Path) -> None:
-    short = config(name, train_steps=5, look_every=2, train_rows=2)
+@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in METHODS), *ALONG])
+def test_killed_and_resumed_gives_the_same_bytes(
+    name: str, changes: dict[str, Any], tiny, recorded, tmp_path: Path
+) -> None:
+    short = config(name, **{**changes, "train_steps": 5, "look_every": 2, "train_rows": 2})
 
     def run(file: str, stop: int | None = None, **options: Any) -> bytes:
         def progress(done: int, total: int, what: str) -> None:
@@ -83,7 +94,7 @@ def test_killed_and_resumed_gives_the_same_bytes(name: str, tiny, recorded, tmp_
     with pytest.raises(Killed):
         run("killed.safetensors", stop=3, state=tmp_path / "state")
     assert run("resumed.safetensors", state=tmp_path / "state") == whole
-    other = config(name, train_steps=6, look_every=2, train_rows=2)
+    other = short.model_copy(update={"train_steps": 6})
     with pytest.raises(quant.InputError, match=r"config\.train_steps = 5, asked for 6"):
         quant.quantize_(
             tiny.build("unet"), other, trajectories=recorded("unet"), include=SOME, state=tmp_path / "state"
