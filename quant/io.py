@@ -74,11 +74,13 @@ def _once() -> Any:
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen: set[str] = set()
             for key, _ in node.value:
-                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # no name; what cannot be one at all is refused below
+                if key.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"{key.value!r} is given twice", key.start_mark
                     )
-                seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     return Once

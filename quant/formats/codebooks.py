@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -10,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from quant.formats.grids import Grid, Params
-from quant.formats.rounding import as_storage
+from quant.formats.rounding import as_storage, table_on
 from quant.formats.straight import scaled
 
 
@@ -64,13 +63,6 @@ class BinaryGrid(Grid):
         return total
 
 
-@lru_cache(maxsize=64)
-def _table(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Give a list's copy on a device, which stays there: a CUDA graph cannot wait for the host's."""
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device)
-
-
 class CodebookGrid(Grid):
     """Any increasing list of at most 2^b values, scaled; nearest wins, the lower one on a tie."""
 
@@ -102,12 +94,12 @@ class CodebookGrid(Grid):
         return {"scale": as_storage(absmax / max(abs(v) for v in self.values), power_of_two, dtype)}
 
     def encode(self, x: Tensor, params: Params) -> Tensor:
-        table = _table(self.values, x.dtype, x.device)
+        table = table_on(self.values, x.dtype, x.device)
         middles = (table[1:] + table[:-1]) / 2
         return torch.bucketize(x / params["scale"].to(x.dtype), middles).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype) -> Tensor:
-        table = _table(self.values, dtype, codes.device)
+        table = table_on(self.values, dtype, codes.device)
         return table[codes.long()] * params["scale"].to(dtype)
 
     def surrogate(self, x: Tensor, params: Params, values: Tensor) -> Tensor:

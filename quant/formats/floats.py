@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from quant.formats.grids import Grid, Params
-from quant.formats.rounding import as_storage, floor_log2
+from quant.formats.rounding import as_storage, floor_log2, table_on
 from quant.formats.straight import scaled
 
 _EXPONENT_BITS = 0x7F800000
@@ -78,7 +78,7 @@ class FloatGrid(Grid):
         return (magnitude + sign).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype) -> Tensor:
-        table = torch.tensor(self.table(), dtype=dtype).to(codes.device, non_blocking=True)
+        table = table_on(self.table(), dtype, codes.device)
         return table[codes.long()] * params["scale"].to(dtype)
 
     def rounded(self, x: Tensor, params: Params) -> Tensor:

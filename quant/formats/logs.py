@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from quant.formats.grids import Grid, Params
-from quant.formats.rounding import as_storage
+from quant.formats.rounding import as_storage, table_on
 from quant.formats.straight import scaled
 
 
@@ -112,8 +112,8 @@ class LogGrid(Grid):
     def decode(self, codes: Tensor, params: Params, dtype: torch.dtype) -> Tensor:
         if self.octaves is None or self.offset:
             return self._decode_stored(codes, params, dtype)
-        magnitudes = [2.0 ** (-q * self._step) for q in range(self._count)]
-        table = torch.tensor(magnitudes, dtype=dtype).to(codes.device, non_blocking=True)
+        magnitudes = tuple(2.0 ** (-q * self._step) for q in range(self._count))
+        table = table_on(magnitudes, dtype, codes.device)
         index = codes.long()
         values = table[index % self._count] * params["scale"].to(dtype)
         if not self.signed:

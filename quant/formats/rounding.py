@@ -1,9 +1,11 @@
-"""Rounding helpers that the grids share: straight-through rounding, stored scales, exact exponents."""
+"""What grids share: straight-through rounding, stored scales, exact exponents, tables of values."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from quant.modes import kept
 
 
 class _RoundSTE(torch.autograd.Function):
@@ -54,3 +56,9 @@ def floor_log2(x: Tensor) -> Tensor:
     """floor(log2 x) of non-negative x, exact on powers of two (a logarithm is not); very small for 0."""
     _, exponent = torch.frexp(x)
     return torch.where(x > 0, exponent - 1, torch.full_like(exponent, -1000))
+
+
+@kept(256)
+def table_on(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Give a list's copy on a device, which stays there: a CUDA graph cannot wait for the host's."""
+    return torch.tensor(values, dtype=dtype, device=device)

@@ -14,6 +14,7 @@ from quant.formats.granularity import Layout
 from quant.formats.grids import Params
 from quant.formats.quantizer import Quantizer
 from quant.formats.schedule import Clock
+from quant.modes import ordinary_mode
 
 
 class ExactBuffers(nn.Module):
@@ -58,7 +59,8 @@ class Known:
         if not same:
             self._of, self._found = tuple(now), {}
         if key not in self._found:
-            self._found[key] = read()
+            with ordinary_mode():  # what is kept may be saved for a later backward
+                self._found[key] = read()
         return self._found[key]
 
 

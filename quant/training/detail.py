@@ -22,7 +22,8 @@ def shrinkage(found: Tensor, true: Tensor) -> Tensor:
     ----------
     found, true : tensor of shape (n, ..., H, W)
     """
-    one, other = (_cosines(x.float()) for x in (found, true))
+    with torch.autocast(true.device.type, enabled=False):  # bfloat16 has no digits for a faded share
+        one, other = (_cosines(x.float()) for x in (found, true))
     height, width = true.shape[-2:]
     y, x = (torch.arange(n, device=true.device) / n for n in (height, width))
     ring = ((y[:, None].square() + x.square()).sqrt() * RINGS).long().clamp(max=RINGS - 1)

@@ -35,3 +35,6 @@ def test_a_name_that_stands_twice_in_one_section_is_refused() -> None:
     for text in ("a: 1\na: 2", "a: {x: 1, x: 2}", '{"a": 1, "a": 1}'):
         with pytest.raises(yaml.YAMLError, match="is given twice"):
             read_yaml(text)
+    for text in ("a: {{name}}", "? [a, b]\n: 1"):  # no name at all
+        with pytest.raises(yaml.YAMLError, match="unhashable"):
+            read_yaml(text)

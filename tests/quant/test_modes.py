@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import quant
+from quant.formats.floats import FloatGrid
+from quant.formats.granularity import Granularity
+from quant.formats.grids import Grid
+from quant.formats.logs import LogGrid
+from quant.formats.quantizer import Quantizer
+from quant.formats.rounding import table_on
 from quant.layers.rotations import Rotate, chain_matrix, orthogonal, random_signs
+from quant.methods.svdquant.formats import FOUR
 from quant.modes import kept, make_ordinary_, ordinary_mode
 
 CACHES = (orthogonal, chain_matrix, random_signs)
@@ -40,8 +50,6 @@ def exported(part: nn.Module, x: Tensor) -> None:
 
 
 def fake(part: nn.Module, x: Tensor) -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     with FakeTensorMode(allow_non_fake_inputs=True):
         part(torch.empty_like(x))
 
@@ -103,3 +111,16 @@ def test_what_inference_mode_made_becomes_ordinary() -> None:
     assert not torch.is_inference_mode_enabled()
     with torch.no_grad(), ordinary_mode():
         assert not torch.is_grad_enabled()  # outside inference mode nothing changes
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, partial(FakeTensorMode, allow_non_fake_inputs=True)])
+@pytest.mark.parametrize("grid", [FOUR, FloatGrid(exponent=2, mantissa=1), LogGrid(bits=4, octaves=7)])
+def test_values_of_codes_are_ordinary_whoever_came_first(grid: Grid, mode: Callable[[], Any]) -> None:
+    table_on.store.clear()
+    quantizer = Quantizer(grid=grid, granularity=Granularity(kind="tensor"))
+    with mode():
+        x = torch.ones(2, 8)
+        grid.decode(*quantizer.encode(x, "linear_weight"), torch.float32)
+    codes, params = quantizer.encode(torch.randn(2, 8), "linear_weight")
+    assert grid.decode(codes, params, torch.float32).isfinite().all()
+    assert all(type(tensor) is Tensor and not tensor.is_inference() for tensor in table_on.store.values())

@@ -6,8 +6,8 @@ the same numbers and rounded to the same type. What is done where is said for ea
 why not where it is not.
 
 Blocks that are known are those of diffusers: ``BasicTransformerBlock`` (U-Nets, PixArt) with its
-``FeedForward``, and ``ResnetBlock2D``. A hook that somebody adds later, on a layer or on a module that hands
-its input on, sees what it would have seen: the work goes back first.
+``FeedForward``, and ``ResnetBlock2D``. A hook that somebody adds later, on a layer, on a module that hands
+its input on or on one between them, sees what it would have seen: the work goes back first.
 """
 
 from __future__ import annotations
@@ -56,12 +56,15 @@ class Producer:
         All modules that hand their input on since, and go back together.
     layers : tuple of QuantLayer
         All layers that do their work.
+    between : tuple of torch.nn.Module
+        Modules that a layer's input passes on its way there: who looks at one of them wants the work done.
     """
 
     kind: str
     module: nn.Module
     moved: tuple[nn.Module, ...] = field(default=(), repr=False, compare=False)
     layers: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    between: tuple[nn.Module, ...] = field(default=(), repr=False, compare=False)
 
     def give_back(self) -> None:
         """Let the modules do their own work again."""
@@ -148,8 +151,8 @@ def wire_(model: nn.Module) -> Wiring:
             continue  # others' classes of the same names do other things
         if type(block).__name__ == "BasicTransformerBlock":
             if block.norm_type == "layer_norm" and getattr(block, "pos_embed", None) is None:
-                for norm, consumers in _norms(block):
-                    found.move(names, Producer("layer_norm", norm), consumers, _handed_on)
+                for norm, between, consumers in _norms(block):
+                    found.move(names, Producer("layer_norm", norm, between=between), consumers, _handed_on)
             else:
                 behind = [*_inputs(block.attn1, crossed=False), getattr(block.ff.net[0], "proj", None)]
                 found.keep(names, "adaptive norm", behind, "its gain comes from outside the module")
@@ -181,7 +184,7 @@ def _seen_meanwhile(module: nn.Module) -> bool:
     if torch.compiler.is_compiling():
         return False
     producer = module.__dict__[MOVED]
-    if not any(map(_looked_at, producer.moved)):
+    if not any(map(_looked_at, (*producer.moved, *producer.between))):
         return False
     producer.give_back()
     return True
@@ -204,12 +207,13 @@ def _looked_at(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _norms(block: Any) -> Iterator[tuple[nn.Module, list[Any]]]:
-    yield block.norm1, _inputs(block.attn1, crossed=bool(block.only_cross_attention))
+def _norms(block: Any) -> Iterator[tuple[nn.Module, tuple[nn.Module, ...], list[Any]]]:
+    yield block.norm1, (block.attn1,), _inputs(block.attn1, crossed=bool(block.only_cross_attention))
     if block.attn2 is not None:
-        yield block.norm2, _inputs(block.attn2, crossed=True)
-    seen = hooked(block.ff) or hooked(block.ff.net[0])
-    yield block.norm3, [] if seen else [getattr(block.ff.net[0], "proj", None)]
+        yield block.norm2, (block.attn2,), _inputs(block.attn2, crossed=True)
+    between = (block.ff, block.ff.net[0])
+    seen = any(map(hooked, between))
+    yield block.norm3, between, [] if seen else [getattr(block.ff.net[0], "proj", None)]
 
 
 def _inputs(attention: Any, crossed: bool) -> list[Any]:
@@ -236,14 +240,16 @@ def _wire_activation(feed: Any, names: dict[nn.Module, str], found: Wiring) -> N
         kind = "gelu_tanh" if first.approximate == "tanh" else "gelu"
     between = [m for m in feed.net[1:] if not isinstance(m, nn.Dropout) or m.p > 0]
     consumers = between if len(between) == 1 else []
-    found.move(names, Producer(kind.lower(), first), consumers, _projected)
+    dropped = tuple(m for m in feed.net[1:] if isinstance(m, nn.Dropout))
+    found.move(names, Producer(kind.lower(), first, between=dropped), consumers, _projected)
 
 
 def _wire_images(block: Any, names: dict[nn.Module, str], found: Wiring) -> None:
     """Move both norms and their SiLU, or none: a module does that SiLU for the time embedding, too."""
     pairs = [(block.norm1, block.conv1), (block.norm2, block.conv2)]
     moved, layers = (block.norm1, block.norm2, block.nonlinearity), (block.conv1, block.conv2)
-    producers = [(Producer("group_norm_silu", norm, moved, layers), [conv]) for norm, conv in pairs]
+    between = (block.dropout,)
+    producers = [(Producer("group_norm_silu", norm, moved, layers, between), [conv]) for norm, conv in pairs]
     why = next((why for pair in producers if (why := _obstacle(*pair))), "")
     if block.time_embedding_norm != "default" or block.upsample or block.downsample or block.dropout.p > 0:
         why = "something comes between it and the convolution"

@@ -22,6 +22,13 @@ def test_a_weaker_picture_costs_its_share_and_noise_beside_it_costs_nothing() ->
     assert (shrinkage(true + 0.1 * other, true) < 0.02 * 0.01 * power).all()
 
 
+def test_it_is_as_exact_where_forwards_are_in_bfloat16() -> None:
+    true = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = shrinkage(0.999 * true, true)
+    assert torch.equal(found, shrinkage(0.999 * true, true))
+
+
 def test_faded_detail_costs_though_the_rest_is_there() -> None:
     smooth = torch.cos(torch.arange(16) * torch.pi / 16 + torch.pi / 32).repeat(16, 1)[None, None]
     fine = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(1))

@@ -111,6 +111,18 @@ def odd(device: str) -> None:
             handle.remove()
         before, after = seen[-2:]
         assert ((after - before).norm() / before.norm()).item() < 2e-3, name
+    for name, reader in (("attn1", "attn1.to_q"), ("ff", "ff.net.0.proj"), ("ff.net.1", "ff.net.2")):
+        module = model["block"].get_submodule(name)  # between the two: what it is given is whole again
+        handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        model["block"](**given)
+        handle.remove()
+        with natively(model) as ways:
+            assert ways[f"block.{reader}"].first
+            handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+            model["block"](**given)
+            handle.remove()
+        before, after = seen[-2:]
+        assert before.shape == after.shape and ((after - before).norm() / before.norm()).item() < 2e-3, name
     for name in ("norm1", "ff.net.0"):  # modules that handed their input on: what they give is theirs again
         module = model["block"].get_submodule(name)
         handle = module.register_forward_hook(lambda *given: seen.append(given[-1]))

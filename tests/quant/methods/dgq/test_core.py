@@ -151,6 +151,17 @@ def test_layers_on_one_clock_look_their_row_up_once(monkeypatch: pytest.MonkeyPa
     assert not torch.equal(one(x), before)
 
 
+def test_a_backward_works_after_a_forward_in_inference_mode() -> None:
+    x = rand("linear_input")
+    quantizer = calibrated({900.0: x}, "linear_input", 4)[0]
+    quantizer.clock.timestep = torch.tensor([900.0])
+    with torch.inference_mode():
+        quantizer(x)
+    y = x.clone().requires_grad_()
+    quantizer(y).sum().backward()
+    assert y.grad is not None and y.grad.any()
+
+
 def test_another_number_of_positions_is_refused() -> None:
     x = rand("linear_input")
     x[:, 3] += 50
