@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks import faults
 from benchmarks.files import write_csv
 from brainit.metrics import tensors
-from lab.compare.about import commit, exact_arithmetic, hardware
+from lab.compare.about import commit, hardware
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.measuring import (
     Measured,
@@ -33,6 +33,7 @@ from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import OTHER_SEED
 from lab.compare.results import Gate
 from lab.metrics.clips import PSNR_CAP
+from lab.zoo.exact import exact_arithmetic
 
 ALMOST = 1e-9
 ENOUGH = 64

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,22 +62,3 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return found.stdout.strip() or "unknown"
-
-
-@contextmanager
-def exact_arithmetic(device: str) -> Iterator[None]:
-    """Full float32 products for a while: TF32 would be an error of the size of some recipes' own."""
-    if not device.startswith("cuda"):
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    wanted = ((matmul, "allow_tf32", False), (cudnn, "allow_tf32", False), (cudnn, "benchmark", False),
-              (cudnn, "deterministic", True))  # fmt: skip
-    before = [getattr(place, name) for place, name, _ in wanted]
-    try:
-        for place, name, value in wanted:
-            setattr(place, name, value)
-        yield
-    finally:
-        for (place, name, _), value in zip(wanted, before, strict=True):
-            setattr(place, name, value)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lab.compare.about import exact_arithmetic
 from lab.compare.work import Work, open_work
 from lab.compare.workers import ARGUMENTS, Turns
 from lab.runs.folder import Run
 from lab.runs.lock import FolderLock
+from lab.zoo.exact import exact_arithmetic
 
 
 def help_along(out: Path, owner: int, native: bool = False, **request: Any) -> None:

@@ -124,8 +124,14 @@ def _model_folder(folder: Path, part: str | None) -> Path:
     """Folder of the model itself: a pipeline's part, or the one given."""
     index = folder / "model_index.json"
     if index.is_file():
-        parts = [key for key, value in read_json(index).items() if isinstance(value, list)]
-        part = part or next((p for p in DENOISER_PARTS if p in parts), "unet")
+        # what a pipeline can do without stands there as [null, null]
+        parts = [key for key, value in read_json(index).items() if isinstance(value, list) and any(value)]
+        denoisers = [p for p in parts if p.rstrip("_0123456789") in DENOISER_PARTS]
+        if part is None and len(denoisers) > 1:  # as Wan 2.2's, one for each half of the timesteps
+            raise InputError(
+                f"{folder} has {len(denoisers)} denoisers; give --part, one of {', '.join(denoisers)}"
+            )
+        part = part or (denoisers[0] if denoisers else "unet")
         if part not in parts:
             raise InputError(f"{folder}: no part {part!r}; --part must be one of {', '.join(sorted(parts))}")
         folder = folder / part

@@ -20,6 +20,7 @@ from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.progress import Progress, silent
 from lab.runs.lock import FolderLock
+from lab.zoo.exact import exact_arithmetic
 from lab.zoo.scheduler import PartwayFlowScheduler, RectifiedFlowScheduler, zoo_scheduler
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def zoo_recording(
     if len(rows) < n or n < 4:
         raise InputError(f"a recording of {n} samples: there are stimuli for 4 to {len(order())}")
     folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder, wait=True):  # processes that need the same one: the first records it for all
+    # processes that need the same one: the first records it for all
+    with FolderLock(folder, wait=True), exact_arithmetic(str(device)):
         if shared and (done := _finished(folder)) is not None:
             return done
         return record(

@@ -124,12 +124,13 @@ def run(settings: Settings, context: Context) -> Result:
         No recording of a model that is not shipped.
     """
     from lab.compare import results, workers
-    from lab.compare.about import about, exact_arithmetic
+    from lab.compare.about import about
     from lab.compare.work import Work, open_work
     from lab.files import write_json
     from lab.models.preflight import check_run_folder
     from lab.report.compare import write_report
     from lab.runs.folder import NOT_TAKEN, Run
+    from lab.zoo.exact import exact_arithmetic
 
     out, device = settings.out, choose_device(settings.device)
     if settings.calibrate_on in ("cpu", "cuda"):

@@ -153,6 +153,12 @@ def test_a_pipeline_folder_gives_its_denoiser(folder: Path, tmp_path: Path) -> N
     assert type(open_model(str(tmp_path))).__name__ == "UNet2DModel"
     with pytest.raises(InputError, match="must be one of scheduler, unet"):
         open_model(str(tmp_path), "vae")
+    # one of two denoisers is never taken for both
+    index |= {"transformer": [None, None], "unet_2": ["diffusers", "UNet2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="has 2 denoisers; give --part, one of unet, unet_2"):
+        open_model(str(tmp_path))
+    assert type(open_model(str(tmp_path), "unet")).__name__ == "UNet2DModel"
 
 
 def test_the_shipped_models_weights_are_a_twentieth() -> None:
