@@ -25,7 +25,7 @@ from benchmarks.markdown import table
 from benchmarks.trained.arguments import arguments
 from benchmarks.trained.parallel import processes
 from lab.decoding.bits import FULL_PRECISION
-from lab.files import write_text
+from lab.files import replacing, write_text
 from lab.jobs.brain.bits import Settings, array_name, run
 from lab.jobs.contract import Context
 from lab.runs.folder import config_hash
@@ -157,7 +157,8 @@ def solved_once(folder: Path) -> None:
             if file.is_file():
                 return torch.load(file, weights_only=False)
             found = solve(model, plan, config, context)
-            torch.save(found, file)
+            with replacing(file) as temporary:  # a process that is out of time is killed
+                torch.save(found, temporary)
         return found
 
     core.__dict__["solve"] = cached

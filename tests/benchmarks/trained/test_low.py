@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
 
 from benchmarks.trained import low
 from quant import recipes
+from quant.methods.qvgen import core, started
 
 
 def test_every_variant_is_a_recipe_of_its_own() -> None:
@@ -29,6 +35,27 @@ def test_variants_are_chosen_by_words_and_the_preset_is_one() -> None:
     assert preset == recipes.parse(low.BEST).config()
     assert list(low.chosen("start;plain")) == ["W2, start", "W2, plain groups, one prediction"]
     assert low.chosen("") == low.VARIANTS and not low.chosen("nothing of that name")
+
+
+def test_a_start_is_solved_once_and_never_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved: list[int] = []
+    monkeypatch.setattr(started, "solve", lambda *given: solved.append(1) or len(solved))
+    monkeypatch.setitem(core.__dict__, "solve", None)
+    low.solved_once(tmp_path)
+    config = recipes.parse(low.BEST).config()
+    given = (None, None, config, SimpleNamespace(seed=0, recording=SimpleNamespace(hash="h")))
+
+    def killed(found: object, file: Path) -> None:
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            core.solve(*given)
+    assert [core.solve(*given) for _ in range(3)] == [2, 2, 2] and len(solved) == 2
 
 
 def test_final_latents_are_read_from_the_ledger() -> None:
