@@ -24,7 +24,8 @@ from quant.methods.mixdq.search import decoupled
 from quant.registry import get_method, get_preset
 
 METHODS = quant.list_methods()
-PRESET = {m: next(p for p in quant.list_presets() if get_preset(p).method == m) for m in METHODS}
+PLAIN = [p for p in quant.list_presets() if not p.endswith("-branch")]  # those need more sampler steps
+PRESET = {m: next(p for p in PLAIN if get_preset(p).method == m) for m in METHODS}
 CALIBRATED = [m for m in METHODS if get_method(m).info.needs_calibration]
 SHORT = {
     "iterations": 2, "samples": 2, "points": 6, "calibration_points": 6, "batch_size": 2, "steps": 2,

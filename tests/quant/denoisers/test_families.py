@@ -20,8 +20,9 @@ NAMES = ("unet", "unconditional", "dit", "pixart", "sd3", "flux", "wan", "cogvid
 PRESETS = quant.list_presets()
 CALIBRATED = [p for p in PRESETS if get_method(get_preset(p).method).info.needs_calibration]
 CHEAP = [p for p in PRESETS if p not in CALIBRATED]
-# one preset stands for its method here; tests/quant/methods has them all, on one model
-FIRST = [next(p for p in CALIBRATED if get_preset(p).method == m) for m in
+# one preset stands for its method here, on recordings of two steps; tests/quant/methods has them all
+PLAIN = [p for p in CALIBRATED if not p.endswith("-branch")]
+FIRST = [next(p for p in PLAIN if get_preset(p).method == m) for m in
          dict.fromkeys(get_preset(p).method for p in CALIBRATED)]  # fmt: skip
 # every preset meets two families, and every family a third of the presets
 COMBINATIONS = [

@@ -37,6 +37,11 @@ SPECIAL: dict[tuple[str, str], dict[str, Any]] = {
     ("lrq_dit", "threshold"): {"rotation": "adaptive"},
     ("qvgen", "start"): {"helper": "kept"},
     ("qvgen", "tuned"): {"helper": "kept", "start": "svdquant"},
+    ("qvgen", "masters"): {"helper": "kept", "start": "svdquant"},
+    ("qvgen", "detail"): {"unroll": 2},
+    ("efficientdm", "detail"): {"unroll": 2},
+    ("binarydm", "detail"): {"unroll": 2, "mimicking": 0},
+    ("binarydm", "unroll"): {"mimicking": 0},
 }
 WITHOUT_EFFECT = {
     ("svdquant", "block"),  # the same sums in another order
