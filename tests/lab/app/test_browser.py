@@ -190,9 +190,7 @@ def test_plan_is_edited_applied_and_undone(address: str, chromium: Any) -> None:
     visit.page.keyboard.type("32")
     visit.page.keyboard.press("Enter")
     visit.page.wait_for_function("document.querySelector('#recipe input').value === 'svdquant-w4a4+group=32'")
-    visit.until(
-        "#plan-summary", "Plan of svdquant-w4a4"
-    )  # made when the page opened; it may come while one types
+    visit.until("#plan-summary", "Plan of svdquant-w4a4")  # the first one comes while one types
     visit.accessible()
     visit.page.locator("#recipe input").fill("rtn-w4a4")
     visit.page.locator("#recipe input").press("Enter")
