@@ -6,7 +6,7 @@ such as ``svdquant``) stand for all their presets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -137,23 +137,40 @@ def split(recipe: str) -> tuple[str, dict[str, Any]]:
     InputError
         What follows a plus is no ``field=value``, or a field stands twice.
     """
+    preset, *words = recipe.split(CHANGE)
+    return preset, changes(words, f"recipe {recipe!r}", "PRESET+field=value")
+
+
+def changes(words: Iterable[str], where: str, form: str) -> dict[str, Any]:
+    """Return what ``field=value`` words change, values read as YAML.
+
+    Parameters
+    ----------
+    words : iterable of str
+    where, form : str
+        What they stand in and how that is written, for messages.
+
+    Raises
+    ------
+    InputError
+        A word is no ``field=value``, or a field stands twice.
+    """
     import yaml
 
-    preset, *words = recipe.split(CHANGE)
-    changes: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise InputError(f"recipe {recipe!r}: {word!r} is no change; write PRESET+field=value")
-        if key in changes:
-            raise InputError(f"recipe {recipe!r}: {key} is given twice; leave one away")
+        field, equals, value = word.partition("=")
+        if not equals or not field:
+            raise InputError(f"{where}: {word!r} is no change; write {form}")
+        if field in found:
+            raise InputError(f"{where}: {field} is given twice; leave one away")
         try:
-            changes[key] = yaml.safe_load(value)
+            found[field] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise InputError(
-                f"recipe {recipe!r}: {value!r} is no value for {key}; give a number, true or a name"
+                f"{where}: {value!r} is no value for {field}; give a number, true or a name"
             ) from None
-    return preset, changes
+    return found
 
 
 def resolve(recipe: str | Path | BaseModel) -> tuple[str, Method, BaseModel]:

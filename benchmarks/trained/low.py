@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.files import write_csv
 from benchmarks.markdown import table
 from benchmarks.trained.arguments import arguments
-from benchmarks.trained.parallel import processes
+from benchmarks.trained.parallel import measure, processes
 from lab.decoding.bits import FULL_PRECISION
 from lab.files import replacing, write_text
 from lab.jobs.brain.bits import Settings, array_name, run
@@ -128,16 +128,8 @@ def _rows(
 
 
 def _measure(settings: Settings, line: Connection) -> None:
-    import torch
-
-    torch.set_num_threads(1)
     solved_once(settings.out.parents[1] / "starts")
-    try:
-        run(settings, Context())
-    except Exception as error:  # one recipe's fault leaves the others their table, which names it
-        line.send(f"{type(error).__name__}: {error}".splitlines()[0])
-    else:
-        line.send("")
+    measure(settings, line)
 
 
 def solved_once(folder: Path) -> None:
@@ -234,6 +226,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     given.publish.mkdir(parents=True, exist_ok=True)
+    # of this call alone: another one may be of other code, and such files run what they hold
+    shutil.rmtree(given.out / "starts", ignore_errors=True)
     for folder in given.runs:
         for found, fault in measured(folder, recipes, given.out, given.device, given.jobs, given.minutes):
             rows += found

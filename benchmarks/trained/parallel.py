@@ -42,7 +42,7 @@ def side_by_side(settings: Settings, jobs: int, minutes: float) -> dict[str, str
         if not out.exists():
             shutil.copytree(settings.out, out, ignore=shutil.ignore_patterns(".lock", "*.html"))
         waiting.append(settings.model_copy(update={"recipes": (recipe,), "out": out}))
-    for one, fault in processes(_measure, waiting, jobs, ends):
+    for one, fault in processes(measure, waiting, jobs, ends):
         missing[one.recipes[0]] = fault
         if not fault:
             del missing[one.recipes[0]]
@@ -93,7 +93,8 @@ def processes(
             process.join()
 
 
-def _measure(settings: Settings, line: Connection) -> None:
+def measure(settings: Settings, line: Connection) -> None:
+    """Measure one recipe in a process of its own, and send what went wrong."""
     import torch
 
     torch.set_num_threads(1)

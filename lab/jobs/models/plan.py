@@ -214,24 +214,11 @@ def _overrides(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _override(words: str) -> tuple[str, Any]:
-    import yaml
+    from quant.recipes import CHANGE, changes
 
-    pattern, colon, changes = words.rpartition(":")
+    pattern, colon, text = words.rpartition(":")
     if not colon or not pattern:
         raise InputError(f"--override {words!r}: write WILDCARD:field=value or WILDCARD:skip")
-    if changes == "skip":
+    if text == "skip":
         return pattern, "skip"
-    values = {}
-    for change in changes.split("+"):
-        field, equals, value = change.partition("=")
-        if not equals or not field:
-            raise InputError(f"--override {words!r}: {change!r} is no change; write field=value, or skip")
-        if field in values:
-            raise InputError(f"--override {words!r}: {field} is given twice; leave one away")
-        try:
-            values[field] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(
-                f"--override {words!r}: {value!r} is no value for {field}; give a number, true or a name"
-            ) from None
-    return pattern, values
+    return pattern, changes(text.split(CHANGE), f"--override {words!r}", "field=value, or skip")
