@@ -53,7 +53,7 @@ def stopped(trained_run: Path, cache: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped_then_full(stopped: Path, trained_run: Path, cache: Path) -> tuple[int, str, list[str]]:
-    """Exit code, last line and files left of a job whose disk is full while it records for the third recipe."""
+    """Exit code, last line and files left of a job whose disk fills while it records for a recipe."""
     from safetensors import SafetensorError
 
     from quant.recordings import shards
