@@ -132,7 +132,7 @@ def train_extractor(
         now["rough"] += 0.05 * (sum(seen[1:]) / len(seen[1:]) - now["rough"]) if hard else 0.0
         if now["clean"] > GOOD and (now["rough"] > FAIR or not hard):
             now["level"] = min(1.0, now["level"] + 1e-3)
-        course.report(**now)
+        course.report(clean=now["clean"], rough=now["rough"], level=now["level"])
     _settle(reader, decoder)
     return reader, course.trained()
 

@@ -17,7 +17,9 @@ from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.running.cost import Meter
 
 LOOK = 25
-"""Steps between two reports."""
+"""Steps between two rows of the trace."""
+SAY = 2.0
+"""Seconds after which a step is reported even so: some steps take long."""
 EVERY = 20.0
 """Seconds between two checkpoints: what a stop costs at most."""
 
@@ -92,7 +94,7 @@ class Course:
         self.step, self.cost, self.trace = 0, Meter(), list[dict[str, float]]()
         self._loss: Tensor | None = None
         self._resume()
-        self._saved = time.monotonic()
+        self._saved, self._said = time.monotonic(), -math.inf
 
     def shares(self) -> Iterator[float]:
         """Yield before each step what share is used; at the end the parameters become their mean."""
@@ -118,17 +120,20 @@ class Course:
         self._loss = loss.detach()
 
     def report(self, **row: float) -> None:
-        """Note how a step went, now and then, and say it.
+        """Note how a step went, every `LOOK` of them, and say it, at least every few seconds.
 
         Raises
         ------
         InputError
             The loss is not finite.
         """
-        if self.step % LOOK:
+        noted = self.step % LOOK == 0
+        if not noted and time.monotonic() - self._said < SAY:
             return
+        self._said = time.monotonic()
         row = {"loss": self._finite(), **row}
-        self.trace.append({"step": self.step, **row})
+        if noted:
+            self.trace.append({"step": self.step, **row})
         said = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
         steps = self.pace.steps  # where time is short, the share of it counts as if it were steps
         done = min(steps, round(self._share() * steps))

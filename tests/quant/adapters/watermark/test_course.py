@@ -106,6 +106,35 @@ def test_a_key_that_is_killed_goes_on_to_the_same_bytes(
         assert torch.equal(value, resumed.tensors()[name]), name
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_it_goes_on_with_the_same_random_numbers(
+    decoder: Decoder, few: WatermarkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Decoder(decoder.model.cuda(), decoder.model, decoder.inputs.cuda())
+    core.train_extractor(there, few, Context("cuda", seed=1))
+    wanted = torch.get_rng_state(), torch.cuda.get_rng_state()
+    state = State(tmp_path / "s")
+    with pytest.raises(Killed):
+        killed = killed_at(7, monkeypatch)
+        core.train_extractor(there, few, Context("cuda", seed=1, progress=killed, state=state))
+    _, cost = core.train_extractor(there, few, Context("cuda", seed=1, state=state))
+    assert cost.steps == 12
+    assert torch.equal(torch.get_rng_state(), wanted[0])
+    assert torch.equal(torch.cuda.get_rng_state(), wanted[1])
+
+
+def test_a_slow_step_is_reported_but_not_noted(
+    decoder: Decoder, reader: Extractor, few: WatermarkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "LOOK", 10)
+    for seconds, said in ((math.inf, [0, 10]), (0.0, list(range(12)))):
+        monkeypatch.setattr(course, "SAY", seconds)
+        seen: list[int] = []
+        context = Context(progress=lambda done, *_, seen=seen: seen.append(done))
+        *_, cost = core.train_key(decoder, reader, MESSAGE, few, context)
+        assert seen == said and [row["step"] for row in cost.trace] == [0, 10]
+
+
 def test_minutes_count_all_starts(
     decoder: Decoder, reader: Extractor, few: WatermarkConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
