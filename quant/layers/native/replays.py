@@ -146,8 +146,9 @@ class Replays:
 
 
 def _numbers(flat: list[Any]) -> list[Tensor]:
-    """Copy the timestep of each sample, and what else is as small."""
-    return [value.clone() for value in flat if isinstance(value, Tensor) and value.ndim <= 1]
+    """Copy the timestep of each sample and what else is as small; all tensors if nothing is."""
+    tensors = [value for value in flat if isinstance(value, Tensor)]
+    return [value.clone() for value in [t for t in tensors if t.ndim <= 1] or tensors]
 
 
 def _same_bytes(one: Any, other: Any) -> bool:

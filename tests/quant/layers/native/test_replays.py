@@ -225,6 +225,18 @@ def test_a_changed_model_gets_new_graphs(change: Callable[[Any], None]) -> None:
     assert graph.calls == calls and kept.replayed == 1
 
 
+def test_a_model_without_timesteps_has_graphs_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64))
+    quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    next(iter(quant_layers(model).values())).backend = "kernels"
+    kept = replays._KEPT[model] = Replays(Right)
+    for step in range(4):
+        with replayed(model):
+            model(inputs(step)[0])
+    assert kept.replayed == 1
+
+
 def test_gradients_and_odd_arguments_have_no_graph() -> None:
     model, kept = toy()
     with replayed(model), torch.enable_grad():
@@ -289,6 +301,50 @@ def test_an_error_leaves_the_model_as_it_was() -> None:
     with pytest.raises(ValueError), replayed(model):
         model(torch.zeros(3, 5), torch.zeros(1))
     assert "forward" not in model.__dict__
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    """Real graphs: the same bytes, a capture that fails and leaves all as it was, memory given back."""
+
+    def walk(model: nn.Module, steps: int = 7) -> None:
+        for n in (5, 5, 2):
+            for step in range(steps):
+                x, t = (value.cuda() for value in inputs(step, n))
+                wanted = model(x, t)
+                with replayed(model):
+                    assert torch.equal(model(x, t), wanted)
+
+    def made() -> Toy:
+        torch.manual_seed(0)
+        model = Toy().eval().cuda()
+        quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+        quant.native_(model)
+        return model
+
+    walk(made())  # what libraries keep
+    for read in (lambda x: x.sum().item(), lambda x: x + torch.tensor([1.0], device="cuda")):
+        model = made()
+        model.read = read
+        walk(model)
+        assert state_of(model).ledger.launches.startswith("launched one by one, because")
+        assert state_of(model).ledger.launches != f"launched one by one, because {replays.RARE}"
+        torch.cuda.empty_cache()
+        model.read = lambda x: None
+        walk(model)
+        assert state_of(model).ledger.launches.startswith("CUDA graph in ")
+    del model
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    model = made()
+    walk(model)
+    assert state_of(model).ledger.launches == REPLAYED
+    assert state_of(model).ledger.arithmetic == "native in 2 of 2 layers, CUDA graph"
+    assert len(replays._KEPT[model].known) == 2
+    del model
+    gc.collect()
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() <= before
 
 
 def test_graphs_go_with_the_model() -> None:
