@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_unflatten
 
 import quant
 from lab import zoo
@@ -10,6 +14,7 @@ from lab.errors import InputError
 from lab.zoo.recordings import order, stimulus_tokens, zoo_recording
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 from quant.layers.install import state_of
+from quant.layers.native import replays
 from quant.layers.native.replays import REPLAYED, launched
 
 
@@ -115,6 +120,34 @@ def test_bad_input_is_refused(denoiser: nn.Module, parts: dict[str, torch.Tensor
         draw(denoiser, parts, strength=0.5)
     with pytest.raises(InputError, match=r"for \[4, 5\] pictures"):
         draw(denoiser, {**parts, "tokens": parts["tokens"][:4]})
+
+
+def test_a_native_denoiser_is_replayed_over_steps_batches_and_drawings(
+    denoiser: nn.Module, parts: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, where computing again stands for a graph."""
+    made: list[int] = []
+
+    def capture(forward: Any, flat: list[Any], spec: Any) -> Any:
+        made.append(len(flat))
+
+        def again(given: list[Any]) -> Any:
+            args, kwargs = tree_unflatten(given, spec)
+            return forward(*args, **kwargs)
+
+        return again
+
+    model = copy.deepcopy(denoiser)
+    ledger = quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    wanted = draw(model, parts, steps=5, batch=2)
+    kept = replays._KEPT[model] = replays.Replays(capture)
+    monkeypatch.setattr(replays, "_native", lambda layer: True)
+    assert torch.equal(draw(model, parts, steps=5, batch=2), wanted)  # batches of 2, 2 and 1
+    assert (len(made), kept.launched, kept.replayed) == (2, 6, 9) and ledger.launches == REPLAYED
+    assert torch.equal(draw(model, parts, steps=5, batch=2), wanted)
+    assert (len(made), kept.launched, kept.replayed) == (2, 6, 24)
+    monkeypatch.undo()
+    assert torch.equal(draw(model, parts, steps=5, batch=2), wanted) and kept.replayed == 24
 
 
 SHORT = "+samples=4+steps=2+rows=32"
