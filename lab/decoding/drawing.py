@@ -132,6 +132,14 @@ def draw(
     return pictures.reshape(n, k, *like).mean(1, dtype=np.float64).astype(np.float32)
 
 
+def launches_of(denoiser: nn.Module) -> str:
+    """How the kernels of a quantized denoiser were launched when it last drew."""
+    from quant.layers.install import state_of
+
+    state = state_of(denoiser)
+    return "" if state is None else state.ledger.launches
+
+
 def _stage(denoiser: nn.Module) -> str:
     from quant.layers.install import state_of
 

@@ -13,7 +13,7 @@ import numpy as np
 from lab import zoo
 from lab.cache import cache_folder
 from lab.decoding.conditions import Conditions, Step
-from lab.decoding.drawing import draw, quantized_denoiser, sizes_of
+from lab.decoding.drawing import draw, launches_of, quantized_denoiser, sizes_of
 from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
 from lab.progress import Progress
@@ -99,19 +99,22 @@ def decoded(
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 
-    def pictures(number: int) -> np.ndarray:
+    def drawn(number: int) -> dict[str, Any]:
         def heard(done: int, total: int, what: str) -> None:
             progress(number * total + done, config.noise_seeds * total, f"{what}, {recipe.name}")
 
-        def compute() -> dict[str, np.ndarray]:
-            like, start = given.truth.shape[1:], given.start
-            drawn = draw(config, quantized()[0], given.tokens, start, number, like, device, heard)
-            return {"pictures": drawn}
+        def compute() -> dict[str, Any]:
+            like, start, model = given.truth.shape[1:], given.start, quantized()[0]
+            pictures = draw(config, model, given.tokens, start, number, like, device, heard)
+            return {"pictures": pictures} | ({"launches": launches_of(model)} if recipe.native else {})
 
-        return step(f"pictures-{key}-{number}", compute)["pictures"]
+        return step(f"pictures-{key}-{number}", compute)
 
     facts = step(f"ledger-{key}", lambda: quantized()[1])
-    return [pictures(number) for number in range(config.noise_seeds)], facts
+    found = [drawn(number) for number in range(config.noise_seeds)]
+    if recipe.native:  # known once something was drawn, in this run of the job or in one before
+        facts = {**facts, "ledger": {**facts["ledger"], "launches": found[-1].get("launches", "")}}
+    return [one["pictures"] for one in found], facts
 
 
 def ridge_through_decoder(
