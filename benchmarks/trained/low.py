@@ -86,9 +86,13 @@ def shortened(recipe: str, budget: str) -> str:
 
 
 def chosen(only: str) -> dict[str, str]:
-    """Variants by what their names hold: all without a word."""
+    """Choose variants: a word that is a name means it alone, others all names that hold them."""
     words = only.split(";")
-    return {name: recipe for name, recipe in VARIANTS.items() if any(word in name for word in words)}
+    return {
+        name: recipe
+        for name, recipe in VARIANTS.items()
+        if any(word == name or (word not in VARIANTS and word in name) for word in words)
+    }
 
 
 def snr_db(notes: Mapping[str, Any]) -> float | None:
@@ -229,7 +233,7 @@ def main() -> None:
 
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--only", default="", help="variants by what their names hold: 'start;rounded'")
+    parser.add_argument("--only", default="", help="only these: names, or what they hold, as 'start;rounded'")
     parser.add_argument("--budget", default="", help="field=value+... for every variant that trains")
     parser.add_argument("--minutes", type=float, default=1e4, help="what is not done by then is left out")
     parser.add_argument("--name", default="low", help="of the published files")

@@ -34,6 +34,7 @@ def test_variants_are_chosen_by_words_and_the_preset_is_one() -> None:
     preset = recipes.parse("qvgen-w2a4-branch").config()
     assert preset == recipes.parse(low.BEST).config()
     assert list(low.chosen("start;plain")) == ["W2, start", "W2, plain groups, one prediction"]
+    assert list(low.chosen("W2, four steps;start")) == ["W2, start", "W2, four steps"]
     assert low.chosen("") == low.VARIANTS and not low.chosen("nothing of that name")
 
 
