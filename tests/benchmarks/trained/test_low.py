@@ -6,7 +6,9 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.trained import low
@@ -96,3 +98,26 @@ def test_the_table_has_runs_and_what_is_paired_over_them(tmp_path: Path) -> None
     assert "runs" not in (tmp_path / "one.md").read_text()
     low.added(rows, [row("a", name, 0.5), row("c", name, 0.5)])
     assert [r["run"] for r in rows] == ["a", "b", "a", "b", "c"]
+
+
+def test_a_piece_is_measured_row_by_row_with_its_values_by_picture(trained_run: Path, tmp_path: Path) -> None:
+    sent: list[Any] = []
+    line = SimpleNamespace(send=sent.append)
+    names = {"rtn-w8a8": "W8, rounded", "rtn-w3a4+weight_bits=99": "impossible"}
+    low.measure(low.Piece(trained_run, tmp_path / "0", names, "cpu", {"commit": "abc1234"}), line)
+    assert [row["variant"] for row in sent[0]] == ["full precision", "W8, rounded"]
+    assert "weight_bits" in sent[1] and len(sent) == 2  # the other's fault, in one line
+    for found in sent[0]:
+        each = found["by_picture"]["two_way_pix"]
+        assert (
+            math.isclose(np.mean(each), found["two_way_pix"], abs_tol=1e-5) and found["commit"] == "abc1234"
+        )
+    assert "two_way_feature_minus_fp" not in sent[0][0]["by_picture"]
+    rows: list[Any] = []
+    low.added(rows, sent[0])
+    low.write(rows, [], tmp_path / "p", "low", "about")
+    assert low.read(tmp_path / "p" / "low.jsonl", [trained_run]) == rows
+    given = {"W8, rounded": "rtn-w8a8", "W3, rounded": "rtn-w3a4"}
+    assert [piece.names for piece in low.pieces([trained_run], given, rows, tmp_path, "cpu", {})] == [
+        {"rtn-w3a4": "W3, rounded"}
+    ]
