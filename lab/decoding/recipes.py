@@ -64,6 +64,7 @@ def decoded(
     given: Conditions,
     device: str,
     progress: Progress,
+    solved: dict[str, Any] | None = None,
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return a recipe's pictures, one array a noise seed, and what its ledger says.
 
@@ -73,6 +74,8 @@ def decoded(
         ``step(name, compute)``, as `lab.runs.folder.Run.step`; nothing that it has is computed again.
     key : str
         Names the steps; unique for each recipe of a run.
+    solved : dict, optional
+        As `quant.quantize_` takes it, where several recipes begin from the same.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def decoded(
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
         model, plan, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, progress, state, native=recipe.native
+            config, recipe.content, recording, device, progress, state, recipe.native, solved
         )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
