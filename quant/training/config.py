@@ -68,6 +68,13 @@ class AlongConfig(TrainConfig):
     def _check_way(self) -> Self:
         if self.detail and not self.unroll:
             raise ValueError("detail belongs to a loss over sampler steps: give unroll")
+        if not self.unroll:
+            return self
+        if self.guidance == "separate":
+            raise ValueError("a sampler steps by the guided prediction: with unroll, guidance is 'combined'")
+        for name in ("path", "unshrunk"):
+            if getattr(self, name):
+                raise ValueError(f"{name} judges single predictions, and unroll where several steps lead")
         return self
 
     @property
