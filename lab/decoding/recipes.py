@@ -16,6 +16,7 @@ from lab.decoding.conditions import Conditions, Step
 from lab.decoding.drawing import draw, quantized_denoiser, sizes_of
 from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
 from lab.progress import Progress
 from lab.runs.folder import config_hash
 
@@ -80,6 +81,11 @@ def decoded(
     dict
         ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, and ``weights`` (a hash);
         unless in full precision also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
+
+    Raises
+    ------
+    InputError
+        What ``step`` has is of other weights.
     """
 
     @once
@@ -110,7 +116,13 @@ def decoded(
 
         return step(f"pictures-{key}-{number}", compute)["pictures"]
 
-    facts = step(f"ledger-{key}", lambda: quantized()[1])
+    facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
+    if facts.get("weights", now) != now:  # recipes would differ in more than their bits
+        drawn = "full precision" if recipe.content is None else repr(recipe.name)
+        raise InputError(
+            f"pictures of {drawn} were drawn with other weights of {config.denoiser} or its "
+            f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
+        )
     return [pictures(number) for number in range(config.noise_seeds)], facts
 
 
