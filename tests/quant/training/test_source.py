@@ -30,7 +30,7 @@ def test_a_smaller_scale_does_not_pay() -> None:
     assert not unshrunk(target, target).any()
 
 
-@pytest.mark.parametrize(("samples", "steps"), [(3, 20), (7, 20), (21, 20), (2, 25), (17, 50), (4, 20), (1, 5)])
+@pytest.mark.parametrize(("samples", "steps"), [(3, 20), (7, 20), (21, 20), (17, 50), (4, 20), (1, 5)])
 def test_fixed_points_are_as_many_as_asked_and_differ(samples: int, steps: int) -> None:
     for count in (1, steps // 2, steps, 64, samples * steps, 2 * samples * steps):
         found = _spread(range(samples), steps, count)
