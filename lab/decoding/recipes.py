@@ -16,6 +16,7 @@ from lab.decoding.conditions import Conditions, Step
 from lab.decoding.drawing import draw, launches_of, quantized_denoiser, sizes_of
 from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
 from lab.progress import Progress
 from lab.runs.folder import config_hash
 
@@ -83,6 +84,11 @@ def decoded(
     dict
         ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, and ``weights`` (a hash);
         unless in full precision also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
+
+    Raises
+    ------
+    InputError
+        What ``step`` has is of other weights.
     """
 
     @once
@@ -113,7 +119,13 @@ def decoded(
 
         return step(f"pictures-{key}-{number}", compute)
 
-    facts = step(f"ledger-{key}", lambda: quantized()[1])
+    facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
+    if facts.get("weights", now) != now:  # recipes would differ in more than their bits
+        which = "full precision" if recipe.content is None else repr(recipe.name)
+        raise InputError(
+            f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
+            f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
+        )
     found = [drawn(number) for number in range(config.noise_seeds)]
     if recipe.native:  # known once something was drawn, in this run of the job or in one before
         facts = {**facts, "ledger": {**facts["ledger"], "launches": found[-1].get("launches", "")}}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quant.registry import RUN
 
@@ -58,6 +58,17 @@ class AlongConfig(TrainConfig):
         description="sampler steps that a loss goes over, from states that the student itself comes to; "
         "0: one prediction at the teacher's states",
     )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _check_way(self) -> Self:
+        if not self.unroll:
+            return self
+        if self.guidance == "separate":
+            raise ValueError("a sampler steps by the guided prediction: with unroll, guidance is 'combined'")
+        for name in ("path", "unshrunk"):
+            if getattr(self, name):
+                raise ValueError(f"{name} judges single predictions, and unroll where several steps lead")
+        return self
 
     @property
     def forward_rows(self) -> int:

@@ -104,5 +104,11 @@ def test_methods_train_along_the_way_and_are_judged_by_where_it_ends(
 
 
 def test_settings_of_the_way_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(quant.InputError, match="mimicking is 0"):
-        recipes.resolve("binarydm-w1a4+unroll=2")
+    for words, said in (
+        ("binarydm-w1a4+unroll=2", "mimicking is 0"),
+        ("efficientdm-w4a4+unroll=2+guidance=separate", "guidance is 'combined'"),
+        ("qvgen-w4a4+unroll=2+path=0.5", "path judges single predictions"),
+        ("qvgen-w4a4+unroll=2+unshrunk=true", "unshrunk judges single predictions"),
+    ):  # fmt: skip
+        with pytest.raises(quant.InputError, match=said):
+            recipes.resolve(words)
