@@ -35,6 +35,15 @@ def test_a_session_of_test_trials_alone_is_scaled_by_itself_and_that_is_said(tmp
     assert not raw.info["warnings"] and raw.info["units"] == "as in the files"
 
 
+def test_a_session_of_few_training_trials_is_warned_of(tmp_path):
+    root = write_folder(tmp_path / "n")
+    table(root, [f"p{k}" for k in range(2 * N)], ["train"] * N + ["train"] * 2 + ["test"] * (N - 2))
+    said = warned(root)
+    assert "session 2 has 2 training trials, so few" in said and "session 1" not in said
+    assert "zscore=none" in said and "see the warnings" in datasets.open("nifti", root).info["units"]
+    assert not datasets.open("nifti", root, zscore="none").info["warnings"]
+
+
 def test_a_session_of_one_trial_is_refused_because_nothing_of_it_would_be_left(tmp_path):
     root = write_folder(tmp_path / "n")
     edit_image(sorted(root.rglob("*betas*"))[1], lambda d, _: d[..., :1])
