@@ -151,8 +151,8 @@ def leaks_by_others(subjects: Sequence[Subject]) -> list[str]:
             lines.append(
                 f"{subject.dataset} {subject.name}: {len(more)} of its test pictures are training pictures "
                 f"of other subjects, by another name (first: {more[0][0]} is {more[0][1]} of {who}): "
-                "networks that learn from all subjects see them; give a picture one stimulus_id, or train on this "
-                "subject alone (train_on=one)"
+                "networks that learn from all subjects see them; give a picture one stimulus_id, or train "
+                "on this subject alone (train_on=one)"
             )
     return lines
 
