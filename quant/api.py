@@ -17,7 +17,7 @@ from quant.about import versions
 from quant.denoisers.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
 from quant.denoisers.inventory import LayerInfo, find_layers, model_bytes
 from quant.denoisers.macs import Example, count_macs, input_sizes
-from quant.denoisers.roles import selection
+from quant.denoisers.roles import refuse_idle, selection
 from quant.errors import InputError, MissingDataError
 from quant.formats.granularity import weight_layout
 from quant.layers.attachments import part_bytes
@@ -77,7 +77,8 @@ def plan(
     Raises
     ------
     InputError
-        Unknown preset, setting or pattern; model already quantized.
+        Unknown preset, setting or pattern; settings for layers that are all left alone; model already
+        quantized.
     """
     refuse_quantized(model)
     name, chosen, config = recipes.resolve(recipe)
@@ -119,6 +120,7 @@ def plan(
         before.add(weight)
         kept |= {weight} if line.skipped else set()
         lines.append(line)
+    refuse_idle(overrides or {}, {line.name: line.reason if line.skipped else None for line in lines})
     work = sum(line.n_weights for line in lines if not line.skipped)
     seconds, cost = work * 1e-6 * chosen.info.seconds_per_million_weights, None
     if chosen.info.trains:

@@ -99,9 +99,13 @@ def run(settings: Settings, context: Context) -> Result:
 
 def dry_run(settings: Settings) -> planning.Result:
     """Plan it, and refuse what could not be done."""
+    import quant
+    from quant.api import refuse_nothing
+
     _begin(settings)
     names = set(planning.Settings.model_fields) & set(Settings.model_fields)  # a plan may be asked for more
     planned = planning.run(planning.Settings(**{n: getattr(settings, n) for n in names}), Context())
+    refuse_nothing(quant.Plan.from_dict(planned.plan or {}))
     return planned.model_copy(update={"command": as_command("quantize", settings, always=("recipe",))})
 
 
