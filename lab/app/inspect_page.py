@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from lab.app.controls import unchecked
 from lab.app.copying import copies, copy_box
 from lab.app.places import local
 from lab.app.work import answer, canceller, stream
@@ -18,6 +19,11 @@ from lab.jobs.models import look, whatif
 
 COLUMNS = ("layer", "absmax", "kurtosis", "outlier_share", "drift")
 HEADERS = ["layer", "max |x|", "kurtosis", "outliers", "drift"]
+COLUMNS_SAY = (
+    "**max |x|**: largest magnitude of the layer's input. **kurtosis**: 3 for a bell curve, more where a few "
+    "values lie far out. **outliers**: share of values of {factor:g} times the median channel's rms or more. "
+    "**drift**: max |x| of its largest over that of its smallest timestep."
+)
 _WIDTHS: Any = ["41%", "13%", "16%", "16%", "14%"]
 
 
@@ -79,7 +85,8 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     grid = whatif.grid_of(settings.format, settings.bits).label
     figure = level_bars(
         stats.histogram.sum(0), bins.edges().numpy(), found.levels, found.low, found.high,
-        f"Input of {layer} and the levels of {grid} in its range",
+        f"Input of {layer} and the levels of {grid} in "
+        + ("its range" if settings.shared == "tensor" else "the range of its widest channel"),
     )  # fmt: skip
     whose = "one scale per tensor" if settings.shared == "tensor" else "one scale per channel (widest drawn)"
     numbers = (
@@ -91,11 +98,11 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
 
 
 def measured(
-    model: str, layer: str, format: Any, bits: float, shared: Any, clip: float, recording: str = ""
+    model: str, layer: str, format: Any, bits: Any, shared: Any, clip: float, recording: str = ""
 ) -> whatif.Settings:  # fmt: skip
     """Return what the controls say, checked."""
     return whatif.Settings(
-        model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip,
+        model=model, layer=layer, format=format, bits=bits, shared=shared, clip=clip,
         recording=Path(recording) if recording else None,
     )  # fmt: skip
 
@@ -118,6 +125,8 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
         "Which values go into each layer, at which timestep, and what would rounding do to them? "
         "Pick a layer; drag the bits.", elem_classes="lead",
     )  # fmt: skip
+    from quant.observation.stats import OUTLIER_FACTOR
+
     with gr.Row():
         with gr.Column(scale=5, min_width=340):
             table = gr.Dataframe(
@@ -125,6 +134,7 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
                 max_height=330, show_search="filter", elem_id="layers", elem_classes="short",
                 column_widths=_WIDTHS,
             )  # fmt: skip
+            gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
             layer = gr.Textbox(label="Layer: click a row, or write its name, then Enter", interactive=True,
                                max_lines=1, elem_id="layer")  # fmt: skip
@@ -136,8 +146,8 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
                 )
                 shared = gr.Radio(["tensor", "channel"], value="tensor", label="One scale per", scale=1)
             with gr.Row():
-                bits = gr.Slider(3, 8, value=8, step=1, label="Bits (simulated)", elem_id="bits")
-                clip = gr.Slider(0.05, 1, value=1, step=0.01, label="Clip: share of range kept")
+                bits = unchecked(gr.Slider(3, 8, value=8, step=1, label="Bits (simulated)", elem_id="bits"))
+                clip = unchecked(gr.Slider(0.05, 1, value=1, step=0.01, label="Clip: share of range kept"))
             histogram = gr.Plot(label="Histogram and grid", show_label=False)
             numbers = gr.Markdown(elem_classes="numbers", elem_id="numbers")
             ranges = gr.Plot(label="Ranges over timesteps", show_label=False)
@@ -149,7 +159,7 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
         with gr.Row():
             drawn = [
                 gr.Image(show_label=False, interactive=False, visible=False, scale=panels, min_width=320,
-                         buttons=["download", "fullscreen"])
+                         format="png", buttons=["download", "fullscreen"])
                 for panels in (2, 3)
             ]  # fmt: skip
         drawn_note = gr.Markdown(elem_classes="source")
@@ -217,7 +227,8 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
     ) -> Any:  # fmt: skip
         """Show a layer's figures and numbers; refuse a name that the model does not have."""
         rounded = what_if(model, layer, format, bits, shared, clip, recording)
-        return layer, *layer_views(model, layer, recording), *rounded
+        known = whatif.layer_of(seen_by(model, recording), layer)  # nothing: the largest
+        return known, *layer_views(model, known, recording), *rounded
 
     def dragged(*given: Any) -> Any:
         try:
@@ -249,6 +260,9 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
     for control in (form, bits, shared, clip):
         control.input(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private",
                       queue=False, **quick)  # fmt: skip
+    for slider in (bits, clip):  # a number that was typed is moved into its range when it is left
+        slider.release(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private",
+                       queue=False, **quick)  # fmt: skip
     # the copies follow once a slider rests: a drag sends no more than it shows
     gr.on([fold.expand, form.input, shared.input, bits.release, clip.release, layer.change], state, controls,
           boxes, api_name="state", trigger_mode="always_last", queue=False, **quick)  # fmt: skip
