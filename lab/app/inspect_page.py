@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from lab.app.controls import unchecked
 from lab.app.copying import copies, copy_box
 from lab.app.places import local
 from lab.app.work import answer, canceller, stream
@@ -23,6 +22,10 @@ COLUMNS_SAY = (
     "**max |x|**: largest magnitude of the layer's input. **kurtosis**: 3 for a bell curve, more where a few "
     "values lie far out. **outliers**: share of values of {factor:g} times the median channel's rms or more. "
     "**drift**: max |x| of its largest over that of its smallest timestep."
+)
+_IN_RANGE = (
+    "(...all) => {{ all[{bits}] = Math.min(8, Math.max(3, all[{bits}]));"
+    " all[{clip}] = Math.min(1, Math.max(0.05, all[{clip}])); return all; }}"
 )
 _WIDTHS: Any = ["41%", "13%", "16%", "16%", "14%"]
 
@@ -146,8 +149,8 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
                 )
                 shared = gr.Radio(["tensor", "channel"], value="tensor", label="One scale per", scale=1)
             with gr.Row():
-                bits = unchecked(gr.Slider(3, 8, value=8, step=1, label="Bits (simulated)", elem_id="bits"))
-                clip = unchecked(gr.Slider(0.05, 1, value=1, step=0.01, label="Clip: share of range kept"))
+                bits = gr.Slider(3, 8, value=8, step=1, label="Bits (simulated)", elem_id="bits")
+                clip = gr.Slider(0.05, 1, value=1, step=0.01, label="Clip: share of range kept")
             histogram = gr.Plot(label="Histogram and grid", show_label=False)
             numbers = gr.Markdown(elem_classes="numbers", elem_id="numbers")
             ranges = gr.Plot(label="Ranges over timesteps", show_label=False)
@@ -257,12 +260,10 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
     whole = [table, *one]
     gr.on([model.input, recording.submit], everything, controls, whole, api_visibility="private",
           trigger_mode="always_last", show_progress_on=[table, heat_plot])  # fmt: skip
-    for control in (form, bits, shared, clip):
-        control.input(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private",
-                      queue=False, **quick)  # fmt: skip
-    for slider in (bits, clip):  # a number that was typed is moved into its range when it is left
-        slider.release(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private",
-                       queue=False, **quick)  # fmt: skip
+    # a number that was typed is moved into its range when it is left: what is shown is of that one at once
+    for event in (form.input, bits.input, bits.release, shared.input, clip.input, clip.release):
+        event(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private", queue=False,
+              js=_IN_RANGE.format(bits=controls.index(bits), clip=controls.index(clip)), **quick)  # fmt: skip
     # the copies follow once a slider rests: a drag sends no more than it shows
     gr.on([fold.expand, form.input, shared.input, bits.release, clip.release, layer.change], state, controls,
           boxes, api_name="state", trigger_mode="always_last", queue=False, **quick)  # fmt: skip

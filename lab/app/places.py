@@ -13,7 +13,7 @@ STRANGERS: list[str] = []
 """The address that the app listens at where others can reach it; empty on loopback."""
 _SIGNS = ("config.yaml", "group.html")
 """A run has its settings; a folder of several runs has one page over them."""
-_SAID = re.compile(r"^(dataset|subject|model|recipe):[ \t]+(?!null|\[\])(\S.*)$", re.MULTILINE)
+_SAID = re.compile(r"^((?:  )?(?:dataset|subject)|model|recipe):[ \t]+(?!null|\[\])(\S.*)$", re.MULTILINE)
 _KINDS = (
     ("group.html", "group"),
     ("bits.csv", "bits"), ("subject.json", "reconstruct"), ("results.csv", "compare"),
@@ -103,7 +103,7 @@ def _about(folder: Path) -> str:
         text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
     except OSError:  # a group, or deleted meanwhile
         return ""
-    found = {name: value.strip("'\" ") for name, value in _SAID.findall(text)}
+    found = {name.strip(): value.strip("'\" ") for name, value in _SAID.findall(text)}
     whose = " ".join(found[name] for name in ("dataset", "subject") if name in found)
     return ", ".join(words for words in (whose or found.get("model", ""), found.get("recipe", "")) if words)
 

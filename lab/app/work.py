@@ -21,13 +21,14 @@ WORKER = Worker()
 STARTING = "Starting ... (the first job loads the libraries: some seconds)"
 NOTHING = "Nothing is running on this page; what goes on without its page is stopped under Runs."
 _MARKS = re.compile(r"([\\`*_~|\[\]])")
+_QUOTED = re.compile(r"'([^']{160,})'")
 _NOW: dict[tuple[str, str], Running] = {}
 _STAYING: dict[str, Running] = {}
 
 
 def sentence(fault: BaseException) -> str:
-    """One sentence for a person, the command line's own: what is wrong and what to do next."""
-    return explain(fault).message
+    """One sentence for a person, the command line's own; a long text that it quotes loses its middle."""
+    return _QUOTED.sub(lambda found: f"'{found[1][:60]} ... {found[1][-20:]}'", explain(fault).message)
 
 
 def refusal(fault: BaseException) -> gr.Error:

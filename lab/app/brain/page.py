@@ -35,7 +35,7 @@ EMPTY = (
 )
 NO_RUN = "No trained run is chosen: press Train and reconstruct under 'Train one', or run brainlab demo."
 FIRST = (
-    "### First a trained run\nPress **Train and reconstruct** at the left: with the dataset *simulated* it "
+    "### First a trained run\nPress **Train and reconstruct**: with the dataset *simulated* it "
     "makes a *simulated* subject, trains on it and decodes its test pictures, in minutes; it is listed under "
     "*Runs* meanwhile. Or run, in a terminal (four subjects, four minutes), and come back to this page:\n\n"
     "`brainlab demo --out {demo}`"
@@ -258,6 +258,12 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
             raise InputError(NO_RUN)
         return maps.slices(within(home, folder), kind, int(trial or 0), threshold)
 
+    def map_or_why(*given: Any) -> Any:
+        try:
+            return brain_map(*given)
+        except gr.Error as fault:  # the map before it would stand under another name
+            return None, f"**Nothing to draw:** {fault.message}"
+
     def look_again() -> Any:
         known = trained(home)
         return gr.Dropdown(choices=known), gr.Markdown(EMPTY if known else first)
@@ -278,7 +284,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     folder.input(chosen, folder, [*facts, guidance, strength, steps], api_name="run_facts", **free)
     shown = ([folder, kind, trial, threshold], [brain, brain_note])
     threshold.release(brain_map, *shown, api_name="brain_map", trigger_mode="always_last")
-    gr.on([kind.input, trial.submit, fold.expand], brain_map, *shown, api_visibility="private",
+    gr.on([kind.input, trial.submit, fold.expand], map_or_why, *shown, api_visibility="private",
           trigger_mode="always_last")  # fmt: skip
     names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed", "semantic",
              "native")  # fmt: skip

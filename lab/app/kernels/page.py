@@ -126,14 +126,16 @@ def _mine() -> None:
         """Time one product on this machine: native with a GPU, else what the simulation costs."""
 
         def prepare() -> Any:
-            given = {"rows": rows, "inner": inner, "outer": outer}
+            sizes = zip(("rows", "inner", "outer"), (rows, inner, outer), strict=True)
+            given = {name: "" if size is None else size for name, size in sizes}  # never another one's
             settings = registry.settings("bench shape", given)
 
             def show(found: shape.Result) -> list[Any]:
                 rows = [[row[field] or row["note"] or "-" for field in _FIELDS] for row in found.rows]
                 return [
                     gr.Dataframe(rows, visible=True),
-                    f"**{found.arithmetic.capitalize()}**, on {found.device}.",
+                    f"**{settings.rows}x{settings.inner}x{settings.outer}, {found.arithmetic}**, on "
+                    f"{found.device}.",
                 ]
 
             return partial(registry.run, "bench shape", settings), show

@@ -57,6 +57,7 @@ def test_runs_are_listed_with_their_state(home: Path) -> None:
         ("model: dit-64\npart: null\nrecipe: rtn-w4a4+group=32\n", "dit-64, rtn-w4a4+group=32"),
         ("dataset: simulated\nsubject: 'sub-01'\nrecipe: rtn-w8a8\nbrain:\n  model:\n    width: 1\n",
          "simulated sub-01, rtn-w8a8"),
+        ("run:\n  dataset: mat\n  subject: s1\n  recipe: none\nrecipes:\n- a\n", "mat s1"),
         ("dataset: mat\nsubject: null\nrecipe: none\n", "mat, none"),
         ("seed: 1\n", ""),
     ],
@@ -142,6 +143,13 @@ def test_errors_are_one_sentence_and_never_html() -> None:
     with pytest.raises(gr.Error) as fault:
         fails("x")
     assert fault.value.message == "&lt;b&gt;x&lt;/b&gt; is wrong; choose another"
+
+
+def test_a_long_recipe_in_a_refusal_loses_its_middle_and_nothing_else() -> None:
+    recipe = "svdquant-w4a4+" + "+".join(f"nosuch{k}=1" for k in range(60))
+    words = work.sentence(InputError(f"recipe '{recipe}': no setting 'nosuch0'; see: brainlab list methods"))
+    assert words.startswith("recipe 'svdquant-w4a4+nosuch0") and words.endswith("see: brainlab list methods")
+    assert len(words) < 200 and "no setting 'nosuch0'" in words
 
 
 def test_a_page_shows_progress_then_its_result_and_refuses_before_it_starts() -> None:
