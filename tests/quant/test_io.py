@@ -21,6 +21,15 @@ def test_a_file_appears_whole_in_a_folder_that_was_missing(tmp_path: Path) -> No
     assert hash_file(path) == hashlib.sha256(b"first\n").hexdigest()
 
 
+def test_tensors_can_be_read_by_whom_the_folder_lets_read(tmp_path: Path) -> None:
+    """A packed model or a recording was readable by its owner alone, whatever the umask."""
+    plain, path = tmp_path / "plain.txt", tmp_path / "a.safetensors"
+    plain.touch()
+    with replacing(path) as temporary:
+        save_file({"a": torch.ones(1)}, temporary)
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_the_old_file_stays_if_writing_fails(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.npz"

@@ -155,12 +155,20 @@ class Course:
             )
         return value
 
+    def _check(self) -> None:
+        """Refuse a loss or weights that are no numbers, which the last steps may have made unseen."""
+        if self._loss is not None:
+            self._finite()
+        if not all(bool(torch.isfinite(mean).all()) for mean in self.means.values()):
+            raise InputError(
+                f"{self.key}: the weights are not finite after {self.step} steps: train with a lower rate"
+            )
+
     def _save(self) -> None:
         self._saved = time.monotonic()
+        self._check()  # what is on disk can be gone on from
         if self.context.state is None:
             return
-        if self._loss is not None:
-            self._finite()  # what is on disk can be gone on from
         tensors, optimizer = self.optimizer.save()
         tensors |= {f"buffer.{name}": buffer for name, buffer in self.module.named_buffers()}
         tensors |= {f"mean.{name}": mean for name, mean in self.means.items()}

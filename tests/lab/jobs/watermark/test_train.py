@@ -19,6 +19,7 @@ from lab.jobs.contract import Context
 from lab.runs.lock import FolderLock
 from lab.zoo.io import save_weights
 from lab.zoo.models.autoencoder import LatentAutoencoder
+from lab.zoo.watermark.files import EXTRACTOR
 from quant.adapters.watermark import course
 from tests.lab.zoo.conftest import data  # noqa: F401 - a tiny folder of pictures
 
@@ -132,6 +133,7 @@ def test_another_training_in_the_folder_is_refused_and_loses_nothing(
         (data, ["--seed", "1"], "seed: 0 -> 1"),
         (data, ["--message", "0x123456789abc"], "message: null ->"),
         (data, ["--minutes", "3"], "minutes: null -> 3"),
+        (data, ["--extractor", str(EXTRACTOR)], "made_from.extractor"),
         (changed, [], "made_from.data"),
     ):
         for dry in ([], ["--dry-run"]):

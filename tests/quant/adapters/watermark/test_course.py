@@ -177,6 +177,22 @@ def test_a_loss_that_is_no_number_stops_and_is_not_kept(
     assert all(bool(torch.isfinite(t).all()) for n, t in saved.tensors.items() if n.startswith("parameter."))
 
 
+def test_weights_that_are_no_numbers_are_refused(
+    decoder: Decoder, reader: Extractor, few: WatermarkConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step may break them while its loss, from before it, is a number."""
+    config = few.model_copy(update={"key_steps": 1})
+    update = course.Course.update
+
+    def broken(self: course.Course, loss: Tensor) -> None:
+        update(self, loss)
+        next(iter(self.means.values())).fill_(math.inf)
+
+    monkeypatch.setattr(course.Course, "update", broken)
+    with pytest.raises(InputError, match="key-0: the weights are not finite after 1 steps"):
+        core.train_key(decoder, reader, MESSAGE, config, Context())
+
+
 def test_a_message_of_another_length_is_refused(
     decoder: Decoder, reader: Extractor, few: WatermarkConfig
 ) -> None:
