@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from lab.models.opening import model_files
 from lab.models.preflight import check_recording, check_run_folder
 from lab.models.weights import fingerprint
 from lab.progress import Progress
+
+KEPT = "training"
+"""Folder of what a run that is stopped goes on from; gone when it is finished."""
 
 
 class Settings(OfLayers):
@@ -93,6 +97,8 @@ def run(settings: Settings, context: Context) -> Result:
         try:
             ledger = _quantize(module, settings, run, store, context.progress)
         except (quant.InputError, InputError):
+            if [file.name for file in (out / KEPT).glob("*")] == ["state.json"]:  # begun, and nothing kept
+                shutil.rmtree(out / KEPT)
             run.discard("plan.json")
             raise
     return Result(model=model, **tables(ledger), out=str(out), show_layers=settings.show_layers)
@@ -135,11 +141,9 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
 def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:
     """Do it and write the files; the ledger."""
     import json
-    import shutil
 
     import quant
     from lab.models.preflight import open_recording
-    from quant import recipes
 
     recipe, selection, device = settings.recipe, settings.selection(), run.config["device"]
     module = module.to(device)
@@ -151,8 +155,8 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     planned = quant.plan(module, recipe, trajectories=store, **selection)
     write_json(run.path / "plan.json", planned.to_dict())
     progress(1, 3, "quantizing")
-    # a run that was stopped while it trained goes on from there
-    training = run.path / "training" if recipes.resolve(recipe)[1].info.needs_gradients else None
+    # a run that was stopped while it trained, or solved layer by layer, goes on from there
+    training = run.path / KEPT if _calibrates(recipe) else None
     ledger = quant.quantize_(
         module, recipe, trajectories=store, seed=settings.seed, keep_originals=False, progress=progress,
         state=training, **selection,
