@@ -112,6 +112,16 @@ def test_pictures_of_other_weights_are_not_put_beside_these(
         decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
 
 
+def test_pictures_of_other_predictions_are_not_put_beside_these(
+    config: ReconstructConfig, given: Conditions
+) -> None:
+    kept = Memory()
+    decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+    again = Conditions(**{**vars(given), "start": given.start + 0.1})
+    with pytest.raises(InputError, match="full precision were decoded from other predictions"):
+        decoded(kept, "full", config, DecoderRecipe("none"), again, "cpu", silent)
+
+
 def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, given: Conditions) -> None:
     store = decoder_recording(config, given)
     sampler = settings_of(config)
