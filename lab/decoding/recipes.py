@@ -13,7 +13,7 @@ import numpy as np
 from lab import zoo
 from lab.cache import cache_folder
 from lab.decoding.conditions import Conditions, Step
-from lab.decoding.drawing import draw, quantized_denoiser, sizes_of
+from lab.decoding.drawing import draw, launches_of, quantized_denoiser, sizes_of
 from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
@@ -65,6 +65,7 @@ def decoded(
     given: Conditions,
     device: str,
     progress: Progress,
+    solved: dict[str, Any] | None = None,
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return a recipe's pictures, one array a noise seed, and what its ledger says.
 
@@ -74,6 +75,8 @@ def decoded(
         ``step(name, compute)``, as `lab.runs.folder.Run.step`; nothing that it has is computed again.
     key : str
         Names the steps; unique for each recipe of a run.
+    solved : dict, optional
+        As `quant.quantize_` takes it, where several recipes begin from the same.
 
     Returns
     -------
@@ -102,35 +105,38 @@ def decoded(
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
         model, plan, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, progress, state, native=recipe.native
+            config, recipe.content, recording, device, progress, state, recipe.native, solved
         )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 
-    def pictures(number: int) -> np.ndarray:
+    def drawn(number: int) -> dict[str, Any]:
         def heard(done: int, total: int, what: str) -> None:
             progress(number * total + done, config.noise_seeds * total, f"{what}, {recipe.name}")
 
-        def compute() -> dict[str, np.ndarray]:
-            like, start = given.truth.shape[1:], given.start
-            drawn = draw(config, quantized()[0], given.tokens, start, number, like, device, heard)
-            return {"pictures": drawn}
+        def compute() -> dict[str, Any]:
+            like, start, model = given.truth.shape[1:], given.start, quantized()[0]
+            pictures = draw(config, model, given.tokens, start, number, like, device, heard)
+            return {"pictures": pictures} | ({"launches": launches_of(model)} if recipe.native else {})
 
-        return step(f"pictures-{key}-{number}", compute)["pictures"]
+        return step(f"pictures-{key}-{number}", compute)
 
     facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
-    drawn = "full precision" if recipe.content is None else repr(recipe.name)
+    which = "full precision" if recipe.content is None else repr(recipe.name)
     if facts.get("weights", now) != now:  # recipes would differ in more than their bits
         raise InputError(
-            f"pictures of {drawn} were drawn with other weights of {config.denoiser} or its "
+            f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
             f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
         )
     if facts.get("predictions", seen) != seen:
         raise InputError(
-            f"pictures of {drawn} were decoded from other predictions: the run was trained again since; "
+            f"pictures of {which} were decoded from other predictions: the run was trained again since; "
             "choose another --out"
         )
-    return [pictures(number) for number in range(config.noise_seeds)], facts
+    found = [drawn(number) for number in range(config.noise_seeds)]
+    if recipe.native:  # known once something was drawn, in this run of the job or in one before
+        facts = {**facts, "ledger": {**facts["ledger"], "launches": found[-1].get("launches", "")}}
+    return [one["pictures"] for one in found], facts
 
 
 def ridge_through_decoder(

@@ -151,13 +151,12 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
             trained.config, data.subject.part("train").mean_over_repeats(), silent, trained.network(), device,
             context.progress,
         )  # fmt: skip
-    denoiser, arithmetic = load(config.denoiser, device), "full precision"
+    denoiser, ledger = load(config.denoiser, device), None
     if recipe.content is not None:
         recording = decoder_recording(config, given, device, context.progress) if recipe.calibrates else None
         denoiser, _, ledger = quantized_denoiser(
             config, recipe.content, recording, device, context.progress, native=recipe.native
         )
-        arithmetic = ledger.arithmetic
     like = given.truth.shape[1:]
     pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress, keep)
     more = {}
@@ -166,6 +165,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         more["semantic"] = draw(
             alone, denoiser, tokens[keep], start[keep], 0, like, device, context.progress, keep
         )  # fmt: skip
+    arithmetic = "full precision" if ledger is None else ledger.arithmetic  # with how kernels were launched
     from lab.images import from_model
 
     return {

@@ -52,7 +52,7 @@ def graphed(model: nn.Module, most: int = 8) -> Iterator[nn.Module]:
     def replay(*args: Any, **kwargs: Any) -> Any:
         flat, spec = tree_flatten((args, kwargs))
         tensors = [value.to(device) if isinstance(value, Tensor) else value for value in flat]
-        key = (spec, torch.is_grad_enabled(), *map(_shape, tensors))
+        key = (spec, torch.is_grad_enabled(), *map(shape_of, tensors))
         if key not in graphs:
             if len(graphs) >= most:
                 return forward(*args, **kwargs)
@@ -68,9 +68,10 @@ def graphed(model: nn.Module, most: int = 8) -> Iterator[nn.Module]:
             model.__dict__["forward"] = before
 
 
-def _shape(value: Any) -> Any:
+def shape_of(value: Any) -> Any:
+    """Return what a graph holds of an argument: of a tensor all but its numbers, else the value."""
     if isinstance(value, Tensor):
-        return (value.shape, value.stride(), value.dtype)
+        return (value.shape, value.stride(), value.dtype, value.device)
     return value
 
 
@@ -82,15 +83,19 @@ class Graph:
     forward : callable
     flat, spec
         Its arguments, flattened; tensors on the device.
+    warm_ups : int
+        Forwards before the one that is captured.
     """
 
-    def __init__(self, forward: Callable[..., Any], flat: list[Any], spec: Any) -> None:
+    def __init__(
+        self, forward: Callable[..., Any], flat: list[Any], spec: Any, warm_ups: int = WARM_UPS
+    ) -> None:
         self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
         args, kwargs = tree_unflatten(self.held, spec)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.no_grad(), torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
+            for _ in range(warm_ups):
                 forward(*args, **kwargs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
