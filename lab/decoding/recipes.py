@@ -163,5 +163,5 @@ def _hash_predictions(given: Conditions) -> str:
     """Short hash over what a run keeps of its test trials: tokens and structural pictures."""
     digest = hashlib.sha256()
     for predicted in (given.predicted["tokens"], given.start):
-        digest.update(np.ascontiguousarray(predicted))
+        digest.update(predicted.tobytes())
     return digest.hexdigest()[:12]

@@ -121,7 +121,9 @@ def test_a_native_recipe_says_how_its_kernels_were_launched(monkeypatch: pytest.
     monkeypatch.setattr(quant, "native_", native_)
     monkeypatch.setattr(recipes, "draw", drawn)
     config: Any = SimpleNamespace(denoiser="dit-64", noise_seeds=2, seed=0)
-    given: Any = SimpleNamespace(truth=np.zeros((1, 2, 2)), start=None, tokens=None)
+    given: Any = SimpleNamespace(
+        truth=np.zeros((1, 2, 2)), start=np.zeros(1), tokens=None, predicted={"tokens": np.zeros(1)}
+    )  # fmt: skip
     recipe, step = DecoderRecipe("rtn-w8a8", "rtn-w8a8", native=True), Memory()
     for _ in range(2):
         pictures, facts = decoded(step, "x", config, recipe, given, "cpu", silent)
