@@ -30,7 +30,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}{path.suffix}")
     try:
+        temporary.touch()
+        usual = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        temporary.chmod(usual)  # safetensors makes files that nobody else of a shared folder can read
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())  # a rename must not overtake the bytes it names
         temporary.replace(path)

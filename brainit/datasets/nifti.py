@@ -173,7 +173,7 @@ def _units(zscore: str, alone: bool) -> str:
     if zscore == "none":
         return "as in the files"
     return "z-scored within session by training trials" + (
-        " (where there are any: see the warnings)" if alone else ""
+        " (where there are enough: see the warnings)" if alone else ""
     )
 
 

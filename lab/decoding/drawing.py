@@ -35,6 +35,7 @@ def quantized_denoiser(
     progress: Progress,
     state: Path | None = None,
     native: bool = False,
+    solved: dict[str, Any] | None = None,
 ) -> tuple[nn.Module, quant.Plan, quant.Ledger]:
     """Return the denoiser quantized by a recipe, with its plan and ledger.
 
@@ -48,6 +49,8 @@ def quantized_denoiser(
         Folder in which a recipe that trains keeps its checkpoints until it is done.
     native : bool
         Run it through the kernels afterwards; the ledger says which layers do.
+    solved : dict, optional
+        As `quant.quantize_` takes it.
 
     Raises
     ------
@@ -69,6 +72,7 @@ def quantized_denoiser(
         keep_originals=False,
         progress=progress,
         state=state,
+        solved=solved,
     )
     if native:
         quant.native_(denoiser)

@@ -16,6 +16,7 @@ from lab.decoding.conditions import Conditions, Step
 from lab.decoding.drawing import draw, launches_of, quantized_denoiser, sizes_of
 from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
 from lab.progress import Progress
 from lab.runs.folder import config_hash
 
@@ -64,6 +65,7 @@ def decoded(
     given: Conditions,
     device: str,
     progress: Progress,
+    solved: dict[str, Any] | None = None,
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return a recipe's pictures, one array a noise seed, and what its ledger says.
 
@@ -73,6 +75,8 @@ def decoded(
         ``step(name, compute)``, as `lab.runs.folder.Run.step`; nothing that it has is computed again.
     key : str
         Names the steps; unique for each recipe of a run.
+    solved : dict, optional
+        As `quant.quantize_` takes it, where several recipes begin from the same.
 
     Returns
     -------
@@ -80,6 +84,11 @@ def decoded(
     dict
         ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, and ``weights`` (a hash);
         unless in full precision also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
+
+    Raises
+    ------
+    InputError
+        What ``step`` has is of other weights.
     """
 
     @once
@@ -94,7 +103,7 @@ def decoded(
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
         model, plan, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, progress, state, native=recipe.native
+            config, recipe.content, recording, device, progress, state, recipe.native, solved
         )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
@@ -110,7 +119,13 @@ def decoded(
 
         return step(f"pictures-{key}-{number}", compute)
 
-    facts = step(f"ledger-{key}", lambda: quantized()[1])
+    facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
+    if facts.get("weights", now) != now:  # recipes would differ in more than their bits
+        which = "full precision" if recipe.content is None else repr(recipe.name)
+        raise InputError(
+            f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
+            f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
+        )
     found = [drawn(number) for number in range(config.noise_seeds)]
     if recipe.native:  # known once something was drawn, in this run of the job or in one before
         facts = {**facts, "ledger": {**facts["ledger"], "launches": found[-1].get("launches", "")}}

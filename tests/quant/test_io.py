@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from quant.io import hash_file, read_yaml, replacing, write_text
 
@@ -16,6 +18,15 @@ def test_a_file_appears_whole_in_a_folder_that_was_missing(tmp_path: Path) -> No
     write_text(path, "first\n")
     assert path.read_text() == "first\n" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
     assert hash_file(path) == hashlib.sha256(b"first\n").hexdigest()
+
+
+def test_tensors_can_be_read_by_whom_the_folder_lets_read(tmp_path: Path) -> None:
+    """A packed model or a recording was readable by its owner alone, whatever the umask."""
+    plain, path = tmp_path / "plain.txt", tmp_path / "a.safetensors"
+    plain.touch()
+    with replacing(path) as temporary:
+        save_file({"a": torch.ones(1)}, temporary)
+    assert path.stat().st_mode == plain.stat().st_mode
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

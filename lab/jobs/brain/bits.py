@@ -175,7 +175,7 @@ def _measure(
         pictures, facts = {}, {}
         for recipe in [DecoderRecipe(FULL), *recipes]:
             key = "full" if recipe.name == FULL else _key(recipe)
-            drawn, found = decoded(step, key, config, recipe, given, device, context.progress)
+            drawn, found = decoded(step, key, config, recipe, given, device, context.progress, context.solved)
             name = recipe.name if recipe.name != FULL else "full precision"
             pictures[name], facts[name] = drawn, ledger_facts(found)
             folder.log("recipe", name=recipe.name, bytes=facts[name]["bytes"])
@@ -186,7 +186,8 @@ def _measure(
         more = scorers_for(
             given.truth, brain_correlation(step, data.subject, device, context.progress, config.voxel_encoder)
         )
-        rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed, more)
+        each: dict[str, dict[str, list[float]]] = {}
+        rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed, more, each)
         about = {
             **{key: data.about[key] for key in ("dataset", "subject", "simulated")},
             **trained.leaks(data.about),
@@ -205,7 +206,7 @@ def _measure(
             "two_way_feature": "EfficientNet-Lite0, head" if networks else None,
         }
         table, page = settings.out / "bits.csv", settings.out / "report.html"
-        result = {"about": about, "rows": rows}
+        result = {"about": about, "rows": rows, "by_picture": each}
         same = (settings.out / "bits.json").is_file() and page.is_file() and not worked
         write_text(table, to_csv(rows))
         shown = {"stimulus": given.truth, **{name: own[0] for name, own in sets.items()}}

@@ -14,7 +14,6 @@ from lab.jobs.spelling import as_command
 from lab.models.opening import model_files
 from lab.models.preflight import check_recording, check_run_folder
 from lab.models.weights import fingerprint
-from lab.progress import Progress
 
 
 class Settings(OfLayers):
@@ -91,7 +90,7 @@ def run(settings: Settings, context: Context) -> Result:
             shown = settings.show_layers
             return Result(model=model, **tables(ledger), out=str(out), show_layers=shown, done_before=True)
         try:
-            ledger = _quantize(module, settings, run, store, context.progress)
+            ledger = _quantize(module, settings, run, store, context)
         except (quant.InputError, InputError):
             run.discard("plan.json")
             raise
@@ -100,9 +99,13 @@ def run(settings: Settings, context: Context) -> Result:
 
 def dry_run(settings: Settings) -> planning.Result:
     """Plan it, and refuse what could not be done."""
+    import quant
+    from quant.api import refuse_nothing
+
     _begin(settings)
     names = set(planning.Settings.model_fields) & set(Settings.model_fields)  # a plan may be asked for more
     planned = planning.run(planning.Settings(**{n: getattr(settings, n) for n in names}), Context())
+    refuse_nothing(quant.Plan.from_dict(planned.plan or {}))
     return planned.model_copy(update={"command": as_command("quantize", settings, always=("recipe",))})
 
 
@@ -128,7 +131,7 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     return store, module, {**given, "device": choose_device(settings.device), "made_from": content}
 
 
-def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:
+def _quantize(module: Any, settings: Settings, run: Any, store: Any, context: Context) -> Any:
     """Do it and write the files; the ledger."""
     import json
     import shutil
@@ -138,6 +141,7 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     from quant import recipes
 
     recipe, selection, device = settings.recipe, settings.selection(), run.config["device"]
+    progress = context.progress
     module = module.to(device)
     progress(0, 3, "opening the recording")
     if not _calibrates(recipe):
@@ -151,7 +155,7 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     training = run.path / "training" if recipes.resolve(recipe)[1].info.needs_gradients else None
     ledger = quant.quantize_(
         module, recipe, trajectories=store, seed=settings.seed, keep_originals=False, progress=progress,
-        state=training, **selection,
+        state=training, solved=context.solved, **selection,
     )  # fmt: skip
     progress(2, 3, "writing codes")
     quant.export(module, run.path / "model.safetensors")

@@ -15,6 +15,7 @@ from lab import zoo
 from lab.errors import InputError
 from lab.files import hash_file, write_json
 from lab.progress import Progress, silent
+from lab.runs.lock import FolderLock
 from lab.zoo.data import N_NATURAL_CLASSES, Pictures, held_out, training
 from lab.zoo.io import save_weights
 from lab.zoo.watermark.files import AUTOENCODER, load_extractor
@@ -22,7 +23,7 @@ from quant.adapters.watermark import core
 from quant.adapters.watermark.config import WatermarkConfig
 from quant.adapters.watermark.distortions import KINDS, stored
 from quant.adapters.watermark.losses import psnr
-from quant.adapters.watermark.lowrank import LowRank, write_key
+from quant.adapters.watermark.lowrank import LowRank, read_about, write_key
 from quant.registry import Context
 
 RECORD = "training.json"
@@ -85,34 +86,63 @@ def train(
         What is in ``training.json``: cost, trace, and quality on held-out pictures.
     """
     images = _mostly_natural(training(data, limit=limit))
-    record = _begun(out, {"config": config.model_dump(mode="json"), "seed": seed, "pictures": len(images)})
-    record |= {"command": command, "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
-    decoder = decoder_for(images, device)
-    unseen = decoder_for(held_out(data).images[: min(1000, limit or 1000)], device)
+    about = {"config": config.model_dump(mode="json"), "seed": seed, "pictures": len(images)}
+    wanted = [messages[i] if messages else core.random_message(config.bits, s) for i, s in enumerate(seeds)]
     file = extractor or out / "extractor.safetensors"
-    if extractor is None and "extractor" not in record:
-        context = Context(device=device, seed=seed, progress=progress)
-        reader, cost = core.train_extractor(decoder, config, context, effort.minutes)
-        save_weights(reader, file)
-        record["extractor"] = {"steps": cost.steps, "seconds": round(cost.seconds, 1), "trace": cost.trace}
-        write_json(out / RECORD, record)
-    reader = load_extractor(file, device)  # in half precision: what keys are trained against is what ships
-    record["null"] = null_of(reader, unseen)
-    for index, key in enumerate(seeds):
-        message = messages[index] if messages else core.random_message(config.bits, key)
-        if any((done["seed"], done["message"]) == (key, message) for done in record["keys"]):
-            continue
-        context = Context(device=device, seed=key, progress=progress)
-        factors, balance, cost = core.train_key(decoder, reader, message, config, context, effort.key_minutes)
-        about = {"message": message, "extractor": hash_file(file)}
-        about["base"] = hash_file(zoo.weight_file(AUTOENCODER))
-        write_key(out / f"key-{key}.safetensors", factors, about)
-        record["keys"].append(
-            {"seed": key, "message": message, "steps": cost.steps, "seconds": round(cost.seconds, 1),
-             "balance": balance.plain(), **quality(reader, unseen, factors, message), "trace": cost.trace}
-        )  # fmt: skip
-        write_json(out / RECORD, record)
+    out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(out):
+        record = _begun(out, about)
+        left = {
+            key: message for key, message in zip(seeds, wanted, strict=True)
+            if not _fits(out, key, message, file) or not any(k["seed"] == key for k in record["keys"])
+        }  # fmt: skip
+        record["keys"] = [known for known in record["keys"] if known["seed"] not in left]
+        record |= {"command": command, "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
+        decoder = decoder_for(images, device)
+        unseen = decoder_for(held_out(data).images[: min(1000, limit or 1000)], device)
+        if extractor is None and "extractor" not in record:
+            context = Context(device=device, seed=seed, progress=progress)
+            reader, cost = core.train_extractor(decoder, config, context, effort.minutes)
+            save_weights(reader, file)
+            record["extractor"] = {
+                "steps": cost.steps, "seconds": round(cost.seconds, 1), "trace": cost.trace,
+            }  # fmt: skip
+            write_json(out / RECORD, record)
+        reader = load_extractor(file, device)  # in half precision: keys are trained against what ships
+        record["null"] = null_of(reader, unseen)
+        for key, message in left.items():
+            context = Context(device=device, seed=key, progress=progress)
+            found = core.train_key(decoder, reader, message, config, context, effort.key_minutes)
+            factors, balance, cost = found
+            origin = {"extractor": hash_file(file), "base": hash_file(zoo.weight_file(AUTOENCODER))}
+            write_key(out / f"key-{key}.safetensors", factors, {"message": message, **origin})
+            record["keys"].append(
+                {"seed": key, "message": message, "steps": cost.steps, "seconds": round(cost.seconds, 1),
+                 "balance": balance.plain(), **quality(reader, unseen, factors, message), "trace": cost.trace}
+            )  # fmt: skip
+            write_json(out / RECORD, record)
     return record
+
+
+def _fits(out: Path, seed: int, message: str, extractor: Path) -> bool:
+    """Whether a key lies in the folder.
+
+    Raises
+    ------
+    InputError
+        One lies there under its name that has another message, extractor or autoencoder.
+    """
+    file = out / f"key-{seed}.safetensors"
+    if not file.is_file():
+        return False
+    known = read_about(file)
+    now = {"message": message, "extractor": hash_file(extractor) if extractor.is_file() else None}
+    now["base"] = hash_file(zoo.weight_file(AUTOENCODER))
+    other = [name for name, value in now.items() if known.get(name) != value]
+    if other:
+        what = {"base": "autoencoder"}.get(other[0], other[0])
+        raise InputError(f"{file} was trained with another {what}: give another folder with --out")
+    return True
 
 
 def _begun(out: Path, about: dict[str, Any]) -> dict[str, Any]:

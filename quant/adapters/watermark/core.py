@@ -100,6 +100,15 @@ def _finite(loss: Tensor, step: int) -> float:
     return value
 
 
+@torch.no_grad()
+def _take(parameters: list[Tensor], average: list[Tensor], done: int) -> None:
+    """Put averages in place; refuse what is no number, which the last steps may have made unseen."""
+    for p, a in zip(parameters, average, strict=True):
+        if not bool(torch.isfinite(a).all()):
+            raise InputError(f"the weights are not finite after {done} steps: train with a lower rate")
+        p.copy_(a)
+
+
 def train_extractor(
     decoder: Decoder, config: WatermarkConfig, context: Context, minutes: float | None = None
 ) -> tuple[Extractor, Trained]:
@@ -124,7 +133,7 @@ def train_extractor(
         fused=device.type == "cuda",
     )
     average = [p.detach().clone() for p in parameters]
-    level, clean, rough, step, trace = 0.0, 0.5, 0.5, 0, []
+    level, clean, rough, done, trace = 0.0, 0.5, 0.5, 0, []
     span = config.last_psnr - config.first_psnr
     for step in range(config.extractor_steps):
         used = (time.perf_counter() - began) / (60 * minutes) if minutes else 0.0
@@ -167,11 +176,10 @@ def train_extractor(
             row = {"loss": _finite(loss, step), "clean": clean, "rough": rough, "level": level}
             trace.append({"step": step, **row})
             context.progress(step, config.extractor_steps, _words("extractor", row))
-    with torch.no_grad():
-        for p, a in zip(parameters, average, strict=True):
-            p.copy_(a)
+        done = step + 1
+    _take(parameters, average, done)
     _settle(reader, decoder)
-    return reader, Trained(step, time.perf_counter() - began, trace)
+    return reader, Trained(done, time.perf_counter() - began, trace)
 
 
 def _words(what: str, row: dict[str, float]) -> str:
@@ -235,7 +243,7 @@ def train_key(
         parameters, lr=config.key_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=device.type == "cuda"
     )
     average = [p.detach().clone() for p in parameters]
-    step = 0
+    done = 0
     for step in range(config.key_steps):
         used = (time.perf_counter() - began) / (60 * minutes) if minutes else 0.0
         share = max(step / config.key_steps, used)
@@ -274,7 +282,6 @@ def train_key(
             }
             trace.append({"step": step, **row})
             context.progress(step, config.key_steps, _words("key", row))
-    with torch.no_grad():
-        for p, a in zip(parameters, average, strict=True):
-            p.copy_(a)
-    return factors, balance, Trained(step, time.perf_counter() - began, trace)
+        done = step + 1
+    _take(parameters, average, done)
+    return factors, balance, Trained(done, time.perf_counter() - began, trace)

@@ -131,6 +131,16 @@ def test_a_native_recipe_says_how_its_kernels_were_launched(monkeypatch: pytest.
     assert "launches" not in step.kept["ledger-x"] and step.kept["ledger-x"]["ledger"]["launches"] == ""
 
 
+def test_pictures_of_other_weights_are_not_put_beside_these(
+    config: ReconstructConfig, given: Conditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Memory()
+    decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+    monkeypatch.setattr("lab.decoding.recipes.weights_of", lambda denoiser: "another")
+    with pytest.raises(InputError, match=r"full precision were drawn with other weights of .* now another\)"):
+        decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+
+
 def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, given: Conditions) -> None:
     store = decoder_recording(config, given)
     sampler = settings_of(config)

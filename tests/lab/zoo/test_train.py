@@ -107,6 +107,10 @@ def test_refining_changes_the_decoder_and_never_the_encoder(
     record = zoo.info("autoencoder-64")["decoder_training"]
     assert record["steps"] == 2 and record["device"] == "CPU" and record["recipe"]["lr"] == 6e-4
     assert zoo.info("autoencoder-64")["training"] == card["training"]
+    # a second time it starts from what is there, not from the first one's state
+    train.refine("autoencoder-64", data, tmp_path / "state", steps=2, batch=2, limit=4)
+    third = zoo.load("autoencoder-64").state_dict()
+    assert any(not torch.equal(v, third[k]) for k, v in after.state_dict().items())
 
 
 def test_training_writes_weights_and_card(own_zoo: Path, data: Path, tmp_path: Path) -> None:
@@ -119,6 +123,12 @@ def test_training_writes_weights_and_card(own_zoo: Path, data: Path, tmp_path: P
     # shift and scale were measured on these very pictures, and are stored in half precision
     assert latents.mean((0, 2, 3)).abs().max() < 0.05
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.05
+    assert zoo.info("autoencoder-64")["training"] == card["training"]
+    for other in ({"seed": 4}, {"seed": 3, "steps": 3}):
+        with pytest.raises(InputError, match=f"another {list(other)[-1]}; give another --out"):
+            train.run(
+                "autoencoder-64", data, tmp_path / "state", **{"steps": 2, "batch": 2, "limit": 4} | other
+            )
     assert zoo.info("autoencoder-64")["training"] == card["training"]
 
 

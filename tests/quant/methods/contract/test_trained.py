@@ -23,7 +23,7 @@ BASE = {"train_steps": 30, "train_rows": 4, "calibration_rows": 9, "held_out_row
 SOME = ["mid_block.*", "up_blocks.0.resnets.*"]
 
 
-WAY: dict[str, Any] = {"unroll": 2, "detail": 1.0, "held_out_rows": 4}
+WAY: dict[str, Any] = {"unroll": 2, "held_out_rows": 4}
 ALONG: list[tuple[str, dict[str, Any]]] = [
     ("efficientdm", WAY), ("binarydm", {**WAY, "mimicking": 0}),
     ("qvgen", {**WAY, "helper": "kept", "start": "svdquant", "weight_bits": 2, "masters": "weights",
