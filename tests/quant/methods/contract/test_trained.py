@@ -25,7 +25,7 @@ FEW = ["mid_block.resnets.0.*", "mid_block.attentions.*.attn2.*"]
 """Where SVDQuant goes before: its search takes longer than the training, layer by layer."""
 
 
-WAY: dict[str, Any] = {"unroll": 2, "detail": 1.0, "held_out_rows": 4}
+WAY: dict[str, Any] = {"unroll": 2, "held_out_rows": 4}
 ALONG: list[tuple[str, dict[str, Any]]] = [
     ("efficientdm", WAY), ("binarydm", {**WAY, "mimicking": 0}),
     ("qvgen", {**WAY, "helper": "kept", "start": "svdquant", "weight_bits": 2, "masters": "weights",
