@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from lab.errors import STOPPED
 from lab.previews import Preview as Preview
 from lab.previews import Watcher, unseen
 from lab.progress import Progress, silent
@@ -232,7 +233,7 @@ class Context:
     def check(self) -> None:
         """Stop here if asked to (raises `Cancelled`)."""
         if self.stop.is_set():
-            raise Cancelled("stopped on request; the same command goes on from here")
+            raise Cancelled(STOPPED)
 
     def cancel(self, *_: Any) -> None:
         """Ask the job to stop at its next report."""
