@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from lab.errors import STOPPED
 from lab.previews import Preview as Preview
 from lab.previews import Watcher, unseen
 from lab.progress import Progress, silent
@@ -233,7 +232,7 @@ class Context:
     def check(self) -> None:
         """Stop here if asked to (raises `Cancelled`)."""
         if self.stop.is_set():
-            raise Cancelled(STOPPED)
+            raise Cancelled("stopped on request; the same command goes on from what is finished")
 
     def cancel(self, *_: Any) -> None:
         """Ask the job to stop at its next report."""

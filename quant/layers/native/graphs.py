@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -75,6 +76,12 @@ def shape_of(value: Any) -> Any:
     return value
 
 
+@lru_cache(maxsize=16)
+def _beside(device: int) -> Any:
+    """Return the stream that forwards are captured on: libraries keep a workspace for each that they saw."""
+    return torch.cuda.Stream(device)
+
+
 class Graph:
     """One captured forward.
 
@@ -92,14 +99,14 @@ class Graph:
     ) -> None:
         self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
         args, kwargs = tree_unflatten(self.held, spec)
-        stream = torch.cuda.Stream()
+        stream = _beside(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         with torch.no_grad(), torch.cuda.stream(stream):
             for _ in range(warm_ups):
                 forward(*args, **kwargs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(self.graph):
+        with torch.no_grad(), torch.cuda.graph(self.graph, stream=stream):
             self.out = forward(*args, **kwargs)
 
     def __call__(self, flat: list[Any]) -> Any:
