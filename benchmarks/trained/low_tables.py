@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 def markdown(rows: Sequence[Row], order: Sequence[str], left: Sequence[str], about: str) -> str:
     """Write a table for each run, variants in their order; over several runs, means and differences."""
-    runs = list(dict.fromkeys(row["run"] for row in rows))
+    runs = sorted({row["run"] for row in rows})
     lines = ["# Two-bit weights on a decoder of brains", "", about]
     heads = [
         "variant", *(head for _, head, _ in SCORES), "SNR of finals, dB", "bits a weight, true", "MB",

@@ -89,7 +89,7 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     figure = level_bars(
         stats.histogram.sum(0), bins.edges().numpy(), found.levels, found.low, found.high,
         f"Input of {layer} and the levels of {grid} in "
-        + ("its range" if settings.shared == "tensor" else "the range of its widest channel"),
+        + ("its range (dashed)" if settings.shared == "tensor" else "its widest channel's range (dashed)"),
     )  # fmt: skip
     whose = "one scale per tensor" if settings.shared == "tensor" else "one scale per channel (widest drawn)"
     numbers = (

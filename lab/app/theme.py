@@ -36,7 +36,7 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
 #decoded .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;}
 .live .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important;}
-:is(#decoded, .live) .grid-wrap {max-height: none; height: auto;}
+:is(#decoded, .live) .grid-wrap {min-height: 0; max-height: none; height: auto;}
 #watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 [id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
@@ -70,7 +70,8 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
 }
 @media (max-width: 600px) {
   .report {height: 700px;}
-  .numbers :is(th, td) {overflow-wrap: anywhere !important;}
+  #plan-summary :is(th, td):last-child {overflow-wrap: anywhere !important;}
+  .live .grid-container {grid-template-columns: repeat(2, minmax(0, 1fr)) !important;}
   #list-runs, #stop-run {height: auto; min-height: 2.8rem;}
   .overflow-menu > button::before {content: "more pages "; font-size: .8rem;}
   #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}
@@ -84,7 +85,7 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
   #numbers tr {display: flex; flex-direction: column;}
   #numbers :is(th, td) {height: 3.2rem; display: flex; align-items: center;}
   :is(#scores, #trials)::after {content: "more columns: move the table sideways"; font-size: .75rem;}
-  #scores :is(th, .body-cell) {
+  :is(#scores, #trials) :is(th, .body-cell) {
     width: 28vw !important; min-width: 28vw !important; max-width: 28vw !important; flex: 0 0 28vw !important;
   }
   #recipe-form :is(th, .body-cell) {font-size: .62rem; overflow-wrap: anywhere;}

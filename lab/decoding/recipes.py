@@ -82,18 +82,20 @@ def decoded(
     -------
     list of float32 array of shape (n, H, W[, 3])
     dict
-        ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, and ``weights`` (a hash);
-        unless in full precision also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
+        ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, ``weights`` and
+        ``predictions`` (hashes); unless in full precision also ``plan``, ``ledger`` and ``seconds`` of
+        recording and calibrating.
 
     Raises
     ------
     InputError
-        What ``step`` has is of other weights.
+        What ``step`` has is of other weights, or was decoded from other predictions.
     """
+    seen = _hash_predictions(given)
 
     @once
     def quantized() -> tuple[nn.Module, dict[str, Any]]:
-        known: dict[str, Any] = {"weights": weights_of(config.denoiser)}
+        known: dict[str, Any] = {"weights": weights_of(config.denoiser), "predictions": seen}
         if recipe.content is None:
             return zoo.load(config.denoiser, device), known | sizes_of(config.denoiser, None)
         began = time.monotonic()
@@ -120,11 +122,16 @@ def decoded(
         return step(f"pictures-{key}-{number}", compute)
 
     facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
+    which = "full precision" if recipe.content is None else repr(recipe.name)
     if facts.get("weights", now) != now:  # recipes would differ in more than their bits
-        which = "full precision" if recipe.content is None else repr(recipe.name)
         raise InputError(
             f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
             f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
+        )
+    if facts.get("predictions", seen) != seen:
+        raise InputError(
+            f"pictures of {which} were decoded from other predictions: the run was trained again since; "
+            "choose another --out"
         )
     found = [drawn(number) for number in range(config.noise_seeds)]
     if recipe.native:  # known once something was drawn, in this run of the job or in one before
@@ -149,4 +156,12 @@ def weights_of(denoiser: str) -> str:
     digest = hashlib.sha256()
     for name in (denoiser, "autoencoder-64"):
         digest.update(zoo.weight_file(name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _hash_predictions(given: Conditions) -> str:
+    """Short hash over what a run keeps of its test trials: tokens and structural pictures."""
+    digest = hashlib.sha256()
+    for predicted in (given.predicted["tokens"], given.start):
+        digest.update(predicted.tobytes())
     return digest.hexdigest()[:12]

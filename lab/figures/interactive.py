@@ -111,6 +111,7 @@ def level_bars(
 
     grid = {**upright(ticks, which, color=VERMILION, width=1), "opacity": 0.7}
     cuts = upright(np.array([low, high]), "range kept", color=GREY, dash="dash", width=2)
+    cuts["showlegend"] = False  # a third name has no room on a phone: the title says what is dashed
     room = 0.03 * (sides[-1] - sides[0])
     reach = [sides[0] - room, sides[-1] + room]
     return _dressed(

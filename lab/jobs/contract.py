@@ -232,7 +232,7 @@ class Context:
     def check(self) -> None:
         """Stop here if asked to (raises `Cancelled`)."""
         if self.stop.is_set():
-            raise Cancelled("stopped on request; the same command goes on from here")
+            raise Cancelled("stopped on request; the same command goes on from what is finished")
 
     def cancel(self, *_: Any) -> None:
         """Ask the job to stop at its next report."""

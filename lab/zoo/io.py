@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lab.errors import InputError
-from lab.files import hash_file, replacing, write_json
+from lab.files import hash_file, replacing, sort_metadata, write_json
 
 _EXTRA = "extra."
 
@@ -30,6 +30,7 @@ def save_weights(module: nn.Module, path: Path, extra: dict[str, torch.Tensor] |
     meta = {"format": "pt", "class": type(module).__name__, "config": json.dumps(config, default=list)}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata=meta)
+        sort_metadata(temporary)
 
 
 def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[str, torch.Tensor]]:

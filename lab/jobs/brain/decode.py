@@ -32,6 +32,7 @@ class Settings(contract.Settings):
     native: bool = setting(False, "draw through the GPU's low-bit kernels, not simulated")
     mask: str = setting("", "region whose voxels are silenced (set to their training mean); empty: none")
     semantic: bool = setting(False, "also draw from the tokens alone, starting at noise")
+    root: Path | None = setting(None, "where the run's dataset lies now; default: where it lay")
     seed: Seed = setting(0, "fixes the noise")
     out: Path = setting(Path("runs/decode"), "folder for the pictures", short="-o")
 
@@ -83,7 +84,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.models.preflight import check_folder
 
     check_folder(settings.out)
-    trained = TrainedRun.open(settings.folder)
+    trained = TrainedRun.open(settings.folder, settings.root)
     config = trained.config.model_copy(update=_changes(settings))
     recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
     found = _decoded(settings, trained, config, recipe, context)

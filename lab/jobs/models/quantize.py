@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from lab.jobs.spelling import as_command
 from lab.models.opening import model_files
 from lab.models.preflight import check_recording, check_run_folder
 from lab.models.weights import fingerprint
+
+KEPT = "training"
+"""Folder of what a run that is stopped goes on from; gone when it is finished."""
 
 
 class Settings(OfLayers):
@@ -92,6 +96,8 @@ def run(settings: Settings, context: Context) -> Result:
         try:
             ledger = _quantize(module, settings, run, store, context)
         except (quant.InputError, InputError):
+            if [file.name for file in (out / KEPT).glob("*")] == ["state.json"]:  # begun, and nothing kept
+                shutil.rmtree(out / KEPT)
             run.discard("plan.json")
             raise
     return Result(model=model, **tables(ledger), out=str(out), show_layers=settings.show_layers)
@@ -134,11 +140,9 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
 def _quantize(module: Any, settings: Settings, run: Any, store: Any, context: Context) -> Any:
     """Do it and write the files; the ledger."""
     import json
-    import shutil
 
     import quant
     from lab.models.preflight import open_recording
-    from quant import recipes
 
     recipe, selection, device = settings.recipe, settings.selection(), run.config["device"]
     progress = context.progress
@@ -151,8 +155,8 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, context: Co
     planned = quant.plan(module, recipe, trajectories=store, **selection)
     write_json(run.path / "plan.json", planned.to_dict())
     progress(1, 3, "quantizing")
-    # a run that was stopped while it trained goes on from there
-    training = run.path / "training" if recipes.resolve(recipe)[1].info.needs_gradients else None
+    # a run that was stopped while it trained, or solved layer by layer, goes on from there
+    training = run.path / KEPT if _calibrates(recipe) else None
     ledger = quant.quantize_(
         module, recipe, trajectories=store, seed=settings.seed, keep_originals=False, progress=progress,
         state=training, solved=context.solved, **selection,

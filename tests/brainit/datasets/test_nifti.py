@@ -86,6 +86,28 @@ def test_sessions_that_lie_apart_are_no_signal(tmp_path):
     assert datasets.open("nifti", root, zscore="none").noise_ceiling.mean() > 0.95
 
 
+def test_the_ceiling_comes_from_repeated_test_pictures_where_training_has_none(tmp_path):
+    root = write_folder(tmp_path / "n")
+    names = [f"p{k}" for k in range(6)] + ["p20", "p20", "p21", "p21"]
+    names += [f"p{k}" for k in range(6, 12)] + ["p20", "p20", "p21", "p21"]
+    ids = [f"p{k}" for k in range(22)]
+    images = np.arange(22, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
+    np.savez(root / "stimuli" / "stimuli.npz", ids=np.array(ids), images=images * 10)
+    table(root, names, (["train"] * 6 + ["test"] * 4) * 2)
+    noise = datasets.open("nifti", root)
+    assert noise.info["noise_ceiling"] == "estimated from repeated test pictures"
+    for k, path in enumerate(sorted(root.rglob("*betas*"))):
+        numbers = np.array([int(n[1:]) for n in names[k * N : (k + 1) * N]])
+        edit_image(path, lambda d, _, numbers=numbers: d + 30 * (numbers % 2))
+    clear = datasets.open("nifti", root, zscore="none")
+    assert clear.noise_ceiling.mean() > 0.9 > 0.5 > noise.noise_ceiling.mean()
+    table(root, names[:1] * 2 + names[2:], (["train"] * 6 + ["test"] * 4) * 2)
+    assert datasets.open("nifti", root).info["noise_ceiling"] == "estimated from repeated training pictures"
+    table(root, [f"p{k}" for k in range(20)], (["train"] * 6 + ["test"] * 4) * 2)
+    alone = datasets.open("nifti", root)
+    assert alone.noise_ceiling is None and "noise_ceiling" not in alone.info
+
+
 def test_maps_stay_in_the_space_that_the_mask_names(tmp_path):
     root = write_folder(tmp_path / "n")
     assert datasets.open("nifti", root).info.get("space") is None

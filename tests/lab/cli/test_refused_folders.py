@@ -143,9 +143,10 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, capsys: Capture) -
     small = (
         "model.width=16",
         "model.heads=2",
+        "model.depth=0",
         "clusters.n_clusters=4",
         "train.epochs=1",
-        "train.steps_per_epoch=40",
+        "train.steps_per_epoch=10",
     )
     sets = [word for pair in small for word in ("--set", f"brain.{pair}")]
     command = [

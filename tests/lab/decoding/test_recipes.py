@@ -121,7 +121,9 @@ def test_a_native_recipe_says_how_its_kernels_were_launched(monkeypatch: pytest.
     monkeypatch.setattr(quant, "native_", native_)
     monkeypatch.setattr(recipes, "draw", drawn)
     config: Any = SimpleNamespace(denoiser="dit-64", noise_seeds=2, seed=0)
-    given: Any = SimpleNamespace(truth=np.zeros((1, 2, 2)), start=None, tokens=None)
+    given: Any = SimpleNamespace(
+        truth=np.zeros((1, 2, 2)), start=np.zeros(1), tokens=None, predicted={"tokens": np.zeros(1)}
+    )  # fmt: skip
     recipe, step = DecoderRecipe("rtn-w8a8", "rtn-w8a8", native=True), Memory()
     for _ in range(2):
         pictures, facts = decoded(step, "x", config, recipe, given, "cpu", silent)
@@ -139,6 +141,16 @@ def test_pictures_of_other_weights_are_not_put_beside_these(
     monkeypatch.setattr("lab.decoding.recipes.weights_of", lambda denoiser: "another")
     with pytest.raises(InputError, match=r"full precision were drawn with other weights of .* now another\)"):
         decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+
+
+def test_pictures_of_other_predictions_are_not_put_beside_these(
+    config: ReconstructConfig, given: Conditions
+) -> None:
+    kept = Memory()
+    decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+    again = Conditions(**{**vars(given), "start": given.start + 0.1})
+    with pytest.raises(InputError, match="full precision were decoded from other predictions"):
+        decoded(kept, "full", config, DecoderRecipe("none"), again, "cpu", silent)
 
 
 def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, given: Conditions) -> None:

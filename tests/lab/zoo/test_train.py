@@ -10,7 +10,7 @@ from lab import zoo
 from lab.errors import InputError
 from lab.zoo import train
 from lab.zoo.data import training
-from lab.zoo.train import autoencoder
+from lab.zoo.train import autoencoder, loop
 from lab.zoo.train.loop import Outcome, Recipe, fit
 
 DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
@@ -64,6 +64,23 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert outcome.steps == 60
     for key, value in whole.state_dict().items():
         assert torch.equal(value, model.state_dict()[key]), key
+
+
+def test_moments_lie_as_their_parameters_do(tmp_path: Path) -> None:
+    """A fused kernel refuses others, and so a run that goes on, on a GPU."""
+    file, layer = tmp_path / "a.safetensors", nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+    optimiser, average = (
+        torch.optim.AdamW(layer.parameters()),
+        [p.detach().clone() for p in layer.parameters()],
+    )
+    layer(torch.rand(1, 3, 4, 4)).sum().backward()
+    optimiser.step()
+    loop._save(file, layer, average, optimiser, {"step": 1, "spent": 0.0})
+    moment = optimiser.state[layer.weight]["exp_avg"].clone()
+    loop._restore(file, layer, average, optimiser)
+    found = optimiser.state[layer.weight]
+    assert torch.equal(found["exp_avg"], moment) and found["exp_avg"].stride() == layer.weight.stride()
+    assert found["step"].shape == ()
 
 
 def test_the_seed_matters(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from quant.formats.granularity import Granularity
 from quant.formats.quantizer import Quantizer
 from quant.layers.encoded import EncodedWeight
 from quant.layers.install import quant_layers
-from quant.methods.qvgen import core, started
+from quant.methods.qvgen import started
 from quant.methods.qvgen.started import in_cells
 from quant.methods.svdquant.core import core as svdquant
 from quant.methods.svdquant.formats import FOUR
@@ -24,25 +22,13 @@ BASE = "train_rows=2+calibration_rows=4+held_out_rows=4+look_every=3"
 START = f"qvgen-w4a4+helper=kept+start=svdquant+policy=common+group=16+rank=4+{BASE}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def solved_once() -> Iterator[None]:
-    """Solve by SVDQuant once for each config of it: model, recording and seed are the same in all tests."""
-    known: dict[str, Any] = {}
-
-    def solve(model: Any, plan: Any, config: Any, context: Any) -> Any:
-        key = started.as_svdquant(config).model_dump_json()
-        if key not in known:
-            known[key] = started.solve(model, plan, config, context)
-        return copy.deepcopy(known[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core, "solve", solve)
-        yield
+SOLVED: dict[str, Any] = {}
+"""What SVDQuant gave: these tests begin from the same few starts."""
 
 
 def made(tiny, store, recipe: str):
     model = tiny.build("pixart")
-    return model, quant.quantize_(model, recipe, trajectories=store, seed=0)
+    return model, quant.quantize_(model, recipe, trajectories=store, seed=0, solved=SOLVED)
 
 
 def test_before_a_step_it_is_svdquant(tiny, recorded) -> None:
