@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -90,7 +91,9 @@ def _alarmed() -> Iterator[None]:
     unable to give memory back (pytorch/pytorch#180395).
     """
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not know all of them
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
@@ -121,12 +124,14 @@ class Graph:
         args, kwargs = tree_unflatten(self.held, spec)
         stream = _beside(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.no_grad(), torch.cuda.stream(stream):
-            for _ in range(warm_ups - 1):
-                forward(*args, **kwargs)
-            with _alarmed():
-                forward(*args, **kwargs)
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.no_grad(), torch.cuda.stream(stream):
+                for _ in range(warm_ups - 1):
+                    forward(*args, **kwargs)
+                with _alarmed():
+                    forward(*args, **kwargs)
+        finally:
+            torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(self.graph, stream=stream):
             self.out = forward(*args, **kwargs)
