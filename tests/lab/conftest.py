@@ -1,4 +1,4 @@
-"""One trained decoder for every test that needs one: a tiny simulated subject, trained once a session."""
+"""A decoder of a tiny simulated subject, trained once a session; pages whose figures nobody looks at."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from pathlib import Path
 import pytest
 
 from lab.decoding.settings import ReconstructConfig
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are there and nothing is drawn: most of a page's time, where its words are looked at."""
+    from lab.figures.plate import Plate
+
+    monkeypatch.setattr(Plate, "__post_init__", lambda plate: None)
+    monkeypatch.setattr(Plate, "uri", lambda plate, kind="svg": "data:image/svg+xml;base64,")
+    monkeypatch.setattr(Plate, "png", lambda plate, dpi=0, foot=False: b"")
 
 
 @pytest.fixture(scope="session")

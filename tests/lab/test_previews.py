@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lab import zoo
 from lab.decoding.drawing import draw
@@ -27,6 +28,7 @@ def test_each_step_of_sampling_is_seen_and_the_pictures_are_the_same(tmp_path: P
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_comparisons_show_which_recipe_is_being_drawn(tmp_path: Path) -> None:
     seen: list[Preview] = []
     settings = registry.settings("compare", {

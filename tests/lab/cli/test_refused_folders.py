@@ -137,6 +137,7 @@ def test_a_locked_folder_is_one_line(tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, capsys: Capture) -> None:
     """Kill -9 a category run (the quickest whole one) when its first step is done, then run it again."""
     root = write_haxby(tmp_path / "data", n_runs=4)

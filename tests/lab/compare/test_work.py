@@ -156,6 +156,7 @@ def test_a_turn_is_given_once_and_a_failure_is_remembered(tmp_path: Path) -> Non
     assert alone.take("a") and alone.take("a") and alone.reason("a") == ""
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_processes_give_what_one_gives(
     command: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

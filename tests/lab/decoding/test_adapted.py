@@ -42,6 +42,7 @@ def test_a_folder_gives_its_subject_again_and_refuses_others(root: Path, tmp_pat
         adapted(few, None, silent, encoded=encoded)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_decodes_with_the_shared_network_and_is_opened_again(root: Path, tmp_path: Path) -> None:
     from lab.jobs.reconstruct import reconstruct
 

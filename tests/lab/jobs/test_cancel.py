@@ -148,6 +148,7 @@ def test_a_job_that_is_stopped_before_it_begins_does_nothing(name: str) -> None:
         registry.run(name, None, context)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", [name for name in registry.JOBS if name not in QUICK])
 def test_a_job_is_stopped_at_its_first_report_and_goes_on(name: str, asked: Callable, tmp_path: Path) -> None:
     if name in ELSEWHERE:

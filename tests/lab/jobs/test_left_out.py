@@ -61,6 +61,7 @@ def test_external_pictures_like_a_test_picture_are_left_out(
     assert brain_data.external_targets(settings, data.subject, lambda *_: None) is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, network: Path, tmp_path: Path) -> None:
     before = (network / "decoder.safetensors").stat().st_mtime_ns
     metrics = reconstruct(settings, tmp_path / "run", checkpoints=network)

@@ -100,6 +100,7 @@ def test_finished_run_does_nothing(recording: Path, finished: Path, capsys: Capt
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "lab.cli.main", *words(recording, out)]
@@ -178,6 +179,7 @@ def test_a_finished_run_whose_data_are_gone_or_only_copied_is_still_finished(
     recording.write_bytes(content)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_odd_about_the_data_stands_beside_the_scores(
     recording: Path, finished: Path, tmp_path: Path, capsys: Capture
 ) -> None:

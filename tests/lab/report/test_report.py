@@ -17,7 +17,6 @@ import yaml
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
-from lab.figures.plate import Plate
 from lab.jobs.brain.scores import other_tests
 from lab.report import HTMLDocument, bits, build_group_report, build_report, report_document
 from lab.report.page import _MAKERS, _environment, render_block, summary
@@ -104,13 +103,6 @@ def test_measured_subject_without_places(measured):
 
 def test_same_folder_same_bytes(measured_run, measured):
     assert build_report(measured_run).read_text(encoding="utf-8") == measured
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are there and nothing is drawn: most of a page's time, where its words are looked at."""
-    monkeypatch.setattr(Plate, "__post_init__", lambda plate: None)
-    monkeypatch.setattr(Plate, "uri", lambda plate, kind="svg": "data:image/svg+xml;base64,")
 
 
 def without(source: Path, folder: Path, *names: str) -> Path:

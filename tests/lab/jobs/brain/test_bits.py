@@ -138,6 +138,7 @@ def test_disk_full_while_recording(stopped_then_full: tuple[int, str, list[str]]
     assert left == [".lock", "manifest.json", "null.safetensors"]  # nothing half-written
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_again_does_nothing_and_recipes_that_train_go_on(
     stopped_then_finished: Path, trained_run: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(first: Path,
         encode(Settings.model_validate(given | {"clusters": 5}), Context())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_new_subject_joins(first: Path, root: Path, tmp_path: Path) -> None:
     given = {"root": root, "subjects": "sub-03", "start": first, "encoder": {**QUICK, "validation": 0}}
     result = encode(Settings.model_validate(given | {"out": tmp_path / "o"}), Context())
@@ -99,6 +100,7 @@ def test_a_new_subject_joins(first: Path, root: Path, tmp_path: Path) -> None:
         encode(Settings.model_validate(again), Context())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_reads_dinov2_from_a_folder_and_trains_its_bypass(root: Path, tmp_path: Path) -> None:
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 

@@ -36,6 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_its_defaults_decode_grey_pictures_without_places(root: Path, tmp_path: Path) -> None:
     quick = {"steps": 2, "bootstrap": 100, "device": "cpu", "brain": {"train": {"epochs": 1}}}
     settings = Settings.model_validate(

@@ -38,10 +38,9 @@ def recorded(request):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_round_trip(preset: str, recorded, tiny, tmp_path) -> None:
-    name, store = recorded
-    if name == "unet" and preset != "lrq-dit-w3a4":
-        pytest.skip("one preset of a method is enough for the second family")
+def test_round_trip(preset: str, dit, tiny, tmp_path) -> None:
+    """Of a transformer; of the U-Net: methods/contract/test_calibrated.py."""
+    name, store = dit
     files = []
     for index in range(2):
         model = tiny.build(name)

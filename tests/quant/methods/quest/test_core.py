@@ -27,7 +27,7 @@ SOME = ["time_embedding.*", "mid_block.*", "up_blocks.1.resnets.0.*"]
 @pytest.fixture(scope="module")
 def student(tiny, recorded) -> Student:
     model = tiny.build("unet")
-    plan = quant.plan(model, CONFIG)
+    plan = quant.plan(model, CONFIG, include=[*SOME, "*.time_emb_proj"])
 
     def side(module: torch.nn.Module, line: Any) -> Master:
         layout = "linear_weight" if line.kind == "Linear" else "conv_weight"
