@@ -188,11 +188,21 @@ def _previewed(decode: Any, latents: Any) -> Any:
 
 
 def dry_run(settings: Settings) -> Foreseen:
-    """List the recipes with the time that each will take."""
+    """List the recipes with the time that each will take; refuse what does not suit the recording."""
+    from lab import zoo
+    from lab.models.preflight import check_evaluation, check_recording, check_run_folder, check_sampling
+
+    chosen = _recipes(settings)  # refuses no model
+    check_run_folder(settings.out)
+    store = check_recording(str(settings.model), settings.recording)
+    if store is not None:
+        check_sampling(store, settings.steps, _guidance(settings))
+        if settings.model not in zoo.DENOISERS:
+            check_evaluation(store, settings.n)
     rows = [
         {"recipe": r.name, "method": r.method, "calibrates": r.calibrates, "trains": r.trains,
          "time": f"about {duration(_seconds(settings, r) * settings.seeds)}"}
-        for r in _recipes(settings)
+        for r in chosen
     ]  # fmt: skip
     time = f"about {duration(estimate(settings))} on two CPU cores"
     facts = {"model": settings.model, "recipes": len(rows), "time": time}

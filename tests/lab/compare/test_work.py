@@ -219,6 +219,7 @@ def test_bad_input_is_one_line(
         (["compare", "unet-64", "--recipes", "rtn-w8a9", *out], 2, "did you mean"),
         (["compare", "unet-64", "--n", "1", *out], 2, "at least"),
         ([*command, "--n", "200", *out], 2, "evaluation subset has"),
+        ([*command, "--n", "200", *out, "--dry-run"], 2, "evaluation subset has"),
         ([*command, "--calibrate-on", "gpu", *out], 2, "must be one of cpu, cuda, mixed"),
         ([*command, "--steps", "7", *out], 2, "give --steps and --guidance the same"),
     )
