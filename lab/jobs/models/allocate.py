@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, setting
@@ -58,7 +60,7 @@ class Result(contract.Result):
     out: str
     part: str | None = None
     recording: Path | None = None
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, Any] = Field(default_factory=dict)
     """What a comparison with a given recording has to say: its steps, guidance and number of conditions."""
 
     def tables(self) -> list[Table]:
