@@ -191,6 +191,7 @@ def quantize_(
     keep_originals: bool = True,
     progress: Progress | None = None,
     state: str | Path | None = None,
+    solved: dict[str, Any] | None = None,
 ) -> Ledger:
     """Quantize a model in place.
 
@@ -212,6 +213,9 @@ def quantize_(
     state : folder, optional
         Where a method that trains keeps its checkpoints. Stopped and started again with the same arguments,
         it goes on from the last one and ends at the same bytes; with others it is refused.
+    solved : dict, optional
+        Kept by the caller over several calls: what a recipe begins from (QVGen's start from SVDQuant) is put
+        into it, and not worked out again by a later call that begins from the same.
 
     Returns
     -------
@@ -250,7 +254,7 @@ def quantize_(
     refuse_nothing(planned)
     context = registry.Context(
         device=str(next(model.parameters()).device), seed=seed, recording=trajectories,
-        state=_state(state, model, planned, seed, trajectories),
+        state=_state(state, model, planned, seed, trajectories), solved=solved,
     )  # fmt: skip
     if progress is not None:
         context.progress = progress

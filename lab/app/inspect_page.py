@@ -18,6 +18,15 @@ from lab.jobs.models import look, whatif
 
 COLUMNS = ("layer", "absmax", "kurtosis", "outlier_share", "drift")
 HEADERS = ["layer", "max |x|", "kurtosis", "outliers", "drift"]
+COLUMNS_SAY = (
+    "**max |x|**: largest magnitude of the layer's input. **kurtosis**: 3 for a bell curve, more where a few "
+    "values lie far out. **outliers**: share of values of {factor:g} times the median channel's rms or more. "
+    "**drift**: max |x| of its largest over that of its smallest timestep."
+)
+_IN_RANGE = (
+    "(...all) => {{ all[{bits}] = Math.min(8, Math.max(3, all[{bits}]));"
+    " all[{clip}] = Math.min(1, Math.max(0.05, all[{clip}])); return all; }}"
+)
 _WIDTHS: Any = ["41%", "13%", "16%", "16%", "14%"]
 
 
@@ -79,7 +88,8 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     grid = whatif.grid_of(settings.format, settings.bits).label
     figure = level_bars(
         stats.histogram.sum(0), bins.edges().numpy(), found.levels, found.low, found.high,
-        f"Input of {layer} and the levels of {grid} in its range",
+        f"Input of {layer} and the levels of {grid} in "
+        + ("its range (dashed)" if settings.shared == "tensor" else "its widest channel's range (dashed)"),
     )  # fmt: skip
     whose = "one scale per tensor" if settings.shared == "tensor" else "one scale per channel (widest drawn)"
     numbers = (
@@ -91,11 +101,11 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
 
 
 def measured(
-    model: str, layer: str, format: Any, bits: float, shared: Any, clip: float, recording: str = ""
+    model: str, layer: str, format: Any, bits: Any, shared: Any, clip: float, recording: str = ""
 ) -> whatif.Settings:  # fmt: skip
     """Return what the controls say, checked."""
     return whatif.Settings(
-        model=model, layer=layer, format=format, bits=int(bits), shared=shared, clip=clip,
+        model=model, layer=layer, format=format, bits=bits, shared=shared, clip=clip,
         recording=Path(recording) if recording else None,
     )  # fmt: skip
 
@@ -118,6 +128,8 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
         "Which values go into each layer, at which timestep, and what would rounding do to them? "
         "Pick a layer; drag the bits.", elem_classes="lead",
     )  # fmt: skip
+    from quant.observation.stats import OUTLIER_FACTOR
+
     with gr.Row():
         with gr.Column(scale=5, min_width=340):
             table = gr.Dataframe(
@@ -125,6 +137,7 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
                 max_height=330, show_search="filter", elem_id="layers", elem_classes="short",
                 column_widths=_WIDTHS,
             )  # fmt: skip
+            gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
             layer = gr.Textbox(label="Layer: click a row, or write its name, then Enter", interactive=True,
                                max_lines=1, elem_id="layer")  # fmt: skip
@@ -149,7 +162,7 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
         with gr.Row():
             drawn = [
                 gr.Image(show_label=False, interactive=False, visible=False, scale=panels, min_width=320,
-                         buttons=["download", "fullscreen"])
+                         format="png", buttons=["download", "fullscreen"])
                 for panels in (2, 3)
             ]  # fmt: skip
         drawn_note = gr.Markdown(elem_classes="source")
@@ -217,7 +230,8 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
     ) -> Any:  # fmt: skip
         """Show a layer's figures and numbers; refuse a name that the model does not have."""
         rounded = what_if(model, layer, format, bits, shared, clip, recording)
-        return layer, *layer_views(model, layer, recording), *rounded
+        known = whatif.layer_of(seen_by(model, recording), layer)  # nothing: the largest
+        return known, *layer_views(model, known, recording), *rounded
 
     def dragged(*given: Any) -> Any:
         try:
@@ -246,9 +260,10 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
     whole = [table, *one]
     gr.on([model.input, recording.submit], everything, controls, whole, api_visibility="private",
           trigger_mode="always_last", show_progress_on=[table, heat_plot])  # fmt: skip
-    for control in (form, bits, shared, clip):
-        control.input(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private",
-                      queue=False, **quick)  # fmt: skip
+    # a number that was typed is moved into its range when it is left: what is shown is of that one at once
+    for event in (form.input, bits.input, bits.release, shared.input, clip.input, clip.release):
+        event(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private", queue=False,
+              js=_IN_RANGE.format(bits=controls.index(bits), clip=controls.index(clip)), **quick)  # fmt: skip
     # the copies follow once a slider rests: a drag sends no more than it shows
     gr.on([fold.expand, form.input, shared.input, bits.release, clip.release, layer.change], state, controls,
           boxes, api_name="state", trigger_mode="always_last", queue=False, **quick)  # fmt: skip

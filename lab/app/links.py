@@ -17,6 +17,8 @@ from lab.errors import InputError
 from lab.jobs.spelling import changed
 
 VERSION = "1"
+TABS = ("inspect", "plan", "compare", "brain", "runs", "kernels", "watermark")
+"""Every page; a link that says nothing more opens it as it is."""
 
 
 def as_link(page: str, settings: BaseModel) -> str:
@@ -39,8 +41,12 @@ def as_python(job: str, settings: BaseModel) -> str:
     )
 
 
-def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) -> tuple[str, BaseModel] | None:
+def read_link(
+    query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]
+) -> tuple[str, BaseModel | None] | None:
     """Return the page and checked settings that a link names; None for an address without any.
+
+    A link without any setting has the page alone.
 
     Raises
     ------
@@ -53,21 +59,22 @@ def read_link(query: Mapping[str, str], pages: Mapping[str, type[BaseModel]]) ->
             return None
         raise InputError(
             f"the address names {strange[:40]!r}, which is not a link of this app: this is its first page; "
-            f"?v={VERSION}&tab=NAME opens another: {', '.join(pages)}"
+            f"?v={VERSION}&tab=NAME opens another: {', '.join(TABS)}"
         )
     version, page = query.get("v", ""), query["tab"]
     if version != VERSION:
         raise InputError(
             f"the link is of version {version[:12]!r}; this app reads version {VERSION}: copy it again"
         )
+    if page not in TABS:
+        raise InputError(f"the link names the page {page[:40]!r}; there are: {', '.join(TABS)}")
+    given = {k: v for k, v in query.items() if k not in ("v", "tab") and not k.startswith("__")}
+    if not given:
+        return page, None
     if page not in pages:
-        raise InputError(f"the link names the page {page[:40]!r}; there are: {', '.join(pages)}")
+        raise InputError(f"the link gives {next(iter(given))[:40]!r}; the page {page!r} takes no settings")
     fields = pages[page].model_fields
-    values = {
-        k: v if k in fields and fields[k].annotation is str else _value(v)
-        for k, v in query.items()
-        if k not in ("v", "tab") and not k.startswith("__")
-    }
+    values = {k: v if k in fields and fields[k].annotation is str else _value(v) for k, v in given.items()}
     try:
         return page, pages[page](**values)
     except ValidationError as fault:

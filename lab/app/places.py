@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from time import localtime, strftime
 
@@ -12,6 +13,7 @@ STRANGERS: list[str] = []
 """The address that the app listens at where others can reach it; empty on loopback."""
 _SIGNS = ("config.yaml", "group.html")
 """A run has its settings; a folder of several runs has one page over them."""
+_SAID = re.compile(r"^((?:  )?(?:dataset|subject)|model|recipe):[ \t]+(?!null|\[\])(\S.*)$", re.MULTILINE)
 _KINDS = (
     ("group.html", "group"),
     ("bits.csv", "bits"), ("subject.json", "reconstruct"), ("results.csv", "compare"),
@@ -58,9 +60,9 @@ def runs(home: Path) -> list[Path]:
 
 
 def run_rows(home: Path) -> list[list[str]]:
-    """Rows of the list of runs: name, kind, state, when."""
+    """Rows of the list of runs: name, kind, state, of what, when."""
     return [
-        [str(folder.relative_to(home)), _kind(folder), state(folder),
+        [str(folder.relative_to(home)), _kind(folder), state(folder), _about(folder),
          strftime("%Y-%m-%d %H:%M", localtime(max(_stamp(folder / sign) for sign in _SIGNS)))]
         for folder in runs(home)
     ]  # fmt: skip
@@ -93,6 +95,17 @@ def _older_comparison(folder: Path) -> bool:
         return False
     log = folder / "log.jsonl"
     return '"event": "more"' not in (log.read_text(errors="replace") if log.is_file() else "")
+
+
+def _about(folder: Path) -> str:
+    """Say in a few words what a run is of: its model, or dataset and subject, and its recipe."""
+    try:
+        text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # a group, or deleted meanwhile
+        return ""
+    found = {name.strip(): value.strip("'\" ") for name, value in _SAID.findall(text)}
+    whose = " ".join(found[name] for name in ("dataset", "subject") if name in found)
+    return ", ".join(words for words in (whose or found.get("model", ""), found.get("recipe", "")) if words)
 
 
 def _stamp(file: Path) -> float:

@@ -9,9 +9,13 @@ from typing import Any
 import gradio as gr
 
 from lab.app.places import run_rows, within
-from lab.app.work import answer, progress_of, stop_run
+from lab.app.work import answer, at_work, progress_of, stop_run
 
-HEADERS = ["run", "kind", "state", "changed"]
+HEADERS = ["run", "kind", "state", "of", "changed"]
+EMPTY = (
+    "### No run yet\n**Apply** under *Plan and apply* and **Train** under *Brain* write one; so does, in a "
+    "terminal (four minutes, four *simulated* subjects):\n\n`brainlab demo --out {demo}`"
+)
 PAGES = ("report.html", "index.html", "group.html")
 MOST = 12_000_000
 """Bytes of a report that is shown inside the page."""
@@ -19,10 +23,12 @@ MOST = 12_000_000
 
 def opened(home: Path, run: str) -> tuple[str, str, str]:
     """Return a run's report as a frame without scripts of the app, its settings, its scores."""
+    said = progress_of(run)
+    if said and not (home / run).is_dir():  # it makes its data first
+        return f"<p>At work: {escape(said)}</p>", "# not written yet\n", "{}"
     folder = within(home, run)
     page = next((folder / n for n in PAGES if (folder / n).is_file()), None)
     if page is None:
-        said = progress_of(run)
         frame = f"<p>At work: {escape(said)}</p>" if said else f"<p>{_without_page(folder)}</p>"
     elif page.stat().st_size > MOST:
         frame = f"<p>The report is large; open it from the disk: {escape(str(page))}</p>"
@@ -44,8 +50,25 @@ def opened(home: Path, run: str) -> tuple[str, str, str]:
 
 def _without_page(folder: Path) -> str:
     if (folder / "ledger.json").is_file():
-        return "A quantized model: its ledger is under Settings and scores."
+        return f"A quantized model; what was done to it (each layer: ledger.json):</p>{_ledger(folder)}<p>"
     return "This run has no report yet; the same command goes on with it."
+
+
+def _ledger(folder: Path) -> str:
+    import quant
+    from lab.jobs.models import plan
+
+    ledger = quant.Ledger.from_json((folder / "ledger.json").read_text(encoding="utf-8"))
+    rows = plan.totals_table(plan.tables(ledger)["totals"]).rows
+    cells = [[escape(str(row[key])) for key in ("name", "value")] for row in rows]
+    return f"<table>{''.join(f'<tr><th>{name}</th><td>{value}</td></tr>' for name, value in cells)}</table>"
+
+
+def listed(home: Path) -> list[list[str]]:
+    """Rows of all runs; those that this app has begun stand first, also where they have no folder yet."""
+    rows = run_rows(home)
+    known = {row[0] for row in rows}
+    return [[name, "-", "running", "", "now"] for name in at_work() if name not in known] + rows
 
 
 def differences(home: Path, first: str, second: str) -> list[list[Any]]:
@@ -81,10 +104,14 @@ def build(home: Path, tab: Any) -> None:
         f"Shown are those below `{home.absolute()}`.",
         elem_classes="lead",
     )
+    rows = listed(home)
     table = gr.Dataframe(
-        headers=HEADERS, value=run_rows(home), interactive=False, label="Runs, newest first",
-        max_height=280, elem_id="runs", elem_classes="short", column_widths=["46%", "16%", "16%", "22%"],
+        headers=HEADERS, value=rows, interactive=False, label="Runs, newest first",
+        max_height=280, elem_id="runs", elem_classes="short",
+        column_widths=["32%", "13%", "12%", "26%", "17%"],
     )  # fmt: skip
+    words = EMPTY.format(demo=home.absolute() / "demo")
+    nothing = gr.Markdown(words, visible=not rows, elem_classes="empty")
     with gr.Row(equal_height=True):
         chosen = gr.Textbox(label="Run", max_lines=1, scale=3, elem_id="run")
         refresh = gr.Button("List again", elem_id="list-runs", scale=1, min_width=120)
@@ -92,18 +119,22 @@ def build(home: Path, tab: Any) -> None:
     status = gr.Markdown(elem_id="run-status")
     with gr.Tabs():
         with gr.Tab("Report"):
-            frame = gr.HTML("<p>Pick a run.</p>")
+            frame = gr.HTML("<p>Pick a run.</p>", elem_classes="numbers")
         with gr.Tab("Settings and scores"), gr.Row():
             config = gr.Code(label="config.yaml", language="yaml", interactive=False)
             scores = gr.Code(label="metrics.json", language="json", interactive=False)
         with gr.Tab("Compare two runs"):
-            other = gr.Textbox(label="Other run: its name, then Enter", max_lines=1)
+            other = gr.Dropdown(
+                [row[0] for row in rows], value=None, label="Other run", allow_custom_value=True,
+                elem_id="other-run",
+            )  # fmt: skip
             gap = gr.Dataframe(headers=["score", "first", "second", "difference"], interactive=False)
 
     @answer
     def list_runs() -> Any:
         """List the run folders."""
-        return run_rows(home)
+        rows = listed(home)
+        return rows, gr.Dropdown(choices=[row[0] for row in rows]), gr.Markdown(visible=not rows)
 
     @answer
     def open_run(run: str) -> Any:
@@ -119,12 +150,13 @@ def build(home: Path, tab: Any) -> None:
         return str(event.row_value[0])
 
     quick: dict[str, Any] = {"concurrency_limit": None}
-    refresh.click(list_runs, None, table, api_name="runs", **quick)
-    tab.select(list_runs, None, table, api_visibility="private", show_progress="hidden", **quick)
+    lists = [table, other, nothing]
+    refresh.click(list_runs, None, lists, api_name="runs", **quick)
+    tab.select(list_runs, None, lists, api_visibility="private", show_progress="hidden", **quick)
     stop.click(stop_run, chosen, status, api_name="stop_run", **quick)
     shown = [frame, config, scores]
     table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick).then(
         open_run, chosen, shown, api_visibility="private", **quick
     )
     chosen.submit(open_run, chosen, shown, api_name="run", **quick)
-    other.submit(compare_runs, [chosen, other], gap, api_name="compare_runs", **quick)
+    other.input(compare_runs, [chosen, other], gap, api_name="compare_runs", **quick)

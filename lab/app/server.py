@@ -108,8 +108,11 @@ def build(home: Path) -> Any:
                 if isinstance(settings, decode.Settings):
                     with suppress(InputError):  # a folder that is no run is named with its facts
                         settings = brain_page.completed(home, settings)
-                chosen, row = gr.Tabs(selected=page), gr.Row(visible=page != "brain")
-                values = [_value(settings, name) if at in ("", page) else gr.skip() for at, name in fields]
+                chosen, row = gr.Tabs(selected=page), gr.Row(visible=page in ("inspect", "plan", "compare"))
+                if settings is not None:
+                    values = [
+                        _value(settings, name) if at in ("", page) else gr.skip() for at, name in fields
+                    ]
             return [shown, chosen, row, *values]
 
         loaded = app.load(

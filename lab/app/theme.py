@@ -17,6 +17,13 @@ CSS = """
 .block.empty {border: 1px dashed var(--border-color-primary); padding: 1.2rem 1.5rem;}
 .js-plotly-plot svg text {fill: #475569 !important;}
 .dark .js-plotly-plot svg text {fill: #e2e8f0 !important;}
+.js-plotly-plot .hoverlayer text {fill: #f8fafc !important;}
+.js-plotly-plot .modebar-btn.plotlyjsicon {display: none;}
+@media (hover: none), (max-width: 600px) {.js-plotly-plot .modebar {display: none !important;}}
+input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the pointer */
+  background-color: var(--checkbox-background-color-selected) !important;
+  background-image: var(--radio-circle) !important;
+}
 .wrap-inner input, input[role=listbox] {text-overflow: ellipsis;}
 .wrap-inner input[role=combobox] {padding-right: 1.6rem !important;}
 #layers th, #scores th {letter-spacing: -.02em;}
@@ -28,10 +35,13 @@ CSS = """
 #layers th .cell-menu-button, #kernels th .cell-menu-button, #recipe-form th .header-icons {display: none;}
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
 #decoded .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;}
-#decoded .grid-wrap {max-height: none; height: auto;}
+.live .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important;}
+:is(#decoded, .live) .grid-wrap {min-height: 0; max-height: none; height: auto;}
 #watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 [id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
+[id$=-copy] .cm-scroller {min-height: 2.4rem !important;}  /* measured before it was seen: far too high */
+#pair img, #difference img {image-rendering: pixelated;}
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
 .dark .report {background: #14181c;}
@@ -60,6 +70,10 @@ CSS = """
 }
 @media (max-width: 600px) {
   .report {height: 700px;}
+  #plan-summary :is(th, td):last-child {overflow-wrap: anywhere !important;}
+  .live .grid-container {grid-template-columns: repeat(2, minmax(0, 1fr)) !important;}
+  #list-runs, #stop-run {height: auto; min-height: 2.8rem;}
+  .overflow-menu > button::before {content: "more pages "; font-size: .8rem;}
   #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}
   #numbers :is(table, thead, tbody, tr) {border: 0 !important;}
   #decoded .caption-label {font-size: .55rem; padding: 0 .15rem; max-width: 100%; white-space: normal;}
@@ -71,7 +85,7 @@ CSS = """
   #numbers tr {display: flex; flex-direction: column;}
   #numbers :is(th, td) {height: 3.2rem; display: flex; align-items: center;}
   :is(#scores, #trials)::after {content: "more columns: move the table sideways"; font-size: .75rem;}
-  #scores :is(th, .body-cell) {
+  :is(#scores, #trials) :is(th, .body-cell) {
     width: 28vw !important; min-width: 28vw !important; max-width: 28vw !important; flex: 0 0 28vw !important;
   }
   #recipe-form :is(th, .body-cell) {font-size: .62rem; overflow-wrap: anywhere;}

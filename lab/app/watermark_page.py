@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from lab.app.controls import unchecked
 from lab.app.work import answer, sentence
 from lab.errors import InputError
 from lab.jobs.contract import Context
@@ -97,11 +98,11 @@ def build() -> None:
     )
     with gr.Row():
         with gr.Column(scale=2):
-            picture = gr.Image(
+            picture = unchecked(gr.Image(
                 label="PNG or JPEG, sides from 32 pixels", type="filepath", sources=["upload"],
                 elem_id="watermark-picture", height=300, image_mode=None, format="png",
                 buttons=["download", "fullscreen"],
-            )  # fmt: skip
+            ))  # fmt: skip
             with gr.Row():
                 marked = gr.Button("Example: marked", elem_id="watermark-marked")
                 unmarked = gr.Button("Example: not marked", elem_id="watermark-unmarked")
@@ -110,9 +111,7 @@ def build() -> None:
                 label="Message to look for (0s and 1s, or hex after 0x); empty: the shipped key's",
                 max_lines=1, elem_id="watermark-message",
             )  # fmt: skip
-            rate = gr.Number(
-                1e-6, label="False-positive rate", minimum=1e-14, maximum=0.5, elem_id="watermark-rate"
-            )
+            rate = unchecked(gr.Number(1e-6, label="False-positive rate", elem_id="watermark-rate"))
             verdict = gr.Markdown(EMPTY, elem_id="watermark-verdict")
             bits = gr.Code(label="Bits (= right, x wrong)", interactive=False, lines=3, visible=False)
 
@@ -123,7 +122,7 @@ def build() -> None:
 
     shown: dict[str, Any] = {"concurrency_limit": None}
     given = [picture, message, rate]
-    # first without the picture: gradio refuses a file that is none before `watermark` is asked
+    # first the old verdict goes: reading a large picture takes a moment
     cleared = picture.change(
         lambda: (UNREAD, gr.Code("", visible=False)), None, [verdict, bits], api_visibility="private", **shown
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,20 +18,27 @@ from lab.jobs.worker import Worker
 Prepared = tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]
 WORKER = Worker()
 """Where jobs run: sliders do not wait for them."""
+STARTING = "Starting ... (the first job loads the libraries: some seconds)"
+NOTHING = "Nothing is running on this page; what goes on without its page is stopped under Runs."
+_MARKS = re.compile(r"([\\`*_~|\[\]])")
+_QUOTED = re.compile(r"'([^']{160,})'")
 _NOW: dict[tuple[str, str], Running] = {}
 _STAYING: dict[str, Running] = {}
 
 
 def sentence(fault: BaseException) -> str:
-    """One sentence for a person, the command line's own: what is wrong and what to do next."""
-    return explain(fault).message
+    """One sentence for a person, the command line's own; a long text that it quotes loses its middle."""
+    return _QUOTED.sub(lambda found: f"'{found[1][:60]} ... {found[1][-20:]}'", explain(fault).message)
 
 
 def refusal(fault: BaseException) -> gr.Error:
     """Return the app's own message of one sentence; what it quotes is text, never HTML."""
-    from html import escape
-
     return gr.Error(escape(sentence(fault), quote=False), duration=None, print_exception=False)
+
+
+def failed(fault: BaseException) -> str:
+    """Return the status of a job that failed, as Markdown in which what is quoted is plain text."""
+    return "**Not done:** " + _MARKS.sub(r"\\\1", escape(sentence(fault), quote=False))
 
 
 def answer(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,9 +84,9 @@ def stream(
         Run that it writes: it goes on when the page goes away, and is found under Runs.
     """
     waiting, key = [gr.skip()] * outputs, (page, _session(request))
+    if key in _NOW and _NOW[key].alive:  # its words stay
+        raise refusal(InputError("a job of this page is still at work; cancel it first, or wait"))
     try:
-        if key in _NOW and _NOW[key].alive:
-            raise InputError("a job of this page is still at work; cancel it first, or wait")
         if stays in _STAYING and _STAYING[stays].alive:
             raise InputError(f"{stays} is being made already, by another session; it is found under Runs")
         job, show = prepare()
@@ -85,8 +94,9 @@ def stream(
         if stays:
             _STAYING[stays] = running
     except Exception as fault:
+        yield [failed(fault), gr.skip(), *waiting]  # no "Done." of an earlier one stands beside it
         raise refusal(fault) from None
-    yield ["Starting ...", gr.skip(), *waiting]
+    yield [STARTING, gr.skip(), *waiting]
     try:
         for kind, what in running.follow():
             if kind == "progress":
@@ -99,6 +109,7 @@ def stream(
             elif kind == "cancelled":
                 yield ["Stopped. The same settings go on from here.", gr.skip(), *waiting]
             else:
+                yield [failed(what), gr.skip(), *waiting]
                 raise refusal(what)
     finally:
         if _NOW.get(key) is running and not running.alive:
@@ -122,7 +133,7 @@ def canceller(page: str) -> Callable[[gr.Request], Any]:
         """Stop this session's job."""
         running = _NOW.get((page, _session(request)))
         if running is None:
-            return "Nothing is running."
+            return NOTHING
         running.cancel()
         return (
             gr.skip()
@@ -135,6 +146,11 @@ def progress_of(run: str) -> str:
     """Return what a run that this app makes last said; empty where it makes none of that name."""
     running = _STAYING.get(run)
     return "" if running is None or not running.alive else running.last or "starting"
+
+
+def at_work() -> list[str]:
+    """Names of the runs that this app is making, also before they have a folder."""
+    return [name for name, running in _STAYING.items() if running.alive]
 
 
 def stop_run(run: str) -> str:

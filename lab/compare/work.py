@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 import quant
 from lab.compare.about import commit, hardware
@@ -23,6 +24,7 @@ from lab.compare.workers import Turns
 from lab.errors import InputError, one_line
 from lab.progress import Progress, silent
 from lab.runs.folder import Run, config_hash
+from quant.plans.ledger import Ledger
 from quant.recipes import Recipe
 
 FINE = 1000
@@ -182,11 +184,18 @@ class Work:
         assert self.reference is not None
         if isinstance(recipe, Packed):
             model = self.bench.fresh()
-            about = {**costs(recipe.load(model)), "method": recipe.method, "policy": recipe.policy}
-            model.to(self.bench.device)
-            if self.bench.native:
-                quant.native_(model)
-            return measure(self.bench, model, recipe.name, self.reference, about)
+            ledger, taken = recipe.load(model), {"method": recipe.method, "policy": recipe.policy}
+        else:
+            model, ledger, taken = self._calibrated(recipe, seed)
+        model.to(self.bench.device)
+        if self.bench.native:
+            quant.native_(model)
+        found = measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
+        found.numbers["execution"] = ledger.arithmetic  # drawing says how kernels were launched
+        return found
+
+    def _calibrated(self, recipe: Recipe, seed: int) -> tuple[nn.Module, Ledger, dict[str, Any]]:
+        """Quantize a copy; what it took."""
         where = self.calibrate_on(recipe) if self.calibrate_on else self.bench.device
         model = self.bench.fresh().to(where)
         store = self.bench.recording if recipe.calibrates else None
@@ -197,18 +206,11 @@ class Work:
                 progress=self.inner,
             )  # fmt: skip
             seconds = time.perf_counter() - began
-        taken = {
-            "method": recipe.method,
-            "policy": recipe.policy,
-            "calibrate_seconds": seconds,
-            "calibrate_peak_bytes": memory.bytes,
-            "calibrate_peak_how": memory.how,
+        return model, ledger, {
+            "method": recipe.method, "policy": recipe.policy, "calibrate_seconds": seconds,
+            "calibrate_peak_bytes": memory.bytes, "calibrate_peak_how": memory.how,
             "calibrate_on": str(where),
-        }
-        model.to(self.bench.device)
-        if self.bench.native:
-            quant.native_(model)
-        return measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
+        }  # fmt: skip
 
     def inner(self, done: int, total: int, what: str) -> None:
         """Progress inside one calibration, whatever it counts: never more than one measurement."""

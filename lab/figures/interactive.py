@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
+_LABEL = {"bgcolor": "#1f2937", "bordercolor": GREY, "font": {"color": "#f8fafc", "size": 12}}
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
 _LINE = 42  # letters of a title's line
@@ -102,21 +103,21 @@ def level_bars(
     each = 1 if len(levels) <= 64 else len(levels) // 64 + 1
     ticks = levels[::each]
     which = f"{len(levels)} levels" if each == 1 else f"{len(levels)} levels (1 in {each})"
-    lines = np.stack([ticks, ticks, np.full(len(ticks), np.nan)], 1).ravel()
-    heights = np.tile([floor, top, np.nan], len(ticks))
-    grid = _scatter(x=lines, y=heights, mode="lines", line={"color": VERMILION, "width": 1}, opacity=0.7,
-                      name=which, hoverinfo="skip")  # fmt: skip
-    cuts = [
-        {"type": "line", "x0": edge, "x1": edge, "yref": "paper", "y0": 0, "y1": 1,
-         "line": {"color": GREY, "dash": "dash", "width": 2}}
-        for edge in (low, high)
-    ]  # fmt: skip
+
+    def upright(places: np.ndarray, name: str, **line: Any) -> dict[str, Any]:
+        x = np.stack([places, places, np.full(len(places), np.nan)], 1).ravel()
+        return _scatter(x=x, y=np.tile([floor, top, np.nan], len(places)), mode="lines", line=line, name=name,
+                        hoverinfo="skip")  # fmt: skip
+
+    grid = {**upright(ticks, which, color=VERMILION, width=1), "opacity": 0.7}
+    cuts = upright(np.array([low, high]), "range kept", color=GREY, dash="dash", width=2)
+    cuts["showlegend"] = False  # a third name has no room on a phone: the title says what is dashed
     room = 0.03 * (sides[-1] - sides[0])
     reach = [sides[0] - room, sides[-1] + room]
     return _dressed(
-        [bars, grid], title, {"range": reach, "title": "value of the layer's input"},
+        [bars, grid, cuts], title, {"range": reach, "title": "value of the layer's input"},
         {"type": "log", "range": [np.log10(floor), np.log10(top)], "title": "density, log",
-         "exponentformat": "power", "dtick": 1}, 280, shapes=cuts,
+         "exponentformat": "power", "dtick": 1}, 280,
     )  # fmt: skip
 
 
@@ -154,6 +155,9 @@ def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]
         By recipe; zero (nothing differs yet) is left out.
     """
     names = [f"{t:.0f}" for t in timesteps]
+    shown = [value for values in errors.values() for value in values if value]
+    wide = bool(shown) and max(shown) > 10 * min(shown)
+    ticks = {"dtick": 1} if wide else {}  # plotly's 2 and 5 between the tens crowd the axis
     traces = [
         _scatter(
             x=names, y=[value or None for value in values], name=name, mode="lines+markers",
@@ -163,8 +167,9 @@ def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]
         for number, (name, values) in enumerate(errors.items())
     ]  # fmt: skip
     return _dressed(
-        traces, title, _TIMESTEPS, {"type": "log", "title": "noise / signal power", "exponentformat": "power"}
-    )
+        traces, title, _TIMESTEPS,
+        {"type": "log", "title": "noise / signal power", "exponentformat": "power", **ticks},
+    )  # fmt: skip
 
 
 def sorted_dots(rows: Sequence[tuple[str, float]], meaning: str, title: str) -> go.Figure:
@@ -243,6 +248,7 @@ def _dressed(
         "height": height, "margin": {"l": 60, "r": 16, "t": top, "b": 46},
         "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY, "size": 12},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "hoverlabel": _LABEL, "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": BLUE},
         "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **_titled(x)},
         "yaxis": {**plain, **_titled(y)}, "template": {}, **layout,
     }  # fmt: skip

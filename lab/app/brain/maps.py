@@ -79,14 +79,27 @@ def voxel_values(folder: Path, kind: str, trial: int) -> tuple[str, np.ndarray]:
 def attention(folder: Path, one: Any, kind: str) -> np.ndarray:
     """Share of every voxel in what the network says of one trial, averaged over evenly chosen outputs."""
     network = network_of(str(folder))
-    shapes = network.target_scaler.shapes
-    if kind == STRUCTURAL and len(shapes) < 2:
-        raise InputError("this network predicts no structural picture, so there is no attention of one")
-    scale = 0 if kind == STRUCTURAL else None
-    count = shapes[0][0] if scale is None else shapes[1][1] * shapes[1][2]
+    tokens, places = _outputs(network)
+    if kind == STRUCTURAL and not places:
+        raise InputError(
+            "this network predicts no structural picture, so there is no attention of one; "
+            f"it has {SEMANTIC!r}"
+        )
+    where = {"scale": 0} if kind == STRUCTURAL else {}
+    count = places if kind == STRUCTURAL else tokens
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST)).round().astype(int))
-    maps = [network.attention_map(one, int(token), scale)[0] for token in chosen]
+    maps = [network.attention_map(one, int(token), **where)[0] for token in chosen]
     return np.mean(maps, axis=0)
+
+
+def _outputs(network: Any) -> tuple[int, int]:
+    """How many tokens a network predicts, and how many places of a structural picture."""
+    from brainit.training.adapting import AdaptedSubject
+
+    if isinstance(network, AdaptedSubject):  # the shared network has tokens alone
+        return int(network.network.config["n_tokens"]), 0
+    shapes = network.target_scaler.shapes
+    return shapes[0][0], shapes[1][1] * shapes[1][2] if len(shapes) > 1 else 0
 
 
 def slices(folder: Path, kind: str, trial: int, threshold: float) -> tuple[np.ndarray, str]:

@@ -25,6 +25,7 @@ SIZE = 192
 NONE = "none"
 HEADERS = ["trial", "stimulus", "two-way ridge", "two-way decoded", "PixCorr ridge", "PixCorr decoded",
            "SSIM ridge", "SSIM decoded"]  # fmt: skip
+_WIDTHS: Any = ["8%", "20%", "12%", "12%", "12%", "12%", "12%", "12%"]
 OWN = ("guidance", "strength", "steps")
 _DEMO = {"guidance": 1.0, "strength": 0.2, "steps": 14}
 EMPTY = (
@@ -32,7 +33,13 @@ EMPTY = (
     "and stands beside what was seen and beside the ridge decoder, with its scores. It takes about half a "
     "minute on two CPU cores; a recipe adds the time to quantize the decoder."
 )
-NO_RUN = "no trained run is chosen; open 'Train one', or run: brainlab demo"
+NO_RUN = "No trained run is chosen: press Train and reconstruct under 'Train one', or run brainlab demo."
+FIRST = (
+    "### First a trained run\nPress **Train and reconstruct**: with the dataset *simulated* it "
+    "makes a *simulated* subject, trains on it and decodes its test pictures, in minutes; it is listed under "
+    "*Runs* meanwhile. Or run, in a terminal (four subjects, four minutes), and come back to this page:\n\n"
+    "`brainlab demo --out {demo}`"
+)
 
 
 def datasets() -> list[str]:
@@ -133,9 +140,10 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
             status = gr.Markdown(elem_id="decode-status")
         with gr.Column(scale=2, min_width=340):
             note = gr.Markdown(elem_id="leak-line", elem_classes="source")
-            empty = gr.Markdown(EMPTY, elem_classes="empty")
-            live = gr.Gallery(label="On their way", columns=4, height=230, object_fit="contain", buttons=[],
-                              interactive=False,
+            first = FIRST.format(demo=home.absolute() / "demo")
+            empty = gr.Markdown(EMPTY if known else first, elem_classes="empty")
+            live = gr.Gallery(label="On their way", columns=4, height="auto", object_fit="contain",
+                              buttons=[], interactive=False, elem_classes="live",
                               allow_preview=False, visible=False, show_label=False)  # fmt: skip
             with gr.Column(visible=False) as results:
                 gr.Markdown(
@@ -144,8 +152,8 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                     " PixCorr of small pictures)"
                 )
                 pictures = gr.Gallery(
-                    show_label=False, columns=4, height="auto", object_fit="contain", elem_id="decoded",
-                    buttons=["download_all"], interactive=False, label="Decoded pictures",
+                    show_label=False, columns=4, height="auto", format="png", object_fit="contain",
+                    elem_id="decoded", buttons=["download_all"], interactive=False, label="Decoded pictures",
                 )  # fmt: skip
                 table = gr.Dataframe(
                     headers=HEADERS,
@@ -153,6 +161,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                     label="Per trial, beside ridge",
                     wrap=True,
                     elem_id="trials",
+                    column_widths=_WIDTHS,
                 )
             with gr.Accordion("On the brain", open=False, elem_id="brain-slices") as fold:
                 with gr.Row():
@@ -163,8 +172,8 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                     0, 1, value=0.5, step=0.05, label="Hide the lowest of the voxels: their share",
                     elem_id="map-threshold",
                 )  # fmt: skip
-                brain = gr.Image(label="Slices", interactive=False, show_label=False, elem_id="map",
-                                 buttons=["download", "fullscreen"])  # fmt: skip
+                brain = gr.Image(label="Slices", format="png", interactive=False, show_label=False,
+                                 elem_id="map", buttons=["download", "fullscreen"])  # fmt: skip
                 brain_note = gr.Markdown(elem_classes="source")
             boxes, copied = copy_box("brain")
     controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic, native]
@@ -249,8 +258,15 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
             raise InputError(NO_RUN)
         return maps.slices(within(home, folder), kind, int(trial or 0), threshold)
 
+    def map_or_why(*given: Any) -> Any:
+        try:
+            return brain_map(*given)
+        except gr.Error as fault:  # the map before it would stand under another name
+            return None, f"**Nothing to draw:** {fault.message}"
+
     def look_again() -> Any:
-        return gr.Dropdown(choices=trained(home))
+        known = trained(home)
+        return gr.Dropdown(choices=known), gr.Markdown(EMPTY if known else first)
 
     facts = [note, mask]
     free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
@@ -264,11 +280,11 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
     copied.expand(state, [pictures, *controls], boxes, **quiet)
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
-    tab.select(look_again, None, folder, api_visibility="private", **free)
+    tab.select(look_again, None, [folder, empty], api_visibility="private", **free)
     folder.input(chosen, folder, [*facts, guidance, strength, steps], api_name="run_facts", **free)
     shown = ([folder, kind, trial, threshold], [brain, brain_note])
     threshold.release(brain_map, *shown, api_name="brain_map", trigger_mode="always_last")
-    gr.on([kind.input, trial.submit, fold.expand], brain_map, *shown, api_visibility="private",
+    gr.on([kind.input, trial.submit, fold.expand], map_or_why, *shown, api_visibility="private",
           trigger_mode="always_last")  # fmt: skip
     names = ("folder", "trials", "recipe", "guidance", "strength", "steps", "mask", "seed", "semantic",
              "native")  # fmt: skip

@@ -62,9 +62,9 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
             status = gr.Markdown(elem_id="draw-status")
         with gr.Column(scale=2, min_width=360):
             empty = gr.Markdown(EMPTY, elem_classes="empty")
-            live = gr.Gallery(label="On their way", columns=4, height=240, object_fit="contain",
+            live = gr.Gallery(label="On their way", columns=4, height="auto", object_fit="contain",
                               show_label=False, visible=False, allow_preview=False, buttons=[],
-                              interactive=False)  # fmt: skip
+                              interactive=False, elem_classes="live")  # fmt: skip
             with gr.Column(visible=False) as results:
                 table = gr.Dataframe(
                     headers=HEADERS, interactive=False, wrap=True, elem_id="scores", column_widths=_WIDTHS,
@@ -74,9 +74,10 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
                     which = gr.Dropdown([], label="Recipe")
                     index = gr.Slider(1, 4, value=1, step=1, label="Picture")
                 with gr.Row():
-                    slider = gr.ImageSlider(label="Left: full precision. Right: the recipe", height=360,
-                                            interactive=False, scale=2, elem_id="pair")  # fmt: skip
-                    difference = gr.Image(label="Difference, times ten", height=360, interactive=False,
+                    slider = gr.ImageSlider(label=_sides("the recipe"), format="png",
+                                            interactive=False, elem_id="pair")  # fmt: skip
+                    difference = gr.Image(label="Difference, times ten", format="png", interactive=False,
+                                          elem_id="difference",
                                           buttons=["download", "fullscreen"])  # fmt: skip
                 along = gr.Plot(label="Error along the sampling steps", show_label=False)
             sensitivity.build(model)
@@ -106,7 +107,7 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
                 columns = list(found.rows[0])
                 words = [[_word(row[c]) for c in columns] for row in found.shown()]
                 rows = {"headers": columns, "data": words}
-                names = [row["recipe"] for row in found.rows[1:]]
+                names = [f"{row['recipe']} ({row['arithmetic']})" for row in found.rows[1:]]
                 shown = copies("variants", "compare", bare)
                 picture = gr.Slider(maximum=max(2, int(n)), value=1)
                 return [rows, gr.Dropdown(choices=names, value=names[0]), picture,
@@ -161,19 +162,27 @@ def apart(found: variants.Result) -> Any:
     """Draw each recipe's distance from full precision along the sampling steps."""
     from lab.figures.interactive import error_lines
 
+    how = " and ".join(dict.fromkeys(row["arithmetic"] for row in found.rows[1:]))
     return error_lines(
-        found.timesteps, found.along, "Distance of the latents from full precision along the sampling steps"
-    )
+        found.timesteps, found.along,
+        f"Distance of the latents from full precision along the sampling steps ({how})",
+    )  # fmt: skip
 
 
-def _pair(archive: str, recipe: str, index: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Return a picture in full precision and by a recipe, and ten times their difference."""
+def _pair(archive: str, recipe: str, index: int) -> tuple[Any, np.ndarray]:
+    """Return a slider from a picture in full precision and by a recipe, and ten times their difference."""
     from lab.files import read_npz
 
     pictures = read_npz(Path(archive))
-    drawn = [pictures[variants.plain_name(name)] for name in (variants.FULL, recipe)]
-    full, other = (found[min(index, len(found)) - 1] for found in drawn)
-    return (_large(full), _large(other)), _large(np.clip(10 * np.abs(full - other), 0, 1))
+    quantized = recipe.rpartition(" (")[0]  # as it is chosen: with its arithmetic
+    drawn = [pictures[variants.plain_name(name)] for name in (variants.FULL, quantized)]
+    full, other = (found[max(1, min(index, len(found))) - 1] for found in drawn)
+    pair = gr.ImageSlider((_large(full), _large(other)), label=_sides(recipe))
+    return pair, _large(np.clip(10 * np.abs(full - other), 0, 1))
+
+
+def _sides(recipe: str) -> str:
+    return f"Left: full precision. Right: {recipe}"
 
 
 def _large(picture: np.ndarray) -> np.ndarray:

@@ -10,14 +10,15 @@ from typing import Any
 
 import gradio as gr
 
+from lab.app.controls import unchecked
 from lab.app.work import answer, stream
 from lab.errors import InputError
 from lab.jobs import registry
 from lab.jobs.bench import shape
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
-HEADERS = ["what", "microseconds", "bf16 time over it", "relative error", "floor, microseconds"]
-MINE = ["what", "microseconds", "full precision's time over it", "relative error", "floor, microseconds"]
+HEADERS = ["what", "microseconds", "times as fast as bf16", "relative error", "least time, microseconds"]
+MINE = [*HEADERS[:2], "times as fast as full precision", *HEADERS[3:]]
 _WIDTHS: Any = ["40%", "15%", "15%", "15%", "15%"]
 _FIELDS = ("what", "us", "ratio", "error", "floor_us")
 
@@ -82,7 +83,8 @@ def _committed(rows: list[dict[str, str]]) -> None:
     table, words = of_shape(rows, names[0])
     with gr.Row():
         with gr.Column(scale=3, min_width=340):
-            shape = gr.Dropdown(names, value=names[0], label="Shape of the product: rows x inner x outer",
+            shape = gr.Dropdown(names, value=names[0], label="Shape: rows x inner x outer of a product",
+                                info="of attention: batch x heads x queries x keys x width",
                                 elem_id="kernel-shape")  # fmt: skip
             note = gr.Markdown(words, elem_classes="source")
             shown = gr.Dataframe(
@@ -105,7 +107,7 @@ def _mine() -> None:
     with gr.Accordion("My shape, measured on this machine", open=True, elem_id="my-shape"):
         with gr.Row():
             sizes = [
-                gr.Number(1024, label=label, precision=0, minimum=1, min_width=120)
+                unchecked(gr.Number(1024, label=label, min_width=120))
                 for label in ("Rows (tokens x batch)", "Inner channels", "Outer channels")
             ]
             go = gr.Button("Measure", variant="primary", elem_id="measure-shape", min_width=120)
@@ -124,14 +126,16 @@ def _mine() -> None:
         """Time one product on this machine: native with a GPU, else what the simulation costs."""
 
         def prepare() -> Any:
-            given = {"rows": int(rows), "inner": int(inner), "outer": int(outer)}
-            settings = registry.settings("bench shape", given)
+            sizes = zip(("rows", "inner", "outer"), (rows, inner, outer), strict=True)
+            given = {name: "" if size is None else size for name, size in sizes}  # never another one's
+            settings: Any = registry.settings("bench shape", given)
 
             def show(found: shape.Result) -> list[Any]:
                 rows = [[row[field] or row["note"] or "-" for field in _FIELDS] for row in found.rows]
                 return [
                     gr.Dataframe(rows, visible=True),
-                    f"**{found.arithmetic.capitalize()}**, on {found.device}.",
+                    f"**{settings.rows}x{settings.inner}x{settings.outer}, {found.arithmetic}**, on "
+                    f"{found.device}.",
                 ]
 
             return partial(registry.run, "bench shape", settings), show

@@ -94,7 +94,7 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
                 form = gr.Dataframe(
                     form_of(START), headers=HEADERS, interactive=True, static_columns=[0, 2, 3], wrap=True,
                     type="array", label="Edit a value: the recipe above follows", max_height=420,
-                    column_widths=["31%", "18%", "20%", "31%"], elem_id="recipe-form",
+                    column_widths=["25%", "21%", "21%", "33%"], elem_id="recipe-form",
                 )  # fmt: skip
             include = gr.Textbox(label="Only these layers", info="wildcards, one per line", lines=1)
             exclude = gr.Textbox(label="Leave these alone", info="wildcards, one per line", lines=1)

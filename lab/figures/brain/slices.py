@@ -53,13 +53,14 @@ def brain_slices(
     text, quiet, _, _ = ink(theme)
     planes, side = _planes(xyz), _spacing(xyz)
     figure = canvas(10.4 if len(planes) > 1 else 5.2, 3.3, theme)
-    said = []
+    said, drawn = [], np.zeros(len(xyz), bool)
     for k, (axis, name, letter, (across, up)) in enumerate(planes):
         ax = figure.add_subplot(1, len(planes), k + 1)
         cut = _busiest(xyz[:, axis])
         if template is not None:
             _anatomy(ax, template, axis, cut, theme)
         near = np.abs(xyz[:, axis] - cut) <= _SLAB
+        drawn |= near
         marks = PolyCollection(
             list(_squares(xyz[near][:, [across, up]], side)),
             array=shades[near],
@@ -84,8 +85,8 @@ def brain_slices(
     bar.outline.set_visible(False)
     ground = "the MNI152 template" if template is not None else f"no template ({_words(space)})"
     caption = (
-        f"{what.capitalize()} of {len(xyz)} voxels within {_SLAB:g} mm of three cuts, on {ground}; each cut "
-        f"goes where most voxels are. {provenance.sentence()}"
+        f"{what.capitalize()} of the {drawn.sum()} voxels within {_SLAB:g} mm of three cuts (of {len(xyz)} "
+        f"in all), on {ground}; each cut goes where most voxels are. {provenance.sentence()}"
         if len(planes) > 1
         else f"{what.capitalize()} of {len(xyz)} voxels, all in one slice, on {ground}. "
         f"{provenance.sentence()}"

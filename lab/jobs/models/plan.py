@@ -167,7 +167,7 @@ def paths_table(layers: list[dict[str, Any]]) -> Table:
 _WORDS = {
     "n_layers": "layers", "n_quantized": "layers quantized", "macs_share": "share of multiplications",
     "mac_rule": "multiplications", "lowest_weight_sqnr_db": "worst layer's weights, SQNR in dB",
-    "paths": "paths that ran", "size_by": "size by kind",
+    "paths": "paths from codes", "size_by": "size by kind",
 }  # fmt: skip
 
 
@@ -190,6 +190,8 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
             value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
         elif isinstance(value, float):
             value = f"{value:.4g}"
+        elif name == "paths":
+            value = "; ".join(dict.fromkeys(path.rpartition("from codes: ")[2] for path in value))
         elif isinstance(value, list):
             value = "; ".join(map(str, value))
         rows.append({"name": _WORDS.get(name, name.replace("_", " ")), "value": value})

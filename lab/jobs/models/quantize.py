@@ -15,7 +15,6 @@ from lab.jobs.spelling import as_command
 from lab.models.opening import model_files
 from lab.models.preflight import check_recording, check_run_folder
 from lab.models.weights import fingerprint
-from lab.progress import Progress
 
 KEPT = "training"
 """Folder of what a run that is stopped goes on from; gone when it is finished."""
@@ -95,7 +94,7 @@ def run(settings: Settings, context: Context) -> Result:
             shown = settings.show_layers
             return Result(model=model, **tables(ledger), out=str(out), show_layers=shown, done_before=True)
         try:
-            ledger = _quantize(module, settings, run, store, context.progress)
+            ledger = _quantize(module, settings, run, store, context)
         except (quant.InputError, InputError):
             if [file.name for file in (out / KEPT).glob("*")] == ["state.json"]:  # begun, and nothing kept
                 shutil.rmtree(out / KEPT)
@@ -138,7 +137,7 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     return store, module, {**given, "device": choose_device(settings.device), "made_from": content}
 
 
-def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:
+def _quantize(module: Any, settings: Settings, run: Any, store: Any, context: Context) -> Any:
     """Do it and write the files; the ledger."""
     import json
 
@@ -146,6 +145,7 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     from lab.models.preflight import open_recording
 
     recipe, selection, device = settings.recipe, settings.selection(), run.config["device"]
+    progress = context.progress
     module = module.to(device)
     progress(0, 3, "opening the recording")
     if not _calibrates(recipe):
@@ -159,7 +159,7 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     training = run.path / KEPT if _calibrates(recipe) else None
     ledger = quant.quantize_(
         module, recipe, trajectories=store, seed=settings.seed, keep_originals=False, progress=progress,
-        state=training, **selection,
+        state=training, solved=context.solved, **selection,
     )  # fmt: skip
     progress(2, 3, "writing codes")
     quant.export(module, run.path / "model.safetensors")

@@ -260,7 +260,7 @@ def test_brain_runs_and_kernels(address: str, chromium: Any) -> None:
     visit.accessible()
     visit.tab("Kernels")
     visit.page.click("#measure-shape")
-    visit.until("#shape-status", "Simulated")
+    visit.until("#shape-status", "1024x1024x1024, simulated")
     visit.accessible()
     visit.tab("Watermark")
     visit.accessible()

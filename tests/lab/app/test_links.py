@@ -71,7 +71,8 @@ def _typed(job: str, command: str) -> Any:
         ({"v": "1", "tab": "inspect", "clip": "NaN"}, "'clip' is not allowed"),
         ({"v": "1", "tab": "inspect", "__class__": "x", "run": "rm"}, "'run' is not allowed"),
         ({"v": "1", "tab": "compare", "recipes": "[" * 100_000}, ""),
-        ({"v": "1", "tab": "brain"}, "the link does not say 'folder'"),
+        ({"v": "1", "tab": "brain", "trials": "1"}, "the link does not say 'folder'"),
+        ({"v": "1", "tab": "runs", "run": "x"}, "the link gives 'run'; the page 'runs' takes no settings"),
         ({"v": "1", "tab": "brain", "folder": "x", "trials": "a"}, "'trials' is not allowed"),
     ],
 )
@@ -86,6 +87,11 @@ def test_a_link_that_is_not_allowed_is_refused_in_one_sentence(query: dict[str, 
 
 def test_a_plain_address_is_not_a_link() -> None:
     assert links.read_link({}, PAGES) is None and links.read_link({"__theme": "dark"}, PAGES) is None
+
+
+@pytest.mark.parametrize("page", links.TABS)
+def test_a_link_of_a_page_alone_opens_it(page: str) -> None:
+    assert links.read_link({"v": "1", "tab": page, "__theme": "dark"}, PAGES) == (page, None)
 
 
 def test_json_is_a_configuration_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,45 @@ def home(tmp_path: Path) -> Path:
 def test_runs_are_listed_with_their_state(home: Path) -> None:
     rows = {row[0]: row[2] for row in places.run_rows(home)}
     assert rows["a"] == "finished" and rows["deep/b"] == "stopped" and len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("model: dit-64\npart: null\nrecipe: rtn-w4a4+group=32\n", "dit-64, rtn-w4a4+group=32"),
+        ("dataset: simulated\nsubject: 'sub-01'\nrecipe: rtn-w8a8\nbrain:\n  model:\n    width: 1\n",
+         "simulated sub-01, rtn-w8a8"),
+        ("run:\n  dataset: mat\n  subject: s1\n  recipe: none\nrecipes:\n- a\n", "mat s1"),
+        ("dataset: mat\nsubject: null\nrecipe: none\n", "mat, none"),
+        ("seed: 1\n", ""),
+    ],
+)  # fmt: skip
+def test_a_run_says_what_it_is_of(home: Path, settings: str, words: str) -> None:
+    (home / "a/config.yaml").write_text(settings)
+    assert {row[0]: row[3] for row in places.run_rows(home)}["a"] == words
+
+
+def test_a_quantized_model_shows_its_ledger(home: Path) -> None:
+    import quant
+    from lab import zoo
+
+    ledger = quant.quantize_(zoo.load("dit-64"), "rtn-w8a8")
+    (home / "a/ledger.json").write_text(json.dumps(ledger.to_dict()))
+    frame, _, _ = runs_page.opened(home, "a")
+    assert "<th>layers quantized</th><td>81</td>" in frame and "simulated" in frame
+
+
+def test_a_run_that_makes_its_data_first_is_listed_and_says_how_far_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = SimpleNamespace(alive=True, last="pictures (1 of 5)")
+    monkeypatch.setattr(work, "_STAYING", {"app-simulated": job})
+    assert runs_page.listed(home)[0][:3] == ["app-simulated", "-", "running"]
+    assert runs_page.opened(home, "app-simulated")[0] == "<p>At work: pictures (1 of 5)</p>"
+    job.alive = False
+    assert len(runs_page.listed(home)) == 3
+    with pytest.raises(InputError, match="not a run below"):
+        runs_page.opened(home, "app-simulated")
 
 
 def test_a_comparison_with_its_page_is_finished(home: Path) -> None:
@@ -105,19 +145,41 @@ def test_errors_are_one_sentence_and_never_html() -> None:
     assert fault.value.message == "&lt;b&gt;x&lt;/b&gt; is wrong; choose another"
 
 
+def test_a_long_recipe_in_a_refusal_loses_its_middle_and_nothing_else() -> None:
+    recipe = "svdquant-w4a4+" + "+".join(f"nosuch{k}=1" for k in range(60))
+    words = work.sentence(InputError(f"recipe '{recipe}': no setting 'nosuch0'; see: brainlab list methods"))
+    assert words.startswith("recipe 'svdquant-w4a4+nosuch0") and words.endswith("see: brainlab list methods")
+    assert len(words) < 200 and "no setting 'nosuch0'" in words
+
+
 def test_a_page_shows_progress_then_its_result_and_refuses_before_it_starts() -> None:
     def prepare() -> work.Prepared:
         return (lambda context: context.progress(1, 2, "half") or 5), lambda found: [found]
 
     steps = list(work.stream(prepare, 1, "page", _someone("s")))
-    assert steps[0][0] == "Starting ..." and steps[-1][0] == "Done." and steps[-1][2] == 5
+    assert steps[0][0] == work.STARTING and steps[-1][0] == "Done." and steps[-1][2] == 5
     assert any("half (1 of 2" in step[0] for step in steps)
 
     def refuses() -> work.Prepared:
-        raise InputError("no such model")
+        raise InputError("no such model '*'")
 
+    refused = work.stream(refuses, 1, "page", _someone("s"))
+    assert next(refused)[0] == r"**Not done:** no such model '\*'"  # an earlier job's "Done." goes
     with pytest.raises(gr.Error, match="no such model"):
-        next(work.stream(refuses, 1, "page", _someone("s")))
+        next(refused)
+
+
+def test_a_job_that_fails_says_so_where_its_progress_stood() -> None:
+    def breaks(context: Context) -> None:
+        context.progress(1, 2, "half")
+        raise InputError("layer 'a_b' is <gone>")
+
+    job = work.stream(lambda: (breaks, lambda found: []), 0, "page", _someone("s"))
+    said = []
+    with pytest.raises(gr.Error, match="is &lt;gone&gt;"):
+        for words, *_ in job:
+            said.append(words)
+    assert said[-1] == r"**Not done:** layer 'a\_b' is &lt;gone&gt;"
 
 
 def test_a_run_goes_on_without_its_page_is_made_once_and_can_be_stopped() -> None:
@@ -130,9 +192,10 @@ def test_a_run_goes_on_without_its_page_is_made_once_and_can_be_stopped() -> Non
         return work.stream(lambda: (endless, lambda found: []), 0, "apply", _someone(name), stays="a-run")
 
     first = start("me")
-    assert next(first)[0] == "Starting ..." and "quantizing" in next(first)[0]
+    assert next(first)[0] == work.STARTING and "quantizing" in next(first)[0]
+    assert work.at_work() == ["a-run"]
     with pytest.raises(gr.Error, match="a-run is being made already"):
-        next(start("other"))
+        list(start("other"))
     first.close()  # the connection is gone
     work.ended("me")
     time.sleep(0.05)
@@ -182,13 +245,13 @@ def test_a_session_stops_its_own_job_and_no_other() -> None:
         return work.stream(lambda: (endless, lambda found: []), 0, "draw", _someone(name))
 
     mine, other = start("me"), start("other")
-    assert next(mine)[0] == next(other)[0] == "Starting ..."
+    assert next(mine)[0] == next(other)[0] == work.STARTING
     next(mine)
     again = start("me")
     with pytest.raises(gr.Error, match="still at work"):
         next(again)
     cancel = work.canceller("draw")
-    assert cancel(_someone("nobody")) == "Nothing is running."
+    assert cancel(_someone("nobody")) == work.NOTHING
     began = time.monotonic()
     assert cancel(_someone("me")) == gr.skip()
     assert [step[0] for step in mine][-1].startswith("Stopped") and time.monotonic() - began < 1

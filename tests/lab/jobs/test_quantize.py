@@ -96,7 +96,7 @@ def test_a_plan_says_how_long_training_takes(folder: Path, capsys: Capture) -> N
     assert run(["plan", str(folder), "--recipe", "qvgen-w4a4+train_steps=100", "--json"]) == 0
     totals = {row["total"]: row["value"] for row in json.loads(capsys.readouterr().out)["totals"]}
     assert totals["training_steps"] == 100
-    assert totals["training_time"].startswith("about 15 s on a GPU, ")
+    assert totals["training_time"].startswith("about 4 s on a GPU, ")
     assert run(["plan", str(folder), "--recipe", "rtn-w4a4"]) == 0
     table = capsys.readouterr().out
     assert "training" not in table and "about 1 s on one CPU core" in table
