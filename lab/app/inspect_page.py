@@ -88,8 +88,8 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     grid = whatif.grid_of(settings.format, settings.bits).label
     figure = level_bars(
         stats.histogram.sum(0), bins.edges().numpy(), found.levels, found.low, found.high,
-        f"Input of {layer} and the levels of {grid} in "
-        + ("its range (dashed)" if settings.shared == "tensor" else "its widest channel's range (dashed)"),
+        f"Input of {layer} and the levels of {grid}; dashed: "
+        + ("its range" if settings.shared == "tensor" else "its widest channel's range"),
     )  # fmt: skip
     whose = "one scale per tensor" if settings.shared == "tensor" else "one scale per channel (widest drawn)"
     numbers = (

@@ -115,7 +115,10 @@ class HeatMap(View):
         shown = np.maximum(self._values, top * 1e-4)
         norm = LogNorm(shown.min(), top) if shown.min() < top else None
         image = ax.imshow(shown, "viridis", norm, aspect="auto", interpolation="nearest")
-        figure.colorbar(image, label="largest |x|")
+        ticks = np.geomspace(shown.min(), top, 5) if norm else [top]
+        bar = figure.colorbar(image, label="largest |x|", ticks=ticks)
+        bar.ax.set_yticklabels([f"{tick:.3g}" for tick in ticks])
+        bar.ax.minorticks_off()
         places = np.linspace(0, columns - 1, min(columns, 6)).round().astype(int)
         ax.set_xticks(places, [str(self._first[place]) for place in places])
         lines = np.unique(np.linspace(0, rows - 1, min(rows, 8)).round().astype(int))
@@ -159,7 +162,8 @@ class Histogram(View):
         if self.density:
             ax.stairs(self.density, self.edges, fill=True, color="#0072B2", alpha=0.6, label="values")
             ax.set_yscale("log")
-            ax.vlines(self.levels, *ax.get_ylim(), color="#D55E00", lw=0.7, label="levels of the grid")
+            ax.set_ylim(ends := ax.get_ylim())
+            ax.vlines(self.levels, *ends, color="#D55E00", lw=0.7, label="levels of the grid")
             for edge, name in ((self.low, "range kept"), (self.high, None)):
                 ax.axvline(edge, color="#7f8790", ls="--", lw=1.2, label=name)
             ax.legend(fontsize=7, loc="upper right")
