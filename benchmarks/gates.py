@@ -35,7 +35,6 @@ from lab.compare.results import Gate
 from lab.metrics.clips import PSNR_CAP
 from lab.zoo.exact import exact_arithmetic
 
-ALMOST = 1e-9
 ENOUGH = 64
 """Pictures from which a fault has to leave the null; with fewer it has to leave the unchanged pictures."""
 _SETS = tuple(f"{kind}({layer})" for layer in (LITE0, DOMAIN) for kind in ("KID", "FD"))

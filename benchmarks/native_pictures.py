@@ -20,7 +20,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from lab.zoo.recordings import order, stimulus_tokens, zoo_recording
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 from quant.errors import HardwareError
 from quant.layers.install import quant_layers
-from quant.layers.native.graphs import graphed
+from quant.layers.native.replays import REPLAYED, launched
 from quant.layers.native.ways import natively, refuse_device, summary
 from quant.recipes import resolve
 
@@ -165,18 +165,21 @@ def compare(
         again = forward()
         good &= apart <= TOLERANCE["forward"] * moved and torch.equal(now, again)
         for key, tokens in conditions.items():
-            eager, seconds = pictures(denoiser, tokens)
-            replayed, fast = by_graph(pictures, denoiser, tokens, device)
+            with launched(denoiser):
+                eager, seconds = pictures(denoiser, tokens)
+            pictures(denoiser, tokens)  # captures
+            replayed, fast = pictures(denoiser, tokens)
             agreed = psnr(eager, drawn[key][0])
             near = agreed.mean().item() >= control[key] - TOLERANCE["pictures"]
-            good &= near and torch.equal(eager, replayed)
+            same = torch.equal(eager, replayed) and ledger.launches == REPLAYED
+            good &= near and same
             keep({
                 **rows[key], "forward": f"{apart:.2e}", "psnr_native_simulated": f"{agreed.mean():.2f}",
                 "within": bool(near and apart <= TOLERANCE["forward"] * moved),
                 "earlier_native": _earlier(apart, agreed.mean().item()),
                 "earlier_control": _earlier(moved, control[key]),
                 "psnr_least": f"{agreed.min():.2f}",
-                "graph_equal": bool(torch.equal(eager, replayed)),
+                "graph_equal": bool(same),
                 "repeat_equal": bool(torch.equal(now, again)), "s_simulated": round(drawn[key][1], 3),
                 "s_native": round(seconds, 3), "s_graph": round(fast, 3),
                 "bytes": ledger.bytes_after, "layers": words, "paths": "; ".join(paths),
@@ -186,22 +189,6 @@ def compare(
 
 def _earlier(forward: float, pictures: float) -> bool:
     return forward <= EARLIER["forward"] and pictures >= EARLIER["pictures"]
-
-
-def by_graph(
-    pictures: Callable[[nn.Module, Tensor], tuple[Tensor, float]],
-    model: nn.Module,
-    tokens: Tensor,
-    device: str,
-) -> tuple[Tensor, float]:
-    """Pictures and seconds with the denoiser as a CUDA graph; what cannot be captured gives nothing."""
-    try:
-        with graphed(model) if device == "cuda" else nullcontext():
-            pictures(model, tokens)  # captures
-            return pictures(model, tokens)
-    except RuntimeError as error:
-        sys.stderr.write(f"no graph: {error}\n")
-        return torch.empty(0), float("nan")
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

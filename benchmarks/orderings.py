@@ -30,7 +30,6 @@ from quant.errors import InputError
 
 FILE = Path(__file__).with_name("orderings.yaml")
 KINDS = ("increasing", "within", "null")
-VERDICTS = ("held", "undecided", "smaller", "reversed", "not run")
 SAME_BYTES = 0.02
 """Recipes that claim equal size may differ by this share."""
 _FALLBACK = "latent_sqnr_db"

@@ -80,7 +80,9 @@ class TrainConfig(_Config):
 
     epochs: int = Field(75, ge=1, le=100_000, description="Most epochs.")
     patience: int = Field(
-        5, ge=1, description="Epochs without a better validation loss before training stops."
+        12,
+        ge=1,
+        description="Epochs without a better validation loss before training stops; above `plateau`.",
     )
     batch: int = Field(128, ge=1, le=8192, description="Trials a step, all of one subject.")
     steps_per_epoch: int = Field(

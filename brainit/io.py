@@ -26,7 +26,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        temporary.touch()
+        usual = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        temporary.chmod(usual)  # safetensors makes files that nobody else of a shared folder can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

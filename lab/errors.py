@@ -34,7 +34,7 @@ class HardwareError(RuntimeError):
 
 
 STOPPED_CODE = 130
-STOPPED = "stopped; the same command goes on from here"
+STOPPED = "stopped; the same command goes on from what is finished"
 
 #: Which extra of the distribution brings an optional package.
 EXTRA_OF = {

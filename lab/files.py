@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quant.io import TEMPORARY, hash_file, replacing, write_text
+from quant.io import TEMPORARY, hash_file, replacing, sort_metadata, write_text
 
-__all__ = ["hash_file", "plain", "read_npz", "replacing", "sweep", "write_json", "write_npz", "write_text"]
+__all__ = [
+    "hash_file", "plain", "read_npz", "replacing", "sort_metadata", "sweep", "write_json", "write_npz",
+    "write_text",
+]  # fmt: skip
 
 
 def write_json(path: Path, content: Any) -> None:

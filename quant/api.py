@@ -17,7 +17,7 @@ from quant.about import versions
 from quant.denoisers.fits import MAX_SEED, check_whole, misfit, model_kind, refuse_autoencoder
 from quant.denoisers.inventory import LayerInfo, find_layers, model_bytes
 from quant.denoisers.macs import Example, count_macs, input_sizes
-from quant.denoisers.roles import selection
+from quant.denoisers.roles import refuse_idle, selection
 from quant.errors import InputError, MissingDataError
 from quant.formats.granularity import weight_layout
 from quant.layers.attachments import part_bytes
@@ -77,7 +77,8 @@ def plan(
     Raises
     ------
     InputError
-        Unknown preset, setting or pattern; model already quantized.
+        Unknown preset, setting or pattern; settings for layers that are all left alone; model already
+        quantized.
     """
     refuse_quantized(model)
     name, chosen, config = recipes.resolve(recipe)
@@ -119,6 +120,7 @@ def plan(
         before.add(weight)
         kept |= {weight} if line.skipped else set()
         lines.append(line)
+    refuse_idle(overrides or {}, {line.name: line.reason if line.skipped else None for line in lines})
     work = sum(line.n_weights for line in lines if not line.skipped)
     seconds, cost = work * 1e-6 * chosen.info.seconds_per_million_weights, None
     if chosen.info.trains:
@@ -189,6 +191,7 @@ def quantize_(
     keep_originals: bool = True,
     progress: Progress | None = None,
     state: str | Path | None = None,
+    solved: dict[str, Any] | None = None,
 ) -> Ledger:
     """Quantize a model in place.
 
@@ -210,6 +213,9 @@ def quantize_(
     state : folder, optional
         Where a method that trains keeps its checkpoints. Stopped and started again with the same arguments,
         it goes on from the last one and ends at the same bytes; with others it is refused.
+    solved : dict, optional
+        Kept by the caller over several calls: what a recipe begins from (QVGen's start from SVDQuant) is put
+        into it, and not worked out again by a later call that begins from the same.
 
     Returns
     -------
@@ -248,7 +254,7 @@ def quantize_(
     refuse_nothing(planned)
     context = registry.Context(
         device=str(next(model.parameters()).device), seed=seed, recording=trajectories,
-        state=_state(state, model, planned, seed, trajectories),
+        state=_state(state, model, planned, seed, trajectories), solved=solved,
     )  # fmt: skip
     if progress is not None:
         context.progress = progress

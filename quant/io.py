@@ -1,9 +1,11 @@
-"""Files that are whole or not there, the hash of one, and YAML in which nothing is said twice."""
+"""Files that are whole or not there, their hashes and metadata, and YAML in which nothing is said twice."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,7 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY}{path.suffix}")
     try:
+        temporary.touch()
+        usual = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        temporary.chmod(usual)  # safetensors makes files that nobody else of a shared folder can read
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())  # a rename must not overtake the bytes it names
         temporary.replace(path)
@@ -43,6 +49,23 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file at once."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sort_metadata(path: Path) -> None:
+    """Order the metadata of a safetensors file in place: safetensors shuffles it from call to call.
+
+    For files with several entries: equal content must give equal bytes. The same entries take the same room
+    in any order; padding makes up for what JSON writers may do differently.
+    """
+    with path.open("r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        head = json.loads(file.read(size))
+        head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+        text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise RuntimeError(f"header of {path} grew from {size} to {len(text)} bytes when sorted")
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def hash_file(path: Path) -> str:

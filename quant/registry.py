@@ -140,6 +140,8 @@ class Context:
         Recorded full-precision sampling.
     state : quant.training.state.State or None
         Where work that takes long is kept under keys, and found again after a stop.
+    solved : dict or None
+        Layers that one recipe has solved and another begins from, by what they are made of; see `quantize_`.
     """
 
     device: str = "cpu"
@@ -147,6 +149,7 @@ class Context:
     progress: Progress = silent
     recording: Any = None
     state: Any = None
+    solved: dict[str, Any] | None = None
 
 
 @dataclass

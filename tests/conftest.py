@@ -57,6 +57,14 @@ def _own_cache(everybodys: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _disk_in_its_own_time() -> Iterator[None]:
+    """Let the disk write when it likes: 10 ms for each file are for power cuts, which no test makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def everybodys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all workers of this call of pytest."""

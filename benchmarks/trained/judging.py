@@ -39,13 +39,14 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def judge(model: Any, teacher: Any, store: Any, count: int) -> dict[str, float]:
+def judge(model: Any, teacher: Any, store: Any, count: int) -> dict[str, Any]:
     """Compare a quantized model with the full-precision one on trajectories that nothing was fitted to.
 
     Returns
     -------
     dict
-        ``error`` and ``snr_db``, as in `measure`.
+        ``error`` and ``snr_db``, as in `measure`; ``by_picture`` has squared error and power of each
+        trajectory, of predictions (``error``, ``power``) and of final latents (``final_...``).
     """
     import torch
 
@@ -57,6 +58,7 @@ def judge(model: Any, teacher: Any, store: Any, count: int) -> dict[str, float]:
     source = Source(store, 32, hold=False)
     pairs = [(key, step) for key in keys for step in range(0, len(store.timesteps), 3)]
     error = power = 0.0
+    each: dict[str, list[float]] = {"error": [], "power": []}
     with torch.no_grad():
         for start in range(0, len(pairs), 32):
             batch = store.read(pairs[start : start + 32])
@@ -64,10 +66,17 @@ def judge(model: Any, teacher: Any, store: Any, count: int) -> dict[str, float]:
             wanted = source.predict(teacher, batch).float()
             error += float((found - wanted).square().sum())
             power += float(wanted.square().sum())
+            each["error"] += (found - wanted).square().flatten(1).sum(1).tolist()
+            each["power"] += wanted.square().flatten(1).sum(1).tolist()
     finals = Sampler(store, zoo_scheduler(), store.null_condition).run(model, keys)[1].cpu()
     exact = torch.stack([store.sample(key)["final"] for key in keys])
     snr = 10 * torch.log10(exact.square().sum() / (finals - exact).square().sum())
-    return {"error": error / power, "snr_db": float(snr)}
+    by_picture = {
+        **{name: torch.tensor(values).view(len(keys), -1).sum(1).tolist() for name, values in each.items()},
+        "final_error": (finals - exact).square().flatten(1).sum(1).tolist(),
+        "final_power": exact.square().flatten(1).sum(1).tolist(),
+    }
+    return {"error": error / power, "snr_db": float(snr), "by_picture": by_picture}
 
 
 def configured(job: dict[str, Any]) -> Any:

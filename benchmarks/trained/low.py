@@ -1,10 +1,12 @@
-"""Two-bit weights on a decoder of brains: what training has to look at, and on how much.
+"""Two-bit weights on a decoder of brains: what training has to look at, on how much, and over seeds.
 
-    python -m benchmarks.trained.low runs/simulated --device cuda --jobs 14 --minutes 5.5 --out runs/low
+    python -m benchmarks.trained.low runs/seed-0 runs/seed-1 --device cuda --jobs 14 --out runs/low
 
 The runs are what ``brain train`` wrote; each variant is a recipe that ``brainlab brain bits`` measures on
 each of them. Beside its pictures stands the error of final latents on held-out trajectories, which choose
-the step kept. Tables go to ``--publish`` as low.csv and low.md.
+the step kept. Rows are written as they are done, to ``--publish`` as NAME.jsonl, .csv and .md; the same
+command goes on from there. Over several runs of one subject, intervals are over runs and pictures, and
+differences are taken picture by picture.
 """
 
 from __future__ import annotations
@@ -12,23 +14,22 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from benchmarks.files import write_csv
-from benchmarks.markdown import table
 from benchmarks.trained.arguments import arguments
-from benchmarks.trained.parallel import measure, processes
+from benchmarks.trained.low_tables import markdown
+from benchmarks.trained.parallel import processes
 from lab.decoding.bits import FULL_PRECISION
-from lab.files import replacing, write_text
+from lab.files import write_text
 from lab.jobs.brain.bits import Settings, array_name, run
 from lab.jobs.contract import Context
-from lab.runs.folder import config_hash
 from lab.runs.steps import StepCache
 from quant.recipes import parse
 
@@ -43,22 +44,38 @@ def changed(recipe: str, changes: str) -> str:
 BASE = "qvgen-w4a4-branch+weight_bits=2+rank=16"
 BEST = f"{BASE}+masters=weights+rate_weight=0.0001"
 PLAIN = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+unshrunk=true+weight_bits=2"
-VARIANTS = {  # the first is alone, the others begin from the last: what takes longest
-    "W2, start": f"{BASE}+train_steps=0",
+VARIANTS = {
     "W4, rounded": "rtn-w4a4",
+    "W2, start": f"{BASE}+train_steps=0",
+    "W2, four steps": "qvgen-w2a4-branch",
     "W2, plain groups, one prediction": f"{PLAIN}+train_steps=400+look_every=100+rate_weight=0.0003",
     "W2, one prediction": f"{BEST}+unroll=0",
     "W4, four steps, rank 48": "qvgen-w4a4-branch",
-    "W2, four steps": "qvgen-w2a4-branch",
-    "W2, four steps, detail": "qvgen-w2a4-branch+detail=4",
-    "W2, four steps, detail, rank 32": "qvgen-w2a4-branch+rank=32+detail=4+train_steps=600",
+    "W2, four steps, rank 32": "qvgen-w2a4-branch+rank=32+train_steps=600",
 }
-SCORES = (
-    ("two_way_feature", "two-way, features", 3), ("two_way_feature_minus_fp", "less full precision's", 3),
-    ("two_way_pix", "two-way, pixels", 3), ("paired_psnr_to_fp", "PSNR to full precision, dB", 1),
-)  # fmt: skip
 ALLOWED = 0.03
 """By how much two-way identification may be below full precision's: the aim."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Recipes that one process measures on one run, one after another: they begin from the same.
+
+    Parameters
+    ----------
+    folder, out : Path
+    names : dict
+        Variants by their recipes.
+    device : str
+    origin : dict
+        What every row says of where it was made.
+    """
+
+    folder: Path
+    out: Path
+    names: Mapping[str, str]
+    device: str
+    origin: Mapping[str, Any]
 
 
 def shortened(recipe: str, budget: str) -> str:
@@ -69,9 +86,13 @@ def shortened(recipe: str, budget: str) -> str:
 
 
 def chosen(only: str) -> dict[str, str]:
-    """Variants by what their names hold: all without a word."""
+    """Choose variants: a word that is a name means it alone, others all names that hold them."""
     words = only.split(";")
-    return {name: recipe for name, recipe in VARIANTS.items() if any(word in name for word in words)}
+    return {
+        name: recipe
+        for name, recipe in VARIANTS.items()
+        if any(word == name or (word not in VARIANTS and word in name) for word in words)
+    }
 
 
 def snr_db(notes: Mapping[str, Any]) -> float | None:
@@ -80,46 +101,83 @@ def snr_db(notes: Mapping[str, Any]) -> float | None:
     return None if not error else -10 * math.log10(error)
 
 
-def measured(
-    folder: Path, recipes: Mapping[str, str], out: Path, device: str, jobs: int, minutes: float
-) -> Iterator[tuple[list[dict[str, Any]], str]]:
-    """Measure recipes on one run, several at once: yield rows as they are done, and faults."""
-    where: Any = device
-    whole = Settings(
-        folder=folder, recipes=tuple(recipes.values()), out=out / folder.name, device=where,
-        training_minutes=1e6,
-    )  # fmt: skip
-    ends = time.monotonic() + 60 * minutes
-    names = {FULL_PRECISION: FULL_PRECISION} | {recipe: name for name, recipe in recipes.items()}
-    first, *others = whole.recipes
-    one = whole.model_copy(update={"recipes": (first,)})
-    solved_once(out / "starts")
-    yield _rows(one, run(one, Context()).rows, names), ""
-    waiting = []
-    for recipe in reversed(others):
-        path = whole.out.with_name(f"{whole.out.name}.recipes") / array_name(recipe)
-        if not path.exists():
-            shutil.copytree(whole.out, path, ignore=shutil.ignore_patterns(".lock", "*.html"))
-        waiting.append(whole.model_copy(update={"recipes": (recipe,), "out": path}))
-    for one, fault in processes(_measure, waiting, jobs, ends):
-        if fault:
-            yield [], f"{names[one.recipes[0]]} on {folder.name}: {fault}"
+def together(recipes: Mapping[str, str]) -> list[dict[str, str]]:
+    """Put variants that begin from the same start together; those that do not train go with the first."""
+    groups: dict[Any, dict[str, str]] = {}
+    quick = {}
+    for name, recipe in recipes.items():
+        config: Any = parse(recipe).config()
+        if getattr(config, "start", "") == "svdquant":
+            groups.setdefault((config.weight_bits, config.rank), {})[name] = recipe
+        elif parse(recipe).trains:
+            groups[recipe] = {name: recipe}
         else:
-            rows = json.loads((one.out / "bits.json").read_text(encoding="utf-8"))["rows"]
-            yield [row for row in _rows(one, rows, names) if row["recipe"] in one.recipes], ""
+            quick[name] = recipe
+    if not groups:
+        return [quick]
+    first = next(iter(groups))
+    return [{**quick, **groups.pop(first)}, *groups.values()]
 
 
-def _rows(
-    settings: Settings, rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Name the rows that are asked for, and find what their ledgers say of held-out trajectories."""
+def pieces(
+    folders: Sequence[Path], recipes: Mapping[str, str], rows: Sequence[Mapping[str, Any]], out: Path,
+    device: str, origin: Mapping[str, Any],
+) -> list[Piece]:  # fmt: skip
+    """List what is left to do, the first group of every run before the next of any."""
+    done = {(row["run"], row["recipe"]) for row in rows}
     found = []
-    for row in rows:
-        if row["recipe"] not in names:
+    for number, group in enumerate(together(recipes)):
+        for folder in folders:
+            left = {recipe: name for name, recipe in group.items() if (folder.name, recipe) not in done}
+            if left:
+                found.append(Piece(folder, out / folder.name / str(number), left, device, origin))
+    return found
+
+
+def measured(
+    waiting: Sequence[Piece], jobs: int, minutes: float
+) -> Iterator[tuple[list[dict[str, Any]], str]]:
+    """Measure several pieces at once: yield rows as they are done, and faults."""
+    ends = time.monotonic() + 60 * minutes
+    for piece, found in processes(measure, waiting, jobs, ends):
+        if isinstance(found, str):
+            yield [], f"{', '.join(piece.names.values())} on {piece.folder.name}: {found}"
+        else:
+            yield found, ""
+
+
+def measure(piece: Piece, line: Connection) -> None:
+    """Measure recipes in a process of its own; send the rows of each, and what went wrong."""
+    import torch
+
+    torch.set_num_threads(1)
+    solved: dict[str, Any] = {}
+    try:
+        for recipe in piece.names:
+            settings = Settings(
+                folder=piece.folder, recipes=(recipe,), out=piece.out, device=piece.device,  # type: ignore[arg-type]
+                training_minutes=1e6,
+            )  # fmt: skip
+            run(settings, Context(solved=solved))
+            line.send(_rows(settings, piece))
+    except Exception as error:  # one piece's fault leaves the others their table, which names it
+        line.send(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _rows(settings: Settings, piece: Piece) -> list[dict[str, Any]]:
+    """Take the rows that are asked for, and what their ledgers say of held-out trajectories."""
+    result = json.loads((settings.out / "bits.json").read_text(encoding="utf-8"))
+    names = {FULL_PRECISION: FULL_PRECISION, **piece.names}
+    found = []
+    for row in result["rows"]:
+        if row["recipe"] not in (FULL_PRECISION, *settings.recipes):
             continue
-        line = {"run": settings.folder.name, "variant": names[row["recipe"]], **row, "snr_db": None}
-        unrolled = getattr(parse(row["recipe"]).config(), "unroll", 0) if row["weight_bits"] < 32 else 0
-        if unrolled:
+        line = {
+            "run": settings.folder.name, "variant": names[row["recipe"]], **row, "snr_db": None,
+            "seed": result["about"]["seed"], "run_hash": result["about"]["run_hash"],
+            **piece.origin, "by_picture": result["by_picture"][row["recipe"]],
+        }  # fmt: skip
+        if row["weight_bits"] < 32 and getattr(parse(row["recipe"]).config(), "unroll", 0):
             steps = settings.out / "steps"
             (file,) = steps.glob(f"ledger-{array_name(row['recipe'])}.*.json")
             line["snr_db"] = snr_db((StepCache(steps).load(file.stem) or {})["ledger"]["notes"])
@@ -127,76 +185,46 @@ def _rows(
     return found
 
 
-def _measure(settings: Settings, line: Connection) -> None:
-    solved_once(settings.out.parents[1] / "starts")
-    measure(settings, line)
+def read(file: Path, folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read rows of an earlier call.
+
+    Raises
+    ------
+    ValueError
+        A row is of another run under the same name.
+    """
+    from lab.decoding.trained import TrainedRun
+    from lab.runs.folder import config_hash
+
+    if not file.is_file():
+        return []
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    hashes = {folder.name: config_hash(TrainedRun.open(folder).config) for folder in folders}
+    for row in rows:
+        if (now := hashes.get(row["run"], row["run_hash"])) != row["run_hash"]:
+            raise ValueError(
+                f"{file} holds rows of a run {row['run']} with settings {row['run_hash']}, the one given has "
+                f"{now}; give another --name, or name the run's folder otherwise"
+            )
+    return rows
 
 
-def solved_once(folder: Path) -> None:
-    """Let processes that begin at the same start solve it once: the later ones read what the first found."""
-    import torch
-
-    from lab.runs.lock import FolderLock
-    from quant.methods.qvgen import core
-    from quant.methods.qvgen.started import as_svdquant, solve
-
-    def cached(model: Any, plan: Any, config: Any, context: Any) -> Any:
-        mark = config_hash({"start": as_svdquant(config).model_dump(mode="json"), "seed": context.seed,
-                            "recording": context.recording.hash})  # fmt: skip
-        file = folder / mark / "start.pt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FolderLock(file.parent, wait=True):
-            if file.is_file():
-                return torch.load(file, weights_only=False)
-            found = solve(model, plan, config, context)
-            with replacing(file) as temporary:  # a process that is out of time is killed
-                torch.save(found, temporary)
-        return found
-
-    core.__dict__["solve"] = cached
+def added(rows: list[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:
+    """Add rows that are not there yet: full precision comes with every piece."""
+    known = {(row["run"], row["recipe"]) for row in rows}
+    rows += [row for row in found if (row["run"], row["recipe"]) not in known]
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], left: Sequence[str], about: str) -> str:
-    """Write a table for each run, in the order of `VARIANTS`, and one of means over runs."""
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    lines = ["# Two-bit weights on a decoder of brains", "", about]
-    heads = [
-        "variant", *(head for _, head, _ in SCORES), "SNR of finals, dB", "bits a weight, true", "MB",
-        "steps", "training, s", "recipe",
-    ]  # fmt: skip
-    for person in runs:
-        mine = [row for row in rows if row["run"] == person]
-        order = [r for name in ("full precision", *VARIANTS) for r in mine if r["variant"] == name]
-        lines += ["", f"## {person} (simulated subject)", "", *table(heads, [_cells(row) for row in order])]
-    if len(runs) > 1:
-        cells = [cell for name in VARIANTS if (cell := _mean(name, rows, len(runs)))]
-        heads = ["variant", *(head for _, head, _ in SCORES), "least and most below full precision's"]
-        lines += ["", f"## Means of {len(runs)} runs", "", *table(heads, cells)]
-    lines += [f"\nNot measured: {name}." for name in left]
-    return "\n".join(lines) + "\n"
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    out = [row["variant"]]
-    for name, _, digits in SCORES:
-        value, low, high = (row.get(key) for key in (name, f"{name}_low", f"{name}_high"))
-        shown = "–" if value is None else f"{value:.{digits}f}"
-        out.append(shown if low is None or high is None else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]")
-    trained = row["train_steps"]
-    return [
-        *out, "–" if row["snr_db"] is None else f"{row['snr_db']:.2f}", f"{row['weight_bits']:.2f}",
-        f"{row['bytes'] / 1e6:.2f}", str(trained or "–"), f"{row['train_seconds']:.0f}" if trained else "–",
-        f"`{row['recipe']}`",
-    ]  # fmt: skip
-
-
-def _mean(name: str, rows: Iterable[Mapping[str, Any]], count: int) -> list[str] | None:
-    found = [row for row in rows if row["variant"] == name]
-    if len(found) < count:
-        return None
-    means = [f"{sum(row[score] for row in found) / count:.{digits}f}" for score, _, digits in SCORES]
-    below = [-row["two_way_feature_minus_fp"] for row in found]
-    return [name, *means, f"{min(below):.3f}, {max(below):.3f}"]
+def write(
+    rows: Sequence[Mapping[str, Any]], left: Sequence[str], folder: Path, name: str, about: str
+) -> None:  # fmt: skip
+    """Write what is there so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    plain = [{k: v for k, v in row.items() if k != "by_picture"} for row in rows]
+    write_csv(folder / f"{name}.csv", plain)
+    commits = " and ".join(dict.fromkeys(row["commit"] for row in rows))
+    write_text(folder / f"{name}.md", markdown(rows, list(VARIANTS), left, about.format(commits=commits)))
 
 
 def main() -> None:
@@ -205,39 +233,43 @@ def main() -> None:
 
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--only", default="", help="variants by what their names hold: 'detail;start'")
+    parser.add_argument("--only", default="", help="only these: names, or what they hold, as 'start;rounded'")
     parser.add_argument("--budget", default="", help="field=value+... for every variant that trains")
-    parser.add_argument(
-        "--minutes", type=float, default=1e4, help="for each run; what is not done is left out"
-    )
+    parser.add_argument("--minutes", type=float, default=1e4, help="what is not done by then is left out")
+    parser.add_argument("--name", default="low", help="of the published files")
     given = parser.parse_args()
     recipes = {name: shortened(recipe, given.budget) for name, recipe in chosen(given.only).items()}
     if not recipes:
         parser.error(f"--only {given.only!r} is in no variant's name: {', '.join(VARIANTS)}")
+    if len({folder.name for folder in given.runs}) < len(given.runs):
+        parser.error("two runs have folders of one name, by which tables call them: rename one")
+    try:
+        rows = read(given.publish / f"{given.name}.jsonl", given.runs)
+    except ValueError as error:
+        parser.error(str(error))
     command = shlex.join(["python", "-m", "benchmarks.trained.low", *sys.argv[1:]])
     about = (
-        f"`{command}` on {hardware(given.device)}, commit {commit()[:7]}. The decoder (dit-64) of each run "
+        f"`{command}` on {hardware(given.device)}, commit {{commits}}. The decoder (dit-64) of each run "
         "is quantized by every recipe on predictions of left-out training trials, and the test pictures are "
         f"decoded again. The aim is two-way by features at most {ALLOWED} below full precision's; intervals "
         "are over test pictures. Held-out trajectories are of left-out trials that nothing is trained on; "
         "they choose the step kept. All formats are simulated; recipes share one device, so seconds are an "
         "upper bound."
     )
-    rows: list[dict[str, Any]] = []
+    origin = {"device": hardware(given.device), "commit": commit()[:7]}
+    waiting = pieces(given.runs, recipes, rows, given.out, given.device, origin)
     faults: list[str] = []
-    given.publish.mkdir(parents=True, exist_ok=True)
-    # of this call alone: another one may be of other code, and such files run what they hold
-    shutil.rmtree(given.out / "starts", ignore_errors=True)
-    for folder in given.runs:
-        for found, fault in measured(folder, recipes, given.out, given.device, given.jobs, given.minutes):
-            rows += found
-            faults += [fault] if fault else []
-            done = {(row["run"], row["variant"]) for row in rows}
-            left = [
-                f"{name} on {f.name}" for f in given.runs for name in recipes if (f.name, name) not in done
-            ]
-            write_csv(given.publish / "low.csv", rows)
-            write_text(given.publish / "low.md", markdown(rows, [*left, *faults], about))
+
+    def written() -> None:
+        done = {(row["run"], row["recipe"]) for row in rows}
+        left = [f"{n} on {f.name}" for f in given.runs for n, r in recipes.items() if (f.name, r) not in done]
+        write(rows, [*left, *faults], given.publish, given.name, about)
+
+    for found, fault in measured(waiting, given.jobs, given.minutes):
+        added(rows, found)
+        faults += [fault] if fault else []
+        written()
+    written()
     if faults:
         parser.exit(1, "\n".join(faults) + "\n")
 

@@ -153,7 +153,7 @@ def write(found: Sequence[Found], out: Path, about: str) -> None:
     write_text(out / "trained.jsonl", "".join(json.dumps(one) + "\n" for one in ordered))
     write_csv(
         out / "trained.csv",
-        [{k: v for k, v in one.items() if k not in ("notes", "key")} for one in ordered],
+        [{k: v for k, v in one.items() if k not in ("notes", "key", "by_picture")} for one in ordered],
     )
     write_text(out / "trained.md", markdown(ordered, about))
 

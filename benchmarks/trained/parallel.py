@@ -52,13 +52,13 @@ def side_by_side(settings: Settings, jobs: int, minutes: float) -> dict[str, str
 
 def processes(
     work: Callable[[Any, Connection], None], waiting: Sequence[Any], jobs: int, ends: float
-) -> Iterator[tuple[Any, str]]:
-    """Give each piece of work a process; yield it when that has ended, with what went wrong.
+) -> Iterator[tuple[Any, Any]]:
+    """Give each piece of work a process; yield it with what that sends, and with why it died if it did.
 
     Parameters
     ----------
     work : callable
-        ``work(piece, line)`` sends one text down the line: what went wrong, or nothing.
+        ``work(piece, line)`` sends something down the line for each thing that it is through with.
     waiting : sequence
         Pieces in the order in which they begin.
     jobs : int
@@ -67,7 +67,7 @@ def processes(
         Of `time.monotonic`, seconds: what is at work then is stopped, and not yielded.
     """
     new, left = multiprocessing.get_context("spawn"), list(waiting)
-    working: dict[Any, tuple[Any, Connection, Any]] = {}
+    working: dict[Any, tuple[Any, Any]] = {}
     try:
         while left or working:
             while left and len(working) < jobs:
@@ -75,20 +75,21 @@ def processes(
                 process = new.Process(target=work, args=(left[0], theirs), daemon=True)
                 process.start()
                 theirs.close()
-                working[process.sentinel] = process, ours, left.pop(0)
-            ended = wait(list(working), max(0.0, ends - time.monotonic()))
-            if not ended:
+                working[ours] = process, left.pop(0)
+            ready: list[Any] = wait(list(working), max(0.0, ends - time.monotonic()))
+            if not ready:
                 return
-            for sentinel in ended:
-                process, line, piece = working.pop(sentinel)
-                process.join()
+            for line in ready:
+                process, piece = working[line]
                 try:
-                    fault = line.recv()
-                except EOFError:
-                    fault = f"its process died (exit code {process.exitcode}; -9: killed, or out of memory)"
-                yield piece, fault
+                    yield piece, line.recv()
+                except EOFError:  # it has ended
+                    del working[line]
+                    process.join()
+                    if code := process.exitcode:
+                        yield piece, f"its process died (exit code {code}; -9: killed, or out of memory)"
     finally:
-        for process, _, _ in working.values():
+        for process, _ in working.values():
             process.kill()
             process.join()
 

@@ -76,13 +76,18 @@ def check(
             found.append(extra)
     except InputError as error:
         return [Finding("error", str(error))]
+    from brainit.datasets.leaks import leaks_by_others
+
+    several = []
     for subject_name in names:
         try:
             loaded = adapter.load(path, subject_name, **options)
             found += check_subject(loaded)
             found += [Finding("error", f"{name} {subject_name}: {line}") for line in needs(loaded)]
+            several.append(loaded.keep_voxels([0]))  # names and pictures are compared, not betas
         except InputError as error:
             found.append(Finding("error", f"{subject_name}: {error}"))
+    found += [Finding("error", line) for line in leaks_by_others(several)]
     rank = {"error": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda f: rank[f.severity])
 

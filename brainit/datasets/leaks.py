@@ -125,6 +125,38 @@ def find_leaks(subject: Subject, threshold: float = 0.85, others: Sequence[Subje
     )
 
 
+def learned_from(other: Subject, tested: Subject) -> Subject:
+    """Return the trials of another subject that a network may learn from where ``tested`` is decoded.
+
+    Training trials, less those of a picture that ``tested`` is tested on, by name.
+    """
+    names = np.unique(tested.stimulus_id[tested.split == "test"])
+    return other.select((other.split == "train") & ~np.isin(other.stimulus_id, names))
+
+
+def leaks_by_others(subjects: Sequence[Subject]) -> list[str]:
+    """Say whose test pictures another subject learns from under another name, one line a subject.
+
+    Networks are trained on all subjects of a dataset unless that is switched off.
+    """
+    lines = []
+    for subject in subjects:
+        if subject.stimuli is None:
+            continue
+        others = [learned_from(one, subject) for one in subjects if one.name != subject.name]
+        known = {pair[0] for pair in find_leaks(subject).pairs}
+        more = [pair for pair in find_leaks(subject, others=others).pairs if pair[0] not in known]
+        if more:
+            who = next(one.name for one in others if more[0][1] in one.stimulus_id)
+            lines.append(
+                f"{subject.dataset} {subject.name}: {len(more)} of its test pictures are training pictures "
+                f"of other subjects, by another name (first: {more[0][0]} is {more[0][1]} of {who}): "
+                "networks that learn from all subjects see them; give a picture one stimulus_id, or train "
+                "on this subject alone (train_on=one)"
+            )
+    return lines
+
+
 def similarity(one: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
     """Similarity of pictures by their 16x16 versions and those versions' differences, mirrored or not.
 

@@ -6,7 +6,7 @@
     stimuli/stimuli.npz  or  stimuli/<stimulus_id>.png     optional
     sub-01/*_mask.nii.gz                              voxels that were measured
     sub-01/*_dseg.nii.gz and *_dseg.tsv (index, name) optional: regions
-    sub-01/*_desc-noiseceiling_statmap.nii.gz         optional: 0..1, one trial
+    sub-01/*_desc-noiseceiling_statmap.nii.gz         optional: 0..1, one trial; else estimated from repeats
     sub-01/ses-01/*_desc-betas_statmap.nii.gz         4D, one volume a trial
     sub-01/ses-01/*_events.tsv                        one row a volume: stimulus_id, split (trial_type, run)
 
@@ -138,9 +138,9 @@ def load_folder(
         betas = clean.zscore(betas, session, train, "session")
         alone = clean.scaled_alone(session, train, f"{folder}: session")
         warnings += alone
-    if ceiling is None and np.unique(ids[train], return_counts=True)[1].max() > 1:
-        # of betas as they are learned from: sessions apart would pass for signal; test trials are never used
-        ceiling = noise_ceiling(betas[train], ids[train])
+    source = "as in the folder's map"
+    if ceiling is None:
+        ceiling, source = _estimated(betas, ids, train)
     whole = Subject(
         dataset=dataset,
         name=subject,
@@ -163,17 +163,30 @@ def load_folder(
             "source": about.get("Name", str(root.name)),
             "terms": about.get("License", "not stated"),
             "units": _units(zscore, bool(alone)),
+            **({} if ceiling is None else {"noise_ceiling": source}),
             "warnings": list(dict.fromkeys(warnings)),
         },
     )
     return whole if keep.all() else whole.keep_voxels(keep)
 
 
+def _estimated(betas: np.ndarray, ids: np.ndarray, train: np.ndarray) -> tuple[np.ndarray | None, str]:
+    """Estimate the noise ceiling from repeats, of training pictures where there are any, else of test ones.
+
+    It is what scores of voxels are compared with, nothing learns from it. Betas are as they are learned from:
+    sessions apart would pass for signal.
+    """
+    for trials, which in ((train, "training"), (~train, "test")):
+        if trials.any() and np.unique(ids[trials], return_counts=True)[1].max() > 1:
+            return noise_ceiling(betas[trials], ids[trials]), f"estimated from repeated {which} pictures"
+    return None, ""
+
+
 def _units(zscore: str, alone: bool) -> str:
     if zscore == "none":
         return "as in the files"
     return "z-scored within session by training trials" + (
-        " (where there are any: see the warnings)" if alone else ""
+        " (where there are enough: see the warnings)" if alone else ""
     )
 
 

@@ -17,6 +17,7 @@ from lab.compare.networks import Networks
 from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
 from quant.recordings import sampling
+from quant.sensitivity.by_layer import fingerprint as weights_of
 
 NULL_OFFSET = 1000
 """Noise seeds of the null are this far from the others."""
@@ -104,6 +105,8 @@ class Bench:
     conditions_are: str
     fingerprint: str = ""
     """Of the weights that decode and score."""
+    weights: str = ""
+    """Fingerprint of the compared weights, where no recording is made of them anew."""
     native: bool = False
     """Quantized copies run through the kernels."""
     watch: Callable[[sampling.Step], None] | None = None
@@ -239,8 +242,10 @@ def _recorded_bench(
                 f"--n {settings.n}: the recording's evaluation subset has {found} conditions; {way}"
             )
         conditions = conditions[: settings.n].to(device)
-    model = open_model(name, part).to(device)
+    model = open_model(name, part)
+    weights = weights_of(model)[:12]
     return Bench(
-        name, settings, device, model, store, recorded_scheduler(store), tuple(store.settings["shape"]),
-        conditions, None if null is None else null.to(device), None, None, Networks(), said,
+        name, settings, device, model.to(device), store, recorded_scheduler(store),
+        tuple(store.settings["shape"]), conditions, None if null is None else null.to(device), None, None,
+        Networks(), said, weights=weights,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from lab.compare.networks import DOMAIN, LITE0
 from lab.metrics import clips
 from lab.metrics.distances import frechet_distance, kid, set_distance
 from lab.metrics.manifold import precision_recall
+from quant.layers.native.replays import replayed
 from quant.recordings.sampling import Step, predict
 
 SQNR_CAP = 200.0
@@ -217,9 +218,10 @@ def _forced(bench: Bench, model: nn.Module, ref: Reference) -> list[Tensor]:
     held = None if bench.conditions is None else bench.conditions[:k]
     both = held is not None and bench.null is not None and bench.settings.guidance != 1.0
     out = []
-    for t, state in zip(bench.scheduler.timesteps.to(bench.device), ref.states, strict=True):
-        x, c = state[:k], held
-        if both and held is not None and bench.null is not None:
-            x, c = torch.cat([x, x]), torch.cat([bench.null.expand_as(held), held])
-        out.append(predict(model, x, t, c).float())
+    with replayed(model):
+        for t, state in zip(bench.scheduler.timesteps.to(bench.device), ref.states, strict=True):
+            x, c = state[:k], held
+            if both and held is not None and bench.null is not None:
+                x, c = torch.cat([x, x]), torch.cat([bench.null.expand_as(held), held])
+            out.append(predict(model, x, t, c).float())
     return out

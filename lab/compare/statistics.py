@@ -36,13 +36,21 @@ class Resampler:
         generator = np.random.default_rng([self._seed, axis])
         return generator.multinomial(n, np.full(n, 1 / n), size=self._draws) / n
 
-    def interval(self, values: np.ndarray) -> Interval:
-        """Mean and bounds of ``values`` (n,) or (seeds, n)."""
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Means of ``values`` (n,) or (seeds, n) in each draw: (draws,)."""
         table = np.atleast_2d(values)
         means = self._pictures @ table.T  # of each draw's pictures, at each seed
-        means = (means * self._shares(len(table), 1)).sum(1)
-        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(float(table.mean()), float(low), float(high))
+        return (means * self._shares(len(table), 1)).sum(1)
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """Mean and bounds of ``values`` (n,) or (seeds, n)."""
+        return Interval(float(np.mean(values)), *bounds(self.means(values)))
+
+
+def bounds(draws: np.ndarray) -> tuple[float, float]:
+    """Return what the middle 95 % of draws lie between."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 class Scores:

@@ -40,7 +40,10 @@ NEVER = (
     "latency (simulated low-bit arithmetic has none that means anything)",
 )
 SIMULATED = "everything is *simulated* low-bit arithmetic on decoded codes"
-NATIVE = "recipes ran through the GPU's low-bit kernels (*native*; how many of their layers, the CSV says)"
+NATIVE = (
+    "recipes ran through the GPU's low-bit kernels (*native*; how many of their layers, and how those were "
+    "launched, the CSV says)"
+)
 NOTES = (
     "Mean over pictures and seeds, 95 % bootstrap interval over both in brackets (a seed is other noise and "
     "another calibration; Owen's pigeonhole bootstrap); "

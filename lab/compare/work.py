@@ -194,7 +194,9 @@ class Work:
         model.to(self.bench.device)
         if self.bench.native:
             quant.native_(model)
-        return measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
+        found = measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
+        found.numbers["execution"] = ledger.arithmetic  # drawing says how kernels were launched
+        return found
 
     def inner(self, done: int, total: int, what: str) -> None:
         """Progress inside one calibration, whatever it counts: never more than one measurement."""

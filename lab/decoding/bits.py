@@ -46,6 +46,7 @@ def score_rows(
     n_draws: int,
     seed: int,
     more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    each: dict[str, dict[str, list[float]]] | None = None,
 ) -> list[dict[str, Any]]:
     """Score sets of reconstructions of the same stimuli.
 
@@ -62,6 +63,8 @@ def score_rows(
         Of the bootstrap over pictures.
     more : mapping
         As `lab.decoding.scores.scorers_for` gives it.
+    each : dict, optional
+        Filled with what rows are means of: by set and score a value for each picture.
 
     Returns
     -------
@@ -97,6 +100,8 @@ def score_rows(
             if key in COLUMNS:
                 how = bootstrap_interval if key.endswith("_minus_fp") else interval_of(key)
                 found = how(values[key], n_draws=n_draws, seed=seed)
+                if each is not None:
+                    each.setdefault(name, {})[key] = [round(float(v), 6) for v in values[key]]
                 row |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high}
         rows.append(row)
     return rows

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainit import datasets
 from brainit.datasets.findings import odd_betas, odd_names
-from brainit.datasets.leaks import find_leaks
+from brainit.datasets.leaks import find_leaks, learned_from
 from brainit.io import fingerprint
 from brainit.subject import Subject
 from brainit.training.targets import Targets, TargetTable
@@ -61,13 +61,11 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
     rest = [n for n in names if n != subject.name] if config.train_on == "all" else []
     others, marks = [], same_data.marks([subject])
     if subject.stimuli is not None:
-        tested = set(subject.part("test").stimulus_id.tolist())
         for index, name in enumerate(rest):
             progress(index, len(rest), f"reading {name}")
             other = datasets.open(config.dataset, root, name, **options)
             marks |= same_data.marks([other])
-            clean = ~np.isin(other.stimulus_id, list(tested))
-            others.append(other.select(clean & (other.split == "train")))
+            others.append(learned_from(other, subject))
     leaks = find_leaks(subject, others=others)
     about = {
         "dataset": subject.dataset,

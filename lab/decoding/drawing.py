@@ -35,6 +35,7 @@ def quantized_denoiser(
     progress: Progress,
     state: Path | None = None,
     native: bool = False,
+    solved: dict[str, Any] | None = None,
 ) -> tuple[nn.Module, quant.Plan, quant.Ledger]:
     """Return the denoiser quantized by a recipe, with its plan and ledger.
 
@@ -48,6 +49,8 @@ def quantized_denoiser(
         Folder in which a recipe that trains keeps its checkpoints until it is done.
     native : bool
         Run it through the kernels afterwards; the ledger says which layers do.
+    solved : dict, optional
+        As `quant.quantize_` takes it.
 
     Raises
     ------
@@ -69,6 +72,7 @@ def quantized_denoiser(
         keep_originals=False,
         progress=progress,
         state=state,
+        solved=solved,
     )
     if native:
         quant.native_(denoiser)
@@ -130,6 +134,14 @@ def draw(
         images = torch.cat([autoencoder.decode(z.to(device)).cpu() for z in latents.split(64)])
     pictures = from_model(images, like)
     return pictures.reshape(n, k, *like).mean(1, dtype=np.float64).astype(np.float32)
+
+
+def launches_of(denoiser: nn.Module) -> str:
+    """How the kernels of a quantized denoiser were launched when it last drew."""
+    from quant.layers.install import state_of
+
+    state = state_of(denoiser)
+    return "" if state is None else state.ledger.launches
 
 
 def _stage(denoiser: nn.Module) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 from lab import zoo
 from lab.cache import cache_folder
 from lab.decoding.conditions import Conditions, Step
-from lab.decoding.drawing import draw, quantized_denoiser, sizes_of
+from lab.decoding.drawing import draw, launches_of, quantized_denoiser, sizes_of
 from lab.decoding.recording import decoder_recording
 from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
 from lab.progress import Progress
 from lab.runs.folder import config_hash
 
@@ -64,6 +65,7 @@ def decoded(
     given: Conditions,
     device: str,
     progress: Progress,
+    solved: dict[str, Any] | None = None,
 ) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return a recipe's pictures, one array a noise seed, and what its ledger says.
 
@@ -73,18 +75,27 @@ def decoded(
         ``step(name, compute)``, as `lab.runs.folder.Run.step`; nothing that it has is computed again.
     key : str
         Names the steps; unique for each recipe of a run.
+    solved : dict, optional
+        As `quant.quantize_` takes it, where several recipes begin from the same.
 
     Returns
     -------
     list of float32 array of shape (n, H, W[, 3])
     dict
-        ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, and ``weights`` (a hash);
-        unless in full precision also ``plan``, ``ledger`` and ``seconds`` of recording and calibrating.
+        ``decoder_bytes``, ``decoder_bytes_before``, ``decoder_mean_weight_bits``, ``weights`` and
+        ``predictions`` (hashes); unless in full precision also ``plan``, ``ledger`` and ``seconds`` of
+        recording and calibrating.
+
+    Raises
+    ------
+    InputError
+        What ``step`` has is of other weights, or was decoded from other predictions.
     """
+    seen = _hash_predictions(given)
 
     @once
     def quantized() -> tuple[nn.Module, dict[str, Any]]:
-        known: dict[str, Any] = {"weights": weights_of(config.denoiser)}
+        known: dict[str, Any] = {"weights": weights_of(config.denoiser), "predictions": seen}
         if recipe.content is None:
             return zoo.load(config.denoiser, device), known | sizes_of(config.denoiser, None)
         began = time.monotonic()
@@ -94,24 +105,38 @@ def decoded(
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
         model, plan, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, progress, state, native=recipe.native
+            config, recipe.content, recording, device, progress, state, recipe.native, solved
         )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 
-    def pictures(number: int) -> np.ndarray:
+    def drawn(number: int) -> dict[str, Any]:
         def heard(done: int, total: int, what: str) -> None:
             progress(number * total + done, config.noise_seeds * total, f"{what}, {recipe.name}")
 
-        def compute() -> dict[str, np.ndarray]:
-            like, start = given.truth.shape[1:], given.start
-            drawn = draw(config, quantized()[0], given.tokens, start, number, like, device, heard)
-            return {"pictures": drawn}
+        def compute() -> dict[str, Any]:
+            like, start, model = given.truth.shape[1:], given.start, quantized()[0]
+            pictures = draw(config, model, given.tokens, start, number, like, device, heard)
+            return {"pictures": pictures} | ({"launches": launches_of(model)} if recipe.native else {})
 
-        return step(f"pictures-{key}-{number}", compute)["pictures"]
+        return step(f"pictures-{key}-{number}", compute)
 
-    facts = step(f"ledger-{key}", lambda: quantized()[1])
-    return [pictures(number) for number in range(config.noise_seeds)], facts
+    facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
+    which = "full precision" if recipe.content is None else repr(recipe.name)
+    if facts.get("weights", now) != now:  # recipes would differ in more than their bits
+        raise InputError(
+            f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
+            f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
+        )
+    if facts.get("predictions", seen) != seen:
+        raise InputError(
+            f"pictures of {which} were decoded from other predictions: the run was trained again since; "
+            "choose another --out"
+        )
+    found = [drawn(number) for number in range(config.noise_seeds)]
+    if recipe.native:  # known once something was drawn, in this run of the job or in one before
+        facts = {**facts, "ledger": {**facts["ledger"], "launches": found[-1].get("launches", "")}}
+    return [one["pictures"] for one in found], facts
 
 
 def ridge_through_decoder(
@@ -131,4 +156,12 @@ def weights_of(denoiser: str) -> str:
     digest = hashlib.sha256()
     for name in (denoiser, "autoencoder-64"):
         digest.update(zoo.weight_file(name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _hash_predictions(given: Conditions) -> str:
+    """Short hash over what a run keeps of its test trials: tokens and structural pictures."""
+    digest = hashlib.sha256()
+    for predicted in (given.predicted["tokens"], given.start):
+        digest.update(predicted.tobytes())
     return digest.hexdigest()[:12]

@@ -27,7 +27,7 @@ DESCRIPTION = "dataset_description.json"
 FEATURES = {
     "alexnet": "layers 2 to 5 of ST-LPIPS' AlexNet at 64 pixels, which neither decodes nor scores",
     "efficientnet": "stages of EfficientNet-Lite0, the network that also scores: a favourable cortex",
-    "random": None,
+    "random": "fixed random convolutions",
     "encoder-64": "encoder-64's tokens, which the decoder also predicts: favourable to it, circular",
 }
 
@@ -76,7 +76,7 @@ def ensure_simulated(
     """
     from brainit import datasets
     from brainit.datasets import simulated
-    from brainit.datasets.simulated import config
+    from brainit.datasets.simulated import config, make
 
     if features is not None and features not in FEATURES:
         raise InputError(f"simulated features {features!r} are not known; allowed: {', '.join(FEATURES)}")
@@ -93,7 +93,7 @@ def ensure_simulated(
     }
     with _alone(folder):  # a second process finds the subjects of the first
         if (folder / DESCRIPTION).is_file():
-            _check_same(folder, {k: v for k, v in asked.items() if v is not None})
+            _check_same(folder, asked | make.sources(stimuli, test_stimuli))
             return folder
         pictures, name = _pictures(stimuli, wanted.n_pictures)
         return simulated.generate(
@@ -135,7 +135,11 @@ def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
     """Refuse a folder whose subjects are others than were asked for; a default asks for nothing."""
     there = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     there |= there.get("config", {})
-    differ = [f"{k} {there.get(k)!r}, not {v!r}" for k, v in wanted.items() if there.get(k) != v]
+    differ = [
+        f"{k} {there[k]!r}, not {v!r}"
+        for k, v in wanted.items()
+        if v is not None and k in there and there[k] != v  # older folders do not say all of it
+    ]
     if differ:
         raise InputError(f"{folder} holds subjects of {' and '.join(differ)}; give another --root")
 

@@ -34,14 +34,24 @@ class TrainedRun:
     ----------
     path : Path
     config : ReconstructConfig
+        With the dataset's place as it is now.
+    lay : str, optional
+        Where the dataset lay when the run was made.
     """
 
     path: Path
     config: ReconstructConfig
+    lay: str | None = None
 
     @classmethod
-    def open(cls, path: Path) -> TrainedRun:
+    def open(cls, path: Path, root: Path | None = None) -> TrainedRun:
         """Open a run folder for reading.
+
+        Parameters
+        ----------
+        path : Path
+        root : Path, optional
+            Where the run's dataset lies now; default where it lay.
 
         Raises
         ------
@@ -59,7 +69,9 @@ class TrainedRun:
             raise InputError(
                 f"{path} is a folder of another command; give one that brainlab brain reconstruct wrote"
             )
-        run = cls(path, open_settings(ReconstructConfig, path / "config.yaml"))
+        config = open_settings(ReconstructConfig, path / "config.yaml")
+        now = {} if root is None else {"root": str(root.expanduser().resolve())}
+        run = cls(path, config.model_copy(update=now), config.root)
         if any(run._steps.folder.glob("fold.*.json")):
             raise InputError(
                 f"{path} decodes categories: without stimuli there are no pictures that bits could change; "

@@ -209,11 +209,14 @@ class Context:
         Receives a `lab.previews.Preview` now and then.
     stop : threading.Event
         Set by whoever wants the job to end; looked at whenever the job reports progress.
+    solved : dict, optional
+        Kept over several jobs of one process: layers that recipes begin from; see `quant.quantize_`.
     """
 
     report: Progress = silent
     preview: Watcher = unseen
     stop: threading.Event = field(default_factory=threading.Event)
+    solved: dict[str, Any] | None = None
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Report progress and stop here if asked to; pass this on as the ``progress`` of any library call.
@@ -229,7 +232,7 @@ class Context:
     def check(self) -> None:
         """Stop here if asked to (raises `Cancelled`)."""
         if self.stop.is_set():
-            raise Cancelled("stopped on request; the same command goes on from here")
+            raise Cancelled("stopped on request; the same command goes on from what is finished")
 
     def cancel(self, *_: Any) -> None:
         """Ask the job to stop at its next report."""

@@ -319,17 +319,13 @@ def versions() -> dict[str, str]:
 
 
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
-    from brainit import datasets
-    from brainit.datasets.leaks import find_leaks
     from lab.decoding.drawing import settings_of
-    from lab.decoding.needs import check_needs
 
     if config.dataset == "simulated":
         counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}
     else:
-        subject = datasets.open(config.dataset, config.root, config.subject, **config.options)
-        check_needs(config, subject)
-        counts = _counts(subject) | {"leaks": find_leaks(subject).line()}
+        opened = open_subjects(config, progress)
+        counts = _counts(opened.subject) | {"leaks": opened.about["leak_line"]}
     sampler = settings_of(config)
     evaluations = sampler.steps * (1 if sampler.guidance == 1 else 2) * config.n_samples * config.noise_seeds
     return {

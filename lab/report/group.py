@@ -19,6 +19,7 @@ from lab.report.reportlets import _words
 from lab.report.rundata import RunData, read_run
 
 _SHOWN = 3  # pictures a run
+_CATEGORY = "category.accuracy"
 
 
 def build_group_report(run_dirs: Sequence[Path | str], out: Path | str | None = None) -> Path:
@@ -55,32 +56,38 @@ def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
         f"{name} ({run.path.name})" if names.count(name) > 1 else name
         for name, run in zip(names, runs, strict=True)
     ]
-    table = {
-        "heads": [f"{KNOWN[k][0]} {'↑' if KNOWN[k][1] else '↓'}" for k in keys],
+    labels = [f"{KNOWN[k][0]} {'↑' if KNOWN[k][1] else '↓'}" for k in keys]
+    if any(run.categories for run in runs):
+        keys, labels = [*keys, _CATEGORY], [*labels, "category accuracy ↑"]
+    drawn = [(run, name) for run, name in zip(runs, apart, strict=True) if not run.categories]
+    table: dict[str, object] = {
+        "heads": labels,
+        "tested": "test pictures" if len(drawn) == len(runs) else "test pictures or trials",
         "rows": [_row(run, keys, base) | {"name": name} for run, name in zip(runs, apart, strict=True)],
     }
-    same = len({(run.metrics.get("dataset"), run.metrics.get("n_test")) for run in runs}) == 1
+    same = len({run.tested for run in runs}) == 1
+    what = "test pictures" if len(drawn) == len(runs) else "test pictures or trials"
     notes = (
-        [CLAIMS]
-        if same
-        else ["These runs have different test pictures; their scores are not a ranking.", CLAIMS]
+        [CLAIMS] if same else [f"These runs have different {what}; their scores are not a ranking.", CLAIMS]
     )
     simulated = sum(run.simulated for run in runs)
     sections = [
         _section(
             "Scores",
-            f"Quantized decoder, bit-widths {_arithmetic(runs)}; ridge on the same split below each score.",
+            _intro([run for run, _ in drawn], len(drawn) < len(runs)),
             "group_table",
             table,
         ),
-        _section(
+        _section("Claims", "", "notes", {"notes": notes}),
+    ]
+    if drawn:
+        pictures = _section(
             "Pictures",
             "The middle of each run's ranking by PixCorr: stimulus above, quantized reconstruction below.",
             "group_pictures",
-            {"runs": [_pictures(run) | {"name": name} for run, name in zip(runs, apart, strict=True)]},
-        ),
-        _section("Claims", "", "notes", {"notes": notes}),
-    ]
+            {"runs": [_pictures(run) | {"name": name} for run, name in drawn]},
+        )
+        sections.insert(1, pictures)
     return render_page(
         title=f"{len(runs)} runs",
         eyebrow="Group",
@@ -92,6 +99,20 @@ def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
         sections=sections,
         problems=[],
     )
+
+
+def _intro(drawn: Sequence[RunData], categories: bool) -> str:
+    said = []
+    if drawn:
+        said.append(
+            f"Quantized decoder, bit-widths {_arithmetic(drawn)}; ridge on the same split below each score."
+        )
+    if categories:
+        said.append(
+            "Category accuracy: Brain-IT's, every run left out once, with its 95 % Wilson interval; ridge on "
+            "betas and chance below."
+        )
+    return " ".join(said)
 
 
 def _arithmetic(runs: Sequence[RunData]) -> str:
@@ -109,6 +130,9 @@ def _row(run: RunData, keys: Sequence[str], base: Path) -> dict[str, object]:
     rows = {row.key: row for row in metric_rows(run.metrics)}
     cells = []
     for key in keys:
+        if key == _CATEGORY and run.categories:
+            cells.append(_accuracy(run))
+            continue
         row = rows.get(key)
         if row is None:
             cells.append({"value": "–", "bounds": "", "ridge": ""})
@@ -130,6 +154,16 @@ def _row(run: RunData, keys: Sequence[str], base: Path) -> dict[str, object]:
         "link": Path(os.path.relpath(report, base)).as_posix() if report.is_file() else "",
         "cells": cells,
     }
+
+
+def _accuracy(run: RunData) -> dict[str, str]:
+    found = [run.metrics.get(_CATEGORY + end) for end in ("", ".low", ".high")]
+    if not all(isinstance(value, int | float) for value in found):
+        return {"value": "–", "bounds": "", "ridge": ""}
+    value, low, high = (f"{number:.3f}" for number in found)
+    beside = {"ridge": run.metrics.get(f"ridge.{_CATEGORY}"), "chance": run.metrics.get("category.chance")}
+    words = [f"{name} {number:.3f}" for name, number in beside.items() if isinstance(number, int | float)]
+    return {"value": value, "bounds": f"[{low}, {high}]", "ridge": ", ".join(words)}
 
 
 def _pictures(run: RunData) -> dict[str, object]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from brainit.io import fingerprint
 from lab.figures import Provenance
 from lab.runs.folder import config_hash
 from lab.runs.metrics import read_metrics
@@ -104,6 +105,15 @@ class RunData:
     def leaked(self) -> int:
         """Test pictures that occur in training, 0 where none is recorded."""
         return int(self.metrics.get("leak_test_in_train") or 0)
+
+    @property
+    def tested(self) -> tuple[object, ...]:
+        """What the scores are over: equal for two runs of the same test pictures, in whatever order."""
+        pictures = sorted(fingerprint("", [one]) for one in self.arrays.get("stimulus", ()))
+        trials = sorted(
+            zip(*(self.arrays[k].tolist() for k in ("run", "label") if k in self.arrays), strict=True)
+        )
+        return (self.metrics.get("dataset"), self.metrics.get("n_test"), *pictures, *trials)
 
     def provenance(self, samples: str | None = None) -> Provenance:
         """Where this run's numbers come from."""

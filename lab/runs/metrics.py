@@ -65,8 +65,10 @@ def read_metrics(path: Path) -> dict[str, Any]:
                 f"{file.parent} is a folder of another command; give one that brainlab brain reconstruct "
                 "wrote"
             )
+        # a run that was stopped goes on with its own settings alone
+        own = f"--config {settings} " if settings.is_file() else ""
         raise MissingDataError(
-            f"{file}: no metrics yet; run brainlab brain reconstruct --out {file.parent} first"
+            f"{file}: no metrics yet; run brainlab brain reconstruct {own}--out {file.parent} first"
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -101,20 +101,22 @@ def _training_files(root: Path) -> list[Path]:
     return files
 
 
-def check(root: Path) -> None:
-    """Refuse a folder in which files that models are trained on are missing, before any work.
+def check(root: Path) -> list[Path]:
+    """Return the files that models are trained and measured on; refuses, before any work, if one is missing.
 
     Raises
     ------
     MissingDataError
         The first that is not there.
     """
-    _training_files(root)
-    for file in (_validation(root), root / "mnist10k" / "t10k-images-idx3-ubyte.gz"):
+    digits = [root / "mnist10k" / f"t10k-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1")]
+    files = [*_training_files(root), _validation(root), *digits, root / "digits69" / "digit69_28x28.mat"]
+    for file in files:
         if not file.is_file():
             raise MissingDataError(
                 f"{file} is not there; give the folder that holds {file.parent.name} with --data"
             )
+    return files
 
 
 def _training_digits(root: Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,10 +1,15 @@
-"""Zoo weights on disk: half-precision safetensors whose metadata holds the class and its config."""
+"""Zoo weights on disk: half-precision safetensors whose metadata holds the class and its config.
+
+Beside them, whose a folder of work in progress is.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lab.errors import InputError
-from lab.files import replacing
+from lab.files import hash_file, replacing, sort_metadata, write_json
 
 _EXTRA = "extra."
 
@@ -25,6 +30,7 @@ def save_weights(module: nn.Module, path: Path, extra: dict[str, torch.Tensor] |
     meta = {"format": "pt", "class": type(module).__name__, "config": json.dumps(config, default=list)}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata=meta)
+        sort_metadata(temporary)
 
 
 def load_weights(path: Path, classes: dict[str, type]) -> tuple[nn.Module, dict[str, torch.Tensor]]:
@@ -58,6 +64,44 @@ def load_extra(path: Path) -> dict[str, torch.Tensor]:
     """Return what a weight file holds besides its module, float32; nothing is built."""
     with _opened(path) as f:
         return {k.removeprefix(_EXTRA): f.get_tensor(k).float() for k in f.keys() if k.startswith(_EXTRA)}
+
+
+def claim(started: Path, about: dict[str, Any], holds: str, states: Iterable[Path]) -> None:
+    """Note what work in progress is made from, or refuse to go on with that of other settings.
+
+    Parameters
+    ----------
+    started : Path
+        Where it is noted.
+    about : dict
+        JSON types.
+    holds : str
+        What lies there, for the message.
+    states : iterable of Path
+        Work in progress; without any of it, or of what it is made from, everything goes.
+
+    Raises
+    ------
+    InputError
+        There is work of other settings.
+    """
+    about = json.loads(json.dumps(about))
+    work = [state for state in states if state.is_file()]
+    if work and started.is_file():
+        there = json.loads(started.read_text(encoding="utf-8"))
+        differ = sorted(k for k in about if k in there and there[k] != about[k])
+        if differ:
+            more = f" and {len(work) - 1} more" if len(work) > 1 else ""
+            raise InputError(
+                f"{started.parent} holds {holds} with another {', '.join(differ)}; give another --out, or "
+                f"delete {work[0].name}{more}"
+            )
+    write_json(started, about)
+
+
+def mark(*files: Path) -> str:
+    """Short hash of weights by content."""
+    return " ".join(hash_file(file)[:12] for file in files)
 
 
 def _opened(path: Path) -> safe_open:

@@ -19,6 +19,7 @@ from lab.files import read_npz, write_json, write_npz
 from lab.images import sheet, write_picture
 from lab.progress import Progress, silent
 from lab.zoo.data import class_names, held_out
+from lab.zoo.io import claim, mark
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 
 NAME = "samples of the zoo's own decoder (unet-64)"
@@ -72,7 +73,8 @@ def make(
     if not 1 <= n <= len(pictures) - FIRST:
         raise InputError(f"n is {n}; there are conditions for 1 to {len(pictures) - FIRST} pictures")
     about = {"n": n, "steps": steps, "guidance": guidance, "seed": seed, "chunk": CHUNK}
-    _claim(out, about)
+    weights = [zoo.weight_file(m) for m in ("autoencoder-64", "encoder-64", "unet-64")]
+    claim(out / "settings.json", about | {"weights": mark(*weights)}, "pictures", out.glob("chunk-*.npz"))
     autoencoder, encoder, denoiser = (
         zoo.load(m, device) for m in ("autoencoder-64", "encoder-64", "unet-64")
     )
@@ -129,17 +131,3 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     rows, columns = whole.shape[0] // SIDE, whole.shape[1] // SIDE
     tiles = whole.reshape(rows, SIDE, columns, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
     return np.ascontiguousarray(tiles[: len(labels)]), np.array(labels)
-
-
-def _claim(out: Path, about: dict[str, Any]) -> None:
-    """Refuse to go on with chunks that were drawn with other settings."""
-    started = out / "settings.json"
-    if started.is_file():
-        there = json.loads(started.read_text(encoding="utf-8"))
-        differ = sorted(k for k in about if there.get(k) != about[k])
-        if differ:
-            raise InputError(
-                f"{out} holds pictures of another {', '.join(differ)}; remove it or give another --out"
-            )
-    else:
-        write_json(started, about)

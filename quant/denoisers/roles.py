@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -78,6 +78,30 @@ def selection(
                     settings = {**settings, **value}
         chosen[name] = (reason, settings)
     return chosen
+
+
+def refuse_idle(overrides: Mapping[str, Any], left: Mapping[str, str | None]) -> None:
+    """Refuse settings for layers that are all left alone: the model would not be what was asked for.
+
+    Parameters
+    ----------
+    overrides : mapping
+        As for `selection`.
+    left : mapping of str to str or None
+        Why each layer is left alone; None: it is quantized.
+
+    Raises
+    ------
+    InputError
+        With the first layer's reason.
+    """
+    for pattern, value in overrides.items():
+        reasons = [reason for name, reason in left.items() if fnmatchcase(name, pattern)]
+        if value != "skip" and value and None not in reasons:
+            raise InputError(
+                f"override {pattern!r} changes nothing: every layer that it matches ({len(reasons)}) is left "
+                f"alone ({reasons[0]}); leave the override away, or change what leaves them alone"
+            )
 
 
 def _patterns(name: str, patterns: Any) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from quant.formats.floats import FloatGrid, SearchedFloatGrid
 from quant.formats.granularity import Granularity, Layout, View
 from quant.formats.grids import IntGrid, Params
 from quant.formats.logs import LogGrid
+from quant.formats.rounding import least_scale
 from quant.formats.scale_search import searched
 from quant.formats.scales import effective, split
 from quant.formats.schedule import Schedule
@@ -117,9 +118,12 @@ class Quantizer(BaseModel):
             return {**real, **split(real["scale"], layout, self.fine, code=self.largest_code)}
         params = self.grid.fit_range(low, high, self.scale == "power_of_two", DTYPES[self.scale_dtype])
         if self._without_zero:  # the stand-in scale of 1 for a group of zeros would be a value
-            nothing = high == 0 if isinstance(self.grid, LogGrid) else (high == 0) & (low == 0)
-            least = torch.finfo(params["scale"].dtype).tiny
-            params["scale"] = params["scale"].masked_fill(nothing, least)
+            least = least_scale(params["scale"].dtype)
+            reach = {"scale": high if isinstance(self.grid, LogGrid) else torch.maximum(high, -low)}
+            if "scale_negative" in params:
+                reach["scale_negative"] = -low
+            for name, largest in reach.items():
+                params[name] = params[name].masked_fill(largest < least, least)
         return params
 
     @property

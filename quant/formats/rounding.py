@@ -32,9 +32,17 @@ def round_ste(x: Tensor) -> Tensor:
     return _RoundSTE.apply(x)
 
 
+def least_scale(dtype: torch.dtype) -> float:
+    """Smallest scale of a type that can be divided by: in float16 also below its normal numbers.
+
+    Arithmetic happens in float32 at least, whose subnormal numbers (and bfloat16's) a GPU takes for 0.
+    """
+    return 2.0**-24 if dtype == torch.float16 else torch.finfo(dtype).tiny
+
+
 def safe_scale(scale: Tensor) -> Tensor:
     """Replace scales that cannot be divided by (zero groups, underflow) by 1."""
-    return torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
+    return torch.where(scale >= least_scale(scale.dtype), scale, torch.ones_like(scale))
 
 
 def as_storage(scale: Tensor, power_of_two: bool, dtype: torch.dtype) -> Tensor:
@@ -49,6 +57,8 @@ def as_storage(scale: Tensor, power_of_two: bool, dtype: torch.dtype) -> Tensor:
         scale = torch.where(scale > 0, torch.ldexp(torch.ones_like(scale), exponent), torch.zeros_like(scale))
     if dtype == torch.float8_e4m3fn:  # its comparisons do not exist, and a value above 448 becomes NaN
         return torch.where(scale > 0, scale.clamp(2.0**-9, 448.0), torch.ones_like(scale)).to(dtype)
+    if dtype == torch.float16:  # a wide group is clipped and not infinite; infinities stay what they are
+        scale = torch.where(scale.isinf(), scale, scale.clamp(max=torch.finfo(dtype).max))
     return safe_scale(scale.to(dtype))
 
 

@@ -8,7 +8,6 @@ inputs have no sign.
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from quant.interop.nunchaku import (
     to_nunchaku,
     why_not,
 )
-from quant.io import replacing
+from quant.io import replacing, sort_metadata
 from quant.layers.attachments import LowRank
 from quant.layers.effective import folded
 from quant.layers.encoded import LayerResult
@@ -104,7 +103,7 @@ def export_nunchaku(
         metadata["config"] = json.dumps(config, sort_keys=True)
     with replacing(target) as temporary:
         save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
-        _sort_metadata(temporary)
+        sort_metadata(temporary)
     return left
 
 
@@ -205,23 +204,6 @@ def _unsigned_layers(metadata: dict[str, str], names: list[str], path: object) -
     if unknown:
         raise InputError(f"{path}: unsigned_layers in the header names {unknown[0]!r}, which the file lacks")
     return set(unsigned)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Order the metadata of a safetensors file in place: safetensors shuffles it from call to call.
-
-    Equal models must give equal bytes, and the engine wants several keys. The same entries take the same
-    room in any order; padding makes up for what JSON writers may do differently.
-    """
-    with path.open("r+b") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        head = json.loads(file.read(size))
-        head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
-        text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > size:
-            raise RuntimeError(f"header of {path} grew from {size} to {len(text)} bytes when sorted")
-        file.seek(8)
-        file.write(text.ljust(size))
 
 
 def _config(layers: dict[str, QuantLayer], names: list[str]) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class Ledger(Plan):
     cost: dict[str, Any] = Field(
         default_factory=dict, description="of training: seconds, peak_bytes, steps; not in exported files"
     )
+    launches: str = Field(
+        default="", description="how a native model's kernels were launched when it last drew; empty: not yet"
+    )
     bytes_header: int = Field(default=0, description="file overhead; set by export")
 
     def by_category(self) -> dict[str, int]:
@@ -65,10 +68,12 @@ class Ledger(Plan):
 
     @property
     def arithmetic(self) -> str:
-        """How the layers run: "simulated", or in how many natively (`quant.layers.native.ways`)."""
+        """How the layers run: "simulated", or in how many natively, and how their kernels were launched."""
         paths = [layer.path for layer in self.layers if not layer.skipped]
         native = sum(path.startswith("native: ") for path in paths)
-        return f"native in {native} of {len(paths)} layers" if native else "simulated"
+        if not native:
+            return "simulated"
+        return f"native in {native} of {len(paths)} layers" + (f", {self.launches}" if self.launches else "")
 
     def worst(self, count: int = 10) -> list[LayerRecord]:
         """Layers with the lowest weight SQNR first."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from quant.denoisers.families import call
 from quant.errors import InputError
+from quant.layers.native.replays import replayed
 from quant.progress import Progress
 
 
@@ -120,7 +121,8 @@ def sample(
     Parameters
     ----------
     model : torch.nn.Module
-        Of any family that `quant.denoisers.families` knows, on any device.
+        Of any family that `quant.denoisers.families` knows, on any device. One that runs natively on a GPU is
+        called through CUDA graphs where they give the same bytes (`quant.layers.native.replays`).
     scheduler : diffusers scheduler
         Its timesteps are set anew for every batch.
     noise : float32 tensor of shape (n, C, H, W)
@@ -160,27 +162,28 @@ def sample(
     draws = generator is not None and "generator" in inspect.signature(scheduler.step).parameters
     scales = hasattr(scheduler, "scale_model_input")
     total, out = -(-len(noise) // batch), []
-    for number in range(total):
-        rows = slice(number * batch, min((number + 1) * batch, len(noise)))
-        c = None if condition is None else condition[rows]
-        set_times(scheduler, steps, strength)
-        x = noise[rows] * float(getattr(scheduler, "init_noise_sigma", 1.0))
-        if start is not None:
-            x = (1 - strength) * start[rows] + strength * x
-        options: dict[str, Any] = {}
-        if draws and generator is not None:
-            options["generator"] = [generator(row) for row in range(rows.start, rows.stop)]
-        times = scheduler.timesteps.to(x.device)  # once: a copy each step would wait for the device
-        for index, t in enumerate(scheduler.timesteps):
-            seen = scheduler.scale_model_input(x, t) if scales else x
-            output = guided(model, seen, times[index].reshape(1), c, null, guidance, apart).float()
-            output = output.to(x.device)
-            if see is not None:
-                see(Step(index, float(t), rows, x, seen, output))
-            x = scheduler.step(output, t, x, **options).prev_sample.float()
-            if progress is not None:
-                progress(number * len(times) + index + 1, total * len(times), "sampling")
-        out.append(x)
+    with replayed(model):
+        for number in range(total):
+            rows = slice(number * batch, min((number + 1) * batch, len(noise)))
+            c = None if condition is None else condition[rows]
+            set_times(scheduler, steps, strength)
+            x = noise[rows] * float(getattr(scheduler, "init_noise_sigma", 1.0))
+            if start is not None:
+                x = (1 - strength) * start[rows] + strength * x
+            options: dict[str, Any] = {}
+            if draws and generator is not None:
+                options["generator"] = [generator(row) for row in range(rows.start, rows.stop)]
+            times = scheduler.timesteps.to(x.device)  # once: a copy each step would wait for the device
+            for index, t in enumerate(scheduler.timesteps):
+                seen = scheduler.scale_model_input(x, t) if scales else x
+                output = guided(model, seen, times[index].reshape(1), c, null, guidance, apart).float()
+                output = output.to(x.device)
+                if see is not None:
+                    see(Step(index, float(t), rows, x, seen, output))
+                x = scheduler.step(output, t, x, **options).prev_sample.float()
+                if progress is not None:
+                    progress(number * len(times) + index + 1, total * len(times), "sampling")
+            out.append(x)
     return torch.cat(out)
 
 

@@ -58,16 +58,16 @@ class AlongConfig(TrainConfig):
         description="sampler steps that a loss goes over, from states that the student itself comes to; "
         "0: one prediction at the teacher's states",
     )  # fmt: skip
-    detail: float = Field(
-        json_schema_extra=RUN, default=0.0, ge=0, le=1000,
-        description="with unroll: weight of how much weaker than the teacher's a picture is, by spatial "
-        "frequency: squared error alone lets fine detail fade",
-    )  # fmt: skip
 
     @model_validator(mode="after")
     def _check_way(self) -> Self:
-        if self.detail and not self.unroll:
-            raise ValueError("detail belongs to a loss over sampler steps: give unroll")
+        if not self.unroll:
+            return self
+        if self.guidance == "separate":
+            raise ValueError("a sampler steps by the guided prediction: with unroll, guidance is 'combined'")
+        for name in ("path", "unshrunk"):
+            if getattr(self, name):
+                raise ValueError(f"{name} judges single predictions, and unroll where several steps lead")
         return self
 
     @property

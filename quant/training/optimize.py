@@ -154,10 +154,12 @@ class Optimizer:
             if kind == "moment":
                 slot, _, name = rest.partition(".")
                 parameter = self.parameters[name]
-                # Adam counts steps on the CPU, unless it is fused: its kernel would read the host's memory
-                counted = slot == "step" and id(parameter) not in fused
-                value = tensor.to("cpu" if counted else parameter.device, copy=True)
-                self.torch.state[parameter][slot] = value
+                if slot == "step":
+                    # Adam counts on the CPU, unless it is fused: its kernel would read the host's memory
+                    device = parameter.device if id(parameter) in fused else "cpu"
+                    self.torch.state[parameter][slot] = tensor.to(device, copy=True)
+                else:  # in the parameter's order of dimensions, which a file does not keep
+                    self.torch.state[parameter][slot] = torch.empty_like(parameter).copy_(tensor)
         for group, rate in zip(self.torch.param_groups, values["rates"], strict=True):
             group["lr"] = rate
         self.schedule.__dict__.update(values["schedule"])

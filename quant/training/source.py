@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -104,9 +105,12 @@ class Source:
 def _spread(keys: Sequence[int], steps: int, count: int) -> list[Pair]:
     """Up to `count` different points: every timestep before any comes again, samples in turn."""
     total = min(count, len(keys) * steps)
+    # rounds after which a timestep would meet the same samples again: one sample further then
+    period = len(keys) // math.gcd(len(keys), steps + 1)
     found: list[Pair] = []
     for i in range(total):
         # of fewer points than timesteps, evenly spread ones
         step = i % steps if total >= steps else round(i * (steps - 1) / max(1, total - 1))
-        found.append((keys[(i + i // steps) % len(keys)], step))
-    return list(dict.fromkeys(found))
+        around = i // steps
+        found.append((keys[(i + around + around // period) % len(keys)], step))
+    return found

@@ -94,6 +94,13 @@ class State:
         with replacing(target) as temporary:
             save_file(kept, temporary, metadata={_VALUES: json.dumps(values, sort_keys=True)})
 
+    def remove(self) -> None:
+        """Delete the folder; what says whose it is goes last, so that a stop on the way loses nothing."""
+        if self.folder is not None:
+            for file in sorted(self.folder.iterdir(), key=lambda file: file.name == _OWNER):
+                file.unlink()
+            self.folder.rmdir()
+
     def _file(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{key}.safetensors"

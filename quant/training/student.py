@@ -125,7 +125,7 @@ class Student:
         held = partial(holding, self.layers)
         return Walk(
             self.source, self.model, self.teaching, held, config.unroll, config.look_every,
-            self.context.device, config.detail,
+            self.context.device,
         )  # fmt: skip
 
     def predict(self, batch: Batch) -> Tensor:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from quant.errors import InputError
 from quant.recordings.trajectories import Batch
-from quant.training.detail import shrinkage
 from quant.training.source import Source
 
 Block = Callable[[], AbstractContextManager[None]]
@@ -104,17 +103,6 @@ def read_ladder(source: Source, model: nn.Module, device: str) -> Ladder:
     return Ladder(times.to(device), a.float().to(device), b.float().to(device))
 
 
-def left(ladder: Ladder) -> tuple[Tensor, Tensor]:
-    """Factors of state and prediction from each step straight to the end: ``x_end = whole x + rest v``."""
-    whole, rest = torch.ones_like(ladder.a), torch.zeros_like(ladder.b)
-    a, b = 1.0, 0.0
-    for step in reversed(range(len(ladder.a))):
-        # one more step in front: all later ones take the same prediction
-        a, b = a * float(ladder.a[step]), b + a * float(ladder.b[step])
-        whole[step], rest[step] = a, b
-    return whole, rest
-
-
 class Walk:
     """Batches and losses along the way of a student.
 
@@ -133,8 +121,6 @@ class Walk:
     every : int
         All samples are set anew after so many training steps: a training that goes on finds them again.
     device : str
-    detail : float
-        Weight of what is shrunk, see `shrinkage`.
 
     Raises
     ------
@@ -144,17 +130,16 @@ class Walk:
 
     def __init__(
         self, source: Source, model: nn.Module, teaching: Block, holding: Block, steps: int, every: int,
-        device: str, detail: float = 0.0,
+        device: str,
     ) -> None:  # fmt: skip
         if steps > source.n_timesteps:
             raise InputError(
                 f"unroll {steps}: the recording has {source.n_timesteps} steps; give at most so many"
             )
         self.source, self.model, self.teaching, self.holding = source, model, teaching, holding
-        self.steps, self.every, self.device, self.detail = steps, every, device, detail
+        self.steps, self.every, self.device = steps, every, device
         with teaching():
             self.ladder = read_ladder(source, model, device)
-        self.rest = left(self.ladder)
         self.rows: Rows | None = None
         self.behind: list[int] = []
         self.moved: Tensor | None = None
@@ -192,21 +177,7 @@ class Walk:
         self.moved.copy_(way[0].detach())
         index = rows.index[:, None] + torch.arange(self.steps, device=rows.index.device)
         length = self.ladder.b[index].square().sum(1)
-        apart = ((way[-1] - wanted[-1]).square().flatten(1).mean(1) / length).mean()
-        if not self.detail:
-            return apart
-        found, true = (self._straight_on(rows, x) for x in (way, wanted))
-        return apart + self.detail * shrinkage(found, true).mean()
-
-    def _straight_on(self, rows: Rows, way: list[Tensor]) -> Tensor:
-        """Where the last prediction alone would lead, the length of the whole rest of the way being one."""
-        index = rows.index + self.steps - 1
-        shape = [-1, *[1] * (rows.x.ndim - 1)]
-        before = way[-2] if self.steps > 1 else rows.x
-        a, b = self.ladder.a[index].view(shape), self.ladder.b[index].view(shape)
-        prediction = (way[-1] - a * before) / b
-        whole, rest = (x[index].view(shape) for x in self.rest)
-        return (whole * before + rest * prediction) / self.rest[1][rows.index].view(shape)
+        return ((way[-1] - wanted[-1]).square().flatten(1).mean(1) / length).mean()
 
     def go(self, rows: Rows, steps: int | None = None) -> list[Tensor]:
         """List the states after each of the next steps, by what the model is now."""

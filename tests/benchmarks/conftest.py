@@ -1,5 +1,6 @@
-"""The tiny bench of the comparison's tests, for studies too."""
+"""The tiny bench of the comparison's tests and the trained run of the lab's, for studies too."""
 
 from tests.lab.compare.conftest import bench
+from tests.lab.conftest import trained_run
 
-__all__ = ["bench"]
+__all__ = ["bench", "trained_run"]

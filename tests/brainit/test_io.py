@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 
-from brainit.io import hash_file, replacing, write_text
+from brainit.io import hash_file, replacing, write_state, write_text
 
 
 def test_a_file_appears_whole_in_a_folder_that_was_missing(tmp_path: Path) -> None:
@@ -15,6 +16,13 @@ def test_a_file_appears_whole_in_a_folder_that_was_missing(tmp_path: Path) -> No
     write_text(path, "first\n")
     assert path.read_text() == "first\n" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
     assert hash_file(path) == hashlib.sha256(b"first\n").hexdigest()
+
+
+def test_tensors_can_be_read_by_whom_the_folder_lets_read(tmp_path: Path) -> None:
+    """A trained decoder was readable by its owner alone, whatever the umask."""
+    write_text(tmp_path / "plain.txt", "")
+    write_state(tmp_path / "a.safetensors", {"a": torch.ones(1)}, {})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain.txt").stat().st_mode
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

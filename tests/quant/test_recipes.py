@@ -104,6 +104,11 @@ BAD = {
         lambda m: quant.plan(m, "rtn-w8a8", overrides={"zzz": "skip"}),
         "matches none of the 6",
     ),
+    "override of layers left alone": (
+        lambda m: quant.plan(m, "rtn-w8a8", overrides={"linear": {"weight_bits": 4}, "*": "skip"}),
+        r"override 'linear' changes nothing: every layer that it matches \(1\) is left alone "
+        r"\(skipped by override '\*'\)",
+    ),
     "unknown setting": (lambda m: quant.plan(m, "rtn-w8a8", overrides={"*": {"bits": 4}}), "rtn: bits = 4"),
     "bits out of range": (
         lambda m: quant.plan(m, "rtn-w8a8", overrides={"*": {"weight_bits": 1}}),

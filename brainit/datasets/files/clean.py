@@ -15,6 +15,8 @@ import numpy as np
 from brainit.errors import InputError
 
 _log = logging.getLogger(__name__)
+FEW_SCALED = 8
+"""Training trials of a group below which its scale is doubtful: of 8 a deviation is off by a quarter."""
 
 
 def choice(value: str, allowed: Sequence[str], option: str) -> str:
@@ -168,9 +170,9 @@ def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: s
 
 
 def scaled_alone(groups: np.ndarray, reference: np.ndarray, what: str) -> list[str]:
-    """Return a warning for each group that `zscore` scales by all its trials: it has no reference trials."""
-    out = []
-    for group in np.unique(groups):
+    """Return a warning for each group that `zscore` scales badly: by its test trials, or by very few."""
+    out, every = [], np.unique(groups)
+    for group in every:
         here = groups == group
         known = int((here & reference).sum())
         if known < 2:
@@ -179,6 +181,12 @@ def scaled_alone(groups: np.ndarray, reference: np.ndarray, what: str) -> list[s
                 f"are scaled by all its {int(here.sum())} trials, test trials among them (pictures are not "
                 "used): what is read from one test trial then hangs on the others; zscore=none leaves betas "
                 "as they are"
+            )
+        elif known < FEW_SCALED and len(every) > 1:  # one scale for all is what decoders set anyway
+            out.append(
+                f"{what} {group:g} has {known} training trials, so few that their spread is mostly chance, "
+                f"and the voxels of all its {int(here.sum())} trials are scaled by it: some come out far too "
+                "large; move training trials there, or leave betas as they are with zscore=none"
             )
     return out
 

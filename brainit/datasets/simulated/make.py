@@ -93,7 +93,7 @@ def generate(
         if sight is None:
             sight = deep_sight(config, images, deep) if rich else flat_sight(config, images, features)
         write.subject(root, number, _subject(config, number, images, sight), labels)
-    write.finish(root, about)
+    write.finish(root, about | sources(stimuli, test_stimuli))
     progress(config.n_subjects + 1, config.n_subjects + 1, "done")
     return root
 
@@ -168,6 +168,25 @@ def _pictures(config: SimulationConfig, stimuli: Any, test_stimuli: Any) -> tupl
     # a source full of near-duplicates cannot give a clean test set; the leak check then says so
     order = np.argsort(~fresh, kind="stable")[: config.n_test]
     return np.concatenate([images, more[order]]), np.concatenate([labels, more_labels[order]])
+
+
+def sources(stimuli: Any, test_stimuli: Any) -> dict[str, str | None]:
+    """Describe where pictures came from, to tell whether a later call names the same files."""
+    return {
+        "test_stimuli": None if test_stimuli is None else _name(test_stimuli),
+        "stimuli_files": _files(stimuli),
+        "test_stimuli_files": _files(test_stimuli),
+    }
+
+
+def _files(source: Any) -> str | None:
+    """Digest of the names and sizes of a source's files; None where it is no path, or is not there."""
+    if not isinstance(source, (str, Path)) or not Path(source).exists():
+        return None
+    path = Path(source)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    listing = [(p.relative_to(path).as_posix(), p.stat().st_size) for p in files if p.is_file()]
+    return hashlib.sha256(str(listing).encode()).hexdigest()[:16]
 
 
 def _name(stimuli: Any) -> str:

@@ -77,6 +77,7 @@ def fit_universal(
     taps = Taps(backbone, encoder, pictures, here, report)
     held = held_pictures(trials, config)
     arrays = [a for own in trials.values() for a in (own.betas, own.rows)]
+    arrays += [] if start is None else [value.cpu().numpy() for value in start.state_dict().values()]
     key = fingerprint([config.model_dump(), list(trials), backbone.name, start is not None], arrays)
     history = train(encoder, taps, trials, held, config, together, folder, key, report)
     encoder.eval()

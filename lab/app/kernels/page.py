@@ -128,7 +128,7 @@ def _mine() -> None:
         def prepare() -> Any:
             sizes = zip(("rows", "inner", "outer"), (rows, inner, outer), strict=True)
             given = {name: "" if size is None else size for name, size in sizes}  # never another one's
-            settings = registry.settings("bench shape", given)
+            settings: Any = registry.settings("bench shape", given)
 
             def show(found: shape.Result) -> list[Any]:
                 rows = [[row[field] or row["note"] or "-" for field in _FIELDS] for row in found.rows]

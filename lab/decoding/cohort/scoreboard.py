@@ -65,6 +65,7 @@ class Scoreboard:
     scores: dict[tuple[str, str, str], Scores] = field(default_factory=dict)
     pictures: dict[Method, np.ndarray] = field(default_factory=dict)
     _known: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+    _files: dict[Method, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, file: Path) -> Scoreboard:
@@ -87,7 +88,9 @@ class Scoreboard:
 
         values: dict[str, np.ndarray] = {}
         for place, (method, picture) in enumerate(self.pictures.items()):
-            values[_SPLIT.join([f"{place:04d}", *method])] = _packed(picture)
+            if method not in self._files or self._files[method][0] is not picture:
+                self._files[method] = picture, _packed(picture)  # not again at each save
+            values[_SPLIT.join([f"{place:04d}", *method])] = self._files[method][1]
         for place, (key, scores) in enumerate(self.scores.items()):
             for name, value in scores.items():
                 values[_SPLIT.join([f"{place:04d}", *key, name])] = np.ascontiguousarray(value)

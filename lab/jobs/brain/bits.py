@@ -35,6 +35,7 @@ class Settings(contract.Settings):
     training_minutes: float = setting(
         TRAINING_MINUTES, "what a recipe that trains may take, by its estimate", unit="minutes", ge=0
     )
+    root: Path | None = setting(None, "where the run's dataset lies now; default: where it lay")
     native: bool = setting(False, "recipes run through the GPU's low-bit kernels, not simulated")
     device: Device = setting("auto", "where the networks run")
 
@@ -127,7 +128,7 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
     from lab.models.preflight import check_run_folder
     from quant.recipes import expand
 
-    trained = TrainedRun.open(settings.folder)
+    trained = TrainedRun.open(settings.folder, settings.root)
     check_run_folder(settings.out)
     denoiser = trained.config.denoiser
     if NO_RECIPE in settings.recipes:
@@ -165,7 +166,8 @@ def _measure(
     same_data.check(settings.folder, data.subject)
     if data.subject.stimuli is None:
         raise InputError(f"{settings.folder} has no pictures of what was shown; give a run with pictures")
-    claim = {"run": config.model_dump(mode="json"), "weights": weights_of(config.denoiser)}
+    lay = trained.config.model_copy(update={"root": trained.lay})  # moved data are the same data
+    claim = {"run": lay.model_dump(mode="json"), "weights": weights_of(config.denoiser)}
     defaults = {"run": complete(type(config), {})}
     with Run.open(settings.out, claim, defaults, note=NOT_TAKEN) as folder:
         same_data.claim(settings.out, data.marks)
@@ -175,7 +177,7 @@ def _measure(
         pictures, facts = {}, {}
         for recipe in [DecoderRecipe(FULL), *recipes]:
             key = "full" if recipe.name == FULL else _key(recipe)
-            drawn, found = decoded(step, key, config, recipe, given, device, context.progress)
+            drawn, found = decoded(step, key, config, recipe, given, device, context.progress, context.solved)
             name = recipe.name if recipe.name != FULL else "full precision"
             pictures[name], facts[name] = drawn, ledger_facts(found)
             folder.log("recipe", name=recipe.name, bytes=facts[name]["bytes"])
@@ -186,12 +188,13 @@ def _measure(
         more = scorers_for(
             given.truth, brain_correlation(step, data.subject, device, context.progress, config.voxel_encoder)
         )
-        rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed, more)
+        each: dict[str, dict[str, list[float]]] = {}
+        rows = score_rows(given.truth, sets, facts, networks, config.bootstrap, config.seed, more, each)
         about = {
             **{key: data.about[key] for key in ("dataset", "subject", "simulated")},
             **trained.leaks(data.about),
             "run": str(settings.folder),
-            "run_hash": config_hash(config),
+            "run_hash": config_hash(lay),
             "n_test": len(given.truth),
             "n_train": int((data.subject.split == "train").sum()),
             "noise_seeds": config.noise_seeds,
@@ -205,7 +208,7 @@ def _measure(
             "two_way_feature": "EfficientNet-Lite0, head" if networks else None,
         }
         table, page = settings.out / "bits.csv", settings.out / "report.html"
-        result = {"about": about, "rows": rows}
+        result = {"about": about, "rows": rows, "by_picture": each}
         same = (settings.out / "bits.json").is_file() and page.is_file() and not worked
         write_text(table, to_csv(rows))
         shown = {"stimulus": given.truth, **{name: own[0] for name, own in sets.items()}}

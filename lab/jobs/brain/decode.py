@@ -32,6 +32,7 @@ class Settings(contract.Settings):
     native: bool = setting(False, "draw through the GPU's low-bit kernels, not simulated")
     mask: str = setting("", "region whose voxels are silenced (set to their training mean); empty: none")
     semantic: bool = setting(False, "also draw from the tokens alone, starting at noise")
+    root: Path | None = setting(None, "where the run's dataset lies now; default: where it lay")
     seed: Seed = setting(0, "fixes the noise")
     out: Path = setting(Path("runs/decode"), "folder for the pictures", short="-o")
 
@@ -83,7 +84,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.models.preflight import check_folder
 
     check_folder(settings.out)
-    trained = TrainedRun.open(settings.folder)
+    trained = TrainedRun.open(settings.folder, settings.root)
     config = trained.config.model_copy(update=_changes(settings))
     recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
     found = _decoded(settings, trained, config, recipe, context)
@@ -151,13 +152,12 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
             trained.config, data.subject.part("train").mean_over_repeats(), silent, trained.network(), device,
             context.progress,
         )  # fmt: skip
-    denoiser, arithmetic = load(config.denoiser, device), "full precision"
+    denoiser, ledger = load(config.denoiser, device), None
     if recipe.content is not None:
         recording = decoder_recording(config, given, device, context.progress) if recipe.calibrates else None
         denoiser, _, ledger = quantized_denoiser(
             config, recipe.content, recording, device, context.progress, native=recipe.native
         )
-        arithmetic = ledger.arithmetic
     like = given.truth.shape[1:]
     pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress, keep)
     more = {}
@@ -166,6 +166,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         more["semantic"] = draw(
             alone, denoiser, tokens[keep], start[keep], 0, like, device, context.progress, keep
         )  # fmt: skip
+    arithmetic = "full precision" if ledger is None else ledger.arithmetic  # with how kernels were launched
     from lab.images import from_model
 
     return {

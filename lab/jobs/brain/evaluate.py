@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.jobs import contract
-from lab.jobs.brain.scores import check_run, difference_table, score_table
+from lab.jobs.brain.scores import check_run, difference_table, other_tests, score_table
 from lab.jobs.contract import Context, Table, line, setting
 
 
@@ -29,6 +29,7 @@ class Result(contract.Result):
     metrics: dict[str, Any]
     other: dict[str, Any] | None = None
     differences: tuple[str, ...] = ()
+    caution: str = ""
 
     def plain(self) -> Any:
         """Return the flat metrics; of two runs whether they are equal and where they differ."""
@@ -44,7 +45,8 @@ class Result(contract.Result):
             return [line("equal")]
         of = len(set(self.metrics) | set(self.other))
         count = line(f"{len(self.differences)} of {of} values differ (all with --json)")
-        return [*difference_table(self.metrics, self.other), count]
+        caution = [line(self.caution)] if self.caution else []
+        return [*difference_table(self.metrics, self.other), count, *caution]
 
     def files(self) -> dict[str, str]:
         """Return the run folder."""
@@ -76,7 +78,8 @@ def run(settings: Settings, context: Context) -> Result:
     metrics = read_metrics(settings.folder)
     if settings.compare is None:
         return Result(folder=str(settings.folder), metrics=metrics)
+    other, changed = read_metrics(settings.compare), tuple(equal_metrics(settings.folder, settings.compare))
     return Result(
-        folder=str(settings.folder), metrics=metrics, other=read_metrics(settings.compare),
-        differences=tuple(equal_metrics(settings.folder, settings.compare)),
+        folder=str(settings.folder), metrics=metrics, other=other, differences=changed,
+        caution=other_tests(settings.folder, settings.compare) if changed else "",
     )  # fmt: skip

@@ -59,7 +59,7 @@ def difference_table(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Tab
     from lab.figures.brain.scores import metric_rows
 
     other = {row.key: row for row in metric_rows(two)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in metric_rows(one):
         if row.key not in other:
             continue
@@ -69,7 +69,22 @@ def difference_table(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Tab
                 gap = against.value - cell.value
                 pair = {"first": _cell(cell, row.digits), "second": _cell(against, row.digits)}
                 rows.append({"score": row.label, "of": arm, **pair, "difference": f"{gap:+.{row.digits}f}"})
+    for prefix, label in _CATEGORY:
+        name = f"{prefix}category.accuracy"
+        if name in one and name in two:
+            pair = {"first": _share(one, name), "second": _share(two, name)}
+            more = f"{two[name] - one[name]:+.3f}"
+            rows.append({"score": "category accuracy", "of": label, **pair, "difference": more})
     return [Table(rows)] if rows else []
+
+
+def other_tests(one: Path, two: Path) -> str:
+    """Say that two run folders were tested on different pictures or trials; empty where they were not."""
+    from lab.report.rundata import read_run
+
+    if not (one.is_dir() and two.is_dir()) or read_run(one).tested == read_run(two).tested:
+        return ""
+    return "the runs were tested on different pictures or trials: a difference does not rank their decoders"
 
 
 def check_run(path: Path) -> None:
@@ -85,6 +100,12 @@ def check_run(path: Path) -> None:
     if not path.exists():
         raise MissingDataError(f"no run folder at {path}: the path does not exist; check it")
     read_metrics(path)
+
+
+def _share(metrics: Mapping[str, Any], name: str) -> str:
+    low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
+    bounds = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{metrics[name]:.3f}{bounds}"
 
 
 def _cell(cell: Any, digits: int) -> str:

@@ -114,7 +114,7 @@ def run(settings: Settings, context: Context) -> Result:
     probes = _probes(settings, store)
     table = search.measure(
         module, config, store, choices=choices, path=out / "sensitivity.json", probes=probes,
-        progress=context.progress,
+        seed=settings.seed, progress=context.progress,
     )  # fmt: skip
     scores = search.scores(table, metric)
     content = {n: s for n, s in search.scores(table, "ssim").items() if n in names} if names else {}
@@ -127,7 +127,9 @@ def run(settings: Settings, context: Context) -> Result:
         configs = [search.with_weights(config, c.choices) for c in candidates]
         best = 0
         if len(configs) > 1:
-            errors = search.errors(module, configs, store, probes[0], progress=context.progress)
+            errors = search.errors(
+                module, configs, store, probes[0], seed=settings.seed, progress=context.progress
+            )
             best = errors.index(min(errors))
         found = candidates[best]
         name = f"mixdq-w{bits}-budget"

@@ -153,7 +153,8 @@ def run(settings: Settings, context: Context) -> Result:
         bench.native = settings.native
         config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
         config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict(), **native}
-        with Run.open(out, config, note=NOT_TAKEN) as run:
+        of = {"weights": bench.weights} if bench.weights else {}  # older folders do not say
+        with Run.open(out, config | of, of, note=NOT_TAKEN) as run:
             described = about(bench, settings.command(), device)
             write_json(run.path / results.ABOUT, described)
             turns = workers.Turns(run.path / "turns" if settings.jobs > 1 else None)

@@ -59,7 +59,7 @@ class Settings(OfLayers):
 class Result(contract.Result):
     """A row for each Linear or Conv2d, totals, and the complete plan as `quant.Plan.to_dict` writes it.
 
-    ``command`` does what was planned.
+    ``command`` does what was planned; it is empty where nothing would be quantized.
     """
 
     model: str
@@ -108,8 +108,10 @@ def run(settings: Settings, context: Context) -> Result:
         Native, and there is no device for it.
     """
     import quant
+    from lab import zoo
     from lab.jobs.checks import refuse_native
     from lab.models.opening import open_model
+    from lab.progress import duration
     from quant import recipes
 
     recipes.resolve(settings.recipe)  # refuse a bad name before a model is read
@@ -121,8 +123,13 @@ def run(settings: Settings, context: Context) -> Result:
     found = tables(planned)
     if planned.training is not None:
         found["totals"].append({"total": "training_time", "value": _training_time(planned)})
+    elif planned.quantized:
+        time = f"about {duration(max(1.0, planned.seconds))} on one CPU core"
+        found["totals"].append({"total": "time", "value": time})
     same = OfLayers(**{name: getattr(settings, name) for name in OfLayers.model_fields})
-    command = as_command("quantize", same, always=("recipe",))
+    command = as_command("quantize", same, always=("recipe",)) if planned.quantized else ""
+    if command and settings.model not in zoo.DENOISERS and recipes.parse(settings.recipe).calibrates:
+        command += " --recording FOLDER"  # that quant.record wrote
     return Result(model=settings.model, **found, plan=planned.to_dict(), command=command)
 
 
@@ -160,7 +167,7 @@ def paths_table(layers: list[dict[str, Any]]) -> Table:
 _WORDS = {
     "n_layers": "layers", "n_quantized": "layers quantized", "macs_share": "share of multiplications",
     "mac_rule": "multiplications", "lowest_weight_sqnr_db": "worst layer's weights, SQNR in dB",
-    "paths": "paths that ran", "size_by": "size by kind",
+    "paths": "paths from codes", "size_by": "size by kind",
 }  # fmt: skip
 
 
@@ -183,6 +190,8 @@ def totals_table(totals: list[dict[str, Any]]) -> Table:
             value = ", ".join(f"{bits} {100 * share:.1f} %" for bits, share in value.items())
         elif isinstance(value, float):
             value = f"{value:.4g}"
+        elif name == "paths":
+            value = "; ".join(dict.fromkeys(path.rpartition("from codes: ")[2] for path in value))
         elif isinstance(value, list):
             value = "; ".join(map(str, value))
         rows.append({"name": _WORDS.get(name, name.replace("_", " ")), "value": value})

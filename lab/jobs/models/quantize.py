@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from lab.jobs.spelling import as_command
 from lab.models.opening import model_files
 from lab.models.preflight import check_recording, check_run_folder
 from lab.models.weights import fingerprint
-from lab.progress import Progress
+
+KEPT = "training"
+"""Folder of what a run that is stopped goes on from; gone when it is finished."""
 
 
 class Settings(OfLayers):
@@ -91,8 +94,10 @@ def run(settings: Settings, context: Context) -> Result:
             shown = settings.show_layers
             return Result(model=model, **tables(ledger), out=str(out), show_layers=shown, done_before=True)
         try:
-            ledger = _quantize(module, settings, run, store, context.progress)
+            ledger = _quantize(module, settings, run, store, context)
         except (quant.InputError, InputError):
+            if [file.name for file in (out / KEPT).glob("*")] == ["state.json"]:  # begun, and nothing kept
+                shutil.rmtree(out / KEPT)
             run.discard("plan.json")
             raise
     return Result(model=model, **tables(ledger), out=str(out), show_layers=settings.show_layers)
@@ -100,9 +105,13 @@ def run(settings: Settings, context: Context) -> Result:
 
 def dry_run(settings: Settings) -> planning.Result:
     """Plan it, and refuse what could not be done."""
+    import quant
+    from quant.api import refuse_nothing
+
     _begin(settings)
     names = set(planning.Settings.model_fields) & set(Settings.model_fields)  # a plan may be asked for more
     planned = planning.run(planning.Settings(**{n: getattr(settings, n) for n in names}), Context())
+    refuse_nothing(quant.Plan.from_dict(planned.plan or {}))
     return planned.model_copy(update={"command": as_command("quantize", settings, always=("recipe",))})
 
 
@@ -128,16 +137,15 @@ def _begin(settings: Settings) -> tuple[Any, Any, dict[str, Any]]:
     return store, module, {**given, "device": choose_device(settings.device), "made_from": content}
 
 
-def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: Progress) -> Any:
+def _quantize(module: Any, settings: Settings, run: Any, store: Any, context: Context) -> Any:
     """Do it and write the files; the ledger."""
     import json
-    import shutil
 
     import quant
     from lab.models.preflight import open_recording
-    from quant import recipes
 
     recipe, selection, device = settings.recipe, settings.selection(), run.config["device"]
+    progress = context.progress
     module = module.to(device)
     progress(0, 3, "opening the recording")
     if not _calibrates(recipe):
@@ -147,11 +155,11 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, progress: P
     planned = quant.plan(module, recipe, trajectories=store, **selection)
     write_json(run.path / "plan.json", planned.to_dict())
     progress(1, 3, "quantizing")
-    # a run that was stopped while it trained goes on from there
-    training = run.path / "training" if recipes.resolve(recipe)[1].info.needs_gradients else None
+    # a run that was stopped while it trained, or solved layer by layer, goes on from there
+    training = run.path / KEPT if _calibrates(recipe) else None
     ledger = quant.quantize_(
         module, recipe, trajectories=store, seed=settings.seed, keep_originals=False, progress=progress,
-        state=training, **selection,
+        state=training, solved=context.solved, **selection,
     )  # fmt: skip
     progress(2, 3, "writing codes")
     quant.export(module, run.path / "model.safetensors")

@@ -104,7 +104,7 @@ def run(settings: Settings, context: Context) -> Result:
         include=include, path=out, seed=seed, progress=context.progress,
     )  # fmt: skip
     rows = [_flat(row) for row in table.sorted(metric)]
-    steps = _known_growth(out)
+    steps = _known_growth(out, recipe)
     if settings.growth and model in _shipped() and not steps:
         context.progress(0, 1, "error along the trajectory")
         steps = _growth(module, recipe, store, model, include, samples, seed)
@@ -225,9 +225,13 @@ def _stored(table: Any, metric: str) -> list[dict[str, Any]]:
     return [asdict(row) for row in (*whole, *table.sorted(metric))]
 
 
-def _known_growth(out: Path) -> list[dict[str, float]]:
-    """Error by step from a table that was finished before (its settings have been compared by now)."""
-    return json.loads(out.read_text(encoding="utf-8")).get("growth", []) if out.is_file() else []
+def _known_growth(out: Path, recipe: str) -> list[dict[str, float]]:
+    """Error by step from a table that was finished before (its settings have been compared by now).
+
+    With --bits the table's settings are equal for recipes of other bits, and the error by step is not.
+    """
+    known = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    return known.get("growth", []) if known.get("recipe") == recipe else []
 
 
 def _growth(

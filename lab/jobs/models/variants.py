@@ -110,10 +110,8 @@ def run(settings: Settings, context: Context) -> Result:
     timesteps: list[float] = []
     for name in (FULL, *settings.recipes):
         context.progress(len(rows), 1 + len(settings.recipes), name)
-        model, facts = (
-            (painter.model, _full(painter.model))
-            if name == FULL
-            else quantized(settings, name, painter.model, context)
+        model, ledger = (
+            (painter.model, None) if name == FULL else quantized(settings, name, painter.model, context)
         )
         began = time.perf_counter()
         latents, ways[name], timesteps = _draw(painter, model, name, context)
@@ -124,6 +122,7 @@ def run(settings: Settings, context: Context) -> Result:
         if s.n > 1:  # of one picture there is none
             intervals[name] = {measure: (score.low, score.high) for measure, score in found.items()}
         means = {measure: round(score.mean, 4) for measure, score in found.items()}
+        facts = _full(model) if ledger is None else _facts(ledger)
         timed = None if facts["arithmetic"] == "simulated" else round(seconds / settings.n, 3)
         rows.append({"recipe": name, **means, **facts, "seconds per picture": timed})
     rows[0] = {name: rows[0].get(name) for name in rows[-1]}  # columns of all
@@ -182,8 +181,8 @@ def check(settings: Settings) -> None:
         refuse_device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) -> tuple[Any, dict[str, Any]]:
-    """Return a quantized copy of a denoiser and its size and bits."""
+def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) -> tuple[Any, Any]:
+    """Return a quantized copy of a denoiser and its ledger."""
     import quant
     from lab.models.preflight import open_recording
     from quant import recipes
@@ -197,8 +196,13 @@ def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) 
     )
     if settings.native:
         quant.native_(model)
+    return model, ledger
+
+
+def _facts(ledger: Any) -> dict[str, Any]:
+    """Return the size and the bits of a quantized model, and how it ran."""
     size, bits = ledger.bytes_after / 1e6, ledger.mean_weight_bits
-    return model, {"weight bits": round(bits, 2), "model MB": round(size, 2), "arithmetic": ledger.arithmetic}
+    return {"weight bits": round(bits, 2), "model MB": round(size, 2), "arithmetic": ledger.arithmetic}
 
 
 def _full(model: Any) -> dict[str, Any]:

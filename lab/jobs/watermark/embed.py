@@ -72,10 +72,10 @@ def run(settings: Settings, context: Context) -> Result:
     from quant.adapters.watermark.extractor import SMALLEST
     from quant.adapters.watermark.losses import psnr
 
-    device = _check(settings)
+    device, given = _check(settings)
     reader, key = open_key(settings)
     marked, plain = marked_autoencoder(files(settings)[0], device), zoo.load(AUTOENCODER, device)
-    names, latents = _latents(settings, context, plain, device)
+    names, latents = _names(settings), _latents(settings, context, given, plain, device)
     rows = []
     for index, (name, latent) in enumerate(zip(names, latents, strict=True)):
         context.progress(index, len(names), name)
@@ -86,40 +86,46 @@ def run(settings: Settings, context: Context) -> Result:
         row = reading(reader, key.message, read_picture(file, SMALLEST), RATE, str(file))
         rows.append({**row, "psnr_db": float(psnr(made, without))})
     context.progress(len(names), len(names), "done")
-    given = {"--key": settings.key, "--extractor": settings.extractor}
-    with_key = tuple(word for flag, file in given.items() if file for word in (flag, str(file)))
+    flags = {"--key": settings.key, "--extractor": settings.extractor}
+    with_key = tuple(word for flag, file in flags.items() if file for word in (flag, str(file)))
     return Result(rows=rows, folder=str(settings.out), with_key=with_key)
 
 
-def _latents(settings: Settings, context: Context, plain: Any, device: str) -> tuple[list[str], Any]:
-    """Return names, and latents (n, 8, 16, 16): of the files, or drawn."""
+def _names(settings: Settings) -> list[str]:
+    """Return the names of the files that are written, without their ending."""
+    drawn = [f"sample-{settings.seed}-{index:03d}" for index in range(settings.samples)]
+    return [path.stem for path in settings.pictures] or drawn
+
+
+def _latents(settings: Settings, context: Context, given: list[Any], plain: Any, device: str) -> Any:
+    """Return latents (n, 8, 16, 16): of the pictures that were given, or drawn."""
     import torch
 
     from lab import zoo
     from lab.zoo import sampling
-    from lab.zoo.watermark.pictures import read_picture, to_model_size
 
-    if settings.pictures:
-        read = torch.cat([to_model_size(read_picture(path, 64)) for path in settings.pictures])
+    if given:
         with torch.inference_mode():
-            return [path.stem for path in settings.pictures], plain.encode(read.to(device))
+            return plain.encode(torch.cat(given).to(device))
     n, null = settings.samples, zoo.null_tokens(settings.model)
     noise, sampler = sampling.draw_noise(n, settings.seed), sampling.SamplerSettings(guidance=1.0)
     denoiser = zoo.load(settings.model, device)
-    drawn = sampling.sample(denoiser, null.expand(n, -1, -1), null, noise, sampler, progress=context.progress)
-    return [f"sample-{settings.seed}-{index:03d}" for index in range(n)], drawn
+    return sampling.sample(denoiser, null.expand(n, -1, -1), null, noise, sampler, progress=context.progress)
 
 
 def dry_run(settings: Settings) -> Foreseen:
     """Say what would be made."""
-    device = _check(settings)
+    device, _ = _check(settings)
     open_key(settings)
     count = len(settings.pictures) or settings.samples
     return Foreseen(facts={"would mark": count, "device": device, "out": str(settings.out)})
 
 
-def _check(settings: Settings) -> str:
+def _check(settings: Settings) -> tuple[str, list[Any]]:
+    """Refuse what cannot be marked; return the device and the pictures, each (1, 3, 64, 64)."""
     from lab import zoo
+    from lab.images import SIDE
+    from lab.zoo.watermark.pictures import read_picture, to_model_size
 
     if bool(settings.pictures) == bool(settings.samples):
         raise InputError("give pictures, or --samples N to draw some, and not both")
@@ -129,9 +135,11 @@ def _check(settings: Settings) -> str:
         )
     refuse_same_names(settings.pictures)
     check_folder(settings.out)
-    for picture in settings.pictures:
-        _refuse_overwriting(settings.out / f"{picture.stem}.png", settings.pictures)
-    return choose_device(settings.device)
+    for name in _names(settings):
+        _refuse_overwriting(settings.out / f"{name}.png", settings.pictures)
+    return choose_device(settings.device), [
+        to_model_size(read_picture(path, SIDE)) for path in settings.pictures
+    ]
 
 
 def _refuse_overwriting(file: Path, given: tuple[Path, ...]) -> None:

@@ -31,7 +31,7 @@ _HEADS = ["bit error, %", "accepted", "fewest bits", "PSNR, dB"]
 
 
 def watermark_document(rows: Sequence[dict[str, Any]], rate: float, key: str) -> HTMLDocument:
-    """Return the page for rows as `lab.zoo.watermark.evaluation.evaluate` gives them."""
+    """Return the page for rows as `lab.zoo.watermark.evaluation.Attacked` gives them."""
     sections = []
     for kind, (title, intro) in TITLES.items():
         mine = [row for row in rows if row["kind"] == kind and "bit_error" in row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from lab.jobs.watermark.settings import RATE, OfKey, files, open_key
 from lab.jobs.zoo.train import check_folder
 from lab.models.devices import choose_device
 
+WEIGHTS = ("autoencoder-64", "dit-64", "encoder-64")
 SECTIONS = ("null", "images", "regeneration", "averaging", "training")
 
 
 class Settings(OfKey):
     """Measure a mark: false positives, misses, attacks on pictures, forgery, training of the decoder.
 
-    Writes watermark.csv and report.html. On a CPU give fewer pictures, or leave out training.
+    Writes watermark.csv and report.html. On a CPU give fewer pictures, or leave out training. The same
+    command goes on after a stop; other sections may be asked for in the same folder.
     """
 
     data: Path = setting(..., "folder with the held-out and training pictures")
@@ -54,41 +57,78 @@ class Result(BaseResult):
 
 
 def run(settings: Settings, context: Context) -> Result:
-    """Measure and write.
+    """Measure and write; a stopped report goes on after its last section.
 
     Raises
     ------
     InputError
-        Unknown section, a damaged key, or no folder of pictures.
+        Unknown section, a damaged key, one of the same message among the others, a folder of other settings.
+    MissingDataError
+        Pictures are missing.
     """
     from lab.compare.tables import to_csv
     from lab.files import write_text
     from lab.jobs.watermark.page import watermark_document
-    from lab.zoo.watermark.evaluation import evaluate
+    from lab.runs.folder import NOT_TAKEN, Run
+    from lab.zoo.watermark.evaluation import Attacked
 
-    device = _check(settings)
+    claim = _claim(settings)
     key, extractor = files(settings)
+
+    @cache  # what was measured before needs no pictures
+    def attacked() -> Attacked:
+        return Attacked(
+            [key, *settings.others], extractor, settings.data, n=settings.n, rate=settings.rate,
+            device=claim["device"], progress=context.progress,
+        )  # fmt: skip
+
+    def section(name: str) -> dict[str, Any]:
+        return {"rows": attacked().rows(name)}
+
     rows: list[dict[str, Any]] = []
-    for found in evaluate(
-        [key, *settings.others], extractor, settings.data, n=settings.n, rate=settings.rate,
-        sections=settings.sections, device=device, progress=context.progress,
-    ):  # fmt: skip
-        rows += found
+    with Run.open(settings.out, claim, note=NOT_TAKEN) as folder:
+        for index, name in enumerate(settings.sections):
+            context.progress(index, len(settings.sections), name)
+            rows += folder.step(name, partial(section, name))["rows"]
         write_text(settings.out / "watermark.csv", to_csv(rows))
         watermark_document(rows, settings.rate, key.name).save_as_html(settings.out / "report.html")
+        folder.finish()
     return Result(rows=rows, folder=str(settings.out))
 
 
 def dry_run(settings: Settings) -> Foreseen:
     """Say what would be measured."""
-    device = _check(settings)
-    return Foreseen(facts={"would measure": ", ".join(settings.sections), "n": settings.n, "device": device})
+    from lab.runs.folder import Run
+
+    claim = _claim(settings)
+    Run.check(settings.out, claim)
+    facts = {"would measure": ", ".join(settings.sections), "n": settings.n, "device": claim["device"]}
+    return Foreseen(facts=facts)
 
 
-def _check(settings: Settings) -> str:
+def _claim(settings: Settings) -> dict[str, Any]:
+    """Return all that a section depends on; refuses what cannot be measured."""
+    from lab import zoo
+    from lab.files import hash_file
+    from lab.models.weights import fingerprint
+    from lab.runs.settings import MADE_FROM
+    from lab.zoo import data
+    from lab.zoo.watermark.files import load_key
+
     unknown = [name for name in settings.sections if name not in SECTIONS]
     if unknown or not settings.sections:
         raise InputError(f"--sections {','.join(unknown) or 'is empty'}: give some of {', '.join(SECTIONS)}")
     check_folder(settings.data)
-    open_key(settings)
-    return choose_device(settings.device)
+    reader, key = open_key(settings)
+    _, extractor = files(settings)
+    for other in settings.others:
+        if load_key(other, extractor, reader.config["bits"]).message == key.message:
+            raise InputError(f"--others {other} has the key's own message: give keys of other messages")
+    made_from = {
+        "data": fingerprint(data.check(settings.data)),
+        "zoo": fingerprint(map(zoo.weight_file, WEIGHTS)),
+        "keys": [hash_file(file) for file in (key.file, *settings.others)],
+        "extractor": hash_file(extractor),
+    }
+    given = {"n": settings.n, "rate": settings.rate, "device": choose_device(settings.device)}
+    return {**given, MADE_FROM: made_from}

@@ -65,18 +65,30 @@ def run(settings: Settings, context: Context) -> Result:
     """
     from lab.zoo.watermark.pictures import read_picture
     from quant.adapters.watermark.extractor import SMALLEST
-    from quant.adapters.watermark.verify import parse_message, threshold
+    from quant.adapters.watermark.verify import threshold
+
+    reader, message, _ = _check(settings)
+    bits, n = reader.config["bits"], len(settings.pictures)
+    rows = []
+    for index, path in enumerate(settings.pictures):
+        context.progress(index, n, path.name)
+        rows.append(reading(reader, message, read_picture(path, SMALLEST), settings.rate, str(path)))
+    context.progress(n, n, "done")
+    return Result(rows=rows, bits=bits, needed=threshold(bits, settings.rate), rate=settings.rate)
+
+
+def _check(settings: Settings) -> tuple[Any, str, Any]:
+    """Return extractor, message and key; refuses all that cannot be read."""
+    from lab.zoo.watermark.pictures import read_picture
+    from quant.adapters.watermark.extractor import SMALLEST
+    from quant.adapters.watermark.verify import parse_message
 
     reader, key = open_key(settings)
-    bits = reader.config["bits"]
-    message = key.message if settings.message is None else parse_message(settings.message, bits)
-    read = [read_picture(path, SMALLEST) for path in settings.pictures]
-    rows = []
-    for index, (path, picture) in enumerate(zip(settings.pictures, read, strict=True)):
-        context.progress(index, len(read), path.name)
-        rows.append(reading(reader, message, picture, settings.rate, str(path)))
-    context.progress(len(read), len(read), "done")
-    return Result(rows=rows, bits=bits, needed=threshold(bits, settings.rate), rate=settings.rate)
+    given = settings.message
+    message = key.message if given is None else parse_message(given, reader.config["bits"])
+    for path in settings.pictures:  # not kept: they may be large, and many
+        read_picture(path, SMALLEST)
+    return reader, message, key
 
 
 def reading(reader: Any, message: str, picture: Any, rate: float, name: str) -> dict[str, Any]:
@@ -102,8 +114,8 @@ def reading(reader: Any, message: str, picture: Any, rate: float, name: str) -> 
 
 
 def dry_run(settings: Settings) -> Foreseen:
-    """Say what would be read; refuses a damaged key."""
-    reader, key = open_key(settings)
+    """Say what would be read; refuses a damaged key, and files that are no pictures."""
+    reader, _, key = _check(settings)
     return Foreseen(
         facts={"would read": len(settings.pictures), "bits": reader.config["bits"], "key": str(key.file)}
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import torch
 from brainit.datasets.simulated.crowd import Person, answers
 from brainit.io import fingerprint
 from brainit.processes import Processes
-from lab.errors import InputError
-from lab.files import write_json
 from lab.progress import Progress, silent
 from lab.zoo import load, null_tokens, people, weight_file
 from lab.zoo.cortex import cortex_maps, scorer_maps
-from lab.zoo.io import save_weights
+from lab.zoo.io import claim, save_weights
+from lab.zoo.io import mark as weights_mark
 from lab.zoo.people import Seen
 from lab.zoo.shared import DENOISER, NAME, pupils, training
 from lab.zoo.train import merge_card
@@ -73,7 +71,10 @@ def train(
     mark = fingerprint(NAME, [images.numpy()])[:16]
     together = Processes.current(device)
     device = together.device(device)
-    _claim(out, {"pictures": mark, "seed": seed, "steps": steps, "batch": batch, **sizes})
+    states = [out / f"{NAME}-{stage}.state.safetensors" for stage in (1, 2)]
+    about = {"pictures": mark, "seed": seed, "steps": steps, "batch": batch, **sizes}
+    about["weights"] = weights_mark(weight_file(DENOISER), weight_file("encoder-64"))
+    claim(out / f"{NAME}.settings.json", about, f"a training of {NAME}", states)
     # mirror images of scanned pictures as well: the network meets each picture hundreds of times
     images = torch.cat([images, images[:n_scanned].flip(-1)])
     seen = people.see(images, n_scanned, device)
@@ -83,7 +84,6 @@ def train(
     network = pupils.begin(answered, seen, seed)
     group = pupils.pupils(network, answered, seen, seed, progress=progress)
     recipes = _recipes(steps, batch)
-    states = [out / f"{NAME}-{stage}.state.safetensors" for stage in (1, 2)]
     shares = [None, None] if minutes is None else [minutes * STAGE_1, minutes * (1 - STAGE_1)]
     effort: dict[str, Any] = {"seed": seed, "progress": progress}
     n = len(seen.tokens)
@@ -117,21 +117,6 @@ def train(
         merge_card(NAME, card, drop=("newcomers",))
     together.wait()
     return card
-
-
-def _claim(out: Path, about: dict[str, Any]) -> None:
-    """Refuse to go on with a training of other settings."""
-    started = out / f"{NAME}.settings.json"
-    if not started.is_file():
-        write_json(started, about)
-        return
-    there = json.loads(started.read_text(encoding="utf-8"))
-    differ = sorted(k for k in about if there.get(k) != about[k])
-    if differ:
-        raise InputError(
-            f"{out} holds a training of {NAME} with another {', '.join(differ)}; give another --out, or "
-            f"delete {started.name} and the states beside it"
-        )
 
 
 def look(some: list[Person], seen: Seen, favourable: bool, progress: Progress = silent) -> list[torch.Tensor]:

@@ -77,6 +77,7 @@ def run(
     stage = f"{name}-{len(earlier)}" if further else name
     state = (out or STATES) / f"{stage}.state.safetensors"
     pictures = training(data, limit=limit).to(device)
+    _claim(state, recipe, seed, pictures=len(pictures), start=_mark(name) if further else None)
     options: dict[str, Any] = {"seed": seed, "minutes": minutes, "progress": progress}
     extra, used = {}, DATA
     if name in VIDEO:
@@ -170,6 +171,8 @@ def run_on_predicted(
     recipe = _changed(predicted.RECIPES[name], steps, batch)
     earlier, start = _history(name), _weights(name, device)
     stage = (out or STATES) / f"{name}-{len(earlier)}"
+    state = stage.with_name(f"{stage.name}.state.safetensors")
+    _claim(state, recipe, seed, **sizes, start=_mark(name))
     kept = stage.with_name(f"{stage.name}.before.safetensors")
     kept.parent.mkdir(parents=True, exist_ok=True)
     with replacing(kept) as temporary:
@@ -180,7 +183,7 @@ def run_on_predicted(
         name,
         seen,
         sizes["voxels"],
-        stage.with_name(f"{stage.name}.state.safetensors"),
+        state,
         recipe,
         seed,
         minutes,
@@ -220,7 +223,9 @@ def refine(
     flags = _flags(**limits)
     recipe = _changed(autoencoder.REFINE_RECIPE, effort.get("steps"), effort.get("batch"))
     pictures, seed = training(data, limit=effort.get("limit")).to(device), effort.get("seed", 0)
-    state = (out or STATES) / f"{name}-decoder.state.safetensors"
+    # a state holds the encoder too: one of other weights must not come back
+    state = (out or STATES) / f"{name}-decoder-{_mark(name)}.state.safetensors"
+    _claim(state, recipe, seed, pictures=len(pictures))
     model, outcome = autoencoder.refine_decoder(
         load(name, device), pictures, state, recipe, seed=seed, minutes=effort.get("minutes"),
         progress=effort.get("progress", silent),
@@ -239,6 +244,20 @@ def merge_card(name: str, part: dict[str, Any], drop: tuple[str, ...] = ()) -> N
 
     card = {k: v for k, v in (info(name) | part).items() if k not in drop}
     write_text(HOME / "cards" / f"{name}.json", json.dumps(card, indent=1) + "\n")
+
+
+def _claim(state: Path, recipe: Recipe, seed: int, **more: Any) -> None:
+    """Refuse to go on in a state that is of another training than this one."""
+    from lab.zoo.io import claim
+
+    started = state.with_name(f"{state.name.removesuffix('.state.safetensors')}.settings.json")
+    claim(started, {"seed": seed, **asdict(recipe), **more}, "a training", [state])
+
+
+def _mark(name: str) -> str:
+    from lab.zoo.io import mark
+
+    return mark(weight_file(name))
 
 
 def _weights(name: str, device: str) -> Any:

@@ -205,6 +205,8 @@ def _restore(
     for i, p in enumerate(optimiser.param_groups[0]["params"]):
         prefix = f"optimiser.{i}."
         moments = {k.removeprefix(prefix): v.to(p.device) for k, v in tensors.items() if k.startswith(prefix)}
+        for name in moments.keys() - {"step"}:  # a file does not keep the order of dimensions
+            moments[name] = torch.empty_like(p).copy_(moments[name])
         if moments:
             optimiser.state[p] = moments
     _LOG.info("going on from step %d", note["step"])

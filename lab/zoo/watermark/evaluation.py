@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,8 @@ TUNED = (10, 30, 100, 300, 1000)
 SECTIONS = ("null", "images", "regeneration", "averaging", "training")
 
 
-def evaluate(
-    keys: Sequence[Path], extractor: Path, data: Path, *, n: int = 1000, rate: float = 1e-6,
-    sections: Sequence[str] = SECTIONS, device: str = "cpu", progress: Progress = silent,
-) -> Iterator[list[dict[str, Any]]]:  # fmt: skip
-    """Measure the first key; the others give pictures marked with other keys.
+class Attacked:
+    """A mark under attack: of the first key; the others give pictures marked with other keys.
 
     Parameters
     ----------
@@ -38,43 +35,34 @@ def evaluate(
         Held-out natural pictures (2,000 at most).
     rate : float
         False-positive rate of the verdict.
-
-    Yields
-    ------
-    list of dict
-        Rows of a section, as `Meter.row` makes them.
     """
-    reader = load_extractor(extractor, device)
-    loaded = [load_key(key, extractor, reader.config["bits"]) for key in keys]
-    models = [marked_autoencoder(key, device) for key in keys]
-    plain = zoo.load(AUTOENCODER, device)
-    photographs = held_out(data).images[:n].to(device).float() / 255
-    unmarked, *marked = (batched(model, photographs) for model in (plain, *models))
-    meter = Meter(reader, loaded[0].message, rate)
-    made = _Pictures(plain, models[0], photographs, unmarked, marked[0], marked[1:], keys, data, device)
-    work = {
-        "null": _null, "images": _images, "regeneration": _regeneration, "averaging": _averaging,
-        "training": _training,
-    }  # fmt: skip
-    for index, name in enumerate(sections):
-        progress(index, len(sections), name)
-        yield work[name](meter, made)
-    progress(len(sections), len(sections), "done")
-
-
-class _Pictures:
-    """What all sections look at."""
 
     def __init__(
-        self, plain: Any, model: Any, photographs: Tensor, unmarked: Tensor, marked: Tensor,
-        others: list[Tensor], keys: Sequence[Path], data: Path, device: str,
+        self, keys: Sequence[Path], extractor: Path, data: Path, *, n: int = 1000, rate: float = 1e-6,
+        device: str = "cpu", progress: Progress = silent,
     ) -> None:  # fmt: skip
-        self.plain, self.model, self.photographs = plain, model, photographs
-        self.unmarked, self.marked, self.others = unmarked, marked, others
-        self.keys, self.data, self.device = keys, data, device
+        progress(0, 1, "marking pictures")
+        reader = load_extractor(extractor, device)
+        loaded = [load_key(key, extractor, reader.config["bits"]) for key in keys]
+        models = [marked_autoencoder(key, device) for key in keys]
+        self.plain, self.model = zoo.load(AUTOENCODER, device), models[0]
+        self.photographs = held_out(data).images[:n].to(device).float() / 255
+        self.unmarked, self.marked, *self.others = (
+            batched(model, self.photographs) for model in (self.plain, *models)
+        )
+        self.keys, self.data, self.device, self.progress = keys, data, device, progress
+        self.meter = Meter(reader, loaded[0].message, rate)
+
+    def rows(self, section: str) -> list[dict[str, Any]]:
+        """Measure a section of `SECTIONS`: rows as `Meter.row` makes them."""
+        work = {
+            "null": _null, "images": _images, "regeneration": _regeneration, "averaging": _averaging,
+            "training": _training,
+        }  # fmt: skip
+        return work[section](self.meter, self)
 
 
-def _null(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
+def _null(meter: Meter, made: Attacked) -> list[dict[str, Any]]:
     rows = [
         meter.row("null", "photographs", stored(made.photographs)),
         meter.row("null", "unmarked decoder", made.unmarked),
@@ -101,14 +89,14 @@ def _bits(message: str, device: Any) -> Tensor:
     return torch.tensor([bit == "1" for bit in message], device=device)
 
 
-def _images(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
+def _images(meter: Meter, made: Attacked) -> list[dict[str, Any]]:
     rows = [meter.row("clean", "stored as PNG", made.marked, made.unmarked)]
     for name, attack in ATTACKS.items():
         rows.append(meter.row("image", name, attacked(made.marked, attack), made.marked))
     return rows
 
 
-def _regeneration(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
+def _regeneration(meter: Meter, made: Attacked) -> list[dict[str, Any]]:
     once = batched(made.plain, made.marked)
     rows = [
         meter.row("regeneration", "autoencoder, once", once, made.marked),
@@ -120,7 +108,7 @@ def _regeneration(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
     return rows
 
 
-def _averaging(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
+def _averaging(meter: Meter, made: Attacked) -> list[dict[str, Any]]:
     """Remove and forge by what pictures give away: estimated on one half, judged on the other."""
     half = len(made.marked) // 2
     rows = []
@@ -143,12 +131,12 @@ def _averaging(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
     return rows
 
 
-def _training(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
+def _training(meter: Meter, made: Attacked) -> list[dict[str, Any]]:
     pictures = training(made.data, limit=9000).images[:9000].to(made.device)
     seen = made.photographs[:500]
     rows = []
     for rate in (1e-4, 5e-4):
-        for step, model in tuned(made.model, pictures, TUNED, rate=rate):
+        for step, model in tuned(made.model, pictures, TUNED, rate=rate, progress=made.progress):
             made_by = batched(model.eval(), seen)
             name = f"decoder tuned {step} steps at {rate:g}"
             rows.append(meter.row("training", name, made_by, seen, steps=step, rate=rate))
@@ -161,11 +149,11 @@ def _training(meter: Meter, made: _Pictures) -> list[dict[str, Any]]:
     return rows
 
 
-def _toned(made: _Pictures, pictures: Tensor, steps: int = 200) -> Any:
+def _toned(made: Attacked, pictures: Tensor, steps: int = 200) -> Any:
     """Return the marked model plus what 200 steps towards warmer colours changed in the unmarked one."""
     gains = torch.tensor([1.15, 1.0, 0.85], device=made.device)[:, None, None]
     target: Callable[[Tensor], Tensor] = lambda x: (x * gains).clamp(0, 1)  # noqa: E731 - one line says it
-    ((_, trained),) = tuned(made.plain, pictures, (steps,), rate=2e-4, target=target)
+    ((_, trained),) = tuned(made.plain, pictures, (steps,), rate=2e-4, target=target, progress=made.progress)
     before, after = made.plain.state_dict(), trained.state_dict()
     model = copy.deepcopy(made.model)
     model.load_state_dict({k: v + after[k] - before[k] for k, v in model.state_dict().items()})

@@ -19,8 +19,6 @@ from quant.adapters.watermark.verify import parse_message
 EXTRACTOR = zoo.HOME / "weights" / "watermark-64.safetensors"
 KEY = zoo.HOME / "weights" / "watermark-64-key.safetensors"
 AUTOENCODER = "autoencoder-64"
-FALSE_POSITIVES = 1e-6
-"""Share of unmarked pictures that may be called marked, unless somebody says otherwise."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lab import zoo
+from lab.progress import Progress, silent
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
 from quant.adapters.watermark.distortions import blurred, stored
 
@@ -46,7 +47,7 @@ def average_mark(marked: Tensor, others: Tensor) -> Tensor:
 
 def tuned(
     model: nn.Module, pictures: Tensor, steps: Sequence[int], *, rate: float, batch: int = 64, seed: int = 0,
-    target: Callable[[Tensor], Tensor] = lambda x: x,
+    target: Callable[[Tensor], Tensor] = lambda x: x, progress: Progress = silent,
 ) -> Iterator[tuple[int, nn.Module]]:  # fmt: skip
     """Train a copy of the whole decoder further on pictures (uint8) and yield it at the wanted steps.
 
@@ -59,6 +60,7 @@ def tuned(
     optimiser = torch.optim.AdamW(changed.parameters(), lr=rate, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
     for step in range(1, max(steps) + 1):
+        progress(step - 1, max(steps), "training the decoder")
         index = torch.randint(len(pictures), (batch,), generator=generator)
         x = pictures[index.to(pictures.device)].float() / 255
         with torch.no_grad():

@@ -22,8 +22,9 @@ from quant.adapters.watermark import core
 from quant.adapters.watermark.config import WatermarkConfig
 from quant.adapters.watermark.distortions import KINDS, stored
 from quant.adapters.watermark.losses import psnr
-from quant.adapters.watermark.lowrank import LowRank, write_key
+from quant.adapters.watermark.lowrank import LowRank, chosen_layers, write_key
 from quant.registry import Context
+from quant.training.state import State
 
 RECORD = "training.json"
 LEAST_PSNR = 32.0
@@ -40,8 +41,21 @@ class Effort:
     key_minutes: float | None = None
 
 
+def check_fit(config: WatermarkConfig) -> None:
+    """Refuse layers that the autoencoder does not have, and a rank above theirs.
+
+    Raises
+    ------
+    InputError
+        One line about the first.
+    """
+    chosen_layers(zoo.load(AUTOENCODER), config.layers, config.rank)
+
+
 @torch.no_grad()
-def decoder_for(images: Tensor, device: str, batch: int = 256) -> core.Decoder:
+def decoder_for(
+    images: Tensor, device: str, batch: int = 256, progress: Progress = silent
+) -> core.Decoder:  # fmt: skip
     """Return the autoencoder's last stage with its inputs for uint8 pictures (n, 3, 64, 64)."""
     model: Any = zoo.load(AUTOENCODER, device).requires_grad_(False).to(memory_format=torch.channels_last)
     first, last = model.decoder[:FIRST], model.decoder[FIRST:]
@@ -49,8 +63,11 @@ def decoder_for(images: Tensor, device: str, batch: int = 256) -> core.Decoder:
     def decode(inputs: Tensor) -> Tensor:
         return last(inputs) * 0.5 + 0.5
 
-    raw = (model.moments(x.to(device).float() / 255)[0] for x in images.split(batch))
-    return core.Decoder(model, decode, torch.cat([first(z) for z in raw]), images.to(device))
+    inputs, batches = [], images.split(batch)
+    for index, x in enumerate(batches):
+        progress(index, len(batches), "encoding pictures")
+        inputs.append(first(model.moments(x.to(device).float() / 255)[0]))
+    return core.Decoder(model, decode, torch.cat(inputs), images.to(device), progress)
 
 
 def train(
@@ -60,76 +77,84 @@ def train(
     seeds: Sequence[int],
     effort: Effort,
     *,
-    messages: Sequence[str] = (),
+    message: str | None = None,
     extractor: Path | None = None,
     limit: int | None = None,
     device: str = "cpu",
     seed: int = 0,
     command: str = "",
+    state: State | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train into ``out``: ``extractor.safetensors``, ``key-SEED.safetensors``, ``training.json``.
 
-    Stopped and started again with the same settings, it goes on after the last extractor or key that ended.
+    What ``out`` has already is of the same settings (whoever calls has checked) and is not trained again.
 
     Parameters
     ----------
     seeds : sequence of int
-        One key each; its message is drawn from it unless `messages` has one.
+        One key each.
+    message : str, optional
+        Of every key, in place of one that is drawn from its seed.
     extractor : Path, optional
         Train keys against this one.
+    state : State, optional
+        Where checkpoints lie, from which what was stopped goes on.
 
     Returns
     -------
     dict
         What is in ``training.json``: cost, trace, and quality on held-out pictures.
     """
-    images = _mostly_natural(training(data, limit=limit))
-    record = _begun(out, {"config": config.model_dump(mode="json"), "seed": seed, "pictures": len(images)})
-    record |= {"command": command, "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
-    decoder = decoder_for(images, device)
-    unseen = decoder_for(held_out(data).images[: min(1000, limit or 1000)], device)
     file = extractor or out / "extractor.safetensors"
+    record = _known(out, file)
+    if not lacking(record, seeds):
+        return record
+    progress(0, 1, "reading pictures")
+    images = _mostly_natural(training(data, limit=limit))
+    record |= {"config": config.model_dump(mode="json"), "seed": seed, "pictures": len(images)}
+    record |= {"command": command, "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
+    decoder = decoder_for(images, device, progress=progress)
+    unseen = decoder_for(held_out(data).images[: min(1000, limit or 1000)], device)
     if extractor is None and "extractor" not in record:
-        context = Context(device=device, seed=seed, progress=progress)
+        context = Context(device=device, seed=seed, progress=progress, state=state)
         reader, cost = core.train_extractor(decoder, config, context, effort.minutes)
         save_weights(reader, file)
         record["extractor"] = {"steps": cost.steps, "seconds": round(cost.seconds, 1), "trace": cost.trace}
         write_json(out / RECORD, record)
     reader = load_extractor(file, device)  # in half precision: what keys are trained against is what ships
     record["null"] = null_of(reader, unseen)
-    for index, key in enumerate(seeds):
-        message = messages[index] if messages else core.random_message(config.bits, key)
-        if any((done["seed"], done["message"]) == (key, message) for done in record["keys"]):
-            continue
-        context = Context(device=device, seed=key, progress=progress)
-        factors, balance, cost = core.train_key(decoder, reader, message, config, context, effort.key_minutes)
-        about = {"message": message, "extractor": hash_file(file)}
+    for key in lacking(record, seeds):
+        said = message or core.random_message(config.bits, key)
+        context = Context(device=device, seed=key, progress=progress, state=state)
+        factors, balance, cost = core.train_key(decoder, reader, said, config, context, effort.key_minutes)
+        about = {"message": said, "extractor": hash_file(file)}
         about["base"] = hash_file(zoo.weight_file(AUTOENCODER))
-        write_key(out / f"key-{key}.safetensors", factors, about)
+        write_key(_key_file(out, key), factors, about)
         record["keys"].append(
-            {"seed": key, "message": message, "steps": cost.steps, "seconds": round(cost.seconds, 1),
-             "balance": balance.plain(), **quality(reader, unseen, factors, message), "trace": cost.trace}
+            {"seed": key, "message": said, "steps": cost.steps, "seconds": round(cost.seconds, 1),
+             "balance": balance.plain(), **quality(reader, unseen, factors, said), "trace": cost.trace}
         )  # fmt: skip
         write_json(out / RECORD, record)
     return record
 
 
-def _begun(out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Return what an earlier call with the same settings came to, or a new record.
+def lacking(record: dict[str, Any], seeds: Sequence[int]) -> list[int]:
+    """Return the seeds whose keys a record does not have yet."""
+    there = {key["seed"] for key in record["keys"]}
+    return [seed for seed in seeds if seed not in there]
 
-    Raises
-    ------
-    InputError
-        The folder holds a training with other settings.
-    """
-    if not (out / RECORD).is_file():
-        return {**about, "keys": []}
-    known = read_training(out)
-    other = [name for name, value in about.items() if known.get(name) != value]
-    if other:
-        raise InputError(f"{out} holds a training with another {other[0]}: give another folder with --out")
-    return known
+
+def _known(out: Path, extractor: Path) -> dict[str, Any]:
+    """Return what earlier calls came to, without that of which the file is lost."""
+    if not (out / RECORD).is_file() or not extractor.is_file():
+        return {"keys": []}
+    record = read_training(out)
+    return {**record, "keys": [key for key in record["keys"] if _key_file(out, key["seed"]).is_file()]}
+
+
+def _key_file(out: Path, seed: int) -> Path:
+    return out / f"key-{seed}.safetensors"
 
 
 def _kinds(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,8 @@ The decoder's weights never change.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,19 +21,19 @@ from torch import Tensor, nn
 
 from quant.adapters.watermark.balance import Balance
 from quant.adapters.watermark.config import WatermarkConfig
+from quant.adapters.watermark.course import Course, Pace, Trained
 from quant.adapters.watermark.distortions import distort, stored
 from quant.adapters.watermark.extractor import Extractor
 from quant.adapters.watermark.losses import picture_loss, psnr
 from quant.adapters.watermark.lowrank import LowRank, chosen_layers
 from quant.errors import InputError
+from quant.progress import Progress, silent
 from quant.registry import Context
 
 GOOD, FAIR = 0.88, 0.7
 """Shares of right bits, clean and distorted, from which the extractor's task becomes harder."""
 FREEZE = 0.6
 """Share of training after which batch norms keep their statistics."""
-LOOK = 25
-"""Steps between two reports."""
 
 
 @dataclass
@@ -57,25 +55,21 @@ class Decoder:
     inputs: Tensor
     photographs: Tensor | None = None
     """uint8 tensor of shape (m, 3, h, w): pictures that no decoder made, for the null."""
+    progress: Progress = silent
 
+    @torch.no_grad()
     def __post_init__(self) -> None:
-        with torch.no_grad():
-            self.plain = torch.cat([self.decode(x) for x in self.inputs.split(256)])
+        plain, batches = [], self.inputs.split(256)
+        for index, inputs in enumerate(batches):
+            self.progress(index, len(batches), "decoding pictures")
+            plain.append(self.decode(inputs))
+        self.plain = torch.cat(plain)
 
     @torch.no_grad()
     def pictures(self, index: Tensor | None = None, batch: int = 256) -> Tensor:
         """Return the decoder's pictures, as stored with 8 bits."""
         chosen = self.inputs if index is None else self.inputs[index]
         return torch.cat([stored(self.decode(x)) for x in chosen.split(batch)])
-
-
-@dataclass
-class Trained:
-    """What a training came to."""
-
-    steps: int
-    seconds: float
-    trace: list[dict[str, float]] = field(default_factory=list)
 
 
 def random_message(bits: int, seed: int) -> str:
@@ -89,17 +83,6 @@ def signs(message: str, device: Any = "cpu") -> Tensor:
     return torch.tensor([1.0 if bit == "1" else -1.0 for bit in message], device=device)
 
 
-def _rate(peak: float, share: float, step: int, warmup: int = 100) -> float:
-    return peak * min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * share)))
-
-
-def _finite(loss: Tensor, step: int) -> float:
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise InputError(f"the loss became {value} at step {step}: train with a lower rate")
-    return value
-
-
 def train_extractor(
     decoder: Decoder, config: WatermarkConfig, context: Context, minutes: float | None = None
 ) -> tuple[Extractor, Trained]:
@@ -109,30 +92,22 @@ def train_extractor(
     ----------
     minutes : float, optional
         Time budget; the learning rate then falls with the share of time used.
+
+    Raises
+    ------
+    InputError
+        The loss is not finite.
     """
     torch.manual_seed(context.seed)
-    device, began = decoder.inputs.device, time.perf_counter()
+    device = decoder.inputs.device
     layers = chosen_layers(decoder.model, config.layers, 1)
     writer = LowRank(layers, config.mapper_rank, config.mapper_rank, config.bits).to(device)
     reader = Extractor(config.bits).to(device, memory_format=torch.channels_last)
-    parameters = [*writer.parameters(), *reader.parameters()]
-    optimiser = torch.optim.AdamW(
-        parameters,
-        lr=config.extractor_rate,
-        betas=(0.9, 0.99),
-        weight_decay=0.01,
-        fused=device.type == "cuda",
-    )
-    average = [p.detach().clone() for p in parameters]
-    level, clean, rough, step, trace = 0.0, 0.5, 0.5, 0, []
-    span = config.last_psnr - config.first_psnr
-    for step in range(config.extractor_steps):
-        used = (time.perf_counter() - began) / (60 * minutes) if minutes else 0.0
-        share = max(step / config.extractor_steps, used)
-        if share >= 1:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = _rate(config.extractor_rate, share, step)
+    pace = Pace(config.extractor_steps, config.extractor_rate, 100, 0.01, 0.998, minutes)
+    both = nn.ModuleDict({"writer": writer, "reader": reader})
+    course = Course("extractor", both, pace, context, {"level": 0.0, "clean": 0.5, "rough": 0.5})
+    span, now = config.last_psnr - config.first_psnr, course.values
+    for share in course.shares():
         if share > FREEZE:
             _frozen(reader)
         pick = torch.randint(len(decoder.inputs), (config.extractor_batch,), device=device)
@@ -141,8 +116,8 @@ def train_extractor(
         writer.message = message
         with writer.attached(decoder.model):  # not in bfloat16, whose rounding is as large as the mark
             marked = decoder.decode(inputs)
-        marked = _at_strength(marked, plain, config.first_psnr + span * level)
-        hard = int(level * config.distorted * len(inputs))
+        marked = _at_strength(marked, plain, config.first_psnr + span * now["level"])
+        hard = int(now["level"] * config.distorted * len(inputs))
         groups = [stored(marked[hard:])]
         groups += distort(marked[:hard]) if hard else []
         wanted = [message[hard:], *(message[:hard].chunk(4) if hard else [])]
@@ -151,31 +126,15 @@ def train_extractor(
             for found, bits in zip(_outputs(reader, groups), wanted, strict=True):
                 loss = loss + F.softplus(-found * bits).mean() * (len(bits) / len(inputs))
                 hits.append((found.detach() * bits > 0).float().mean())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        torch._foreach_lerp_(
-            average, [p.detach() for p in parameters], 1 - min(0.998, (step + 1) / (step + 10))
-        )
+        course.update(loss)
         seen = torch.stack(hits).tolist()
-        clean += 0.05 * (seen[0] - clean)
-        rough += 0.05 * (sum(seen[1:]) / len(seen[1:]) - rough) if hard else 0.0
-        if clean > GOOD and (rough > FAIR or not hard):
-            level = min(1.0, level + 1e-3)
-        if step % LOOK == 0:
-            row = {"loss": _finite(loss, step), "clean": clean, "rough": rough, "level": level}
-            trace.append({"step": step, **row})
-            context.progress(step, config.extractor_steps, _words("extractor", row))
-    with torch.no_grad():
-        for p, a in zip(parameters, average, strict=True):
-            p.copy_(a)
+        now["clean"] += 0.05 * (seen[0] - now["clean"])
+        now["rough"] += 0.05 * (sum(seen[1:]) / len(seen[1:]) - now["rough"]) if hard else 0.0
+        if now["clean"] > GOOD and (now["rough"] > FAIR or not hard):
+            now["level"] = min(1.0, now["level"] + 1e-3)
+        course.report(clean=now["clean"], rough=now["rough"], level=now["level"])
     _settle(reader, decoder)
-    return reader, Trained(step, time.perf_counter() - began, trace)
-
-
-def _words(what: str, row: dict[str, float]) -> str:
-    return what + " " + ", ".join(f"{key} {value:.3g}" for key, value in row.items())
+    return reader, course.trained()
 
 
 def _at_strength(marked: Tensor, plain: Tensor, psnr_db: float) -> Tensor:
@@ -221,28 +180,28 @@ def train_key(
     context: Context,
     minutes: float | None = None,
 ) -> tuple[LowRank, Balance, Trained]:
-    """Train the factors of one message against a frozen extractor."""
-    torch.manual_seed(context.seed)
-    device, began = decoder.inputs.device, time.perf_counter()
-    factors = LowRank(chosen_layers(decoder.model, config.layers, config.rank), config.rank, config.alpha).to(
-        device
-    )
-    wanted, balance, trace = signs(message, device), Balance(config), []
+    """Train the factors of one message against a frozen extractor.
+
+    Parameters
+    ----------
+    minutes : float, optional
+        Time budget; the learning rate then falls with the share of time used.
+
+    Raises
+    ------
+    InputError
+        A message of another length than the extractor reads; the loss is not finite.
+    """
     if len(message) != reader.config["bits"]:
         raise InputError(f"message has {len(message)} bits; this extractor reads {reader.config['bits']}")
-    parameters = list(factors.parameters())
-    optimiser = torch.optim.AdamW(
-        parameters, lr=config.key_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=device.type == "cuda"
-    )
-    average = [p.detach().clone() for p in parameters]
-    step = 0
-    for step in range(config.key_steps):
-        used = (time.perf_counter() - began) / (60 * minutes) if minutes else 0.0
-        share = max(step / config.key_steps, used)
-        if share >= 1:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = _rate(config.key_rate, share, step, 50)
+    torch.manual_seed(context.seed)
+    device = decoder.inputs.device
+    layers = chosen_layers(decoder.model, config.layers, config.rank)
+    factors, wanted = LowRank(layers, config.rank, config.alpha).to(device), signs(message, device)
+    pace = Pace(config.key_steps, config.key_rate, 50, 0.0, 0.99, minutes)
+    course = Course(f"key-{context.seed}", factors, pace, context, Balance(config).plain())
+    balance = Balance.restored(config, course.values)
+    for share in course.shares():
         pick = torch.randint(len(decoder.inputs), (config.key_batch,), device=device)
         inputs, plain = decoder.inputs[pick], decoder.plain[pick]
         with factors.attached(decoder.model):
@@ -256,25 +215,9 @@ def train_key(
             match = float((outputs[0] * wanted > 0).float().mean())
             level = float(psnr(stored(marked), stored(plain)).mean())
         balance.update(level, match)
+        course.values = balance.plain()
         cost = picture_loss(marked, plain, config.similarity)
         loss = (balance.picture * cost + balance.message * reading) / (balance.picture + balance.message)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        torch._foreach_lerp_(
-            average, [p.detach() for p in parameters], 1 - min(0.99, (step + 1) / (step + 10))
-        )
-        if step % LOOK == 0:
-            row = {
-                "loss": _finite(loss, step),
-                "match": match,
-                "psnr": level,
-                "ratio": balance.message / balance.picture,
-            }
-            trace.append({"step": step, **row})
-            context.progress(step, config.key_steps, _words("key", row))
-    with torch.no_grad():
-        for p, a in zip(parameters, average, strict=True):
-            p.copy_(a)
-    return factors, balance, Trained(step, time.perf_counter() - began, trace)
+        course.update(loss)
+        course.report(match=match, psnr=level, ratio=balance.message / balance.picture)
+    return factors, balance, course.trained()

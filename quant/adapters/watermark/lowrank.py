@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from quant.errors import InputError
 from quant.interop.lora_files import read_lora
-from quant.io import replacing
+from quant.io import replacing, sort_metadata
 
 PREFIX = "base_model.model."
 """Before layer names in files, as peft writes them."""
@@ -138,6 +138,7 @@ def write_key(path: Path, factors: LowRank, about: dict[str, Any]) -> None:
     }
     with replacing(path) as temporary:
         save_file(factors.tensors(), temporary, metadata=metadata)
+        sort_metadata(temporary)
 
 
 def read_about(path: Path) -> dict[str, Any]:

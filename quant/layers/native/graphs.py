@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def graphed(model: nn.Module, most: int = 8) -> Iterator[nn.Module]:
     def replay(*args: Any, **kwargs: Any) -> Any:
         flat, spec = tree_flatten((args, kwargs))
         tensors = [value.to(device) if isinstance(value, Tensor) else value for value in flat]
-        key = (spec, torch.is_grad_enabled(), *map(_shape, tensors))
+        key = (spec, torch.is_grad_enabled(), *map(shape_of, tensors))
         if key not in graphs:
             if len(graphs) >= most:
                 return forward(*args, **kwargs)
@@ -68,10 +69,17 @@ def graphed(model: nn.Module, most: int = 8) -> Iterator[nn.Module]:
             model.__dict__["forward"] = before
 
 
-def _shape(value: Any) -> Any:
+def shape_of(value: Any) -> Any:
+    """Return what a graph holds of an argument: of a tensor all but its numbers, else the value."""
     if isinstance(value, Tensor):
-        return (value.shape, value.stride(), value.dtype)
+        return (value.shape, value.stride(), value.dtype, value.device)
     return value
+
+
+@lru_cache(maxsize=16)
+def _beside(device: int) -> Any:
+    """Return the stream that forwards are captured on: libraries keep a workspace for each that they saw."""
+    return torch.cuda.Stream(device)
 
 
 class Graph:
@@ -82,19 +90,23 @@ class Graph:
     forward : callable
     flat, spec
         Its arguments, flattened; tensors on the device.
+    warm_ups : int
+        Forwards before the one that is captured.
     """
 
-    def __init__(self, forward: Callable[..., Any], flat: list[Any], spec: Any) -> None:
+    def __init__(
+        self, forward: Callable[..., Any], flat: list[Any], spec: Any, warm_ups: int = WARM_UPS
+    ) -> None:
         self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
         args, kwargs = tree_unflatten(self.held, spec)
-        stream = torch.cuda.Stream()
+        stream = _beside(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         with torch.no_grad(), torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
+            for _ in range(warm_ups):
                 forward(*args, **kwargs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(self.graph):
+        with torch.no_grad(), torch.cuda.graph(self.graph, stream=stream):
             self.out = forward(*args, **kwargs)
 
     def __call__(self, flat: list[Any]) -> Any:

@@ -57,7 +57,9 @@ def formats(layer: LayerInfo, config: BinaryDmConfig) -> LayerFormat | str:
 def training(config: BinaryDmConfig) -> TrainingCost:
     """Cost of the one stage."""
     what = "weights, scales of bases and inputs, biases"
-    return TrainingCost(steps=config.train_steps, rows=config.forward_rows, what=what)
+    return TrainingCost(
+        steps=config.train_steps, rows=config.forward_rows, in_turn=max(1, config.unroll), what=what
+    )
 
 
 def core(model: nn.Module, plan: Plan, config: BinaryDmConfig, context: Context) -> Outcome:

@@ -49,7 +49,9 @@ def formats(layer: LayerInfo, config: EfficientDmConfig) -> LayerFormat | str:
 def training(config: EfficientDmConfig) -> TrainingCost:
     """Cost of the one stage."""
     what = "low-rank factors, steps, zero points"
-    return TrainingCost(steps=config.train_steps, rows=config.forward_rows, what=what)
+    return TrainingCost(
+        steps=config.train_steps, rows=config.forward_rows, in_turn=max(1, config.unroll), what=what
+    )
 
 
 class Adapted(Master):

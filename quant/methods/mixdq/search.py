@@ -46,6 +46,7 @@ def measure(
     choices: Sequence[int] = (2, 4, 8),
     probes: Sequence[Probe] | None = None,
     path: str | Path | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Sensitivity:
     """Quantize the weights (or the inputs) of one layer at a time to each number of bits.
@@ -63,8 +64,9 @@ def measure(
         changes = {str(b): {"activation_bits": b, "weight_bits": 8} for b in choices}
         sides = ("activation",)
     return layer_sensitivity(
-        model, base, trajectories, settings=changes, sides=sides, probes=probes, path=path, progress=progress
-    )
+        model, base, trajectories, settings=changes, sides=sides, probes=probes, path=path, seed=seed,
+        progress=progress,
+    )  # fmt: skip
 
 
 def scores(table: Sensitivity, metric: str) -> Table:

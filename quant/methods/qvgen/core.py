@@ -61,7 +61,9 @@ def has_branch(kind: str, config: QvgenConfig) -> bool:
 def training(config: QvgenConfig) -> TrainingCost:
     """Cost of the one stage."""
     what = "all weights and biases, scales, helpers"
-    return TrainingCost(steps=config.train_steps, rows=config.forward_rows, what=what)
+    return TrainingCost(
+        steps=config.train_steps, rows=config.forward_rows, in_turn=max(1, config.unroll), what=what
+    )
 
 
 def core(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> Outcome:

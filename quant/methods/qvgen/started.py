@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +17,7 @@ from quant.methods.svdquant.core import core
 from quant.plans.plan import Plan
 from quant.registry import Context
 from quant.training.fake import WeightSide
+from quant.training.state import weights_hash
 
 COMMON = ("first", "last", "time", "condition")
 BELOW = 0.98
@@ -31,10 +36,20 @@ def as_svdquant(config: QvgenConfig) -> SvdQuantConfig:
 
 
 def solve(model: nn.Module, plan: Plan, config: QvgenConfig, context: Context) -> dict[str, LayerResult]:
-    """Quantize every planned layer by SVDQuant."""
+    """Quantize every planned layer by SVDQuant, or find it where an earlier call has (`Context.solved`)."""
     lines = [line.model_copy(update={"settings": {}}) for line in plan.layers]
-    outcome = core(model, plan.model_copy(update={"layers": lines}), as_svdquant(config), context)
-    return outcome.layers
+    wanted = plan.model_copy(update={"layers": lines})
+    if context.solved is None:
+        return core(model, wanted, as_svdquant(config), context).layers
+    made_from = {
+        "layers": [line.model_dump(mode="json") for line in lines], "weights": weights_hash(model),
+        "config": as_svdquant(config).model_dump(mode="json"), "seed": context.seed,
+        "recording": context.recording.hash, "device": context.device,
+    }  # fmt: skip
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    if key not in context.solved:
+        context.solved[key] = core(model, wanted, as_svdquant(config), context).layers
+    return copy.deepcopy(context.solved[key])  # what is installed may be moved to another device
 
 
 class Started(WeightSide):

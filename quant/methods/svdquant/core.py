@@ -21,6 +21,7 @@ from quant.methods.svdquant.solve import SHIFT, Candidate, Problem, shift_bias, 
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.rows import LayerRows, layer_rows, spread_batches
 from quant.registry import Context, Outcome
+from quant.training.finished import keep, kept
 
 __all__ = ["core", "formats"]
 
@@ -32,7 +33,7 @@ _ROWS_ON_CPU, _ROWS_ON_GPU = 1 << 30, 8 << 30
 
 @torch.no_grad()
 def core(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Context) -> Outcome:
-    """Solve every planned layer; the model is only read."""
+    """Solve every planned layer; the model is only read. What is solved is kept in the context's state."""
     modules = dict(model.named_modules())
     infos = {layer.name: layer for layer in find_layers(model)}
     lines = {line.name: line for line in plan.quantized}
@@ -61,7 +62,11 @@ def core(model: nn.Module, plan: Plan, config: SvdQuantConfig, context: Context)
     for stack in _stacks(stream, lines, settings, config.share):
         names = [line.name for line, _ in stack]
         done(names)
-        results.update(solve_stack(stack, modules, infos[names[0]], settings[names[0]]))
+        found = kept(context.state, [line for line, _ in stack])
+        if found is None:
+            found = solve_stack(stack, modules, infos[names[0]], settings[names[0]])
+            keep(context.state, found)
+        results.update({name: to_device(found[name], _weight_of(modules[name]).device) for name in names})
     context.progress(len(results), len(lines), "done")
     return Outcome({name: results[name] for name in lines})
 

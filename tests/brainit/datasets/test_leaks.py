@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from brainit.datasets.leaks import find_leaks, similarity
+from brainit.datasets.leaks import find_leaks, leaks_by_others, similarity
 from brainit.datasets.simulated import procedural
 from brainit.subject import Subject
 
@@ -89,6 +90,17 @@ def test_pictures_that_other_subjects_learn_from_count(scenes):
     report = find_leaks(subject, others=[other])
     assert report.pairs == (("p21", "a", 1.0),), "test pictures of others are not learned from"
     assert report.n_train == 22
+
+
+def test_a_test_picture_that_another_subject_learns_from_by_another_name_is_said(scenes):
+    one = make(scenes[:20], [scenes[25], scenes[26]])
+    two = replace(make([scenes[30], scenes[26]], [scenes[31]], ids=["a", "b", "c"]), name="s2")
+    (line,) = leaks_by_others([one, two])
+    assert line.startswith("t s: 1 of its test pictures") and "(first: p21 is b of s2)" in line
+    same = replace(make([scenes[26]], [scenes[31]], ids=["p21", "c"]), name="s2")
+    assert not leaks_by_others([one, same]), "by name they are left out of training"
+    leaky = make([*scenes[:20], scenes[26]], [scenes[26]])
+    assert not leaks_by_others([leaky, two]), "its own training has it: said of itself"
 
 
 def test_same_name_counts_once(scenes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -35,6 +36,35 @@ def test_a_session_of_test_trials_alone_is_scaled_by_itself_and_that_is_said(tmp
     assert not raw.info["warnings"] and raw.info["units"] == "as in the files"
 
 
+def test_a_session_of_few_training_trials_is_warned_of(tmp_path):
+    root = write_folder(tmp_path / "n")
+    table(root, [f"p{k}" for k in range(2 * N)], ["train"] * N + ["train"] * 2 + ["test"] * (N - 2))
+    said = warned(root)
+    assert "session 2 has 2 training trials, so few" in said and "session 1" not in said
+    assert "zscore=none" in said and "see the warnings" in datasets.open("nifti", root).info["units"]
+    assert not datasets.open("nifti", root, zscore="none").info["warnings"]
+
+
+def test_check_looks_for_test_pictures_in_the_training_of_other_subjects(tmp_path):
+    root = write_folder(tmp_path / "n")
+    shutil.copytree(root / "sub-01", root / "sub-02")
+    assert not [f for f in datasets.check("nifti", root) if f.severity == "error"]
+    packed = dict(np.load(root / "stimuli" / "stimuli.npz"))
+    tested = next(i for i in datasets.open("nifti", root).part("test").stimulus_id)
+    place = packed["ids"].tolist().index(tested)
+    packed["ids"] = np.append(packed["ids"], "copy")
+    packed["images"] = np.concatenate([packed["images"], packed["images"][place : place + 1]])
+    np.savez(root / "stimuli" / "stimuli.npz", **packed)
+    path = sorted((root / "sub-02").rglob("*_events.tsv"))[0]
+    lines = path.read_text().splitlines(keepends=True)
+    row = next(k for k, line in enumerate(lines) if "\ttrain" in line)
+    lines[row] = "copy\t" + lines[row].split("\t", 1)[1]
+    path.write_text("".join(lines))
+    (found,) = [f for f in datasets.check("nifti", root) if f.severity == "error" and "sub-01" in f.message]
+    assert "sub-01: 1 of its test pictures are training pictures of other subjects" in found.message
+    assert f"(first: {tested} is copy of sub-02)" in found.message
+
+
 def test_a_session_of_one_trial_is_refused_because_nothing_of_it_would_be_left(tmp_path):
     root = write_folder(tmp_path / "n")
     edit_image(sorted(root.rglob("*betas*"))[1], lambda d, _: d[..., :1])
@@ -54,6 +84,28 @@ def test_sessions_that_lie_apart_are_no_signal(tmp_path):
     ceiling = datasets.open("nifti", root).noise_ceiling
     assert ceiling.mean() < 0.35
     assert datasets.open("nifti", root, zscore="none").noise_ceiling.mean() > 0.95
+
+
+def test_the_ceiling_comes_from_repeated_test_pictures_where_training_has_none(tmp_path):
+    root = write_folder(tmp_path / "n")
+    names = [f"p{k}" for k in range(6)] + ["p20", "p20", "p21", "p21"]
+    names += [f"p{k}" for k in range(6, 12)] + ["p20", "p20", "p21", "p21"]
+    ids = [f"p{k}" for k in range(22)]
+    images = np.arange(22, dtype=np.uint8)[:, None, None] * np.ones((8, 8), np.uint8)
+    np.savez(root / "stimuli" / "stimuli.npz", ids=np.array(ids), images=images * 10)
+    table(root, names, (["train"] * 6 + ["test"] * 4) * 2)
+    noise = datasets.open("nifti", root)
+    assert noise.info["noise_ceiling"] == "estimated from repeated test pictures"
+    for k, path in enumerate(sorted(root.rglob("*betas*"))):
+        numbers = np.array([int(n[1:]) for n in names[k * N : (k + 1) * N]])
+        edit_image(path, lambda d, _, numbers=numbers: d + 30 * (numbers % 2))
+    clear = datasets.open("nifti", root, zscore="none")
+    assert clear.noise_ceiling.mean() > 0.9 > 0.5 > noise.noise_ceiling.mean()
+    table(root, names[:1] * 2 + names[2:], (["train"] * 6 + ["test"] * 4) * 2)
+    assert datasets.open("nifti", root).info["noise_ceiling"] == "estimated from repeated training pictures"
+    table(root, [f"p{k}" for k in range(20)], (["train"] * 6 + ["test"] * 4) * 2)
+    alone = datasets.open("nifti", root)
+    assert alone.noise_ceiling is None and "noise_ceiling" not in alone.info
 
 
 def test_maps_stay_in_the_space_that_the_mask_names(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from brainit.api import fit, override
-from brainit.config import CareConfig, TrainConfig
+from brainit.config import PRESETS, CareConfig, TrainConfig, parse_config
 from brainit.errors import InputError
 from brainit.network.losses import infonce, total_loss
 from brainit.training.batches import Batch, LearningData, augment, batches, cut_flat
@@ -87,6 +87,14 @@ def test_rate_warms_up_and_falls_on_a_plateau() -> None:
     assert rates[0] == pytest.approx(1e-3 + 0.999 / 8)
     assert rates[1:5] == [1.0] * 4
     assert rates[5:] == [0.1, 0.1, pytest.approx(0.01)]
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_the_rate_falls_before_training_stops(preset: str) -> None:
+    config = parse_config(preset=preset).train
+    valid = [1 / (k + 1) for k in range(config.warmup_epochs + 2)] + [1.0] * config.patience
+    rates = [learning_rate(config, valid[:n]) for n in range(len(valid))]
+    assert rates[-1] < rates[config.warmup_epochs + 1] == config.lr
 
 
 def test_early_stopping_keeps_the_best(sample, tiny_config) -> None:

@@ -68,6 +68,11 @@ TABLE: dict[str, Row] = {
     "--out of other settings": Row(out_of_other_settings, ("seed: 1 -> 2", "choose another --out")),
     "--out with broken settings": Row(broken_config_in_out, ("config.yaml", "not YAML or JSON at line")),
     "metrics of no run": Row(lambda tmp: ["brain", "evaluate", str(tmp)], ("no metrics yet", "--out"), 4),
+    "metrics of a run that was stopped": Row(
+        lambda tmp: [(tmp / "config.yaml").write_text("dataset: mat\n"), ["brain", "evaluate", str(tmp)]][1],
+        ("no metrics yet", "--config", "config.yaml --out"),
+        4,
+    ),
     "metrics of another command": Row(
         lambda tmp: [(tmp / "config.yaml").write_text("model: dit-64\n"), ["brain", "evaluate", str(tmp)]][1],
         ("is a folder of another command", "give one that brainlab brain reconstruct wrote"),
@@ -138,9 +143,10 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, capsys: Capture) -
     small = (
         "model.width=16",
         "model.heads=2",
+        "model.depth=0",
         "clusters.n_clusters=4",
         "train.epochs=1",
-        "train.steps_per_epoch=40",
+        "train.steps_per_epoch=10",
     )
     sets = [word for pair in small for word in ("--set", f"brain.{pair}")]
     command = [

@@ -209,6 +209,28 @@ def test_what_trains_goes_to_the_gpu() -> None:
         work.calibrator("gpu", "cuda")
 
 
+def test_measurements_of_other_weights_are_not_used_again(
+    command: list[str], tmp_path: Path, capsys: Capture, model_folder: Path
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    model, out = UNet2DConditionModel.from_pretrained(model_folder), tmp_path / "c"
+    model.save_pretrained(tmp_path / "model")
+    words = ["compare", str(tmp_path / "model"), *command[2:], "--recipes", "rtn-w8a8", "--seeds", "1"]
+    words += ["--out", str(out)]
+    assert run(words) == 0
+    settings = (out / "config.yaml").read_text()
+    (out / "config.yaml").write_text(re.sub(r"^weights: .*\n", "", settings, flags=re.M))
+    assert run(words) == 0  # a folder of before this was noted goes on
+    (out / "config.yaml").write_text(settings)
+    with torch.no_grad():
+        model.conv_in.weight.mul_(1.01)
+    model.save_pretrained(tmp_path / "model")
+    capsys.readouterr()
+    assert run(words) == 2
+    assert "was made with other settings (weights: " in capsys.readouterr().err
+
+
 def test_bad_input_is_one_line(
     command: list[str], tmp_path: Path, capsys: Capture, model_folder: Path
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 import quant
 from lab import zoo
 from lab.cache import cache_folder
+from lab.decoding import recipes
+from lab.decoding.bits import ledger_facts
 from lab.decoding.conditions import Conditions, find_conditions, refuse_without_sampling
 from lab.decoding.data import open_subjects
 from lab.decoding.drawing import settings_of
@@ -23,6 +27,7 @@ from lab.decoding.trained import TrainedRun
 from lab.errors import InputError
 from lab.jobs.checks import check_recipe
 from lab.progress import silent
+from quant.layers.install import state_of
 from quant.recordings.shards import hash_tensor
 
 TRAINED = "train_steps=1+train_rows=1+calibration_rows=2+held_out_rows=0"
@@ -100,6 +105,52 @@ def test_a_recipe_decodes(
     assert 0 < gap < 0.2  # the decoder changed, and draws what it drew
     if recipe.calibrates:
         assert facts["ledger"]["trajectories"] == decoder_recording(one, given).hash
+
+
+def test_a_native_recipe_says_how_its_kernels_were_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known once something is drawn, and kept with it for a run that goes on."""
+
+    def native_(model: Any) -> None:
+        for line in state_of(model).ledger.quantized:
+            line.path = "native: int8"
+
+    def drawn(config: Any, model: Any, *_: Any) -> np.ndarray:
+        state_of(model).ledger.launches = "CUDA graph"
+        return np.zeros((1, 2, 2), np.float32)
+
+    monkeypatch.setattr(quant, "native_", native_)
+    monkeypatch.setattr(recipes, "draw", drawn)
+    config: Any = SimpleNamespace(denoiser="dit-64", noise_seeds=2, seed=0)
+    given: Any = SimpleNamespace(
+        truth=np.zeros((1, 2, 2)), start=np.zeros(1), tokens=None, predicted={"tokens": np.zeros(1)}
+    )  # fmt: skip
+    recipe, step = DecoderRecipe("rtn-w8a8", "rtn-w8a8", native=True), Memory()
+    for _ in range(2):
+        pictures, facts = decoded(step, "x", config, recipe, given, "cpu", silent)
+        assert len(pictures) == 2
+        assert re.fullmatch(r"native in (\d+) of \1 layers, CUDA graph", ledger_facts(facts)["arithmetic"])
+        monkeypatch.setattr(recipes, "draw", None)
+    assert "launches" not in step.kept["ledger-x"] and step.kept["ledger-x"]["ledger"]["launches"] == ""
+
+
+def test_pictures_of_other_weights_are_not_put_beside_these(
+    config: ReconstructConfig, given: Conditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Memory()
+    decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+    monkeypatch.setattr("lab.decoding.recipes.weights_of", lambda denoiser: "another")
+    with pytest.raises(InputError, match=r"full precision were drawn with other weights of .* now another\)"):
+        decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+
+
+def test_pictures_of_other_predictions_are_not_put_beside_these(
+    config: ReconstructConfig, given: Conditions
+) -> None:
+    kept = Memory()
+    decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+    again = Conditions(**{**vars(given), "start": given.start + 0.1})
+    with pytest.raises(InputError, match="full precision were decoded from other predictions"):
+        decoded(kept, "full", config, DecoderRecipe("none"), again, "cpu", silent)
 
 
 def test_the_recording_is_what_the_decoder_meets(config: ReconstructConfig, given: Conditions) -> None:

@@ -72,6 +72,30 @@ def test_given_pictures_are_shown_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
+def test_subjects_of_other_pictures_or_features_are_not_taken_for_these(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    given = {}
+    for name, n in (("one", 60), ("two", 70)):
+        (tmp_path / name).mkdir()
+        given[name] = tmp_path / name / "pictures.npz"
+        np.savez(given[name], images=rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8))
+    root = tmp_path / "a"
+    ensure_simulated(root, stimuli=given["one"], features="random")
+    ensure_simulated(root, stimuli=given["one"], features="random")
+    given["one"].rename(tmp_path / "one" / "moved")
+    ensure_simulated(root, stimuli=given["one"])  # gone: its name is all that there is to compare
+    for other, said in (
+        ({"stimuli": given["two"]}, "stimuli_files"),
+        ({"test_stimuli": given["two"]}, "test_stimuli None, not 'pictures.npz'"),
+        ({"features": "alexnet"}, "features 'fixed random convolutions'"),
+    ):
+        error = caught(ensure_simulated, root, **other)
+        assert said in str(error) and explain(error).code == 2
+    plain = ensure_simulated(tmp_path / "b")
+    assert "features" in str(caught(ensure_simulated, plain, features="random"))
+
+
+@pytest.mark.usefixtures("tiny")
 def test_procedural_pictures_where_no_samples_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stimuli, "SHEET", tmp_path / "none.webp")
     assert (

@@ -27,3 +27,11 @@ def test_leaks_are_those_over_everybody_that_was_trained_on(trained_run: Path, t
     file.write_text("{")
     with pytest.raises(InputError, match=r"subject\.json is damaged"):
         TrainedRun.open(mine).leaks(ALONE)
+
+
+def test_data_that_were_moved_are_found_where_they_lie_now(trained_run: Path, tmp_path: Path) -> None:
+    before = TrainedRun.open(trained_run).config.root
+    moved = TrainedRun.open(trained_run, tmp_path)
+    assert (moved.config.root, moved.lay) == (str(tmp_path.resolve()), before)
+    same = moved.config.model_copy(update={"root": moved.lay})
+    assert same == TrainedRun.open(trained_run).config, "nothing else of the run is changed"

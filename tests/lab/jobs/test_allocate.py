@@ -57,6 +57,8 @@ def test_budgets_are_kept_and_the_sum_is_never_worse_than_uniform(
     assert run(again) == 0  # from the table
     step = capsys.readouterr().out.splitlines()[-1].removeprefix("next: brainlab ")
     assert run([*step.split(), "--dry-run"]) == 0  # with the recording, which such a model needs
+    assert run([*again, "--seed", "1"]) == 2
+    assert "sensitivity.json was made with another seed" in capsys.readouterr().err
 
 
 def test_a_budget_is_split_between_content_and_quality(tmp_path: Path, capsys: Capture) -> None:

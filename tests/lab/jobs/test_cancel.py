@@ -92,9 +92,8 @@ def asked(
             "root": root, "encoder": {"epochs": 1, "voxel_draws": 8}, "device": "cpu", "out": tmp_path / "o",
         },
         "brain tune": {**run, "strengths": (0.5,), "averaged": (1,)},
-        "brain adapt": {
-            "dataset": "simulated", "root": root, "out": tmp_path / "o", "epochs": 2, "curve": (3,),
-            "steps": 1, "device": "cpu",
+        "brain adapt": {  # its curve: cohort/test_adapt.py
+            "dataset": "simulated", "root": root, "out": tmp_path / "o", "epochs": 2, "device": "cpu",
         },
         "brain study": {"out": tmp_path / "o", "device": "cpu"},
         "demo": {"out": tmp_path / "o"},

@@ -38,6 +38,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ReconstructConfig:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def network(settings: ReconstructConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the trained network, for runs beside it: where structure comes from changes nothing of it."""
+    home = tmp_path_factory.mktemp("runs")
+    reconstruct(settings, home / "trained", until="train", checkpoints=home / "checkpoints")
+    return home / "checkpoints"
+
+
 def test_external_pictures_like_a_test_picture_are_left_out(
     settings: ReconstructConfig, tmp_path: Path
 ) -> None:
@@ -53,8 +61,9 @@ def test_external_pictures_like_a_test_picture_are_left_out(
     assert brain_data.external_targets(settings, data.subject, lambda *_: None) is None
 
 
-def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, tmp_path: Path) -> None:
-    metrics = reconstruct(settings, tmp_path / "run")
+def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, network: Path, tmp_path: Path) -> None:
+    before = (network / "decoder.safetensors").stat().st_mtime_ns
+    metrics = reconstruct(settings, tmp_path / "run", checkpoints=network)
     assert "ridge" in metrics["structure.made_by"] and "brainit_structural.pixcorr" in metrics
     assert all(metrics[f"structure.brainit_weight.from_{low}"] >= 0 for low in (0, 3, 6, 12, 24))
     for score in ("pixcorr", "ssim", "two_way_feature"):
@@ -65,14 +74,10 @@ def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, tmp_path: Pat
     arrays = read_npz(tmp_path / "run" / "arrays.npz")
     assert not np.allclose(arrays["structural"], arrays["brainit_structural"])
 
-    checkpoints = tmp_path / "run" / "checkpoints" / "brainit"
-    before = (checkpoints / "decoder.safetensors").stat().st_mtime_ns
-    asked = tune.Settings(
-        **dict(settings), strengths=(0.5,), averaged=(1, 2), every=1, checkpoints=checkpoints
-    )
+    asked = tune.Settings(**dict(settings), strengths=(0.5,), averaged=(1, 2), every=1, checkpoints=network)
     found = tune.run(asked, Context())
     rows = found.rows
-    assert (checkpoints / "decoder.safetensors").stat().st_mtime_ns == before  # not trained again
+    assert (network / "decoder.safetensors").stat().st_mtime_ns == before  # not trained again
     assert [(r["tokens"], r["strength"], r["n_samples"]) for r in rows] == [
         ("ridge", 0.0, 0), ("structure", 0.0, 0), ("brainit", 0.5, 1), ("brainit", 0.5, 2),
     ]  # fmt: skip
@@ -88,14 +93,19 @@ def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, tmp_path: Pat
 
 @pytest.mark.parametrize("structure", ["ridge", "picture"])
 def test_masked_voxels_are_decoded_as_the_run_decodes(
-    settings: ReconstructConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, structure: str
+    settings: ReconstructConfig,
+    network: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    structure: str,
 ) -> None:
     """A region whose voxels stay as they are changes nothing, wherever structure and tokens come from."""
     how = {"tokens": "picture"} if structure == "picture" else {"structure": structure}
-    reconstruct(settings.model_copy(update=how | {"recipe": "none"}), tmp_path / "run")
+    run = network.parent / structure
+    reconstruct(settings.model_copy(update=how | {"recipe": "none"}), run, until="train", checkpoints=network)
 
     def decoded(**changes: Any) -> dict[str, np.ndarray]:
-        asked = decode.Settings(folder=tmp_path / "run", trials=(0, 2), out=tmp_path / "decoded", **changes)
+        asked = decode.Settings(folder=run, trials=(0, 2), out=tmp_path / "decoded", **changes)
         return read_npz(Path(decode.run(asked, Context()).archive))
 
     plain = decoded()

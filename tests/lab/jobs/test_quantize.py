@@ -96,9 +96,20 @@ def test_a_plan_says_how_long_training_takes(folder: Path, capsys: Capture) -> N
     assert run(["plan", str(folder), "--recipe", "qvgen-w4a4+train_steps=100", "--json"]) == 0
     totals = {row["total"]: row["value"] for row in json.loads(capsys.readouterr().out)["totals"]}
     assert totals["training_steps"] == 100
-    assert totals["training_time"].startswith("about 15 s on a GPU, ")
+    assert totals["training_time"].startswith("about 4 s on a GPU, ")
     assert run(["plan", str(folder), "--recipe", "rtn-w4a4"]) == 0
-    assert "training" not in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "training" not in table and "about 1 s on one CPU core" in table
+
+
+def test_a_plan_advises_nothing_that_would_be_refused(folder: Path, capsys: Capture) -> None:
+    """Its next step ended with exit code 2 where nothing was left to quantize, with 4 without a recording."""
+    assert run(["plan", str(folder), "--exclude", "*"]) == 0
+    assert "next:" not in capsys.readouterr().out
+    assert run(["quantize", str(folder), "--exclude", "*", "--dry-run"]) == 2
+    assert "nothing to quantize" in capsys.readouterr().err
+    assert run(["plan", str(folder), "--recipe", "svdquant-w4a4"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" --recording FOLDER")
 
 
 def test_quantize_writes_codes_plan_and_ledger_and_a_second_time_does_nothing(

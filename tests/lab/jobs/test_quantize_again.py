@@ -131,3 +131,19 @@ def test_what_a_method_refuses_takes_the_folder_back(
         patch.setattr("quant.quantize_", refuse, raising=False)
         refused(command, "never ran", capsys, 4)
     assert (tmp_path / "deep" / "q" / "config.yaml").is_file()
+
+
+def test_what_a_method_refuses_while_it_works_leaves_no_state(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build()
+    model.save_pretrained(tmp_path / "m")
+    right = recorded(tmp_path / "r", model)
+
+    def refuse(*_: object) -> None:
+        raise quant.InputError("layer 'x' is odd")
+
+    monkeypatch.setattr("quant.methods.mixdq.core.core", refuse)
+    start = [str(tmp_path / "m"), "--recipe", "mixdq-w8a8", "--recording", str(right), "--out"]
+    refused([*start, str(tmp_path / "deep" / "q")], "is odd", capsys)
+    assert not (tmp_path / "deep").exists()

@@ -190,14 +190,28 @@ def test_what_is_odd_about_the_data_stands_beside_the_scores(
     assert "warning: betas of test trials have " in capsys.readouterr().out
 
 
-def test_a_trial_is_decoded_alike_alone_with_others_and_in_the_run(finished: Path, tmp_path: Path) -> None:
-    def decoded(trials: str) -> np.ndarray:
+def test_a_trial_is_decoded_alike_alone_with_others_and_in_the_run(
+    recording: Path, finished: Path, tmp_path: Path
+) -> None:
+    def decoded(trials: str, *more: str) -> np.ndarray:
         out = tmp_path / trials
-        assert (
-            run(["brain", "decode", str(finished), "--trials", trials, "--seed", "3", "--out", str(out)]) == 0
-        )
+        words = [
+            "brain",
+            "decode",
+            str(finished),
+            "--trials",
+            trials,
+            "--seed",
+            "3",
+            "--out",
+            str(out),
+            *more,
+        ]
+        assert run(words) == 0
         return np.load(out / "pictures.npz")["decoded"][-1]
 
     own = np.load(finished / "arrays.npz")["fp"][2]
     np.testing.assert_allclose(decoded("2"), own, atol=1e-4)
-    np.testing.assert_allclose(decoded("0,2"), own, atol=1e-4)
+    (tmp_path / "moved").mkdir()
+    elsewhere = shutil.copy(recording, tmp_path / "moved" / recording.name)
+    np.testing.assert_allclose(decoded("0,2", "--root", str(elsewhere)), own, atol=1e-4)

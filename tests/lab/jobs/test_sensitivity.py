@@ -15,6 +15,7 @@ from lab.cli.main import run
 from lab.errors import InputError
 from lab.figures.plate import Provenance
 from lab.figures.sensitivity import error_along_steps, error_by_bits, worst_layers
+from lab.jobs.models.sensitivity import _known_growth
 from quant.sensitivity.by_layer import Sensitivity
 
 Capture = pytest.CaptureFixture[str]
@@ -110,6 +111,15 @@ def test_other_files_are_left_alone(folder: Path, tmp_path: Path, capsys: Captur
     assert run(command(folder, out)) == 2 and "not a sensitivity table" in capsys.readouterr().err
     assert out.read_text() == "[1]"
     assert run(["sensitivity", str(folder / "unet"), "--out", str(tmp_path / "x.json")]) == 4
+
+
+def test_error_along_steps_is_not_taken_from_another_recipe(tmp_path: Path) -> None:
+    out, steps = tmp_path / "s.json", [{"timestep": 999.0, "nmse": 0.1}]
+    assert _known_growth(out, "rtn-w4a8") == []
+    out.write_text(json.dumps({"made_with": {}, "rows": [], "recipe": "rtn-w4a8", "growth": steps}))
+    assert _known_growth(out, "rtn-w4a8") == steps
+    # --bits 2,4 makes the same table of both
+    assert _known_growth(out, "rtn-w8a8") == []
 
 
 def test_long_names_stay_whole_and_inside() -> None:

@@ -12,12 +12,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.figures.plate import Plate
+from lab.jobs.brain.scores import other_tests
 from lab.report import HTMLDocument, bits, build_group_report, build_report, report_document
 from lab.report.page import _MAKERS, _environment, render_block, summary
 from lab.report.parts import as_command
@@ -285,6 +287,42 @@ def test_group_page(simulated_run, measured_run, tmp_path, simulated, measured):
     assert f"({measured_run.name})" in text and "(again)" in text  # runs of one name are kept apart
     with pytest.raises(InputError, match="no run folders"):
         build_group_report([])
+
+
+def category_run(folder, accuracy):
+    folder.mkdir()
+    found = {"dataset": "haxby2001", "subject": "sub001", "pictures": "none", "recipe": "none", "n_test": 96,
+             "category.accuracy": accuracy, "category.accuracy.low": accuracy - 0.1, "category.chance": 0.125,
+             "category.accuracy.high": accuracy + 0.1, "ridge.category.accuracy": 0.5}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(found))
+    return folder
+
+
+def test_group_page_of_categories_shows_their_accuracy_and_no_empty_pictures(measured_run, tmp_path):
+    runs = [category_run(tmp_path / "a", 0.6), category_run(tmp_path / "b", 0.7)]
+    text = Page(build_group_report(runs, tmp_path / "g.html").read_text(encoding="utf-8")).text
+    for said in ("category accuracy ↑", "0.600", "[0.600, 0.800]", "ridge 0.500, chance 0.125"):
+        assert said in text
+    assert "No pictures are stored" not in text and "bit-widths" not in text
+    mixed = build_group_report([runs[0], measured_run], tmp_path / "m.html")
+    text = Page(mixed.read_text(encoding="utf-8")).text
+    assert "0.600" in text and "bit-widths simulated" in text and "different test pictures or trials" in text
+
+
+def test_runs_of_as_many_other_pictures_are_no_ranking(measured_run, tmp_path):
+    for name, change in (("turned", lambda a: a[::-1]), ("other", lambda a: 1 - a)):
+        shutil.copytree(measured_run, tmp_path / name)
+        with np.load(measured_run / "arrays.npz") as stored:
+            arrays = dict(stored) | {"stimulus": change(stored["stimulus"])}
+        np.savez(tmp_path / name / "arrays.npz", **arrays)
+    pages = {
+        name: Page(build_group_report([measured_run, tmp_path / name], tmp_path / f"{name}.html").read_text())
+        for name in ("turned", "other")
+    }
+    assert "not a ranking" in pages["other"].text and "not a ranking" not in pages["turned"].text
+    assert other_tests(measured_run, tmp_path / "other") and not other_tests(
+        measured_run, tmp_path / "turned"
+    )
 
 
 def test_document(tmp_path):

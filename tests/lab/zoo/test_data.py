@@ -79,6 +79,10 @@ def test_missing_files_are_named(data: Path, tmp_path: Path, gone: str, said: st
     with pytest.raises(MissingDataError, match=said) as caught:
         zoo_data.training(root)
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
+    with pytest.raises(
+        MissingDataError, match=f"{Path(gone).parent}.*with --data"
+    ):  # before anything is read
+        zoo_data.check(root)
 
 
 def test_resize_keeps_range_and_size() -> None:

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_unflatten
 
+import quant
+from lab import zoo
 from lab.errors import InputError
+from lab.zoo.recordings import order, stimulus_tokens, zoo_recording
 from lab.zoo.sampling import SamplerSettings, draw_noise, sample
+from quant.layers.install import state_of
+from quant.layers.native import replays
+from quant.layers.native.replays import REPLAYED, launched
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +120,70 @@ def test_bad_input_is_refused(denoiser: nn.Module, parts: dict[str, torch.Tensor
         draw(denoiser, parts, strength=0.5)
     with pytest.raises(InputError, match=r"for \[4, 5\] pictures"):
         draw(denoiser, {**parts, "tokens": parts["tokens"][:4]})
+
+
+def test_a_native_denoiser_is_replayed_over_steps_batches_and_drawings(
+    denoiser: nn.Module, parts: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, where computing again stands for a graph."""
+    made: list[int] = []
+
+    def capture(forward: Any, flat: list[Any], spec: Any) -> Any:
+        made.append(len(flat))
+
+        def again(given: list[Any]) -> Any:
+            args, kwargs = tree_unflatten(given, spec)
+            return forward(*args, **kwargs)
+
+        return again
+
+    model = copy.deepcopy(denoiser)
+    ledger = quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    wanted = draw(model, parts, steps=5, batch=2)
+    kept = replays._KEPT[model] = replays.Replays(capture)
+    monkeypatch.setattr(replays, "_native", lambda layer: True)
+    assert torch.equal(draw(model, parts, steps=5, batch=2), wanted)  # batches of 2, 2 and 1
+    assert (len(made), kept.launched, kept.replayed) == (2, 6, 9) and ledger.launches == REPLAYED
+    assert torch.equal(draw(model, parts, steps=5, batch=2), wanted)
+    assert (len(made), kept.launched, kept.replayed) == (2, 6, 24)
+    monkeypatch.undo()
+    assert torch.equal(draw(model, parts, steps=5, batch=2), wanted) and kept.replayed == 24
+
+
+SHORT = "+samples=4+steps=2+rows=32"
+NATIVE = [
+    "rtn-w8a8",
+    f"svdquant-w4a4-native{SHORT}+smooth_points=2+iterations=1",
+    f"svdquant-w4a4-int-scale+input_search=0{SHORT}+smooth_points=2+iterations=1",
+    f"fp4-fp8-e4m3-nearest{SHORT}+clips=3",
+    "int8-int8-tensor+samples=2+steps=1+rows=16",
+    "mixdq-w4a8-common+points=8",
+    "eda-dm-w4a8-common+points=2+iterations=1+batch_size=2+feature_samples=2",
+    "lrq-dit-w4a4-common+samples=1+greedy_steps=2",
+]
+"""One preset of every kind of kernel."""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", zoo.DECODERS)
+@pytest.mark.parametrize("recipe", NATIVE)
+def test_graphs_draw_the_bytes_of_plain_launches(name: str, recipe: str) -> None:
+    """At every timestep, with and without guidance, from a picture, and in a last smaller batch."""
+    denoiser, n = zoo.load(name, "cuda"), 19
+    store = zoo_recording(name, n=8, steps=6, guidance=3.0, device="cuda")
+    quant.quantize_(denoiser, recipe, trajectories=store, keep_originals=False)
+    quant.native_(denoiser)
+    tokens, null = stimulus_tokens(order(start=64)[:n], "cuda"), zoo.null_tokens(name)
+    noise, start = draw_noise(n, 3), draw_noise(n, 4)
+
+    def drawn(guidance: float, strength: float = 1.0) -> torch.Tensor:
+        settings = SamplerSettings(6, guidance, strength, batch=8)
+        return sample(denoiser, tokens, null, noise, settings, start=start)
+
+    ways = [(3.0, 1.0), (1.0, 1.0), (3.0, 0.55), (3.0, 1.0)]  # the last one from graphs only
+    with launched(denoiser):
+        wanted = [drawn(*way) for way in ways]
+    assert "because it was asked for" in state_of(denoiser).ledger.arithmetic
+    for way, plain in zip(ways, wanted, strict=True):
+        assert torch.equal(drawn(*way), plain), way
+    assert state_of(denoiser).ledger.launches == REPLAYED

@@ -66,7 +66,9 @@ def test_a_stopped_run_goes_on_to_the_same_pictures(own: Path, data: Path) -> No
 
 def test_other_settings_do_not_mix(own: Path, data: Path) -> None:
     stimuli.make(data, own / "a", n=2, steps=1)
-    with pytest.raises(InputError, match="pictures of another seed; remove it or give another --out"):
+    with pytest.raises(
+        InputError, match="holds pictures with another seed; give another --out, or delete chunk-000"
+    ):
         stimuli.make(data, own / "a", n=2, steps=1, seed=1)
 
 

@@ -10,7 +10,7 @@ from lab import zoo
 from lab.errors import InputError
 from lab.zoo import train
 from lab.zoo.data import training
-from lab.zoo.train import autoencoder
+from lab.zoo.train import autoencoder, loop
 from lab.zoo.train.loop import Outcome, Recipe, fit
 
 DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
@@ -66,6 +66,23 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         assert torch.equal(value, model.state_dict()[key]), key
 
 
+def test_moments_lie_as_their_parameters_do(tmp_path: Path) -> None:
+    """A fused kernel refuses others, and so a run that goes on, on a GPU."""
+    file, layer = tmp_path / "a.safetensors", nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+    optimiser, average = (
+        torch.optim.AdamW(layer.parameters()),
+        [p.detach().clone() for p in layer.parameters()],
+    )
+    layer(torch.rand(1, 3, 4, 4)).sum().backward()
+    optimiser.step()
+    loop._save(file, layer, average, optimiser, {"step": 1, "spent": 0.0})
+    moment = optimiser.state[layer.weight]["exp_avg"].clone()
+    loop._restore(file, layer, average, optimiser)
+    found = optimiser.state[layer.weight]
+    assert torch.equal(found["exp_avg"], moment) and found["exp_avg"].stride() == layer.weight.stride()
+    assert found["step"].shape == ()
+
+
 def test_the_seed_matters(tmp_path: Path) -> None:
     one, _ = trained(tmp_path / "a.safetensors", seed=0)
     two, _ = trained(tmp_path / "b.safetensors", seed=1)
@@ -107,6 +124,10 @@ def test_refining_changes_the_decoder_and_never_the_encoder(
     record = zoo.info("autoencoder-64")["decoder_training"]
     assert record["steps"] == 2 and record["device"] == "CPU" and record["recipe"]["lr"] == 6e-4
     assert zoo.info("autoencoder-64")["training"] == card["training"]
+    # a second time it starts from what is there, not from the first one's state
+    train.refine("autoencoder-64", data, tmp_path / "state", steps=2, batch=2, limit=4)
+    third = zoo.load("autoencoder-64").state_dict()
+    assert any(not torch.equal(v, third[k]) for k, v in after.state_dict().items())
 
 
 def test_training_writes_weights_and_card(own_zoo: Path, data: Path, tmp_path: Path) -> None:
@@ -119,6 +140,12 @@ def test_training_writes_weights_and_card(own_zoo: Path, data: Path, tmp_path: P
     # shift and scale were measured on these very pictures, and are stored in half precision
     assert latents.mean((0, 2, 3)).abs().max() < 0.05
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.05
+    assert zoo.info("autoencoder-64")["training"] == card["training"]
+    for other in ({"seed": 4}, {"seed": 3, "steps": 3}):
+        with pytest.raises(InputError, match=f"another {list(other)[-1]}; give another --out"):
+            train.run(
+                "autoencoder-64", data, tmp_path / "state", **{"steps": 2, "batch": 2, "limit": 4} | other
+            )
     assert zoo.info("autoencoder-64")["training"] == card["training"]
 
 

@@ -242,6 +242,27 @@ def test_a_group_of_zeros_is_nothing(grid, dtype) -> None:
         assert float(fake[:, 15].abs().max()) < 1e-4
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("size", [1e-5, 1e-4, 3e5], ids=str)
+def test_small_and_wide_groups_are_rounded_as_others(dtype: str, size: float) -> None:
+    """In float16 a group below 4e-4 was once all zeros, and one above 5e5 not a number."""
+    q = Quantizer(
+        grid=IntGrid(bits=4), granularity=Granularity(kind="group", group_size=10), scale_dtype=dtype
+    )
+    x = drawn(4, 70)
+    x = x / x.abs().max() * size
+    error = float((q.fake(x, "linear_weight") - x).norm() / x.norm())
+    assert error < (0.5 if (dtype, size) == ("float16", 1e-5) else 0.12)
+
+
+@pytest.mark.parametrize("grid", [LogGrid(bits=4), WITHOUT_ZERO], ids=lambda g: g.label)
+def test_numbers_below_any_scale_stay_below_it(grid) -> None:
+    q = Quantizer(grid=grid, granularity=Granularity(kind="channel"))
+    x = drawn(4, 70) * 1e-40
+    x[2:] = x[2:].abs()
+    assert float(q.fake(x, "linear_weight").abs().max()) < 1e-37
+
+
 def test_a_searched_format_is_fake_as_it_is_decoded() -> None:
     grid = SearchedFloatGrid()
     x = drawn(6, 70) * 10 ** torch.arange(-3.0, 3.0)[:, None]

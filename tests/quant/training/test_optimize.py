@@ -21,3 +21,16 @@ def test_a_fused_optimizer_counts_steps_where_its_parameters_are(fused: bool) ->
     state = optimizer.torch.state[parameter]
     assert state["exp_avg"].device.type == "meta"
     assert state["step"].device.type == ("meta" if fused else "cpu")
+
+
+def test_moments_lie_as_their_parameters_do() -> None:
+    """A file holds them in plain order; a fused kernel takes both by their places in memory."""
+    parameter = nn.Parameter(torch.rand(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
+    optimizer = Optimizer([Group({"a": parameter}, 0.1)], Rules(), 10)
+    parameter.square().sum().backward()
+    optimizer.step()
+    moment = optimizer.torch.state[parameter]["exp_avg"].clone()
+    tensors, values = optimizer.save()
+    optimizer.load({name: tensor.contiguous() for name, tensor in tensors.items()}, values)
+    loaded = optimizer.torch.state[parameter]["exp_avg"]
+    assert torch.equal(loaded, moment) and loaded.stride() == parameter.stride()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 import torch
 
-from quant.training.source import PATH, Source
+from quant.training.source import PATH, Source, _spread
 from quant.training.student import unshrunk
 
 
@@ -27,3 +28,12 @@ def test_a_smaller_scale_does_not_pay() -> None:
     assert min(losses, key=lambda scale: losses[scale]) == 1.0
     assert float((0.5 * (target + noise) - target).square().mean()) < losses[0.5]  # plain error prefers it
     assert not unshrunk(target, target).any()
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(3, 20), (7, 20), (21, 20), (17, 50), (4, 20), (1, 5)])
+def test_fixed_points_are_as_many_as_asked_and_differ(samples: int, steps: int) -> None:
+    for count in (1, steps // 2, steps, 64, samples * steps, 2 * samples * steps):
+        found = _spread(range(samples), steps, count)
+        assert len(found) == len(set(found)) == min(count, samples * steps)
+        times = [[step for _, step in found].count(t) for t in range(steps)]
+        assert max(times) - min(times) <= 1

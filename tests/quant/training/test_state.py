@@ -59,6 +59,29 @@ def test_damage_is_named(tmp_path: Path) -> None:
         State(tmp_path / "s", {})
 
 
+def test_its_end_leaves_nothing_even_if_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path / "s", {"seed": 1})
+    for key in ("a", "z"):
+        state.put(key, {}, {})
+    real = Path.unlink
+
+    def unlink(file: Path, **given: bool) -> None:
+        if file.name.startswith("z"):
+            raise Killed
+        real(file, **given)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "unlink", unlink)
+        state.remove()
+    state = State(tmp_path / "s", {"seed": 1})  # still the same work's
+    assert state.get("a") is None and state.get("z") is not None
+    state.remove()
+    assert not (tmp_path / "s").exists()
+    State().remove()
+
+
 def test_a_method_that_is_killed_goes_on_to_the_same_bytes(tiny, recorded, tmp_path: Path) -> None:
     def run(name: str, stop: int | None = None, **options) -> bytes:
         def progress(done: int, total: int, what: str) -> None:

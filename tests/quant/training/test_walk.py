@@ -93,7 +93,7 @@ def test_methods_train_along_the_way_and_are_judged_by_where_it_ends(
 ) -> None:
     store = recorded("pixart")
     budget = "train_steps=3+train_rows=2+calibration_rows=4+held_out_rows=4+look_every=3"
-    ledger = quant.quantize_(tiny.build("pixart"), f"{recipe}+{budget}+unroll=2+detail=1", trajectories=store)
+    ledger = quant.quantize_(tiny.build("pixart"), f"{recipe}+{budget}+unroll=2", trajectories=store)
     alone = quant.quantize_(tiny.build("pixart"), f"{recipe}+{budget}", trajectories=store)
     assert ledger.notes[stage]["steps"] == 3
     assert ledger.notes[stage]["held_out_first"] != alone.notes[stage]["held_out_first"]
@@ -105,7 +105,10 @@ def test_methods_train_along_the_way_and_are_judged_by_where_it_ends(
 
 def test_settings_of_the_way_that_do_not_go_together_are_refused() -> None:
     for words, said in (
-        ("binarydm-w1a4+unroll=2", "mimicking is 0"), ("efficientdm-w4a4+detail=1", "give unroll"),
+        ("binarydm-w1a4+unroll=2", "mimicking is 0"),
+        ("efficientdm-w4a4+unroll=2+guidance=separate", "guidance is 'combined'"),
+        ("qvgen-w4a4+unroll=2+path=0.5", "path judges single predictions"),
+        ("qvgen-w4a4+unroll=2+unshrunk=true", "unshrunk judges single predictions"),
     ):  # fmt: skip
         with pytest.raises(quant.InputError, match=said):
             recipes.resolve(words)

@@ -65,6 +65,14 @@ def test_goes_on_after_a_stop_with_the_same_numbers(few, tmp_path: Path) -> None
         _fit(few, folder=tmp_path, config=few.config.model_copy(update={"seed": 5}))
 
 
+def test_does_not_go_on_from_another_start(few, tmp_path: Path) -> None:
+    first, _ = _fit(few, (0,))
+    _fit(few, (1,), start=first.encoder, folder=tmp_path)
+    again, _ = _fit(few, (0,), config=few.config.model_copy(update={"seed": 5}))
+    with pytest.raises(InputError, match="other data or settings"):
+        _fit(few, (1,), start=again.encoder, folder=tmp_path)
+
+
 def test_bypass_and_shift_are_trained_through_the_backbone(few) -> None:
     config = few.config.model_copy(update={"bypass_rank": 2, "bypass_scale": 1.0, "shift": 1, "dropout": 0.2})
     fitted, _ = _fit(few, config=config)

@@ -53,3 +53,6 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     assert after.has("cohort", SINGLE, "sub-02") and not after.has("cohort", SINGLE, "sub-01", "sub-02")
     assert after.pictures["cohort", RIVAL].dtype == np.uint8
     assert not Scoreboard.open(tmp_path / "none.safetensors").scores
+    before.pictures["cohort", RIVAL] = np.full((2, 4, 4, 3), 9, np.uint8)
+    before.save()  # a picture in another's place is written as it is now
+    assert (Scoreboard.open(file).pictures["cohort", RIVAL] == 9).all()

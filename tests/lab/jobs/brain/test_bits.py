@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -19,12 +22,22 @@ from lab.jobs.contract import Cancelled, Context
 from quant import recipes
 
 RECIPES = ("rtn-w8a8", "rtn-w3a4", "mixdq-w8a8+points=8")
+SHORT = "+train_steps=2+train_rows=2+held_out_rows=2+calibration_rows=4+look_every=1"
 
 
 @pytest.fixture(scope="module")
-def stopped_then_finished(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose job was cancelled while it drew the second recipe, and then started again."""
-    out = tmp_path_factory.mktemp("bits") / "out"
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder that no other test records into."""
+    folder = tmp_path_factory.mktemp("bits") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLAB_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def stopped(trained_run: Path, cache: Path) -> Path:
+    """A folder whose job was cancelled while it drew the second recipe."""
+    out = cache.parent / "out"
     settings = Settings(folder=trained_run, recipes=RECIPES, out=out)
     context = Context()
 
@@ -35,12 +48,51 @@ def stopped_then_finished(trained_run: Path, tmp_path_factory: pytest.TempPathFa
     with pytest.raises(Cancelled):
         bits(settings, Context(stop_in_the_second, stop=context.stop))
     assert not (out / "bits.csv").exists() and not list(out.rglob("*.part*"))
-    first = {p: p.stat().st_mtime_ns for p in (out / "steps").glob("*rtn-w8a8*")}
-    assert first
-    result = bits(settings, Context())
-    assert not result.done_before
-    assert {p: p.stat().st_mtime_ns for p in first} == first  # what was finished was not done again
     return out
+
+
+@pytest.fixture(scope="module")
+def stopped_then_full(stopped: Path, trained_run: Path, cache: Path) -> tuple[int, str, list[str]]:
+    """Exit code, last line and files left of a job whose disk fills while it records for a recipe."""
+    from safetensors import SafetensorError
+
+    from quant.recordings import shards
+
+    drawn = drawn_in(stopped)
+    assert any("full" in p.name for p in drawn) and any("rtn-w8a8" in p.name for p in drawn)
+    whole, calls = shards.save_file, []
+
+    def full(*args: object, **options: object) -> None:
+        calls.append(args)
+        if len(calls) == 2:  # the null condition is first, the first shard second
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        whole(*args, **options)  # type: ignore[arg-type]
+
+    words = ["brain", "bits", str(trained_run), "--recipes", ",".join(RECIPES), "--out", str(stopped)]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said):
+        patch.setattr(shards, "save_file", full)
+        code = command(words)
+    assert {p: p.stat().st_mtime_ns for p in drawn} == drawn  # what was finished was not done again
+    left = sorted(p.name for p in cache.rglob("*") if p.is_file())
+    return code, said.getvalue().strip().splitlines()[-1], left
+
+
+@pytest.fixture(scope="module")
+def stopped_then_finished(
+    stopped: Path, stopped_then_full: tuple[int, str, list[str]], trained_run: Path
+) -> Path:
+    """The same folder, started once more with room on the disk."""
+    drawn = drawn_in(stopped)
+    assert any("rtn-w3a4" in p.name for p in drawn)
+    result = bits(Settings(folder=trained_run, recipes=RECIPES, out=stopped), Context())
+    assert not result.done_before
+    assert {p: p.stat().st_mtime_ns for p in drawn} == drawn  # nothing lost
+    return stopped
+
+
+def drawn_in(out: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in (out / "steps").glob("pictures-*")}
 
 
 def read(out: Path) -> list[dict[str, str]]:
@@ -80,18 +132,46 @@ def test_page(stopped_then_finished: Path) -> None:
     assert (stopped_then_finished / "figures" / "quality-bytes.png").is_file()
 
 
-def test_again_does_nothing_and_more_recipes_go_on(
-    stopped_then_finished: Path, trained_run: Path, capsys: pytest.CaptureFixture[str]
+def test_disk_full_while_recording(stopped_then_full: tuple[int, str, list[str]]) -> None:
+    code, said, left = stopped_then_full
+    assert code == 2 and "disk full" in said and "goes on from here" in said
+    assert left == [".lock", "manifest.json", "null.safetensors"]  # nothing half-written
+
+
+def test_again_does_nothing_and_recipes_that_train_go_on(
+    stopped_then_finished: Path, trained_run: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = stopped_then_finished
     again = bits(Settings(folder=trained_run, recipes=RECIPES, out=out), Context())
     assert again.done_before
-    words = ["brain", "bits", str(trained_run), "--recipes", "rtn-w8a8,rtn-w6a6", "--out", str(out)]
-    assert command(words) == 0
+    recipes = (f"qvgen-w3a3+policy=common{SHORT}", f"binarydm-w1a8{SHORT}")
+    words = ["brain", "bits", str(trained_run), "--recipes", ",".join(("rtn-w8a8", *recipes))]
+    assert command([*words, "--device", "cpu", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "rtn-w6a6" in shown and "simulated" in shown and "leak" in shown
+    assert "qvgen-w3a3" in shown and "simulated" in shown and "leak" in shown
     steps = [line for line in (out / "log.jsonl").read_text().splitlines() if '"cached": false' in line]
     assert sum("rtn-w8a8" in line for line in steps) == 3  # ledger and two noise seeds, once
+    rows = {row["recipe"]: row for row in read(out)}
+    assert {"rtn-w8a8", *recipes} <= set(rows) and "rtn-w3a4" not in rows
+    for name in recipes:
+        assert rows[name]["train_steps"] == "2" and float(rows[name]["train_seconds"]) > 0
+        assert rows[name]["arithmetic"] == "simulated"
+    assert float(rows[recipes[1]]["weight_bits"]) < float(rows[recipes[0]]["weight_bits"])
+    assert not list((cache / "training").iterdir())  # checkpoints of what is done are gone
+
+
+def test_no_time_to_train_is_said_before_any_work(trained_run: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        folder=trained_run, recipes=("qvgen-w4a4",), out=tmp_path / "out", training_minutes=1, device="cpu"
+    )
+    with pytest.raises(InputError) as caught:
+        bits(settings, Context())
+    said = str(caught.value)
+    assert re.search(r"trains [\d,]+ steps .*one CPU core, and 1 min are allowed", said) and "\n" not in said
+    fitting = int(re.search(r"\+train_steps=(\d+)", said)[1])  # type: ignore[index]
+    changed = settings.model_copy(update={"recipes": (f"qvgen-w4a4+train_steps={fitting}",)})
+    assert dry_run(changed).rows[0]["trains"].startswith("trains ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_writes_nothing(trained_run: Path, tmp_path: Path) -> None:
@@ -134,35 +214,6 @@ def test_folder_of_another_run(stopped_then_finished: Path, trained_run: Path, t
     config.write_text(config.read_text().replace("noise_seeds: 2", "noise_seeds: 1"))
     with pytest.raises(InputError, match=r"noise_seeds: 2 -> 1.*--out"):
         bits(Settings(folder=other, recipes=("rtn-w8a8",), out=stopped_then_finished), Context())
-
-
-def test_disk_full_while_recording(
-    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from safetensors import SafetensorError
-
-    from quant.recordings import shards
-
-    monkeypatch.setenv("BRAINLAB_CACHE", str(tmp_path / "cache"))
-    whole, calls = shards.save_file, []
-
-    def full(*args: object, **options: object) -> None:
-        calls.append(args)
-        if len(calls) == 2:  # the null condition is first, the first shard second
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        whole(*args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(shards, "save_file", full)
-    words = ["brain", "bits", str(trained_run), "--recipes", "mixdq-w8a8+points=8"]
-    assert command([*words, "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "disk full" in said and "goes on from here" in said
-    left = [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()]
-    assert sorted(left) == [".lock", "manifest.json", "null.safetensors"]  # nothing half-written
-    drawn = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "steps").glob("pictures-full-*")}
-    monkeypatch.setattr(shards, "save_file", whole)
-    assert command([*words, "--out", str(tmp_path / "out")]) == 0
-    assert drawn and {p: p.stat().st_mtime_ns for p in drawn} == drawn  # nothing lost
 
 
 def test_defaults_are_the_best_of_the_committed_table(repo: Path) -> None:

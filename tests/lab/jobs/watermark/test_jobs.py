@@ -89,6 +89,20 @@ def test_files_that_are_no_pictures_are_refused(tmp_path: Path, capsys: pytest.C
     assert out == "" and len(err.strip().splitlines()) == 2
 
 
+def test_a_dry_run_reads_every_picture(photograph: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(photograph.read_bytes()[:-2000])
+    for name, more in (("watermark verify", {}), ("watermark embed", {"out": tmp_path / "marked"})):
+        settings = registry.settings(name, {"pictures": (photograph, bad), **more})
+        for call in (lambda n, s: registry.run(n, s, Context()), registry.dry_run):
+            with pytest.raises(InputError, match=r"bad\.png is not a picture, or is damaged"):
+                call(name, settings)
+    settings = registry.settings("watermark verify", {"pictures": (photograph,), "message": "1010"})
+    with pytest.raises(ValueError, match="has 4 bits"):
+        registry.dry_run("watermark verify", settings)
+    assert not (tmp_path / "marked").exists()
+
+
 def test_damaged_and_foreign_keys_are_refused(photograph: Path, tmp_path: Path) -> None:
     key = tmp_path / "key.safetensors"
     key.write_bytes(KEY.read_bytes()[:-100])
@@ -138,6 +152,11 @@ def test_embed_writes_over_nobodys_pictures(photograph: Path, tmp_path: Path) ->
             with pytest.raises(InputError, match=rf"holiday\.png {says}.*choose another --out"):
                 call(settings)
     assert (mine / "holiday.png").read_bytes() == before
+    drawn = mine / "sample-0-000.png"
+    Image.new("RGB", (90, 70), "red").save(drawn)
+    settings = registry.settings("watermark embed", {"samples": 1, "out": mine})
+    with pytest.raises(InputError, match=r"sample-0-000\.png is there already"):  # before anything is drawn
+        registry.dry_run("watermark embed", settings)
     again = registry.settings("watermark embed", {"pictures": (other,), "out": tmp_path / "marked"})
     for _ in range(2):  # the same command writes the same
         registry.run("watermark embed", again, Context())

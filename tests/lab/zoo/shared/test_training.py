@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.errors import InputError
 from lab.zoo.people import Seen
-from lab.zoo.shared import pupils, run, training
+from lab.zoo.shared import pupils, training
 
 SIZES = {
     "n_components": 10,
@@ -77,10 +76,3 @@ def test_stage_1_corrects_the_read_out_on_pictures_it_never_saw(
             for found, out in ((network.base(x, pupil.voxels), before), (network(x, pupil.voxels), after)):
                 out.append(float((found.flatten(1) - seen.tokens[fresh]).square().mean()))
     assert sum(after) < 0.99 * sum(before)
-
-
-def test_a_training_of_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
-    run._claim(tmp_path, {"seed": 0, "voxels": 100})
-    run._claim(tmp_path, {"seed": 0, "voxels": 100})
-    with pytest.raises(InputError, match="another voxels"):
-        run._claim(tmp_path, {"seed": 0, "voxels": 200})

@@ -38,9 +38,6 @@ SPECIAL: dict[tuple[str, str], dict[str, Any]] = {
     ("qvgen", "start"): {"helper": "kept"},
     ("qvgen", "tuned"): {"helper": "kept", "start": "svdquant"},
     ("qvgen", "masters"): {"helper": "kept", "start": "svdquant"},
-    ("qvgen", "detail"): {"unroll": 2},
-    ("efficientdm", "detail"): {"unroll": 2},
-    ("binarydm", "detail"): {"unroll": 2, "mimicking": 0},
     ("binarydm", "unroll"): {"mimicking": 0},
 }
 WITHOUT_EFFECT = {

@@ -21,9 +21,11 @@ TOY: dict[str, dict[str, Any]] = {
 METHODS = [name for name in quant.list_methods() if get_method(name).info.trains]
 BASE = {"train_steps": 30, "train_rows": 4, "calibration_rows": 9, "held_out_rows": 3, "look_every": 10}
 SOME = ["mid_block.*", "up_blocks.0.resnets.*"]
+FEW = ["mid_block.resnets.0.*", "mid_block.attentions.*.attn2.*"]
+"""Where SVDQuant goes before: its search takes longer than the training, layer by layer."""
 
 
-WAY: dict[str, Any] = {"unroll": 2, "detail": 1.0, "held_out_rows": 4}
+WAY: dict[str, Any] = {"unroll": 2, "held_out_rows": 4}
 ALONG: list[tuple[str, dict[str, Any]]] = [
     ("efficientdm", WAY), ("binarydm", {**WAY, "mimicking": 0}),
     ("qvgen", {**WAY, "helper": "kept", "start": "svdquant", "weight_bits": 2, "masters": "weights",
@@ -78,6 +80,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
     name: str, changes: dict[str, Any], tiny, recorded, tmp_path: Path
 ) -> None:
     short = config(name, **{**changes, "train_steps": 5, "look_every": 2, "train_rows": 2})
+    include = FEW if "start" in changes else SOME
 
     def run(file: str, stop: int | None = None, **options: Any) -> bytes:
         def progress(done: int, total: int, what: str) -> None:
@@ -86,7 +89,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
 
         model = tiny.build("unet")
         quant.quantize_(
-            model, short, trajectories=recorded("unet"), include=SOME, progress=progress, **options
+            model, short, trajectories=recorded("unet"), include=include, progress=progress, **options
         )
         return quant.export(model, tmp_path / file).read_bytes()
 
@@ -94,10 +97,10 @@ def test_killed_and_resumed_gives_the_same_bytes(
     with pytest.raises(Killed):
         run("killed.safetensors", stop=3, state=tmp_path / "state")
     assert run("resumed.safetensors", state=tmp_path / "state") == whole
-    other = short.model_copy(update={"train_steps": 6})
+    other, store = short.model_copy(update={"train_steps": 6}), recorded("unet")
     with pytest.raises(quant.InputError, match=r"config\.train_steps = 5, asked for 6"):
         quant.quantize_(
-            tiny.build("unet"), other, trajectories=recorded("unet"), include=SOME, state=tmp_path / "state"
+            tiny.build("unet"), other, trajectories=store, include=include, state=tmp_path / "state"
         )
 
 

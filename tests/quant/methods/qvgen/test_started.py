@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,16 +13,22 @@ from quant.formats.granularity import Granularity
 from quant.formats.quantizer import Quantizer
 from quant.layers.encoded import EncodedWeight
 from quant.layers.install import quant_layers
+from quant.methods.qvgen import started
 from quant.methods.qvgen.started import in_cells
+from quant.methods.svdquant.core import core as svdquant
 from quant.methods.svdquant.formats import FOUR
 
 BASE = "train_rows=2+calibration_rows=4+held_out_rows=4+look_every=3"
 START = f"qvgen-w4a4+helper=kept+start=svdquant+policy=common+group=16+rank=4+{BASE}"
 
 
+SOLVED: dict[str, Any] = {}
+"""What SVDQuant gave: these tests begin from the same few starts."""
+
+
 def made(tiny, store, recipe: str):
     model = tiny.build("pixart")
-    return model, quant.quantize_(model, recipe, trajectories=store, seed=0)
+    return model, quant.quantize_(model, recipe, trajectories=store, seed=0, solved=SOLVED)
 
 
 def test_before_a_step_it_is_svdquant(tiny, recorded) -> None:
@@ -57,7 +65,7 @@ def test_a_weight_goes_as_far_as_its_code_allows() -> None:
 
 @pytest.mark.parametrize(
     ("how", "codes"),
-    [("unroll=2", True), ("unroll=2+tuned=branch", False), ("unroll=2+detail=4+weight_bits=2", True)],
+    [("unroll=2", True), ("unroll=2+tuned=branch", False), ("unroll=2+weight_bits=2", True)],
 )
 def test_training_along_the_way_moves_what_is_tuned(
     how: str, codes: bool, tiny, recorded, monkeypatch
@@ -84,7 +92,6 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         ("helper=kept+start=svdquant+activation_bits=8", "got 4 and 8"),
         ("tuned=branch", "belongs to start 'svdquant'"),
         ("masters=weights", "belongs to start 'svdquant'"),
-        ("detail=1", "give unroll"),
         ("rank=48", "can't be halved"),
     ):
         with pytest.raises(quant.InputError, match=said):
@@ -101,3 +108,24 @@ def test_a_rank_above_the_layers_is_said(tiny) -> None:
         assert any(said in reason for reason in reasons), (recipe, set(reasons))
     reasons = [line.reason or "" for line in quant.plan(tiny.build("unet"), "qvgen-w4a4+helper=none").layers]
     assert not any("rank" in reason for reason in reasons)
+
+
+def test_a_start_that_two_recipes_share_is_solved_once(tiny, recorded, tmp_path, monkeypatch) -> None:
+    store, calls = recorded("pixart"), []
+    monkeypatch.setattr(started, "core", lambda *given: calls.append(1) or svdquant(*given))
+
+    def run(file: str, recipe: str, **given) -> bytes:
+        model = tiny.build("pixart")
+        quant.quantize_(model, f"{START}+{recipe}", trajectories=store, **given)
+        return quant.export(model, tmp_path / f"{file}.safetensors").read_bytes()
+
+    solved: dict = {}
+    first = run("start", "train_steps=0", solved=solved)
+    assert run("tuned", "train_steps=3+rate_weight=0.02", solved=solved) != first
+    assert len(calls) == len(solved) == 1
+    # what was trained from it, and what was moved elsewhere, is not in it
+    assert run("again", "train_steps=0", solved=solved) == first == run("alone", "train_steps=0")
+    assert run("tuned", "train_steps=3+rate_weight=0.02") == (tmp_path / "tuned.safetensors").read_bytes()
+    for other in ({"seed": 1}, {"recipe": "train_steps=0+weight_bits=3"}):
+        run("other", other.pop("recipe", "train_steps=0"), solved=solved, **other)
+    assert len(solved) == 3

@@ -1,0 +1,103 @@
+"""Finished layers, kept in a `State`: what a method that solves layer by layer goes on from after a stop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quant.layers.attachments import build
+from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.plans.layer import LayerPlan
+from quant.training.state import State
+
+_GENERATOR = "generator"
+
+
+def keep(state: State | None, results: Mapping[str, LayerResult]) -> None:
+    """Keep the results of layers that were worked out together, and where the random generator stands.
+
+    Parameters
+    ----------
+    state : State or None
+        None keeps nothing.
+    results : mapping of str to LayerResult
+        By layer, in the order of `kept`.
+    """
+    if state is None or state.folder is None:
+        return
+    tensors: dict[str, Tensor] = {_GENERATOR: torch.get_rng_state()}
+    values: dict[str, Any] = {}
+    for number, (name, result) in enumerate(results.items()):
+        weight, sides = result.weight, {"transform": result.transform, "branch": result.branch}
+        found: dict[str, Any] = {"packed": weight.packed, "timesteps": result.timesteps, "bias": result.bias}
+        found |= _under("weight", weight.params) | _under("input", result.activation_params)
+        for side, part in sides.items():
+            found |= {} if part is None else _under(side, part.state_dict())
+        tensors |= {f"{number}.{key}": value for key, value in found.items() if value is not None}
+        specs = {side: None if part is None else _spec(part) for side, part in sides.items()}
+        values[name] = {
+            "layout": weight.layout, "shape": list(weight.shape), "notes": result.notes,
+            "sqnr_db": result.sqnr_db, **specs,
+        }  # fmt: skip
+    state.put(_key(list(results)), tensors, values)
+
+
+def kept(state: State | None, lines: Sequence[LayerPlan]) -> dict[str, LayerResult] | None:
+    """Return what `keep` has of these layers; the random generator then stands where it stood.
+
+    Parameters
+    ----------
+    state : State or None
+    lines : sequence of LayerPlan
+        Of layers that are worked out together.
+
+    Returns
+    -------
+    dict of str to LayerResult, or None
+        On the CPU; None where nothing was kept.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    """
+    saved = None if state is None else state.get(_key([line.name for line in lines]))
+    if saved is None:
+        return None
+    results = {}
+    for number, line in enumerate(lines):
+        about, prefix = saved.values[line.name], f"{number}."
+        found = {k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)}
+        assert line.weight is not None  # planned layers have a format
+        weight = EncodedWeight(
+            line.weight, about["layout"], tuple(about["shape"]), found["packed"], _of("weight", found)
+        )
+        results[line.name] = LayerResult(
+            weight, line.activation, _of("input", found), found.get("timesteps"),
+            transform=build(about["transform"], _of("transform", found)),
+            branch=build(about["branch"], _of("branch", found)),
+            bias=found.get("bias"), notes=about["notes"], sqnr_db=about["sqnr_db"],
+        )  # fmt: skip
+    torch.set_rng_state(saved.tensors[_GENERATOR])
+    return results
+
+
+def _key(names: Sequence[str]) -> str:
+    return f"layers-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:16]}"
+
+
+def _spec(part: nn.Module) -> dict[str, Any]:
+    spec: dict[str, Any] = part.spec()  # type: ignore[operator]
+    return spec
+
+
+def _under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}/{key}": value for key, value in tensors.items()}
+
+
+def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
