@@ -137,11 +137,11 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
                 max_height=330, show_search="filter", elem_id="layers", elem_classes="short",
                 column_widths=_WIDTHS,
             )  # fmt: skip
-            gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
             layer = gr.Textbox(label="Layer: click a row, or write its name, then Enter", interactive=True,
                                max_lines=1, elem_id="layer")  # fmt: skip
             note = gr.Markdown(elem_classes="source")
+            gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")
         with gr.Column(scale=6, min_width=340):
             with gr.Row():
                 form = gr.Radio(
