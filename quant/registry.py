@@ -234,6 +234,11 @@ def get_preset(name: str) -> Preset:
             raise InputError(
                 f"{name!r} is an adapter, which adds to a model: it is no recipe (brainlab {name})"
             )
+        if Path(name).is_dir():
+            raise InputError(
+                f"{name!r} is a folder; a recipe is a preset's name or its YAML file. A packed model is put "
+                "into its own by quant.load, and measured by brainlab compare MODEL --recipes FOLDER"
+            )
         close = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise InputError(f"unknown preset {name!r}; {hint}see: brainlab list presets")

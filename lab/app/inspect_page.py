@@ -88,8 +88,8 @@ def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     grid = whatif.grid_of(settings.format, settings.bits).label
     figure = level_bars(
         stats.histogram.sum(0), bins.edges().numpy(), found.levels, found.low, found.high,
-        f"Input of {layer} and the levels of {grid} in "
-        + ("its range (dashed)" if settings.shared == "tensor" else "its widest channel's range (dashed)"),
+        f"Input of {layer} and the levels of {grid}; dashed: "
+        + ("its range" if settings.shared == "tensor" else "its widest channel's range"),
     )  # fmt: skip
     whose = "one scale per tensor" if settings.shared == "tensor" else "one scale per channel (widest drawn)"
     numbers = (
@@ -137,11 +137,11 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
                 max_height=330, show_search="filter", elem_id="layers", elem_classes="short",
                 column_widths=_WIDTHS,
             )  # fmt: skip
-            gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
             layer = gr.Textbox(label="Layer: click a row, or write its name, then Enter", interactive=True,
                                max_lines=1, elem_id="layer")  # fmt: skip
             note = gr.Markdown(elem_classes="source")
+            gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")
         with gr.Column(scale=6, min_width=340):
             with gr.Row():
                 form = gr.Radio(

@@ -20,6 +20,10 @@ CSS = """
 .js-plotly-plot .hoverlayer text {fill: #f8fafc !important;}
 .js-plotly-plot .modebar-btn.plotlyjsicon {display: none;}
 @media (hover: none), (max-width: 600px) {.js-plotly-plot .modebar {display: none !important;}}
+:is(input, textarea, button, a, [tabindex]):focus-visible {  /* the keyboard sees where it is */
+  outline: 2px solid #2563eb !important; outline-offset: 1px;
+}
+.dark :is(input, textarea, button, a, [tabindex]):focus-visible {outline-color: #93c5fd !important;}
 input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the pointer */
   background-color: var(--checkbox-background-color-selected) !important;
   background-image: var(--radio-circle) !important;
@@ -125,6 +129,11 @@ NAMES = """() => {
     for (const i of document.querySelectorAll("img:not([alt])"))
       i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "";
   };
+  // a figure that came while its page was hidden has the wrong width
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[role=tab], .overflow-dropdown button"))
+      for (const after of [100, 600]) setTimeout(() => window.dispatchEvent(new Event("resize")), after);
+  });
   let waiting = false;
   new MutationObserver(() => {
     if (waiting) return;
@@ -133,7 +142,7 @@ NAMES = """() => {
   }).observe(document.body, { childList: true, subtree: true });
   name();
 }"""
-"""Names for a screen reader where Gradio's own components give none."""
+"""Names for a screen reader where Gradio's own components give none; figures as wide as their page."""
 
 
 def theme() -> Any:

@@ -223,25 +223,18 @@ def _recorded_bench(
     name: str, settings: PanelSettings, device: torch.device, store: Any, part: str | None
 ) -> Bench:
     from lab.models.opening import open_model
+    from lab.models.preflight import check_evaluation
     from lab.zoo.recordings import recorded_scheduler
 
     null = store.null_condition
     if settings.guidance != 1.0 and null is None:
         raise MissingDataError(f"the recording at {store.path} lacks its null condition: record it again")
-    samples = [store.sample(key) for key in store.keys("evaluate")]
-    conditions = None
-    said = "the model takes no condition"
-    if samples and "condition" in samples[0]:
-        conditions = torch.stack([s["condition"] for s in samples])
-        said = f"{len(samples)} conditions of the recording's evaluation subset"
-        if len(conditions) < settings.n:
-            found = len(conditions)
-            least = LEAST["n"]
-            way = f"give --n {found} or record more" if found >= least else f"record more: it takes {least}"
-            raise InputError(
-                f"--n {settings.n}: the recording's evaluation subset has {found} conditions; {way}"
-            )
-        conditions = conditions[: settings.n].to(device)
+    found = check_evaluation(store, settings.n)
+    conditions, said = None, "the model takes no condition"
+    if found is not None:
+        keys = store.keys("evaluate")[: settings.n]
+        conditions = torch.stack([store.sample(key)["condition"] for key in keys]).to(device)
+        said = f"{found} conditions of the recording's evaluation subset"
     model = open_model(name, part)
     weights = weights_of(model)[:12]
     return Bench(

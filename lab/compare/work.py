@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 import quant
 from lab.compare.about import commit, hardware
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.cost import PeakMemory, costs, full_costs
 from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
-from lab.compare.recipes import FULL, OTHER_SEED, expand
+from lab.compare.recipes import FULL, OTHER_SEED, Packed, expand
 from lab.compare.workers import Turns
 from lab.errors import InputError, one_line
 from lab.progress import Progress, silent
 from lab.runs.folder import Run, config_hash
+from quant.plans.ledger import Ledger
 from quant.recipes import Recipe
 
 FINE = 1000
@@ -62,7 +65,7 @@ def open_work(
     MissingDataError
         No recording of a model that is not shipped.
     """
-    chosen = expand(recipes, model)
+    chosen = expand(recipes, model, part)
     where = calibrator(calibrate_on, device)
     at = None if recording is None else Path(recording)
     return open_bench(model, PanelSettings(**settings), device, at, part, progress), chosen, where
@@ -112,6 +115,12 @@ class Work:
         """Count the measurements that are not on disk."""
         steps = self.run.path / "steps"
         return sum(not (steps / f"{task.name}.json").is_file() for task in self.tasks)
+
+    def others(self) -> tuple[str, ...]:
+        """Name the recipes that lie measured in the folder and are not of this comparison."""
+        files = sorted((self.run.path / "steps").glob("*.json"))
+        found = {json.loads(file.read_text(encoding="utf-8"))["values"]["recipe"] for file in files}
+        return tuple(sorted(found - {r.name for r in self.recipes} - {FULL, OTHER_SEED}))
 
     def share(self) -> None:
         """Measure what nobody has taken yet, seed after seed.
@@ -171,8 +180,22 @@ class Work:
         return found
 
     def quantized(self, recipe: Recipe, seed: int) -> Measured:
-        """Calibrate a copy by a recipe and measure it."""
+        """Calibrate a copy by a recipe, or put a packed model into it, and measure it."""
         assert self.reference is not None
+        if isinstance(recipe, Packed):
+            model = self.bench.fresh()
+            ledger, taken = recipe.load(model), {"method": recipe.method, "policy": recipe.policy}
+        else:
+            model, ledger, taken = self._calibrated(recipe, seed)
+        model.to(self.bench.device)
+        if self.bench.native:
+            quant.native_(model)
+        found = measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
+        found.numbers["execution"] = ledger.arithmetic  # drawing says how kernels were launched
+        return found
+
+    def _calibrated(self, recipe: Recipe, seed: int) -> tuple[nn.Module, Ledger, dict[str, Any]]:
+        """Quantize a copy; what it took."""
         where = self.calibrate_on(recipe) if self.calibrate_on else self.bench.device
         model = self.bench.fresh().to(where)
         store = self.bench.recording if recipe.calibrates else None
@@ -183,20 +206,11 @@ class Work:
                 progress=self.inner,
             )  # fmt: skip
             seconds = time.perf_counter() - began
-        taken = {
-            "method": recipe.method,
-            "policy": recipe.policy,
-            "calibrate_seconds": seconds,
-            "calibrate_peak_bytes": memory.bytes,
-            "calibrate_peak_how": memory.how,
+        return model, ledger, {
+            "method": recipe.method, "policy": recipe.policy, "calibrate_seconds": seconds,
+            "calibrate_peak_bytes": memory.bytes, "calibrate_peak_how": memory.how,
             "calibrate_on": str(where),
-        }
-        model.to(self.bench.device)
-        if self.bench.native:
-            quant.native_(model)
-        found = measure(self.bench, model, recipe.name, self.reference, {**costs(ledger), **taken})
-        found.numbers["execution"] = ledger.arithmetic  # drawing says how kernels were launched
-        return found
+        }  # fmt: skip
 
     def inner(self, done: int, total: int, what: str) -> None:
         """Progress inside one calibration, whatever it counts: never more than one measurement."""
@@ -207,5 +221,5 @@ class Work:
 
 def step_name(recipe: Recipe, seed: int) -> str:
     """File name of a recipe's measurement; another config under the same name is another one."""
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe.name)[:80]
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe.name).lstrip("-.")[:80]
     return f"{slug}.{config_hash(recipe.config())[:8]}.seed-{seed}"

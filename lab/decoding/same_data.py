@@ -48,6 +48,12 @@ def claim(folder: Path, known: dict[str, str]) -> None:
         raise _other(folder, changed[0])
 
 
+def agrees(folder: Path, subject: Subject) -> bool | None:
+    """Whether a run's folder was made from these data of a subject; None where it says nothing of it."""
+    there = (_read(folder) or {}).get(subject.name)
+    return None if there is None else _same(there, _mark(subject))
+
+
 def check(folder: Path, subject: Subject) -> None:
     """Refuse a subject whose data are not those that the run in ``folder`` was made from.
 

@@ -187,7 +187,8 @@ def sorted_dots(rows: Sequence[tuple[str, float]], meaning: str, title: str) -> 
         text=[name for name, _ in rows], line={"color": BLUE, "width": 1}, marker={"size": 6},
         hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
     )  # fmt: skip
-    return _dressed([dots], title, {"title": "layers, worst first"}, {"title": meaning})
+    few = {"dtick": 1} if len(rows) <= 12 else {}  # no half layers
+    return _dressed([dots], title, {"title": "layers, worst first", **few}, {"title": meaning})
 
 
 def roofline(points: Sequence[tuple[str, float, float]], title: str) -> go.Figure:

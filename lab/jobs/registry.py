@@ -143,5 +143,7 @@ def dry_run(name: str, settings: Settings) -> Result:
             choose_device(place)
     if hasattr(job, "dry_run"):
         return job.dry_run(settings)
+    if hasattr(job, "check"):
+        job.check(settings)
     facts = {"would run": f"brainlab {name}", **settings.model_dump(mode="json")}
     return Foreseen(facts={**facts, "time": f"about {duration(JOBS[name].seconds)}"})

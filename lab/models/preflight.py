@@ -97,6 +97,23 @@ def check_sampling(store: Any, steps: int, guidance: float) -> None:
         )
 
 
+def check_evaluation(store: Any, n: int) -> int | None:
+    """Count the conditions that a recording keeps for evaluation; None where its model takes none.
+
+    Raises
+    ------
+    InputError
+        They are fewer than `n`, the pictures that are asked for.
+    """
+    if store.settings["conditions"] is None:
+        return None
+    found, least = len(store.keys("evaluate")), 4
+    if found < n:
+        way = f"give --n {found} or record more" if found >= least else f"record more: it takes {least}"
+        raise InputError(f"--n {n}: the recording's evaluation subset has {found} conditions; {way}")
+    return found
+
+
 def check_folder(out: Path) -> None:
     """Refuse a place where no folder can be made.
 

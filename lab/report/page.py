@@ -76,7 +76,9 @@ def summary(run: RunData) -> list[str]:
         if m.get("recipe") not in (None, "none")
         else "full-precision decoder"
     )
-    decoder += f" ({bits:.2f} bits per weight)" if isinstance(bits, int | float) else ""
+    how = m.get("arithmetic")  # unknown to runs of an early version
+    words = f", {how}" if how in ("simulated", "native") else ""
+    decoder += f" ({bits:.2f} bits per weight{words})" if isinstance(bits, int | float) else ""
     lines = [
         f"{m.get('n_test', '?')} test pictures reconstructed from {who} after {m.get('n_train', '?')} "
         f"training trials, with a {decoder}."

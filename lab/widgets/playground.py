@@ -9,7 +9,7 @@ import ipywidgets as w
 from lab.jobs.contract import Context
 from lab.jobs.models import look, whatif
 from lab.widgets.forms import Debounced, Words, control, table
-from lab.widgets.views import HeatMap, Histogram
+from lab.widgets.views import HeatMap, Histogram, with_picture
 
 
 class Playground(w.VBox):
@@ -32,6 +32,9 @@ class Playground(w.VBox):
             box.observe(self.answer, "value")
         super().__init__([*self.controls.values(), self.view, self.numbers])
         self.show(stats)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return with_picture(super()._repr_mimebundle_(**kwargs), self.view)
 
     def show(self, stats: Any) -> None:
         """Look at another tensor."""
@@ -75,6 +78,9 @@ class Inspect(w.VBox):
         self.layer.observe(lambda change: self.update(), "value")
         super().__init__([self.layer, self.heat, self.playground, self.source])
         self.update()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return with_picture(super()._repr_mimebundle_(**kwargs), self.heat)
 
     def update(self) -> None:
         """Show the chosen layer."""

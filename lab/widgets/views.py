@@ -29,6 +29,21 @@ def viridis() -> np.ndarray:
     return (mpl.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
+def with_picture(bundle: Any, view: View) -> Any:
+    """Return what a widget shows of itself, with a view's picture for hosts without widgets."""
+    data, about = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+    return {**data, "image/png": base64.b64encode(view.png()).decode()}, about
+
+
+def _drawn(figure: Any) -> np.ndarray:
+    """Pixels of a matplotlib figure, uint8 (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 class View(anywidget.AnyWidget):
     """A widget that also leaves a picture behind."""
 
@@ -47,9 +62,7 @@ class View(anywidget.AnyWidget):
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        found = super()._repr_mimebundle_(**kwargs)
-        data, about = found if isinstance(found, tuple) else (found or {}, {})
-        return {**data, "image/png": base64.b64encode(self.png()).decode()}, about
+        return with_picture(super()._repr_mimebundle_(**kwargs), self)
 
 
 class HeatMap(View):
@@ -71,7 +84,11 @@ class HeatMap(View):
         scaled = np.log10(np.maximum(self._values, top * 1e-4))
         scaled = (scaled - scaled.min()) / max(float(np.ptp(scaled)), 1e-12)
         with self.hold_sync():
-            self.selected, self.note = [-1, -1], "click a cell for its value"
+            self.selected = [-1, -1]
+            self.note = (
+                f"columns: channels 0 to {channels - 1}; rows: timesteps {self._times[0]:g} (top) to "
+                f"{self._times[-1]:g}; click a cell for its value"
+            )
             self.shape = list(self._values.shape)
             self.pixels = viridis()[(scaled * 255).astype(int)].tobytes()
             self.title = f"{title}; up to {top:.3g}, log scale, noise at the top"
@@ -86,10 +103,30 @@ class HeatMap(View):
             )
 
     def picture(self) -> np.ndarray:
-        """Return the map, cells enlarged."""
-        rows, columns = self.shape
-        pixels = np.frombuffer(self.pixels, np.uint8).reshape(rows, columns, 3)
-        return np.kron(pixels, np.ones((max(1, 160 // rows), max(1, 480 // columns), 1), np.uint8))
+        """Return the map with its title, axes and colour scale; one pixel before anything is shown."""
+        if not hasattr(self, "_values"):
+            return super().picture()
+        from matplotlib.colors import LogNorm
+        from matplotlib.figure import Figure
+
+        rows, columns = self._values.shape
+        figure = Figure((6.8, 2.6), dpi=100, layout="constrained")
+        ax, top = figure.add_subplot(), self._values.max() or 1.0
+        shown = np.maximum(self._values, top * 1e-4)
+        norm = LogNorm(shown.min(), top) if shown.min() < top else None
+        image = ax.imshow(shown, "viridis", norm, aspect="auto", interpolation="nearest")
+        ticks = np.geomspace(shown.min(), top, 5) if norm else [top]
+        bar = figure.colorbar(image, label="largest |x|", ticks=ticks)
+        bar.ax.set_yticklabels([f"{tick:.3g}" for tick in ticks])
+        bar.ax.minorticks_off()
+        places = np.linspace(0, columns - 1, min(columns, 6)).round().astype(int)
+        ax.set_xticks(places, [str(self._first[place]) for place in places])
+        lines = np.unique(np.linspace(0, rows - 1, min(rows, 8)).round().astype(int))
+        ax.set_yticks(lines, [f"{self._times[line]:g}" for line in lines])
+        ax.set_xlabel("channel")
+        ax.set_ylabel("timestep")
+        ax.set_title(self.title, fontsize=8)
+        return _drawn(figure)
 
 
 class Histogram(View):
@@ -118,19 +155,22 @@ class Histogram(View):
 
     def picture(self) -> np.ndarray:
         """Return the histogram with its levels."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure((6.4, 2.4), dpi=100, layout="constrained")
+        figure = Figure((6.4, 2.6), dpi=100, layout="constrained")
         ax = figure.add_subplot()
         if self.density:
-            ax.stairs(self.density, self.edges, fill=True, color="#0072B2", alpha=0.6)
+            ax.stairs(self.density, self.edges, fill=True, color="#0072B2", alpha=0.6, label="values")
             ax.set_yscale("log")
-            ax.vlines(self.levels, *ax.get_ylim(), color="#D55E00", lw=0.7)
+            ax.set_ylim(ends := ax.get_ylim())
+            ax.vlines(self.levels, *ends, color="#D55E00", lw=0.7, label="levels of the grid")
+            for edge, name in ((self.low, "range kept"), (self.high, None)):
+                ax.axvline(edge, color="#7f8790", ls="--", lw=1.2, label=name)
+            ax.legend(fontsize=7, loc="upper right")
+        ax.set_xlabel("value of the layer's input")
+        ax.set_ylabel("density, log")
         ax.set_title(self.title, fontsize=9)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        return _drawn(figure)
 
 
 class BrainSlices(View):

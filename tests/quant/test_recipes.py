@@ -100,6 +100,7 @@ def test_wildcards_and_overrides(tiny) -> None:
 BAD = {
     "unknown preset": (lambda m: quant.plan(m, "rtn-w8a9"), "did you mean 'rtn-w8a8'"),
     "typo in a pattern": (lambda m: quant.plan(m, "rtn-w8a8", exclude=["linaer"]), "closest name: 'linear'"),
+    "folder as a recipe": (lambda m: quant.plan(m, "/"), "'/' is a folder; a recipe is a preset's"),
     "override of nothing": (
         lambda m: quant.plan(m, "rtn-w8a8", overrides={"zzz": "skip"}),
         "matches none of the 6",

@@ -23,9 +23,8 @@ def curve(found: sensitivity.Result) -> Any:
 
     rows = [(row["layer"], float(row[found.metric])) for row in found.rows]
     how = "quantized alone" if found.mode == "one-on" else "left in full precision alone"
-    return sorted_dots(
-        rows, HEADERS[1], f"{found.model}, {found.recipe} (simulated): {len(rows)} layers, each {how}"
-    )
+    many = "1 layer" if len(rows) == 1 else f"{len(rows)} layers, each"
+    return sorted_dots(rows, HEADERS[1], f"{found.model}, {found.recipe} (simulated): {many} {how}")
 
 
 def asked(model: str, recipe: str, layers: str, mode: str) -> Any:

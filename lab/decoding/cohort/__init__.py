@@ -27,8 +27,6 @@ class Size:
         Of scanning, at which the newcomer is read.
     held : int
         Pictures that all subjects saw and no network learns from: guidance is chosen on them.
-    few : tuple of int
-        Trials after which subjects are read as well, so that the shared network meets newcomers' read-outs.
     crops : int
         Enlarged parts of training pictures, as further external ones.
     sizes : tuple of (str, int)
@@ -51,7 +49,6 @@ class Size:
     shown: int
     minutes: tuple[int, ...]
     held: int
-    few: tuple[int, ...] = ()
     crops: int = 0
     sizes: tuple[tuple[str, int], ...] = ()
     ceilings: tuple[float, float] = (0.1, 0.3)
@@ -73,11 +70,8 @@ SIZES = {
         2,
         (15, 40),
         32,
-        (120,),
         0,
         (("n_components", 128), ("width", 64)),
     ),
-    "cohort": Size(
-        8, 4000, 4000, 300, 6000, 3000, 2500, 500, 512, 0, 20, 4, (15, 30, 60, 320), 200, (), 18_000
-    ),
+    "cohort": Size(8, 4000, 4000, 300, 6000, 3000, 2500, 500, 512, 0, 20, 4, (15, 30, 60, 320), 200, 18_000),
 }

@@ -31,8 +31,6 @@ class Ground:
         Untrained; it knows the token space, the prior over tuning and the clusters.
     known : list of Known
         All members but the newcomer.
-    few : list of list of Known
-        The same, read from their first trials alone, for each number of ``size.few``.
     """
 
     size: Size
@@ -40,7 +38,6 @@ class Ground:
     cohort: Cohort
     blank: SharedNetwork
     known: list[Known]
-    few: list[list[Known]]
 
     @property
     def new(self) -> Member:
@@ -64,8 +61,7 @@ def lay(size: Size, cohort: Cohort, seed: int, folder: Path, together: Processes
     blank = open_network(file, cohort)
     tokens = cohort.seen.tokens
     known = know(blank, old, tokens, seed)
-    few = [know(blank, [member.first(n) for member in old], tokens, seed) for n in size.few]
-    return Ground(size, seed, cohort, blank, known, few)
+    return Ground(size, seed, cohort, blank, known)
 
 
 def open_network(file: Path, cohort: Cohort) -> SharedNetwork:

@@ -142,28 +142,23 @@ class Study(Methods):
         self.shipped("cohort", [one.member for one in self.shown])
 
     def _stage_1(self) -> None:
-        few = self.ground.few
-        network = self.trainer.tokens(FUNCTIONAL, deepcopy(self.blank), self.known, few=few)
+        network = self.trainer.tokens(FUNCTIONAL, deepcopy(self.blank), self.known)
         save_weights(network, self.trainer.folder / SHARED)
         shared = self.shared  # as every later step reads it
         self.add("cohort", STAGE_1, [self.network(one, shared) for one in self.shown])
 
     def _clusters(self, kind: str) -> None:
-        other, *few = (
-            reclustered(self.blank, some, kind, self.seed) for some in (self.known, *self.ground.few)
-        )
-        network = self.trainer.tokens(kind, deepcopy(self.blank), other, few=few)
+        other = reclustered(self.blank, self.known, kind, self.seed)
+        network = self.trainer.tokens(kind, deepcopy(self.blank), other)
         names = {one.member.name for one in self.shown}
         self.add("clusters", kind, [self.network(one, network) for one in other if one.member.name in names])
 
     def _no_external(self) -> None:
-        blank, few = deepcopy(self.blank), self.ground.few
-        network = self.trainer.tokens("no-external", blank, self.known, external=False, few=few)
+        network = self.trainer.tokens("no-external", deepcopy(self.blank), self.known, external=False)
         self.add("external", "no external pictures", [self.network(one, network) for one in self.shown])
 
     def _stage_2(self, learns: str, what: str) -> None:
-        few = self.ground.few
-        found = self.trainer.pictures(f"stage-2-{learns}", self.shared, self.known, learns, few)
+        found = self.trainer.pictures(f"stage-2-{learns}", self.shared, self.known, learns)
         network, denoiser, null = found
         said = [self.network(one, network) for one in self.shown]
         self.add("cohort", what, said, decoder=(denoiser, null))

@@ -29,29 +29,23 @@ def trials(
     external: bool,
     latents: bool,
     held: int = 0,
-    few: Sequence[Sequence[Known]] = (),
 ) -> Prepare:
     """Return what makes batches: measured trials of one subject and synthetic ones of external pictures.
 
     What the read-out says of a measured trial comes from a fit without it. Synthetic fMRI is what tuning
     predicts plus noise of the spread and the common directions found in the residuals, of 1 to `REPEATS`
-    presentations. Trials of the first ``held`` pictures are left out. With ``few``, every other batch is read
-    as after these subjects' first trials alone, and measured ones are later trials.
+    presentations. Trials of the first ``held`` pictures are left out.
     """
     seen = cohort.seen
     points = network.space.points(seen.tokens[cohort.external]) if external else None
     free = [torch.nonzero(one.member.index >= held)[:, 0] for one in known]
-    later = [[rows[rows >= len(n.member.index)] for n, rows in zip(some, free, strict=True)] for some in few]
-    scales = [[_scale(one, len(n.member.index)) for one, n in zip(known, some, strict=True)] for some in few]
 
     @torch.no_grad()
     def prepare(index: torch.Tensor) -> tuple[Any, ...]:
         k = int(torch.randint(len(known), (1,)))
-        which = int(torch.randint(2 * len(few), (1,))) if few else 0
-        one, own = known[k], known[k] if which >= len(few) or not few else few[which][k]
+        one = known[k]
         half = len(index) // 2 if points is not None else len(index)
-        rows = free[k] if own is one else later[which][k]
-        rows = rows[index[:half] % len(rows)]
+        rows = free[k][index[:half] % len(free[k])]
         x, shown = one.member.trials[rows], one.member.index[rows]
         if points is not None:
             tuning, voxels = one.reading.tuning, one.voxels
@@ -61,22 +55,12 @@ def trials(
             repeats = int(torch.randint(1, REPEATS + 1, (1,)))
             made = (points[other] - voxels.offset) @ tuning.weights + noise * (tuning.spread / repeats**0.5)
             x, shown = torch.cat([x, made]), torch.cat([shown, cohort.external[other]])
-        if own is not one:
-            mean, scale = scales[which][k]
-            x = (x - mean) / scale
-        read = x @ own.voxels.readout + own.voxels.offset
-        if own is one:
-            read[:half] = one.reading.left_out[rows]
+        read = x @ one.voxels.readout + one.voxels.offset
+        read[:half] = one.reading.left_out[rows]
         base = network.space.tokens(read).unflatten(1, (network.config["n_tokens"], -1))
-        return own.voxels, x, base, seen.tokens[shown], seen.latents[shown].float() if latents else None
+        return one.voxels, x, base, seen.tokens[shown], seen.latents[shown].float() if latents else None
 
     return prepare
-
-
-def _scale(one: Known, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and scale of the first trials, by which a reading of these alone sees all others."""
-    first = one.member.trials[:n]
-    return first.mean(0), first.std(0) + 1e-6
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,6 @@ class Trainer:
         known: Sequence[Known],
         external: bool = True,
         share: float = 1.0,
-        few: Sequence[Sequence[Known]] = (),
         held: int | None = None,
     ) -> SharedNetwork:
         """Train stage 1 in place with a ``share`` of the effort; ``held`` in place of the size's."""
@@ -119,7 +102,7 @@ class Trainer:
             training.TOKENS, steps=max(1, round(self.size.steps * share)), batch=self.size.batch, warmup=20
         )
         held = self.size.held if held is None else held
-        prepare = trials(known, self.cohort, network, external, False, held, few)
+        prepare = trials(known, self.cohort, network, external, False, held)
         effort = self._effort(name)
         if effort["minutes"]:
             effort["minutes"] *= share
@@ -133,7 +116,6 @@ class Trainer:
         network: SharedNetwork,
         known: Sequence[Known],
         learns: str,
-        few: Sequence[Sequence[Known]] = (),
     ) -> tuple[SharedNetwork, torch.nn.Module, torch.Tensor]:
         """Train stage 2 in place; return the network, and the denoiser with its null condition."""
         conditioned = Conditioned(load(DENOISER, self.device), null_tokens(DENOISER)).to(self.device)
@@ -141,7 +123,7 @@ class Trainer:
         recipe = replace(
             training.PICTURES, steps=self.size.painted_steps, batch=max(8, self.size.batch // 2), warmup=5
         )
-        prepare = trials(known, self.cohort, network, True, True, self.size.held, few)
+        prepare = trials(known, self.cohort, network, True, True, self.size.held)
         state = self.folder / f"{name}.state.safetensors"
         self._done(
             name, training.train_pictures(painted, prepare, 2**30, state, recipe, **self._effort(name))

@@ -18,6 +18,7 @@ from brainit.metrics.tensors import pixcorr as rows_correlation
 from brainit.subject import Subject
 from brainit.voxels.encoder import fit_encoder
 from brainit.voxels.scaling import VoxelScaler
+from lab.decoding import same_data
 from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
 
@@ -101,7 +102,7 @@ def check_encoder(run: Path, subject: Subject) -> None:
     MissingDataError
         There is no finished run.
     InputError
-        It is of another dataset, or knows no such subject, or one with other voxels.
+        It is of another dataset, or knows no such subject, or one with other voxels or trials.
     """
     from brainit.io import read_state
     from lab.runs.settings import read_settings
@@ -117,6 +118,21 @@ def check_encoder(run: Path, subject: Subject) -> None:
         raise InputError(
             f"voxel_encoder: {run} knows {dataset} {known or 'nobody'}, not {subject.dataset} {subject.name} "
             f"({subject.n_voxels} voxels); fit it on this subject with brainlab brain encode"
+        )
+    _same_data(run, subject)
+
+
+def _same_data(run: Path, subject: Subject) -> None:
+    """Refuse an encoder of other trials under the same name: it may have learned from those tested."""
+    from lab.runs.settings import read_settings
+
+    same, start = same_data.agrees(run, subject), read_settings(run / "config.yaml").get("start")
+    if same is None and start and Path(start).is_dir():
+        _same_data(Path(start), subject)  # it was known before others joined
+    elif same is False:
+        raise InputError(
+            f"voxel_encoder: {run} was fitted on other trials of {subject.name!r} than these, and may know "
+            "what is tested; fit it on these with brainlab brain encode"
         )
 
 

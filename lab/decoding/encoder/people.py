@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from brainit import datasets
 from brainit.datasets.findings import odd_betas, odd_names
 from brainit.datasets.leaks import find_leaks
 from brainit.subject import Subject
+from lab.decoding import same_data
 from lab.errors import InputError
 from lab.progress import Progress
 
@@ -28,11 +29,14 @@ class People:
         The worst finding over the subjects, each tested against what all learn from.
     warnings : tuple of str
         What is odd about anybody's data.
+    marks : mapping of str to str
+        Hash of each subject's data as they were read (`lab.decoding.same_data`).
     """
 
     subjects: list[Subject]
     leak_line: str
     warnings: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_people(
@@ -93,4 +97,4 @@ def open_people(
         for own in found
         for said in (*own.info.get("warnings", ()), *odd_betas(own), *odd_names(own))
     ]
-    return People(clean, worst.line(), tuple(odd))
+    return People(clean, worst.line(), tuple(odd), same_data.marks(found))

@@ -83,7 +83,7 @@ def fit(settings: Wanted, people: People, out: Path, device: str, progress: Prog
 def encode(settings: Wanted, people: People, folder: Run, device: str, progress: Progress) -> dict[str, Any]:
     """Do it all in an open run folder; return what the job's result holds."""
     out = folder.path
-    same_data.claim(out, same_data.marks(people.subjects))
+    same_data.claim(out, dict(people.marks))
     if folder.finished:
         import json
 

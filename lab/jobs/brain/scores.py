@@ -13,7 +13,9 @@ _CATEGORY = (("", "Brain-IT"), ("network.", "networks alone"), ("ridge.", "ridge
 
 
 def score_table(metrics: Mapping[str, Any]) -> list[Table]:
-    """Return scores with intervals beside full precision, ridge, mean image and chance, and what they are of.
+    """Return scores with intervals beside chance, full precision, ridge and mean image, and what they are of.
+
+    Of a score that is better where it is lower, the name says so.
 
     Parameters
     ----------
@@ -30,8 +32,9 @@ def score_table(metrics: Mapping[str, Any]) -> list[Table]:
             if row.main == "quantized" or arm != row.main
         }
         chance = "-" if row.chance is None else f"{row.chance:.{row.digits}f}"
-        better = "higher" if row.larger_is_better else "lower"
-        rows.append({"score": row.label, "better": better, **cells, "chance": chance})
+        # chance stands first: a narrow terminal leaves out what comes last
+        label = row.label if row.larger_is_better else f"{row.label} (lower)"
+        rows.append({"score": label, "chance": chance, **cells})
     for prefix, label in _CATEGORY:
         name = f"{prefix}category.accuracy"
         if name in metrics:

@@ -60,7 +60,9 @@ class Settings(ReconstructConfig, contract.Settings):
     averaged: Numbers = setting((1, 4), "numbers of averaged samples to try, from 1", min_length=1)
     every: int = setting(2, "take every so many left-out trials", ge=1)
     checkpoints: Path | None = setting(
-        None, "training of another run (RUN/checkpoints/brainit), not done again"
+        None,
+        "training of another run (RUN/checkpoints/brainit), not done again; a new folder keeps this one's "
+        "(structure posterior keeps none); without it a stop loses the training",
     )
 
     @field_validator("averaged")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, setting
@@ -58,6 +60,8 @@ class Result(contract.Result):
     out: str
     part: str | None = None
     recording: Path | None = None
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """What a comparison with a given recording has to say: its steps, guidance and number of conditions."""
 
     def tables(self) -> list[Table]:
         """Return the rows with sizes in MB."""
@@ -78,7 +82,7 @@ class Result(contract.Result):
         """Return how they are compared."""
         files = tuple(f"{self.out}/{row['preset']}.yaml" for row in self.rows)
         asked = compare.Settings(
-            model=self.model, recipes=files, part=self.part, recording=self.recording
+            model=self.model, recipes=files, part=self.part, recording=self.recording, **self.sampling
         )  # fmt: skip
         return as_command("compare", asked)
 
@@ -149,8 +153,17 @@ def run(settings: Settings, context: Context) -> Result:
         })  # fmt: skip
     return Result(
         model=model, recipe=settings.recipe, quant=versions(), rows=rows, out=str(out), part=settings.part,
-        recording=settings.recording,
+        recording=settings.recording, sampling={} if settings.recording is None else _sampling(model, store),
     )  # fmt: skip
+
+
+def _sampling(model: str, store: Any) -> dict[str, Any]:
+    from lab import zoo
+
+    made, most = store.settings, compare.Settings.model_fields["n"].default
+    limited = model not in zoo.DENOISERS and made["conditions"] is not None
+    few = {"n": max(4, min(most, len(store.keys("evaluate"))))} if limited else {}
+    return {"steps": made["n_steps"], "guidance": made["guidance"], **few}
 
 
 def _probes(settings: Settings, store: Any) -> list[Any]:

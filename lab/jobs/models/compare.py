@@ -32,7 +32,9 @@ class Settings(contract.Settings):
 
     model: str | None = setting(None, "shipped denoiser, or a model with a recording", argument=True)
     recipes: Words = setting(
-        ("all-ptq",), "A,B,...; wildcards; PRESET+field=value; groups such as all-ptq", short="-r"
+        ("all-ptq",),
+        "A,B,...; wildcards; PRESET+field=value; groups such as all-ptq; folders of brainlab quantize",
+        short="-r",
     )
     out: Path = setting(Path("runs/compare"), "folder; what is finished in it is used again", short="-o")
     n: int = setting(256, "pictures per seed", ge=4)
@@ -77,6 +79,8 @@ class Result(contract.Result):
     failed: list[dict[str, Any]]
     curves: dict[str, Any]
     out: str
+    others: tuple[str, ...] = ()
+    """Recipes that lie measured in the folder and were not asked for this time."""
 
     def plain(self) -> Any:
         """Return everything but the curves."""
@@ -94,6 +98,9 @@ class Result(contract.Result):
         words = {True: "passed", False: "FAILED"}
         gates = [{"gate": g["name"], "": words[g["passed"]], "found": g["found"]} for g in self.gates]
         failed = [line(f"not measured: {f['recipe']}, seed {f['seed']}: {f['reason']}") for f in self.failed]
+        if self.others:
+            names = ", ".join(self.others)
+            failed.append(line(f"measured before, not asked for and so not in this report: {names}"))
         return [Table(scores), Table(gates), *failed]
 
     def files(self) -> dict[str, str]:
@@ -179,7 +186,8 @@ def run(settings: Settings, context: Context) -> Result:
             results.write(result, run.path)
             write_report(result, results.pictures(measured), run.path)
             run.finish()
-    return Result(**result, out=str(out))
+            before = work.others()
+    return Result(**result, out=str(out), others=before)
 
 
 def _previewed(decode: Any, latents: Any) -> Any:
@@ -189,11 +197,21 @@ def _previewed(decode: Any, latents: Any) -> Any:
 
 
 def dry_run(settings: Settings) -> Foreseen:
-    """List the recipes with the time that each will take."""
+    """List the recipes with the time that each will take; refuse what does not suit the recording."""
+    from lab import zoo
+    from lab.models.preflight import check_evaluation, check_recording, check_run_folder, check_sampling
+
+    chosen = _recipes(settings)  # refuses no model
+    check_run_folder(settings.out)
+    store = check_recording(str(settings.model), settings.recording)
+    if store is not None:
+        check_sampling(store, settings.steps, _guidance(settings))
+        if settings.model not in zoo.DENOISERS:
+            check_evaluation(store, settings.n)
     rows = [
         {"recipe": r.name, "method": r.method, "calibrates": r.calibrates, "trains": r.trains,
          "time": f"about {duration(_seconds(settings, r) * settings.seeds)}"}
-        for r in _recipes(settings)
+        for r in chosen
     ]  # fmt: skip
     time = f"about {duration(estimate(settings))} on two CPU cores"
     facts = {"model": settings.model, "recipes": len(rows), "time": time}
@@ -211,7 +229,7 @@ def _recipes(settings: Settings) -> list[Any]:
 
     if settings.model is None:
         raise InputError("compare needs a model (unet-64, dit-64, video-dit, a folder)")
-    return expand(settings.recipes, settings.model)
+    return expand(settings.recipes, settings.model, settings.part)
 
 
 def _guidance(settings: Settings) -> float:

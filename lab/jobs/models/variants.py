@@ -157,13 +157,18 @@ def check(settings: Settings) -> None:
     import torch
 
     from lab import zoo
-    from lab.models.preflight import check_recording
+    from lab.compare.bench import PanelSettings
+    from lab.models.preflight import check_evaluation, check_recording, check_sampling
     from quant import recipes
 
     if settings.recording is not None:
         if settings.native:
             raise InputError("native, with a recording of one's own: run brainlab compare, or leave one out")
-        check_recording(settings.model, settings.recording)
+        store = check_recording(settings.model, settings.recording)
+        PanelSettings(n=settings.n, seeds=1, steps=settings.steps, guidance=settings.guidance)
+        check_sampling(store, settings.steps, settings.guidance)
+        if settings.model not in zoo.DENOISERS:
+            check_evaluation(store, settings.n)
     elif settings.model not in zoo.DECODERS:
         raise InputError(
             f"model {settings.model[:60]!r} draws no pictures; denoisers: {', '.join(zoo.DECODERS)}; for "

@@ -37,6 +37,11 @@ function render({ model, el }) {
                                    "fill-opacity": 0.35, cursor: "ew-resize" });
       handle.addEventListener("pointerdown", (event) => { svg.setPointerCapture(event.pointerId); dragging = true; });
     }
+    const say = (x, y, anchor, words) => {
+      add("text", { x, y, "font-size": 12, "text-anchor": anchor, fill: "#7f8790" }).textContent = words;
+    };
+    say(PAD, PAD - 9, "start", "density, log; orange: levels of the grid; grey: range kept, drag an edge");
+    say(x(reach() / 2), H - 6, "middle", "value of the layer's input");
     for (const value of [-reach(), 0, reach()]) {
       const text = add("text", { x: x(value), y: H - 6, "font-size": 12, "text-anchor": "middle", fill: "#7f8790" });
       text.textContent = value.toPrecision(3);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -82,6 +83,23 @@ def _beside(device: int) -> Any:
     return torch.cuda.Stream(device)
 
 
+@contextmanager
+def _alarmed() -> Iterator[None]:
+    """Raise where an operation waits for the device, in a ``with``.
+
+    In a capture it would raise as well, but up to PyTorch 2.11 a capture that fails leaves the allocator
+    unable to give memory back (pytorch/pytorch#180395).
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not know all of them
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 class Graph:
     """One captured forward.
 
@@ -91,7 +109,12 @@ class Graph:
     flat, spec
         Its arguments, flattened; tensors on the device.
     warm_ups : int
-        Forwards before the one that is captured.
+        Forwards before the one that is captured, 1 or more.
+
+    Raises
+    ------
+    RuntimeError
+        It waits for the device, does what no graph holds, or memory does not suffice.
     """
 
     def __init__(
@@ -101,10 +124,14 @@ class Graph:
         args, kwargs = tree_unflatten(self.held, spec)
         stream = _beside(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.no_grad(), torch.cuda.stream(stream):
-            for _ in range(warm_ups):
-                forward(*args, **kwargs)
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.no_grad(), torch.cuda.stream(stream):
+                for _ in range(warm_ups - 1):
+                    forward(*args, **kwargs)
+                with _alarmed():
+                    forward(*args, **kwargs)
+        finally:
+            torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(self.graph, stream=stream):
             self.out = forward(*args, **kwargs)

@@ -64,13 +64,15 @@ class Replays:
         Calls so far from a graph and without.
     why : str
         Why the last call without a graph will not get one; empty if it only came too early.
+    plainly : str
+        Why no call until the next `begin` is looked at; empty: each is.
     """
 
     def __init__(self, capture: Capture | None = None) -> None:
         self.capture = capture or partial(Graph, warm_ups=1)  # two plain calls came before
         self.known: OrderedDict[Any, Signature] = OrderedDict()
         self.seen: Snapshot | None = None
-        self.refused = ""
+        self.refused = self.plainly = ""
         self.replayed = self.launched = 0
         self.why = ""
 
@@ -84,29 +86,43 @@ class Replays:
         calls = self.replayed + self.launched
         return f"{REPLAYED} in {self.replayed} of {calls} calls, the others one by one, because {self.why}"
 
-    def call(self, model: nn.Module, forward: Forward, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """Answer one call of the model, from a graph where that gives the same bytes."""
-        flat, spec = tree_flatten((args, kwargs))
+    def begin(self, model: nn.Module) -> None:
+        """Look at the model before some calls: is it what it was, and who looks at it."""
+        parts = self._look(model)
+        self.plainly = onlooker(model, parts) or self.refused
+
+    def end(self, model: nn.Module) -> None:
+        """Remember the model as these calls leave it."""
+        self.seen = Snapshot(model, parts_of(model))
+
+    def _look(self, model: nn.Module) -> list[nn.Module]:
         parts = parts_of(model)
         now = Snapshot(model, parts)
         if self.seen is None or not now.same(self.seen):
             self.known.clear()
             self.refused, self.seen = "", now
-        why = onlooker(model, parts) or misfit(flat) or self.refused
+        return parts
+
+    def call(self, model: nn.Module, forward: Forward, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Answer one call of the model, from a graph where that gives the same bytes."""
+        flat, spec = tree_flatten((args, kwargs))
+        if not self.plainly:
+            self.plainly = onlooker(model, self._look(model))
+        why = self.plainly or misfit(flat)
         if why:
-            out = forward(*args, **kwargs)
             self.why = why
-        else:
-            key = (spec, _modes(), *map(shape_of, flat))
-            one = self.known.setdefault(key, Signature())
-            self.known.move_to_end(key)
-            if len(self.known) > MOST:
-                self.known.popitem(last=False)
-            if one.graph is not None and one.checked >= CHECKS:
-                self.replayed += 1
-                return one.graph(flat)
-            out = self._plain(one, forward, flat, spec)
+            self.launched += 1
+            return forward(*args, **kwargs)
+        key = (spec, _modes(), *map(shape_of, flat))
+        one = self.known.setdefault(key, Signature())
+        self.known.move_to_end(key)
+        if len(self.known) > MOST:
+            self.known.popitem(last=False)
+        if one.graph is not None and one.checked >= CHECKS:
+            self.replayed += 1
+            return one.graph(flat)
         self.launched += 1
+        out = self._plain(one, forward, flat, spec)
         self.seen = Snapshot(model, parts_of(model))  # a plain forward prepares layers
         return out
 
@@ -142,7 +158,7 @@ class Replays:
     def _refuse(self, why: str) -> None:
         """Have no graphs of this model as it is."""
         self.known.clear()
-        self.refused = self.why = why
+        self.refused = self.plainly = self.why = why
 
 
 def _numbers(flat: list[Any]) -> list[Tensor]:
@@ -199,11 +215,13 @@ def replayed(model: nn.Module) -> Iterator[None]:
         words = f"launched one by one, because {FOREIGN if foreign else ASKED}"
         yield
     else:
+        kept.begin(model)
         model.__dict__["forward"] = _Replayed(kept, model)
         try:
             yield
         finally:
             del model.__dict__["forward"]
+            kept.end(model)
             words = kept.words
     if state.ledger is not None:
         state.ledger.launches = words

@@ -21,6 +21,7 @@ _BOUND = ("forward", "_compiled_call_impl")
 _INDEXING = (
     torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default,
 )  # fmt: skip
+_COPYING = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 def parts_of(model: nn.Module) -> list[nn.Module]:
@@ -112,6 +113,9 @@ def misfit(flat: list[Any]) -> str:
     """Why a call with these arguments, flattened, has no graph; empty if it can have one."""
     if torch.is_grad_enabled():
         return "gradients are asked for"
+    places = sorted({str(value.device) for value in flat if isinstance(value, Tensor)})
+    if len(places) > 1:
+        return f"arguments lie on {' and '.join(places)}"
     odd = next((value for value in flat if not isinstance(value, PLAIN)), None)
     return "" if odd is None else f"an argument is a {type(odd).__name__}, which is not a tensor or a number"
 
@@ -123,8 +127,8 @@ class Unrepeatable(Exception):
 class Repeatable(TorchDispatchMode):
     """In a ``with``: raise `Unrepeatable` at an operation that a graph would not repeat.
 
-    These are numbers or shapes that Python reads off the device, random numbers, and copies from and to other
-    devices, whose source a graph would read when it was captured.
+    These are numbers or shapes that Python reads off the device, random numbers, and copies between devices,
+    which a graph would not wait for. Single numbers on the CPU are constants: no argument lies there.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -135,10 +139,13 @@ class Repeatable(TorchDispatchMode):
             raise Unrepeatable(f"a shape depends on the numbers ({func})")
         if any(isinstance(value, Generator) for value in given) or _draws(func):
             raise Unrepeatable(f"it draws random numbers ({func})")
-        out = func(*args, **(kwargs or {}))
-        devices = {str(value.device) for value in (*given, *tree_leaves(out)) if isinstance(value, Tensor)}
-        if len(devices) > 1:
-            raise Unrepeatable(f"it copies between {' and '.join(sorted(devices))} ({func})")
+        copies = func in _COPYING
+        places = {str(v.device) for v in given if isinstance(v, Tensor) and (v.ndim or copies)}
+        out = None if len(places) > 1 else func(*args, **(kwargs or {}))
+        if copies and out is not None:  # attention gives the CPU's state of a generator, which is no copy
+            places.add(str(out.device))
+        if len(places) > 1:
+            raise Unrepeatable(f"it copies between {' and '.join(sorted(places))} ({func})")
         return out
 
 

@@ -21,7 +21,7 @@ from quant.methods.svdquant.solve import SHIFT, Candidate, Problem, shift_bias, 
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.rows import LayerRows, layer_rows, spread_batches
 from quant.registry import Context, Outcome
-from quant.training.finished import keep, kept
+from quant.training.running.finished import keep, kept
 
 __all__ = ["core", "formats"]
 

@@ -205,6 +205,30 @@ def test_plan_is_edited_applied_and_undone(address: str, chromium: Any) -> None:
     visit.end()
 
 
+def test_hidden_figures_typed_numbers_and_a_file_that_is_no_picture(
+    address: str, chromium: Any, tmp_path: Path
+) -> None:
+    visit = Visit(chromium, address + "/?v=1&tab=kernels")
+    visit.page.locator("#my-shape").wait_for()
+    visit.page.wait_for_function("document.querySelector('#numbers table')", polling=200)  # came unseen
+    visit.tab("Inspect")
+    visit.page.wait_for_function(  # as wide as its column
+        "[...document.querySelectorAll('.js-plotly-plot')].filter(e => e.offsetParent).every("
+        "e => Math.abs(e.clientWidth - e.querySelector('.main-svg').clientWidth) < 3)"
+    )
+    typed = visit.page.locator("#bits input[type=number]")
+    for given, shown in (("5", "int5"), ("99", "int8"), ("1", "int3"), ("6", "int6"), ("", "int3")):
+        typed.fill(given)
+        visit.until("#numbers table", shown)
+    typed.press("Tab")
+    visit.page.wait_for_function("document.querySelector('#bits input[type=number]').value === '3'")
+    visit.tab("Watermark")
+    (tmp_path / "no.png").write_text("text")
+    visit.page.locator("#watermark-picture input[type=file]").set_input_files(tmp_path / "no.png")
+    visit.until("#watermark-verdict", "no.png is not a picture")
+    visit.page.context.close()  # the browser itself complains of the picture
+
+
 def test_compare_shows_a_slider_of_two_pictures_with_scores(address: str, chromium: Any) -> None:
     link = urlencode({"v": 1, "tab": "compare", "recipes": '["rtn-w8a8"]', "n": 1, "steps": 2})
     visit = Visit(chromium, f"{address}/?{link}")

@@ -188,6 +188,12 @@ def test_compare_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert "SSIM (colour)  quantized  0.700  0.600   -0.100" in text and "1 of 2 values differ" in text
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["differences"] == ["ssim: 0.7 != 0.6"]
+    wide = {f"{arm}two_way_pix{end}": 0.7 for arm in ("", "fp.", "ridge.", "ridge_tokens.", "mean_image.")
+            for end in ("", ".low", ".high")}  # fmt: skip
+    (tmp_path / "c" / "metrics.json").write_text(json.dumps(wide | {"mse": 0.1}))
+    assert run(["brain", "evaluate", str(tmp_path / "c")]) == 0
+    text = capsys.readouterr().out
+    assert "two-way, pixels  0.500   0.700" in text and "MSE (lower)" in text, "chance is never left out"
     for name, right in (("a", 0.5), ("b", 0.6)):
         found = {"category.accuracy": right, "category.accuracy.low": 0.4, "category.accuracy.high": 0.7}
         (tmp_path / name / "metrics.json").write_text(json.dumps(found | {"dataset": name}))

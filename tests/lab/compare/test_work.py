@@ -63,6 +63,34 @@ def test_a_model_without_decoder_is_compared_by_latents(
     ]  # fmt: skip
 
 
+def test_a_packed_folder_is_compared_as_its_recipe_is(
+    command: list[str], tmp_path: Path, capsys: Capture, model_folder: Path
+) -> None:
+    packed = str(tmp_path / "packed")
+    assert run(["quantize", str(model_folder), "--recipe", "rtn-w4a4", "--out", packed]) == 0
+    capsys.readouterr()
+    numbers = ["--n", "4", "--seeds", "1", "--steps", "2", "--device", "cpu"]
+    command = [*command[:4], *numbers, "--out", str(tmp_path / "c")]
+    asked = [*command, "--json", "--recipes", f"rtn-w8a8,rtn-w4a4,{packed}"]
+    assert run(asked) == 0
+    rows = {row["recipe"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    same, mine = rows["rtn-w4a4"], rows[packed]
+    assert mine["method"] == "rtn" and mine["policy"] == "packed"
+    for name in ("latent_sqnr_db", "noise_nmse", "bytes", "bit_ops_share", "layers_quantized"):
+        assert mine[name] == same[name], name
+    assert run([*command, "--recipes", "rtn-w8a8"]) == 0
+    said = capsys.readouterr().out
+    assert f"measured before, not asked for and so not in this report: {packed}, rtn-w4a4" in said
+    config = tmp_path / "packed" / "config.yaml"
+    config.write_text(re.sub("model_hash: .*", "model_hash: 0123456789ab", config.read_text()))
+    for word, says in (
+        (packed, "was made from other weights"),
+        (f"{packed}+weight_bits=3", "has no settings to change"),
+        (f"{packed}/model.safetensors,{packed}/../packed/model.safetensors", "is given twice"),
+    ):
+        assert run([*command, "--recipes", word]) == 2 and says in capsys.readouterr().err
+
+
 def test_finished_parts_are_used_again_and_more_recipes_are_added(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +270,7 @@ def test_bad_input_is_one_line(
         (["compare", "unet-64", "--recipes", "rtn-w8a9", *out], 2, "did you mean"),
         (["compare", "unet-64", "--n", "1", *out], 2, "at least"),
         ([*command, "--n", "200", *out], 2, "evaluation subset has"),
+        ([*command, "--n", "200", *out, "--dry-run"], 2, "evaluation subset has"),
         ([*command, "--calibrate-on", "gpu", *out], 2, "must be one of cpu, cuda, mixed"),
         ([*command, "--steps", "7", *out], 2, "give --steps and --guidance the same"),
     )

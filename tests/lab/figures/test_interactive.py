@@ -44,6 +44,12 @@ def test_many_channels_are_joined_and_keep_their_largest() -> None:
     assert np.asarray(trace["customdata"]).max() == 50 and np.asarray(trace["z"]).shape[1] <= 240
 
 
+def test_an_axis_of_powers_has_no_crowd_of_ticks_between_them() -> None:
+    wide = draw.error_lines(STEPS, {"rtn": [0, 0.1], "svd": [0.001, 0.2]}, "errors")
+    narrow = draw.error_lines(STEPS, {"rtn": [0, 0.1], "svd": [0.1, 0.2]}, "errors")
+    assert wide.layout.yaxis.dtick == 1 and narrow.layout.yaxis.dtick is None  # else not one tick
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="one row for each of 2 timesteps"):
         draw.channel_timestep_heat(np.ones((3, 4)), STEPS, "a map")

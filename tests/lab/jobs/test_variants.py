@@ -65,6 +65,8 @@ def test_what_does_not_fit_the_recording_is_refused_at_once(mine: tuple[Path, Pa
     for more, words in (({"steps": 5}, "steps"), ({"n": 2}, "at least 4"), ({"recipes": "a"}, "preset 'a'")):
         with pytest.raises((InputError, quant.InputError), match=words):
             registry.run("variants", _asked(mine, tmp_path / "no", **more), Context())
+        with pytest.raises((InputError, quant.InputError), match=words):
+            registry.dry_run("variants", _asked(mine, tmp_path / "no", **more))
     assert not (tmp_path / "no").exists()
     with pytest.raises(InputError, match="give a recording"):
         variants.check(registry.settings("variants", {"model": str(mine[0])}))  # type: ignore[arg-type]

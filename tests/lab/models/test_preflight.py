@@ -51,7 +51,7 @@ def test_a_recording_of_other_sampling_is_refused(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["compare", "unet-64", "--recording", str(store), *RTN, "--out", str(tmp_path / "c")]
-    for more in (["--steps", "3"], ["--steps", "2", "--guidance", "3"]):
+    for more in (["--steps", "3"], ["--steps", "2", "--guidance", "3"], ["--steps", "3", "--dry-run"]):
         said = refused([*given, *more], capsys)
         assert "has 2 steps and guidance 2" in said and said.endswith("give --steps and --guidance the same")
     assert not list(tmp_path.iterdir())

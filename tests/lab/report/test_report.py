@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -174,6 +175,15 @@ def test_scores_of_a_set_without_pictures(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     run = read_run(tmp_path)
     assert "category accuracy 0.800 [0.700, 0.900], beside ridge 0.750, chance 0.125." in summary(run)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("simulated", "(8.07 bits per weight, simulated)"), (None, "(8.07 bits per weight)")]
+)
+def test_bits_in_the_first_sentence_say_how_they_were_computed(measured_run, how, words):
+    run = read_run(measured_run)
+    run = replace(run, metrics={**run.metrics, "arithmetic": how})
+    assert words in summary(run)[0]
 
 
 def test_a_leak_is_loud(measured_run, undrawn, tmp_path):

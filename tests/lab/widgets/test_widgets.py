@@ -41,9 +41,14 @@ def test_a_heat_map_says_what_was_clicked_and_leaves_a_picture() -> None:
     values[2, 499] = 40.0
     view.show(values, [900.0, 500.0, 100.0], "Input of a")
     assert view.shape == [3, 240] and "up to 40" in view.title
+    assert view.note.startswith("columns: channels 0 to 499; rows: timesteps 900 (top) to 100")
     view.selected = [2, 239]
     assert "timestep 100: largest magnitude 40" in view.note
     assert _png(view).startswith(b"\x89PNG")
+    assert _png(views.HeatMap()).startswith(b"\x89PNG")  # before anything is shown
+    even = views.HeatMap()
+    even.show(np.ones((2, 3)), [900.0, 100.0], "the same everywhere")
+    assert even.picture().shape[1] > 400
 
 
 def test_slices_open_where_most_is_and_hide_below_the_threshold() -> None:
@@ -73,6 +78,7 @@ def test_inspecting_answers_from_what_was_seen() -> None:
     shown.layer.value = shown.layer.options[-1]
     assert shown.heat.title != before and shown.layer.value in shown.source.value
     assert len(_png(play.view)) < 60_000
+    assert _png(play) == _png(play.view) and len(_png(shown)) < 60_000  # what a saved notebook keeps
     saved, _ = play.numbers._repr_mimebundle_()
     assert saved["text/html"] == play.numbers.value  # for a viewer without widgets
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from brainit import datasets
 from brainit.datasets import simulated
 from brainit.subject import Subject
-from lab.decoding.encoder.correlation import brain_correlation
+from lab.decoding.encoder.correlation import brain_correlation, check_encoder
 from lab.decoding.encoder.people import open_people
 from lab.errors import InputError, MissingDataError
 from lab.progress import silent
@@ -72,5 +73,7 @@ def test_by_the_encoder_of_a_run(root: Path, subject: Subject, tmp_path: Path) -
     assert scorer(truth).mean() > scorer(np.roll(truth, 1, 0)).mean()
     with pytest.raises(InputError, match=r"knows simulated sub-01 \(80 voxels\), not simulated sub-02"):
         brain_correlation(step, datasets.open("simulated", root, "sub-02"), encoder=out)
+    with pytest.raises(InputError, match="fitted on other trials of 'sub-01' than these"):
+        check_encoder(out, replace(subject, split=np.roll(subject.split, 1)))
     with pytest.raises(MissingDataError, match="give a finished run"):
         brain_correlation(step, subject, encoder=tmp_path)

@@ -19,7 +19,7 @@ from lab.runs.lock import FolderLock
 
 TOY = cohort.Size(
     n_subjects=3, n_voxels=60, n_trials=40, n_test=4, n_pool=48, n_external=0, steps=2, painted_steps=1,
-    batch=8, seconds=0, sampling=1, shown=2, minutes=(4,), held=4, few=(28,), crops=6,
+    batch=8, seconds=0, sampling=1, shown=2, minutes=(4,), held=4, crops=6,
     sizes=(("n_components", 16), ("width", 16), ("n_clusters", 4)),
 )  # fmt: skip
 

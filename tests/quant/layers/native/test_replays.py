@@ -16,6 +16,7 @@ import quant
 from quant.layers.install import quant_layers, state_of
 from quant.layers.native import replays
 from quant.layers.native.replays import CHECKS, MOST, REPLAYED, Replays, launched, replayed
+from quant.layers.native.unseen import Repeatable, Unrepeatable
 
 
 class Toy(nn.Module):
@@ -149,6 +150,50 @@ def test_what_a_graph_would_do_once_is_refused(read: Any, why: str) -> None:
     assert Right.made == 0 and state_of(model).ledger.launches == f"launched one by one, because {why}"
 
 
+def test_once_refused_nobody_looks_again() -> None:
+    """Looking takes a share of a small denoiser's forward."""
+    model, kept = toy()
+    model.read = lambda x: x.sum().item()
+    looks: list[Any] = []
+    real = replays.parts_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replays, "parts_of", lambda model: looks.append(model) or real(model))
+        for _ in range(2):
+            with replayed(model):
+                for step in range(2):
+                    model(*inputs(step))
+                looks.clear()
+                for step in range(5):
+                    model(*inputs(step))
+                assert not looks
+    assert kept.launched == 14 and Right.made == 0
+    model.read = lambda x: None  # another model as it were
+    walk(model, 4)
+    assert kept.replayed == 1
+
+
+def test_what_attention_says_of_its_dropout_is_no_copy() -> None:
+    """On a GPU it returns the state of the generator, on the CPU."""
+
+    class Attention:
+        tags = (torch.Tag.nondeterministic_seeded,)
+
+        def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, torch.zeros((), dtype=torch.int64)
+
+        def __str__(self) -> str:
+            return "aten._scaled_dot_product_efficient_attention.default"
+
+    x = torch.ones(2, device="meta")
+    assert Repeatable().__torch_dispatch__(Attention(), (), (x,))[0] is x
+    with pytest.raises(Unrepeatable, match="copies between cpu and meta"), Repeatable():
+        torch.ones(()).to("meta")
+    with pytest.raises(Unrepeatable, match="copies between cpu and meta"), Repeatable():
+        torch.ones(3, device="meta") + torch.ones(3)
+    with Repeatable():
+        torch.ones(3, device="meta") + torch.ones(())
+
+
 def test_what_it_repeats_is_not() -> None:
     model, kept = toy()
     q = torch.randn(1, 2, 4, 8)
@@ -244,6 +289,10 @@ def test_gradients_and_odd_arguments_have_no_graph() -> None:
     assert kept.why == "gradients are asked for"
     with replayed(model):
         model(*inputs(0), factor=torch.nn.Parameter(torch.ones(1)))
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            model(inputs(0)[0], torch.ones(1, device="meta"))
+    assert kept.why == "arguments lie on cpu and meta"
+    with replayed(model):
         with pytest.raises(TypeError):
             model(*inputs(0), factor=object())
     assert Right.made == 0

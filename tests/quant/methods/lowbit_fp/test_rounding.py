@@ -111,6 +111,26 @@ def test_dividing_by_the_step_learns_faster() -> None:
     assert output_error(12) < 0.95 * output_error(12, normalized=False)
 
 
+def test_learning_serves_a_layer_whose_steps_differ_much() -> None:
+    """One outlier chooses E3M0, whose steps differ 64-fold."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 64, generator=generator) * 0.07
+    weight[0, 0] = 3.0
+    rows = torch.randn(512, 12, generator=generator) @ torch.randn(12, 64, generator=generator)
+    rows += 0.2 * torch.randn(512, 64, generator=generator)
+    config = LowbitFpConfig(weight_bits=4, rounding="learned", iterations=50)
+    four = _quantizer(4, config)
+    params, chosen = search(everything(weight), four, 111)
+    assert chosen["format"] == "fp4-e3m0"
+    grid = four.grid.format(int(params["format"]))
+
+    def error(value: torch.Tensor) -> float:
+        return float((rows @ (value - weight).T).square().mean())
+
+    learned = error(learn(weight, rows, grid, params["scale"], config, Context(), "w"))
+    assert learned < 0.7 * error(four.fake(weight, "linear_weight", params))
+
+
 @pytest.mark.parametrize("kind", ["Linear", "Conv2d"])
 def test_a_layer_learns_from_its_own_rows(kind: str) -> None:
     """Rows of a convolution are patches in the order of its flattened weight."""

@@ -126,6 +126,7 @@ def test_a_start_that_two_recipes_share_is_solved_once(tiny, recorded, tmp_path,
     # what was trained from it, and what was moved elsewhere, is not in it
     assert run("again", "train_steps=0", solved=solved) == first == run("alone", "train_steps=0")
     assert run("tuned", "train_steps=3+rate_weight=0.02") == (tmp_path / "tuned.safetensors").read_bytes()
-    for other in ({"seed": 1}, {"recipe": "train_steps=0+weight_bits=3"}):
-        run("other", other.pop("recipe", "train_steps=0"), solved=solved, **other)
+    run("other seed", "train_steps=0", solved=solved, seed=1)
+    assert len(solved) == 2
+    run("other bits", "train_steps=0+weight_bits=3", solved=solved)
     assert len(solved) == 3

@@ -10,7 +10,7 @@ from quant.formats.quantizer import int_quantizer
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.plans.layer import LayerPlan
-from quant.training.finished import keep, kept
+from quant.training.running.finished import keep, kept
 from quant.training.state import State
 
 
