@@ -57,6 +57,14 @@ def _own_cache(everybodys: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _gradients_stay_on() -> Iterator[None]:
+    """Name the test that leaves gradients off, not a later one of the same process that trains."""
+    yield
+    torch = sys.modules.get("torch")
+    assert torch is None or torch.is_grad_enabled(), "this test switched gradients off and left them so"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _disk_in_its_own_time() -> Iterator[None]:
     """Let the disk write when it likes: 10 ms for each file are for power cuts, which no test makes."""

@@ -43,9 +43,9 @@ def inputs(device: str) -> dict[str, torch.Tensor]:
     return {"hidden_states": hidden.to(device), "encoder_hidden_states": context.to(device)}
 
 
+@torch.no_grad()
 def check(device: str) -> None:
     """As simulated, before and after; the ledger says what was moved."""
-    torch.set_grad_enabled(False)
     for activation, word in ACTIVATIONS.items():
         model, given = block(activation, device), inputs(device)
         simulated = model["block"](**given)

@@ -78,9 +78,9 @@ def distance(out: torch.Tensor, exact: torch.Tensor) -> float:
     return ((out.double() - exact.double()).norm() / exact.double().norm()).item()
 
 
+@torch.no_grad()
 def check(device: str) -> None:
     """Native against simulated, linears and convolutions."""
-    torch.set_grad_enabled(False)
     for weight, activation, dressed, op in LINEARS:
         for dtype, tolerance in ((torch.float32, 1e-2), (torch.float16, 2e-2)):
             layer = linear(weight, activation, dressed, dtype, device)

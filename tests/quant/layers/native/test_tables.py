@@ -94,9 +94,9 @@ def distance(out: torch.Tensor, exact: torch.Tensor) -> float:
     return ((out.double() - exact.double()).norm() / exact.double().norm()).item()
 
 
+@torch.no_grad()
 def check(device: str) -> None:
     """Native against simulated, and a NaN that comes out where it went in."""
-    torch.set_grad_enabled(False)
     for grid, activation, dressed in LAYERS:
         for dtype, tolerance in ((torch.float32, 1e-3), (torch.bfloat16, 2e-2)):
             one = layer(grid, activation, dressed, dtype, device)
