@@ -85,11 +85,16 @@ class TrainedRun:
             )
         return run
 
+    def __repr__(self) -> str:
+        config = self.config
+        return f"TrainedRun({self.path}: {config.dataset} through {config.denoiser}, {config.recipe})"
+
     def _repr_html_(self) -> str:
         from html import escape
 
         facts = {"run": self.path, **{k: getattr(self.config, k) for k in _SHOWN}}
-        rows = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items())
+        cells = [(k, escape(str(v))) for k, v in facts.items() if v is not None]
+        rows = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in cells)
         return f"<table>{rows}</table>"
 
     @cached_property

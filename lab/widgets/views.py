@@ -186,7 +186,7 @@ class BrainSlices(View):
     def show(self, volume: np.ndarray, title: str) -> None:
         """Show a volume (X, Y, Z) of values that are not negative; 0 is outside."""
         volume = np.asarray(volume, float)
-        top = volume.max() or 1.0
+        self._top = top = float(volume.max()) or 1.0
         scaled = np.where(volume > 0, np.maximum(1, np.round(volume / top * 255)), 0).astype(np.uint8)
         with self.hold_sync():
             self.colours, self.shape = viridis().tobytes(), list(volume.shape)
@@ -194,8 +194,19 @@ class BrainSlices(View):
             self.slice = int((scaled > 0).sum((0, 1)).argmax())
 
     def picture(self) -> np.ndarray:
-        """Return the slice."""
-        values = np.frombuffer(self.values, np.uint8).reshape(self.shape)[:, ::-1, self.slice].T
-        shown = np.where((values >= max(1, self.threshold))[..., None], viridis()[values], 230)
-        times = max(1, 360 // max(values.shape))
-        return np.kron(shown.astype(np.uint8), np.ones((times, times, 1), np.uint8))
+        """Return the slice with its title and colour scale; one pixel before anything is shown."""
+        if not self.values:
+            return super().picture()
+        from matplotlib.figure import Figure
+
+        values = np.frombuffer(self.values, np.uint8).reshape(self.shape)[:, :, self.slice].T
+        shown = np.ma.masked_less(values * (self._top / 255), max(1, self.threshold) * (self._top / 255))
+        figure = Figure((5.2, 3.2), dpi=100, layout="constrained")
+        ax = figure.add_subplot(facecolor="#e6e6e6")
+        image = ax.imshow(shown, "viridis", vmin=0, vmax=self._top, origin="lower", interpolation="nearest")
+        figure.colorbar(image)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_xlabel(f"slice {self.slice} (of 0 to {self.shape[2] - 1})")
+        ax.set_title(self.title, fontsize=8)
+        return _drawn(figure)

@@ -115,6 +115,9 @@ class Plan(BaseModel):
             + (f"; {self.training}" if self.training else "")
         )
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.headline()})"
+
     def _repr_html_(self) -> str:
         return to_html(self.headline(), self.layers)
 

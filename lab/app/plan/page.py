@@ -48,12 +48,6 @@ def plan_rows(result: plan.Result) -> list[list[Any]]:
 def totals(result: plan.Result, what: str) -> str:
     """Totals as a small table, with the word *simulated* beside the bits."""
     rows = [(row["name"], row["value"]) for row in plan.totals_table(result.totals).rows]
-    if result.plan and "seconds" in result.plan:
-        from lab.progress import duration
-
-        seconds = result.plan["seconds"]
-        took = f"about {duration(seconds)}" if seconds >= 1 else "under a second"
-        rows.append(("time to apply", f"{took} on one CPU core"))
     paths = plan.paths_table(result.layers).rows
     rows += [(f"{row['layers']} layer{'s' * (row['layers'] != 1)} here", row["path here"]) for row in paths]
     first, *rest = [f"| {name} | {value} |\n" for name, value in rows]

@@ -125,7 +125,7 @@ def run(settings: Settings, context: Context) -> Result:
         found["totals"].append({"total": "training_time", "value": _training_time(planned)})
     elif planned.quantized:
         time = f"about {duration(max(1.0, planned.seconds))} on one CPU core"
-        found["totals"].append({"total": "time", "value": time})
+        found["totals"].append({"total": "time_to_apply", "value": time})
     same = OfLayers(**{name: getattr(settings, name) for name in OfLayers.model_fields})
     command = as_command("quantize", same, always=("recipe",)) if planned.quantized else ""
     if command and settings.model not in zoo.DENOISERS and recipes.parse(settings.recipe).calibrates:
