@@ -57,10 +57,11 @@ def quantized_denoiser(
     HardwareError, InputError
         As `quant.native_`.
     """
-    import shutil
+    from contextlib import suppress
 
     import quant
     from lab import zoo
+    from quant.training.state import remove
 
     denoiser = zoo.load(config.denoiser, device)
     planned = quant.plan(denoiser, recipe, trajectories=recording)
@@ -77,7 +78,8 @@ def quantized_denoiser(
     if native:
         quant.native_(denoiser)
     if state is not None:
-        shutil.rmtree(state, ignore_errors=True)
+        with suppress(OSError):  # another process may have done the same work
+            remove(state)
     return denoiser, planned, ledger
 
 

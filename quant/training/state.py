@@ -95,15 +95,20 @@ class State:
             save_file(kept, temporary, metadata={_VALUES: json.dumps(values, sort_keys=True)})
 
     def remove(self) -> None:
-        """Delete the folder; what says whose it is goes last, so that a stop on the way loses nothing."""
+        """Delete the folder, as `remove` does."""
         if self.folder is not None:
-            for file in sorted(self.folder.iterdir(), key=lambda file: file.name == _OWNER):
-                file.unlink()
-            self.folder.rmdir()
+            remove(self.folder)
 
     def _file(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{key}.safetensors"
+
+
+def remove(folder: Path) -> None:
+    """Delete a state's folder; what says whose it is goes last, so that a stop on the way loses nothing."""
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == _OWNER):
+        file.unlink()
+    folder.rmdir()
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +78,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.runs.folder import Run, is_finished
     from lab.runs.older import complete
     from quant.api import check, refuse_nothing
+    from quant.training.state import remove
 
     store, module, config = _begin(settings)
     out, model = settings.out, settings.model
@@ -97,7 +97,7 @@ def run(settings: Settings, context: Context) -> Result:
             ledger = _quantize(module, settings, run, store, context)
         except (quant.InputError, InputError):
             if [file.name for file in (out / KEPT).glob("*")] == ["state.json"]:  # begun, and nothing kept
-                shutil.rmtree(out / KEPT)
+                remove(out / KEPT)
             run.discard("plan.json")
             raise
     return Result(model=model, **tables(ledger), out=str(out), show_layers=settings.show_layers)
@@ -143,6 +143,7 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, context: Co
 
     import quant
     from lab.models.preflight import open_recording
+    from quant.training.state import remove
 
     recipe, selection, device = settings.recipe, settings.selection(), run.config["device"]
     progress = context.progress
@@ -164,7 +165,7 @@ def _quantize(module: Any, settings: Settings, run: Any, store: Any, context: Co
     progress(2, 3, "writing codes")
     quant.export(module, run.path / "model.safetensors")
     if training is not None:
-        shutil.rmtree(training)
+        remove(training)
     write_text(run.path / "ledger.json", json.dumps(ledger.to_dict(), indent=1, sort_keys=True) + "\n")
     run.finish()
     progress(3, 3, "done")

@@ -19,6 +19,7 @@ from quant.observers.ranges import MinMax, MseSearch
 from quant.plans.plan import Plan
 from quant.recordings.rows import watch
 from quant.registry import Context, LayerFormat, Outcome
+from quant.training.running.finished import keep, kept
 
 
 def formats(layer: LayerInfo, config: DgqConfig) -> LayerFormat | str:
@@ -54,7 +55,7 @@ def formats(layer: LayerInfo, config: DgqConfig) -> LayerFormat | str:
 
 
 def core(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -> Outcome:
-    """Watch inputs over all timesteps, then go through the layers."""
+    """Watch inputs over all timesteps, then go through the layers; each is kept in the context's state."""
     grouped = [line for line in plan.quantized if line.activation is not None]
     ranges = {line.name: AxisRanges(input_layout(line.kind)) for line in grouped}
     attention = attention_settings(model, plan)
@@ -66,6 +67,10 @@ def core(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -> O
     results: dict[str, LayerResult] = {}
     for work in each(model, plan, config, context):
         name = work.line.name
+        found = kept(context.state, [work.line], work.weight.device)
+        if found is not None:
+            results |= found
+            continue
         results[name] = result = work.nearest()
         if work.line.activation is not None:
             channels = work.line.shape[1] * getattr(work.module, "groups", 1)
@@ -73,4 +78,5 @@ def core(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -> O
                 ranges.pop(name), work.line.activation, work.config.groups, work.config.axis, context.seed,
                 channels,
             )  # fmt: skip
+        keep(context.state, {name: result})
     return Outcome(results, attention_formats(scores, attention))

@@ -21,6 +21,7 @@ from quant.observers.ranges import MinMax, MseSearch
 from quant.plans.plan import Plan
 from quant.registry import Context, LayerFormat, Outcome
 from quant.training.blocks import find_units, inputs_of
+from quant.training.running.finished import keep, kept
 
 _SEARCH = MseSearch(norm=2.4, candidates=40)
 
@@ -58,7 +59,10 @@ def formats(layer: LayerInfo, config: EdaDmConfig) -> LayerFormat | str:
 
 
 def core(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context) -> Outcome:
-    """Draw calibration points, then reconstruct every unit in execution order."""
+    """Draw calibration points, then reconstruct every unit in execution order.
+
+    Units that are done are kept in the context's state.
+    """
     lines = {line.name: line for line in plan.quantized}
     batch, drawn = calibration(model, context.recording, config, context.seed)
     generator = torch.Generator(context.device).manual_seed(context.seed)
@@ -69,13 +73,19 @@ def core(model: nn.Module, plan: Plan, config: EdaDmConfig, context: Context) ->
     results: dict[str, LayerResult] = {}
     for index, unit in enumerate(units):
         context.progress(index, len(units), unit.name)
+        found = kept(context.state, [lines[name] for name in unit.layers], context.device, generator)
+        if found is not None:
+            results |= found
+            continue
         full = inputs_of(model, unit.name, batch, config.batch_size)
         if results:
             with installed(model, results):
                 inputs = inputs_of(model, unit.name, batch, config.batch_size)
         else:
             inputs = full
-        results |= reconstruct(model, unit, lines, full, inputs, splits, config, generator, context)
+        found = reconstruct(model, unit, lines, full, inputs, splits, config, generator, context)
+        keep(context.state, found, generator)
+        results |= found
     for work in each(model, plan, config, Context()):
         if work.line.name not in results:
             results[work.line.name] = _unreached(work)

@@ -114,7 +114,6 @@ def reconstruct(
     config : EdaDmConfig
     generator : torch.Generator
     context : Context
-        Where the unit's training is kept.
 
     Returns
     -------
@@ -173,13 +172,12 @@ def _train(
         swapped(block, {} if single else dict(soft)),
         outputs_of(dict(soft)) as seen,
     ):
-        # a unit is short, and kept whole
         task = Task(
             key, groups, draw, loss, config.iterations, Rules(schedule="cosine"), generator,
             every=config.iterations,
         )  # fmt: skip
-        # units are counted, not their steps
-        return distill(task, replace(context, progress=Context().progress))
+        # units are counted, not their steps, and kept whole once they are done
+        return distill(task, replace(context, progress=Context().progress, state=None))
 
 
 def mixed(noisy: list[Any], clean: list[Any], drop: float, generator: torch.Generator) -> list[Any]:

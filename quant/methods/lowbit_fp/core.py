@@ -21,6 +21,7 @@ from quant.methods.plumbing import STATIC, configs
 from quant.plans.plan import LayerPlan, Plan
 from quant.recordings.rows import LayerRows, layer_rows, spread_batches
 from quant.registry import Context, LayerFormat, Outcome
+from quant.training.running.finished import keep, kept
 
 __all__ = ["core", "formats"]
 
@@ -56,7 +57,7 @@ def _quantizer(bits: int, config: LowbitFpConfig) -> Quantizer:
 
 @torch.no_grad()
 def core(model: nn.Module, plan: Plan, config: LowbitFpConfig, context: Context) -> Outcome:
-    """Search and round every planned layer; the model is only read."""
+    """Search and round every planned layer; the model is only read. Each is kept in the state."""
     modules = dict(model.named_modules())
     lines, settings = {line.name: line for line in plan.quantized}, configs(plan, config)
     batches = spread_batches(context.recording, config.samples, config.steps)
@@ -64,8 +65,11 @@ def core(model: nn.Module, plan: Plan, config: LowbitFpConfig, context: Context)
     stream = layer_rows(model, list(lines), batches, lambda name, width: config.rows, seed=context.seed)
     for index, (name, seen) in enumerate(stream):
         context.progress(index, len(lines), name)
-        line = lines[name]
-        results[name] = _layer(modules[name], line, seen, settings[name], context)
+        found = kept(context.state, [lines[name]], seen.rows.device)
+        if found is None:
+            found = {name: _layer(modules[name], lines[name], seen, settings[name], context)}
+            keep(context.state, found)
+        results |= found
     context.progress(len(results), len(lines), "done")
     return Outcome(results)
 
@@ -79,7 +83,8 @@ def _layer(
     params, chosen = search(sample(weight, config.values, generator), line.weight, config.clips)
     notes = {f"weight_{key}": value for key, value in chosen.items()}
     if config.rounding == "learned" and line.weight.bits == 4 and getattr(module, "groups", 1) == 1:
-        quiet = replace(context, progress=Context().progress)  # layers are counted, not their steps
+        # layers are counted, not their steps, and kept whole once they are done
+        quiet = replace(context, progress=Context().progress, state=None)
         grid = _grid(line.weight, params)
         flat = learn(weight.flatten(1), seen.rows, grid, params["scale"], config, quiet, line.name)
         weight = flat.reshape(weight.shape)

@@ -55,9 +55,9 @@ def learn(
     scale : tensor of shape (1,)
     config : LowbitFpConfig
     context : Context
-        Seed of the rows drawn, and where the layer's training is kept.
+        Its seed is that of the rows drawn.
     key : str
-        Under which name.
+        The layer's name.
 
     Returns
     -------
@@ -85,7 +85,6 @@ def learn(
         return found + config.penalty * undecided(h, step / config.iterations)
 
     groups = [Group({"rounding": hidden}, config.learning_rate)]
-    # a layer is short, and kept whole
     task = Task(key, groups, batches.__getitem__, loss, config.iterations, every=config.iterations)
     distill(task, context)
     up = hard(hidden.detach() * gain).to(step_size.dtype)

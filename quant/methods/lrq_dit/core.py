@@ -28,6 +28,7 @@ from quant.observers.ranges import MinMax, MseSearch
 from quant.plans.plan import Plan
 from quant.recordings.rows import watch
 from quant.registry import Context, LayerFormat, Outcome
+from quant.training.running.finished import keep, kept
 
 
 def formats(layer: LayerInfo, config: LrqDitConfig) -> LayerFormat | str:
@@ -67,7 +68,7 @@ def _activation(layer: LayerInfo, config: LrqDitConfig) -> Quantizer | None:
 
 
 def core(model: nn.Module, plan: Plan, config: LrqDitConfig, context: Context) -> Outcome:
-    """Measure, choose, quantize; the weights one layer at a time."""
+    """Measure, choose, quantize; the weights one layer at a time, each kept in the context's state."""
     infos = {info.name: info for info in find_layers(model)}
     settings = configs(plan, config)
     stats = {
@@ -82,7 +83,11 @@ def core(model: nn.Module, plan: Plan, config: LrqDitConfig, context: Context) -
     results: dict[str, LayerResult] = {}
     for index, work in enumerate(each(model, plan, config, context)):
         name = work.line.name
-        results[name] = _layer(work, infos[name], stats.pop(name, None), context.seed + index)
+        found = kept(context.state, [work.line], work.weight.device)
+        if found is None:
+            found = {name: _layer(work, infos[name], stats.pop(name, None), context.seed + index)}
+            keep(context.state, found)
+        results |= found
     return Outcome(results)
 
 

@@ -8,11 +8,7 @@ import pytest
 import torch
 
 import quant
-from quant.methods.eda_dm import EdaDmConfig
 from quant.training.state import State
-
-CONFIG = EdaDmConfig(points=4, iterations=3, batch_size=2, feature_samples=2)
-SOME = ["mid_block.resnets.*", "mid_block.attentions.*.proj*"]
 
 
 class Killed(BaseException):
@@ -80,28 +76,3 @@ def test_its_end_leaves_nothing_even_if_it_is_stopped(
     state.remove()
     assert not (tmp_path / "s").exists()
     State().remove()
-
-
-def test_a_method_that_is_killed_goes_on_to_the_same_bytes(tiny, recorded, tmp_path: Path) -> None:
-    def run(name: str, stop: int | None = None, **options) -> bytes:
-        def progress(done: int, total: int, what: str) -> None:
-            if done == stop:
-                raise Killed
-
-        model = tiny.build("unet")
-        quant.quantize_(
-            model, CONFIG, trajectories=recorded("unet"), include=SOME, progress=progress, **options
-        )
-        return quant.export(model, tmp_path / f"{name}.safetensors").read_bytes()
-
-    whole = run("whole")
-    folder = tmp_path / "state"
-    with pytest.raises(Killed):
-        run("killed", stop=2, state=folder)
-    kept = sorted(p.name for p in folder.iterdir())
-    assert len(kept) == 3  # two units and the owner
-    stamps = {name: (folder / name).stat().st_mtime_ns for name in kept}
-    assert run("resumed", state=folder) == whole
-    assert all((folder / name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
-    with pytest.raises(quant.InputError, match="seed = 0, asked for 7"):
-        run("other", state=folder, seed=7)

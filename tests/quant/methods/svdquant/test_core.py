@@ -11,7 +11,7 @@ from torch import nn
 import quant
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.install import quant_layers
-from quant.methods.svdquant import SvdQuantConfig, core
+from quant.methods.svdquant import SvdQuantConfig
 
 PRESETS = quant.list_presets("svdquant-*")
 CASES = [(preset, "pixart") for preset in PRESETS] + [("svdquant-w4a4-common", "unet")]
@@ -191,27 +191,6 @@ def test_overrides_reach_single_layers(tiny, recorded) -> None:
     block = model.mid_block.attentions[0].transformer_blocks[0]
     assert block.attn1.to_out[0].branch.down.shape[0] == 2 and type(block.ff.net[2]) is nn.Linear
     assert block.attn1.to_q.input_quantizer is None and block.attn1.to_k.input_quantizer is not None
-
-
-def test_a_stop_loses_no_solved_layer(made, tiny, recorded, tmp_path, monkeypatch) -> None:
-    """Stopped after some stacks, the same call solves only the others and ends at the same bytes."""
-    asked = {"trajectories": recorded("pixart"), "seed": 3, "state": tmp_path / "state"}
-
-    def stop(done: int, total: int, what: str) -> None:
-        if done > total // 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        quant.quantize_(tiny.build("pixart"), quick("svdquant-w4a4"), progress=stop, **asked)
-    kept = len(list((tmp_path / "state").glob("layers-*")))
-    solved, solve = [], core.solve_stack
-    monkeypatch.setattr(core, "solve_stack", lambda *a: solved.append(a) or solve(*a))
-    model = tiny.build("pixart")
-    quant.quantize_(model, quick("svdquant-w4a4"), **asked)
-    assert 0 < kept and len(solved) == len(list((tmp_path / "state").glob("layers-*"))) - kept
-    straight = made("svdquant-w4a4", "pixart")[1]
-    files = [quant.export(m, tmp_path / f"{n}.safetensors") for n, m in enumerate((model, straight))]
-    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_other_recordings_are_refused_clearly(tiny, recorded) -> None:
