@@ -16,7 +16,7 @@ import quant
 from lab.cli.main import run as command
 from lab.decoding.bits import BASELINES, COLUMNS, DEFAULTS
 from lab.errors import InputError, MissingDataError
-from lab.jobs.brain.bits import Settings, dry_run
+from lab.jobs.brain.bits import Result, Settings, dry_run
 from lab.jobs.brain.bits import run as bits
 from lab.jobs.contract import Cancelled, Context
 from quant import recipes
@@ -243,3 +243,16 @@ def test_defaults_are_the_best_of_the_committed_table(repo: Path) -> None:
             table = newest if all(name in newest for name in before) else earlier
             best.append(max((name for name in presets[codes] if name in table), key=table.__getitem__))
         assert chosen == tuple(best)
+
+
+def test_the_terminal_begins_with_what_matters_most() -> None:
+    """Feature two-way stands first where there is any; scores that nobody has are no columns."""
+    row = {name: None for name in COLUMNS} | {"recipe": "full precision", "arithmetic": "full precision"}
+    row |= {"bytes": 2_000_000, "weight_bits": 32} | {f"pixcorr{end}": 0.4 for end in ("", "_low", "_high")}
+    said = {"table": "t", "report": "r", "simulated_subject": True, "leak_line": "", "done_before": False}
+    alone = Result(rows=[row], **said).tables()[0].rows[0]
+    assert list(alone) == ["recipe", "pixcorr", "MB", "bits a weight", "bits of an input"]
+    row |= {f"two_way_feature{end}": 0.9 for end in ("", "_low", "_high")}
+    both = Result(rows=[row], **said).tables()[0].rows[0]
+    assert list(both)[:3] == ["recipe", "two_way_feature", "pixcorr"]
+    assert both["two_way_feature"] == "0.900 [0.900, 0.900]"
