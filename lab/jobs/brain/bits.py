@@ -64,31 +64,35 @@ class Result(contract.Result):
             "leaks": self.leak_line,
         }
         done = {"done before": True} if self.done_before else {}
-        scores = [name for name in _SCORES if any(row.get(name) is not None for row in self.rows)]
-        return [Table([_shown(row, scores) for row in self.rows]), record(said | done)]
+        rows = [_shown(row) for row in self.rows]
+        empty = {name for name in (*_FIRST, *_THEN) if all(row[name] is None for row in rows)}
+        shown = [{name: value for name, value in row.items() if name not in empty} for row in rows]
+        return [Table(shown), record(said | done)]
 
     def files(self) -> dict[str, str]:
         """Return table and page."""
         return {"table": self.table, "report": self.report}
 
 
-_SCORES = ("two_way_feature", "two_way_feature_minus_fp", "pixcorr", "ssim", "paired_psnr_to_fp")
+_FIRST = ("two_way_feature", "two_way_feature_minus_fp")
+_THEN = ("pixcorr", "ssim", "paired_psnr_to_fp")
 
 
-def _shown(row: dict[str, Any], scores: list[str]) -> dict[str, Any]:
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
     """Return a line of a terminal, what matters most first: what does not fit is left out from the right."""
-    said: dict[str, str | None] = {}
-    for name in scores:
-        value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
-        digits = 1 if "psnr" in name else 3
-        said[name] = None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-    first = {name: said.pop(name) for name in scores[:2]}
     size = {
         "MB": None if row["bytes"] is None else round(row["bytes"] / 1e6, 2),
         "bits a weight": row["weight_bits"],
         "bits of an input": row["activation_bits"],
     }
-    return {"recipe": row["recipe"], **first, **size, **said}
+    first, then = ({name: _score(row, name) for name in names} for names in (_FIRST, _THEN))
+    return {"recipe": row["recipe"], **first, **size, **then}
+
+
+def _score(row: dict[str, Any], name: str) -> str | None:
+    value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    digits = 1 if "psnr" in name else 3
+    return None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def run(settings: Settings, context: Context) -> Result:

@@ -251,8 +251,8 @@ def test_the_terminal_begins_with_what_matters_most() -> None:
     row |= {"bytes": 2_000_000, "weight_bits": 32} | {f"pixcorr{end}": 0.4 for end in ("", "_low", "_high")}
     said = {"table": "t", "report": "r", "simulated_subject": True, "leak_line": "", "done_before": False}
     alone = Result(rows=[row], **said).tables()[0].rows[0]
-    assert list(alone) == ["recipe", "pixcorr", "MB", "bits a weight", "bits of an input"]
+    assert list(alone) == ["recipe", "MB", "bits a weight", "bits of an input", "pixcorr"]
     row |= {f"two_way_feature{end}": 0.9 for end in ("", "_low", "_high")}
     both = Result(rows=[row], **said).tables()[0].rows[0]
-    assert list(both)[:3] == ["recipe", "two_way_feature", "pixcorr"]
+    assert list(both)[:3] == ["recipe", "two_way_feature", "MB"]
     assert both["two_way_feature"] == "0.900 [0.900, 0.900]"

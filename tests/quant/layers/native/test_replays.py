@@ -16,7 +16,6 @@ import quant
 from quant.layers.install import quant_layers, state_of
 from quant.layers.native import replays
 from quant.layers.native.replays import CHECKS, MOST, REPLAYED, Replays, launched, replayed
-from quant.layers.native.unseen import Repeatable, Unrepeatable
 
 
 class Toy(nn.Module):
@@ -172,28 +171,6 @@ def test_once_refused_nobody_looks_again() -> None:
     assert kept.replayed == 1
 
 
-def test_what_attention_says_of_its_dropout_is_no_copy() -> None:
-    """On a GPU it returns the state of the generator, on the CPU."""
-
-    class Attention:
-        tags = (torch.Tag.nondeterministic_seeded,)
-
-        def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return x, torch.zeros((), dtype=torch.int64)
-
-        def __str__(self) -> str:
-            return "aten._scaled_dot_product_efficient_attention.default"
-
-    x = torch.ones(2, device="meta")
-    assert Repeatable().__torch_dispatch__(Attention(), (), (x,))[0] is x
-    with pytest.raises(Unrepeatable, match="copies between cpu and meta"), Repeatable():
-        torch.ones(()).to("meta")
-    with pytest.raises(Unrepeatable, match="copies between cpu and meta"), Repeatable():
-        torch.ones(3, device="meta") + torch.ones(3)
-    with Repeatable():
-        torch.ones(3, device="meta") + torch.ones(())
-
-
 def test_what_it_repeats_is_not() -> None:
     model, kept = toy()
     q = torch.randn(1, 2, 4, 8)
@@ -289,7 +266,7 @@ def test_gradients_and_odd_arguments_have_no_graph() -> None:
     assert kept.why == "gradients are asked for"
     with replayed(model):
         model(*inputs(0), factor=torch.nn.Parameter(torch.ones(1)))
-        with pytest.raises((RuntimeError, NotImplementedError)):
+        with pytest.raises(RuntimeError):
             model(inputs(0)[0], torch.ones(1, device="meta"))
     assert kept.why == "arguments lie on cpu and meta"
     with replayed(model):
