@@ -17,6 +17,15 @@ EMPTY = (
     "terminal (four minutes, four *simulated* subjects):\n\n`brainlab demo --out {demo}`"
 )
 PAGES = ("report.html", "index.html", "group.html")
+_SAVE = """(run) => {
+  const page = document.querySelector("iframe.report");
+  if (!page) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([page.srcdoc], {type: "text/html"}));
+  link.download = run.replaceAll(/[^A-Za-z0-9_.-]+/g, "-") + ".html";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}"""
 MOST = 12_000_000
 """Bytes of a report that is shown inside the page."""
 
@@ -119,6 +128,7 @@ def build(home: Path, tab: Any) -> None:
     status = gr.Markdown(elem_id="run-status")
     with gr.Tabs():
         with gr.Tab("Report"):
+            save = gr.Button("Save this report as a file", elem_id="save-report", interactive=False)
             frame = gr.HTML("<p>Pick a run.</p>", elem_classes="numbers")
         with gr.Tab("Settings and scores"), gr.Row():
             config = gr.Code(label="config.yaml", language="yaml", interactive=False)
@@ -139,7 +149,8 @@ def build(home: Path, tab: Any) -> None:
     @answer
     def open_run(run: str) -> Any:
         """Show a run's report, settings and scores."""
-        return opened(home, run)
+        frame, *texts = opened(home, run)
+        return frame, *texts, gr.Button(interactive="<iframe" in frame)
 
     @answer
     def compare_runs(first: str, second: str) -> Any:
@@ -154,7 +165,8 @@ def build(home: Path, tab: Any) -> None:
     refresh.click(list_runs, None, lists, api_name="runs", **quick)
     tab.select(list_runs, None, lists, api_visibility="private", show_progress="hidden", **quick)
     stop.click(stop_run, chosen, status, api_name="stop_run", **quick)
-    shown = [frame, config, scores]
+    shown = [frame, config, scores, save]
+    save.click(None, chosen, js=_SAVE, api_visibility="private")
     table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick).then(
         open_run, chosen, shown, api_visibility="private", **quick
     )

@@ -24,6 +24,7 @@ CSS = """
   outline: 2px solid #2563eb !important; outline-offset: 1px;
 }
 .dark :is(input, textarea, button, a, [tabindex]):focus-visible {outline-color: #93c5fd !important;}
+.dark input[type=checkbox]:not(:checked) {border-color: #94a3b8 !important;}  /* it was the page's own blue */
 input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the pointer */
   background-color: var(--checkbox-background-color-selected) !important;
   background-image: var(--radio-circle) !important;
@@ -38,13 +39,17 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
 #layers .body-cell, #layers th, #plan-table .body-cell, #recipe-form .body-cell {font-size: .78rem;}
 #layers th .cell-menu-button, #kernels th .cell-menu-button, #recipe-form th .header-icons {display: none;}
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
-#decoded .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;}
+:is(#decoded, .decoded) .grid-container {
+  grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;
+}
 .live .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important;}
-:is(#decoded, .live) .grid-wrap {min-height: 0; max-height: none; height: auto;}
+:is(#decoded, .decoded, .live) .grid-wrap {min-height: 0; max-height: none; height: auto;}
 #watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 [id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
 [id$=-copy] .cm-scroller {min-height: 2.4rem !important;}  /* measured before it was seen: far too high */
+#plan-summary .pending {opacity: .6 !important;}
+.decoded .caption-label {font-size: .68rem; max-width: 100%; white-space: normal; line-height: 1.2;}
 #pair img, #difference img {image-rendering: pixelated;}
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
@@ -80,7 +85,12 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
   .overflow-menu > button::before {content: "more pages "; font-size: .8rem;}
   #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}
   #numbers :is(table, thead, tbody, tr) {border: 0 !important;}
-  #decoded .caption-label {font-size: .55rem; padding: 0 .15rem; max-width: 100%; white-space: normal;}
+  :is(#decoded, .decoded) .caption-label {
+    font-size: .55rem; padding: 0 .15rem; max-width: 100%; white-space: normal;
+  }
+  .decoded .grid-container {
+    grid-template-columns: repeat(var(--grid-cols), minmax(5.2rem, 1fr)) !important; overflow-x: auto;
+  }
   #trials :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
   #runs .body-cell, #runs th {font-size: .62rem;}
   :is(.short, .ends, #recipe-form) .cell-wrap {
@@ -125,6 +135,13 @@ NAMES = """() => {
     for (const t of document.querySelectorAll(".toast-header[role=button]")) {  // a button within a button
       t.removeAttribute("role");
       t.removeAttribute("tabindex");
+    }
+    for (const p of document.querySelectorAll(".js-plotly-plot")) {  // its title says what is found, too
+      const title = p.querySelector(".gtitle")?.textContent || "figure";
+      if (p.getAttribute("aria-label") !== title) {
+        p.setAttribute("role", "img");
+        p.setAttribute("aria-label", title);
+      }
     }
     for (const i of document.querySelectorAll("img:not([alt])"))
       i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "";

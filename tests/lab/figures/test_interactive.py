@@ -24,7 +24,7 @@ def _all() -> dict[str, Any]:
         "bands": draw.range_bands(STEPS, BANDS, "ranges"),
         "lines": draw.error_lines(STEPS, {"rtn": [0, 0.1], "svd": [0.1, 0.2]}, "errors"),
         "dots": draw.sorted_dots([("a", 1.0), ("b", 2.0)], "dB", "layers"),
-        "roof": draw.roofline([("bf16", 1, 2), ("int4", 0.5, 1)], "times"),
+        "roof": draw.roofline([("bf16", 1, 2, "bf16"), ("int4", 0.5, 1, "low-bit")], "times"),
     }
 
 
