@@ -41,6 +41,19 @@ def copy_box(name: str) -> tuple[list[Any], Any]:
     return [link, command, python, config], fold
 
 
+def in_address(done: Any, link: Any) -> None:
+    """Put a link that an event has made into the browser's address; the page stays as it is.
+
+    Parameters
+    ----------
+    done : gradio event
+    link : gradio component
+        Its box, the first of `copy_box`.
+    """
+    done.then(None, link, None, js="(link) => { if (link) window.brainlabAt?.(link); }",
+              api_visibility="private", show_progress="hidden", queue=False)  # fmt: skip
+
+
 def run_of(home: Path, job: str, values: Mapping[str, Any], stem: str) -> Any:
     """Return a job's settings with a run folder of its own: the same question has the same run."""
     from lab.jobs import registry

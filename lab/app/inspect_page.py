@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 
 from lab.app import overview
-from lab.app.copying import copies, copy_box, page_box
+from lab.app.copying import copies, copy_box, in_address, page_box
 from lab.app.places import local
 from lab.app.work import answer, canceller, stream
 from lab.jobs.contract import Context
@@ -277,8 +277,10 @@ def build(model: Any, recording: Any, home: Path) -> dict[str, Any]:
         event(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private", queue=False,
               js=_IN_RANGE.format(bits=controls.index(bits), clip=controls.index(clip)), **quick)  # fmt: skip
     # the copies follow once a slider rests: a drag sends no more than it shows
-    gr.on([fold.expand, form.input, shared.input, bits.release, clip.release, layer.change], state, controls,
-          boxes, api_name="state", trigger_mode="always_last", queue=False, **quick)  # fmt: skip
+    rested = [fold.expand, form.input, shared.input, bits.release, clip.release, layer.change]
+    said = gr.on(rested, state, controls, boxes, api_name="state", trigger_mode="always_last", queue=False,
+                 **quick)  # fmt: skip
+    in_address(said, boxes[0])
     draw.click(before_after, seen, [status, hidden, *drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
     stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)

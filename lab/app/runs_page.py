@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from lab.app import links
+from lab.app.copying import in_address
 from lab.app.places import run_rows, within
 from lab.app.work import answer, at_work, progress_of, stop_run
 
@@ -98,7 +100,7 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def build(home: Path, tab: Any) -> None:
+def build(home: Path, tab: Any) -> dict[str, Any]:
     """Lay the page out.
 
     Parameters
@@ -152,6 +154,18 @@ def build(home: Path, tab: Any) -> None:
         frame, *texts = opened(home, run)
         return frame, *texts, gr.Button(interactive="<iframe" in frame)
 
+    def linked(run: str) -> list[Any]:
+        """Open the run that a link names, or say in its place why that cannot be."""
+        if not run:
+            return [gr.skip()] * 4
+        try:
+            return list(open_run(run))
+        except gr.Error as fault:
+            return [f"<p>{fault.message}</p>", "", "{}", gr.Button(interactive=False)]
+
+    def link_of(run: str) -> str:
+        return links.as_link("runs", links.OfRuns(run=run or ""))
+
     @answer
     def compare_runs(first: str, second: str) -> Any:
         """Show what the scores of two runs differ in."""
@@ -167,8 +181,14 @@ def build(home: Path, tab: Any) -> None:
     stop.click(stop_run, chosen, status, api_name="stop_run", **quick)
     shown = [frame, config, scores, save]
     save.click(None, chosen, js=_SAVE, api_visibility="private")
-    table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick).then(
-        open_run, chosen, shown, api_visibility="private", **quick
-    )
-    chosen.submit(open_run, chosen, shown, api_name="run", **quick)
+    link = gr.Textbox(visible=False)
+    picked = table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick)
+    opening = [
+        picked.then(open_run, chosen, shown, api_visibility="private", **quick),
+        chosen.submit(open_run, chosen, shown, api_name="run", **quick),
+    ]
+    for one in opening:
+        made = one.then(link_of, chosen, link, api_visibility="private", show_progress="hidden", queue=False)
+        in_address(made, link)
     other.input(compare_runs, [chosen, other], gap, api_name="compare_runs", **quick)
+    return {"fields": {"run": chosen}, "linked": (linked, [chosen], shown)}

@@ -34,6 +34,7 @@ PAGES: dict[str, type[BaseModel]] = {
     "plan": plan.Settings,
     "compare": variants.Settings,
     "brain": decode.Settings,
+    "runs": links.OfRuns,
 }
 MODEL_PAGES = ("Inspect", "Plan and apply", "Compare")
 _OPEN: set[str] = set()
@@ -83,7 +84,7 @@ def build(home: Path) -> Any:
             with gr.Tab("Brain", id="brain") as tab:
                 pages["brain"] = brain_page.build(home, tab)
             with gr.Tab("Runs", id="runs") as tab:
-                runs_page.build(home, tab)
+                pages["runs"] = runs_page.build(home, tab)
             with gr.Tab("Kernels", id="kernels"):
                 kernels_page.build(kernels_page.measured())
             with gr.Tab("Watermark", id="watermark"):
@@ -119,7 +120,8 @@ def build(home: Path) -> Any:
             from_link, None, [fault, tabs, bar, *fields.values()], api_visibility="private",
             show_progress="hidden", concurrency_limit=None,
         )  # fmt: skip
-        for function, inputs, outputs in (pages["inspect"]["first"], pages["brain"]["facts"]):
+        first = (pages["inspect"]["first"], pages["brain"]["facts"], pages["runs"]["linked"])
+        for function, inputs, outputs in first:
             loaded.then(function, inputs, outputs, api_visibility="private", concurrency_limit=None)
         overview.hand_on(pages["inspect"]["flags"], pages["plan"]["fields"]["exclude"])
         current, recipe = pages["plan"]["current"], pages["brain"]["fields"]["recipe"]

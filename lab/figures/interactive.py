@@ -22,6 +22,7 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 _LABEL = {"bgcolor": "#1f2937", "bordercolor": GREY, "font": {"color": "#f8fafc", "size": 12}}
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
+_FEW = 3  # names that fit between a title and its figure on a phone
 _LINE = 42  # letters of a title's line
 _COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7")
 _SIGN_COLOURS = (VERMILION, BLUE, GREY, "#009E73", "#CC79A7")
@@ -242,14 +243,18 @@ def dressed(
     import plotly.graph_objects as go
 
     lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
-    top = 24 + 18 * len(lines) + 28 * any("name" in trace for trace in traces)  # names stand below the title
+    names = sum("name" in trace and trace.get("showlegend", True) for trace in traces)
+    # few names stand below the title; more, in rows on a phone, have room below the axis
+    below = 19 * names if names > _FEW else 0
+    top = 24 + 18 * len(lines) + 28 * (0 < names <= _FEW)
+    legend = {"y": 0, "yref": "container", "x": 0} if below else {"y": 1.02, "x": 1, "xanchor": "right"}
     plain = {"gridcolor": "rgba(127,135,144,0.25)", "zeroline": False}
     figure = {
         "title": {"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01,
                   "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 16}},
-        "height": height, "margin": {"l": 60, "r": 16, "t": top, "b": 46},
+        "height": height + below, "margin": {"l": 60, "r": 16, "t": top, "b": 46 + below},
         "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY, "size": 12},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "legend": {"orientation": "h", "yanchor": "bottom", **legend},
         "hoverlabel": _LABEL, "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": BLUE},
         "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **_titled(x)},
         "yaxis": {**plain, **_titled(y)}, "template": {}, **layout,

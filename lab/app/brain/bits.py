@@ -116,7 +116,7 @@ def build(home: Path, settings_of: Callable[..., Any], controls: Sequence[Any]) 
             "precision and by each of these recipes, from the same noise."
         )
         recipes = gr.Dropdown(presets(), value=list(START), multiselect=True, max_choices=MOST,
-                              label="Recipes (simulated, unless Native is on)", allow_custom_value=True,
+                              label="Recipes (simulated unless Native)", allow_custom_value=True,
                               elem_id="bits-recipes")  # fmt: skip
         with gr.Row():
             go = gr.Button("Decode at each of them", elem_id="decode-bits", min_width=100)
@@ -125,7 +125,7 @@ def build(home: Path, settings_of: Callable[..., Any], controls: Sequence[Any]) 
         live = gr.Gallery(visible=False)
         pictures = gr.Gallery(
             show_label=False, height="auto", format="png", object_fit="contain", elem_id="bits-pictures",
-            elem_classes="decoded", buttons=["download_all"], interactive=False, visible=False,
+            buttons=["download_all"], interactive=False, visible=False,
             label="Decoded at each bit-width",
         )  # fmt: skip
         note = gr.Markdown(elem_classes="source", elem_id="bits-note")

@@ -12,7 +12,7 @@ import gradio as gr
 from lab.app.brain import bits, maps
 from lab.app.brain.maps import subject_of, words_on
 from lab.app.brain.pictures import GROUPS, by_rule, strips
-from lab.app.copying import copies, copy_box
+from lab.app.copying import copies, copy_box, in_address
 from lab.app.places import local, trained, within
 from lab.app.plan.form import presets
 from lab.app.work import answer, begin, canceller, reveal, stream
@@ -93,7 +93,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                                 elem_id="trial-numbers")  # fmt: skip
             rule = gr.Radio(list(GROUPS), label="Or by rule: four of the run's", elem_id="trial-rule",
                             info="ranked by the PixCorr that the run wrote down")  # fmt: skip
-            recipe = gr.Dropdown([NONE, *presets()], value=NONE, label="Recipe (simulated)",
+            recipe = gr.Dropdown([NONE, *presets()], value=NONE, label="Recipe (simulated unless Native)",
                                  allow_custom_value=True, elem_id="brain-recipe")  # fmt: skip
             with gr.Row():
                 guidance = gr.Slider(0, 15, value=start["guidance"], step=0.25, label="Guidance")
@@ -266,6 +266,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     for ended in (decoded.success, decoded.failure):
         ended(reveal, pictures, [results, empty, live], **quiet)
     train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
+    in_address(decoded, boxes[0])
     copied.expand(state, [pictures, *controls], boxes, **quiet)
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
     own = [guidance, strength, steps]

@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 
 from lab.app.compare import sensitivity
-from lab.app.copying import copies, copy_box, page_box
+from lab.app.copying import copies, copy_box, in_address, page_box
 from lab.app.places import local
 from lab.app.plan.form import presets
 from lab.app.work import answer, begin, canceller, reveal, stream
@@ -137,6 +137,7 @@ def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     drawn = go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
     for ended in (drawn.success, drawn.failure):
         ended(reveal, archive, [results, empty, live], **quiet)
+    in_address(drawn, boxes[0])
     copied.expand(state, [archive, *controls], boxes, **quiet)
     stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
     for control in (which, index):
@@ -204,7 +205,7 @@ def _pair(archive: str, recipe: str, index: int) -> tuple[Any, Any]:
     drawn = [pictures[variants.plain_name(name)] for name in (variants.FULL, quantized)]
     full, other = (found[max(1, min(index, len(found))) - 1] for found in drawn)
     pair = gr.ImageSlider((_large(full), _large(other)), label=_sides(recipe))
-    label = f"Difference of {recipe} from full precision, times {factor} (black: none)"
+    label = f"Difference, times {factor} (black: none)"
     return pair, gr.Image(_large(np.clip(factor * np.abs(full - other), 0, 1)), label=label)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from lab.app.copying import copies, copy_box
+from lab.app.copying import copies, copy_box, in_address
 from lab.app.places import local
 from lab.app.plan import card
 from lab.app.plan.form import HEADERS, form_of, presets, recipe_from
@@ -189,10 +189,13 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
                                    "show_progress_on": summary}  # fmt: skip
     given = [*controls, native]
     gr.Button("Plan", visible=False).click(plan_model, given, shown[1:], api_name="plan", concurrency_limit=4)
-    gr.on([planned.click, native.input], plan_or_why, given, shown, **planning_is)
+    in_address(gr.on([planned.click, native.input], plan_or_why, given, shown, **planning_is), boxes[0])
     # what is shown is of what is chosen: a list, a box that is left, a page that is come to
-    gr.on([tab.select, model.input, recipe.input, include.blur, exclude.blur, override.blur], plan_again,
-          [planned_of, *given], shown, trigger_mode="always_last", **planning_is)  # fmt: skip
+    again = gr.on(
+        [tab.select, model.input, recipe.input, include.blur, exclude.blur, override.blur], plan_again,
+        [planned_of, *given], shown, trigger_mode="always_last", **planning_is,
+    )  # fmt: skip
+    in_address(again, boxes[0])
     applied.click(
         apply_recipe, [*controls, history], [status, hidden, summary, table, current, history, planned_of],
         api_name="apply", **quick,

@@ -50,6 +50,15 @@ def test_an_axis_of_powers_has_no_crowd_of_ticks_between_them() -> None:
     assert wide.layout.yaxis.dtick == 1 and narrow.layout.yaxis.dtick is None  # else not one tick
 
 
+def test_many_names_stand_below_the_axis_where_they_do_not_meet_the_title() -> None:
+    few, many = (
+        draw.error_lines(STEPS, {f"recipe {k}": [0.1, 0.2] for k in range(n)}, "errors").layout
+        for n in (3, 4)
+    )
+    assert few.legend.y > 1 and many.legend.y == 0 and many.legend.yref == "container"
+    assert many.margin.b - few.margin.b == many.height - few.height > 60
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="one row for each of 2 timesteps"):
         draw.channel_timestep_heat(np.ones((3, 4)), STEPS, "a map")
