@@ -28,6 +28,7 @@ _SAVE = """(run) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }"""
+_EVERY = 2.0  # seconds between two looks at a run at work
 MOST = 12_000_000
 """Bytes of a report that is shown inside the page."""
 
@@ -80,6 +81,11 @@ def listed(home: Path) -> list[list[str]]:
     rows = run_rows(home)
     known = {row[0] for row in rows}
     return [[name, "-", "running", "", "now"] for name in at_work() if name not in known] + rows
+
+
+def _ticking(run: str) -> Any:
+    """Return the clock, which goes as long as this app makes a run."""
+    return gr.Timer(active=bool(run and progress_of(run)))
 
 
 def differences(home: Path, first: str, second: str) -> list[list[Any]]:
@@ -163,6 +169,10 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
         except gr.Error as fault:
             return [f"<p>{fault.message}</p>", "", "{}", gr.Button(interactive=False)]
 
+    def look_again(run: str) -> list[Any]:
+        """Follow a run at work: how far it is, then its report, which comes by itself."""
+        return [*linked(run), *list_runs(), _ticking(run)]
+
     def link_of(run: str) -> str:
         return links.as_link("runs", links.OfRuns(run=run or ""))
 
@@ -183,12 +193,17 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     save.click(None, chosen, js=_SAVE, api_visibility="private")
     link = gr.Textbox(visible=False)
     picked = table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick)
+    clock, followed = gr.Timer(_EVERY, active=False), gr.State("")  # the box may say another one meanwhile
     opening = [
         picked.then(open_run, chosen, shown, api_visibility="private", **quick),
         chosen.submit(open_run, chosen, shown, api_name="run", **quick),
     ]
     for one in opening:
+        one.then(lambda run: (run, _ticking(run)), chosen, [followed, clock], api_visibility="private",
+                 show_progress="hidden", queue=False)  # fmt: skip
         made = one.then(link_of, chosen, link, api_visibility="private", show_progress="hidden", queue=False)
         in_address(made, link)
+    clock.tick(look_again, followed, [*shown, *lists, clock], api_visibility="private",
+               show_progress="hidden", **quick)  # fmt: skip
     other.input(compare_runs, [chosen, other], gap, api_name="compare_runs", **quick)
     return {"fields": {"run": chosen}, "linked": (linked, [chosen], shown)}
