@@ -51,7 +51,7 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 [id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
 [id$=-copy] .cm-scroller {min-height: 2.4rem !important;}  /* measured before it was seen: far too high */
-#plan-summary .pending {opacity: .6 !important;}
+#plan-summary .pending {opacity: .85 !important;}
 #bits-pictures .caption-label {font-size: .68rem; max-width: 100%; white-space: normal; line-height: 1.2;}
 #pair img, #difference img {image-rendering: pixelated;}
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
@@ -146,7 +146,7 @@ NAMES = """() => {
       const lines = [...p.querySelectorAll(".gtitle tspan")].map((line) => line.textContent);
       const title = lines.join(" ") || p.querySelector(".gtitle")?.textContent || "figure";
       if (p.getAttribute("aria-label") !== title) {
-        p.setAttribute("role", "img");
+        p.setAttribute("role", "figure");  // it holds buttons, which a picture may not
         p.setAttribute("aria-label", title);
       }
     }

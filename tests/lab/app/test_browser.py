@@ -170,7 +170,7 @@ def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any
         check=True, cwd=Path(__file__).resolve().parents[3],
     )  # fmt: skip
     assert f"{json.loads(found.stdout)['sqnr_db']:.2f}" == f"{_decibels(four):.2f}"
-    assert visit.page.url == f"{address}/{link}"  # the address is that link all the time
+    visit.page.wait_for_url(f"{address}/{link}")  # the address follows what is seen
     visit.page.reload()
     visit.until("#numbers table", "int4")
     assert visit.numbers() == four
