@@ -39,7 +39,7 @@ class Mass:
         self.tops: Tensor | None = None  # stays on its device: reading it at each call would wait for a GPU
         self.fixed = True  # every call had the same number of keys
 
-    def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Tensor, values: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Look at probabilities (batch, heads, q, k) and leave them as they are."""
         mass = scores.detach().double().sum((0, 1, 2))
         tops = scores.detach().amax((0, 1, 2))
