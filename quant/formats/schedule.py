@@ -123,7 +123,7 @@ class Clock:
         if count % samples or samples % timesteps:
             raise InputError(
                 f"a layer with ranges by timestep got {count} rows for {samples} samples at {timesteps} "
-                "timesteps, which cannot be told apart: call the model with one timestep, or exclude the layer"
+                "timesteps, which cannot be told apart: call with one timestep, or exclude the layer"
             )
         return samples // timesteps, count // samples
 

@@ -23,7 +23,7 @@ from quant.formats.quantizer import Quantizer
 
 _HOOKS = "_quant_attention"
 _FAR = -1000.0
-"""A bias from which on a key counts as hidden: pipelines write -10000 for padding, no learned bias is near."""
+"""Bias from which on a key counts as hidden: pipelines write -10000 for padding, nothing learned is near."""
 Look = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """Gets probabilities, values, and which probabilities are of hidden keys (None: of none); returns two."""
 
