@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from skimage import data
+from sklearn.metrics.pairwise import polynomial_kernel
 
 from lab.errors import InputError
 from lab.metrics import weights
@@ -23,11 +24,30 @@ def test_frechet_equals_the_textbook_form():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
+def test_frechet_of_fewer_pictures_than_features():
+    """tr (S1^1/2 S2 S1^1/2)^1/2 = |A1 A2^T|_* / (n - 1), singular values of the data: no root of a singular S."""
+    a, b = GENERATOR.standard_normal((9, 40)), GENERATOR.standard_normal((9, 40)) + 0.5
+    rows = [x - x.mean(0) for x in (a, b)]
+    gap = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    cross = np.linalg.svd(rows[0] @ rows[1].T, compute_uv=False).sum()
+    book = gap + ((rows[0] ** 2).sum() + (rows[1] ** 2).sum() - 2 * cross) / 8
+    assert frechet_distance(a, b) == pytest.approx(book, rel=1e-6)
+    flat = np.ones((5, 40))
+    assert frechet_distance(flat, flat + 1) == pytest.approx(40)
+
+
 def test_frechet_bias_is_as_predicted():
     # (2/N) sum l + (1/N) sum_ij l_i l_j / (l_i + l_j) at l = 1: 2 d / N + d^2 / (2 N)
     n, d = 600, 80
     values = [frechet_distance(*GENERATOR.standard_normal((2, n, d))) for _ in range(4)]
     assert np.mean(values) == pytest.approx(2 * d / n + d * d / (2 * n), rel=0.1)
+
+
+def test_kid_is_that_of_the_cubic_kernel():
+    a, b = GENERATOR.standard_normal((7, 5)), GENERATOR.standard_normal((9, 5)) + 0.5
+    kernel = lambda x, y: polynomial_kernel(x, y, degree=3, gamma=1 / 5, coef0=1)  # noqa: E731
+    apart = [(kernel(x, x).sum() - np.trace(kernel(x, x))) / (len(x) * (len(x) - 1)) for x in (a, b)]
+    assert kid(a, b) == pytest.approx(sum(apart) - 2 * kernel(a, b).mean())
 
 
 def test_kid_by_hand_and_unbiased():

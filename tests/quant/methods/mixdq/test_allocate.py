@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
 
 import quant
 from quant.methods.mixdq import LayerBits, MixdqConfig
 from quant.methods.mixdq.allocate import allocate
 from quant.methods.mixdq.search import (
+    SWEEP,
     byte_costs,
     decoupled,
     is_content,
@@ -141,7 +143,7 @@ def test_two_groups_share_one_budget() -> None:
     quality = {n: s for i, (n, s) in enumerate(scores.items()) if not i % 3}
     budget = sum(cost[8] for cost in costs.values()) * 5 / 8
     found = decoupled(content, quality, costs, budget)
-    assert len(found) > 5
+    assert len(found) > 5 and np.allclose(SWEEP, np.linspace(0.46, 1.36, 10))  # content over quality
     for candidate in found:
         assert set(candidate.choices) == set(scores)
         assert candidate.cost <= budget * (1 + 1e-6)

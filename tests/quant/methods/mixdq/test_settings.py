@@ -239,6 +239,7 @@ def test_inputs_are_measured_at_their_own_bits(tmp_path) -> None:
         assert by_bits[1] > by_bits[0] + 6 and by_bits[2] > by_bits[1] + 15  # about 6 dB a bit
     weights = measure(model, CONFIG, store, choices=(2, 8), probes=[NoisePrediction(store, 2, 2)])
     assert weights.of("8")["a"] > weights.of("2")["a"] + 15
+    assert all(made["activation_bits"] is None for made in weights.made_with["settings"].values())
 
 
 def test_an_allocation_that_gives_no_number_is_never_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,3 +249,5 @@ def test_an_allocation_that_gives_no_number_is_never_the_best(monkeypatch: pytes
     probe = SimpleNamespace(run=lambda model: None, compare=lambda a, b: ({"nmse": next(values)}, {}))
     found = errors(torch.nn.Identity(), [MixdqConfig()] * 3, None, probe)
     assert found.index(min(found)) == 2 and found[0] == float("inf")
+    probe.compare = lambda a, b: ({"sqnr_db": 30.0}, {})
+    assert errors(torch.nn.Identity(), [MixdqConfig()], None, probe, metric="sqnr_db") == [-30.0]  # of signal
