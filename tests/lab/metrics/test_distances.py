@@ -25,7 +25,7 @@ def test_frechet_equals_the_textbook_form():
 
 
 def test_frechet_of_fewer_pictures_than_features():
-    """tr (S1^1/2 S2 S1^1/2)^1/2 = |A1 A2^T|_* / (n - 1), singular values of the data: no root of a singular S."""
+    """By singular values of the data, not by a root: tr (S1^1/2 S2 S1^1/2)^1/2 = |A1 A2^T|_* / (n - 1)."""
     a, b = GENERATOR.standard_normal((9, 40)), GENERATOR.standard_normal((9, 40)) + 0.5
     rows = [x - x.mean(0) for x in (a, b)]
     gap = ((a.mean(0) - b.mean(0)) ** 2).sum()
