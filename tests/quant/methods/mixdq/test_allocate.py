@@ -179,6 +179,8 @@ def test_a_table_is_a_preset(tiny, tmp_path) -> None:
     config = with_weights(config, {names[3]: 8, names[5]: 2})
     inputs = {names[3]: LayerBits(weight=8, activation=None), names[7]: LayerBits(weight=4, activation=4)}
     config = config.model_copy(update={"table": {**config.table, **inputs}})
+    again = with_weights(config, {names[3]: 2}).table[names[3]]
+    assert again == LayerBits(weight=2, activation=None)  # inputs stay what the table had
     file = save_preset(tmp_path / "mine.yaml", config, "made by a test")
     assert quant.recipes.resolve(str(file))[2] == config
     plan = quant.plan(model, str(file))
