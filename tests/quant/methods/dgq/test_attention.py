@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import quant
 from quant.formats.quantizer import int_quantizer
@@ -221,6 +222,21 @@ def test_an_error_inside_leaves_the_mode(tiny) -> None:
         model(x, 5.0, encoder_hidden_states=condition)
     assert torch.overrides._len_torch_function_stack() == 0
     assert not any(w.stack for w in attention_watchers(model).values())
+
+
+def test_a_processor_that_goes_another_way_is_refused_when_it_runs(tiny) -> None:
+    """It was set after calibration, or before `load`: nothing would be rounded, and nothing would say so."""
+    model = tiny.build("unet")
+    name = find_attention(model)[0]
+    install_attention_(model, {name: AttentionFormat(scores=score_quantizer("log", 2))})
+    module = model.get_submodule(name)
+    module.set_processor(AttnProcessor())
+    x = torch.randn(1, 16, 64)
+    with pytest.raises(quant.InputError, match=r"\(AttnProcessor\) does not call scaled_dot") as caught:
+        module(x)
+    assert "\n" not in str(caught.value) and torch.overrides._len_torch_function_stack() == 0
+    module.set_processor(AttnProcessor2_0())
+    assert module(x).isfinite().all()
 
 
 def test_method_round_trip(tiny, tmp_path) -> None:
