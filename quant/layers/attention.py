@@ -122,19 +122,28 @@ def attend(
 class _Mode(TorchFunctionMode):
     def __init__(self, look: Look) -> None:
         super().__init__()
-        self.look = look
+        self.look, self.used = look, False
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
+            self.used = True
             return attend(*args, **(kwargs or {}), look=self.look)
         return func(*args, **(kwargs or {}))
 
 
 class Watcher:
-    """Two hooks of one attention module: enter the mode before its forward, leave it after, come what may."""
+    """Two hooks of one attention module: enter the mode before its forward, leave it after, come what may.
 
-    def __init__(self, look: Look) -> None:
-        self.look, self.active = look, True
+    Parameters
+    ----------
+    look : Look
+    name : str, optional
+        Of the module. With it a forward that asks for no scores is refused: its processor (or backend) goes
+        another way, and nothing would be rounded.
+    """
+
+    def __init__(self, look: Look, name: str | None = None) -> None:
+        self.look, self.name, self.active = look, name, True
         self.stack: list[_Mode] = []
         self.handles: list[Any] = []
 
@@ -154,8 +163,16 @@ class Watcher:
 
     def leave(self, module: nn.Module, args: Any, out: Any) -> None:
         """Forward hook, also after an exception."""
-        if self.stack:
-            self.stack.pop().__exit__(None, None, None)
+        if not self.stack:
+            return
+        mode = self.stack.pop()
+        mode.__exit__(None, None, None)
+        if self.name is not None and not mode.used and out is not None:  # None: it failed, and says why
+            kind = type(getattr(module, "processor", module)).__name__
+            raise InputError(
+                f"attention {self.name!r} ({kind}) does not call scaled_dot_product_attention, so its scores "
+                "cannot be rounded: use AttnProcessor2_0, or a recipe with attention='none'"
+            )
 
     def remove(self) -> None:
         """Take the hooks away."""
@@ -197,7 +214,7 @@ def install_attention_(model: nn.Module, formats: dict[str, AttentionFormat]) ->
             f"{type(model).__name__} has no attention module {unknown[0]!r}: another architecture"
         )
     model.__dict__[_HOOKS] = {
-        name: Watcher(Rounding(fmt)).attach(modules[name]) for name, fmt in formats.items()
+        name: Watcher(Rounding(fmt), name).attach(modules[name]) for name, fmt in formats.items()
     }
 
 

@@ -7,14 +7,12 @@ exclude and overrides say about the projections thus holds for the module too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quant.errors import InputError
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.logs import LogGrid
@@ -91,25 +89,12 @@ def measured(model: nn.Module, found: Mapping[str, Mass]) -> Iterator[None]:
         A module ran and its scores were not seen: its processor goes another way.
     """
     modules = dict(model.named_modules())
-    watchers = [Watcher(mass).attach(modules[name]) for name, mass in found.items()]
-    handles = [modules[name].register_forward_hook(_seen(name, mass)) for name, mass in found.items()]
+    watchers = [Watcher(mass, name).attach(modules[name]) for name, mass in found.items()]
     try:
         yield
     finally:
-        for part in (*watchers, *handles):
-            part.remove()
-
-
-def _seen(name: str, mass: Mass) -> Callable:
-    def hook(module: Any, args: Any, out: Any) -> None:
-        if mass.total is None:
-            kind = type(getattr(module, "processor", module)).__name__
-            raise InputError(
-                f"attention {name!r} ({kind}) does not call scaled_dot_product_attention, so its scores "
-                "cannot be rounded: use AttnProcessor2_0, or attention='none'"
-            )
-
-    return hook
+        for watcher in watchers:
+            watcher.remove()
 
 
 def attention_formats(found: dict[str, Mass], settings: dict[str, DgqConfig]) -> dict[str, AttentionFormat]:

@@ -7,8 +7,10 @@ import copy
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import quant
+from quant.formats.quantizer import int_quantizer
 from quant.layers.attention import (
     AttentionFormat,
     Rounding,
@@ -141,14 +143,27 @@ def test_sums_can_be_kept(sink: int | None) -> None:
     assert torch.equal(uniform.quantize_scores(torch.zeros(1, 1, 2, 3)), torch.zeros(1, 1, 2, 3))
 
 
+def test_values_have_a_scale_for_each_channel_of_a_head() -> None:
+    values = rand(2, 3, 7, 8) * torch.logspace(-2, 2, 8, dtype=torch.float64)
+    fmt = AttentionFormat(values=int_quantizer(8, "token"))
+    scale = (values.abs().amax(2, keepdim=True) / 127).float().double()
+    expected = (values / scale).round() * scale
+    torch.testing.assert_close(fmt.quantize_values(values), expected, rtol=1e-12, atol=0)
+
+
+def test_probabilities_are_never_of_half_precision() -> None:
+    q, k, v = (rand(1, 2, 5, 8, seed=i).bfloat16() for i in range(3))
+    seen = []
+    out = attend(q, k, v, look=lambda scores, values, hidden: seen.append(scores.dtype) or (scores, values))
+    assert seen == [torch.float32] and out.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("kind", ["log", "uniform", "static-log"])
 def test_an_image_does_not_depend_on_its_batch(kind: str) -> None:
     scores, values = probabilities(), rand(3, 2, 7, 8)
     scores[1] *= 0.01
     scale = 1.0 if kind == "static-log" else None
-    fmt = AttentionFormat(
-        scores=score_quantizer(kind, 4), values=quant.formats.quantizer.int_quantizer(8, "token"), scale=scale
-    )
+    fmt = AttentionFormat(scores=score_quantizer(kind, 4), values=int_quantizer(8, "token"), scale=scale)
     for i in range(3):
         assert torch.equal(fmt.quantize_scores(scores)[i], fmt.quantize_scores(scores[i : i + 1])[0])
         assert torch.equal(fmt.quantize_values(values)[i], fmt.quantize_values(values[i : i + 1])[0])
@@ -207,6 +222,21 @@ def test_an_error_inside_leaves_the_mode(tiny) -> None:
         model(x, 5.0, encoder_hidden_states=condition)
     assert torch.overrides._len_torch_function_stack() == 0
     assert not any(w.stack for w in attention_watchers(model).values())
+
+
+def test_a_processor_that_goes_another_way_is_refused_when_it_runs(tiny) -> None:
+    """It was set after calibration, or before `load`: nothing would be rounded, and nothing would say so."""
+    model = tiny.build("unet")
+    name = find_attention(model)[0]
+    install_attention_(model, {name: AttentionFormat(scores=score_quantizer("log", 2))})
+    module = model.get_submodule(name)
+    module.set_processor(AttnProcessor())
+    x = torch.randn(1, 16, 64)
+    with pytest.raises(quant.InputError, match=r"\(AttnProcessor\) does not call scaled_dot") as caught:
+        module(x)
+    assert "\n" not in str(caught.value) and torch.overrides._len_torch_function_stack() == 0
+    module.set_processor(AttnProcessor2_0())
+    assert module(x).isfinite().all()
 
 
 def test_method_round_trip(tiny, tmp_path) -> None:

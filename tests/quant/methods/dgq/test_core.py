@@ -47,7 +47,9 @@ def test_one_hot_index_chooses_its_axis(layout: str) -> None:
     matrix = as_matrix(x, layout)  # a view of x, so x changes with it
     hot = x.clone()
     as_matrix(hot, layout)[..., 7] += 40
-    assert calibrated({1.0: hot}, layout, 4)[0].axis.tolist() == [CHANNEL]
+    quantizer, notes = calibrated({1.0: hot}, layout, 4)
+    assert quantizer.axis.tolist() == [CHANNEL] and notes["channel_share"] == 1
+    assert notes["spread_channel"] > 30 > notes["spread_position"]
     hot = x.clone()
     if layout == "linear_input":
         hot[:, 11] += 40
@@ -107,7 +109,20 @@ def test_spread_and_clusters_by_hand() -> None:
     low, high = torch.tensor([-1.0, -1.0, -9.0]), torch.tensor([1.0, 2.0, 9.0])
     assert spread(low, high) == 8.0 + 8.0
     assert cluster(low, high, 2, 0).tolist() == [0, 0, 1]
+    flat = torch.zeros(3)
+    assert cluster(low, flat, 2, 0).tolist() == cluster(flat, high, 2, 0).tolist() == [0, 0, 1]  # both count
+    crowd = torch.tensor([0.9] * 12 + [1.9, 2.0, 2.8, 3.1])  # equal points count as often as they are
+    assert cluster(torch.zeros(16), crowd, 2, 0).tolist() == [0] * 12 + [1] * 4
     assert cluster(low, high, 7, 0).tolist() == [0, 1, 2]  # no empty clusters where there are fewer points
+
+
+def test_vectors_have_one_range() -> None:
+    """As time embeddings have it in the released code: two axes are no tokens."""
+    x = rand("linear_input")[:, 0] * torch.linspace(0.1, 9, 20)
+    quantizer, _ = calibrated({1.0: x}, "linear_input", 4)
+    assert set(quantizer.labels.flatten().tolist()) <= {0, 255}
+    plain = Quantizer(grid=IntGrid(bits=6, mode="asymmetric"), granularity=Granularity(kind="tensor"))
+    torch.testing.assert_close(quantizer(x), plain.fake(x, "linear_input"), rtol=0, atol=0)
 
 
 def test_more_clusters_are_better() -> None:
