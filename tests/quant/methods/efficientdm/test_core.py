@@ -30,6 +30,7 @@ def test_factors_that_are_zero_leave_the_naive_codes(name: str, tiny) -> None:
     naive = Master(weight, line.weight, side.layout)
     assert torch.equal(side.encoded().codes(), naive.encoded().codes())
     assert torch.equal(side.weight(), naive.weight())
+    assert torch.equal(side.effective(), naive.weight())  # W0 is the rounded weight: the float one is gone
     assert side.down.shape[0] == 4 and Adapted(weight, line, 1000).down.shape[0] == min(
         weight.shape[0], weight[0].numel()
     )
@@ -151,4 +152,5 @@ def test_rates_follow_the_steps_of_the_layers(tiny, recorded, monkeypatch) -> No
         factors = [g for g in seen["groups"] if any(n.endswith(".up") for n in g.parameters)]
         assert [g.rate for g in factors] == pytest.approx([0.5 * s if form == "rate" else 0.5 for s in steps])
         assert [g.gradient for g in factors] == pytest.approx(steps if form == "gradient" else [1.0, 1.0])
+        assert seen["rules"].schedule == "linear" and seen["rules"].warm_up == 0
         assert seen["rules"].optimizer == ("sgd" if form == "gradient" else "adam")
