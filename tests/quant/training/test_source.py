@@ -24,6 +24,20 @@ def test_a_path_is_of_one_sample_in_even_strides(recorded) -> None:
         assert len({b - a for a, b in pairwise(places)}) == 1
 
 
+def test_a_path_spans_a_long_trajectory(source: Source, monkeypatch) -> None:
+    store = SimpleNamespace(timesteps=tuple(range(20)), read=lambda pairs: pairs)
+    monkeypatch.setattr(source, "recording", store)
+    source.rows, first = 16, set()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        pairs: Any = source.draw_paths(generator)[0]
+        for path in (pairs[:8], pairs[8:]):
+            assert [step - path[0][1] for _, step in path] == [0, 2, 4, 6, 8, 10, 12, 14]
+            assert len({key for key, _ in path}) == 1
+            first.add(path[0][1])
+    assert first == set(range(6))
+
+
 def test_a_smaller_scale_does_not_pay() -> None:
     generator = torch.Generator().manual_seed(0)
     target, noise = torch.randn(2, 4, 50, 50, generator=generator)

@@ -58,7 +58,8 @@ def test_each_step_of_a_key_weighs_message_and_picture_as_published(
 
     monkeypatch.setattr(decoder, "decode", decoding)
     monkeypatch.setattr(Course, "update", updating)
-    given = config.model_copy(update={"distorted": 0.0, "key_steps": 4, "key_rate": 0.05, "match_target": 0.6})
+    changes = {"distorted": 0.0, "key_steps": 4, "key_rate": 0.05, "match_target": 0.6}
+    given = config.model_copy(update=changes)
     core.train_key(decoder, reader, "10110010", given, Context(seed=2))
     signs = torch.tensor([1.0, -1, 1, 1, -1, -1, 1, -1])
     picture, message = 1.0, 0.0

@@ -18,6 +18,7 @@ BODY = "transformer_blocks.1.attn2.to_q"
 SOME = [TIME, BODY, "transformer_blocks.0.ff.net.2", "proj_out"]
 
 FACTORS = {"side.up", "side.down", "side.scale", "inputs.scale", "inputs.zero"}
+INTEGERS = {"side.master", "side.scale", "own.bias"}
 WHOLE = {"side.master", "side.scale", "side.zero", "own.bias"}
 STAGES: list[tuple[str, dict[str, Any], list[tuple[dict[str, set[str]], set[str]]]]] = [
     ("efficientdm", {}, [({TIME: set(), "proj_out": set()}, FACTORS)]),
@@ -28,8 +29,7 @@ STAGES: list[tuple[str, dict[str, Any], list[tuple[dict[str, set[str]], set[str]
      [({TIME: {"side.master", "inputs.scale", "inputs.zero"}}, set()),
       ({TIME: set()}, {"side.master", "inputs.scale", "inputs.zero"})]),
     ("binarydm", {"outer": 0.0, "kept_bits": 6, "warm_up": 0},
-     [({TIME: {"side.master", "side.scale", "own.bias"}, "proj_out": {"side.master", "side.scale", "own.bias"}},
-       {"side.master", "side.bases", "own.bias", "inputs.scale"})]),
+     [({TIME: INTEGERS, "proj_out": INTEGERS}, {"side.master", "side.bases", "own.bias", "inputs.scale"})]),
     ("qvgen", {"rank": 2}, [({}, WHOLE | {"side.up", "side.down"})]),
     ("qvgen", {"helper": "none"}, [({}, WHOLE)]),
     ("qvgen", {"helper": "kept"}, [({}, WHOLE | {"side.up", "side.down"})]),

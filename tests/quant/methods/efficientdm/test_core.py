@@ -133,6 +133,8 @@ def test_policy_and_plain_integers(tiny, recorded) -> None:
         assert layer.branch is None and layer.transform is None
         assert layer.encoded().codes().dtype == torch.uint8
     assert by_channel(4).grid.mode == "asymmetric"
+    static = quant.plan(tiny.build("unet"), CONFIG.model_copy(update={"temporal": False})).quantized
+    assert {line.activation.schedule.kind for line in static} == {"static"}
 
 
 def test_rates_follow_the_steps_of_the_layers(tiny, recorded, monkeypatch) -> None:

@@ -148,8 +148,8 @@ def test_rules_are_the_papers_and_the_factor_of_a_step_is_in_force(tiny, recorde
 def test_inputs_are_dynamic_by_token_and_asymmetric(tiny) -> None:
     lines = {line.name: line for line in quant.plan(tiny.build("unet"), CONFIG).layers}
     assert lines["conv_in"].skipped  # embeds patches
-    for name, kind in (("mid_block.resnets.0.time_emb_proj", "token"), ("mid_block.resnets.0.conv1", "sample")):
-        line = lines[name]
+    for name, kind in (("time_emb_proj", "token"), ("conv1", "sample")):
+        line = lines[f"mid_block.resnets.0.{name}"]
         assert line.activation.granularity.kind == kind and line.activation.schedule.kind == "dynamic"
         assert line.activation.grid.mode == line.weight.grid.mode == "asymmetric"
         assert line.weight.granularity.kind == "channel"
