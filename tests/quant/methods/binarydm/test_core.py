@@ -17,7 +17,7 @@ from quant.layers.install import quant_layers
 from quant.methods.binarydm import BinaryDmConfig
 from quant.methods.binarydm.binarizer import Binary
 from quant.methods.binarydm.core import formats
-from quant.methods.binarydm.mimic import Mimic, main_directions, mimic_loss
+from quant.methods.binarydm.mimic import Mimic, features, main_directions, mimic_loss
 from quant.registry import Context
 from quant.training.student import Student
 
@@ -109,6 +109,24 @@ def test_mimicking() -> None:
     assert float(power[0]) > 0.4 * float(teacher.square().sum())
     image = teacher.transpose(1, 2).reshape(4, 16, 2, 3)  # channels, not width, are what directions are of
     assert main_directions(image, 4).shape == (16, 4)
+    clip = image.unsqueeze(2)  # of one frame
+    torch.testing.assert_close(mimic_loss(clip, clip * 1.1, some), mimic_loss(image, image * 1.1, some))
+
+
+def test_joint_blocks_are_mimicked_in_both_streams() -> None:
+    """Flux and SD3 give the text first, CogVideoX the picture, and SD3's last block no text."""
+
+    class Joint(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+            return (None if x.sum() < 0 else x), 2 * x
+
+    block = Joint()
+    with features({"a": block}) as seen:
+        block(torch.ones(1, 2, 3))
+        assert {name: float(x[0, 0, 0]) for name, x in seen.items()} == {"a.0": 1.0, "a.1": 2.0}
+        seen.clear()
+        block(-torch.ones(1, 2, 3))
+        assert set(seen) == {"a.1"}
 
 
 def test_the_loss_is_the_outputs_and_the_mean_of_the_blocks_in_the_teachers_directions(

@@ -154,5 +154,13 @@ def test_rates_follow_the_steps_of_the_layers(tiny, recorded, monkeypatch) -> No
         factors = [g for g in seen["groups"] if any(n.endswith(".up") for n in g.parameters)]
         assert [g.rate for g in factors] == pytest.approx([0.5 * s if form == "rate" else 0.5 for s in steps])
         assert [g.gradient for g in factors] == pytest.approx(steps if form == "gradient" else [1.0, 1.0])
+        for layer in seen["layers"].values():  # in units of themselves, zero points in codes
+            start = layer.inputs.scale[0].detach()
+            for part, rate in (
+                (layer.side.scale, config.rate_weight_scale * layer.side.scale.detach().mean()),
+                (layer.inputs.scale[1], config.rate_input * start), (layer.inputs.zero[1], config.rate_input),
+            ):  # fmt: skip
+                (found,) = (g.rate for g in seen["groups"] if any(p is part for p in g.parameters.values()))
+                assert found == pytest.approx(float(rate))
         assert seen["rules"].schedule == "linear" and seen["rules"].warm_up == 0
         assert seen["rules"].optimizer == ("sgd" if form == "gradient" else "adam")

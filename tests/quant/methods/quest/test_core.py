@@ -12,6 +12,7 @@ from quant.layers.install import quant_layers
 from quant.methods.quest import QuestConfig, core, policy
 from quant.methods.quest.policy import measure
 from quant.registry import Context
+from quant.training.fake import teaching
 from quant.training.sides import Master
 from quant.training.student import Student
 
@@ -43,6 +44,28 @@ def test_layers_that_see_time_alone_are_found_without_names(student) -> None:
     assert set(tuned.time) == named and len(named) > 3
     assert not set(tuned.time) & set(tuned.shares)
     assert sum(tuned.shares.values()) == pytest.approx(1.0)
+
+
+def test_a_layers_share_is_its_error_alone(student) -> None:
+    names, errors = [SOME[1][:-1] + "resnets.0.conv1", list(student.layers)[-1]], []
+    with student.installed(), torch.no_grad():
+        found = policy.error_shares(student, names, 2)
+        assert all(layer.active for layer in student.layers.values())
+        for name in names:
+            others = {key: layer for key, layer in student.layers.items() if key != name}
+            error = 0.0
+            for batch in student.source.spread(2):
+                with teaching(others):
+                    rounded = student.predict(batch)
+                error += float((rounded - student.target(batch)).square().sum())
+            errors.append(error)
+    assert found == pytest.approx({name: e / sum(errors) for name, e in zip(names, errors, strict=True)})
+
+
+def test_the_first_and_last_layers_inputs_have_8_bits_and_no_others(tiny) -> None:
+    lines = quant.plan(tiny.build("unet"), CONFIG).quantized
+    assert {line.name for line in lines if line.activation.bits == 8} == {"conv_in", "conv_out"}
+    assert {line.weight.bits for line in lines} == {4}
 
 
 def test_the_fewest_layers_that_have_the_share(student) -> None:
