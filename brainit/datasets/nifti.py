@@ -138,6 +138,8 @@ def load_folder(
             f"{root} holds no folder 'stimuli': pictures are not known, only categories can be decoded"
         )
     if zscore == "session":
+        still = clean.still_somewhere(betas[:, keep], session, train, "session")
+        warnings += [f"{folder}: {line}" for line in still]
         betas = clean.zscore(betas, session, train, "session")
         alone = clean.scaled_alone(session, train, f"{folder}: session")
         warnings += alone

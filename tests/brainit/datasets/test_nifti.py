@@ -128,6 +128,44 @@ def test_events_that_were_sorted_by_stimulus_are_warned_of(tmp_path):
     )
 
 
+def test_trials_that_failed_and_voxels_that_a_session_lacks_are_named(tmp_path):
+    root = write_folder(tmp_path / "n")
+    assert warned(root) == "nifti sub-01: only 4 test pictures; scores will have wide intervals"
+    second, still = sorted(root.rglob("*betas*"))[1], np.arange(4)[:, None, None, None] == 1
+
+    def spoil(d: np.ndarray, _: object) -> np.ndarray:
+        d = np.where(still, 3.0, d)  # outside the field of view in this session
+        d[..., 2] *= 1e4  # an artefact
+        d[..., 5] = 0  # not measured
+        return d
+
+    edit_image(second, spoil)
+    said = warned(root)
+    assert "8 of 32 voxels do not change within some session (first: session 2, 8 voxels)" not in said
+    assert "1 of 20 trials have one value in every voxel (first: trial 16)" in said
+    assert "1 of 20 trials lie more than 10 times as far out as the typical" in said
+    assert "(first: session 2, run 1, stimulus p12)" in said
+    edit_image(second, lambda d, _: np.where(still, 3.0, d))
+    assert "8 of 32 voxels do not change within some session (first: session 2, 8 voxels)" in warned(root)
+    shutil.copytree(root / "sub-01", root / "sub-02")
+    assert "sub-01 and sub-02 have the same betas: is one a copy?" in warned(root)
+
+
+def test_events_that_are_those_of_other_trials_are_noticed_by_the_repeats(tmp_path):
+    root = write_folder(tmp_path / "n")
+    rng, pictures = np.random.default_rng(1), np.random.default_rng(2).normal(size=(10, *SHAPE))
+    orders = [rng.permutation(np.repeat(np.arange(10), 2)) for _ in range(2)]
+    for path, order in zip(sorted(root.rglob("*betas*")), orders, strict=True):
+        values = np.moveaxis(pictures[order] + rng.normal(size=(20, *SHAPE)), 0, -1)
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), AFFINE), path)
+    for moved, expected in ((0, False), (1, True)):
+        for path, order in zip(sorted(root.rglob("*_events.tsv")), orders, strict=True):
+            rows = [f"p{k}\t{'test' if k > 7 else 'train'}\tcat\n" for k in np.roll(order, moved)]
+            path.write_text("stimulus_id\tsplit\ttrial_type\n" + "".join(rows))
+        said = "repeats of a picture are no more alike than trials of different ones" in warned(root)
+        assert said == expected
+
+
 def test_sessions_that_lie_apart_are_no_signal(tmp_path):
     """Noise alone, repeats within a session, sessions of other means: the ceiling is about 0, not 1."""
     root = write_folder(tmp_path / "n")
