@@ -7,7 +7,7 @@ exclude and overrides say about the projections thus holds for the module too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +39,7 @@ class Mass:
         self.tops: Tensor | None = None  # stays on its device: reading it at each call would wait for a GPU
         self.fixed = True  # every call had the same number of keys
 
-    def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Tensor, values: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Look at probabilities (batch, heads, q, k) and leave them as they are."""
         mass = scores.detach().double().sum((0, 1, 2))
         tops = scores.detach().amax((0, 1, 2))
@@ -82,8 +82,8 @@ def attention_settings(model: nn.Module, plan: Plan) -> dict[str, DgqConfig]:
 
 
 @contextmanager
-def measured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Mass]]:
-    """Watch some attention modules for a while; gives what is found, complete at the end.
+def measured(model: nn.Module, found: Mapping[str, Mass]) -> Iterator[None]:
+    """Watch some attention modules for a while, each with its own `Mass`.
 
     Raises
     ------
@@ -91,11 +91,10 @@ def measured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Mass]
         A module ran and its scores were not seen: its processor goes another way.
     """
     modules = dict(model.named_modules())
-    found = {name: Mass() for name in names}
     watchers = [Watcher(mass).attach(modules[name]) for name, mass in found.items()]
     handles = [modules[name].register_forward_hook(_seen(name, mass)) for name, mass in found.items()]
     try:
-        yield found
+        yield
     finally:
         for part in (*watchers, *handles):
             part.remove()

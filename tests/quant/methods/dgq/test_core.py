@@ -135,6 +135,27 @@ def test_tables_are_read_by_timestep_value() -> None:
         quantizer(a)
 
 
+def test_frames_taken_for_pictures_have_their_clips_timestep() -> None:
+    """A layer that sees (clips x frames) of two clips at two timesteps: they do not alternate."""
+    a, b = rand("conv_input"), rand("conv_input", 1) * 30
+    quantizer, _ = calibrated({900.0: a, 100.0: b}, "conv_input", 4)
+    frames = torch.cat([a, b])  # two clips of three frames
+    expected = []
+    for timestep, x in ((900.0, a), (100.0, b)):
+        quantizer.clock.timestep = torch.tensor([timestep])
+        expected.append(quantizer(x))
+    quantizer.clock.hook(
+        nn.Identity(), (frames.unflatten(0, (2, 3)),), {"timestep": torch.tensor([900.0, 100.0])}
+    )
+    assert torch.equal(quantizer(frames), torch.cat(expected))
+    quantizer.clock.hook(
+        nn.Identity(), (), {"timestep": torch.tensor([900.0, 100.0]), "hidden_states": a[:2]}
+    )
+    assert torch.equal(quantizer(frames[2:4]), torch.cat([expected[0][2:], expected[1][:1]]))
+    with pytest.raises(quant.InputError, match="3 rows for 2 samples at 2 timesteps"):
+        quantizer(a)
+
+
 def test_layers_on_one_clock_look_their_row_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     x, asked = rand("linear_input"), []
     one, other = (calibrated({900.0: x, 100.0: 2 * x}, "linear_input", 4)[0] for _ in range(2))
