@@ -169,7 +169,7 @@ NAMES = """() => {
   // the address is a link to what is seen: a page that is loaded again comes back to it
   const links = {}, pageOf = (query) => new URLSearchParams(query).get("tab");
   const shown = () => document.querySelector("[role=tab][aria-selected=true]");
-  const word = (tab) => tab.innerText.trim().split(" ")[0].toLowerCase();
+  const word = (tab) => tab.innerText.trim().toLowerCase().replace(/^plan and apply$/, "plan");
   window.brainlabAt = (link) => {
     links[pageOf(link)] = link;
     if (shown() && word(shown()) === pageOf(link)) history.replaceState(history.state, "", link);
