@@ -29,7 +29,7 @@ def change_error(clips: Tensor, truth: Tensor) -> Tensor:
 
 
 def energy_ratio(clips: Tensor, truth: Tensor) -> Tensor:
-    """Motion energy over the truth's: (n,); below 1 a clip freezes, above it flickers; 1 if both stand."""
+    """Motion energy over the truth's: (n,); below 1 a clip freezes, above it flickers; 1: both are still."""
     ours, theirs = energy(clips), energy(truth)
     return torch.where((ours == 0) & (theirs == 0), 1.0, ours / theirs.clamp(min=1e-12))
 

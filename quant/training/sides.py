@@ -127,6 +127,8 @@ class Rows:
 class StoredInput(InputSide):
     """Calibrated ranges, learned: one, or one for each timestep of the recording.
 
+    By timestep they are TALSQ (He et al. 2024, equation 9).
+
     Only the rows of the timesteps in a batch get gradients; each row is a parameter of its own, so that
     neither momentum nor decay moves the others.
 
