@@ -86,6 +86,9 @@ def test_input_mixing_leaves_vectors_alone() -> None:
     )
     assert 0.2 < out[0].mean() < 0.8 and not out[1].any() and out[2] is None
     assert torch.equal(mixed([a], [b], 0.0, torch.Generator())[0], a)
+    many = [torch.full((9, 30, 30), v) for v in (0.0, 1.0)]
+    few = mixed(many[:1], many[1:], 0.2, torch.Generator().manual_seed(0))[0]
+    assert 0.17 < few.mean() < 0.23  # the share that is in full precision
 
 
 def test_units_are_blocks_in_execution_order(tiny, store) -> None:
