@@ -88,11 +88,6 @@ class AdaptedSubject:
         return Prediction(torch.cat(rows), [])
 
     @torch.no_grad()
-    def predict_readout(self, subject: Subject) -> Prediction:
-        """Predict with the linear read-out that the network corrects."""
-        return Prediction(self.network.base(self._betas(subject), self.voxels), [])
-
-    @torch.no_grad()
     def predict_bayes(self, subject: Subject) -> Prediction:
         """Predict by Bayes decoding alone, with the prior over tuning that others taught."""
         if self.bayes is None:

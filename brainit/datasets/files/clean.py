@@ -76,7 +76,7 @@ def usable_voxels(
     What counts is what single precision keeps of the values, because that is learned from. Voxels with NaN or
     infinite values are an error unless ``nan="drop"``: they usually mean a wrong mask.
     Voxels that never change over the training trials carry nothing and would divide by zero; they are
-    dropped with a warning.
+    dropped with a warning. A trial of one value in every voxel was not measured; it is named and stays.
 
     Parameters
     ----------
@@ -119,6 +119,12 @@ def usable_voxels(
     n_still = int((finite & ~moving).sum())
     if n_still:
         warnings.append(f"{where}: dropped {n_still} of {finite.size} voxels that never change in training")
+    blank = np.flatnonzero(np.ptp(betas[:, finite], axis=1) == 0) if finite.sum() > 1 else []
+    if len(blank):
+        warnings.append(
+            f"{where}: {len(blank)} of {len(betas)} trials have one value in every voxel (first: trial "
+            f"{blank[0] + 1}): they were not measured; leave them out of the files"
+        )
     if not moving.any():
         raise InputError(
             f"{where}: no voxel of {finite.size} changes over the training trials; check the file"
@@ -167,6 +173,25 @@ def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: s
         scaled = (betas[here] - source.mean(0)) / np.where(flat, 1.0, std)
         out[here] = np.where(flat, 0.0, scaled)
     return out
+
+
+def still_somewhere(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: str) -> list[str]:
+    """Return a warning where voxels change, but not within each group: `zscore` makes them 0 there."""
+    still = {}
+    for group in np.unique(groups):
+        used = (groups == group) & reference
+        if used.sum() > 1:
+            still[group] = np.ptp(betas[used], axis=0) == 0
+    some = {group: flat & ~np.all(list(still.values()), 0) for group, flat in still.items()}
+    any_flat = np.any(list(some.values()), 0) if some else np.zeros(1, bool)
+    if not any_flat.any():
+        return []
+    first = next(group for group, flat in some.items() if flat.any())
+    return [
+        f"{int(any_flat.sum())} of {any_flat.size} voxels do not change within some {what} (first: {what} "
+        f"{first:g}, {int(some[first].sum())} voxels) and are 0 there: out of the field of view, or another "
+        "mask?"
+    ]
 
 
 def scaled_alone(groups: np.ndarray, reference: np.ndarray, what: str) -> list[str]:

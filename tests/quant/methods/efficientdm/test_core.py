@@ -92,6 +92,9 @@ def test_a_table_of_equal_rows_is_one_range_and_mixed_batches_read_each_row() ->
         each.append(side(x[row : row + 1]))
     clock.timestep = torch.tensor([100.0, 900.0])
     assert torch.equal(side(x), torch.cat(each)) and not torch.equal(side(x), static(x))
+    clock.samples = 2  # of the model's call: two rows a sample, as a clip's frames are, do not alternate
+    clock.timestep = torch.tensor([100.0, 900.0])
+    assert torch.equal(side(x[[0, 2, 1, 3]]), torch.cat([each[i] for i in (0, 2, 1, 3)]))
     params, timesteps = side.params()
     assert params["scale"].shape == (3, 1, 1, 1) and params["zero_point"].dtype == torch.uint8
     assert timesteps.tolist() == [100.0, 500.0, 900.0]
