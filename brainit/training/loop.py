@@ -62,8 +62,8 @@ def learning_rate(config: TrainConfig, valid: list[float]) -> float:
     """Rate of the next epoch: cubic warm-up, then a tenth after every plateau of the validation loss.
 
     Brain-IT's code has torch's ReduceLROnPlateau, patience 5 and absolute threshold .001: it falls at the
-    sixth epoch without a gain of so much. Here it waits for ``plateau`` epochs, and any gain counts: losses of
-    standardised targets have another scale.
+    sixth epoch without a gain of so much. Here it waits for ``plateau`` epochs, and any gain counts: losses
+    of standardised targets have another scale.
     """
     epoch = len(valid)
     if epoch < config.warmup_epochs:

@@ -48,6 +48,7 @@ def run(settings: Settings, context: Context) -> Result:
         raise InputError(f"--runs {settings.runs}: {above} is a file; give a folder")
     if warning := exposed(settings):
         sys.stderr.write(f"brainlab app: {warning}\n")
+    sys.stderr.write("starting ... (some seconds)\n")
     from lab.app.server import serve, warm
     from lab.app.work import WORKER
 

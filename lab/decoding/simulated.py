@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.progress import Progress, silent
-from lab.runs.lock import FolderLock
+from lab.runs.lock import alone_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,13 +108,10 @@ def ensure_simulated(
 
 
 def _alone(folder: Path) -> AbstractContextManager[Any]:
-    """Wait until no other process makes subjects in ``folder``; the lock lies in the cache, not in there."""
+    """Wait until no other process makes subjects in ``folder``."""
     if (folder / DESCRIPTION).is_file():
         return nullcontext()
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    locks = cache_folder("locks", name)
-    locks.mkdir(parents=True, exist_ok=True)
-    return FolderLock(locks, wait=True)
+    return alone_with(folder)
 
 
 def _pictures(stimuli: Path | str | None, needed: int) -> tuple[Any, str | None]:

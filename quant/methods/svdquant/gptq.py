@@ -40,7 +40,9 @@ def gptq_codes(
     n_rows, width = weight.shape
     hessian = 2.0 / len(inputs) * (inputs.float().T @ inputs.float())
     dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1.0
+    # as large as the others are: 1 would drown small inputs, whose codes would then be plain rounding
+    alive = hessian.diagonal()[~dead]
+    hessian.diagonal()[dead] = alive.mean() if len(alive) else 1.0
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
     upper = _inverse_factor(hessian[order][:, order], damp)
     scale = _column_scales(quantizer, params, n_rows, width)[:, order]

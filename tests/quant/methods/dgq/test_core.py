@@ -47,7 +47,9 @@ def test_one_hot_index_chooses_its_axis(layout: str) -> None:
     matrix = as_matrix(x, layout)  # a view of x, so x changes with it
     hot = x.clone()
     as_matrix(hot, layout)[..., 7] += 40
-    assert calibrated({1.0: hot}, layout, 4)[0].axis.tolist() == [CHANNEL]
+    quantizer, notes = calibrated({1.0: hot}, layout, 4)
+    assert quantizer.axis.tolist() == [CHANNEL] and notes["channel_share"] == 1
+    assert notes["spread_channel"] > 30 > notes["spread_position"]
     hot = x.clone()
     if layout == "linear_input":
         hot[:, 11] += 40
@@ -107,7 +109,20 @@ def test_spread_and_clusters_by_hand() -> None:
     low, high = torch.tensor([-1.0, -1.0, -9.0]), torch.tensor([1.0, 2.0, 9.0])
     assert spread(low, high) == 8.0 + 8.0
     assert cluster(low, high, 2, 0).tolist() == [0, 0, 1]
+    flat = torch.zeros(3)
+    assert cluster(low, flat, 2, 0).tolist() == cluster(flat, high, 2, 0).tolist() == [0, 0, 1]  # both count
+    crowd = torch.tensor([0.9] * 12 + [1.9, 2.0, 2.8, 3.1])  # equal points count as often as they are
+    assert cluster(torch.zeros(16), crowd, 2, 0).tolist() == [0] * 12 + [1] * 4
     assert cluster(low, high, 7, 0).tolist() == [0, 1, 2]  # no empty clusters where there are fewer points
+
+
+def test_vectors_have_one_range() -> None:
+    """As time embeddings have it in the released code: two axes are no tokens."""
+    x = rand("linear_input")[:, 0] * torch.linspace(0.1, 9, 20)
+    quantizer, _ = calibrated({1.0: x}, "linear_input", 4)
+    assert set(quantizer.labels.flatten().tolist()) <= {0, 255}
+    plain = Quantizer(grid=IntGrid(bits=6, mode="asymmetric"), granularity=Granularity(kind="tensor"))
+    torch.testing.assert_close(quantizer(x), plain.fake(x, "linear_input"), rtol=0, atol=0)
 
 
 def test_more_clusters_are_better() -> None:
@@ -132,6 +147,27 @@ def test_tables_are_read_by_timestep_value() -> None:
     torch.testing.assert_close(quantizer(mixed), expected, rtol=0, atol=0)
     quantizer.clock.timestep = torch.tensor([500.0])
     with pytest.raises(quant.InputError, match="timestep 500 is not in the calibrated table"):
+        quantizer(a)
+
+
+def test_frames_taken_for_pictures_have_their_clips_timestep() -> None:
+    """A layer that sees (clips x frames) of two clips at two timesteps: they do not alternate."""
+    a, b = rand("conv_input"), rand("conv_input", 1) * 30
+    quantizer, _ = calibrated({900.0: a, 100.0: b}, "conv_input", 4)
+    frames = torch.cat([a, b])  # two clips of three frames
+    expected = []
+    for timestep, x in ((900.0, a), (100.0, b)):
+        quantizer.clock.timestep = torch.tensor([timestep])
+        expected.append(quantizer(x))
+    quantizer.clock.hook(
+        nn.Identity(), (frames.unflatten(0, (2, 3)),), {"timestep": torch.tensor([900.0, 100.0])}
+    )
+    assert torch.equal(quantizer(frames), torch.cat(expected))
+    quantizer.clock.hook(
+        nn.Identity(), (), {"timestep": torch.tensor([900.0, 100.0]), "hidden_states": a[:2]}
+    )
+    assert torch.equal(quantizer(frames[2:4]), torch.cat([expected[0][2:], expected[1][:1]]))
+    with pytest.raises(quant.InputError, match="3 rows for 2 samples at 2 timesteps"):
         quantizer(a)
 
 

@@ -30,6 +30,11 @@ def problem(weight: torch.Tensor, x: torch.Tensor, **settings) -> Problem:
     )  # fmt: skip
 
 
+UNSIGNED = policy.activation_quantizer(
+    SvdQuantConfig(), policy.LayerInfo("layer", "Linear", (32, 128), 1, 0, True, after_gelu=True)
+)
+
+
 def g64(x: torch.Tensor) -> torch.Tensor:
     """INT4 with a bfloat16 scale for each 64 channels of a row."""
     groups = x.unflatten(-1, (-1, 64))
@@ -245,3 +250,33 @@ def test_weights_of_two_bits_have_four_levels() -> None:
         assert float(error.square().mean() / normal.square().mean()) < 0.125
     with pytest.raises(ValueError, match="residual_bits 2 has real scales"):
         SvdQuantConfig(residual_bits=2, scales="pow2")
+
+
+def test_gptq_of_a_channel_that_never_fires_does_not_drown_small_inputs() -> None:
+    """Its stand-in diagonal of 1 once was the mean, and 1 % of that more than everything else."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(300, 64, generator=generator) @ torch.randn(64, 64, generator=generator) / 8
+    x[:, 9] = 0
+    weight = torch.randn(16, 64, generator=generator)
+    quantizer = policy.weight_quantizer(SvdQuantConfig(), 64)
+    params = quantizer.params(weight, "linear_weight")
+    small, large = (gptq_codes(weight, x * 2.0**k, quantizer, params, 0.01, 32) for k in (-10, 4))
+    assert torch.equal(small, large)
+    alive = torch.arange(64) != 9
+    without = {"scale": params["scale"]}
+    exact = gptq_codes(weight[:, alive], x[:, alive], quantizer, without, 0.01, 32)
+    assert float((large[:, alive] == exact).float().mean()) > 0.99
+
+
+def test_gptq_does_not_spare_the_shift_which_the_bias_takes_back(monkeypatch) -> None:
+    """Inputs far from zero after the shift: keeping their sum, which costs nothing, would cost the rest."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.gelu(1.5 * torch.randn(600, 128, generator=generator) - 1.5)
+    weight = torch.randn(32, 128, generator=generator)
+    case = problem(weight, x, residual="gptq", smooth="none", rank=0)
+    case = solve.replace(case, shift=SHIFT, activation=UNSIGNED)
+    seen: list[torch.Tensor] = []
+    plain = solve.gptq_codes
+    monkeypatch.setattr(solve, "gptq_codes", lambda w, x, *rest: seen.append(x) or plain(w, x, *rest))
+    found = solve.solve(case)
+    assert torch.equal(seen[0], x) and found.notes["gptq"]
