@@ -51,6 +51,8 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 [id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
 [id$=-copy] .cm-scroller {min-height: 2.4rem !important;}  /* measured before it was seen: far too high */
+.card :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
+.card table {display: block; overflow-x: auto;}
 #plan-summary .pending {opacity: .85 !important;}
 #bits-pictures .caption-label {font-size: .68rem; max-width: 100%; white-space: normal; line-height: 1.2;}
 #pair img, #difference img {image-rendering: pixelated;}
@@ -167,7 +169,7 @@ NAMES = """() => {
   // the address is a link to what is seen: a page that is loaded again comes back to it
   const links = {}, pageOf = (query) => new URLSearchParams(query).get("tab");
   const shown = () => document.querySelector("[role=tab][aria-selected=true]");
-  const word = (tab) => tab.innerText.trim().split(" ")[0].toLowerCase();
+  const word = (tab) => tab.innerText.trim().toLowerCase().replace(/^plan and apply$/, "plan");
   window.brainlabAt = (link) => {
     links[pageOf(link)] = link;
     if (shown() && word(shown()) === pageOf(link)) history.replaceState(history.state, "", link);

@@ -79,15 +79,17 @@ def reconstruct(
     """
     from lab.decoding.conditions import refuse_without_sampling
     from lab.jobs.checks import check_recipe, natively
+    from lab.models.preflight import check_run_folder
 
     refuse_without_sampling(config, config.recipe)
     # before anything is trained, and before a folder is claimed
     recipe = natively(check_recipe(config.recipe, config.denoiser), config.native, config.device)
+    check_run_folder(out)
+    lay = same_data.where_it_lay(out, config)
+    Run.check(out, lay)
     if dry_run:
         return _dry(config, out, progress)
     _refuse_together(until)
-    lay = same_data.where_it_lay(out, config)
-    Run.check(out, lay)
     choose_device(config.device)
     # data that cannot be used are refused before the folder is claimed
     finished = is_finished(out)
@@ -325,7 +327,10 @@ def versions() -> dict[str, str]:
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
     from lab.decoding.drawing import settings_of
 
-    if config.dataset == "simulated":
+    if config.dataset == "simulated":  # reading them would make them
+        from lab.decoding.simulated import asked_for
+
+        asked_for(dict(config.options))
         counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}
     else:
         opened = open_subjects(config, progress)

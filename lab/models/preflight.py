@@ -142,6 +142,25 @@ def check_loose_folder(out: Path) -> None:
         raise InputError(f"{out} is a run's folder (it has a config.yaml); choose another --out")
 
 
+def check_checkpoints(folder: Path | None) -> None:
+    """Refuse a place that is no folder of a network's training, nor can become one.
+
+    Raises
+    ------
+    InputError
+        A file is in the way, what is there is read-only, or it is a whole run's folder.
+    """
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--checkpoints {folder} is a file; give the folder RUN/checkpoints/brainit")
+    if (folder / "config.yaml").exists():
+        inside = folder / "checkpoints" / "brainit"
+        raise InputError(f"--checkpoints {folder} is a whole run; its training lies in {inside}")
+    if not (folder / "decoder.safetensors").is_file():  # else it is only read
+        _check_parents(folder, "--checkpoints")
+
+
 def check_run_folder(out: Path, names: Collection[str] = ()) -> None:
     """Refuse a place where `lab.runs.folder.Run` could not begin, before work that needs no folder.
 
@@ -190,14 +209,14 @@ def check_file(out: Path, *endings: str) -> None:
     _check_parents(out)
 
 
-def _check_parents(out: Path) -> None:
+def _check_parents(out: Path, flag: str = "--out") -> None:
     above = next((p for p in (out.absolute(), *out.absolute().parents) if p.exists()), None)
     if above is None:
         return
     if above != out.absolute() and not above.is_dir():
-        raise InputError(f"--out {out}: {above} is a file, no folder; choose another --out")
+        raise InputError(f"{flag} {out}: {above} is a file, no folder; choose another {flag}")
     if not os.access(above, os.W_OK):
-        raise InputError(f"--out {out}: {above} cannot be written to (read-only); choose another --out")
+        raise InputError(f"{flag} {out}: {above} cannot be written to (read-only); choose another {flag}")
 
 
 def open_recording(

@@ -140,7 +140,8 @@ def distill(task: Task, context: Context) -> Result:
     Raises
     ------
     InputError
-        The loss or a parameter is NaN or infinite; the checkpoint before it is kept.
+        The loss, a parameter, or every error of what is held out is NaN or infinite; the checkpoint before it
+        is kept.
     """
     optimizer = Optimizer(task.groups, task.rules, task.steps)
     run = _Run(task, optimizer, context)
@@ -285,7 +286,9 @@ class _Run:
 
     @torch.no_grad()
     def keep_best(self) -> None:
-        """Put the best parameters in place."""
+        """Put the best parameters in place; none that were judged may have failed by it."""
+        if self.best is None and self.held_out:
+            raise self.diverged(f"the error of what is held out is {self.held_out[max(self.held_out)]}")
         if self.best is not None:
             for name, parameter in self.optimizer.parameters.items():
                 parameter.copy_(self.kept[name])

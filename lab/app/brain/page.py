@@ -271,6 +271,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
     own = [guidance, strength, steps]
     tab.select(look_again, folder, [folder, empty, *facts, *own], api_visibility="private", **free)
+    gr.on([trials.input, folder.input], lambda: None, None, rule, **quiet)  # not that run's by that rule
     rule.input(trials_by_rule, [folder, rule], trials, api_name="trials_by_rule", **free)
     folder.input(chosen, folder, [*facts, *own], api_name="run_facts", **free)
     shown = ([folder, kind, trial, threshold], [brain, brain_note])

@@ -131,10 +131,12 @@ def run(settings: Settings, context: Context) -> Result:
         Unknown names, or a ``structure`` that gives no pictures of left-out training trials.
     """
     from lab.jobs.checks import check_names
+    from lab.models.preflight import check_checkpoints
 
     config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
     strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
     check_names(config)
+    check_checkpoints(checkpoints)
     shared = config.network == "shared"
     if not shared and config.structure not in ("posterior", "brainit", "blend"):
         raise InputError(

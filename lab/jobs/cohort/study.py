@@ -16,7 +16,7 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, Table, setting
 from lab.models.devices import choose_device
-from lab.models.preflight import check_folder, need
+from lab.models.preflight import check_loose_folder, need
 
 SCORES = ("tokens", "two_way", "top1", "pixcorr")
 DIFFERENCES = ("two_way above ridge", "top1 above ridge", "pixcorr above ridge")
@@ -116,7 +116,7 @@ def _check(settings: Settings) -> dict[str, Any]:
     from lab.zoo import data as pictures
     from lab.zoo.io import mark
 
-    check_folder(settings.out)
+    check_loose_folder(settings.out)
     size = SIZES[settings.preset]
     if settings.seconds is not None:
         size = replace(size, seconds=settings.seconds)
@@ -144,6 +144,10 @@ def _check(settings: Settings) -> dict[str, Any]:
             raise InputError(
                 f"{settings.out} holds a study of other settings; give another --out or remove it"
             )
+    elif settings.out.is_dir() and (strange := sorted(p.name for p in settings.out.glob("[!.]*"))):
+        raise InputError(
+            f"{settings.out} holds other files ({strange[0]}) and no study; choose another --out"
+        )
     return facts
 
 

@@ -46,9 +46,8 @@ def gptq_codes(
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
     upper = _inverse_factor(hessian[order][:, order], damp)
     scale = _column_scales(quantizer, params, n_rows, width)[:, order]
-    rest = weight.float().clone()
-    rest[:, dead] = 0
-    rest = rest[:, order]
+    # channels that never fired are rounded to nearest, not to 0: they may fire on other data
+    rest = weight.float()[:, order]
     codes = torch.empty(n_rows, width, dtype=torch.int8 if quantizer.grid.signed_codes else torch.uint8)
     codes = codes.to(weight.device)
     for start in range(0, width, block):

@@ -11,6 +11,7 @@ import pytest
 
 from brainit import datasets
 from brainit.errors import InputError
+from brainit.voxels.scaling import VoxelScaler
 from tests.brainit.datasets.conftest import AFFINE
 from tests.brainit.datasets.inputs import SHAPE, N, edit_image, first, write_folder
 
@@ -149,6 +150,24 @@ def test_trials_that_failed_and_voxels_that_a_session_lacks_are_named(tmp_path):
     assert "8 of 32 voxels do not change within some session (first: session 2, 8 voxels)" in warned(root)
     shutil.copytree(root / "sub-01", root / "sub-02")
     assert "sub-01 and sub-02 have the same betas: is one a copy?" in warned(root)
+
+
+def test_a_voxel_that_rounding_alone_moves_is_no_voxel(tmp_path):
+    """Constant in training up to single precision: a test trial elsewhere would be a million wide."""
+    root = write_folder(tmp_path / "n")
+
+    def resampled(d: np.ndarray, _: object) -> np.ndarray:
+        d[0, 0, 0, :8] = 3 * (1 + 1e-7 * np.arange(8))
+        return d
+
+    for path in root.rglob("*betas*"):
+        edit_image(path, resampled)
+    for how in ("session", "none"):
+        subject = datasets.open("nifti", root, zscore=how)
+        assert subject.n_voxels == 31 and np.abs(subject.betas).max() < 20
+    betas = np.stack([3 * (1 + 1e-7 * np.arange(8)), np.arange(8)], 1)
+    scaler = VoxelScaler.fit(betas)
+    assert scaler.apply(np.array([[5.0, 3.5]])).tolist() == [[0, 0]]
 
 
 def test_events_that_are_those_of_other_trials_are_noticed_by_the_repeats(tmp_path):

@@ -26,6 +26,10 @@ pytestmark = pytest.mark.browser
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update")  # fmt: skip
+STILL = """document.addEventListener("DOMContentLoaded", () => {
+  document.head.appendChild(document.createElement("style")).textContent =
+    "*, ::before, ::after { animation: none !important; transition: none !important }" })"""
+"""Spinners are drawn anew sixty times a second, in software."""
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,7 @@ class Visit:
     def __init__(self, browser: Any, url: str, **about: Any) -> None:
         self.page = browser.new_context(viewport={"width": 1440, "height": 900}, **about).new_page()
         self.page.set_default_timeout(120_000)  # of a busy machine
+        self.page.add_init_script(STILL)
         self.faults: list[str] = []
         self.outside: list[str] = []
         self.page.on("console", lambda m: m.type == "error" and self.faults.append(m.text))

@@ -67,6 +67,8 @@ def test_the_best_of_what_is_held_out_is_kept(tmp_path: Path) -> None:
     short, _ = toy(held_out=None, state=State(tmp_path / "s"))
     assert torch.equal(last, short) and not torch.equal(a, last)
     assert result.notes()["held_out"] == 0.5 and result.notes()["best_step"] == 20
+    with pytest.raises(quant.InputError, match="the error of what is held out is nan; the parameters of"):
+        toy(held_out=lambda: float("nan"))
     never = toy(held_out=lambda: None)[1]
     assert never.best is None and never.held_out == {}
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -85,8 +83,25 @@ def test_a_key_is_steered_by_pictures_that_are_not_distorted(
     decoder: Decoder, reader: Extractor, config: WatermarkConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [core._distorted(share, 8) for share in (0.0, 0.6, 1.0)] == [0, 4, 7]
-    seen: list[float] = []
-    monkeypatch.setattr(core.Balance, "update", lambda self, psnr, match: seen.append(match))
-    given = config.model_copy(update={"distorted": 1.0, "key_steps": 4})
+    reader.whiten(decoder.pictures())  # a distorted picture reads otherwise
+    seen: list[tuple[float, float]] = []
+    made: list[tuple[Tensor, Tensor]] = []
+    decode = decoder.decode
+
+    def decoding(inputs: Tensor) -> Tensor:
+        made.append((inputs, out := decode(inputs)))
+        return out
+
+    monkeypatch.setattr(decoder, "decode", decoding)
+    monkeypatch.setattr(core.Balance, "update", lambda self, psnr, match: seen.append((psnr, match)))
+    monkeypatch.setattr(core, "distort", lambda x: [torch.zeros_like(part) for part in x.chunk(4)])
+    given = config.model_copy(update={"distorted": 1.0, "key_steps": 4, "key_rate": 0.1})
     core.train_key(decoder, reader, "10110010", given, Context(seed=2))
-    assert len(seen) == 4 and all(map(math.isfinite, seen))
+    signs = torch.tensor([1.0, -1, 1, 1, -1, -1, 1, -1])
+    for step, ((level, match), (inputs, marked)) in enumerate(zip(seen, made, strict=True)):
+        kept, before = ((x.detach().clamp(0, 1) * 255).round() / 255 for x in (marked, decode(inputs)))
+        clean = kept[core._distorted(min(1.0, step / 2), 8) :]
+        assert match == pytest.approx(float((reader(clean) * signs > 0).float().mean()))
+        noise = (kept - before).square().mean((1, 2, 3)).clamp_min(1e-10)
+        assert level == pytest.approx(float(-10 * noise.log10().mean()), rel=1e-5)
+    assert len(seen) == 4 and 0 < seen[-1][0] < 90

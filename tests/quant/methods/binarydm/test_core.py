@@ -87,6 +87,8 @@ def test_eight_weights_a_byte_and_codes_decode_to_what_was_trained() -> None:
         encoded = side.encoded()
         assert encoded.packed.shape == (6, math.ceil(50 * bases / 8))
         assert torch.equal(encoded.decode(), side.weight().detach())
+        side.bases[-1].data.mul_(-1)  # nothing holds a learned scale above zero
+        assert torch.equal(side.encoded().decode(), side.weight().detach())
     closed = binary(weight, 1, learned=False)
     closed.master.data.mul_(2)
     torch.testing.assert_close(closed.sigmas()[0], 2 * weight.abs().mean(1, keepdim=True))
@@ -239,3 +241,17 @@ def test_blocks_become_binary_from_the_middle_outwards(tiny, recorded, monkeypat
     quant.quantize_(tiny.build("unet"), config, trajectories=recorded("unet"))
     assert all(name.startswith("mid_block") for name in seen[0]) and seen[0] == seen[1] < seen[2]
     assert all(a <= b for a, b in pairwise(seen)) and len(seen[-1]) > 20
+
+
+def test_parameters_are_kept_once_all_blocks_are_binary(tiny, recorded, monkeypatch) -> None:
+    kept: list[bool] = []
+
+    def look(self: Student, key: str, groups: object, **rest) -> None:
+        for step in (0, CONFIG.warm_up):
+            rest["prepare"](step)
+            kept.append(rest["keep"]())
+
+    monkeypatch.setattr(Student, "train", look)
+    some = [f"{block}.resnets.0.conv1" for block in ("mid_block", "down_blocks.0")]
+    quant.quantize_(tiny.build("unet"), CONFIG, trajectories=recorded("unet"), include=some)
+    assert kept == [False, True]

@@ -214,8 +214,8 @@ def test_another_number_of_positions_is_refused() -> None:
 @pytest.fixture(scope="module")
 def store(tiny, tmp_path_factory):
     conditions = torch.randn(8, 7, 24, generator=torch.Generator().manual_seed(2))
-    scheduler, folder = FlowMatchEulerDiscreteScheduler(), tmp_path_factory.mktemp("unet")
-    return quant.record(tiny.build("unet"), scheduler, conditions, folder, n_steps=3, batch_size=4)
+    scheduler, folder = FlowMatchEulerDiscreteScheduler(), tmp_path_factory.mktemp("level")
+    return quant.record(tiny.build("level"), scheduler, conditions, folder, n_steps=3, batch_size=4)
 
 
 def at_recorded(model: nn.Module, store) -> torch.Tensor:
@@ -233,7 +233,7 @@ def at_recorded(model: nn.Module, store) -> torch.Tensor:
 def test_round_trip(tiny, store, tmp_path) -> None:
     files = []
     for index in range(2):
-        model = tiny.build("unet")
+        model = tiny.build("level")
         before = at_recorded(model, store)
         guess = quant.plan(model, "dgq-w4a6")
         plan = quant.plan(model, "dgq-w4a6", trajectories=store)
@@ -252,7 +252,7 @@ def test_round_trip(tiny, store, tmp_path) -> None:
     after = at_recorded(model, store)
     assert files[0].read_bytes() == files[1].read_bytes()
     with torch.device("meta"):
-        bare = tiny.build("unet")
+        bare = tiny.build("level")
     quant.load(files[0], bare)
     assert torch.equal(at_recorded(bare, store), after) and not torch.equal(after, before)
     size = files[0].stat().st_size
@@ -262,7 +262,7 @@ def test_round_trip(tiny, store, tmp_path) -> None:
 
 
 def test_kernels_equal_simulation(tiny, store) -> None:
-    model = tiny.build("unet").double()
+    model = tiny.build("level").double()
     quant.quantize_(model, DgqConfig(groups=4), trajectories=store)
     simulated = at_recorded(model, store)
     with quant.use_backend(model, "kernels"):
@@ -270,7 +270,7 @@ def test_kernels_equal_simulation(tiny, store) -> None:
 
 
 def test_off_table_timestep_and_nearest(tiny, store) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     quant.quantize_(model, DgqConfig(groups=2), trajectories=store)
     x, condition = store.sample(0)["x"][:1], store.sample(0)["condition"][None]
     with (
@@ -285,7 +285,7 @@ def test_off_table_timestep_and_nearest(tiny, store) -> None:
 
 
 def test_needs_trajectories(tiny) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     with pytest.raises(quant.MissingDataError, match="recorded trajectories"):
         quant.quantize_(model, "dgq-w8a8")
     assert not quant.layers.install.quant_layers(model)

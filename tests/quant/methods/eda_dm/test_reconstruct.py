@@ -177,13 +177,13 @@ def test_ranges_are_searched_for_the_published_norm() -> None:
 def guided(tiny, tmp_path_factory):
     conditions = torch.randn(10, 5, 24, generator=torch.Generator().manual_seed(0))
     return quant.record(
-        tiny.build("unet"), FlowMatchEulerDiscreteScheduler(), conditions, tmp_path_factory.mktemp("s"),
+        tiny.build("level"), FlowMatchEulerDiscreteScheduler(), conditions, tmp_path_factory.mktemp("s"),
         n_steps=3, guidance=2.0, null_condition=torch.full((5, 24), 0.5),
     )  # fmt: skip
 
 
 def test_every_second_point_has_the_null_condition(tiny, guided) -> None:
-    batch, _ = calibration(tiny.build("unet"), guided, SHORT.model_copy(update={"points": 9}), seed=1)
+    batch, _ = calibration(tiny.build("level"), guided, SHORT.model_copy(update={"points": 9}), seed=1)
     for row in range(9):
         known = guided.sample(int(batch.key[row]))["condition"]
         expected = torch.full((5, 24), 0.5) if row % 2 else known
@@ -200,7 +200,7 @@ def test_units_train_behind_the_quantized_prefix(tiny, guided, monkeypatch) -> N
 
     monkeypatch.setattr(core, "reconstruct", spy)
     few = ["mid_block.resnets.0.*", "mid_block.resnets.1.*"]
-    quant.quantize_(tiny.build("unet"), SHORT, trajectories=guided, include=few)
+    quant.quantize_(tiny.build("level"), SHORT, trajectories=guided, include=few)
     (full, inputs), (later_full, later) = seen["mid_block.resnets.0"], seen["mid_block.resnets.1"]
     assert full is inputs  # nothing before it is quantized
     assert torch.equal(later_full.leaves[1], later.leaves[1])  # the time embedding
@@ -211,7 +211,7 @@ def test_units_train_behind_the_quantized_prefix(tiny, guided, monkeypatch) -> N
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_nearest_is_nearest_in_any_dtype(dtype: torch.dtype, tiny, guided) -> None:
     config = SHORT.model_copy(update={"weight_bits": 8, "reconstruction": "none"})
-    model = tiny.build("unet").to(dtype)
+    model = tiny.build("level").to(dtype)
     weight = model.get_submodule(CONV).weight.detach().clone()
     ledger = quant.quantize_(model, config, trajectories=guided, include=[CONV])
     layer = model.get_submodule(CONV)
@@ -226,7 +226,7 @@ def test_nearest_is_nearest_in_any_dtype(dtype: torch.dtype, tiny, guided) -> No
 
 
 def test_training_in_bfloat16_keeps_its_parameters_in_float32(tiny, guided) -> None:
-    model = tiny.build("unet").to(torch.bfloat16)
+    model = tiny.build("level").to(torch.bfloat16)
     soft = SoftLayer(
         model.get_submodule(CONV), next(x for x in quant.plan(model, SHORT).layers if x.name == CONV), {},
         0.0, torch.Generator(),
@@ -235,4 +235,4 @@ def test_training_in_bfloat16_keeps_its_parameters_in_float32(tiny, guided) -> N
     config = SHORT.model_copy(update={"iterations": 20, "rate_weight": 0.05})
     ledger = quant.quantize_(model, config, trajectories=guided, include=["mid_block.resnets.0.*"])
     notes = next(r.notes for r in ledger.layers if r.name == CONV)
-    assert notes["loss_last"] < notes["loss_first"] and tiny.run(model, "unet").isfinite().all()
+    assert notes["loss_last"] < notes["loss_first"] and tiny.run(model, "level").isfinite().all()

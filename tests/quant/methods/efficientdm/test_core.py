@@ -19,13 +19,13 @@ CONFIG = EfficientDmConfig(train_steps=0, train_rows=2, calibration_rows=6, held
 
 
 def line_of(tiny, name: str):
-    return next(x for x in quant.plan(tiny.build("unet"), CONFIG).layers if x.name == name)
+    return next(x for x in quant.plan(tiny.build("level"), CONFIG).layers if x.name == name)
 
 
 @pytest.mark.parametrize("name", ["mid_block.resnets.0.conv1", "mid_block.attentions.0.proj_in"])
 def test_factors_that_are_zero_leave_the_naive_codes(name: str, tiny) -> None:
     line = line_of(tiny, name)
-    weight = tiny.build("unet").get_submodule(name).weight
+    weight = tiny.build("level").get_submodule(name).weight
     side = Adapted(weight, line, 4)
     naive = Master(weight, line.weight, side.layout)
     assert torch.equal(side.encoded().codes(), naive.encoded().codes())
@@ -38,7 +38,7 @@ def test_factors_that_are_zero_leave_the_naive_codes(name: str, tiny) -> None:
 
 def test_the_factors_of_a_convolution_are_its_kernel_and_a_pointwise_one(tiny) -> None:
     name = "mid_block.resnets.0.conv1"
-    conv = tiny.build("unet").get_submodule(name)
+    conv = tiny.build("level").get_submodule(name)
     side = Adapted(conv.weight, line_of(tiny, name), 3).double()
     side.up.data.normal_(generator=torch.Generator().manual_seed(0))
     x = torch.randn(
@@ -124,8 +124,8 @@ def test_scale_gradients_are_the_closed_form() -> None:
 
 
 def test_policy_and_plain_integers(tiny, recorded) -> None:
-    model = tiny.build("unet")
-    ledger = quant.quantize_(model, CONFIG, trajectories=recorded("unet"))
+    model = tiny.build("level")
+    ledger = quant.quantize_(model, CONFIG, trajectories=recorded("level"))
     by_name = {record.name: record for record in ledger.layers}
     assert by_name["conv_in"].weight.bits == by_name["conv_in"].activation.bits == 8
     assert by_name["conv_in"].activation.schedule.kind == "static"
@@ -152,7 +152,7 @@ def test_rates_follow_the_steps_of_the_layers(tiny, recorded, monkeypatch) -> No
     some = ["mid_block.resnets.0.conv*"]
     for form in ("rate", "gradient", "none"):
         config = CONFIG.model_copy(update={"scale_aware": form, "rate_factors": 0.5})
-        quant.quantize_(tiny.build("unet"), config, trajectories=recorded("unet"), include=some)
+        quant.quantize_(tiny.build("level"), config, trajectories=recorded("level"), include=some)
         steps = [float(layer.side.params()["scale"].detach().mean()) for layer in seen["layers"].values()]
         factors = [g for g in seen["groups"] if any(n.endswith(".up") for n in g.parameters)]
         assert [g.rate for g in factors] == pytest.approx([0.5 * s if form == "rate" else 0.5 for s in steps])

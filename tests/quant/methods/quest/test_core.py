@@ -21,20 +21,20 @@ CONFIG = QuestConfig(
     rate_input=0.01, sensitive=0.3,
 )  # fmt: skip
 
-SOME = ["time_embedding.*", "mid_block.*", "up_blocks.1.resnets.0.*"]
+SOME = ["time_embedding.*", "mid_block.*", "up_blocks.0.resnets.0.*"]
 """Layers that see time alone, and a block or more of those that see the picture."""
 
 
 @pytest.fixture(scope="module")
 def student(tiny, recorded) -> Student:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     plan = quant.plan(model, CONFIG, include=[*SOME, "*.time_emb_proj"])
 
     def side(module: torch.nn.Module, line: Any) -> Master:
         layout = "linear_weight" if line.kind == "Linear" else "conv_weight"
         return Master(module.weight, line.weight, layout)
 
-    return Student(model, plan, CONFIG, Context(recording=recorded("unet")), side)
+    return Student(model, plan, CONFIG, Context(recording=recorded("level")), side)
 
 
 def test_layers_that_see_time_alone_are_found_without_names(student) -> None:
@@ -145,9 +145,9 @@ def test_errors_of_time_layers_do_not_depend_on_the_image(student) -> None:
 
 def codes(tiny, recorded, **changes: Any) -> tuple[dict, dict, Any]:
     """Codes, stored parameters, and the ledger of a run."""
-    model = tiny.build("unet")
+    model = tiny.build("level")
     config = CONFIG.model_copy(update=changes)
-    ledger = quant.quantize_(model, config, trajectories=recorded("unet"), include=SOME)
+    ledger = quant.quantize_(model, config, trajectories=recorded("level"), include=SOME)
     layers = quant_layers(model)
     encoded = {name: layer.encoded() for name, layer in layers.items()}
     inputs = {n: layer.input_quantizer.scale.clone() for n, layer in layers.items() if layer.input_quantizer}
