@@ -50,6 +50,7 @@ def run(settings: Settings, context: Context) -> Result:
     check_host(settings.host)
     if warning := exposed(settings):
         sys.stderr.write(f"brainlab app: {warning}\n")
+    sys.stderr.write("starting ... (some seconds)\n")
     from lab.app.server import serve, warm
     from lab.app.work import WORKER
 

@@ -2,7 +2,8 @@
 
 A transform changes the input before it is quantized and knows how to change the weight so that the product
 stays the same; a branch adds to the output. Both say what they are (`spec`), so a checkpoint can rebuild
-them from its header; their tensors travel as ordinary state. To add a part, write the class, list it in
+them from its header; their tensors travel as ordinary state and keep their types when a model is cast: what
+is stored is what the ledger counts. To add a part, write the class, list it in
 `PARTS`, and say in `quant.checkpoint.specs` what its description may hold.
 """
 
@@ -15,11 +16,25 @@ from torch import Tensor, nn
 
 from quant.denoisers.inventory import tensor_bytes
 from quant.errors import InputError
+from quant.layers.activation import ExactBuffers
 from quant.layers.rotations import Rotate
 from quant.layers.sinks import SinkDrop, SinkRow
 
+LEAST, MOST = 2.0**-14, 2.0**15
+"""Ends of smoothing factors: normal numbers in float16, whatever type a model is cast to."""
 
-class Smooth(nn.Module):
+
+def usable_factor(factor: Tensor) -> Tensor:
+    """Smoothing factors between `LEAST` and `MOST`; 1 for zero, infinity and what is no number.
+
+    In a float16 model a smaller one would be 0, and 0 / 0 in one channel is no number in all outputs; a
+    larger one would be infinite and take its channel out.
+    """
+    usable = torch.isfinite(factor) & (factor > 0)
+    return torch.where(usable, factor.clamp(LEAST, MOST), torch.ones_like(factor))
+
+
+class Smooth(ExactBuffers):
     """Divide each input channel by a factor, multiply the weight's column by it: ``((x + c) / f) (f W)``.
 
     Parameters
@@ -71,7 +86,7 @@ class Smooth(nn.Module):
         return cls(torch.empty(spec["shapes"]["factor"]), spec["channel_axis"], spec.get("shift", 0.0))
 
 
-class LowRank(nn.Module):
+class LowRank(ExactBuffers):
     """Add ``x down^T up^T`` to a linear layer's output, on the untouched input.
 
     Parameters

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from quant.layers.activation import ExactBuffers
 from quant.modes import kept
 
 LARGEST = 256
@@ -113,7 +114,7 @@ def kronecker(x: Tensor, factors: tuple[tuple[str, int], ...], inverse: bool = F
     return x.reshape(shape)
 
 
-class Rotate(nn.Module):
+class Rotate(ExactBuffers):
     """Divide channels by a factor, flip signs, rotate: the part methods hang on a layer.
 
     Without `moves` the rotation is one Kronecker product, behind random signs if `signed`. With `moves` it is

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from quant.denoisers.families import call
-from quant.errors import MissingDataError
+from quant.errors import InputError, MissingDataError
 from quant.progress import Progress
 from quant.recordings.trajectories import Batch, Trajectories
 
 See = Callable[[str, Tensor, float], None]
+
+_WIDER = {"float16": "bfloat16 or float32", "bfloat16": "float32"}
 
 
 @dataclass
@@ -102,8 +104,21 @@ def spread_batches(trajectories: Trajectories, samples: int, steps: int, batch_s
 
 @torch.no_grad()
 def run_batch(model: nn.Module, batch: Batch) -> Tensor:
-    """Call a denoiser on a recorded batch."""
-    return call(model, batch.x, batch.timestep, batch.condition)
+    """Call a denoiser on a recorded batch.
+
+    Raises
+    ------
+    InputError
+        The prediction is NaN or infinite: ranges of its layers would be, too.
+    """
+    out = call(model, batch.x, batch.timestep, batch.condition)
+    if not bool(torch.isfinite(out).all()):
+        kind = str(out.dtype).removeprefix("torch.")
+        raise InputError(
+            f"the model's prediction at timestep {float(batch.timestep[0]):g} of the recording is NaN or "
+            f"infinite in {kind}: it overflows; quantize it in {_WIDER.get(kind, 'a wider type')}"
+        )
+    return out
 
 
 @torch.no_grad()
@@ -116,6 +131,7 @@ def replay(
     batch_size: int = 8,
     progress: Progress | None = None,
     step: Callable[[float], None] | None = None,
+    done: int = 0,
 ) -> None:
     """Feed the recorded inputs through `model`, one timestep a call, in sampling order.
 
@@ -130,22 +146,28 @@ def replay(
     batch_size : int
         Samples a call.
     progress : callable
-        In samples.
+        In samples, after each batch of them has gone through all timesteps.
     step : callable
         Called with the timestep before each forward.
+    done : int
+        So many samples are left out: somebody has seen them before a stop.
 
     Raises
     ------
     MissingDataError
         The subset has no samples.
+    InputError
+        A prediction is NaN or infinite.
     """
     keys = calibration_keys(trajectories, samples, subset)
-    for batch in sample_batches(trajectories, keys, size=batch_size):
-        if step is not None:
-            step(float(batch.timestep[0]))
-        run_batch(model, batch)
-        if progress is not None and float(batch.timestep[0]) == trajectories.timesteps[-1]:
-            progress(keys.index(int(batch.key[-1])) + 1, len(keys), "calibrating")
+    for start in range(done, len(keys), batch_size):
+        some = keys[start : start + batch_size]
+        for batch in sample_batches(trajectories, some, size=batch_size):
+            if step is not None:
+                step(float(batch.timestep[0]))
+            run_batch(model, batch)
+        if progress is not None:
+            progress(start + len(some), len(keys), "calibrating")
 
 
 def watch(
@@ -189,6 +211,8 @@ def layer_rows(
     ------
     MissingDataError
         A layer never ran on the calibration data.
+    InputError
+        A prediction is NaN or infinite.
     """
     modules = dict(model.named_modules())
     chunk: list[str] = []

@@ -110,19 +110,24 @@ class Rows:
         return sorted(set(self._rows))
 
     def places(self, samples: int, device: torch.device) -> Tensor:
-        """Where each sample's row stands in `used`: int64 (samples,); guidance stacks whole batches."""
+        """Where each input row's table row stands in `used`: int64 (samples,)."""
         used, key = self.used(), (samples, device)
         if self._whole:
             rows = self.nearest(self.clock.now().timesteps)
-            return rows.repeat(samples // len(rows))
+            times, each = self.clock.shares(len(rows), samples) if len(rows) > 1 else (samples, 1)
+            return rows.repeat(times).repeat_interleave(each)
         if key not in self._places:
-            order = [used.index(row) for row in self._rows] * (samples // len(self._rows))
+            count = len(self._rows)
+            times, each = self.clock.shares(count, samples) if count > 1 else (samples, 1)
+            order = [used.index(row) for row in self._rows * times for _ in range(each)]
             self._places[key] = torch.tensor(order, device=device)
         return self._places[key]
 
 
 class StoredInput(InputSide):
     """Calibrated ranges, learned: one, or one for each timestep of the recording.
+
+    By timestep they are TALSQ (He et al. 2024, equation 9).
 
     Only the rows of the timesteps in a batch get gradients; each row is a parameter of its own, so that
     neither momentum nor decay moves the others.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from quant.denoisers.inventory import LayerInfo
+from quant.layers.attachments import usable_factor
 from quant.layers.rotations import (
     Rotate,
     blockwise,
@@ -62,12 +63,15 @@ class InputStats:
 
 
 def smoothing_factor(absmax: Tensor, weight: Tensor, strength: float) -> Tensor:
-    """Factor (K,) that inputs are divided by: ``max|x|^(1-a) / max|w|^a``; 1 where either is zero."""
+    """Factor (K,) that inputs are divided by: ``max|x|^(1-a) / max|w|^a``; 1 where either is zero.
+
+    Rounded to the weight's type, so that a model in half precision divides inputs by what its weights were
+    multiplied by; bounded as `usable_factor` says.
+    """
     dims = [axis for axis in range(weight.ndim) if axis != 1]
     columns = weight.detach().float().abs().amax(dims)
     factor = absmax.to(columns) ** (1 - strength) / columns**strength
-    usable = torch.isfinite(factor) & (factor > 1e-5) & (factor < 1e5)
-    return torch.where(usable, factor, torch.ones_like(factor))
+    return usable_factor(factor.to(weight.dtype).to(columns))
 
 
 def can_rotate(layer: LayerInfo) -> bool:

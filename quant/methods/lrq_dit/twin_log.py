@@ -126,6 +126,9 @@ def _released_sign(
     step = ((high - low) / count).clamp(min=2.0**-10).to(offset.dtype)
     zero = torch.round(low / step.float())
     top = torch.exp2((zero + count - 1) * step.float()).to(offset.dtype)
+    # and its zeros, which the released code keeps by their mask, are top - offset: nothing
+    nothing = offset.clamp(min=torch.finfo(offset.dtype).tiny)
+    top = torch.where(mine.any(1, keepdim=True), top, nothing)
     # the arithmetic of the grid, which counts from the top
     q = torch.round((torch.log2(top.float()) - octave) / step.float()).clamp_(0, count - 1)
     value = torch.exp2(-q * step.float()) * top.float() - offset.float()

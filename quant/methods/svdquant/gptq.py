@@ -40,13 +40,14 @@ def gptq_codes(
     n_rows, width = weight.shape
     hessian = 2.0 / len(inputs) * (inputs.float().T @ inputs.float())
     dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1.0
+    # as large as the others are: 1 would drown small inputs, whose codes would then be plain rounding
+    alive = hessian.diagonal()[~dead]
+    hessian.diagonal()[dead] = alive.mean() if len(alive) else 1.0
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
     upper = _inverse_factor(hessian[order][:, order], damp)
     scale = _column_scales(quantizer, params, n_rows, width)[:, order]
-    rest = weight.float().clone()
-    rest[:, dead] = 0
-    rest = rest[:, order]
+    # channels that never fired are rounded to nearest, not to 0: they may fire on other data
+    rest = weight.float()[:, order]
     codes = torch.empty(n_rows, width, dtype=torch.int8 if quantizer.grid.signed_codes else torch.uint8)
     codes = codes.to(weight.device)
     for start in range(0, width, block):

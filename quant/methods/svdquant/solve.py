@@ -14,6 +14,7 @@ from torch import Tensor
 
 from quant.formats.grids import Params
 from quant.formats.quantizer import DTYPES, Quantizer
+from quant.layers.attachments import usable_factor
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.gptq import gptq_codes
 from quant.methods.svdquant.lowrank import branch_weight, stored_branch
@@ -91,13 +92,15 @@ def solve(problem: Problem) -> Candidate:
 
 
 def smoothing_factor(absmax: Tensor, weight: Tensor, alpha: float, beta: float) -> Tensor:
-    """``f_j = max|X_j|^alpha / max|W_j|^beta`` as stored; 1 where that is 0, all 1 if any is not finite."""
+    """``f_j = max|X_j|^alpha / max|W_j|^beta`` as stored; 1 where that is 0, all 1 if any is not finite.
+
+    A channel without inputs or without weights is no reason for all to be 1; `usable_factor` bounds the rest.
+    """
     factor = absmax.float() ** alpha / weight.abs().amax(0).float() ** beta
     factor = factor.to(STORED)
     if not bool(torch.isfinite(factor[(absmax > 0) & (weight.abs().amax(0) > 0)]).all()):
         return torch.ones_like(factor)
-    usable = torch.isfinite(factor) & (factor > 0)
-    return torch.where(usable, factor, torch.ones_like(factor))
+    return usable_factor(factor)
 
 
 def smoothing_grid(points: int) -> list[tuple[float, float]]:
@@ -198,7 +201,8 @@ def _gptq(problem: Problem, best: Candidate) -> Candidate:
     residual = smoothed
     if best.down is not None and best.up is not None:
         residual = smoothed - branch_weight(best.down, best.up, best.factor)
-    inputs = problem.smoothed_rows(best.factor)
+    # without the shift: the bias takes it back through the codes, so what they do to it costs nothing
+    inputs = problem.rows if best.factor is None else problem.rows / best.factor.float()
     codes = gptq_codes(
         residual, inputs, problem.quantizer, best.params, problem.config.damp, problem.config.block
     )

@@ -26,6 +26,10 @@ pytestmark = pytest.mark.browser
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update")  # fmt: skip
+STILL = """document.addEventListener("DOMContentLoaded", () => {
+  document.head.appendChild(document.createElement("style")).textContent =
+    "*, ::before, ::after { animation: none !important; transition: none !important }" })"""
+"""Spinners are drawn anew sixty times a second, in software."""
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,7 @@ class Visit:
     def __init__(self, browser: Any, url: str, **about: Any) -> None:
         self.page = browser.new_context(viewport={"width": 1440, "height": 900}, **about).new_page()
         self.page.set_default_timeout(120_000)  # of a busy machine
+        self.page.add_init_script(STILL)
         self.faults: list[str] = []
         self.outside: list[str] = []
         self.page.on("console", lambda m: m.type == "error" and self.faults.append(m.text))
@@ -170,7 +175,8 @@ def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any
         check=True, cwd=Path(__file__).resolve().parents[3],
     )  # fmt: skip
     assert f"{json.loads(found.stdout)['sqnr_db']:.2f}" == f"{_decibels(four):.2f}"
-    visit.page.goto(address + "/" + link)
+    visit.page.wait_for_url(f"{address}/{link}")  # the address follows what is seen
+    visit.page.reload()
     visit.until("#numbers table", "int4")
     assert visit.numbers() == four
     visit.accessible()
@@ -343,19 +349,23 @@ def test_every_named_endpoint_answers(address: str) -> None:
         "/brain_map": ("run", "clusters of voxels", 0, 0.2),
         "/kernels": ("4096x3072x12288",),
         "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True, False),
-        "/watermark": (None, "", 1e-6),
+        "/watermark": (None, "", 1e-6), "/all_layers": ("dit-64", "", "kurtosis", 3),
     }  # fmt: skip
     for name, given in calls.items():
         assert client.predict(*given, api_name=name) is not None, name
     # the long ones start, say so, and end with the client; jobs stand behind whatever else runs here
     for name, given in (("/before_after", ("dit-64", "", "")), ("/apply", ("dit-64", "rtn-w8a8", "", "", "")),
                         ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0, False, "")),
+                        ("/decode_bits", (["rtn-w8a8"], "run", "0", "none", 1, 0.5, 2, "", 0, True, False)),
                         ("/sensitivity", ("dit-64", "rtn-w4a4", "*.0.attn2.to_q", "one-on"))):  # fmt: skip
         job = client.submit(*given, api_name=name)
         assert job.result(timeout=150)[0] == "Done.", name
     with pytest.raises(Exception, match="nothing"):
         client.predict("nothing", "", api_name="/train")
-    assert names == {*calls, "/before_after", "/apply", "/draw", "/train", "/sensitivity"}
+    with pytest.raises(Exception, match="no scores of its pictures"):
+        client.predict("reported", "best", api_name="/trials_by_rule")
+    long = {"/before_after", "/apply", "/draw", "/train", "/sensitivity", "/decode_bits", "/trials_by_rule"}
+    assert names == {*calls, *long}
     for bad in (("../x",), ("<b>",)):
         with pytest.raises(Exception, match="not a run below"):
             client.predict(*bad, api_name="/run")

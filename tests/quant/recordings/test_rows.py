@@ -75,3 +75,14 @@ def test_layers_after_gelu_are_known(tiny) -> None:
     assert not any(layer.after_gelu for layer in find_layers(tiny.build("unet")))  # GEGLU is signed
     plain = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 4))
     assert [layer.after_gelu for layer in find_layers(plain)] == [False, True]
+
+
+@pytest.mark.parametrize("recipe", ["svdquant-nvfp4-naive", "lrq-dit-w4a4"])
+def test_a_model_that_overflows_is_not_calibrated(recipe: str, store, tiny) -> None:
+    """Scales of infinity were stored without a word, and the quantized model gave no number."""
+    model = tiny.build("unet")
+    with torch.no_grad():
+        for name in ("conv1", "conv2"):  # finite weights, and infinity in float16
+            model.get_submodule(f"mid_block.resnets.0.{name}").weight.mul_(3e5)
+    with pytest.raises(quant.InputError, match=r"timestep .* infinite in float16: .*in bfloat16 or float32"):
+        quant.quantize_(model.half(), recipe, trajectories=store, include=["mid_block.*"])

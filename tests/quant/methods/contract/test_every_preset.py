@@ -18,7 +18,7 @@ from quant.registry import get_method, get_preset, validate
 PRESETS = [p for p in quant.list_presets() if not get_method(get_preset(p).method).info.needs_calibration]
 
 
-MODELS = ("odd", "unet", "pixart")
+MODELS = ("odd", "level", "pixart")
 # pairwise cover: the first preset meets every model, the others one each in turn
 PAIRS = [(PRESETS[0], name) for name in MODELS] + [
     (preset, MODELS[place % len(MODELS)]) for place, preset in enumerate(PRESETS[1:])
@@ -140,7 +140,7 @@ def test_failure_halfway_leaves_the_model_unharmed(preset: str, tiny) -> None:
 
 def test_same_seed_same_bytes(preset: str, tmp_path, tiny) -> None:
     for index in range(2):
-        model = tiny.build("unet")
+        model = tiny.build("level")
         quant.quantize_(model, preset, seed=3)
         quant.export(model, tmp_path / f"{index}.safetensors")
     assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()
@@ -222,7 +222,7 @@ def test_more_bits_are_never_worse(tiny) -> None:
             continue
         previous: dict[str, float] = {}
         for bits in range(2, 9):
-            ledger = quant.quantize_(tiny.build("unet"), config(weight_bits=bits))
+            ledger = quant.quantize_(tiny.build("level"), config(weight_bits=bits))
             for record in ledger.layers:
                 if not record.skipped and record.activation is not None:
                     now = record.weight_sqnr_db or 0.0

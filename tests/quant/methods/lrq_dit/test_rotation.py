@@ -172,6 +172,15 @@ def test_smoothing_factor_has_the_papers_exponents() -> None:
     torch.testing.assert_close(factor, torch.tensor([8 / 3, 8.0, 1.0]))
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32])
+def test_smoothing_factor_is_a_number_of_the_models_type(kind: torch.dtype) -> None:
+    """Weights were multiplied by float32 factors, and a bfloat16 input divided by rounded ones."""
+    absmax, weight = rand(64, dtype=torch.float32).abs() * 10, rand(8, 64, seed=1, dtype=kind)
+    weight[:, 0] = 1e-7  # the factor would be infinite in float16
+    factor = smoothing_factor(absmax * 1e6, weight, 0.9)
+    assert torch.equal(factor, factor.to(kind).float()) and float(factor.max()) <= 2.0**15
+
+
 def test_rule() -> None:
     config = LrqDitConfig()
     assert kind_of(0.99, 64, config) == "hadamard" and kind_of(1.0, 64, config) == "outlier"

@@ -126,6 +126,19 @@ def test_released_grid_cuts_outliers_by_percentile() -> None:
     assert len(ETAS) * len(PERCENTILES) ** 2 == 325
 
 
+def test_released_grid_keeps_zeros_of_rows_without_that_sign() -> None:
+    """By their mask, in the released code; a pruned row became one of 0.5 to 1."""
+    weight, q = heavy("gauss", 6, 64) * 0.03, log_quantizer(3, released=True)
+    weight[1] = 0.0
+    weight[2] = -weight[2].abs()
+    weight[2, 5] = 0.0
+    fake = q.fake(weight, "linear_weight", fit_as_released(weight, q))
+    assert float(fake[1].abs().max()) < 1e-30 and float(fake[2, 5].abs()) < 1e-30
+    others = [0, 3, 4, 5]
+    alone = q.fake(weight[others], "linear_weight", fit_as_released(weight[others], q))
+    assert sqnr(weight[others], fake[others]) == pytest.approx(sqnr(weight[others], alone), abs=0.5)
+
+
 @pytest.mark.parametrize(("bits", "expected"), [(3, 13.6), (4, 18.6)])
 def test_clean_grid_has_the_cards_quality_at_any_scale(bits: int, expected: float) -> None:
     weight, q = heavy("gauss", 64, 1152), log_quantizer(bits)

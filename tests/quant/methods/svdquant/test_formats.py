@@ -30,6 +30,11 @@ def problem(weight: torch.Tensor, x: torch.Tensor, **settings) -> Problem:
     )  # fmt: skip
 
 
+UNSIGNED = policy.activation_quantizer(
+    SvdQuantConfig(), policy.LayerInfo("layer", "Linear", (32, 128), 1, 0, True, after_gelu=True)
+)
+
+
 def g64(x: torch.Tensor) -> torch.Tensor:
     """INT4 with a bfloat16 scale for each 64 channels of a row."""
     groups = x.unflatten(-1, (-1, 64))
@@ -74,6 +79,9 @@ def test_grid_and_factor_are_the_cards() -> None:
     weight = torch.tensor([[1.0, -4.0], [0.5, 2.0]])
     factor = smoothing_factor(torch.tensor([16.0, 2.0]), weight, 0.5, 0.25)
     torch.testing.assert_close(factor.float(), torch.tensor([4.0, 1.0]), rtol=0, atol=0)
+    assert factor.dtype == torch.bfloat16
+    for broken in (torch.tensor([16.0, torch.inf]), torch.tensor([torch.nan, 2.0])):
+        assert torch.equal(smoothing_factor(broken, weight, 0.5, 0.25).float(), torch.ones(2))
 
 
 def test_the_branch_stops_at_the_first_worse_round_and_keeps_the_best(monkeypatch) -> None:
@@ -90,6 +98,8 @@ def test_the_branch_stops_at_the_first_worse_round_and_keeps_the_best(monkeypatc
     monkeypatch.setattr(solve, "attempt", scripted)
     best = solve.iterate(case, None)
     assert best.error == 3.0 and calls == [5.0, 3.0, 4.0] and best.notes == {"rounds": 3}
+    calls.clear()
+    assert solve.iterate(problem(weight, x, iterations=2), None).error == 3.0 and calls == [5.0, 3.0]
 
 
 def obq(weight: torch.Tensor, x: torch.Tensor, damp: float, order: torch.Tensor) -> torch.Tensor:
