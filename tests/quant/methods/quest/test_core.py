@@ -63,7 +63,7 @@ def test_a_layers_share_is_its_error_alone(student) -> None:
 
 
 def test_the_first_and_last_layers_inputs_have_8_bits_and_no_others(tiny) -> None:
-    lines = quant.plan(tiny.build("unet"), CONFIG).quantized
+    lines = quant.plan(tiny.build("level"), CONFIG).quantized
     assert {line.name for line in lines if line.activation.bits == 8} == {"conv_in", "conv_out"}
     assert {line.weight.bits for line in lines} == {4}
 
@@ -116,7 +116,7 @@ def test_each_stage_looks_at_its_own_layers(tiny, recorded, monkeypatch) -> None
     seen: list[list[str]] = []
     monkeypatch.setattr(core, "_loss", lambda student, names, config: seen.append(names))
     monkeypatch.setattr(Student, "train", lambda self, key, groups, loss: None)
-    ledger = quant.quantize_(tiny.build("unet"), CONFIG, trajectories=recorded("unet"), include=SOME)
+    ledger = quant.quantize_(tiny.build("level"), CONFIG, trajectories=recorded("level"), include=SOME)
     tuned = {record.name: record.notes.get("tuned") for record in ledger.layers}
     assert [{tuned[name] for name in names} for names in seen] == [{"time"}, {"sensitive"}]
     assert sum(map(len, seen)) == sum(kind is not None for kind in tuned.values())
