@@ -141,7 +141,8 @@ def test_presets_are_the_publications() -> None:
     assert (config.residual, config.damp, config.block) == ("gptq", 0.01, 128)
     assert (fed.weight, fed.activation) == (four.weight, four.activation)
     config, eight = planned("svdquant-w8a8")
-    assert config.rank == 16 and (eight.weight.label, eight.activation.label) == ("int8/channel", "int8/token")
+    assert config.rank == 16
+    assert (eight.weight.label, eight.activation.label) == ("int8/channel", "int8/token")
     config, floats = planned("svdquant-nvfp4")
     assert config.rank == 32 and floats.weight.label == "fp4-e2m1/g16xe4m3"
     assert (floats.activation.label, floats.activation.scale_dtype) == ("fp4-e2m1/g16", "float8_e4m3fn")
