@@ -230,6 +230,8 @@ def get_preset(name: str) -> Preset:
         return _preset_from(Path(name))
     files = _preset_files()
     if name not in files:
+        if not name:
+            raise InputError("the recipe's name is empty; see: brainlab list presets")
         if name in list_adapters():
             raise InputError(
                 f"{name!r} is an adapter, which adds to a model: it is no recipe (brainlab {name})"

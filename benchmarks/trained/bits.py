@@ -3,8 +3,9 @@
     python -m benchmarks.trained.bits runs/d69 runs/simulated --device cuda --steps 400 --out runs/bits
 
 The runs are what ``brain reconstruct`` or ``brain train`` wrote; each is measured by ``brainlab brain
-bits`` in ``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, bits.md,
-NAME.webp (pictures) and NAME.png (quality over bits).
+bits`` in ``--out/NAME``, which goes on after a stop. Results go to ``--publish`` as NAME.csv, NAME.webp
+(pictures), NAME.png (quality over bits) and bits.md, which has a section for every NAME.csv there. With
+``--measured`` the same command measures nothing and writes tables and charts of what the CSV files hold.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,21 @@ def best(rows: Sequence[Mapping[str, Any]], known: Mapping[int, Mapping[str, str
     return out
 
 
-def read_rows(file: Path | None, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read what an earlier call measured: rows by recipe, of those wanted now."""
-    rows = [dict.fromkeys(MEASURED) | row for row in ([] if file is None else read_csv(file))]
-    return {str(row["recipe"]): row for row in rows if row["recipe"] in wanted}
+def read_result(file: Path) -> Result:
+    """Read a published table back.
+
+    Raises
+    ------
+    ValueError
+        The file does not say whose pictures these are.
+    """
+    rows = [dict.fromkeys(MEASURED) | row for row in read_csv(file)]
+    if not rows or any(row.get(name) is None for row in rows for name in ("subject", "leaks")):
+        raise ValueError(f"{file} has rows without subject or leaks: an older table; measure it again")
+    return Result(
+        rows=rows, leak_line=str(rows[0]["leaks"]), simulated_subject=rows[0]["subject"] == "simulated",
+        table=str(file), report="", done_before=True,
+    )  # fmt: skip
 
 
 def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], figure: str) -> list[str]:
@@ -135,14 +147,36 @@ def section(title: str, result: Result, known: Mapping[int, Mapping[str, str]], 
             for w, name, row in every
         ],
     )  # fmt: skip
-    return lines
+    if absent := [short for names in known.values() for short, full in names.items() if full not in rows]:
+        lines += ["", "Not measured: " + ", ".join(f"`{name}`" for name in absent) + "."]
+    return lines + sources(result.rows)
 
 
-def earlier(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say of rows of an earlier call where they were made."""
-    sources = {(row.get("commit", "unknown"), row.get("device", "unknown")) for row in rows.values()}
-    places = "; ".join(f"commit {commit} on {device}" for commit, device in sorted(sources))
-    return [f"\n{len(rows)} rows are of an earlier call ({places})."] if rows else []
+def sources(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say where rows were made, if not all of them at one commit on one device."""
+    places = Counter((row.get("commit", "unknown"), row.get("device", "unknown")) for row in rows)
+    if len(places) < 2:
+        return []
+    each = "; ".join(f"{count} at commit {commit} on {device}" for (commit, device), count in places.items())
+    return ["", f"Of {len(rows)} rows with those of baselines (`commit` in the CSV): {each}."]
+
+
+def write_tables(folder: Path, command: str, steps: int, known: Mapping[int, Mapping[str, str]]) -> None:
+    """Write bits.md and a chart for each table of a folder."""
+    results = {file.stem: read_result(file) for file in sorted(folder.glob("*.csv"))}
+    rows = [row for result in results.values() for row in result.rows]
+    devices, commits = (
+        " and ".join(dict.fromkeys(str(row.get(name, "unknown")) for row in rows))
+        for name in ("device", "commit")
+    )
+    lines = ["# Reconstruction against bits", "", f"`{command}` on {devices}, commit {commits}.", ""]
+    lines += [NOTES.format(steps=steps)]
+    for name, result in results.items():
+        chart = over_bits(result, known, best(result.rows, known), name).png(foot=True)
+        with replacing(folder / f"{name}.png") as temporary:
+            temporary.write_bytes(chart)
+        lines += section(name, result, known, f"{name}.webp")
+    write_text(folder / "bits.md", "\n".join(lines) + "\n")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -183,52 +217,54 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of training")
     parser.add_argument("--rate", type=float, default=3e-4, help="of weights in QVGen and BinaryDM")
     parser.add_argument("--widths", default="8,6,4,3,2,1")
-    parser.add_argument(
-        "--known", type=Path, help="NAME.csv of an earlier call of this run: not measured again"
-    )
     parser.add_argument("--jobs", type=int, default=1, help="recipes at once")
     parser.add_argument(
         "--minutes", type=float, default=1e4, help="recipes not done by then are left out; see --jobs"
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--publish", type=Path, default=RESULTS)
+    parser.add_argument("--measured", action="store_true", help="tables of what --publish holds")
     given = parser.parse_args()
-    widths = [int(width) for width in given.widths.split(",")]
-    known = {w: names for w, names in recipes(given.steps, given.rate).items() if w in widths}
+    every = recipes(given.steps, given.rate)
+    known = {w: names for w, names in every.items() if str(w) in given.widths.split(",")}
     command = shlex.join(["python", "-m", "benchmarks.trained.bits", *sys.argv[1:]])
-    where = f"on {hardware(given.device)}, {datetime.now(UTC).date().isoformat()}, commit {commit()[:7]}."
-    origin = {"commit": commit()[:7], "device": hardware(given.device)}
-    lines = ["# Reconstruction against bits", "", f"`{command}` {where}", "", NOTES.format(**vars(given))]
-    for folder in given.runs:
-        wanted = tuple(full for names in known.values() for full in names.values())
-        settings = Settings(
-            folder=folder, recipes=wanted, out=given.out / folder.name, device=given.device,
-            training_minutes=1e6,
-        )  # fmt: skip
-        before = read_rows(given.known, wanted[1:])
-        settings = settings.model_copy(update={"recipes": tuple(r for r in wanted if r not in before)})
-        missing = side_by_side(settings, given.jobs, given.minutes) if given.jobs > 1 else {}
-        left = tuple(r for r in settings.recipes if r not in missing)
-        settings = settings.model_copy(update={"recipes": left})
-        with reporting() as progress:
-            result = run(settings, Context(report=progress))
-        drawn = [row | origin for row in result.rows]
-        result = result.model_copy(update={"rows": [*drawn, *before.values()]})
-        write_csv(given.publish / f"{folder.name}.csv", result.rows)
-        figure = f"{folder.name}.webp"
-        write_picture(picture(settings.out, drawn, known), given.publish / figure)
-        chart = over_bits(result, known, best(result.rows, known), folder.name).png(foot=True)
-        with replacing(given.publish / f"{folder.name}.png") as temporary:
-            temporary.write_bytes(chart)
-        lines += section(folder.name, result, known, figure)
-        lines += [f"\nLeft out: `{name}` ({why})." for name, why in missing.items()]
-        lines += earlier(before)
-        write_text(given.publish / "bits.md", "\n".join(lines) + "\n")
+    try:
+        for file in given.publish.glob("*.csv"):  # before long work
+            read_result(file)
+    except ValueError as error:
+        parser.error(str(error))
+    for folder in () if given.measured else given.runs:
+        measure(folder, given, known)
+        write_tables(given.publish, command, given.steps, every)
+    if given.measured:
+        write_tables(given.publish, command, given.steps, every)
+
+
+def measure(folder: Path, given: argparse.Namespace, known: Mapping[int, Mapping[str, str]]) -> None:
+    """Measure one run, and write its rows and pictures."""
+    settings = Settings(
+        folder=folder, recipes=tuple(full for names in known.values() for full in names.values()),
+        out=given.out / folder.name, device=given.device, training_minutes=1e6,
+    )  # fmt: skip
+    missing = side_by_side(settings, given.jobs, given.minutes) if given.jobs > 1 else {}
+    for name, why in missing.items():
+        print(f"left out: {name} ({why})", file=sys.stderr)
+    settings = settings.model_copy(update={"recipes": tuple(r for r in settings.recipes if r not in missing)})
+    with reporting() as progress:
+        result = run(settings, Context(report=progress))
+    origin = {
+        "commit": commit()[:7], "device": hardware(given.device), "leaks": result.leak_line,
+        "subject": "simulated" if result.simulated_subject else "measured",
+    }  # fmt: skip
+    rows = [row | origin for row in result.rows]
+    write_csv(given.publish / f"{folder.name}.csv", rows)
+    write_picture(picture(settings.out, rows, known), given.publish / f"{folder.name}.webp")
 
 
 NOTES = (
     "The decoder of each run is quantized by every recipe, calibrated or trained ({steps} steps) on "
-    "predictions of left-out training trials, and the test pictures are decoded again. The best recipe of a "
+    "predictions of left-out training trials, and the test pictures are decoded again "
+    "([the runs](../../README.md#the-runs-of-bits)). The best recipe of a "
     "width is the one whose pictures are nearest to full precision's (paired PSNR, from the same fMRI and "
     "noise); intervals are over test pictures, at one seed of calibration and training. Bits are simulated; "
     "true bits a weight count scales, side "

@@ -11,6 +11,7 @@ from lab.jobs.brain.bits import Result
 
 PANELS = (
     ("two_way_feature", "two-way, features"),
+    ("two_way_pix", "two-way, pixels"),
     ("pixcorr", "PixCorr"),
     ("paired_psnr_to_fp", "PSNR to full precision, dB"),
 )
@@ -35,8 +36,9 @@ def over_bits(
     rows = {row["recipe"]: row for row in result.rows}
     widths = sorted(chosen, reverse=True)
     figure = canvas(10.5, 3.9 + 0.19 * len(widths), "light")
-    for place, (score, label) in enumerate(PANELS):
-        ax = axes(figure, 1, len(PANELS), place + 1, theme="light", grid="y")
+    panels = shown(result.rows)
+    for place, (score, label) in enumerate(panels):
+        ax = axes(figure, 1, len(panels), place + 1, theme="light", grid="y")
         for name, colour, line in (
             (FULL_PRECISION, GREEN, "-"),
             (RIDGE, ORANGE, "--"),
@@ -78,6 +80,12 @@ def over_bits(
         for width, row in zip(widths, best, strict=True)
     )
     return Plate(figure, caption, f"Three charts of scores over bits, best recipes {said}.")
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Choose scores: two-way by features, or where no network knows the pictures, by pixels."""
+    known = [(score, label) for score, label in PANELS if any(row.get(score) is not None for row in rows)]
+    return [panel for panel in known if panel[0] != "two_way_pix" or known[0] == panel]
 
 
 def _points(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _APART = 5.0  # times the spread of training trials that no group of trials differs by in one unit
 _MANY = 20  # pictures from which intervals are bearable
 _FEWEST = 4  # trials that have a spread
+_TOO_LARGE = 10.0  # times the typical trial of a session
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,21 @@ def check(
     except InputError as error:
         return [Finding("error", str(error))]
     from brainit.datasets.leaks import leaks_by_others
+    from brainit.io import fingerprint
 
-    several = []
+    several, seen = [], dict[str, str]()
     for subject_name in names:
         try:
             loaded = adapter.load(path, subject_name, **options)
             found += check_subject(loaded)
             found += [Finding("error", f"{name} {subject_name}: {line}") for line in needs(loaded)]
+            other = seen.setdefault(fingerprint(None, [loaded.betas]), subject_name)
+            if other != subject_name:
+                found.append(
+                    Finding(
+                        "warning", f"{name}: {other} and {subject_name} have the same betas: is one a copy?"
+                    )
+                )
             several.append(loaded.keep_voxels([0]))  # names and pictures are compared, not betas
         except InputError as error:
             found.append(Finding("error", f"{subject_name}: {error}"))
@@ -179,8 +188,10 @@ def odd_names(subject: Subject) -> list[str]:
 
 
 def odd_betas(subject: Subject) -> list[str]:
-    """List what betas should not be: copies of training trials in test, or BOLD before any model."""
+    """List what betas should not be: copies, far too large, repeats that differ, BOLD before any model."""
     import numpy as np
+
+    from brainit.datasets.files.ceiling import repeats_agree
 
     odd = []
     train, test = (subject.betas[subject.split == s] for s in ("train", "test"))
@@ -194,6 +205,12 @@ def odd_betas(subject: Subject) -> list[str]:
             odd.append(f"{again} of {len(rows)} {what} trials have exactly the betas of another {what} trial")
     spread = train.std(0, dtype=np.float64)
     odd += _other_units(subject, train, test)
+    odd += _too_large(subject)
+    if repeats_agree(subject.betas, subject.stimulus_id, subject.session) is False:
+        odd.append(
+            "repeats of a picture are no more alike than trials of different ones: is the order of events "
+            "that of the volumes? (or voxels that say nothing of the pictures)"
+        )
     ratio = np.abs(train.mean(0, dtype=np.float64)) / np.maximum(spread, 1e-12)
     if np.median(ratio) > 10:
         odd.append(
@@ -201,6 +218,27 @@ def odd_betas(subject: Subject) -> list[str]:
             "looks like BOLD, not like betas"
         )
     return odd
+
+
+def _too_large(subject: Subject) -> list[str]:
+    """List trials far from the others of their session, whose scale they decide; by 2,000 voxels at most."""
+    import numpy as np
+
+    voxels = np.linspace(0, subject.n_voxels - 1, min(2000, subject.n_voxels)).astype(int)
+    odd = np.zeros(subject.n_trials, bool)
+    for session in np.unique(subject.session):
+        here = np.flatnonzero(subject.session == session)
+        x = subject.betas[np.ix_(here, voxels)].astype(np.float64)
+        size = np.sqrt(((x - np.median(x, 0)) ** 2).sum(1))
+        odd[here] = size > _TOO_LARGE * np.median(size)
+    if not odd.any():
+        return []
+    k = int(np.argmax(odd))
+    first = f"session {subject.session[k]}, run {subject.run[k]}, stimulus {subject.stimulus_id[k]}"
+    return [
+        f"{int(odd.sum())} of {len(odd)} trials lie more than {_TOO_LARGE:g} times as far out as the typical "
+        f"trial of their session (first: {first}): a failed trial? it decides by what the session is scaled"
+    ]
 
 
 def _other_units(subject: Subject, train: np.ndarray, test: np.ndarray) -> list[str]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from brainit.datasets.files import clean, geometry, volumes
 from brainit.datasets.files.ceiling import noise_ceiling
-from brainit.datasets.files.events import Trial, entity, number_sessions, read_trials
+from brainit.datasets.files.events import Trial, entity, number_sessions, out_of_order, read_trials
 from brainit.datasets.files.presence import there, visible
 from brainit.datasets.files.stimuli import read_stimuli
 from brainit.datasets.files.text import read_json, read_table
@@ -34,6 +34,7 @@ from brainit.subject import Subject
 
 _BETAS = "_desc-betas_statmap"
 _KEPT = ("Name", "License", "Simulated")
+_FEW_REPEATS = 10  # of so many the noise variance is off by 45 % (the root of 2 over it)
 
 
 def subjects(root: Path) -> list[str]:
@@ -89,22 +90,24 @@ def load_folder(
     files = volumes.find(folder, f"*{_BETAS}", deep=True)
     if not files:
         raise MissingDataError(f"{folder} holds no betas; expected ses-01/*{_BETAS}.nii.gz")
+    _in_their_folders(files, folder)
+    sessions = number_sessions([entity(path.name, "ses") for path in files])
+    files.sort(key=lambda path: (sessions[entity(path.name, "ses")], _run(path), path.name))
     first = volumes.open_image(files[0])
     inside, mask, warnings = volumes.read_mask(_mask(folder), first, files[0])
     space = geometry.stated_space(mask, _mask(folder))
     values, trials, read = [], [], dict[str, Path]()
-    _in_their_folders(files, folder)
-    sessions = number_sessions([entity(path.name, "ses") for path in files])
     for path in files:
         image = volumes.open_image(path)
         geometry.same_series(first, files[0], image, path)
         warnings += geometry.odd_header(image, path)
-        rows = _events(path, sessions[entity(path.name, "ses")])
+        rows = read_trials(_events_of(path), sessions[entity(path.name, "ses")])
         n_volumes = image.shape[3] if len(image.shape) == 4 else 1
         if n_volumes != len(rows):
             raise InputError(
                 f"{path} has {n_volumes} volumes and its events {len(rows)} rows; one row a volume is needed"
             )
+        warnings += out_of_order(rows, str(_events_of(path)))
         values.append(np.atleast_2d(volumes.read_voxels(image, inside, path)))
         other = read.setdefault(fingerprint(None, [values[-1]]), path)
         if other != path:
@@ -135,12 +138,15 @@ def load_folder(
             f"{root} holds no folder 'stimuli': pictures are not known, only categories can be decoded"
         )
     if zscore == "session":
+        still = clean.still_somewhere(betas[:, keep], session, train, "session")
+        warnings += [f"{folder}: {line}" for line in still]
         betas = clean.zscore(betas, session, train, "session")
         alone = clean.scaled_alone(session, train, f"{folder}: session")
         warnings += alone
     source = "as in the folder's map"
     if ceiling is None:
-        ceiling, source = _estimated(betas, ids, train)
+        ceiling, source, doubt = _estimated(betas, ids, train, str(folder))
+        warnings += doubt
     whole = Subject(
         dataset=dataset,
         name=subject,
@@ -170,16 +176,33 @@ def load_folder(
     return whole if keep.all() else whole.keep_voxels(keep)
 
 
-def _estimated(betas: np.ndarray, ids: np.ndarray, train: np.ndarray) -> tuple[np.ndarray | None, str]:
-    """Estimate the noise ceiling from repeats, of training pictures where there are any, else of test ones.
+def _estimated(
+    betas: np.ndarray, ids: np.ndarray, train: np.ndarray, where: str
+) -> tuple[np.ndarray | None, str, list[str]]:
+    """Estimate the noise ceiling from repeats: of training or of test pictures, whichever has more of them.
 
     It is what scores of voxels are compared with, nothing learns from it. Betas are as they are learned from:
     sessions apart would pass for signal.
+
+    Returns
+    -------
+    ceiling : float32 array of shape (n_voxels,), or None
+    source : str
+    warnings : list of str
+        So few repeats that a single voxel's ceiling is mostly chance.
     """
-    for trials, which in ((train, "training"), (~train, "test")):
-        if trials.any() and np.unique(ids[trials], return_counts=True)[1].max() > 1:
-            return noise_ceiling(betas[trials], ids[trials]), f"estimated from repeated {which} pictures"
-    return None, ""
+    repeats = {
+        name: len(ids[t]) - len(np.unique(ids[t])) for name, t in (("training", train), ("test", ~train))
+    }
+    which = max(repeats, key=lambda name: repeats[name])
+    if not repeats[which]:
+        return None, "", []
+    trials, source = train if which == "training" else ~train, f"estimated from repeated {which} pictures"
+    few = [
+        f"{where}: noise ceilings come from {repeats[which]} repeats of {which} pictures: with fewer than "
+        f"{_FEW_REPEATS} a single voxel's is mostly chance"
+    ] if repeats[which] < _FEW_REPEATS else []  # fmt: skip
+    return noise_ceiling(betas[trials], ids[trials]), source, few
 
 
 def _units(zscore: str, alone: bool) -> str:
@@ -201,13 +224,18 @@ def _in_their_folders(files: list[Path], folder: Path) -> None:
             )
 
 
+def _run(path: Path) -> int:
+    """Return the run in a file's name, so that run 10 comes after run 2; 0 where there is none."""
+    number = entity(path.name, "run")
+    return int(number) if number.isdecimal() else 0
+
+
 def _mask(folder: Path) -> Path:
     return volumes.one(folder, "*_mask", "which voxels were measured")
 
 
-def _events(betas: Path, session: int) -> list[Trial]:
-    stem = volumes.bare(betas).removesuffix(_BETAS)
-    return read_trials(Path(f"{stem}_events.tsv"), session)
+def _events_of(betas: Path) -> Path:
+    return Path(f"{volumes.bare(betas).removesuffix(_BETAS)}_events.tsv")
 
 
 def _labels(trials: list[Trial], folder: Path, warnings: list[str]) -> np.ndarray | None:

@@ -1,8 +1,10 @@
 """How close a reconstruction is to its stimulus, always as one value per image.
 
 Every function takes ``(reconstruction, truth)`` in that order, pictures in 0..1 of shape (n, H, W) or (n,
-H, W, 3), and returns a float64 vector of shape (n,). `score` gathers them, `compare` sets them beside the
-baselines and gives the flat numbers of ``metrics.json``, `bootstrap_interval` says how sure they are.
+H, W, 3), and returns a float64 vector of shape (n,). Pictures are scored at the stimuli's own size; the
+evaluators of MindEye and Brain-IT bring both to 425 pixels before PixCorr and SSIM, which gives other
+numbers. `score` gathers them, `compare` sets them beside the baselines and gives the flat numbers of
+``metrics.json``, `bootstrap_interval` says how sure they are.
 """
 
 from brainit.metrics.identification import (

@@ -117,6 +117,7 @@ def compare(
     n_draws: int = 10_000,
     networks: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     more: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    each: dict[str, Mapping[str, np.ndarray]] | None = None,
 ) -> dict[str, float]:
     """Score several sets of reconstructions of the same stimuli; the pictures' numbers of ``metrics.json``.
 
@@ -135,6 +136,8 @@ def compare(
         ``network(pictures) -> features (n, ...)``; each adds ``two_way_<name>`` and ``top1_<name>``.
     more : mapping of str to callable, optional
         ``scorer(pictures) -> (n,)``; each adds a score of its name.
+    each : dict, optional
+        Filled with what the numbers are means of: by set and score one value per picture, of shape (n,).
 
     Returns
     -------
@@ -155,6 +158,8 @@ def compare(
         name: average_scores([score(s, truth, features(s), more) for s in stack])
         for name, stack in stacks.items()
     }
+    if each is not None:
+        each.update({name: one.values for name, one in scores.items()})
     flat: dict[str, float] = {}
     for name, one in scores.items():
         flat.update(one.summary("" if name == main else f"{name}.", seed, n_draws))

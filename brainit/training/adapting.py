@@ -52,7 +52,8 @@ class AdaptedSubject:
     report : mapping
         Trials, weights of the read-outs, seconds.
     held : (str array of shape (n,), float tensor of shape (n, n_tokens, token_width)), optional
-        Training stimuli, and what is said of each by a read-out fitted without it.
+        Training stimuli, and what is said of each by a read-out fitted without it. How the network corrects
+        it hangs on what voxels are tuned to, which was found from all trials.
     bayes : float tensor of shape (n_voxels, n_components), optional
         Bayes decoding alone, for comparison; not in the file.
     """
@@ -88,11 +89,6 @@ class AdaptedSubject:
         return Prediction(torch.cat(rows), [])
 
     @torch.no_grad()
-    def predict_readout(self, subject: Subject) -> Prediction:
-        """Predict with the linear read-out that the network corrects."""
-        return Prediction(self.network.base(self._betas(subject), self.voxels), [])
-
-    @torch.no_grad()
     def predict_bayes(self, subject: Subject) -> Prediction:
         """Predict by Bayes decoding alone, with the prior over tuning that others taught."""
         if self.bayes is None:
@@ -106,7 +102,7 @@ class AdaptedSubject:
         return self.network.attention_map(self._betas(subject), self.voxels, token).numpy()
 
     def held_out(self, subject: str) -> tuple[np.ndarray, Prediction]:
-        """Return training stimuli and what is said of each by a read-out that had not seen it."""
+        """Return training stimuli and what is said of each by a read-out that had not seen it, corrected."""
         if self.held is None or subject != self.name:
             raise InputError(f"no held-out trials of subject {subject!r}; adapt it again")
         return self.held[0], Prediction(self.held[1], [])

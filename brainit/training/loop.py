@@ -59,7 +59,12 @@ class History:
 
 
 def learning_rate(config: TrainConfig, valid: list[float]) -> float:
-    """Rate of the next epoch: cubic warm-up, then a tenth after every plateau of the validation loss."""
+    """Rate of the next epoch: cubic warm-up, then a tenth after every plateau of the validation loss.
+
+    Brain-IT's code has torch's ReduceLROnPlateau, patience 5 and absolute threshold .001: it falls at the
+    sixth epoch without a gain of so much. Here it waits for ``plateau`` epochs, and any gain counts: losses
+    of standardised targets have another scale.
+    """
     epoch = len(valid)
     if epoch < config.warmup_epochs:
         return config.lr * (1e-3 + (1 - 1e-3) * ((epoch + 1) / config.warmup_epochs) ** 3)
@@ -107,7 +112,7 @@ def train_network(
     """
     together = Processes.current(device)
     net.to(device)
-    decay = [p for p in net.parameters() if p.ndim > 1]
+    decay = [p for p in net.parameters() if p.ndim > 1]  # published: of all; norms and biases have no need
     other = [p for p in net.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}],

@@ -8,6 +8,10 @@ import numpy as np
 
 from brainit.errors import InputError
 
+ROUNDING = 1e-6
+"""Spread over the largest value that single precision makes of a constant: it says nothing, and must not be
+divided by, for a test trial may be elsewhere."""
+
 
 @dataclass(frozen=True)
 class VoxelScaler:
@@ -16,7 +20,7 @@ class VoxelScaler:
     Parameters
     ----------
     mean, scale : float32 array of shape (n_voxels,)
-        ``scale`` is infinite for a voxel that never varies, which is then always 0.
+        ``scale`` is infinite for a voxel that varies by no more than rounding, which is then always 0.
     """
 
     mean: np.ndarray
@@ -36,7 +40,7 @@ class VoxelScaler:
                 f"{bad} of {betas.shape[1]} voxels hold NaN or infinite betas; leave those voxels out"
             )
         spread = betas.std(0)
-        flat = spread <= 1e-12 * np.abs(betas).max(initial=1e-30)
+        flat = spread <= ROUNDING * np.maximum(np.abs(betas).max(0), 1e-30)
         if flat.all():
             raise InputError(
                 f"none of the {betas.shape[1]} voxels varies over the training trials; check the betas"

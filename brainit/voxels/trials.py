@@ -40,13 +40,16 @@ def each(subjects: Sequence[Subject]) -> Iterator[Subject]:
     Raises
     ------
     InputError
-        There is none, or two have one name.
+        There is none, or two have one name, or names that are one where parameters are named.
     """
     if not subjects:
         raise InputError("no subjects were given; give at least one")
     names: set[str] = set()
     for subject in subjects:
-        if subject.name in names:
-            raise InputError(f"two subjects are called {subject.name!r}; give each its own name")
-        names.add(subject.name)
+        key = subject.name.replace(".", "_")  # torch allows no dot in it
+        if key in names:
+            raise InputError(
+                f"two subjects are called {subject.name!r} (a dot counts as _); give each its own name"
+            )
+        names.add(key)
         yield subject

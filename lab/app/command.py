@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -46,8 +47,10 @@ def run(settings: Settings, context: Context) -> Result:
     above = next(place for place in (home, *home.parents) if place.exists())
     if not above.is_dir():
         raise InputError(f"--runs {settings.runs}: {above} is a file; give a folder")
+    check_host(settings.host)
     if warning := exposed(settings):
         sys.stderr.write(f"brainlab app: {warning}\n")
+    sys.stderr.write("starting ... (some seconds)\n")
     from lab.app.server import serve, warm
     from lab.app.work import WORKER
 
@@ -60,6 +63,25 @@ def run(settings: Settings, context: Context) -> Result:
         app.close(verbose=False)
         WORKER.rest()
     return Result(url=url)
+
+
+def check_host(host: str) -> None:
+    """Refuse an address that is not this machine's; the server would try a hundred ports there.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, or of another machine.
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as tried:
+            tried.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"--host {host}: cannot be listened at ({(error.strerror or str(error)).lower()}); allowed: an "
+            "address of this machine, as 127.0.0.1, or 0.0.0.0 for all of them"
+        ) from None
 
 
 def login(words: str) -> tuple[str, str] | None:

@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from lab.app.copying import copies, copy_box
+from lab.app import overview
+from lab.app.copying import copies, copy_box, in_address, page_box
 from lab.app.places import local
 from lab.app.work import answer, canceller, stream
 from lab.jobs.contract import Context
@@ -23,6 +24,7 @@ COLUMNS_SAY = (
     "values lie far out. **outliers**: share of values of {factor:g} times the median channel's rms or more. "
     "**drift**: max |x| of its largest over that of its smallest timestep."
 )
+PAGE = "Write this model's page: all layers, figures, attention (a minute or two; under Runs)"
 _IN_RANGE = (
     "(...all) => {{ all[{bits}] = Math.min(8, Math.max(3, all[{bits}]));"
     " all[{clip}] = Math.min(1, Math.max(0.05, all[{clip}])); return all; }}"
@@ -110,19 +112,27 @@ def measured(
     )  # fmt: skip
 
 
+def page_of(model: str, recording: str) -> tuple[dict[str, Any], str]:
+    """Return the settings of the page about a model, and how its run is called."""
+    settings = asked(model, recording)
+    return {"model": model, "recording": settings.recording}, f"inspect-{Path(model).name}"
+
+
 def _shown(column: str, value: Any) -> Any:
     if column == "outlier_share":
         return f"{value:.2%}"
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def build(model: Any, recording: Any) -> dict[str, Any]:
+def build(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     """Lay the page out; returns its components by the name of their setting.
 
     Parameters
     ----------
     model, recording : gradio component
         Which say what is looked at.
+    home : Path
+        Folder of the runs.
     """
     gr.Markdown(
         "Which values go into each layer, at which timestep, and what would rounding do to them? "
@@ -154,6 +164,7 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
             histogram = gr.Plot(label="Histogram and grid", show_label=False)
             numbers = gr.Markdown(elem_classes="numbers", elem_id="numbers")
             ranges = gr.Plot(label="Ranges over timesteps", show_label=False)
+    flags = overview.build(model, recording, seen_by)
     with gr.Accordion("Before and after smoothing and rotation", open=False, elem_id="before-after"):
         with gr.Row():
             draw = gr.Button("Draw on one axis", elem_id="surfaces")
@@ -167,6 +178,7 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
             ]  # fmt: skip
         drawn_note = gr.Markdown(elem_classes="source")
     boxes, fold = copy_box("inspect")
+    page_box("inspect", home, PAGE, "inspect", page_of, [model, recording])
     hidden = gr.Gallery(visible=False)
     controls = [model, layer, form, bits, shared, clip, recording]
     outputs = [histogram, numbers]
@@ -265,8 +277,10 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
         event(dragged, controls, outputs, trigger_mode="always_last", api_visibility="private", queue=False,
               js=_IN_RANGE.format(bits=controls.index(bits), clip=controls.index(clip)), **quick)  # fmt: skip
     # the copies follow once a slider rests: a drag sends no more than it shows
-    gr.on([fold.expand, form.input, shared.input, bits.release, clip.release, layer.change], state, controls,
-          boxes, api_name="state", trigger_mode="always_last", queue=False, **quick)  # fmt: skip
+    rested = [fold.expand, form.input, shared.input, bits.release, clip.release, layer.change]
+    said = gr.on(rested, state, controls, boxes, api_name="state", trigger_mode="always_last", queue=False,
+                 **quick)  # fmt: skip
+    in_address(said, boxes[0])
     draw.click(before_after, seen, [status, hidden, *drawn, drawn_note], api_name="before_after",
                concurrency_limit=None, show_progress="hidden")  # fmt: skip
     stop.click(canceller("before-after"), None, status, api_visibility="private", queue=False)
@@ -274,4 +288,5 @@ def build(model: Any, recording: Any) -> dict[str, Any]:
     return {
         "fields": dict(zip(names, controls[1:-1], strict=True)),
         "first": (everything, controls, whole),
+        "flags": flags,
     }

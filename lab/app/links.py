@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lab.errors import InputError
 from lab.jobs.spelling import changed
@@ -19,6 +19,13 @@ from lab.jobs.spelling import changed
 VERSION = "1"
 TABS = ("inspect", "plan", "compare", "brain", "runs", "kernels", "watermark")
 """Every page; a link that says nothing more opens it as it is."""
+
+
+class OfRuns(BaseModel):
+    """What a link to Runs says: the run whose report is shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run: str = ""
 
 
 def as_link(page: str, settings: BaseModel) -> str:

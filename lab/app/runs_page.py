@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from lab.app import links
+from lab.app.copying import in_address
 from lab.app.places import run_rows, within
 from lab.app.work import answer, at_work, progress_of, stop_run
 
@@ -17,6 +19,16 @@ EMPTY = (
     "terminal (four minutes, four *simulated* subjects):\n\n`brainlab demo --out {demo}`"
 )
 PAGES = ("report.html", "index.html", "group.html")
+_SAVE = """(run) => {
+  const page = document.querySelector("iframe.report");
+  if (!page) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([page.srcdoc], {type: "text/html"}));
+  link.download = run.replaceAll(/[^A-Za-z0-9_.-]+/g, "-") + ".html";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}"""
+_EVERY = 2.0  # seconds between two looks at a run at work
 MOST = 12_000_000
 """Bytes of a report that is shown inside the page."""
 
@@ -71,6 +83,11 @@ def listed(home: Path) -> list[list[str]]:
     return [[name, "-", "running", "", "now"] for name in at_work() if name not in known] + rows
 
 
+def _ticking(run: str) -> Any:
+    """Return the clock, which goes as long as this app makes a run."""
+    return gr.Timer(active=bool(run and progress_of(run)))
+
+
 def differences(home: Path, first: str, second: str) -> list[list[Any]]:
     """Rows of what two runs' scores differ in."""
     from lab.runs.metrics import flat, read_metrics
@@ -89,7 +106,7 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def build(home: Path, tab: Any) -> None:
+def build(home: Path, tab: Any) -> dict[str, Any]:
     """Lay the page out.
 
     Parameters
@@ -119,6 +136,7 @@ def build(home: Path, tab: Any) -> None:
     status = gr.Markdown(elem_id="run-status")
     with gr.Tabs():
         with gr.Tab("Report"):
+            save = gr.Button("Save this report as a file", elem_id="save-report", interactive=False)
             frame = gr.HTML("<p>Pick a run.</p>", elem_classes="numbers")
         with gr.Tab("Settings and scores"), gr.Row():
             config = gr.Code(label="config.yaml", language="yaml", interactive=False)
@@ -139,7 +157,24 @@ def build(home: Path, tab: Any) -> None:
     @answer
     def open_run(run: str) -> Any:
         """Show a run's report, settings and scores."""
-        return opened(home, run)
+        frame, *texts = opened(home, run)
+        return frame, *texts, gr.Button(interactive="<iframe" in frame)
+
+    def linked(run: str) -> list[Any]:
+        """Open the run that a link names, or say in its place why that cannot be."""
+        if not run:
+            return [gr.skip()] * 4
+        try:
+            return list(open_run(run))
+        except gr.Error as fault:
+            return [f"<p>{fault.message}</p>", "", "{}", gr.Button(interactive=False)]
+
+    def followed_again(run: str) -> list[Any]:
+        """Follow a run at work: how far it is, then its report, which comes by itself."""
+        return [*linked(run), *list_runs(), _ticking(run)]
+
+    def link_of(run: str) -> str:
+        return links.as_link("runs", links.OfRuns(run=run or ""))
 
     @answer
     def compare_runs(first: str, second: str) -> Any:
@@ -154,9 +189,21 @@ def build(home: Path, tab: Any) -> None:
     refresh.click(list_runs, None, lists, api_name="runs", **quick)
     tab.select(list_runs, None, lists, api_visibility="private", show_progress="hidden", **quick)
     stop.click(stop_run, chosen, status, api_name="stop_run", **quick)
-    shown = [frame, config, scores]
-    table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick).then(
-        open_run, chosen, shown, api_visibility="private", **quick
-    )
-    chosen.submit(open_run, chosen, shown, api_name="run", **quick)
+    shown = [frame, config, scores, save]
+    save.click(None, chosen, js=_SAVE, api_visibility="private")
+    link = gr.Textbox(visible=False)
+    picked = table.select(clicked, None, chosen, api_visibility="private", show_progress="hidden", **quick)
+    clock, followed = gr.Timer(_EVERY, active=False), gr.State("")  # the box may say another one meanwhile
+    opening = [
+        picked.then(open_run, chosen, shown, api_visibility="private", **quick),
+        chosen.submit(open_run, chosen, shown, api_name="run", **quick),
+    ]
+    for one in opening:
+        one.then(lambda run: (run, _ticking(run)), chosen, [followed, clock], api_visibility="private",
+                 show_progress="hidden", queue=False)  # fmt: skip
+        made = one.then(link_of, chosen, link, api_visibility="private", show_progress="hidden", queue=False)
+        in_address(made, link)
+    clock.tick(followed_again, followed, [*shown, *lists, clock], api_visibility="private",
+               show_progress="hidden", **quick)  # fmt: skip
     other.input(compare_runs, [chosen, other], gap, api_name="compare_runs", **quick)
+    return {"fields": {"run": chosen}, "linked": (linked, [chosen], shown)}

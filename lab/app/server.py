@@ -15,7 +15,7 @@ import gradio as gr
 from pydantic import BaseModel
 from starlette.middleware import Middleware
 
-from lab.app import inspect_page, links, runs_page, watermark_page
+from lab.app import inspect_page, links, overview, runs_page, watermark_page
 from lab.app.address import FirstPage
 from lab.app.brain import maps
 from lab.app.brain import page as brain_page
@@ -34,6 +34,7 @@ PAGES: dict[str, type[BaseModel]] = {
     "plan": plan.Settings,
     "compare": variants.Settings,
     "brain": decode.Settings,
+    "runs": links.OfRuns,
 }
 MODEL_PAGES = ("Inspect", "Plan and apply", "Compare")
 _OPEN: set[str] = set()
@@ -75,15 +76,15 @@ def build(home: Path) -> Any:
             )  # fmt: skip
         with gr.Tabs() as tabs:
             with gr.Tab("Inspect", id="inspect"):
-                pages["inspect"] = inspect_page.build(model, recording)
+                pages["inspect"] = inspect_page.build(model, recording, home)
             with gr.Tab("Plan and apply", id="plan") as tab:
                 pages["plan"] = plan_page.build_plan(model, home, tab)
             with gr.Tab("Compare", id="compare"):
-                pages["compare"] = compare_page.build_compare(model, recording)
+                pages["compare"] = compare_page.build_compare(model, recording, home)
             with gr.Tab("Brain", id="brain") as tab:
                 pages["brain"] = brain_page.build(home, tab)
             with gr.Tab("Runs", id="runs") as tab:
-                runs_page.build(home, tab)
+                pages["runs"] = runs_page.build(home, tab)
             with gr.Tab("Kernels", id="kernels"):
                 kernels_page.build(kernels_page.measured())
             with gr.Tab("Watermark", id="watermark"):
@@ -119,8 +120,10 @@ def build(home: Path) -> Any:
             from_link, None, [fault, tabs, bar, *fields.values()], api_visibility="private",
             show_progress="hidden", concurrency_limit=None,
         )  # fmt: skip
-        for function, inputs, outputs in (pages["inspect"]["first"], pages["brain"]["facts"]):
+        first = (pages["inspect"]["first"], pages["brain"]["facts"], pages["runs"]["linked"])
+        for function, inputs, outputs in first:
             loaded.then(function, inputs, outputs, api_visibility="private", concurrency_limit=None)
+        overview.hand_on(pages["inspect"]["flags"], pages["plan"]["fields"]["exclude"])
         current, recipe = pages["plan"]["current"], pages["brain"]["fields"]["recipe"]
         compared = pages["compare"]["fields"]["recipes"]
         current.change(

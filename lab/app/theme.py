@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
+
+from lab.app.links import TABS
 
 CSS = """
 .gradio-container, .gradio-container main {
@@ -24,6 +27,7 @@ CSS = """
   outline: 2px solid #2563eb !important; outline-offset: 1px;
 }
 .dark :is(input, textarea, button, a, [tabindex]):focus-visible {outline-color: #93c5fd !important;}
+.dark input[type=checkbox]:not(:checked) {border-color: #94a3b8 !important;}  /* it was the page's own blue */
 input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the pointer */
   background-color: var(--checkbox-background-color-selected) !important;
   background-image: var(--radio-circle) !important;
@@ -34,17 +38,24 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
  .numbers td:last-child {font-variant-numeric: tabular-nums;}
 .fault {border-left: 4px solid #D55E00; padding: .4rem .8rem;}
 .fault .fault {border: 0; padding: 0;}
-#scores .body-cell, #scores th,
+#scores .body-cell, #scores th, #bits-table .body-cell, #bits-table th,
 #layers .body-cell, #layers th, #plan-table .body-cell, #recipe-form .body-cell {font-size: .78rem;}
 #layers th .cell-menu-button, #kernels th .cell-menu-button, #recipe-form th .header-icons {display: none;}
 #layers [data-col="0"] .cell-wrap, #layers [data-col="0"] span.text {direction: rtl; text-align: left;}
-#decoded .grid-container {grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;}
+:is(#decoded, #bits-pictures) .grid-container {
+  grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important;
+}
 .live .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)) !important;}
-:is(#decoded, .live) .grid-wrap {min-height: 0; max-height: none; height: auto;}
+:is(#decoded, #bits-pictures, .live) .grid-wrap {min-height: 0; max-height: none; height: auto;}
 #watermark-picture img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}
 [role=tab].selected {color: #1d4ed8 !important;} .dark [role=tab].selected {color: #93c5fd !important;}
 [id$=-copy] .cm-content span {color: inherit !important;}  /* the editor's colours are too pale */
 [id$=-copy] .cm-scroller {min-height: 2.4rem !important;}  /* measured before it was seen: far too high */
+.card :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
+.card table {display: block; overflow-x: auto;}
+.tab-like-container input[type=number] {width: 3.2rem !important; min-width: 0 !important;}
+#plan-summary .pending {opacity: .85 !important;}
+#bits-pictures .caption-label {font-size: .68rem; max-width: 100%; white-space: normal; line-height: 1.2;}
 #pair img, #difference img {image-rendering: pixelated;}
 .source {font-size: .85rem;} .source.block {overflow: visible !important;}
 .report {width: 100%; height: 900px; border: 1px solid #8884; background: #fff;}
@@ -80,16 +91,23 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
   .overflow-menu > button::before {content: "more pages "; font-size: .8rem;}
   #numbers table {display: flex;} #numbers :is(thead, tbody) {flex: 1 1 50%;}
   #numbers :is(table, thead, tbody, tr) {border: 0 !important;}
-  #decoded .caption-label {font-size: .55rem; padding: 0 .15rem; max-width: 100%; white-space: normal;}
-  #trials :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
+  :is(#decoded, #bits-pictures) .caption-label {
+    font-size: .55rem; padding: 0 .15rem; max-width: 100%; white-space: normal;
+  }
+  #bits-pictures .grid-container {
+    grid-template-columns: repeat(var(--grid-cols), minmax(5.2rem, 1fr)) !important; overflow-x: auto;
+  }
+  :is(#trials, #bits-table) :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
   #runs .body-cell, #runs th {font-size: .62rem;}
   :is(.short, .ends, #recipe-form) .cell-wrap {
     padding-left: .25rem !important; padding-right: .25rem !important;
   }
   #numbers tr {display: flex; flex-direction: column;}
   #numbers :is(th, td) {height: 3.2rem; display: flex; align-items: center;}
-  :is(#scores, #trials)::after {content: "more columns: move the table sideways"; font-size: .75rem;}
-  :is(#scores, #trials) :is(th, .body-cell) {
+  :is(#scores, #trials, #bits-table)::after {
+    content: "more columns: move the table sideways"; font-size: .75rem;
+  }
+  :is(#scores, #trials, #bits-table) :is(th, .body-cell) {
     width: 28vw !important; min-width: 28vw !important; max-width: 28vw !important; flex: 0 0 28vw !important;
   }
   #recipe-form :is(th, .body-cell) {font-size: .62rem; overflow-wrap: anywhere;}
@@ -111,6 +129,7 @@ footer {display: none !important;}
 
 
 NAMES = """() => {
+  const TABS = __TABS__;
   const name = () => {
     for (const e of document.querySelectorAll("input.search-input:not([aria-label])"))
       e.setAttribute("aria-label", "Filter the table");
@@ -126,13 +145,46 @@ NAMES = """() => {
       t.removeAttribute("role");
       t.removeAttribute("tabindex");
     }
-    for (const i of document.querySelectorAll("img:not([alt])"))
-      i.alt = i.closest(".block")?.querySelector("[data-testid=block-label]")?.innerText.trim() || "";
+    for (const p of document.querySelectorAll(".js-plotly-plot")) {  // its title says what is found, too
+      const lines = [...p.querySelectorAll(".gtitle tspan")].map((line) => line.textContent);
+      const title = lines.join(" ") || p.querySelector(".gtitle")?.textContent || "figure";
+      if (p.getAttribute("aria-label") !== title) {
+        p.setAttribute("role", "figure");  // it holds buttons, which a picture may not
+        p.setAttribute("aria-label", title);
+      }
+    }
+    // a picture is its label, or the caption behind it; both change with what is shown
+    for (const i of document.querySelectorAll("img:not([alt]), img[alt=''], img[data-named]")) {
+      const caption = [...document.querySelectorAll(".source")].find((s) => i.compareDocumentPosition(s) & 4);
+      const label = i.closest(".block")?.querySelector("[data-testid=block-label]");
+      const words = (label?.innerText.trim() || caption?.innerText.trim() || "").slice(0, 300);
+      if (i.alt !== words) i.alt = words;
+      i.dataset.named = "";
+    }
   };
   // a figure that came while its page was hidden has the wrong width
   document.addEventListener("click", (event) => {
     if (event.target.closest("[role=tab], .overflow-dropdown button"))
       for (const after of [100, 600]) setTimeout(() => window.dispatchEvent(new Event("resize")), after);
+  });
+  // the address is a link to what is seen: a page that is loaded again comes back to it
+  const links = {}, pageOf = (query) => new URLSearchParams(query).get("tab");
+  const shown = () => document.querySelector("[role=tab][aria-selected=true]");
+  const word = (tab) => tab.innerText.trim().toLowerCase().replace(/^plan and apply$/, "plan");
+  window.brainlabAt = (link) => {
+    links[pageOf(link)] = link;
+    if (shown() && word(shown()) === pageOf(link)) history.replaceState(history.state, "", link);
+  };
+  document.addEventListener("click", (event) => {
+    const tab = event.target.closest("[role=tab], .overflow-dropdown button");
+    const first = document.querySelector("[role=tablist]");
+    if (!tab || !(first?.contains(tab) || tab.closest(".overflow-dropdown"))) return;
+    const page = word(tab);
+    if (TABS.includes(page)) history.replaceState(history.state, "", links[page] || `?v=1&tab=${page}`);
+  });
+  document.addEventListener("keyup", (event) => {  // a slider that a key has moved comes to rest, too
+    if (event.target.matches?.("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key))
+      event.target.dispatchEvent(new PointerEvent("pointerup", {bubbles: true}));
   });
   let waiting = false;
   new MutationObserver(() => {
@@ -141,8 +193,9 @@ NAMES = """() => {
     setTimeout(() => { waiting = false; name(); }, 200);
   }).observe(document.body, { childList: true, subtree: true });
   name();
-}"""
-"""Names for a screen reader where Gradio's own components give none; figures as wide as their page."""
+}""".replace("__TABS__", json.dumps(TABS))
+"""Names for a screen reader where Gradio's own components give none; figures as wide as their page; the
+address as a link."""
 
 
 def theme() -> Any:

@@ -19,6 +19,8 @@ Prepared = tuple[Callable[[Context], Any], Callable[[Any], Sequence[Any]]]
 WORKER = Worker()
 """Where jobs run: sliders do not wait for them."""
 STARTING = "Starting ... (the first job loads the libraries: some seconds)"
+BRIEF = 8.0
+"""Seconds that a message stays which also stands in the page."""
 NOTHING = "Nothing is running on this page; what goes on without its page is stopped under Runs."
 _MARKS = re.compile(r"([\\`*_~|\[\]])")
 _QUOTED = re.compile(r"'([^']{160,})'")
@@ -31,9 +33,12 @@ def sentence(fault: BaseException) -> str:
     return _QUOTED.sub(lambda found: f"'{found[1][:60]} ... {found[1][-20:]}'", explain(fault).message)
 
 
-def refusal(fault: BaseException) -> gr.Error:
-    """Return the app's own message of one sentence; what it quotes is text, never HTML."""
-    return gr.Error(escape(sentence(fault), quote=False), duration=None, print_exception=False)
+def refusal(fault: BaseException, seconds: float | None = None) -> gr.Error:
+    """Return the app's own message of one sentence; what it quotes is text, never HTML.
+
+    It stays until it is closed, or so many seconds where the page says the same in its place.
+    """
+    return gr.Error(escape(sentence(fault), quote=False), duration=seconds, print_exception=False)
 
 
 def failed(fault: BaseException) -> str:
@@ -95,7 +100,7 @@ def stream(
             _STAYING[stays] = running
     except Exception as fault:
         yield [failed(fault), gr.skip(), *waiting]  # no "Done." of an earlier one stands beside it
-        raise refusal(fault) from None
+        raise refusal(fault, BRIEF) from None
     yield [STARTING, gr.skip(), *waiting]
     try:
         for kind, what in running.follow():
@@ -110,7 +115,7 @@ def stream(
                 yield ["Stopped. The same settings go on from here.", gr.skip(), *waiting]
             else:
                 yield [failed(what), gr.skip(), *waiting]
-                raise refusal(what)
+                raise refusal(what, BRIEF)
     finally:
         if _NOW.get(key) is running and not running.alive:
             del _NOW[key]

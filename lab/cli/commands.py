@@ -49,6 +49,14 @@ class JobCommand(click.Command):
         self.make_ready()
         super().format_help(ctx, formatter)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the arguments are, then the options."""
+        described = [(p.about["name"], p.about["help"]) for p in self.params if hasattr(p, "about")]
+        if described:
+            with formatter.section("Arguments"):
+                formatter.write_dl(described)
+        super().format_options(ctx, formatter)
+
     def invoke(self, ctx: click.Context) -> int:
         """Run the job and print what it gives."""
         return _go(self.path, dict(ctx.params), ctx.obj or Event())

@@ -36,6 +36,14 @@ def options(model: type[BaseModel]) -> list[click.Parameter]:
     return [*found, *_shared()]
 
 
+class Argument(click.Argument):
+    """An argument that says what it is: ``about`` has its ``name`` and ``help``."""
+
+    def __init__(self, names: list[str], about: Mapping[str, str], **more: Any) -> None:
+        super().__init__(names, **more)
+        self.about = about
+
+
 def spelling(model: type[BaseModel]) -> dict[str, str]:
     """Return how each setting is written on the command line."""
     return {
@@ -49,7 +57,9 @@ def _parameter(name: str, schema: Mapping[str, Any], kind: str, choices: str) ->
     if schema.get("argument"):
         # required ones may also stand in --config, so that the check comes after
         metavar = name.upper() + ("..." if several else "")
-        return click.Argument([name], required=False, nargs=-1 if several else 1, metavar=metavar)
+        usage = metavar if schema.get("required") else f"[{metavar}]"
+        said = {"name": metavar, "help": _help({**schema, "required": False})}
+        return Argument([name], said, required=False, nargs=-1 if several else 1, metavar=usage)
     flag = _flag(name, schema)
     spelled = [name, f"--{flag}", *([schema["short"]] if schema.get("short") else [])]
     about: dict[str, Any] = {"help": _help(schema), "hidden": bool(schema.get("hidden")), "default": None}
@@ -101,7 +111,7 @@ def _help(schema: Mapping[str, Any]) -> str:
     if schema.get("required"):
         facts.append("required")
     default = schema.get("default")
-    if default is not None and not isinstance(default, bool) and default != []:
+    if default not in (None, "", []) and not isinstance(default, bool):
         shown = ",".join(map(str, default)) if isinstance(default, list) else str(default)
         facts.append(f"default {shown}")
     low, high = schema.get("minimum"), schema.get("maximum")

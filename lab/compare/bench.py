@@ -190,6 +190,25 @@ def open_bench(
     return _recorded_bench(name, settings, where, store, part)
 
 
+def check_pictures(n: int, made: int) -> torch.Tensor:
+    """Return rows of the shipped stimuli besides those of a recording of ``made`` samples.
+
+    Raises
+    ------
+    InputError
+        They are fewer than `n`.
+    """
+    from lab.zoo import recordings
+
+    free = recordings.order(made)
+    if len(free) < n:
+        raise InputError(
+            f"--n {n}: {len(free)} shipped pictures are left besides the {made} of the recording; "
+            + (f"give at most {len(free)}" if len(free) >= LEAST["n"] else "record fewer (--calibrate)")
+        )
+    return free
+
+
 def _zoo_bench(
     name: str, settings: PanelSettings, device: torch.device, store: Any, progress: Progress
 ) -> Bench:
@@ -197,12 +216,7 @@ def _zoo_bench(
     from lab.zoo import recordings
 
     made = settings.calibrate if store is None else len(store)
-    free, what = recordings.order(made), "clips of" if name in zoo.VIDEO else "of"
-    if len(free) < settings.n:
-        raise InputError(
-            f"--n {settings.n}: {len(free)} shipped pictures are left besides the {made} of the recording; "
-            + (f"give at most {len(free)}" if len(free) >= LEAST["n"] else "record fewer (--calibrate)")
-        )
+    free, what = check_pictures(settings.n, made), "clips of" if name in zoo.VIDEO else "of"
     if store is None:
         store = recordings.zoo_recording(
             name, n=made, steps=settings.steps, guidance=settings.guidance, device=str(device),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from brainit.metrics import tensors
 from lab.compare.bench import NULL_OFFSET, Bench
 from lab.compare.networks import DOMAIN, LITE0
+from lab.errors import InputError
 from lab.metrics import clips
 from lab.metrics.distances import frechet_distance, kid, set_distance
 from lab.metrics.manifold import precision_recall
@@ -85,6 +86,7 @@ def reference(bench: Bench, seed: int) -> Reference:
     )
     path = [torch.cat(states[step]) for step in sorted(states)]
     pictures = bench.pictures(latents)
+    _refuse_no_numbers("full precision", latents, pictures)
     features = {} if pictures is None else bench.networks.features(clips.frames_of(pictures))
     sources = {}
     if bench.sources is not None:
@@ -93,6 +95,17 @@ def reference(bench: Bench, seed: int) -> Reference:
     made = Reference(seed, path, latents, pictures, features, [], sources)
     made.forced = _forced(bench, bench.model, made)
     return made
+
+
+def _refuse_no_numbers(name: str, latents: Tensor, pictures: Tensor | None) -> None:
+    """Refuse samples with NaN or infinity: they have no mean, and a table cannot be sorted by it."""
+    for what, values in (("latents", latents), ("pictures", pictures)):
+        bad = 0 if values is None else int((~values.flatten(1).isfinite().all(1)).sum())
+        if bad:
+            raise InputError(
+                f"{what} of {name} are not finite in {bad} of {len(latents)} samples, so it has no scores: "
+                "give it more bits, or leave out the layers that overflow"
+            )
 
 
 def measure(
@@ -132,6 +145,7 @@ def _measure(
     numbers: dict[str, Any] = dict(costs)
     features: dict[str, Tensor] = {}
     pictures = bench.pictures(latents)
+    _refuse_no_numbers(name, latents, pictures)
     shown = None
     if pictures is not None and ref.pictures is not None:
         arrays |= clips.scores(bench, pictures, ref.pictures)

@@ -47,12 +47,9 @@ def open_subjects(config: ReconstructConfig, progress: Progress) -> BrainData:
     """
     options: dict[str, Any] = dict(config.options)
     if config.dataset == "simulated":
-        from lab.decoding.simulated import ensure_simulated
+        from lab.decoding.simulated import asked_for, ensure_simulated
 
-        preset, seed = str(options.get("preset", "small")), int(options.get("seed", 0))
-        made = {name: options.pop(name) for name in ("test_stimuli", "features") if name in options}
-        stimuli = options.pop("stimuli", None)
-        root: str | None = str(ensure_simulated(config.root, preset, seed, stimuli, progress, **made))
+        root: str | None = str(ensure_simulated(config.root, progress=progress, **asked_for(options)))
     else:
         root = config.root
     names = datasets.subjects(config.dataset, root)

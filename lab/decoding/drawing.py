@@ -57,8 +57,6 @@ def quantized_denoiser(
     HardwareError, InputError
         As `quant.native_`.
     """
-    from contextlib import suppress
-
     import quant
     from lab import zoo
     from quant.training.state import remove
@@ -77,9 +75,8 @@ def quantized_denoiser(
     )
     if native:
         quant.native_(denoiser)
-    if state is not None:
-        with suppress(OSError):  # another process may have done the same work
-            remove(state)
+    if state is not None and state.is_dir():
+        remove(state)
     return denoiser, planned, ledger
 
 

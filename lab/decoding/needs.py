@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from brainit.datasets.files import pictures
 from brainit.metrics.pixels import SSIM_WINDOW
 from brainit.subject import Subject
 from lab.decoding.encoder.correlation import check_encoder
@@ -23,9 +24,23 @@ def check_needs(config: ReconstructConfig, subject: Subject) -> None:
         raise InputError(f"subject {subject.name!r} of {subject.dataset}: {line}")
     if config.voxel_encoder is not None and subject.stimuli is not None:
         check_encoder(Path(config.voxel_encoder), subject)
-    if config.external and config.external_stimuli and not Path(config.external_stimuli).exists():
+    if config.external_stimuli is not None:
+        _check_external(config.external, Path(config.external_stimuli))
+
+
+def _check_external(n: int, source: Path) -> None:
+    """Refuse pictures that could not be drawn, which would be found after the folder is claimed."""
+    if n == 0:
+        raise InputError(
+            f"external_stimuli is {source} and external is 0, so none is learned from: give --external"
+        )
+    if not source.exists():
         raise MissingDataError(
-            f"external_stimuli: {config.external_stimuli} does not exist; give a folder, parquet file or .npz"
+            f"external_stimuli: {source} does not exist; give a folder, parquet file or .npz"
+        )
+    if (found := pictures.count(source)) < n:
+        raise InputError(
+            f"external_stimuli: {source} holds {found} pictures; give --external {found} or less"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache as once
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.progress import Progress
 from lab.runs.folder import config_hash
+from lab.runs.lock import alone_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,9 +106,11 @@ def decoded(
         if recording is not None and recipe.plan is not None and recipe.plan.training is not None:
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
-        model, plan, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, progress, state, recipe.native, solved
-        )
+        # who needs the same training at once waits: two would write the same files
+        with nullcontext() if state is None else alone_with(state):
+            model, plan, ledger = quantized_denoiser(
+                config, recipe.content, recording, device, progress, state, recipe.native, solved
+            )
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 

@@ -19,6 +19,7 @@ from brainit.subject import Subject
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError, MissingDataError
 from lab.files import write_json
+from lab.runs.settings import read_settings
 
 FILE = "data.json"
 """In a run's folder: a short hash for each subject."""
@@ -69,16 +70,33 @@ def check(folder: Path, subject: Subject) -> None:
         raise _other(folder, subject.name)
 
 
+def where_it_lay(folder: Path, config: ReconstructConfig) -> ReconstructConfig:
+    """Return settings with the dataset's place as the run in ``folder`` knows it, where it noted its data.
+
+    Data that were moved are the same data: `claim` and `check_finished` judge them by content.
+    """
+    file = folder / "config.yaml"
+    if _read(folder) is None or not file.is_file():
+        return config
+    return config.model_copy(update={"root": read_settings(file).get("root")})
+
+
 def check_finished(folder: Path, config: ReconstructConfig) -> None:
     """Refuse a finished run whose data were changed after it was finished; data that are gone say nothing.
 
-    They are read only where a file came to lie there after the run, whatever the file's own date.
+    They are read only where a file came to lie there after the run, whatever the file's own date, and where
+    they were moved.
 
     Raises
     ------
     InputError
         They have changed, or cannot be read any more.
+    MissingDataError
+        The place that they were moved to is empty.
     """
+    if where_it_lay(folder, config).root != config.root:
+        check(folder, datasets.open(config.dataset, config.root, config.subject, **config.options))
+        return
     root = datasets.default_root(config.dataset) if config.root is None else Path(config.root)
     done = (folder / "done.json").stat()
     finished = min(done.st_mtime, done.st_ctime)  # a copied folder is younger than its run

@@ -26,10 +26,12 @@ def flat_metrics(
     n_draws: int,
     seed: int,
     brain: BrainCorrelation | None = None,
+    each: dict[str, Mapping[str, np.ndarray]] | None = None,
 ) -> dict[str, Any]:
     """Score all arms against the stimuli (n, H, W[, 3]); the arm ``quantized`` carries no prefix.
 
-    ``brain`` is the subject's scorer (`lab.decoding.encoder.correlation.brain_correlation`).
+    ``brain`` is the subject's scorer (`lab.decoding.encoder.correlation.brain_correlation`); ``each`` is
+    filled with every picture's own scores.
     """
     networks, more = networks_for(truth), scorers_for(truth, brain)
     flat: dict[str, Any] = dict(
@@ -42,6 +44,7 @@ def flat_metrics(
             n_draws=n_draws,
             networks=networks,
             more=more,
+            each=each,
         )
     )
     if networks:

@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.cache import cache_folder
 from lab.errors import InputError
 from lab.progress import Progress, silent
-from lab.runs.lock import FolderLock
+from lab.runs.lock import alone_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +28,34 @@ FEATURES = {
     "random": "fixed random convolutions",
     "encoder-64": "encoder-64's tokens, which the decoder also predicts: favourable to it, circular",
 }
+
+
+def asked_for(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what `ensure_simulated` makes out of a dataset's options, and check it; the others stay.
+
+    ``preset`` and ``seed`` stay as well: who reads the subjects looks at them.
+
+    Raises
+    ------
+    InputError
+        A name is not known, or the seed is no whole number from 0.
+    """
+    known: dict[str, Any] = {name: options[name] for name in ("preset", "seed") if name in options}
+    known |= {name: options.pop(name) for name in ("stimuli", "test_stimuli", "features") if name in options}
+    preset, seed = known.get("preset", "small"), known.get("seed", 0)
+    if not str(seed).isdecimal() or int(seed) >= 2**31:
+        raise InputError(f"options.seed: {seed!r}; allowed: a whole number from 0 to {2**31 - 1}")
+    _settings(str(preset), int(seed), known.get("features"))
+    return known | {"preset": str(preset), "seed": int(seed)}
+
+
+def _settings(preset: str, seed: int, features: str | None) -> Any:
+    from brainit.datasets.simulated import config
+
+    if features is not None and features not in FEATURES:
+        raise InputError(f"simulated features {features!r} are not known; allowed: {', '.join(FEATURES)}")
+    kind = {"ventral": "prototypes"} if features == "encoder-64" else {}
+    return config.preset(preset, seed=seed, **kind)
 
 
 def ensure_simulated(
@@ -76,12 +102,9 @@ def ensure_simulated(
     """
     from brainit import datasets
     from brainit.datasets import simulated
-    from brainit.datasets.simulated import config, make
+    from brainit.datasets.simulated import make
 
-    if features is not None and features not in FEATURES:
-        raise InputError(f"simulated features {features!r} are not known; allowed: {', '.join(FEATURES)}")
-    kind = {"ventral": "prototypes"} if features == "encoder-64" else {}
-    wanted = config.preset(preset, seed=seed, **kind)
+    wanted = _settings(preset, seed, features)
     folder = datasets.default_root("simulated") if root is None else Path(root).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; simulated subjects are a folder: give another --root")
@@ -110,13 +133,10 @@ def ensure_simulated(
 
 
 def _alone(folder: Path) -> AbstractContextManager[Any]:
-    """Wait until no other process makes subjects in ``folder``; the lock lies in the cache, not in there."""
+    """Wait until no other process makes subjects in ``folder``."""
     if (folder / DESCRIPTION).is_file():
         return nullcontext()
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-    locks = cache_folder("locks", name)
-    locks.mkdir(parents=True, exist_ok=True)
-    return FolderLock(locks, wait=True)
+    return alone_with(folder)
 
 
 def _pictures(stimuli: Path | str | None, needed: int) -> tuple[Any, str | None]:

@@ -22,8 +22,11 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 _LABEL = {"bgcolor": "#1f2937", "bordercolor": GREY, "font": {"color": "#f8fafc", "size": 12}}
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
+_APART = 12  # pixels between the numbers of the vertical axis, powers too, and its title
+_FEW = 3  # names that fit between a title and its figure on a phone
 _LINE = 42  # letters of a title's line
 _COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7")
+_SIGN_COLOURS = (VERMILION, BLUE, GREY, "#009E73", "#CC79A7")
 _DASHES, _SYMBOLS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "x")
 _TIMESTEPS = {"type": "category", "title": "timestep (noise at the left)"}
 _COARSE = 4  # bins of the histogram joined into one bar
@@ -58,11 +61,11 @@ def channel_timestep_heat(
         }
     ]  # fmt: skip
     if len(marked):
-        traces.append(_scatter(
+        traces.append(scatter(
             x=list(marked), y=[names[0]] * len(marked), mode="markers", hoverinfo="skip", showlegend=False,
             marker={"symbol": "triangle-down", "size": 10, "color": VERMILION},
         ))  # fmt: skip
-    return _dressed(
+    return dressed(
         traces,
         title,
         {"title": "channel"},
@@ -97,7 +100,7 @@ def level_bars(
     floor = density[density > 0].min() / 2
     x = np.repeat(sides, 2)
     y = np.concatenate([[floor], np.repeat(np.maximum(density, floor), 2), [floor]])
-    bars = _scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
+    bars = scatter(x=x, y=y, mode="lines", line={"color": BLUE, "width": 1}, fill="tozeroy", name="values",
                       hovertemplate="%{x:.3g}: density %{y:.3g}<extra></extra>")  # fmt: skip
     top = density.max() * 2
     each = 1 if len(levels) <= 64 else len(levels) // 64 + 1
@@ -106,7 +109,7 @@ def level_bars(
 
     def upright(places: np.ndarray, name: str, **line: Any) -> dict[str, Any]:
         x = np.stack([places, places, np.full(len(places), np.nan)], 1).ravel()
-        return _scatter(x=x, y=np.tile([floor, top, np.nan], len(places)), mode="lines", line=line, name=name,
+        return scatter(x=x, y=np.tile([floor, top, np.nan], len(places)), mode="lines", line=line, name=name,
                         hoverinfo="skip")  # fmt: skip
 
     grid = {**upright(ticks, which, color=VERMILION, width=1), "opacity": 0.7}
@@ -114,7 +117,7 @@ def level_bars(
     cuts["showlegend"] = False  # a third name has no room on a phone: the title says what is dashed
     room = 0.03 * (sides[-1] - sides[0])
     reach = [sides[0] - room, sides[-1] + room]
-    return _dressed(
+    return dressed(
         [bars, grid, cuts], title, {"range": reach, "title": "value of the layer's input"},
         {"type": "log", "range": [np.log10(floor), np.log10(top)], "title": "density, log",
          "exponentformat": "power", "dtick": 1}, 280,
@@ -131,17 +134,15 @@ def range_bands(timesteps: Sequence[float], bands: dict[str, np.ndarray], title:
     """
     x, traces = [f"{t:g}" for t in timesteps], []
     for low, high, name, alpha in (("min", "max", "all values", 0.18), ("p1", "p99", "central 98 %", 0.4)):
-        traces.append(_scatter(
+        traces.append(scatter(
             x=x, y=bands[low], mode="lines", line={"width": 0}, showlegend=False, hoverinfo="skip"
         ))  # fmt: skip
-        traces.append(_scatter(
+        traces.append(scatter(
             x=x, y=bands[high], mode="lines", line={"width": 0}, fill="tonexty", name=name,
             fillcolor=f"rgba(0,114,178,{alpha})",
         ))  # fmt: skip
-    traces.append(
-        _scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median")
-    )
-    return _dressed(traces, title, _TIMESTEPS, {"title": "value of the layer's input"}, 280)
+    traces.append(scatter(x=x, y=bands["p50"], mode="lines", line={"color": GREY, "width": 2}, name="median"))
+    return dressed(traces, title, _TIMESTEPS, {"title": "value of the layer's input"}, 280)
 
 
 def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]], title: str) -> go.Figure:
@@ -159,14 +160,14 @@ def error_lines(timesteps: Sequence[float], errors: Mapping[str, Sequence[float]
     wide = bool(shown) and max(shown) > 10 * min(shown)
     ticks = {"dtick": 1} if wide else {}  # plotly's 2 and 5 between the tens crowd the axis
     traces = [
-        _scatter(
+        scatter(
             x=names, y=[value or None for value in values], name=name, mode="lines+markers",
             line={"color": _COLOURS[number % 4], "dash": _DASHES[number % 4]},
             marker={"symbol": _SYMBOLS[number % 4], "size": 7},
         )
         for number, (name, values) in enumerate(errors.items())
     ]  # fmt: skip
-    return _dressed(
+    return dressed(
         traces, title, _TIMESTEPS,
         {"type": "log", "title": "noise / signal power", "exponentformat": "power", **ticks},
     )  # fmt: skip
@@ -182,40 +183,42 @@ def sorted_dots(rows: Sequence[tuple[str, float]], meaning: str, title: str) -> 
     meaning : str
         Of the values, for the axis.
     """
-    dots = _scatter(
+    dots = scatter(
         x=list(range(1, len(rows) + 1)), y=[value for _, value in rows], mode="lines+markers",
         text=[name for name, _ in rows], line={"color": BLUE, "width": 1}, marker={"size": 6},
         hovertemplate="%{text}<br>%{y:.4g}<extra></extra>",
     )  # fmt: skip
     few = {"dtick": 1} if len(rows) <= 12 else {}  # no half layers
-    return _dressed([dots], title, {"title": "layers, worst first", **few}, {"title": meaning})
+    return dressed([dots], title, {"title": "layers, worst first", **few}, {"title": meaning})
 
 
-def roofline(points: Sequence[tuple[str, float, float]], title: str) -> go.Figure:
+def roofline(points: Sequence[tuple[str, float, float, str]], title: str) -> go.Figure:
     """Draw measured time against the least time that memory and arithmetic allow (log axes).
 
     Parameters
     ----------
-    points : sequence of (str, float, float)
-        Name, least time, measured time, in microseconds.
+    points : sequence of (str, float, float, str)
+        Name, least time, measured time, in microseconds, and kind: each kind has its sign, the first is that
+        of the baseline.
     """
-    low = min(least for _, least, _ in points) * 0.7
-    high = max(time for _, _, time in points) * 1.4
+    low = min(least for _, least, *_ in points) * 0.7
+    high = max(time for _, _, time, _ in points) * 1.4
     traces = [
-        _scatter(x=[low, high], y=[low, high], mode="lines", name="limit",
+        scatter(x=[low, high], y=[low, high], mode="lines", name="limit",
                    line={"color": GREY, "dash": "dash"}, hoverinfo="skip")
     ]  # fmt: skip
-    for number, (name, least, time) in enumerate(points):
-        first = name == "bf16"
-        traces.append(_scatter(
-            x=[least], y=[time], mode="markers", showlegend=number < 2,
-            name=name if first else "low-bit",
-            marker={"size": 12 if first else 9, "color": VERMILION if first else BLUE,
-                    "symbol": "diamond" if first else _SYMBOLS[number % 4]},
-            hovertemplate=f"{escape(name)}<br>least %{{x:.1f}} µs, measured %{{y:.1f}} µs<extra></extra>",
+    signs = ("diamond", "square", "circle-open", "x", "triangle-up")
+    for number, kind in enumerate(dict.fromkeys(kind for *_, kind in points)):
+        mine = [(escape(name), least, time) for name, least, time, which in points if which == kind]
+        names, leasts, times = zip(*mine, strict=True)
+        traces.append(scatter(
+            x=leasts, y=times, text=names, mode="markers", name=kind,
+            marker={"size": 9 if number else 12, "color": _SIGN_COLOURS[number % 5],
+                    "symbol": signs[number % 5]},
+            hovertemplate="%{text}<br>least %{x:.1f} µs, measured %{y:.1f} µs<extra></extra>",
         ))  # fmt: skip
     ticks = {"type": "log", "tickvals": [k * 10**e for e in range(7) for k in (1, 2, 5)]}
-    return _dressed(
+    return dressed(
         traces, title, {**ticks, "title": "least time, microseconds"},
         {**ticks, "title": "measured, microseconds"}, 380,
     )  # fmt: skip
@@ -230,7 +233,7 @@ def _join(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return starts, np.maximum.reduceat(values, starts, axis=1)
 
 
-def _dressed(
+def dressed(
     traces: Sequence[Any], title: str, x: Mapping[str, Any], y: Mapping[str, Any], height: int = 320,
     **layout: Any,
 ) -> go.Figure:  # fmt: skip
@@ -241,25 +244,31 @@ def _dressed(
     import plotly.graph_objects as go
 
     lines = textwrap.wrap(title, _LINE)  # plotly folds nothing, and a phone has room for so many
-    top = 24 + 18 * len(lines) + 28 * any("name" in trace for trace in traces)  # names stand below the title
+    names = sum("name" in trace and trace.get("showlegend", True) for trace in traces)
+    # few names stand below the title; more, in rows on a phone, have room below the axis
+    below = 19 * names if names > _FEW else 0
+    top = 24 + 18 * len(lines) + 28 * (0 < names <= _FEW)
+    legend = {"y": 0, "yref": "container", "x": 0} if below else {"y": 1.02, "x": 1, "xanchor": "right"}
     plain = {"gridcolor": "rgba(127,135,144,0.25)", "zeroline": False}
     figure = {
         "title": {"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01,
                   "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 16}},
-        "height": height, "margin": {"l": 60, "r": 16, "t": top, "b": 46},
+        "height": height + below, "margin": {"l": 72, "r": 16, "t": top, "b": 46 + below},
         "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY, "size": 12},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "legend": {"orientation": "h", "yanchor": "bottom", **legend},
         "hoverlabel": _LABEL, "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": BLUE},
         "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **_titled(x)},
-        "yaxis": {**plain, **_titled(y)}, "template": {}, **layout,
+        "yaxis": {**plain, **_titled(y, _APART)}, "template": {}, **layout,
     }  # fmt: skip
     # what is written here is valid; plotly's own check of it would be most of the time that a slider waits
     return go.Figure(list(traces), figure, _validate=False)
 
 
-def _scatter(**about: Any) -> dict[str, Any]:
+def scatter(**about: Any) -> dict[str, Any]:
+    """Return a trace of points or lines, as plotly's dictionary."""
     return {"type": "scatter", **about}
 
 
-def _titled(axis: Mapping[str, Any]) -> dict[str, Any]:
-    return {**axis, "title": {"text": axis["title"]}}
+def _titled(axis: Mapping[str, Any], standoff: int = 0) -> dict[str, Any]:
+    apart = {"standoff": standoff} if standoff else {}
+    return {**axis, "title": {"text": axis["title"], **apart}}

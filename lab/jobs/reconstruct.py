@@ -21,6 +21,7 @@ from lab.errors import InputError
 from lab.files import write_json, write_npz
 from lab.models.devices import choose_device
 from lab.progress import Progress, silent
+from lab.runs.by_picture import write_by_picture
 from lab.runs.folder import Run, is_finished
 
 if TYPE_CHECKING:
@@ -78,14 +79,17 @@ def reconstruct(
     """
     from lab.decoding.conditions import refuse_without_sampling
     from lab.jobs.checks import check_recipe, natively
+    from lab.models.preflight import check_run_folder
 
     refuse_without_sampling(config, config.recipe)
     # before anything is trained, and before a folder is claimed
     recipe = natively(check_recipe(config.recipe, config.denoiser), config.native, config.device)
+    check_run_folder(out)
+    lay = same_data.where_it_lay(out, config)
+    Run.check(out, lay)
     if dry_run:
         return _dry(config, out, progress)
     _refuse_together(until)
-    Run.check(out, config)
     choose_device(config.device)
     # data that cannot be used are refused before the folder is claimed
     finished = is_finished(out)
@@ -98,7 +102,7 @@ def reconstruct(
         if opened is not None and config.network != "shared":
             train(config, opened, checkpoints or out / "checkpoints" / "brainit", progress, encoded)
         return {"out": str(out), "process": rank()}
-    with Run.open(out, config) as run:
+    with Run.open(out, lay) as run:
         if run.finished:
             return {"done before": True, "report": str(out / "report.html"), **run.metrics}
         data = opened or open_subjects(config, progress)
@@ -202,7 +206,9 @@ def _pictures(
     if config.structure != "brainit" and "map0" in given.predicted:
         arms["brainit_structural"] = from_model(inverted(given.predicted), like)
     brain = brain_correlation(run.step, data.subject, device, progress, config.voxel_encoder)
-    flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed, brain)
+    each: dict[str, Any] = {}
+    flat = brain_scores.flat_metrics(given.truth, arms, config.bootstrap, config.seed, brain, each)
+    write_by_picture(run.path, given.truth, each)
     for name in ("plan", "ledger"):
         if name in found:
             write_json(run.path / f"{name}.json", found[name])
@@ -321,7 +327,10 @@ def versions() -> dict[str, str]:
 def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, Any]:
     from lab.decoding.drawing import settings_of
 
-    if config.dataset == "simulated":
+    if config.dataset == "simulated":  # reading them would make them
+        from lab.decoding.simulated import asked_for
+
+        asked_for(dict(config.options))
         counts: dict[str, Any] = {"dataset": "simulated", "simulated": True}
     else:
         opened = open_subjects(config, progress)

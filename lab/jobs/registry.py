@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -129,6 +130,18 @@ def run(name: str, settings: Settings, context: Context) -> Result:
 
     with stoppable(context), watching(context.preview):
         return module(name).run(settings, context)
+
+
+def run_each(name: str, asked: Mapping[str, Settings], context: Context) -> dict[str, Result]:
+    """Run a job once for each of several settings; results and progress have the name of each."""
+    found = {}
+    for which, one in asked.items():
+
+        def report(done: int, total: int, what: str, which: str = which) -> None:
+            context.report(done, total, f"{which}: {what}")
+
+        found[which] = run(name, one, replace(context, report=report))
+    return found
 
 
 def dry_run(name: str, settings: Settings) -> Result:

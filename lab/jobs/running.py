@@ -13,6 +13,8 @@ from lab.progress import Estimate, duration
 
 _DEVICE = threading.Lock()
 _LOOK = 0.1  # seconds between two looks at whether a waiting job was stopped
+QUIET = 3.0
+"""Seconds of silence after which a job's words say that it is still at work, and for how long."""
 
 
 class Running:
@@ -80,10 +82,16 @@ class Running:
             Seconds between two sentences.
         """
         self._thread.start()
-        estimate, spoken, words = Estimate(), 0.0, ""
+        estimate, spoken, words, heard = Estimate(), 0.0, "", time.monotonic()
         try:
             while True:
-                kind, what = self._events.get()
+                try:
+                    kind, what = self._events.get(timeout=QUIET)
+                except queue.Empty:
+                    silence = duration(time.monotonic() - heard)
+                    yield "progress", f"{words or 'starting'} ... at work on this for {silence}"
+                    continue
+                heard = time.monotonic()
                 if kind == "progress":
                     done, total, name = what
                     _, left = estimate.update(done, total)

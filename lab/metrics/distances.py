@@ -18,6 +18,7 @@ from scipy.linalg import eigh, eigvalsh
 
 from lab.errors import InputError
 from lab.metrics.efficientnet import NAME, EfficientNetLite0
+from lab.metrics.pictures import check_pictures
 from lab.progress import Progress, silent
 
 Kind = Literal["FD", "KID"]
@@ -54,10 +55,16 @@ def pooled_features(
     Returns
     -------
     float64 array of shape (n, d)
+
+    Raises
+    ------
+    InputError
+        Pictures that are not in 0..1.
     """
     device, rows = next(network.parameters()).device, []
     for start in range(0, len(images), batch):
-        found = network.features(images[start : start + batch].to(device), size, [tap])[tap].float()
+        some = check_pictures(images[start : start + batch]).to(device)
+        found = network.features(some, size, [tap])[tap].float()
         rows.append((found.mean((2, 3)) if found.ndim == 4 else found).cpu().double().numpy())
         progress(min(start + batch, len(images)), len(images), "features")
     return np.concatenate(rows)

@@ -126,6 +126,8 @@ class EfficientNetLite0(nn.Module):
         """Resize pictures in 0..1 and bring them to what the network was trained on, (255 x - 127) / 128."""
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             raise InputError(f"images have shape {tuple(images.shape)}; expected (n, 3|1, H, W)")
+        if not images.is_floating_point():  # 255 times an 8-bit number wraps around
+            raise InputError(f"images are {images.dtype}; expected floating point in 0..1")
         if size is not None and tuple(images.shape[-2:]) != (size, size):
             shrink = max(images.shape[-2:]) > size
             images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=shrink)

@@ -5,6 +5,7 @@ Everything takes clips of shape (n, frames, C, H, W) in 0..1; float64 inside.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -28,8 +29,9 @@ def change_error(clips: Tensor, truth: Tensor) -> Tensor:
 
 
 def energy_ratio(clips: Tensor, truth: Tensor) -> Tensor:
-    """Motion energy over the truth's: (n,); below 1 a clip freezes, above it flickers."""
-    return energy(clips) / energy(truth).clamp(min=1e-12)
+    """Motion energy over the truth's: (n,); below 1 a clip freezes, above it flickers; 1: both are still."""
+    ours, theirs = energy(clips), energy(truth)
+    return torch.where((ours == 0) & (theirs == 0), 1.0, ours / theirs.clamp(min=1e-12))
 
 
 def agreement(clips: Tensor, truth: Tensor) -> Tensor:

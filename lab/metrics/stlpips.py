@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lab.errors import InputError
+from lab.metrics.pictures import check_pictures
 from lab.metrics.weights import load_state, packaged_file
 
 NAME = "ST-LPIPS(AlexNet)"
@@ -67,6 +68,11 @@ class STLPIPS(nn.Module):
         -------
         Tensor of shape (n,)
             0 for equal pictures.
+
+        Raises
+        ------
+        InputError
+            Shapes that differ or are too small; values outside of 0..1.
         """
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] not in (1, 3):
             raise InputError(
@@ -76,6 +82,8 @@ class STLPIPS(nn.Module):
             raise InputError(
                 f"pictures are {tuple(first.shape[-2:])} pixels; {NAME} needs {_SMALLEST} per side"
             )
+        check_pictures(first)
+        check_pictures(second)
         total = torch.zeros(len(first), device=first.device, dtype=self.shift.dtype)
         ours, theirs = (self.layers(x.expand(-1, 3, -1, -1)) for x in (first, second))
         for head, a, b in zip(self.heads, ours, theirs, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,52 +117,106 @@ def check_evaluation(store: Any, n: int) -> int | None:
 
 
 def check_folder(out: Path) -> None:
-    """Refuse a place where no folder can be made.
+    """Refuse a place where no folder can be made, or that nothing can be written to.
 
     Raises
     ------
     InputError
-        A file is in the way.
+        A file is in the way, or what is there is read-only.
     """
     _check_parents(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; --out wants a folder")
 
 
-def check_run_folder(out: Path) -> None:
-    """Refuse a place where `lab.runs.folder.Run` could not begin, before work that needs no folder.
+def check_loose_folder(out: Path) -> None:
+    """Refuse a place for pictures that do not make a run: another command's run folder as well.
 
     Raises
     ------
     InputError
-        A file is in the way, or the folder holds other files.
+        As `check_folder`; or the folder is a run's, among whose files these would stand.
     """
     check_folder(out)
-    if out.is_dir() and not (out / "config.yaml").exists():
-        strange = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
-        if strange:
-            raise InputError(
-                f"{out} holds other files ({strange[0]}) and is no run folder; choose a new --out"
-            )
+    if (out / "config.yaml").exists():
+        raise InputError(f"{out} is a run's folder (it has a config.yaml); choose another --out")
 
 
-def check_json_file(out: Path) -> None:
-    """Refuse a place where a JSON table could not be written.
+def check_checkpoints(folder: Path | None) -> None:
+    """Refuse a place that is no folder of a network's training, nor can become one.
 
     Raises
     ------
     InputError
-        No .json file's name, a folder, or a file is in the way.
+        A file is in the way, what is there is read-only, or it is a whole run's folder.
     """
-    if out.suffix != ".json" or out.is_dir():
-        raise InputError(f"--out {out}: give a file that ends in .json")
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--checkpoints {folder} is a file; give the folder RUN/checkpoints/brainit")
+    if (folder / "config.yaml").exists():
+        inside = folder / "checkpoints" / "brainit"
+        raise InputError(f"--checkpoints {folder} is a whole run; its training lies in {inside}")
+    if not (folder / "decoder.safetensors").is_file():  # else it is only read
+        _check_parents(folder, "--checkpoints")
+
+
+def check_run_folder(out: Path, names: Collection[str] = ()) -> None:
+    """Refuse a place where `lab.runs.folder.Run` could not begin, before work that needs no folder.
+
+    Parameters
+    ----------
+    out : Path
+    names : collection of str
+        Settings that the command's ``config.yaml`` has, where it is to be told from another command's.
+
+    Raises
+    ------
+    InputError
+        A file is in the way, the place is read-only, or the folder holds other files or another command's.
+    """
+    from lab.runs.folder import check_command
+    from lab.runs.settings import read_settings
+
+    check_folder(out)
+    if not out.is_dir():
+        return
+    if (out / "config.yaml").exists():
+        if names:
+            check_command(out, read_settings(out / "config.yaml"), names)
+        return
+    strange = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+    if strange:
+        raise InputError(f"{out} holds other files ({strange[0]}) and is no run folder; choose a new --out")
+
+
+def check_file(out: Path, *endings: str) -> None:
+    """Refuse a place where a file of a kind could not be written.
+
+    Parameters
+    ----------
+    out : Path
+    *endings : str
+        Such as ".json".
+
+    Raises
+    ------
+    InputError
+        Another ending, a folder, a file in the way, or the place is read-only.
+    """
+    if out.suffix.lower() not in endings or out.is_dir():
+        raise InputError(f"--out {out}: give a file that ends in {' or '.join(endings)}")
     _check_parents(out)
 
 
-def _check_parents(out: Path) -> None:
-    above = next((p for p in out.absolute().parents if p.exists()), None)
-    if above is not None and not above.is_dir():
-        raise InputError(f"--out {out}: {above} is a file, no folder; choose another --out")
+def _check_parents(out: Path, flag: str = "--out") -> None:
+    above = next((p for p in (out.absolute(), *out.absolute().parents) if p.exists()), None)
+    if above is None:
+        return
+    if above != out.absolute() and not above.is_dir():
+        raise InputError(f"{flag} {out}: {above} is a file, no folder; choose another {flag}")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{flag} {out}: {above} cannot be written to (read-only); choose another {flag}")
 
 
 def open_recording(

@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -147,8 +147,7 @@ class Run:
     @staticmethod
     def _same(file: Path, settings: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         there = read_settings(file)
-        if 2 * len(there.keys() & settings.keys()) < min(len(there), len(settings)):
-            raise InputError(f"{file.parent} is a folder of another command; choose another --out")
+        check_command(file.parent, there, settings)
         changed = differences(there, settings, defaults)
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -283,6 +282,18 @@ class Run:
             pass  # a full disk must not hide the error that it caused
         finally:
             self.close()
+
+
+def check_command(folder: Path, there: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuse a run folder whose settings (``there``) have few of the names that a command's settings have.
+
+    Raises
+    ------
+    InputError
+        It is another command's.
+    """
+    if 2 * len(there.keys() & set(names)) < min(len(there), len(names)):
+        raise InputError(f"{folder} is a folder of another command; choose another --out")
 
 
 def is_finished(path: Path) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
 
+from lab.cache import cache_folder
 from lab.errors import InputError
 
 
@@ -61,3 +63,14 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def alone_with(folder: Path) -> FolderLock:
+    """Return a lock that waits until no other process works in ``folder``, which need not be there yet.
+
+    It lies in the cache (`lab.cache`), so the folder holds nothing but what belongs there.
+    """
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    locks = cache_folder("locks", name)
+    locks.mkdir(parents=True, exist_ok=True)
+    return FolderLock(locks, wait=True)

@@ -73,9 +73,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file}: not a JSON file ({error}); remove it and run the same command again"
-        ) from None
+        way = "remove it and run the same command again" if file != path else "give a run folder"
+        raise InputError(f"{file}: not a JSON file ({error}); {way}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected names and values, found a {type(content).__name__}")
     return content

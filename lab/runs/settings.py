@@ -14,6 +14,8 @@ from lab.errors import InputError
 Model = TypeVar("Model", bound=BaseModel)
 MADE_FROM = "made_from"
 """Section of a run's config.yaml for hashes of what it was made from, which are not settings."""
+_LISTED = 12
+"""Names that a message lists."""
 
 
 def resolve(
@@ -45,6 +47,11 @@ def resolve(
     """
     content: dict[str, Any] = read_settings(file) if file else {}
     content.pop(MADE_FROM, None)  # a run's own file may be given again
+    strange = sorted(content.keys() - model.model_fields.keys())
+    if len(strange) > 1 and 2 * len(strange) > len(content):  # one is a word misspelled
+        raise InputError(
+            f"{file} holds settings of another command ({', '.join(strange[:3])}); give this one's"
+        )
     content.update({name: value for name, value in (flags or {}).items() if value is not None})
     for pair in sets:
         _put(content, pair)
@@ -135,7 +142,10 @@ def explain_validation(
     )
     if first["type"] == "extra_forbidden":
         near = get_close_matches(name, rows, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(rows)}"
+        some = ", ".join(list(rows)[:_LISTED]) + (
+            f" and {len(rows) - _LISTED} more" if len(rows) > _LISTED else ""
+        )
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed: {some or 'none'}"
         return f"unknown setting {name!r}; {hint}"
     allowed = rows[name]["allowed"] if name in rows else ""
     name = (spelled or {}).get(name, name)

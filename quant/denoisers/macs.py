@@ -91,12 +91,15 @@ def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LAYERS)}
     handles = [module.register_forward_hook(partial(see, name)) for name, module in layers.items()]
-    move = _to_cpu if _small(model, example) else _to_meta
-    tensors = {n: move(t.detach()) for n, t in model.named_parameters()}
-    tensors |= {n: move(t.detach().clone()) for n, t in model.named_buffers()}
-    args, kwargs = tree_map(move, example)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    move = _to_cpu if _small([*parameters.values(), *buffers.values()], example) else _to_meta
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            moved = {name: move(tensor) for name, tensor in parameters.items()}
+            # exchanging a tensor takes as long as a small layer: what is where it has to be stays
+            tensors = {name: there for name, there in moved.items() if there is not parameters[name]}
+            tensors |= {name: move(tensor.clone()) for name, tensor in buffers.items()}
+            args, kwargs = tree_map(move, example)
             torch.func.functional_call(model, tensors, args, kwargs)
     finally:
         for handle in handles:
@@ -104,8 +107,7 @@ def _watch(model: nn.Module, example: Example, see: Callable[..., None]) -> list
     return list(layers)
 
 
-def _small(model: nn.Module, example: Example) -> bool:
-    held = [*model.parameters(), *model.buffers()]
+def _small(held: list[Tensor], example: Example) -> bool:
     given = sum(leaf.numel() for leaf in tree_leaves(example) if isinstance(leaf, Tensor))
     return (
         all(tensor.device.type in ("cpu", "meta") for tensor in held)

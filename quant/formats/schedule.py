@@ -76,11 +76,14 @@ class Clock:
         self.unit = unit
         self.timestep: Tensor | None = None
         self.tolerance = EXACT
+        self.samples: int | None = None  # of the model's call; None: not known
         self._of: Tensor | None = None
         self._rows: dict[Any, list[int]] = {}
 
     def hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the root module: the second argument or the keyword `timestep`."""
+        sample = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
+        self.samples = len(sample) if isinstance(sample, Tensor) and sample.ndim else None
         value = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         if value is not None:
             value = torch.as_tensor(value).detach()
@@ -94,6 +97,35 @@ class Clock:
         if self.timestep is None:
             raise InputError("this model has per-timestep scales but was called without a timestep")
         return Reading(self.timestep, self.tolerance)
+
+    def shares(self, timesteps: int, count: int) -> tuple[int, int]:
+        """How the rows of a layer's input belong to the timesteps of this call.
+
+        Parameters
+        ----------
+        timesteps : int
+            Of this call, more than one.
+        count : int
+            Rows of the input.
+
+        Returns
+        -------
+        times, each : int
+            The rows are all timesteps, `times` times over (guidance stacks whole batches), and of each sample
+            `each` rows one after the other (a clip's frames, where a layer takes them for pictures).
+
+        Raises
+        ------
+        InputError
+            The input has not as many rows for each sample.
+        """
+        samples = self.samples or count
+        if count % samples or samples % timesteps:
+            raise InputError(
+                f"a layer with ranges by timestep got {count} rows for {samples} samples at {timesteps} "
+                "timesteps, which cannot be told apart: call with one timestep, or exclude the layer"
+            )
+        return samples // timesteps, count // samples
 
     def rows(self, schedule: Schedule, table: Tensor, values: tuple[float, ...]) -> list[int]:
         """Rows of a table for the timesteps of this call; layers with equal tables ask once.

@@ -114,15 +114,15 @@ class ActivationQuantizer(ExactBuffers):
         values = self.known.get("timesteps", tables, lambda: tuple(self.timesteps.tolist()))
         rows = self.clock.rows(self.quantizer.schedule, self.timesteps, values)
         one = len(set(rows)) == 1
-        if not one:  # a batch of mixed timesteps: one row for each sample (guidance stacks whole batches)
-            rows = rows * (x.shape[0] // len(rows))
+        if not one:  # a batch of mixed timesteps
+            times, each = self.clock.shares(len(rows), x.shape[0])
+            rows = [row for row in rows * times for _ in range(each)]
         if self.quantizer.granularity.kind == "cluster":
             chosen = [rows[0]] if one else rows
-            each = [
+            return together([
                 self.known.get((row, x.shape[1:]), tables, partial(expand, stored, row, self.layout, x.shape))
                 for row in chosen
-            ]
-            return together(each)
+            ])  # fmt: skip
         if one:
             return {name: table[rows[0]] for name, table in stored.items()}
         index = torch.tensor(rows, device=x.device)

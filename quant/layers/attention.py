@@ -22,6 +22,10 @@ from quant.formats.grids import Params
 from quant.formats.quantizer import Quantizer
 
 _HOOKS = "_quant_attention"
+_FAR = -1000.0
+"""Bias from which on a key counts as hidden: pipelines write -10000 for padding, nothing learned is near."""
+Look = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""Gets probabilities, values, and which probabilities are of hidden keys (None: of none); returns two."""
 
 
 class AttentionFormat(BaseModel):
@@ -34,23 +38,31 @@ class AttentionFormat(BaseModel):
     scale: float | None = Field(default=None, description="of a static schedule; none: from each image")
     keep_sums: bool = Field(default=False, description="a query's rounded probabilities sum to what they did")
 
-    def quantize_scores(self, scores: Tensor) -> Tensor:
-        """Round probabilities (batch, heads, q, k); the sink's column is the caller's, bit for bit."""
+    def quantize_scores(self, scores: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Round probabilities (batch, heads, q, k); the sink's column is the caller's, bit for bit.
+
+        Hidden keys (padding, the future) stay 0, for which a logarithmic grid has no code: an engine skips
+        them, and a hundred padded tokens at the smallest code would outweigh the prompt.
+        """
         if self.scores is None:
             return scores
         params = None
         if self.scale is not None:
             params = {"scale": torch.full([1] * scores.ndim, self.scale, device=scores.device)}
         if self.sink is None:
-            return self._round(self.scores, scores, params)
+            return self._round(self.scores, scores, hidden, params)
         rest = torch.arange(scores.shape[-1], device=scores.device) != self.sink
-        out = scores.clone()
-        out[..., rest] = self._round(self.scores, scores[..., rest], params)
+        out, some = scores.clone(), None if hidden is None else hidden[..., rest]
+        out[..., rest] = self._round(self.scores, scores[..., rest], some, params)
         return out
 
-    def _round(self, quantizer: Quantizer, scores: Tensor, params: Params | None) -> Tensor:
+    def _round(
+        self, quantizer: Quantizer, scores: Tensor, hidden: Tensor | None, params: Params | None
+    ) -> Tensor:
         """Round; a query's factor back to its sum is a row scale of the product with the values: free."""
         out = quantizer.fake(scores, "linear_input", params)
+        if hidden is not None:
+            out = out.masked_fill(hidden, 0.0)
         if not self.keep_sums:
             return out
         sums = out.sum(-1, keepdim=True).clamp(min=torch.finfo(out.dtype).tiny)  # all zero: stays so
@@ -65,8 +77,7 @@ class AttentionFormat(BaseModel):
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *,
-    look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, look: Look,
 ) -> Tensor:  # fmt: skip
     """scaled_dot_product_attention by its formula; `look` may change probabilities and values.
 
@@ -75,8 +86,8 @@ def attend(
     query, key, value : tensor of shape (batch, heads, tokens, channels)
     attn_mask, dropout_p, is_causal, scale, enable_gqa
         As PyTorch has them; dropout is left out.
-    look : callable
-        Gets float32 (or wider) probabilities (batch, heads, q, k) and values, returns both.
+    look : Look
+        Gets float32 (or wider) probabilities (batch, heads, q, k).
     """
     if enable_gqa:
         times = query.shape[-3] // key.shape[-3]
@@ -84,34 +95,55 @@ def attend(
     wide = torch.promote_types(query.dtype, torch.float32)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     logits = query.to(wide) @ key.to(wide).transpose(-1, -2) * factor
+    hidden: Tensor | None = None
     if is_causal:
-        allowed = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
-        logits = logits.masked_fill(~allowed, -torch.inf)
+        hidden = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril().logical_not()
+        logits = logits.masked_fill(hidden, -torch.inf)
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
-            logits = logits.masked_fill(~attn_mask, -torch.inf)
+            away = ~attn_mask
+            logits = logits.masked_fill(away, -torch.inf)
         else:
+            away = attn_mask <= _FAR
             logits = logits + attn_mask
-    scores, value = look(logits.softmax(-1), value)
+        hidden = away if hidden is None else hidden | away
+    scores = logits.softmax(-1)
+    if hidden is not None:
+        nothing = (logits == -torch.inf).all(
+            -1, keepdim=True
+        )  # a query that sees no key: 0, as PyTorch has it
+        scores = scores.masked_fill(nothing, 0.0)
+        hidden = hidden.expand_as(logits)
+        hidden = hidden & (nothing | ~hidden.all(-1, keepdim=True))  # all equally far: none is hidden
+    scores, value = look(scores, value, hidden)
     return (scores @ value.to(wide)).to(query.dtype)
 
 
 class _Mode(TorchFunctionMode):
-    def __init__(self, look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, look: Look) -> None:
         super().__init__()
-        self.look = look
+        self.look, self.used = look, False
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
+            self.used = True
             return attend(*args, **(kwargs or {}), look=self.look)
         return func(*args, **(kwargs or {}))
 
 
 class Watcher:
-    """Two hooks of one attention module: enter the mode before its forward, leave it after, come what may."""
+    """Two hooks of one attention module: enter the mode before its forward, leave it after, come what may.
 
-    def __init__(self, look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
-        self.look, self.active = look, True
+    Parameters
+    ----------
+    look : Look
+    name : str, optional
+        Of the module. With it a forward that asks for no scores is refused: its processor (or backend) goes
+        another way, and nothing would be rounded.
+    """
+
+    def __init__(self, look: Look, name: str | None = None) -> None:
+        self.look, self.name, self.active = look, name, True
         self.stack: list[_Mode] = []
         self.handles: list[Any] = []
 
@@ -131,8 +163,16 @@ class Watcher:
 
     def leave(self, module: nn.Module, args: Any, out: Any) -> None:
         """Forward hook, also after an exception."""
-        if self.stack:
-            self.stack.pop().__exit__(None, None, None)
+        if not self.stack:
+            return
+        mode = self.stack.pop()
+        mode.__exit__(None, None, None)
+        if self.name is not None and not mode.used and out is not None:  # None: it failed, and says why
+            kind = type(getattr(module, "processor", module)).__name__
+            raise InputError(
+                f"attention {self.name!r} ({kind}) does not call scaled_dot_product_attention, so its scores "
+                "cannot be rounded: use AttnProcessor2_0, or a recipe with attention='none'"
+            )
 
     def remove(self) -> None:
         """Take the hooks away."""
@@ -146,9 +186,9 @@ class Rounding:
     def __init__(self, fmt: AttentionFormat) -> None:
         self.format = fmt
 
-    def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Tensor, values: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Round both."""
-        return self.format.quantize_scores(scores), self.format.quantize_values(values)
+        return self.format.quantize_scores(scores, hidden), self.format.quantize_values(values)
 
 
 def find_attention(model: nn.Module) -> list[str]:
@@ -174,7 +214,7 @@ def install_attention_(model: nn.Module, formats: dict[str, AttentionFormat]) ->
             f"{type(model).__name__} has no attention module {unknown[0]!r}: another architecture"
         )
     model.__dict__[_HOOKS] = {
-        name: Watcher(Rounding(fmt)).attach(modules[name]) for name, fmt in formats.items()
+        name: Watcher(Rounding(fmt), name).attach(modules[name]) for name, fmt in formats.items()
     }
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from quant.layers.activation import Known
 
-CLOSE = 1e-3
-"""Largest difference to the stored token, relative to its largest feature, that is the same token."""
+CLOSE, ORDINARY = 1e-3, 0.05
+"""Largest difference to the stored token that is the same token, relative to its largest feature; and to the
+feature itself and the median one. The first alone would let features of ordinary size be anything."""
 
 
 class SinkDrop(nn.Module):
@@ -94,11 +95,17 @@ class SinkRow(nn.Module):
 
 def matches(x: Tensor, token: Tensor, position: Tensor, known: Known) -> Tensor | None:
     """Mark the sinks in (n, tokens, in): bool (n, tokens, 1), or None if the slot is empty."""
-    index = known.get("position", [position], lambda: int(position))
+    index = known.get("position", [position, token], lambda: int(position))
     if index < 0 or x.ndim != 3 or index >= x.shape[1]:
         return None
     sink = token.to(x.dtype)
-    same = (x[:, index] - sink).abs().amax(-1) <= CLOSE * sink.abs().amax()
+    allowed = known.get(x.dtype, [position, token], lambda: reach(sink))
     where = torch.zeros(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
-    where[:, index, 0] = same
+    where[:, index, 0] = ((x[:, index] - sink).abs() <= allowed).all(-1)
     return where
+
+
+def reach(token: Tensor) -> Tensor:
+    """How far each feature may be from a token's (in,) and be the same token."""
+    size = token.abs()
+    return torch.minimum(CLOSE * size.amax(), ORDINARY * (size + size.median()))

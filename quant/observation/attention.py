@@ -25,7 +25,7 @@ class AttentionObserver:
         self.calls = 0
         self.steps: list[tuple[Any, ...]] = []
 
-    def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Tensor, values: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take in probabilities (batch, heads, queries, keys)."""
         if not self.kind:
             across = scores.shape[-1] != scores.shape[-2] if self.cross is None else self.cross

@@ -131,6 +131,7 @@ def replay(
     batch_size: int = 8,
     progress: Progress | None = None,
     step: Callable[[float], None] | None = None,
+    done: int = 0,
 ) -> None:
     """Feed the recorded inputs through `model`, one timestep a call, in sampling order.
 
@@ -145,9 +146,11 @@ def replay(
     batch_size : int
         Samples a call.
     progress : callable
-        In samples.
+        In samples, after each batch of them has gone through all timesteps.
     step : callable
         Called with the timestep before each forward.
+    done : int
+        So many samples are left out: somebody has seen them before a stop.
 
     Raises
     ------
@@ -157,12 +160,14 @@ def replay(
         A prediction is NaN or infinite.
     """
     keys = calibration_keys(trajectories, samples, subset)
-    for batch in sample_batches(trajectories, keys, size=batch_size):
-        if step is not None:
-            step(float(batch.timestep[0]))
-        run_batch(model, batch)
-        if progress is not None and float(batch.timestep[0]) == trajectories.timesteps[-1]:
-            progress(keys.index(int(batch.key[-1])) + 1, len(keys), "calibrating")
+    for start in range(done, len(keys), batch_size):
+        some = keys[start : start + batch_size]
+        for batch in sample_batches(trajectories, some, size=batch_size):
+            if step is not None:
+                step(float(batch.timestep[0]))
+            run_batch(model, batch)
+        if progress is not None:
+            progress(start + len(some), len(keys), "calibrating")
 
 
 def watch(

@@ -228,6 +228,9 @@ class Trajectories:
         """
         return cls(Path(path), read_manifest(Path(path)))
 
+    def __repr__(self) -> str:
+        return f"Trajectories({self.path}: {len(self)} samples, {len(self.timesteps)} timesteps)"
+
     def __len__(self) -> int:
         return int(self.settings["n_samples"])
 

@@ -90,6 +90,12 @@ class FakeLayer(nn.Module):
         if train_bias and bias is not None:
             self.own["bias"] = nn.Parameter(wide(bias.detach()).clone())
 
+    def rounded(self) -> Tensor:
+        """Round the weight, in float32 also where forwards are in bfloat16: its codes are the stored ones."""
+        layer: Any = self.layer
+        with torch.autocast(layer.weight.device.type, enabled=False):
+            return self.side.weight()
+
     def forward(self, x: Tensor) -> Tensor:
         """Run the layer as student, or the full-precision layer as teacher."""
         layer: Any = self.layer
@@ -98,7 +104,7 @@ class FakeLayer(nn.Module):
         beside, x = self.side.beside(x), self.side.inside(x)
         if self.inputs is not None:
             x = self.inputs(x)
-        weight = (self.side.weight() if self.held is None else self.held).to(x.dtype)
+        weight = (self.rounded() if self.held is None else self.held).to(x.dtype)
         bias = self.own["bias"].to(x.dtype) if "bias" in self.own else layer.bias
         if isinstance(layer, nn.Linear):
             out = nn.functional.linear(x, weight, bias)
@@ -167,7 +173,7 @@ def holding(layers: dict[str, FakeLayer]) -> Iterator[None]:
     """Round weights once for all forwards of a block; their gradients add up."""
     try:
         for layer in layers.values():
-            layer.held = layer.side.weight()
+            layer.held = layer.rounded()
         yield
     finally:
         for layer in layers.values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.errors import InputError
 from quant.registry import Context
@@ -22,6 +22,9 @@ from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.running.cost import Meter
 from quant.training.running.graph import Graphed, Table
 from quant.training.running.processes import Processes
+
+FLOAT16 = 2.0**16
+"""What a loss is multiplied by where gradients go through float16."""
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Task:
         Parameters of which a batch reads some rows.
     precision : {"float32", "bfloat16"}
         Of the forwards; parameters and moments are float32 always.
+    factor : float
+        On the loss before its gradients and off them afterwards, a power of two: see `factor_for`.
     """
 
     key: str
@@ -73,6 +78,15 @@ class Task:
     fixed: Callable[[int], Hashable] | None = None
     table: Table | None = None
     precision: str = "float32"
+    factor: float = 1.0
+
+
+def factor_for(model: nn.Module) -> float:
+    """Factor on the loss that keeps gradients of a float16 model from becoming nothing; 1 for others.
+
+    A mean over a million numbers has gradients of 1e-8 where it begins, and float16 ends at 6e-8.
+    """
+    return FLOAT16 if any(p.dtype == torch.float16 for p in model.parameters()) else 1.0
 
 
 @dataclass
@@ -126,7 +140,8 @@ def distill(task: Task, context: Context) -> Result:
     Raises
     ------
     InputError
-        The loss is NaN or infinite; the checkpoint before it is kept.
+        The loss, a parameter, or every error of what is held out is NaN or infinite; the checkpoint before it
+        is kept.
     """
     optimizer = Optimizer(task.groups, task.rules, task.steps)
     run = _Run(task, optimizer, context)
@@ -151,6 +166,7 @@ def distill(task: Task, context: Context) -> Result:
             if last or context.device == "cpu" or run.done % 20 == 0 or run.done % task.every == 0:
                 run.settle()
             if last or run.done % task.every == 0:
+                run.check()
                 run.look()
                 run.save()
     run.keep_best()
@@ -183,7 +199,11 @@ class _Run:
         with torch.autocast(_kind(self.context.device), torch.bfloat16, bfloat16):
             found = self.task.loss(batch, step)
         loss, penalty = found if isinstance(found, tuple) else (found, 0.0)
-        (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        factor = self.task.factor
+        (loss + penalty if factor == 1 else (loss + penalty) * factor).backward()  # type: ignore
+        if factor != 1:
+            found = [p.grad for p in self.optimizer.parameters.values() if p.grad is not None]
+            torch._foreach_mul_(found, 1 / factor)
         return loss.detach()
 
     def resume(self) -> None:
@@ -207,12 +227,7 @@ class _Run:
         for loss, norm in self.pending:
             value = float(loss)
             if not math.isfinite(value):
-                state = self.context.state
-                where = "" if state is None or state.folder is None else f" in {state.folder}"
-                raise InputError(
-                    f"training of {self.task.key!r}: the loss of step {len(self.losses)} is {value}; the "
-                    f"parameters of step {self.saved} are kept{where}: lower the learning rates"
-                )
+                raise self.diverged(f"the loss of step {len(self.losses)} is {value}")
             self.losses.append(value)
             if norm is not None:
                 self.norms.append(float(norm))
@@ -223,6 +238,21 @@ class _Run:
             self.done, self.task.steps,
             f"training {self.task.key}: loss {sum(recent) / len(recent):.4g}, about {_time(left)} left",
         )  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse parameters that are no numbers: the last step may break them with a loss that is one."""
+        for name, parameter in self.optimizer.parameters.items():
+            if not bool(torch.isfinite(parameter).all()):
+                raise self.diverged(f"{name} is not finite after {self.done} steps")
+
+    def diverged(self, what: str) -> InputError:
+        """Say what became of the training, and what is left of it."""
+        state = self.context.state
+        where = "" if state is None or state.folder is None else f" in {state.folder}"
+        return InputError(
+            f"training of {self.task.key!r}: {what}; the parameters of step {self.saved} are kept{where}: "
+            "lower the learning rates"
+        )
 
     def look(self) -> None:
         """Judge the parameters by what is held out, and keep the best."""
@@ -256,7 +286,9 @@ class _Run:
 
     @torch.no_grad()
     def keep_best(self) -> None:
-        """Put the best parameters in place."""
+        """Put the best parameters in place; none that were judged may have failed by it."""
+        if self.best is None and self.held_out:
+            raise self.diverged(f"the error of what is held out is {self.held_out[max(self.held_out)]}")
         if self.best is not None:
             for name, parameter in self.optimizer.parameters.items():
                 parameter.copy_(self.kept[name])

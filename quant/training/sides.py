@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Master(WeightSide):
 
     def params(self) -> Params:
         """Scales, and zero points as the integers they are stored as."""
-        found: Params = {"scale": torch.maximum(self.scale, self.least)}
+        found: Params = {"scale": within(self.scale, self.least, math.inf)}
         if self.zero is not None:
             found["zero_point"] = whole(self.zero, self.quantizer)
         return found
@@ -110,19 +112,24 @@ class Rows:
         return sorted(set(self._rows))
 
     def places(self, samples: int, device: torch.device) -> Tensor:
-        """Where each sample's row stands in `used`: int64 (samples,); guidance stacks whole batches."""
+        """Where each input row's table row stands in `used`: int64 (samples,)."""
         used, key = self.used(), (samples, device)
         if self._whole:
             rows = self.nearest(self.clock.now().timesteps)
-            return rows.repeat(samples // len(rows))
+            times, each = self.clock.shares(len(rows), samples) if len(rows) > 1 else (samples, 1)
+            return rows.repeat(times).repeat_interleave(each)
         if key not in self._places:
-            order = [used.index(row) for row in self._rows] * (samples // len(self._rows))
+            count = len(self._rows)
+            times, each = self.clock.shares(count, samples) if count > 1 else (samples, 1)
+            order = [used.index(row) for row in self._rows * times for _ in range(each)]
             self._places[key] = torch.tensor(order, device=device)
         return self._places[key]
 
 
 class StoredInput(InputSide):
     """Calibrated ranges, learned: one, or one for each timestep of the recording.
+
+    By timestep they are TALSQ (He et al. 2024, equation 9).
 
     Only the rows of the timesteps in a batch get gradients; each row is a parameter of its own, so that
     neither momentum nor decay moves the others.
@@ -154,7 +161,7 @@ class StoredInput(InputSide):
 
     def _read(self, rows: list[int]) -> Params:
         """Parameters of some rows, one after the other along axis 0."""
-        found: Params = {"scale": torch.maximum(torch.cat([self.scale[row] for row in rows]), self.least)}
+        found: Params = {"scale": within(torch.cat([self.scale[row] for row in rows]), self.least, math.inf)}
         if self.zero is not None:
             found["zero_point"] = whole(torch.cat([self.zero[row] for row in rows]), self.quantizer)
         return found
@@ -197,11 +204,36 @@ class DynamicInput(InputSide):
         return straight(x, values)
 
 
+class _Within(torch.autograd.Function):
+    """Clamp forwards; backwards what lies outside gets the gradients that lead it in again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor | float, high: float) -> Tensor:
+        below, above = x < low, x > high
+        ctx.save_for_backward(below, above)
+        return x.clamp(max=high).clamp(min=low)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        below, above = ctx.saved_tensors
+        outwards = (below & (grads[0] > 0)) | (above & (grads[0] < 0))
+        return grads[0].masked_fill(outwards, 0.0), None, None
+
+
+def within(x: Tensor, low: Tensor | float, high: float) -> Tensor:
+    """Hold a learned number in a range that it can come back to: a plain clamp has no gradient outside.
+
+    Many zero points begin at an end of the codes, where one step outwards would be the last one.
+    """
+    found: Tensor = _Within.apply(x, low, high)
+    return found
+
+
 def whole(zero: Tensor, quantizer: Quantizer) -> Tensor:
-    """Round a learned zero point to a code; the gradient goes straight through inside the code range."""
+    """Round a learned zero point to a code; the gradient goes straight through."""
     assert isinstance(quantizer.grid, IntGrid)
     low, high = quantizer.grid.code_range
-    return round_ste(zero.clamp(low, high))
+    return round_ste(within(zero, low, high))
 
 
 def stored(params: Params) -> Params:

@@ -20,7 +20,7 @@ from quant.recordings.trajectories import Batch
 from quant.registry import Context, Outcome
 from quant.training.config import AlongConfig, TrainConfig
 from quant.training.fake import FakeLayer, InputSide, WeightSide, holding, in_training, teaching
-from quant.training.loop import Result, Task, distill
+from quant.training.loop import Result, Task, distill, factor_for
 from quant.training.optimize import Group, Optimizer, Rules
 from quant.training.running.cost import Meter
 from quant.training.sides import DynamicInput, Rows, StoredInput
@@ -209,7 +209,7 @@ class Student:
             generator=generator, held_out=look if self.source.held else None,
             every=self.config.look_every, prepare=prepare, stepped=stepped,
             fixed=None if plain else fixed, table=None if self.rows is None else InputTable(self),
-            precision=self.config.precision,
+            precision=self.config.precision, factor=factor_for(self.model),
         )  # fmt: skip
         result = distill(task, self.context)
         self.cost.add(result.cost)

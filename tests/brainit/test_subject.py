@@ -43,6 +43,17 @@ def test_what_does_not_fit_is_one_line(changes: dict[str, Any], says: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_repeats_are_averaged_within_a_split_in_the_order_of_their_first_trial() -> None:
+    names, splits = ["b", "a", "b", "c", "b", "a"], ["train", "train", "train", "test", "test", "train"]
+    whole = subject(stimulus_id=np.array(names), split=np.array(splits), stimuli=None)
+    mean = whole.mean_over_repeats()
+    assert mean.stimulus_id.tolist() == ["b", "a", "c", "b"]
+    assert mean.split.tolist() == ["train", "train", "test", "test"]
+    x = whole.betas
+    expected = [(x[0] + x[2]) / 2, (x[1] + x[5]) / 2, x[3], x[4]]
+    np.testing.assert_allclose(mean.betas, expected, rtol=1e-5)
+
+
 def test_what_fits_stays_so_through_every_cut() -> None:
     whole = subject(labels=np.array(["cat"] * 6), roi={"V1": np.ones(4, bool)}, noise_ceiling=np.ones(4))
     assert whole.part("test").mean_over_repeats().keep_voxels(np.arange(2)).betas.shape == (2, 2)

@@ -1,9 +1,14 @@
-"""A decoder of a tiny simulated subject, trained once a session; pages whose figures nobody looks at."""
+"""A decoder of a tiny simulated subject, trained once a session; figures undrawn; runs that are killed."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +48,35 @@ def _train(home: Path) -> None:
         }
     )  # fmt: skip
     reconstruct(config, home / "run", until="train")
+
+
+@pytest.fixture
+def killed() -> Callable[[list[str], Path], None]:
+    """``killed(words, file)``: run brainlab in a process of its own, killed -9 once `file` is there.
+
+    It is forked from this one, which has imported what takes a new one seconds; with CUDA that cannot be.
+    """
+    return _killed
+
+
+def _killed(words: list[str], file: Path) -> None:
+    import torch
+
+    how = "spawn" if torch.cuda.is_available() else "fork"
+    process: Any = multiprocessing.get_context(how).Process(target=_alone, args=(words,))
+    process.start()
+    assert process.pid is not None
+    deadline = time.monotonic() + 240
+    while not file.is_file():
+        assert process.is_alive() and time.monotonic() < deadline, "it ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _alone(words: list[str]) -> None:
+    from lab.cli.main import run
+
+    os.setsid()  # what it starts is killed with it
+    raise SystemExit(run(words))

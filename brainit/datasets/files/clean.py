@@ -15,6 +15,7 @@ import numpy as np
 from brainit.errors import InputError
 
 _log = logging.getLogger(__name__)
+_ROUNDING = 1e-6  # change over the largest value that single precision makes of a constant
 FEW_SCALED = 8
 """Training trials of a group below which its scale is doubtful: of 8 a deviation is off by a quarter."""
 
@@ -75,8 +76,8 @@ def usable_voxels(
 
     What counts is what single precision keeps of the values, because that is learned from. Voxels with NaN or
     infinite values are an error unless ``nan="drop"``: they usually mean a wrong mask.
-    Voxels that never change over the training trials carry nothing and would divide by zero; they are
-    dropped with a warning.
+    Voxels that never change over the training trials, but for rounding, carry nothing and would divide by
+    zero; they are dropped with a warning. A trial of one value in every voxel was not measured: it is named.
 
     Parameters
     ----------
@@ -115,10 +116,16 @@ def usable_voxels(
     if n_bad:
         warnings.append(f"{where}: dropped {n_bad} of {finite.size} voxels with NaN or infinite values")
     moving = np.zeros(finite.size, bool)
-    moving[finite] = np.ptp(betas[train][:, finite], axis=0) > 0
+    moving[finite] = ~_still(betas[train][:, finite])
     n_still = int((finite & ~moving).sum())
     if n_still:
         warnings.append(f"{where}: dropped {n_still} of {finite.size} voxels that never change in training")
+    blank = np.flatnonzero(np.ptp(betas[:, finite], axis=1) == 0) if finite.sum() > 1 else []
+    if len(blank):
+        warnings.append(
+            f"{where}: {len(blank)} of {len(betas)} trials have one value in every voxel (first: trial "
+            f"{blank[0] + 1}): they were not measured; leave them out of the files"
+        )
     if not moving.any():
         raise InputError(
             f"{where}: no voxel of {finite.size} changes over the training trials; check the file"
@@ -128,8 +135,16 @@ def usable_voxels(
     return moving, warnings
 
 
+def _still(betas: np.ndarray) -> np.ndarray:
+    """Return which voxels have one value over all trials, but for rounding: bool (n_voxels,)."""
+    return np.ptp(betas, axis=0) <= _ROUNDING * np.abs(betas).max(0)
+
+
 def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: str = "group") -> np.ndarray:
     """Scale each voxel within each group by the mean and standard deviation of its reference trials.
+
+    Brain-IT scales by all trials of a session, those of the test among them (and MindEye2 warns of it); here
+    test trials take part only where a group has no others.
 
     Parameters
     ----------
@@ -162,11 +177,29 @@ def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: s
             )
         used = here & reference
         source = betas[used if used.sum() > 1 else here].astype(np.float64)
-        std = source.std(0)
-        flat = std <= 1e-12
+        std, flat = source.std(0), _still(source)
         scaled = (betas[here] - source.mean(0)) / np.where(flat, 1.0, std)
         out[here] = np.where(flat, 0.0, scaled)
     return out
+
+
+def still_somewhere(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: str) -> list[str]:
+    """Return a warning where voxels change, but not within each group: `zscore` makes them 0 there."""
+    still = {}
+    for group in np.unique(groups):
+        used = (groups == group) & reference
+        if used.sum() > 1:
+            still[group] = _still(betas[used])
+    some = {group: flat & ~np.all(list(still.values()), 0) for group, flat in still.items()}
+    any_flat = np.any(list(some.values()), 0) if some else np.zeros(1, bool)
+    if not any_flat.any():
+        return []
+    first = next(group for group, flat in some.items() if flat.any())
+    return [
+        f"{int(any_flat.sum())} of {any_flat.size} voxels do not change within some {what} (first: {what} "
+        f"{first:g}, {int(some[first].sum())} voxels) and are 0 there: out of the field of view, or another "
+        "mask?"
+    ]
 
 
 def scaled_alone(groups: np.ndarray, reference: np.ndarray, what: str) -> list[str]:

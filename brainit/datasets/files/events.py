@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from brainit.datasets.files import clean
-from brainit.datasets.files.text import read_table
+from brainit.datasets.files.text import Row, read_table
 from brainit.errors import InputError
 
 _DIGITS = 9
@@ -26,13 +27,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Trial:
-    """One volume of betas: its stimulus, split, label (empty where missing), session and run."""
+    """One volume of betas: its stimulus, split, label (empty where missing), session and run.
+
+    ``onset`` is in seconds, NaN where it is not given.
+    """
 
     stimulus_id: str
     split: str
     label: str
     session: int
     run: int
+    onset: float = math.nan
 
 
 def read_events(path: Path, known: Collection[str] | None = None) -> list[Event]:
@@ -108,8 +113,30 @@ def read_trials(path: Path, session: int) -> list[Trial]:
         if not row.text("stimulus_id"):
             raise InputError(f"{row.where} has no stimulus_id; every volume needs one")
         name = clean.as_name(row.text("stimulus_id"))
-        out.append(Trial(name, split, row.text("trial_type"), session, int(run)))
+        out.append(Trial(name, split, row.text("trial_type"), session, int(run), _onset(row)))
     return out
+
+
+def _onset(row: Row) -> float:
+    """Return seconds, or NaN: betas were found by somebody's model, which needs them no more."""
+    try:
+        return row.number("onset") if row.text("onset") else math.nan
+    except InputError:
+        return math.nan
+
+
+def out_of_order(trials: Sequence[Trial], where: str) -> list[str]:
+    """Return a warning where onsets go back within a run: rows that were sorted stand beside other volumes.
+
+    A run that begins anew is one step back; a table that was sorted by stimulus has one at every other row.
+    """
+    back = [k for k, (a, b) in enumerate(pairwise(trials), 2) if a.run == b.run and b.onset < a.onset]
+    if len(back) <= len(trials) / 5:
+        return []
+    return [
+        f"{where}: onsets go back at {len(back)} of {len(trials)} rows (first: row {back[0]}): are the rows "
+        "in the order of the volumes, or sorted by something else?"
+    ]
 
 
 def entity(name: str, key: str) -> str:

@@ -18,6 +18,29 @@ from brainit.errors import InputError, MissingDataError
 _ASK = "save them as uint8 in 0..255, or as floats in 0..1"
 
 
+def count(path: Path) -> int:
+    """Count the pictures of a folder, parquet file or ``.npz``, as `draw` finds them; none is decoded.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    MissingDataError
+        There are none.
+    """
+    if path.suffix == ".npz" and path.is_file():
+        return len(read_npz(path, ("images",))["images"])
+    if parquet := _parquet(path):
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return sum(pyarrow.parquet.read_metadata(file).num_rows for file in parquet)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{path} cannot be read as parquet; it is damaged or cut short") from error
+    return len(_files(path))
+
+
 def draw(source: Any, n: int, seed: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw ``n`` different pictures at random from a folder, parquet file, ``.npz`` or array.
 
@@ -49,16 +72,19 @@ def draw(source: Any, n: int, seed: int, side: int) -> tuple[np.ndarray, np.ndar
     if path.suffix == ".npz" and path.is_file():
         images = read_npz(path, ("images",))["images"]
         return _from_array(images, np.full(len(images), "picture"), n, rng, side, str(path))
-    parquet = (
-        [path] if path.suffix == ".parquet" else visible(path.glob("*.parquet")) if path.is_dir() else []
-    )
-    if parquet:
+    if parquet := _parquet(path):
         return _from_parquet(parquet, n, rng, side)
     files = _files(path)
     chosen = [files[k] for k in _choose(len(files), n, rng, str(path))]
     return np.stack([_square(read_picture(f, str(f)), side) for f in chosen]), np.array(
         [f.parent.name for f in chosen]
     )
+
+
+def _parquet(path: Path) -> list[Path]:
+    if path.suffix == ".parquet":
+        return [path]
+    return visible(path.glob("*.parquet")) if path.is_dir() else []
 
 
 def _choose(have: int, n: int, rng: np.random.Generator, where: str) -> np.ndarray:
@@ -116,9 +142,8 @@ def _from_parquet(
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise MissingDataError(
-            f"{folder} does not exist; give a folder of pictures, a parquet file or an .npz"
-        )
+        why = "is neither" if folder.exists() else "does not exist"
+        raise MissingDataError(f"{folder} {why}; give a folder of pictures, a parquet file or an .npz")
     files = visible(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS)
     if not files:
         raise MissingDataError(

@@ -46,7 +46,8 @@ def fit_universal(
     config : EncoderConfig
     start : UniversalEncoder, optional
         A fitted encoder: only embeddings of the subjects in ``trials`` are then trained, everything else
-        stays; sizes come from it. How a new subject is embedded.
+        stays; sizes come from it. How a new subject is embedded (published: without validation, which
+        ``config.validation`` 0 gives).
     folder : path, optional
         Where a checkpoint goes after every epoch; training continues from it.
     progress : callable

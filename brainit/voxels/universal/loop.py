@@ -1,5 +1,7 @@
 """The encoder's epochs: steps on batches of one subject, validation, checkpoints that go on after a stop.
 
+Voxels are drawn once for each step and its trials (published: for each trial): one product serves all.
+
 Everything random in an epoch comes from generators seeded by (seed, epoch), so a run that was stopped ends
 with the same numbers as one that was not.
 """

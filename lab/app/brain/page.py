@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
-from lab.app.brain import maps
+from lab.app.brain import bits, maps
 from lab.app.brain.maps import subject_of, words_on
-from lab.app.copying import copies, copy_box
+from lab.app.brain.pictures import GROUPS, by_rule, strips
+from lab.app.copying import copies, copy_box, in_address
 from lab.app.places import local, trained, within
 from lab.app.plan.form import presets
 from lab.app.work import answer, begin, canceller, reveal, stream
@@ -21,7 +21,6 @@ from lab.errors import InputError
 from lab.jobs import registry
 from lab.jobs.brain import decode, reconstruct
 
-SIZE = 192
 NONE = "none"
 HEADERS = ["trial", "stimulus", "two-way ridge", "two-way decoded", "PixCorr ridge", "PixCorr decoded",
            "SSIM ridge", "SSIM decoded"]  # fmt: skip
@@ -63,32 +62,6 @@ def completed(home: Path, settings: decode.Settings) -> decode.Settings:
     return settings.model_copy(update={k: v for k, v in own.items() if getattr(settings, k) is None})
 
 
-def strips(found: decode.Result) -> list[tuple[np.ndarray, str]]:
-    """One picture per trial and row of the sheet, with what it is and its score."""
-    from lab.files import read_npz
-
-    held = read_npz(Path(found.archive))
-    # a blur is near in PixCorr; pictures too small for the network have no other score
-    score = "two-way" if "two-way decoded" in found.rows[0] else "PixCorr"
-    scored = {"ridge to pixels": f"{score} ridge", "decoded": f"{score} decoded"}
-    short = {"ridge to pixels": "ridge"}
-    shown = []
-    for place, row in enumerate(found.rows):
-        for name in found.shown:
-            picture = decode.coloured(held[name.replace(" ", "_")][place : place + 1])[0]
-            words = f"{row['trial']}: {short.get(name, name)}"
-            words += f" {row[scored[name]]:.2f}" if name in scored else ""
-            shown.append((_large(picture), words))
-    return shown
-
-
-def _large(picture: np.ndarray) -> np.ndarray:
-    times = max(1, SIZE // picture.shape[0])
-    return np.kron(
-        (picture * 255).round().clip(0, 255).astype(np.uint8), np.ones((times, times, 1), np.uint8)
-    )
-
-
 def build(home: Path, tab: Any) -> dict[str, Any]:
     """Lay the page out.
 
@@ -116,8 +89,11 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                 dataset = gr.Dropdown(datasets(), value="simulated", label="Dataset")
                 root = gr.Textbox(label="Folder of the data", info="read where it lies; empty for simulated")
                 train = gr.Button("Train and reconstruct (minutes)", elem_id="train-run")
-            trials = gr.Textbox("0,1,2,3", label="Test pictures", info="counted from 0, commas between")
-            recipe = gr.Dropdown([NONE, *presets()], value=NONE, label="Recipe (simulated)",
+            trials = gr.Textbox("0,1,2,3", label="Test pictures", info="counted from 0, commas between",
+                                elem_id="trial-numbers")  # fmt: skip
+            rule = gr.Radio(list(GROUPS), label="Or by rule: four of the run's", elem_id="trial-rule",
+                            info="ranked by the PixCorr that the run wrote down")  # fmt: skip
+            recipe = gr.Dropdown([NONE, *presets()], value=NONE, label="Recipe (simulated unless Native)",
                                  allow_custom_value=True, elem_id="brain-recipe")  # fmt: skip
             with gr.Row():
                 guidance = gr.Slider(0, 15, value=start["guidance"], step=0.25, label="Guidance")
@@ -175,8 +151,9 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                 brain = gr.Image(label="Slices", format="png", interactive=False, show_label=False,
                                  elem_id="map", buttons=["download", "fullscreen"])  # fmt: skip
                 brain_note = gr.Markdown(elem_classes="source")
+            controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic, native]
+            bits.build(home, lambda *given: asked(*given), controls)
             boxes, copied = copy_box("brain")
-    controls = [folder, trials, recipe, guidance, strength, steps, mask, seed, semantic, native]
 
     @answer
     def run_facts(folder: str, mask: str = "") -> Any:
@@ -264,9 +241,20 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
         except gr.Error as fault:  # the map before it would stand under another name
             return None, f"**Nothing to draw:** {fault.message}"
 
-    def look_again() -> Any:
+    def look_again(folder: str) -> Any:
+        """List the runs again; the first one that there is, is chosen."""
         known = trained(home)
-        return gr.Dropdown(choices=known), gr.Markdown(EMPTY if known else first)
+        listed = [gr.Dropdown(choices=known), gr.Markdown(EMPTY if known else first)]
+        if folder or not known:
+            return *listed, *[gr.skip()] * (2 + len(OWN))
+        return gr.Dropdown(choices=known, value=known[0]), listed[1], *chosen(known[0])
+
+    @answer
+    def trials_by_rule(folder: str, rule: str) -> str:
+        """Return the best, median, worst or random test pictures of a run, by its PixCorr."""
+        if not folder:
+            raise InputError(NO_RUN)
+        return ",".join(map(str, by_rule(within(home, folder), rule)))
 
     facts = [note, mask]
     free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
@@ -278,10 +266,14 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
     for ended in (decoded.success, decoded.failure):
         ended(reveal, pictures, [results, empty, live], **quiet)
     train.click(train_run, [dataset, root], [status, live, folder], api_name="train", **free)
+    in_address(decoded, boxes[0])
     copied.expand(state, [pictures, *controls], boxes, **quiet)
     stop.click(canceller("decode"), None, status, api_visibility="private", queue=False)
-    tab.select(look_again, None, [folder, empty], api_visibility="private", **free)
-    folder.input(chosen, folder, [*facts, guidance, strength, steps], api_name="run_facts", **free)
+    own = [guidance, strength, steps]
+    tab.select(look_again, folder, [folder, empty, *facts, *own], api_visibility="private", **free)
+    gr.on([trials.input, folder.input], lambda: None, None, rule, **quiet)  # not that run's by that rule
+    rule.input(trials_by_rule, [folder, rule], trials, api_name="trials_by_rule", **free)
+    folder.input(chosen, folder, [*facts, *own], api_name="run_facts", **free)
     shown = ([folder, kind, trial, threshold], [brain, brain_note])
     threshold.release(brain_map, *shown, api_name="brain_map", trigger_mode="always_last")
     gr.on([kind.input, trial.submit, fold.expand], map_or_why, *shown, api_visibility="private",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 
 from lab.app.compare import sensitivity
-from lab.app.copying import copies, copy_box
+from lab.app.copying import copies, copy_box, in_address, page_box
 from lab.app.places import local
 from lab.app.plan.form import presets
 from lab.app.work import answer, begin, canceller, reveal, stream
@@ -29,15 +29,19 @@ EMPTY = (
     "cores."
 )
 START = ("rtn-w4a4", "svdquant-w4a4")
+PAGE = "Measure with seed 0 and write a page: scores, figures, checks (minutes; under Runs)"
+FACTORS = (20, 10, 5, 2)
 
 
-def build_compare(model: Any, recording: Any) -> dict[str, Any]:
+def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     """Lay out Compare.
 
     Parameters
     ----------
     model, recording : gradio component
         Which say what draws.
+    home : Path
+        Folder of the runs.
     """
     gr.Markdown(
         "The same noise and conditions in full precision and with up to four recipes: what changes in the "
@@ -76,14 +80,15 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
                 with gr.Row():
                     slider = gr.ImageSlider(label=_sides("the recipe"), format="png",
                                             interactive=False, elem_id="pair")  # fmt: skip
-                    difference = gr.Image(label="Difference, times ten", format="png", interactive=False,
+                    difference = gr.Image(label="Difference", format="png", interactive=False,
                                           elem_id="difference",
                                           buttons=["download", "fullscreen"])  # fmt: skip
                 along = gr.Plot(label="Error along the sampling steps", show_label=False)
             sensitivity.build(model)
             boxes, copied = copy_box("compare")
+            controls = [model, chosen, n, steps, guidance, seed, native, recording]
+            page_box("compare", home, PAGE, "compare", page_of, controls)
     archive = gr.State("")
-    controls = [model, chosen, n, steps, guidance, seed, native, recording]
 
     def draw(
         model: str,
@@ -132,6 +137,7 @@ def build_compare(model: Any, recording: Any) -> dict[str, Any]:
     drawn = go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
     for ended in (drawn.success, drawn.failure):
         ended(reveal, archive, [results, empty, live], **quiet)
+    in_address(drawn, boxes[0])
     copied.expand(state, [archive, *controls], boxes, **quiet)
     stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
     for control in (which, index):
@@ -149,6 +155,16 @@ def _asked(
     given = {"model": local(model), "recipes": tuple(recipes), "n": int(n), "steps": int(steps),
              "guidance": guidance, "seed": int(seed), "native": native, **mine}  # fmt: skip
     return registry.settings("variants", given)
+
+
+def page_of(
+    model: str, recipes: list[str], n: float, steps: float, guidance: float, seed: float, native: bool,
+    recording: str,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """Return the settings of a comparison's page, and how its run is called; its seed is 0."""
+    bare = _asked(model, recipes, n, steps, guidance, seed, native, recording)
+    given = bare.model_dump(include={"model", "recording", "recipes", "n", "steps", "guidance", "native"})
+    return {**given, "seeds": 1}, f"compare-{Path(model).name}"
 
 
 def joined(recipe: str, chosen: list[str]) -> list[str]:
@@ -169,16 +185,28 @@ def apart(found: variants.Result) -> Any:
     )  # fmt: skip
 
 
-def _pair(archive: str, recipe: str, index: int) -> tuple[Any, np.ndarray]:
-    """Return a slider from a picture in full precision and by a recipe, and ten times their difference."""
+def enlarged(pictures: Mapping[str, np.ndarray]) -> int:
+    """Return by how much differences are multiplied: the same for all recipes and pictures of a drawing.
+
+    The largest of `FACTORS` at which no more than 1 of 100 values of any recipe would be too bright to draw.
+    """
+    full = pictures[variants.plain_name(variants.FULL)]
+    worst = max(float(np.quantile(np.abs(other - full), 0.99)) for other in pictures.values())
+    return next((factor for factor in FACTORS if factor * worst <= 1), 1)
+
+
+def _pair(archive: str, recipe: str, index: int) -> tuple[Any, Any]:
+    """Return a slider from a picture in full precision and by a recipe, and their difference, enlarged."""
     from lab.files import read_npz
 
     pictures = read_npz(Path(archive))
+    factor = enlarged(pictures)
     quantized = recipe.rpartition(" (")[0]  # as it is chosen: with its arithmetic
     drawn = [pictures[variants.plain_name(name)] for name in (variants.FULL, quantized)]
     full, other = (found[max(1, min(index, len(found))) - 1] for found in drawn)
     pair = gr.ImageSlider((_large(full), _large(other)), label=_sides(recipe))
-    return pair, _large(np.clip(10 * np.abs(full - other), 0, 1))
+    label = f"Difference, times {factor} (black: none)"
+    return pair, gr.Image(_large(np.clip(factor * np.abs(full - other), 0, 1)), label=label)
 
 
 def _sides(recipe: str) -> str:

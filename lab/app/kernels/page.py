@@ -59,12 +59,24 @@ def of_shape(rows: list[dict[str, str]], shape: str) -> tuple[list[list[str]], s
     return [[row[field] or "-" for field in _FIELDS] for row in mine], words
 
 
+def kind_of(row: dict[str, str]) -> str:
+    """Return what a row times: bf16, a whole product or layer in few bits, one step of it, or torch's own."""
+    what = row["what"]
+    if what == "bf16":
+        return what
+    if row["peer"] == "1":
+        return "torch's own"
+    return "one step of a layer" if ": " in what or what.startswith("quantize") else "low-bit"
+
+
 def floors(rows: list[dict[str, str]], shape: str) -> Any:
     """Draw a shape's measured times against the least that memory and arithmetic allow."""
     from lab.figures.interactive import roofline
 
     mine = [row for row in rows if row["shape"] == shape and float(row["floor_us"] or 0) > 0]
-    points = [(row["what"], float(row["floor_us"]), float(row["us"])) for row in mine if row["us"]]
+    points = [
+        (row["what"], float(row["floor_us"]), float(row["us"]), kind_of(row)) for row in mine if row["us"]
+    ]
     return roofline(points, f"{shape} on one {mine[0]['device']}: measured against the least time")
 
 

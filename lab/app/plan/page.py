@@ -9,10 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from lab.app.copying import copies, copy_box
+from lab.app.copying import copies, copy_box, in_address
 from lab.app.places import local
+from lab.app.plan import card
 from lab.app.plan.form import HEADERS, form_of, presets, recipe_from
-from lab.app.work import answer, canceller, checked, stream
+from lab.app.work import answer, canceller, checked, failed, stream
 from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.jobs.models import plan, quantize
@@ -20,6 +21,7 @@ from lab.jobs.models import plan, quantize
 PLAN_HEADERS = ["layer", "bits", "kB before", "kB after", "runs here", "why it is left alone, or a note"]
 ALONE = "Compare and Brain take the recipe alone: the wildcards are in the files that were written."
 START = "svdquant-w4a4"
+WAIT = "*Planning ... the first plan of a model takes some seconds.*"
 
 
 def plan_settings(
@@ -90,11 +92,14 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
                     type="array", label="Edit a value: the recipe above follows", max_height=420,
                     column_widths=["25%", "21%", "21%", "33%"], elem_id="recipe-form",
                 )  # fmt: skip
-            include = gr.Textbox(label="Only these layers", info="wildcards, one per line", lines=1)
-            exclude = gr.Textbox(label="Leave these alone", info="wildcards, one per line", lines=1)
+            # of two lines: in a box of one, Enter would not begin a new line
+            include = gr.Textbox(label="Only these layers", info="wildcards, one per line", lines=2)
+            exclude = gr.Textbox(label="Leave these alone", info="wildcards, one per line", lines=2,
+                                 elem_id="leave-alone")  # fmt: skip
             override = gr.Textbox(
-                label="Per layer", info="WILDCARD:field=value or WILDCARD:skip, one per line", lines=1
-            )
+                label="Per layer", info="WILDCARD:field=value or WILDCARD:skip, one per line", lines=2,
+                elem_id="per-layer",
+            )  # fmt: skip
             native = gr.Checkbox(label="Native", info="refuse what the GPU's kernels cannot run here",
                                  elem_id="plan-native")  # fmt: skip
             with gr.Row():
@@ -105,25 +110,38 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
                 undo = gr.Button("Undo", elem_id="undo", min_width=100)
             status = gr.Markdown(elem_id="apply-status")
         with gr.Column(scale=2, min_width=360):
-            summary = gr.Markdown(elem_id="plan-summary", elem_classes="numbers")
+            summary = gr.Markdown(WAIT, elem_id="plan-summary", elem_classes="numbers")
             table = gr.Dataframe(headers=PLAN_HEADERS, interactive=False, label="Every layer once", wrap=True,
                                  max_height=520, show_search="filter", elem_id="plan-table",
                                  elem_classes="ends",
                                  column_widths=["34%", "10%", "9%", "9%", "14%", "24%"])  # fmt: skip
             boxes, _ = copy_box("plan")
-    current, history = gr.State(""), gr.State([])
+    card.build(recipe)
+    current, history, planned_of = gr.State(""), gr.State([]), gr.State([])
     hidden = gr.Gallery(visible=False)
     controls = [model, recipe, include, exclude, override]
 
-    @answer
-    def plan_model(
+    def planning(
         model: str, recipe: str, include: str, exclude: str, override: str, native: bool = False
     ) -> Any:  # fmt: skip
         """Plan: every layer with its bits, bytes and path here, or the reason why it is left alone."""
         settings = plan_settings(model, recipe, include, exclude, override, native)
         found = plan.run(settings, Context())
         texts = copies("plan", "plan", settings)
-        return (totals(found, f"Plan of {recipe}"), plan_rows(found), *texts)
+        return (totals(found, f"Plan of {recipe} on {model}"), plan_rows(found), *texts)
+
+    plan_model = answer(planning)
+
+    def plan_or_why(*given: Any) -> list[Any]:
+        """Plan, or say in the plan's place why there is none: no plan of other settings stands there."""
+        of = list(given[:5])
+        try:
+            return [of, *planning(*given)]
+        except Exception as fault:
+            return [of, failed(fault), [], *[""] * len(boxes)]
+
+    def plan_again(of: list[Any], *given: Any) -> list[Any]:
+        return [gr.skip()] * (3 + len(boxes)) if of == list(given[:5]) else plan_or_why(*given)
 
     def apply_recipe(
         model: str, recipe: str, include: str, exclude: str, override: str, history: list[list[str]],
@@ -141,11 +159,11 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
             def show(found: quantize.Result) -> list[Any]:
                 again = " (was there already)" if found.done_before else ""
                 words = totals(found, f"Ledger of {recipe}{again}: {out}")
-                return [words, plan_rows(found), recipe, steps]
+                return [words, plan_rows(found), recipe, steps, steps[-1]]
 
             return partial(registry.run, "quantize", settings), show
 
-        for words, *found in stream(prepare, 4, "apply", request, stays=name):
+        for words, *found in stream(prepare, 5, "apply", request, stays=name):
             more = words == "Done." and any((include, exclude, override))
             yield [f"{words} {ALONE}" if more else words, *found]
 
@@ -153,7 +171,7 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
     def back(history: list[list[str]]) -> Any:
         """Undo the last Apply: the recipe before it, or full precision, is the current one again."""
         left, shown, words = undone(history)
-        views = list(plan_model(*left[-1])) if left else ["", [], *[""] * len(boxes)]
+        views = plan_or_why(*left[-1]) if left else [[], "", [], *[""] * len(boxes)]
         return [*shown, left, left[-1][1] if left else "", words, *(views if history else _same(views))]
 
     @answer
@@ -166,27 +184,28 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
         return recipe_from(rows, recipe)
 
     quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
-    planned.click(
-        plan_model,
-        [*controls, native],
-        [summary, table, *boxes],
-        api_name="plan",
-        concurrency_limit=4,
-        show_progress_on=summary,
-    )
-    tab.select(
-        lambda shown, *given: [gr.skip()] * (2 + len(boxes)) if shown else plan_model(*given),
-        [summary, *controls, native], [summary, table, *boxes], api_visibility="private", concurrency_limit=4,
-        show_progress_on=summary,
+    shown = [planned_of, summary, table, *boxes]
+    planning_is: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4,
+                                   "show_progress_on": summary}  # fmt: skip
+    given = [*controls, native]
+    gr.Button("Plan", visible=False).click(plan_model, given, shown[1:], api_name="plan", concurrency_limit=4)
+    in_address(gr.on([planned.click, native.input], plan_or_why, given, shown, **planning_is), boxes[0])
+    # what is shown is of what is chosen: a list, a box that is left, a page that is come to
+    again = gr.on(
+        [tab.select, model.input, recipe.input, include.blur, exclude.blur, override.blur], plan_again,
+        [planned_of, *given], shown, trigger_mode="always_last", **planning_is,
     )  # fmt: skip
+    in_address(again, boxes[0])
     applied.click(
-        apply_recipe, [*controls, history], [status, hidden, summary, table, current, history],
+        apply_recipe, [*controls, history], [status, hidden, summary, table, current, history, planned_of],
         api_name="apply", **quick,
     )  # fmt: skip
     stop.click(canceller("apply"), None, status, api_visibility="private", queue=False)
-    undo.click(back, history, [*controls, history, current, status, summary, table, *boxes], api_name="undo")
+    undo.click(back, history, [*controls, history, current, status, *shown], api_name="undo")
     recipe.change(settings_of, recipe, form, api_name="recipe_settings", **quick)
-    form.input(edited, [form, recipe], recipe, api_visibility="private", **quick)
+    form.input(edited, [form, recipe], recipe, api_visibility="private", **quick).success(
+        plan_again, [planned_of, *given], shown, **planning_is
+    )
     names = ("recipe", "include", "exclude", "override", "native")
     return {"fields": dict(zip(names, [*controls[1:], native], strict=True)), "current": current}
 

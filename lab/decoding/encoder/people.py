@@ -61,12 +61,9 @@ def open_people(
     """
     options = dict(options)
     if dataset == "simulated":
-        from lab.decoding.simulated import ensure_simulated
+        from lab.decoding.simulated import asked_for, ensure_simulated
 
-        preset, seed = str(options.pop("preset", "small")), int(options.pop("seed", 0))
-        stimuli = options.pop("stimuli", None)
-        made = {name: options.pop(name) for name in ("test_stimuli", "features") if name in options}
-        root = str(ensure_simulated(root, preset, seed, stimuli, progress, **made))
+        root = str(ensure_simulated(root, progress=progress, **asked_for(options)))
     known = datasets.subjects(dataset, root)
     for name in names:
         if name not in known:

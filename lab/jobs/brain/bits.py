@@ -137,7 +137,7 @@ def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
     from quant.recipes import expand
 
     trained = TrainedRun.open(settings.folder, settings.root)
-    check_run_folder(settings.out)
+    check_run_folder(settings.out, ("run", "weights"))
     denoiser = trained.config.denoiser
     if NO_RECIPE in settings.recipes:
         raise InputError("recipe 'none' is full precision, which is always measured; leave it out")

@@ -81,9 +81,9 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.files import write_npz
     from lab.images import sheet, write_picture
     from lab.jobs.checks import check_recipe, natively
-    from lab.models.preflight import check_folder
+    from lab.models.preflight import check_loose_folder
 
-    check_folder(settings.out)
+    check_loose_folder(settings.out)
     trained = TrainedRun.open(settings.folder, settings.root)
     config = trained.config.model_copy(update=_changes(settings))
     recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)

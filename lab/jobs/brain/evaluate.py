@@ -10,6 +10,8 @@ from lab.jobs import contract
 from lab.jobs.brain.scores import check_run, difference_table, other_tests, score_table
 from lab.jobs.contract import Context, Table, line, setting
 
+_GAP = ("difference", "low", "high")
+
 
 class Settings(contract.Settings):
     """Print a run's scores or compare two runs.
@@ -23,19 +25,21 @@ class Settings(contract.Settings):
 
 
 class Result(contract.Result):
-    """Metrics of one run or two, and the names in which two differ."""
+    """Metrics of one run or two, the names in which two differ, and second minus first with its interval."""
 
     folder: str
     metrics: dict[str, Any]
     other: dict[str, Any] | None = None
     differences: tuple[str, ...] = ()
     caution: str = ""
+    paired: tuple[dict[str, Any], ...] = ()
 
     def plain(self) -> Any:
-        """Return the flat metrics; of two runs whether they are equal and where they differ."""
+        """Return the flat metrics; of two runs whether they are equal, where they differ, and how surely."""
         if self.other is None:
             return self.metrics
-        return {"equal": not self.differences, "differences": list(self.differences)}
+        found = {"equal": not self.differences, "differences": list(self.differences)}
+        return found | {"paired": list(self.paired)} if self.paired else found
 
     def tables(self) -> list[Table]:
         """Return the report's score table; of two runs the same with differences."""
@@ -43,10 +47,18 @@ class Result(contract.Result):
             return score_table(self.metrics)
         if not self.differences:
             return [line("equal")]
+        from brainit.metrics import Interval
+
         of = len(set(self.metrics) | set(self.other))
+        sure = {(gap["of"], gap["score"]): Interval(*(gap[k] for k in _GAP)) for gap in self.paired}
+        table = difference_table(self.metrics, self.other, sure)
+        if sure:
+            said = "95 % intervals of differences: bootstrap over the pictures (trials) that both decoded"
+        else:
+            said = "no intervals of differences: a run keeps no scores by picture (it is of before these)"
         count = line(f"{len(self.differences)} of {of} values differ (all with --json)")
-        caution = [line(self.caution)] if self.caution else []
-        return [*difference_table(self.metrics, self.other), count, *caution]
+        caution = [line(self.caution)] if self.caution else [line(said)] if table else []
+        return [*table, count, *caution]
 
     def files(self) -> dict[str, str]:
         """Return the run folder."""
@@ -78,8 +90,14 @@ def run(settings: Settings, context: Context) -> Result:
     metrics = read_metrics(settings.folder)
     if settings.compare is None:
         return Result(folder=str(settings.folder), metrics=metrics)
-    other, changed = read_metrics(settings.compare), tuple(equal_metrics(settings.folder, settings.compare))
+    from lab.runs.by_picture import differences
+
+    pair = settings.folder, settings.compare
+    other, changed = read_metrics(settings.compare), tuple(equal_metrics(*pair))
+    caution = other_tests(*pair) if changed else ""
+    gaps = differences(*pair) if changed and not caution else {}
+    rows = [{"of": of, "score": key} | dict(zip(_GAP, gap, strict=True)) for (of, key), gap in gaps.items()]
     return Result(
-        folder=str(settings.folder), metrics=metrics, other=other, differences=changed,
-        caution=other_tests(settings.folder, settings.compare) if changed else "",
+        folder=str(settings.folder), metrics=metrics, other=other, differences=changed, caution=caution,
+        paired=tuple(rows),
     )  # fmt: skip

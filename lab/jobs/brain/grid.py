@@ -45,11 +45,11 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.figures import choose, picture_grid
     from lab.figures.brain.pictures import rows_of
     from lab.files import replacing
+    from lab.models.preflight import check_file
     from lab.report.rundata import read_run
 
     folder, out = settings.folder, settings.out
-    if out.suffix.lower() != ".png" or out.is_dir():
-        raise InputError(f"--out {out}: give a file that ends in .png")
+    check_file(out, ".png")
     check_run(folder)
     context.progress(0, 1, "drawing")
     data = read_run(folder)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import MissingDataError
 from lab.jobs.contract import Table, record
+
+if TYPE_CHECKING:
+    from brainit.metrics import Interval
 
 _CATEGORY = (("", "Brain-IT"), ("network.", "networks alone"), ("ridge.", "ridge on betas"))
 
@@ -57,10 +60,21 @@ def score_table(metrics: Mapping[str, Any]) -> list[Table]:
     return [*tables, record(facts)] if facts or rows else [record(dict(metrics))]
 
 
-def difference_table(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Table]:
-    """Return the scores of two runs beside each other, with their difference."""
-    from lab.figures.brain.scores import metric_rows
+def difference_table(
+    one: Mapping[str, Any], two: Mapping[str, Any], paired: Mapping[tuple[str, str], Interval]
+) -> list[Table]:
+    """Return the scores of two runs beside each other, with their difference.
 
+    Parameters
+    ----------
+    one, two : mapping
+        Flat ``metrics.json``.
+    paired : mapping
+        As `lab.runs.by_picture.differences` gives it; differences that it lacks have no interval.
+    """
+    from lab.figures.brain.scores import ARMS, metric_rows
+
+    sets = {label: prefix.rstrip(".") or "quantized" for prefix, label, *_ in ARMS}
     other = {row.key: row for row in metric_rows(two)}
     rows: list[dict[str, Any]] = []
     for row in metric_rows(one):
@@ -69,15 +83,15 @@ def difference_table(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Tab
         for arm, cell in row.cells.items():
             against = other[row.key].cells[arm]
             if cell.value is not None and against.value is not None:
-                gap = against.value - cell.value
+                gap = _gap(against.value - cell.value, paired.get((sets[arm], row.key)), row.digits)
                 pair = {"first": _cell(cell, row.digits), "second": _cell(against, row.digits)}
-                rows.append({"score": row.label, "of": arm, **pair, "difference": f"{gap:+.{row.digits}f}"})
+                rows.append({"score": row.label, "of": arm, "difference": gap, **pair})
     for prefix, label in _CATEGORY:
         name = f"{prefix}category.accuracy"
         if name in one and name in two:
             pair = {"first": _share(one, name), "second": _share(two, name)}
-            more = f"{two[name] - one[name]:+.3f}"
-            rows.append({"score": "category accuracy", "of": label, **pair, "difference": more})
+            gap = _gap(two[name] - one[name], paired.get((prefix, "category.accuracy")), 3)
+            rows.append({"score": "category accuracy", "of": label, "difference": gap, **pair})
     return [Table(rows)] if rows else []
 
 
@@ -103,6 +117,11 @@ def check_run(path: Path) -> None:
     if not path.exists():
         raise MissingDataError(f"no run folder at {path}: the path does not exist; check it")
     read_metrics(path)
+
+
+def _gap(value: float, sure: Interval | None, digits: int) -> str:
+    bounds = "" if sure is None else f" [{sure.low:+.{digits}f}, {sure.high:+.{digits}f}]"
+    return f"{value:+.{digits}f}{bounds}"
 
 
 def _share(metrics: Mapping[str, Any], name: str) -> str:

@@ -51,8 +51,10 @@ def dry_run(settings: RunSettings) -> Foreseen:
     """Check names and data and say what would be done."""
     from lab.jobs.checks import check_names
     from lab.jobs.reconstruct import reconstruct
+    from lab.models.preflight import check_checkpoints
 
     check_names(settings)
+    check_checkpoints(settings.checkpoints)
     return Foreseen(facts=reconstruct(settings.config(), settings.out, silent, dry_run=True))
 
 
@@ -66,8 +68,10 @@ def steps(settings: RunSettings, context: contract.Context, until: str | None = 
     """
     from lab.jobs.checks import check_names
     from lab.jobs.reconstruct import reconstruct
+    from lab.models.preflight import check_checkpoints
 
     check_names(settings)
+    check_checkpoints(settings.checkpoints)
     return reconstruct(
         settings.config(), settings.out, context.progress, until=until, checkpoints=settings.checkpoints
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from brainit.metrics import score
+from brainit.metrics import paired_interval, score
 from brainit.subject import Subject
 from lab.decoding.drawing import draw
 from lab.decoding.settings import ReconstructConfig
@@ -22,6 +23,7 @@ from lab.progress import Progress
 
 _FEWEST = 4
 """Pictures among which one can be found by its features."""
+_BOUNDS = ("", "_low", "_high")
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,28 @@ class Result(contract.Result):
 
     rows: list[dict[str, Any]]
     tuned: dict[str, Any]
+    judged: tuple[str, ...]
 
     def plain(self) -> Any:
         """Return the rows."""
         return self.rows
 
     def tables(self) -> list[Table]:
-        """Return the rows."""
-        return [Table(self.rows)]
+        """Return the rows; what a score lacks to the best row's stands beside it, with its interval."""
+        judged = " and ".join(self.judged)
+        said = contract.line(
+            f"-best: less the best row's ({judged} together), picture by picture, with its 95 % bootstrap "
+            "interval; one that holds 0 does not tell two rows apart"
+        )
+        return [Table([self._shown(row) for row in self.rows]), said]
+
+    def _shown(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        rest = {key: value for key, value in row.items() if key != "best" and "_minus_best" not in key}
+        first = {key: rest.pop(key) for key in ("tokens", "strength", "n_samples", *self.judged)}
+        for key in self.judged:
+            mean, low, high = (row[f"{key}_minus_best{bound}"] for bound in _BOUNDS)
+            first[f"{key}-best"] = "best" if row["best"] else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        return first | rest
 
     def next_step(self) -> str:
         """Return the run that was tuned, at its best by feature two-way and PixCorr together."""
@@ -101,7 +117,7 @@ class Result(contract.Result):
         tried = [row for row in self.rows if row["n_samples"]]
         if not tried:
             return ""
-        best = max(tried, key=lambda row: row["pixcorr"] + row.get("two_way_feature", row["two_way_pix"]))
+        best = max(tried, key=lambda row: sum(row[key] for key in self.judged))
         chosen = {key: best[key] for key in ("tokens", "strength", "n_samples")}
         return as_command(self.tuned | chosen, out="runs/tuned")
 
@@ -115,10 +131,12 @@ def run(settings: Settings, context: Context) -> Result:
         Unknown names, or a ``structure`` that gives no pictures of left-out training trials.
     """
     from lab.jobs.checks import check_names
+    from lab.models.preflight import check_checkpoints
 
     config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
     strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
     check_names(config)
+    check_checkpoints(checkpoints)
     shared = config.network == "shared"
     if not shared and config.structure not in ("posterior", "brainit", "blend"):
         raise InputError(
@@ -134,12 +152,18 @@ def run(settings: Settings, context: Context) -> Result:
     networks = networks_for(held.truth)
     known = {name: network(held.truth) for name, network in networks.items()}
 
+    each: list[Mapping[str, np.ndarray]] = []  # a row's scores, picture by picture
+
     def means(pictures: np.ndarray) -> dict[str, float]:
         features = {name: (network(pictures), known[name]) for name, network in networks.items()}
-        return {k: round(v, 4) for k, v in score(pictures, held.truth, features).means().items()}
+        found = score(pictures, held.truth, features)
+        each.append(found.values)
+        return {k: round(v, 4) for k, v in found.means().items()}
 
     plain = {"structure": held.seen} if held.ridge is None else {"ridge": held.ridge, "structure": held.seen}
-    rows = [{"tokens": name, "strength": 0.0, "n_samples": 0, **means(own)} for name, own in plain.items()]
+    rows: list[dict[str, Any]] = [
+        {"tokens": name, "strength": 0.0, "n_samples": 0, **means(own)} for name, own in plain.items()
+    ]
     denoiser, start = zoo.load(config.denoiser, device), to_model(held.seen).numpy()
     for name, strength in product(held.conditions, strengths):
         one = config.model_copy(update={"strength": strength, "n_samples": 1})
@@ -151,7 +175,27 @@ def run(settings: Settings, context: Context) -> Result:
             rows.append(
                 {"tokens": name, "strength": strength, "n_samples": k, **means(np.mean(drawn[:k], 0))}
             )
-    return Result(rows=rows, tuned=config.model_dump(mode="json"))
+    judged = ("pixcorr", "two_way_feature" if "two_way_feature" in rows[0] else "two_way_pix")
+    _beside_best(rows, each, judged, config)
+    return Result(rows=rows, tuned=config.model_dump(mode="json"), judged=judged)
+
+
+def _beside_best(
+    rows: list[dict[str, Any]],
+    each: Sequence[Mapping[str, np.ndarray]],
+    judged: Sequence[str],
+    config: ReconstructConfig,
+) -> None:
+    """Add to each row what its scores are above the best row's, with paired intervals over pictures."""
+    best = max(
+        (i for i, row in enumerate(rows) if row["n_samples"]),
+        key=lambda i: sum(rows[i][key] for key in judged),
+    )
+    for i, (row, own) in enumerate(zip(rows, each, strict=True)):
+        row["best"] = i == best
+        for key in judged:
+            gap = paired_interval(own[key], each[best][key], n_draws=config.bootstrap, seed=config.seed)
+            row |= {f"{key}_minus_best{b}": round(v, 4) for b, v in zip(_BOUNDS, gap, strict=True)}
 
 
 def _enough(train: Subject, every: int) -> None:

@@ -15,7 +15,7 @@ from lab.errors import InputError, MissingDataError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, setting
 from lab.models.devices import choose_device
-from lab.models.preflight import check_folder
+from lab.models.preflight import check_loose_folder
 
 if TYPE_CHECKING:
     from brainit.network.shared import SharedNetwork
@@ -164,7 +164,7 @@ def _open(settings: Settings, context: Context) -> tuple[BrainData, SharedNetwor
     from lab.decoding.settings import ReconstructConfig
     from lab.jobs.checks import check_names
 
-    check_folder(settings.out)
+    check_loose_folder(settings.out)
     choose_device(settings.device)
     given = settings.model_dump(include={"dataset", "subject", "options", "denoiser"})
     given |= {"root": None if settings.root is None else str(settings.root)}

@@ -16,7 +16,7 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, Table, setting
 from lab.models.devices import choose_device
-from lab.models.preflight import check_folder, need
+from lab.models.preflight import check_loose_folder, need
 
 SCORES = ("tokens", "two_way", "top1", "pixcorr")
 DIFFERENCES = ("two_way above ridge", "top1 above ridge", "pixcorr above ridge")
@@ -26,6 +26,8 @@ MOST = 6
 """Processes on a GPU where nothing is said."""
 OFF_SCALE = ("structure alone", "both branches above structure alone")
 """In the table alone: beside a blur, all other differences would be a line."""
+_THROUGH = ("dit-64", "autoencoder-64", "encoder-64", "shared-64")
+"""Shipped models that scores come through."""
 
 
 class Settings(contract.Settings):
@@ -109,10 +111,12 @@ def dry_run(settings: Settings) -> Foreseen:
 def _check(settings: Settings) -> dict[str, Any]:
     from dataclasses import asdict, replace
 
+    from lab import zoo
     from lab.decoding.cohort import SIZES
     from lab.zoo import data as pictures
+    from lab.zoo.io import mark
 
-    check_folder(settings.out)
+    check_loose_folder(settings.out)
     size = SIZES[settings.preset]
     if settings.seconds is not None:
         size = replace(size, seconds=settings.seconds)
@@ -126,13 +130,24 @@ def _check(settings: Settings) -> dict[str, Any]:
             )
         pictures.check(settings.data)
     facts = {"size": asdict(size), "seed": settings.seed, "preset": settings.preset, "version": VERSION}
+    facts["weights"] = mark(*(zoo.weight_file(name) for name in _THROUGH))
     claimed = settings.out / "study.json"
     if claimed.is_file():
         there = json.loads(claimed.read_text(encoding="utf-8"))
+        # a study of before says nothing of weights
+        if there.setdefault("weights", facts["weights"]) != facts["weights"]:
+            raise InputError(
+                f"{settings.out} holds a study through other weights of {', '.join(_THROUGH)} "
+                f"({there['weights']}, now {facts['weights']}): put those back, or give another --out"
+            )
         if there != json.loads(json.dumps(facts)):
             raise InputError(
                 f"{settings.out} holds a study of other settings; give another --out or remove it"
             )
+    elif settings.out.is_dir() and (strange := sorted(p.name for p in settings.out.glob("[!.]*"))):
+        raise InputError(
+            f"{settings.out} holds other files ({strange[0]}) and no study; choose another --out"
+        )
     return facts
 
 

@@ -15,7 +15,7 @@ from lab.jobs.models import compare
 from lab.jobs.models.plan import OfModel
 from lab.jobs.spelling import as_command
 from lab.models.devices import choose_device
-from lab.models.preflight import check_folder, check_recording
+from lab.models.preflight import check_loose_folder, check_recording
 from quant import recipes
 from quant.about import versions
 
@@ -188,7 +188,7 @@ def dry_run(settings: Settings) -> Foreseen:
 def _check(settings: Settings) -> tuple[Any, str]:
     """Refuse what cannot work before a model is opened; return mixdq's config and the device."""
     config = _config(settings.recipe, settings.bits, settings.choices)
-    check_folder(settings.out)
+    check_loose_folder(settings.out)
     check_recording(settings.model, settings.recording)
     return config, choose_device(settings.device)
 

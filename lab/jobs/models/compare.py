@@ -134,7 +134,6 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.compare.about import about
     from lab.compare.work import Work, open_work
     from lab.files import write_json
-    from lab.models.preflight import check_run_folder
     from lab.report.compare import write_report
     from lab.runs.folder import NOT_TAKEN, Run
     from lab.zoo.exact import exact_arithmetic
@@ -142,13 +141,9 @@ def run(settings: Settings, context: Context) -> Result:
     out, device = settings.out, choose_device(settings.device)
     if settings.calibrate_on in ("cpu", "cuda"):
         choose_device(settings.calibrate_on)
-    if settings.native:
-        from quant.layers.native.ways import refuse_device
-
-        refuse_device(device)
+    _check(settings, device)
     if (seconds := estimate(settings)) > LONG and device == "cpu":
         context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
-    check_run_folder(out)  # before a recording is made, which takes minutes
     request = settings.model_dump(
         mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
     )
@@ -190,6 +185,21 @@ def run(settings: Settings, context: Context) -> Result:
     return Result(**result, out=str(out), others=before)
 
 
+def _check(settings: Settings, device: str) -> None:
+    """Refuse what would be found late: a recording is made first, which takes minutes."""
+    from lab import zoo
+    from lab.compare.bench import PanelSettings, check_pictures
+    from lab.models.preflight import check_run_folder
+
+    if settings.native:
+        from quant.layers.native.ways import refuse_device
+
+        refuse_device(device)
+    check_run_folder(settings.out, ("model", "part", "recording", "scored_by", *PanelSettings().to_dict()))
+    if settings.model in zoo.DENOISERS and settings.recording is None:
+        check_pictures(settings.n, settings.calibrate)
+
+
 def _previewed(decode: Any, latents: Any) -> Any:
     from lab.metrics.clips import strips
 
@@ -199,10 +209,10 @@ def _previewed(decode: Any, latents: Any) -> Any:
 def dry_run(settings: Settings) -> Foreseen:
     """List the recipes with the time that each will take; refuse what does not suit the recording."""
     from lab import zoo
-    from lab.models.preflight import check_evaluation, check_recording, check_run_folder, check_sampling
+    from lab.models.preflight import check_evaluation, check_recording, check_sampling
 
     chosen = _recipes(settings)  # refuses no model
-    check_run_folder(settings.out)
+    _check(settings, choose_device(settings.device))
     store = check_recording(str(settings.model), settings.recording)
     if store is not None:
         check_sampling(store, settings.steps, _guidance(settings))
@@ -221,7 +231,8 @@ def dry_run(settings: Settings) -> Foreseen:
 def estimate(settings: Settings) -> float:
     """Seconds that the comparison of a shipped denoiser takes on two CPU cores; others differ widely."""
     found = [_seconds(settings, recipe) for recipe in _recipes(settings)]
-    return settings.seeds * (sum(found) + 2 * _drawing(settings)) / settings.jobs
+    side_by_side = min(settings.jobs, CORES, settings.seeds * (len(found) + 2))
+    return settings.seeds * (sum(found) + 2 * _drawing(settings)) / side_by_side
 
 
 def _recipes(settings: Settings) -> list[Any]:

@@ -83,7 +83,7 @@ def surfaces(settings: Settings, layer: str, context: Context) -> list[Any]:
     from lab.report import inspection
 
     again = before_after(settings, layer, context)
-    where = replace(source(settings, run(settings, context), layer), source=settings.model)
+    where = replace(source(settings, again, layer), source=settings.model)
     plates = [draw("light") for draw in inspection.surfaces(again, layer, where).values()]
     return [*(plate.pixels() for plate in plates), "\n\n".join(plate.caption for plate in plates)]
 

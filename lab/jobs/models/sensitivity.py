@@ -145,9 +145,9 @@ def _open(settings: Settings) -> tuple[dict[str, dict[str, Any]] | None, Any, st
 
 def _check(settings: Settings) -> dict[str, dict[str, Any]] | None:
     """Refuse what cannot work before a model is opened; settings by name for each number of bits."""
-    from lab.models.preflight import check_json_file, check_recording
+    from lab.models.preflight import check_file, check_recording
 
-    check_json_file(settings.out)
+    check_file(settings.out, ".json")
     if settings.metric in SAMPLE and settings.model not in _shipped():
         raise InputError(
             f"--metric {settings.metric} draws samples, which needs the scheduler of a shipped denoiser "

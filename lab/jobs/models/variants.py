@@ -158,9 +158,10 @@ def check(settings: Settings) -> None:
 
     from lab import zoo
     from lab.compare.bench import PanelSettings
-    from lab.models.preflight import check_evaluation, check_recording, check_sampling
+    from lab.models.preflight import check_evaluation, check_loose_folder, check_recording, check_sampling
     from quant import recipes
 
+    check_loose_folder(settings.out)
     if settings.recording is not None:
         if settings.native:
             raise InputError("native, with a recording of one's own: run brainlab compare, or leave one out")

@@ -84,11 +84,11 @@ def dry_run(settings: Settings) -> Foreseen:
 
 def _check(settings: Settings) -> str:
     from lab import zoo
+    from lab.models.preflight import check_file
 
     if settings.name not in zoo.DENOISERS:
         raise InputError(
             f"model {settings.name!r} draws no pictures; denoisers are {', '.join(zoo.DENOISERS)}"
         )
-    if settings.out.suffix.lower() not in (".png", ".webp"):
-        raise InputError(f"--out {settings.out}: give the file an ending of .png or .webp")
+    check_file(settings.out, ".png", ".webp")
     return choose_device(settings.device)

@@ -117,7 +117,7 @@ def train_extractor(
         with writer.attached(decoder.model):  # not in bfloat16, whose rounding is as large as the mark
             marked = decoder.decode(inputs)
         marked = _at_strength(marked, plain, config.first_psnr + span * now["level"])
-        hard = int(now["level"] * config.distorted * len(inputs))
+        hard = _distorted(now["level"] * config.distorted, len(inputs))
         groups = [stored(marked[hard:])]
         groups += distort(marked[:hard]) if hard else []
         wanted = [message[hard:], *(message[:hard].chunk(4) if hard else [])]
@@ -135,6 +135,11 @@ def train_extractor(
         course.report(clean=now["clean"], rough=now["rough"], level=now["level"])
     _settle(reader, decoder)
     return reader, course.trained()
+
+
+def _distorted(share: float, count: int) -> int:
+    """Count the pictures that are distorted; one at least is not, by which training is steered."""
+    return min(int(share * count), count - 1)
 
 
 def _at_strength(marked: Tensor, plain: Tensor, psnr_db: float) -> Tensor:
@@ -206,7 +211,7 @@ def train_key(
         inputs, plain = decoder.inputs[pick], decoder.plain[pick]
         with factors.attached(decoder.model):
             marked = decoder.decode(inputs)
-        hard = int(config.distorted * len(inputs) * min(1.0, 2 * share))
+        hard = _distorted(config.distorted * min(1.0, 2 * share), len(inputs))
         groups = [stored(marked[hard:]), *(distort(marked[:hard]) if hard else [])]
         outputs = _outputs(reader, groups)
         found = torch.cat(outputs)

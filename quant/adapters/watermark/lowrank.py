@@ -29,7 +29,7 @@ def chosen_layers(model: nn.Module, patterns: tuple[str, ...], rank: int) -> dic
     Raises
     ------
     InputError
-        A pattern matches none, or the rank is larger than a layer has.
+        A pattern matches none, the rank is larger than a layer has, or a layer works in groups of channels.
     """
     known = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     for pattern in patterns:
@@ -40,6 +40,11 @@ def chosen_layers(model: nn.Module, patterns: tuple[str, ...], rank: int) -> dic
             )
     found = {n: m for n, m in known.items() if any(fnmatchcase(n, p) for p in patterns)}
     for name, layer in found.items():
+        if layer.groups > 1:
+            raise InputError(
+                f"layers: {name!r} works in {layer.groups} groups of channels, which two factors in a row "
+                "cannot; leave it out"
+            )
         most = min(layer.out_channels, layer.weight[0].numel())
         if rank > most:
             raise InputError(f"rank {rank} is larger than layer {name!r} has: {most} at most")
@@ -98,7 +103,8 @@ class LowRank(nn.Module):
     def _hook(self, index: int) -> Any:
         def add(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             assert isinstance(module, nn.Conv2d)
-            hidden = F.conv2d(args[0], self.down[index], None, module.stride, module.padding)
+            # as the layer does: its stride, its dilation, its kind of padding
+            hidden = module._conv_forward(args[0], self.down[index], None)
             if len(self.mapper):
                 assert self.message is not None
                 hidden = hidden * (self.message @ self.mapper[index].T)[:, :, None, None]

@@ -137,7 +137,8 @@ def _groups(student: Student, config: BinaryDmConfig) -> list[Group]:
         for name in binary_layers(student):
             bases = student.named("side.bases", [name])
             size = sum(float(p.detach().mean()) for p in bases.values()) / len(bases)
-            found.append(Group(bases, config.rate_scale * size))
+            # scales of a layer of zeros are zero: in units of themselves they could never move
+            found.append(Group(bases, config.rate_scale * size or config.rate_weight))
     return found
 
 

@@ -21,8 +21,8 @@ def block_names(model: nn.Module) -> list[str]:
 
 
 def rows_of(feature: Tensor) -> Tensor:
-    """(n, C, H, W) or (n, T, C) as (rows, C): the channels are what directions are of."""
-    if feature.ndim == 4:
+    """(n, C, H, W), (n, C, F, H, W) or (n, T, C) as (rows, C): the channels are what directions are of."""
+    if feature.ndim > 3:
         feature = feature.movedim(1, -1)
     return feature.reshape(-1, feature.shape[-1]).float()
 
@@ -64,7 +64,7 @@ class Mimic:
             self.directions = {name: main_directions(x, directions) for name, x in seen.items()}
 
     def loss(self, batch: Batch, weight: float) -> Tensor:
-        """Output error plus `weight` times the mean over the blocks."""
+        """Output error plus `weight` times the mean over the blocks, and over the streams of a block."""
         with features(self.blocks) as seen:
             target = self.student.target(batch)
             wanted = dict(seen)
@@ -76,15 +76,14 @@ class Mimic:
 
 @contextmanager
 def features(blocks: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Keep the last output of some blocks; of several streams the first."""
+    """Keep the last output of some blocks, all streams of it: models differ in which is the picture's."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
-            tensors = [part for part in (out if isinstance(out, (tuple, list)) else (out,))]
-            first = next((part for part in tensors if isinstance(part, Tensor)), None)
-            if first is not None:
-                seen[name] = first
+            for index, part in enumerate(out if isinstance(out, (tuple, list)) else (out,)):
+                if isinstance(part, Tensor):
+                    seen[f"{name}.{index}"] = part
 
         return hook
 

@@ -7,14 +7,12 @@ exclude and overrides say about the projections thus holds for the module too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quant.errors import InputError
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.logs import LogGrid
@@ -39,7 +37,7 @@ class Mass:
         self.tops: Tensor | None = None  # stays on its device: reading it at each call would wait for a GPU
         self.fixed = True  # every call had the same number of keys
 
-    def __call__(self, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, scores: Tensor, values: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Look at probabilities (batch, heads, q, k) and leave them as they are."""
         mass = scores.detach().double().sum((0, 1, 2))
         tops = scores.detach().amax((0, 1, 2))
@@ -82,8 +80,8 @@ def attention_settings(model: nn.Module, plan: Plan) -> dict[str, DgqConfig]:
 
 
 @contextmanager
-def measured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Mass]]:
-    """Watch some attention modules for a while; gives what is found, complete at the end.
+def measured(model: nn.Module, found: Mapping[str, Mass]) -> Iterator[None]:
+    """Watch some attention modules for a while, each with its own `Mass`.
 
     Raises
     ------
@@ -91,26 +89,12 @@ def measured(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Mass]
         A module ran and its scores were not seen: its processor goes another way.
     """
     modules = dict(model.named_modules())
-    found = {name: Mass() for name in names}
-    watchers = [Watcher(mass).attach(modules[name]) for name, mass in found.items()]
-    handles = [modules[name].register_forward_hook(_seen(name, mass)) for name, mass in found.items()]
+    watchers = [Watcher(mass, name).attach(modules[name]) for name, mass in found.items()]
     try:
-        yield found
+        yield
     finally:
-        for part in (*watchers, *handles):
-            part.remove()
-
-
-def _seen(name: str, mass: Mass) -> Callable:
-    def hook(module: Any, args: Any, out: Any) -> None:
-        if mass.total is None:
-            kind = type(getattr(module, "processor", module)).__name__
-            raise InputError(
-                f"attention {name!r} ({kind}) does not call scaled_dot_product_attention, so its scores "
-                "cannot be rounded: use AttnProcessor2_0, or attention='none'"
-            )
-
-    return hook
+        for watcher in watchers:
+            watcher.remove()
 
 
 def attention_formats(found: dict[str, Mass], settings: dict[str, DgqConfig]) -> dict[str, AttentionFormat]:

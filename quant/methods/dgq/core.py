@@ -6,18 +6,18 @@ from torch import nn
 
 from quant.denoisers.inventory import LayerInfo
 from quant.denoisers.roles import REASONS, role_of
-from quant.formats.granularity import Granularity, input_layout
+from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.formats.schedule import Schedule
 from quant.layers.encoded import LayerResult
-from quant.methods.dgq.attention import attention_formats, attention_settings, measured
+from quant.methods.dgq.attention import attention_formats, attention_settings
 from quant.methods.dgq.config import DgqConfig
-from quant.methods.dgq.ranges import AxisRanges, table, table_bytes
+from quant.methods.dgq.first_pass import first_pass
+from quant.methods.dgq.ranges import table, table_bytes
 from quant.methods.plumbing import STATIC, each, weight_only
 from quant.observers.ranges import MinMax, MseSearch
 from quant.plans.plan import Plan
-from quant.recordings.rows import watch
 from quant.registry import Context, LayerFormat, Outcome
 from quant.training.running.finished import keep, kept
 
@@ -55,15 +55,10 @@ def formats(layer: LayerInfo, config: DgqConfig) -> LayerFormat | str:
 
 
 def core(model: nn.Module, plan: Plan, config: DgqConfig, context: Context) -> Outcome:
-    """Watch inputs over all timesteps, then go through the layers; each is kept in the context's state."""
+    """Watch inputs over all timesteps, then go through the layers; both are kept in the context's state."""
     grouped = [line for line in plan.quantized if line.activation is not None]
-    ranges = {line.name: AxisRanges(input_layout(line.kind)) for line in grouped}
     attention = attention_settings(model, plan)
-    with measured(model, attention) as scores:
-        watch(
-            model, context.recording, ranges, lambda name, x, t: ranges[name].update(x, t),
-            samples=config.samples,
-        )  # fmt: skip
+    ranges, scores = first_pass(model, grouped, list(attention), config, context)
     results: dict[str, LayerResult] = {}
     for work in each(model, plan, config, context):
         name = work.line.name

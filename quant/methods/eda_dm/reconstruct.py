@@ -18,7 +18,7 @@ from quant.plans.plan import LayerPlan
 from quant.registry import Context
 from quant.training.blocks import Inputs, Unit, outputs_of, swapped
 from quant.training.fake import frozen
-from quant.training.loop import Result, Task, distill
+from quant.training.loop import Result, Task, distill, factor_for
 from quant.training.optimize import Group, Rules
 from quant.training.rounding import undecided
 
@@ -174,7 +174,7 @@ def _train(
     ):
         task = Task(
             key, groups, draw, loss, config.iterations, Rules(schedule="cosine"), generator,
-            every=config.iterations,
+            every=config.iterations, factor=factor_for(block),
         )  # fmt: skip
         # units are counted, not their steps, and kept whole once they are done
         return distill(task, replace(context, progress=Context().progress, state=None))

@@ -1,4 +1,8 @@
-"""EfficientDM: adapters inside the quantizer, trained against the full-precision model's trajectories."""
+"""EfficientDM: adapters inside the quantizer, trained against the full-precision model's trajectories.
+
+Equations are those of He et al. 2024: the loss (7) is `Student.output_loss`, input steps by timestep (9) are
+`quant.training.sides.StoredInput`.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,7 @@ def training(config: EfficientDmConfig) -> TrainingCost:
 
 
 class Adapted(Master):
-    """``Q(W0 + B A)``: W0 is the rounded weight from the start, the factors are merged before rounding.
+    """``Q(W0 + B A)`` (equation 6): W0 is rounded from the start, factors are merged before rounding.
 
     Parameters
     ----------
@@ -118,7 +122,7 @@ def plan_order(plan: Plan, names: set[str]) -> list[str]:
 
 
 def groups(student: Student, trained: set[str], config: EfficientDmConfig) -> list[Group]:
-    """Each layer's factors with a rate of their own, all scales of weights, all ranges of inputs."""
+    """Each layer's factors in units of its step (equation 8), all scales of weights, all ranges of inputs."""
     found = []
     names = [name for name in student.layers if name in trained]
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -181,7 +182,8 @@ def errors(
     """Quantize with each config in turn and say how far the model is from full precision: least is best.
 
     Unlike the released code the comparison is in floating point, over several samples: on 8-bit pictures
-    differences wrap around, and a single picture chooses by luck.
+    differences wrap around, and a single picture chooses by luck. What gives no number is infinitely far: NaN
+    is less than nothing, and the least of a list that begins with it.
     """
     reference, found = probe.run(model), []
     for index, config in enumerate(configs):
@@ -190,7 +192,8 @@ def errors(
             value = probe.compare(reference, probe.run(model))[0][metric]
         finally:
             restore_(model)
-        found.append(value if metric.endswith("mse") else -value)
+        error = value if metric.endswith("mse") else -value
+        found.append(math.inf if math.isnan(error) else error)
         if progress is not None:
             progress(index + 1, len(configs), "comparing allocations")
     return found

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.layers.sinks import CLOSE, SinkDrop, SinkRow
+from quant.layers.sinks import SinkDrop, SinkRow, reach
 from quant.recordings.sampling import predict
 from quant.recordings.trajectories import Trajectories
 
@@ -116,9 +116,9 @@ def _judge(inputs: list[Tensor], outputs: list[Tensor], ratio: float) -> Sink | 
     if found < ratio:
         return None
     token = x[:, position]
-    spread = float((token - token[0]).abs().amax() / token[0].abs().amax())
+    same = bool(((token - token[0]).abs() <= reach(token[0])).all())
     # one condition alone is constant by definition and proves nothing
-    constant = len(x) > 1 and spread <= CLOSE
+    constant = len(x) > 1 and same
     return Sink(position, found, constant, token[0].clone(), y[0, position].clone())
 
 

@@ -74,7 +74,10 @@ def _groups(student: Student, weights: list[str], inputs: list[str], config: Que
 
 
 def _loss(student: Student, names: list[str], config: QuestConfig) -> Any:
-    """Sum over some layers of the error of their outputs, plus that of the model's output."""
+    """Sum over some layers of the error of their outputs, plus that of the model's output.
+
+    Of Wang et al. 2025: equation 4 with the time layers, 5 with the sensitive ones, 6 for the output.
+    """
     layers: dict[str, nn.Module] = {name: student.layers[name] for name in names}
 
     def loss(batch: Batch, step: int) -> Tensor:

@@ -66,7 +66,10 @@ def time_layers(student: Student) -> list[str]:
     images = first.x if keys[0] != keys[1] else torch.stack([first.x[0], first.x[0].flip(-1)])
     condition = None if first.condition is None else first.condition[:1].expand_as(first.condition)
     first = replace(first, x=images, condition=condition)
-    later = replace(first, timestep=torch.full_like(first.timestep, source.recording.timesteps[-1]))
+    earliest, latest = source.recording.timesteps[0], source.recording.timesteps[-1]
+    # a sampler of one step has no other timestep: half of it is one that the model knows
+    other_time = latest if latest != earliest else earliest / 2
+    later = replace(first, timestep=torch.full_like(first.timestep, other_time))
     one, other = _inputs(student, first), _inputs(student, later)
     found = []
     for name in student.layers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.trained import bits
 from quant import recipes
 
@@ -43,18 +45,42 @@ def test_the_figure_names_the_best_of_each_width() -> None:
     assert [tick.get_text() for tick in first.get_xticklabels()] == ["8", "1"]
 
 
-def test_rows_of_an_earlier_call_come_back_as_they_were(tmp_path) -> None:
+def test_tables_are_written_anew_from_what_is_published(tmp_path, monkeypatch) -> None:
     from benchmarks.files import write_csv
 
-    rows = [
-        {"recipe": "a", "pixcorr": 0.5, "train_steps": None, "bytes": 12, "format": "W4A4"},
-        {"recipe": "b", "pixcorr": 0.25, "train_steps": 400, "bytes": 13, "format": "W2A4"},
-    ]
-    write_csv(tmp_path / "x.csv", rows)
-    found = bits.read_rows(tmp_path / "x.csv", ["b", "c"])
-    assert list(found) == ["b"] and rows[1].items() <= found["b"].items()
-    assert rows[0].items() <= bits.read_rows(tmp_path / "x.csv", ["a"])["a"].items()
-    assert found["b"]["ssim"] is None and bits.read_rows(None, ["a"]) == {}
-    assert bits.earlier({}) == []
-    assert bits.earlier(found) == ["\n1 rows are of an earlier call (commit unknown on unknown)."]
-    assert "commit 3185e73 on H" in bits.earlier({"a": {"commit": "3185e73", "device": "H"}})[0]
+    def row(recipe: str, value: float, steps: int | None, commit: str, subject: str) -> dict[str, object]:
+        return {
+            "recipe": recipe, "pixcorr": value, bits.CHOSEN_BY: value, "train_steps": steps, "bytes": 12,
+            "commit": commit, "device": "H", "subject": subject, "leaks": f"no leaks, {subject}",
+        }  # fmt: skip
+
+    names = ("full precision", "rtn-w8a8", "rtn-w4a4")
+    for name, subject in (("a", "measured"), ("b", "simulated")):
+        write_csv(tmp_path / f"{name}.csv", [row(r, 0.5, None, "3185e73", subject) for r in names])
+    write_csv(
+        tmp_path / "b.csv",
+        [row(names[0], 0.5, None, "1", "simulated"), row(names[1], 0.25, 400, "2", "simulated")],
+    )
+    monkeypatch.setattr(
+        "sys.argv", ["bits", "runs/a", "--measured", "--out", "x", "--publish", str(tmp_path)]
+    )  # fmt: skip
+    drawn: list[str] = []
+
+    class Chart:
+        def __init__(self, result: object, known: object, chosen: object, title: str) -> None:
+            drawn.append(title)
+
+        def png(self, foot: bool) -> bytes:
+            return b"png" if foot else b""
+
+    monkeypatch.setattr(bits, "over_bits", Chart)
+    bits.main()
+    page = (tmp_path / "bits.md").read_text()
+    assert "on H, commit 3185e73 and 1 and 2." in page and "no leaks, measured" in page
+    assert page.index("## a (measured subject)") < page.index("## b (simulated subject)")
+    assert "1 at commit 1 on H; 1 at commit 2 on H" in page and page.count("at commit") == 2
+    assert "Not measured: `svdquant-w8a8`, `rtn-w6a6`" in page
+    assert drawn == ["a", "b"] and (tmp_path / "b.png").is_file()
+    write_csv(tmp_path / "b.csv", [{"recipe": "rtn-w8a8"}])
+    with pytest.raises(SystemExit):
+        bits.main()

@@ -150,6 +150,12 @@ def test_bad_input_is_one_line(pair, tiny_config, tmp_path: Path) -> None:
     cases = [
         (lambda: fit([], pair.table, tiny_config), "no subjects"),
         (lambda: fit([subject, subject], pair.table, tiny_config), "two subjects"),
+        (
+            lambda: fit(
+                [replace(subject, name="a.b"), replace(subject, name="a_b")], pair.table, tiny_config
+            ),
+            "two subjects are called 'a_b' .a dot counts as _",
+        ),
         (lambda: fit([replace(subject, betas=broken)], pair.table, tiny_config), "NaN"),
         (lambda: fit([subject.select(np.arange(3))], pair.table, tiny_config), "at least 4"),
         (lambda: fit([subject], {}, tiny_config), "no targets"),

@@ -12,7 +12,7 @@ from brainit.api import fit, override
 from brainit.config import PRESETS, CareConfig, TrainConfig, parse_config
 from brainit.errors import InputError
 from brainit.network.losses import infonce, total_loss
-from brainit.training.batches import Batch, LearningData, augment, batches, cut_flat
+from brainit.training.batches import Batch, LearningData, augment, batches, cut_flat, draw_keep
 from brainit.training.loop import FINE, learning_rate
 from brainit.training.stacking import combine, fit_weights
 
@@ -125,16 +125,31 @@ def test_infonce_is_least_for_the_right_pairs() -> None:
     )
 
 
+def test_infonce_is_the_symmetric_cross_entropy_of_cosines() -> None:
+    rng = np.random.default_rng(0)
+    p, t = rng.standard_normal((2, 2, 3, 5))
+    a, b = (x.reshape(6, 5) / np.linalg.norm(x.reshape(6, 5), axis=1, keepdims=True) for x in (p, t))
+    likely = np.exp(a @ b.T / 0.07)
+    rows, columns = (np.log(np.diag(likely) / likely.sum(axis)).mean() for axis in (1, 0))
+    found = infonce(torch.from_numpy(p), torch.from_numpy(t), torch.tensor(np.log(0.07)))
+    assert float(found) == pytest.approx(-(rows + columns) / 2)
+
+
 @pytest.mark.parametrize("how", ["mse", "infonce", "infonce+mse"])
-def test_total_loss_adds_its_parts(how: str) -> None:
+def test_total_loss_adds_tokens_and_the_mean_over_scales(how: str) -> None:
     torch.manual_seed(0)
-    p, t = ([torch.randn(2, 3, 5), torch.randn(2, 4, 6)] for _ in range(2))
-    temperature = torch.tensor([-1.0])
+    shapes = [(2, 3, 5), (2, 4, 6), (2, 2, 3)]
+    p, t = ([torch.randn(shape) for shape in shapes] for _ in range(2))
+    temperature = torch.tensor([-1.0, -2.0])
     mse = [float(((a - b) ** 2).mean()) for a, b in zip(p, t, strict=True)]
-    contrast = float(infonce(p[1], t[1], temperature[0]))
-    structure = {"mse": mse[1], "infonce": contrast, "infonce+mse": contrast + 0.75 * mse[1]}[how]
+    contrast = [float(infonce(p[k + 1], t[k + 1], temperature[k])) for k in range(2)]
+    scales = {
+        "mse": mse[1:],
+        "infonce": contrast,
+        "infonce+mse": [c + 0.75 * m for c, m in zip(contrast, mse[1:], strict=True)],
+    }[how]
     got = total_loss(p, t, temperature, structure_loss=how, structure_weight=0.5)
-    assert float(got) == pytest.approx(mse[0] + 0.5 * structure, rel=1e-5)
+    assert float(got) == pytest.approx(mse[0] + 0.5 * np.mean(scales), rel=1e-5)
 
 
 def test_an_epoch_visits_every_trial_once() -> None:
@@ -146,12 +161,36 @@ def test_an_epoch_visits_every_trial_once() -> None:
         assert sorted(rows.tolist()) == list(range(23))
 
 
+def test_three_of_four_trials_are_synthetic_where_there_are_any() -> None:
+    class Made:
+        def draw(self, n: int, subject: str, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.full((n, 1), -1.0), torch.zeros(n, 1)
+
+    own = Batch("S1", torch.arange(23.0)[:, None], torch.zeros(23, 1))
+    data = LearningData({"S1": own}, {}, synthetic=Made())
+    seen = list(batches(data, TrainConfig(batch=8), CareConfig(), np.random.default_rng(0)))
+    assert [int((b.betas < 0).sum()) for b in seen] == [6] * 12
+    assert sorted(x for b in seen for x in b.betas[b.betas >= 0].tolist()) == list(range(23))
+
+
 def test_mixup_blends_betas_and_targets_alike() -> None:
     x = torch.randn(6, 4)
     mixed = augment(Batch("S1", x, 2 * x, 3 * x), CareConfig(mixup=1.0), torch.Generator().manual_seed(0))
     assert not torch.equal(mixed.betas, x)
     torch.testing.assert_close(mixed.target, 2 * mixed.betas)
     torch.testing.assert_close(mixed.base, 3 * mixed.betas)
+
+
+def test_noise_is_added_to_betas_and_voxels_are_hidden_as_configured() -> None:
+    batch, draw = Batch("S1", torch.zeros(200, 50), torch.zeros(200, 2)), torch.Generator().manual_seed(0)
+    care = CareConfig(beta_noise=0.5, voxel_dropout=0.2)
+    noisy = augment(batch, care, draw)
+    assert float(noisy.betas.std()) == pytest.approx(0.5, rel=0.03)
+    assert torch.equal(noisy.target, batch.target)
+    kept = draw_keep(batch, TrainConfig(voxel_draws=0), care, draw)
+    assert float(kept.float().mean()) == pytest.approx(0.8, abs=0.02)
+    drawn = draw_keep(batch, TrainConfig(voxel_draws=50), care, draw)
+    assert float(drawn.float().mean()) == pytest.approx(0.8 * (1 - (1 - 1 / 50) ** 50), abs=0.02)
 
 
 def test_cut_flat_takes_positions_row_major() -> None:

@@ -26,10 +26,30 @@ pytestmark = pytest.mark.browser
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update")  # fmt: skip
+STILL = """document.addEventListener("DOMContentLoaded", () => {
+  document.head.appendChild(document.createElement("style")).textContent =
+    "*, ::before, ::after { animation: none !important; transition: none !important }" })"""
+"""Spinners are drawn anew sixty times a second, in software."""
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Iterator[str]:
+def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache whose recording of dit-64 is short; the whole one takes half a minute of a core."""
+    from lab import zoo
+    from lab.cache import cache_folder
+    from lab.zoo.recordings import fingerprint, zoo_recording
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        usual = {"n": 64, "steps": 20, "guidance": zoo.usual_guidance("dit-64"), "seed": 0}
+        folder = cache_folder("recordings", f"dit-64-{fingerprint('dit-64', usual)}")
+        zoo_recording("dit-64", folder, n=16, steps=4)
+        assert zoo_recording("dit-64").path == folder  # which is found as the usual one
+        yield
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, trained_run: Path, brief: None) -> Iterator[str]:
     home = tmp_path_factory.mktemp("home")
     _copy(trained_run, home / "run")
     (home / "run/metrics.json").write_text('{"pixcorr": 0.25}')
@@ -87,6 +107,7 @@ class Visit:
     def __init__(self, browser: Any, url: str, **about: Any) -> None:
         self.page = browser.new_context(viewport={"width": 1440, "height": 900}, **about).new_page()
         self.page.set_default_timeout(120_000)  # of a busy machine
+        self.page.add_init_script(STILL)
         self.faults: list[str] = []
         self.outside: list[str] = []
         self.page.on("console", lambda m: m.type == "error" and self.faults.append(m.text))
@@ -170,7 +191,8 @@ def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any
         check=True, cwd=Path(__file__).resolve().parents[3],
     )  # fmt: skip
     assert f"{json.loads(found.stdout)['sqnr_db']:.2f}" == f"{_decibels(four):.2f}"
-    visit.page.goto(address + "/" + link)
+    visit.page.wait_for_url(f"{address}/{link}")  # the address follows what is seen
+    visit.page.reload()
     visit.until("#numbers table", "int4")
     assert visit.numbers() == four
     visit.accessible()
@@ -343,19 +365,23 @@ def test_every_named_endpoint_answers(address: str) -> None:
         "/brain_map": ("run", "clusters of voxels", 0, 0.2),
         "/kernels": ("4096x3072x12288",),
         "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True, False),
-        "/watermark": (None, "", 1e-6),
+        "/watermark": (None, "", 1e-6), "/all_layers": ("dit-64", "", "kurtosis", 3),
     }  # fmt: skip
     for name, given in calls.items():
         assert client.predict(*given, api_name=name) is not None, name
     # the long ones start, say so, and end with the client; jobs stand behind whatever else runs here
     for name, given in (("/before_after", ("dit-64", "", "")), ("/apply", ("dit-64", "rtn-w8a8", "", "", "")),
                         ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0, False, "")),
+                        ("/decode_bits", (["rtn-w8a8"], "run", "0", "none", 1, 0.5, 2, "", 0, True, False)),
                         ("/sensitivity", ("dit-64", "rtn-w4a4", "*.0.attn2.to_q", "one-on"))):  # fmt: skip
         job = client.submit(*given, api_name=name)
         assert job.result(timeout=150)[0] == "Done.", name
     with pytest.raises(Exception, match="nothing"):
         client.predict("nothing", "", api_name="/train")
-    assert names == {*calls, "/before_after", "/apply", "/draw", "/train", "/sensitivity"}
+    with pytest.raises(Exception, match="no scores of its pictures"):
+        client.predict("reported", "best", api_name="/trials_by_rule")
+    long = {"/before_after", "/apply", "/draw", "/train", "/sensitivity", "/decode_bits", "/trials_by_rule"}
+    assert names == {*calls, *long}
     for bad in (("../x",), ("<b>",)):
         with pytest.raises(Exception, match="not a run below"):
             client.predict(*bad, api_name="/run")

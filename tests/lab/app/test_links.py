@@ -22,6 +22,7 @@ from lab.jobs.spelling import as_command
 
 PAGES: dict[str, type[BaseModel]] = {
     "inspect": whatif.Settings, "plan": plan.Settings, "compare": variants.Settings, "brain": decode.Settings,
+    "runs": links.OfRuns,
 }  # fmt: skip
 STATES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("inspect", "whatif", "model", {"model": "unet-64", "layer": "mid.0", "bits": 5, "clip": 0.35}),
@@ -72,7 +73,11 @@ def _typed(job: str, command: str) -> Any:
         ({"v": "1", "tab": "inspect", "__class__": "x", "run": "rm"}, "'run' is not allowed"),
         ({"v": "1", "tab": "compare", "recipes": "[" * 100_000}, ""),
         ({"v": "1", "tab": "brain", "trials": "1"}, "the link does not say 'folder'"),
-        ({"v": "1", "tab": "runs", "run": "x"}, "the link gives 'run'; the page 'runs' takes no settings"),
+        (
+            {"v": "1", "tab": "kernels", "run": "x"},
+            "the link gives 'run'; the page 'kernels' takes no settings",
+        ),
+        ({"v": "1", "tab": "runs", "seed": "1"}, "'seed' is not allowed"),
         ({"v": "1", "tab": "brain", "folder": "x", "trials": "a"}, "'trials' is not allowed"),
     ],
 )

@@ -185,7 +185,7 @@ def test_compare_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines()[0] == "equal"
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c")]) == 1
     text = capsys.readouterr().out
-    assert "SSIM (colour)  quantized  0.700  0.600   -0.100" in text and "1 of 2 values differ" in text
+    assert "SSIM (colour)  quantized  -0.100      0.700  0.600" in text and "1 of 2 values differ" in text
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["differences"] == ["ssim: 0.7 != 0.6"]
     wide = {f"{arm}two_way_pix{end}": 0.7 for arm in ("", "fp.", "ridge.", "ridge_tokens.", "mean_image.")
@@ -199,7 +199,7 @@ def test_compare_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / name / "metrics.json").write_text(json.dumps(found | {"dataset": name}))
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "b")]) == 1
     text = capsys.readouterr().out
-    assert "category accuracy  Brain-IT  0.500 [0.400, 0.700]  0.600 [0.400, 0.700]  +0.100" in text
+    assert "category accuracy  Brain-IT  +0.100      0.500 [0.400, 0.700]  0.600 [0.400, 0.700]" in text
     assert "tested on different pictures or trials" in text
     for verb in ("evaluate", "grid", "report"):
         assert run(["brain", verb, str(tmp_path / "nowhere")]) == 4

@@ -10,6 +10,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
+from lab.cli.commands import JobCommand
 from lab.cli.main import run
 from lab.cli.options import options, spelling
 from lab.jobs import registry
@@ -51,6 +52,8 @@ def test_every_kind_of_field_becomes_an_option() -> None:
     ):  # fmt: skip
         assert " ".join(words.split()) in " ".join(text.split()), words
     assert "secret" not in text
+    usage = JobCommand("list", registry.JOBS["list"]).get_help(click.Context(click.Command("list")))
+    assert "[WHAT] [PATTERN]" in usage and "PATTERN  only names that match" in usage
     assert spelling(Asked)["n_each"] == "--n-each" and spelling(Asked)["name"] == "NAME"
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -138,7 +137,9 @@ def test_a_locked_folder_is_one_line(tmp_path: Path, capsys: Capture) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("undrawn")
-def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, capsys: Capture) -> None:
+def test_a_killed_run_goes_on_to_the_same_end(
+    tmp_path: Path, killed: Callable[[list[str], Path], None], capsys: Capture
+) -> None:
     """Kill -9 a category run (the quickest whole one) when its first step is done, then run it again."""
     root = write_haxby(tmp_path / "data", n_runs=4)
     small = (
@@ -162,17 +163,8 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, capsys: Capture) -
         *sets,
     ]
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "lab.cli.main", *command, "--out", str(out)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    first = out / "steps" / "ridge.json"
-    deadline = time.monotonic() + 200  # most of it is for importing on a busy machine
-    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert first.exists() and not (out / "metrics.json").exists()
+    killed([*command, "--out", str(out)], out / "steps" / "ridge.json")
+    assert not (out / "metrics.json").exists()
     for folder in (out, tmp_path / "whole"):
         assert run([*command, "--out", str(folder)]) == 0
     capsys.readouterr()

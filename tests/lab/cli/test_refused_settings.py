@@ -48,10 +48,22 @@ TABLE: dict[str, Row] = {
         config_file("seed: !!python/object/apply:os.system ['touch /tmp/x']\n"), ("not YAML or JSON",)
     ),
     "settings file missing": Row(option("--config", "nowhere.yaml"), ("nowhere.yaml", "no such settings")),
+    "settings of another command": Row(
+        config_file("model: dit-64\nlayers: '*'\n"), ("another command (layers, model)",)
+    ),
+    "a listening address that is another's": Row(
+        on_model("app", "--host", "192.0.2.1"), ("--host 192.0.2.1",)
+    ),
     # models and recipes (more: tests/quant/test_bad_input.py)
     "an unknown name in a list": Row(on_model("list", "methods", "svdqant"), ("mean 'svdquant'?",)),
     "an adapter as a recipe": Row(
         on_model("compare", "dit-64", "--recipes", "watermark"), ("is an adapter", "brainlab watermark")
+    ),
+    "a recipe without a name": Row(on_model("plan", "dit-64", "--recipe", ""), ("name is empty",)),
+    "native without a GPU, in a dry run": Row(
+        on_model("compare", "dit-64", "--recipes", "rtn-w8a8", "--native", "--dry-run", "--device", "cpu"),
+        ("native arithmetic cannot run here",),
+        3,
     ),
     "a folder for a picture": Row(on_model("watermark", "verify", "TMP"), ("is a folder", "/*.png")),
     "guidance below 0": Row(on_model("compare", "dit-64", "--guidance", "-1"), ("at least 0 and at most",)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lab.compare.cost import EXACT, SAMPLED, PeakMemory
+from lab.compare.cost import EXACT, SAMPLED, PeakMemory, costs
 from lab.compare.measuring import Measured
 from lab.compare.statistics import Scores
 from lab.compare.summary import rows
@@ -52,3 +53,27 @@ def test_a_committed_table_of_before_shows_what_was_exact() -> None:
     row = {"recipe": "a", "calibrate_peak_bytes": 3e6, "calibrate_on": "cuda"}
     assert cell(row, "calibrate_peak_bytes", "{:.1f}", 1e-6) == "3.0"
     assert cell({**row, "calibrate_on": "cpu"}, "calibrate_peak_bytes", "{:.1f}", 1e-6) == "–"
+
+
+def test_bit_operations_by_the_rule() -> None:
+    """Multiply-accumulates x bits of the weight x bits of the input, 16 for floating point; of 16 x 16."""
+    bits = [(4, 8, 1000), (8, None, 10), (None, None, 1)]
+    formats = [[None if b is None else SimpleNamespace(bits=b) for b in pair[:2]] for pair in bits]
+    layers = [
+        SimpleNamespace(weight=w, activation=a, macs=pair[2], bytes_after=5, path="x from codes: y")
+        for (w, a), pair in zip(formats, bits, strict=True)
+    ]
+    ledger = SimpleNamespace(
+        layers=layers,
+        quantized=layers[:2],
+        bytes_after=9,
+        bytes_before=20,
+        mean_weight_bits=4.5,
+        arithmetic="",
+    )
+    found = costs(ledger)
+    wanted = 1000 * 4 * 8 + 10 * 8 * 16 + 16 * 16
+    assert found["tera_bit_ops"] == pytest.approx(wanted / 1e12)
+    assert found["bit_ops_share"] == pytest.approx(wanted / (1011 * 256)) and found["bytes_quantized"] == 15
+    layers[0].macs = None
+    assert costs(ledger)["bit_ops_share"] is None

@@ -7,6 +7,7 @@ import pytest
 
 from lab.compare.measuring import Measured
 from lab.compare.statistics import Resampler, Scores
+from lab.compare.summary import SETS, neighbours, rows
 
 N = 200
 
@@ -51,3 +52,33 @@ def test_what_one_calibration_shows_and_the_next_does_not_is_undecided() -> None
     assert alone.low > 0 and both.low < 0 < both.high and both.mean == pytest.approx(alone.mean)
     same = resampler.interval(0.1 + pictures)
     assert same.low > 0.05 and same.high - same.low < 0.1  # seeds that agree cost no width
+
+
+def test_rows_and_neighbours_by_hand() -> None:
+    made = scores(worse=0.0, better=1.0, same=1.0)
+    for name, one in ((name, one) for name, seeds in made.by_recipe.items() for one in seeds.values()):
+        one.arrays["st_lpips"] = 1 - 0.01 * one.arrays["psnr_db"]
+        one.numbers |= {"noise_nmse": 0.1 * (one.seed + 1), f"{SETS[0]}.high": float(one.seed)}
+        one.arrays["psnr_db"] = one.arrays["psnr_db"] - (1 if name == "same" else 0)
+    table = {row["recipe"]: row for row in rows(made)}
+    assert next(iter(table)) == "better"
+    by_seed = [float(one.arrays["psnr_db"].mean()) for one in made.by_recipe["better"].values()]
+    row = table["better"]
+    assert row["psnr_db"] == pytest.approx(np.mean(by_seed)) and row["seeds"] == 3 and row["n"] == N
+    assert (row["psnr_db.seed_min"], row["psnr_db.seed_max"]) == (min(by_seed), max(by_seed))
+    assert row["noise_nmse"] == pytest.approx(0.2) and row[f"{SETS[0]}.null_high"] == 2
+    for metric, least in (("psnr_db", 0.8), ("st_lpips", 0.008)):  # less of a distance is better, too
+        (found,) = neighbours(made, ["better", "worse"], metric)
+        assert found["difference"] > least and found["low"] > 0 and found["distinguishable"]
+        (back,) = neighbours(made, ["worse", "better"], metric)
+        assert back["difference"] == pytest.approx(-found["difference"]) and not back["distinguishable"]
+        assert back["low"] <= back["difference"] <= back["high"] < 0
+    (found,) = neighbours(made, ["same", "worse"], "psnr_db")
+    assert found["low"] < 0 < found["high"] and not found["distinguishable"]
+
+
+def test_only_common_seeds_are_compared() -> None:
+    made = scores(a=0.0, b=0.3)
+    del made.by_recipe["b"][1]
+    made.by_recipe["a"][1].arrays["psnr_db"][:] = 1e6
+    assert made.seeds("a", "b") == [0, 2] and made.difference("b", "a", "psnr_db").mean < 1

@@ -24,7 +24,7 @@ def _all() -> dict[str, Any]:
         "bands": draw.range_bands(STEPS, BANDS, "ranges"),
         "lines": draw.error_lines(STEPS, {"rtn": [0, 0.1], "svd": [0.1, 0.2]}, "errors"),
         "dots": draw.sorted_dots([("a", 1.0), ("b", 2.0)], "dB", "layers"),
-        "roof": draw.roofline([("bf16", 1, 2), ("int4", 0.5, 1)], "times"),
+        "roof": draw.roofline([("bf16", 1, 2, "bf16"), ("int4", 0.5, 1, "low-bit")], "times"),
     }
 
 
@@ -48,6 +48,15 @@ def test_an_axis_of_powers_has_no_crowd_of_ticks_between_them() -> None:
     wide = draw.error_lines(STEPS, {"rtn": [0, 0.1], "svd": [0.001, 0.2]}, "errors")
     narrow = draw.error_lines(STEPS, {"rtn": [0, 0.1], "svd": [0.1, 0.2]}, "errors")
     assert wide.layout.yaxis.dtick == 1 and narrow.layout.yaxis.dtick is None  # else not one tick
+
+
+def test_many_names_stand_below_the_axis_where_they_do_not_meet_the_title() -> None:
+    few, many = (
+        draw.error_lines(STEPS, {f"recipe {k}": [0.1, 0.2] for k in range(n)}, "errors").layout
+        for n in (3, 4)
+    )
+    assert few.legend.y > 1 and many.legend.y == 0 and many.legend.yref == "container"
+    assert many.margin.b - few.margin.b == many.height - few.height > 60
 
 
 def test_what_does_not_fit_is_refused() -> None:

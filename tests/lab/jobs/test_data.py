@@ -12,7 +12,7 @@ import pytest
 from lab.cli.main import run
 from lab.decoding.needs import check_needs, unmet
 from lab.decoding.settings import ReconstructConfig
-from lab.errors import MissingDataError
+from lab.errors import InputError, MissingDataError
 from lab.jobs import registry
 from lab.jobs.contract import Context
 from tests.brainit.datasets.conftest import mat_parts, write_haxby, write_mat
@@ -111,6 +111,15 @@ def test_missing_external_pictures_are_found_first(tmp_path: Path) -> None:
     config = ReconstructConfig(dataset="mat", external=5, external_stimuli=str(tmp_path / "none"))
     with pytest.raises(MissingDataError, match="none does not exist"):
         check_needs(config, subject)
+    np.savez(tmp_path / "few.npz", images=np.zeros((3, 8, 8), np.uint8))
+    few = config.model_copy(update={"external_stimuli": str(tmp_path / "few.npz")})
+    with pytest.raises(InputError, match="holds 3 pictures; give --external 3 or less"):
+        check_needs(few, subject)
+    with pytest.raises(InputError, match="external is 0, so none is learned from"):
+        check_needs(few.model_copy(update={"external": 0}), subject)
+    text = config.model_copy(update={"external_stimuli": str(write_mat(tmp_path / "b.mat"))})
+    with pytest.raises(ValueError, match=r"b.mat is neither; give a folder of pictures"):
+        check_needs(text, subject)
 
 
 def test_odd_betas_are_named(tmp_path: Path) -> None:

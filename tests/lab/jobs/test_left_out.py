@@ -84,6 +84,10 @@ def test_a_blended_run_and_its_tuning(settings: ReconstructConfig, network: Path
     ]  # fmt: skip
     assert all(-1 <= row["pixcorr"] <= 1 for row in rows)
     best = max(rows[2:], key=lambda row: row["pixcorr"] + row.get("two_way_feature", row["two_way_pix"]))
+    assert [row["best"] for row in rows].count(True) == 1 and best["best"]
+    gap = [rows[0][f"pixcorr_minus_best{bound}"] for bound in ("_low", "", "_high")]
+    assert gap == sorted(gap) and gap[1] == pytest.approx(rows[0]["pixcorr"] - best["pixcorr"], abs=2e-4)
+    assert best["pixcorr_minus_best_high"] == 0 and "[" in found.tables()[0].rows[0]["pixcorr-best"]
     words = shlex.split(found.next_step())
     said = dict(pair.split("=", 1) for pair in words if "=" in pair)
     assert said["structure"] == "blend" and said["brain.model.width"] == "16", "the run that was tuned"

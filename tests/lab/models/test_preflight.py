@@ -65,6 +65,9 @@ def test_places_and_numbers_are_checked_before_recording(
     file.write_text("thesis")
     other.mkdir()
     (other / "thesis.txt").write_text("chapter 1")
+    run_of = tmp_path / "run"
+    run_of.mkdir()
+    (run_of / "config.yaml").write_text("seed: 1\nrecipe: rtn-w8a8\n")
     compare, new = ["compare", "dit-64", *RTN, "--out"], str(tmp_path / "new")
     sensitivity = ["sensitivity", "dit-64", "--out"]
     for arguments, said in (
@@ -73,14 +76,32 @@ def test_places_and_numbers_are_checked_before_recording(
         ([*compare, str(other)], "holds other files (thesis.txt)"),
         ([*compare, str(file), "--jobs", "2"], "is a file; --out wants a folder"),
         ([*compare, new, "--n", "99999"], "give at most 736"),
+        ([*compare, new, "--n", "99999", "--dry-run"], "give at most 736"),
+        ([*compare, str(run_of)], "is a folder of another command"),
+        (["variants", "dit-64", "--out", str(file)], "is a file; --out wants a folder"),
+        (["variants", "dit-64", "--out", str(run_of)], "is a run's folder"),
+        (["brain", "study", "--out", str(other)], "holds other files (thesis.txt) and no study"),
+        (["brain", "reconstruct", "--out", str(run_of), "--dry-run"], "choose another --out"),
+        (["zoo", "sample", "dit-64", "--out", str(file / "x.png")], "a.txt is a file, no folder"),
+        (["brain", "train", "--checkpoints", str(run_of), "--out", new], "its training lies in "),
+        (["brain", "tune", "--checkpoints", str(file)], "a.txt is a file; give the folder RUN/"),
+        (
+            ["brain", "train", "--set", "options.seed=nan", "--dry-run"],
+            "options.seed: 'nan'; allowed: a whole",
+        ),
+        (["brain", "train", "--set", "options.preset=x", "--dry-run"], "unknown preset 'x' of simulated"),
         ([*compare, new, "--part", "unet"], "the shipped model 'dit-64' is not a pipeline"),
         ([*sensitivity, str(file / "s.json")], "a.txt is a file, no folder"),
         ([*sensitivity, str(tmp_path / "s.json"), "--layers", "proj_out"], "proj_out (last layer"),
         (["inspect", "dit-64", "--out", str(file)], "is a file; --out wants a folder"),
     ):
         assert said in refused(arguments, capsys)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "other"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "other", "run"]
     check_run_folder(tmp_path / "new")
+    monkeypatch.setattr("os.access", lambda place, how: False)
+    said = "cannot be written to"
+    assert said in refused(["variants", "dit-64", "--out", new], capsys)
+    assert said in refused(["brain", "grid", "nowhere", "--out", f"{new}.png"], capsys)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import torch
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError, explain
 from lab.runs.folder import Run, config_hash
+from lab.runs.lock import FolderLock, alone_with
 from lab.runs.metrics import equal_metrics, tidy
 from lab.runs.settings import read_settings
 
@@ -260,3 +261,15 @@ def test_a_finished_run_whose_result_was_removed_goes_on(tmp_path: Path) -> None
     assert not whole()
     (tmp_path / "run" / "done.json").write_text('{"config": "abc"}')
     assert whole(), "of before the files were named"
+
+
+def test_a_folder_that_is_not_there_yet_is_held_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINLAB_CACHE", str(tmp_path / "cache"))
+    with alone_with(tmp_path / "a") as held, alone_with(tmp_path / "b"):
+        lock = held._path.parent
+        with pytest.raises(InputError, match="in use by process"):
+            FolderLock(lock).acquire()
+    FolderLock(lock).acquire().release()
+    assert not (tmp_path / "a").exists()

@@ -31,6 +31,7 @@ def files(path: Path) -> dict[str, bytes]:
 def test_rows_are_the_trajectory(tiny, tmp_path) -> None:
     store = record(tiny, tmp_path / "a")
     assert len(store) == 7 and len(store.timesteps) == 3
+    assert repr(store) == f"Trajectories({tmp_path / 'a'}: 7 samples, 3 timesteps)"
     model, scheduler = tiny.build("unet"), FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(3)
     sample = store.sample(4)

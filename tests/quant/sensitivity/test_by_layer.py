@@ -153,6 +153,15 @@ def test_final_sample_probe(tiny, store) -> None:
 def test_similarity_by_hand() -> None:
     a = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert similarity(a, a) == pytest.approx(1.0)
+    b = 0.7 * a + 0.2 * a.flip(0) + 0.1
+    size = float(a.max() - a.min())  # Wang et al.'s three factors, with C3 = C2 / 2
+    c1, c2, parts = (0.01 * size) ** 2, (0.03 * size) ** 2, []
+    for x, y in zip(a.double().reshape(6, 64).numpy(), b.double().reshape(6, 64).numpy(), strict=True):
+        light = (2 * x.mean() * y.mean() + c1) / (x.mean() ** 2 + y.mean() ** 2 + c1)
+        contrast = (2 * x.std() * y.std() + c2) / (x.std() ** 2 + y.std() ** 2 + c2)
+        structure = (((x - x.mean()) * (y - y.mean())).mean() + c2 / 2) / (x.std() * y.std() + c2 / 2)
+        parts.append(light * contrast * structure)
+    assert similarity(a, b) == pytest.approx(sum(parts) / 6, rel=1e-9)
     a = a - a.mean((2, 3), keepdim=True)
     assert similarity(a, -a) < -0.9 and 0.9 < similarity(a, a + 0.05 * a.flip(0)) < 1
     assert (decibel(0.01), decibel(0), decibel(float("inf"))) == (20.0, 200.0, -200.0)

@@ -7,6 +7,7 @@ import torch
 
 import quant
 from quant.formats.quantizer import int_quantizer
+from quant.methods.efficientdm.core import Adapted
 from quant.training.fake import (
     FakeLayer,
     WeightSide,
@@ -95,6 +96,20 @@ def test_weights_that_are_held_have_the_gradients_of_all_forwards() -> None:
     assert all(torch.equal(x, y) for x, y in zip(outputs, again, strict=True))
     torch.testing.assert_close(gradient, wanted)
     assert layers["0"].held is None
+
+
+def test_codes_in_bfloat16_forwards_are_the_stored_ones() -> None:
+    """A product of factors in bfloat16 would lie elsewhere, and round elsewhere."""
+    layer = torch.nn.Linear(64, 32)
+    line = quant.plan(torch.nn.Sequential(layer), "efficientdm-w4a8").layers[0]
+    side = Adapted(layer.weight, line, 8)
+    side.up.data.normal_(generator=torch.Generator().manual_seed(0)).mul_(0.05)
+    fake, x, stored = FakeLayer(layer, line, side), torch.randn(5, 64), side.encoded().decode()
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = torch.nn.functional.linear(x, stored, layer.bias)
+        assert torch.equal(fake(x), wanted)
+        with holding({"0": fake}):
+            assert torch.equal(fake(x), wanted)
 
 
 def test_gradients_pass_dynamic_symmetric_inputs_as_they_pass_the_grid() -> None:

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("gradio")
 
 from lab.app.plan import page
+from lab.app.plan.card import card_of
 from lab.app.plan.form import form_of, recipe_from
 from quant.errors import InputError
 
@@ -37,3 +38,10 @@ def test_undo_goes_back_one_step_at_a_time() -> None:
     left, _, words = page.undone(left)
     assert left == [] and words.startswith("Full precision again")
     assert page.undone([])[2] == "Nothing was applied yet."
+
+
+def test_the_card_of_a_recipes_method_has_no_link_that_leads_nowhere() -> None:
+    words = card_of("svdquant-w4a4+rank=8")
+    assert words.startswith("# SVDQuant") and "](" not in words.replace("](http", "")
+    with pytest.raises(InputError, match="nosuch"):
+        card_of("nosuch-w4a4")

@@ -11,6 +11,8 @@ import pytest
 from brainit import datasets
 from brainit.datasets import simulated
 from brainit.subject import Subject
+from lab import zoo
+from lab.decoding.encoder import correlation
 from lab.decoding.encoder.correlation import brain_correlation, check_encoder
 from lab.decoding.encoder.people import open_people
 from lab.errors import InputError, MissingDataError
@@ -44,6 +46,23 @@ def test_stimuli_score_above_shuffled_ones(subject: Subject) -> None:
     assert list(kept) == ["voxel-encoder"]
     again = brain_correlation(lambda name, compute: kept[name], subject)  # nothing is fitted again
     np.testing.assert_array_equal(again(truth), own)
+
+
+def test_responses_are_scaled_by_training_trials_and_test_trials_teach_nothing(subject, monkeypatch) -> None:
+    monkeypatch.setattr(zoo, "load", lambda *_: None)
+    monkeypatch.setattr(correlation, "_tokens", lambda x, *_: np.asarray(x)[:, ::8, ::8].reshape(len(x), -1))
+    kept: list[dict[str, np.ndarray]] = []
+
+    def step(name, compute):
+        kept.append(compute())
+        return kept[-1]
+
+    scorer = brain_correlation(step, subject)
+    train, test = (subject.part(split).mean_over_repeats().betas for split in ("train", "test"))
+    np.testing.assert_allclose(scorer.measured, (test - train.mean(0)) / train.std(0), atol=1e-4)
+    moved = np.where((subject.split == "test")[:, None], subject.betas[::-1], subject.betas)
+    brain_correlation(step, replace(subject, betas=moved))
+    assert all(np.array_equal(value, kept[1][name]) for name, value in kept[0].items())
 
 
 def test_people_are_tested_on_nothing_that_anybody_learned_from(root: Path) -> None:

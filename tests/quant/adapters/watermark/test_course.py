@@ -151,6 +151,20 @@ def test_minutes_count_all_starts(
     assert cost.steps == 4 and cost.seconds >= 600
 
 
+def test_the_end_is_the_mean_of_the_parameters() -> None:
+    """``m + (1 - min(memory, (t + 1) / (t + 10))) (p - m)`` after each step."""
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 1)
+    course_ = course.Course("c", module, Pace(6, 0.1, 1, 0.0, 0.4), Context(), {})
+    mean = module.weight.detach().clone()
+    for step, _ in enumerate(course_.shares()):
+        course_.update((module.weight * torch.tensor([[1.0, -2.0, step - 3.0]])).sum())
+        mean += (1 - min(0.4, (step + 1) / (step + 10))) * (module.weight.detach() - mean)
+        last = module.weight.detach().clone()
+    torch.testing.assert_close(module.weight.detach(), mean)
+    assert not torch.allclose(module.weight, last)
+
+
 def test_time_that_is_short_counts_as_steps(few: WatermarkConfig) -> None:
     pace = Pace(100, 1e-2, warm_up=10, decay=0.0, memory=0.9, minutes=2)
     assert pace.share(10, 60) == 0.5 and pace.share(70, 60) == 0.7

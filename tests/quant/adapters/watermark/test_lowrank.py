@@ -51,6 +51,22 @@ def test_merged_equals_unmerged_and_can_be_taken_back(decoder: Decoder) -> None:
     assert all(torch.allclose(v, before[k], atol=1e-15) for k, v in model.state_dict().items())
 
 
+def test_factors_do_what_their_layer_does() -> None:
+    """Stride, dilation and padding by reflection; groups cannot be done and are refused."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 5, 3, stride=2, dilation=2, padding=2, padding_mode="reflect", dtype=torch.float64)
+    model = nn.ModuleDict({"conv": conv})
+    factors, x = LowRank({"conv": conv}, 2, alpha=6.0).double(), torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    nn.init.normal_(factors.up[0])
+    with factors.attached(model):
+        beside = conv(x)
+    a, b = factors.down[0].flatten(1), factors.up[0][..., 0, 0]
+    conv.weight.data += 6.0 / 2 * (b @ a).reshape(conv.weight.shape)
+    assert torch.allclose(conv(x), beside, atol=1e-12)
+    with pytest.raises(InputError, match="'conv' works in 3 groups of channels"):
+        chosen_layers(nn.ModuleDict({"conv": nn.Conv2d(3, 6, 3, groups=3)}), ("conv",), 1)
+
+
 def test_the_papers_number_of_parameters() -> None:
     """Last decoder stage of Stable Diffusion: three residual blocks, 256 -> 128 channels, r = 4."""
     widths = [(256, 128), *[(128, 128)] * 5]

@@ -33,7 +33,9 @@ def test_a_verdict_needs_enough_bits() -> None:
     )  # errors with a key and with its complement add up to all
     few = judge(message[:16], message[:16], 1e-6)  # all match, and it is still not enough
     assert few.needed is None and not few.marked
-    assert judge(message, message, 1e-6, tries=100).p_value == pytest.approx(100 * 2.0**-48)
+    best = judge(message, message, 1e-6, tries=100)
+    assert best.p_value == pytest.approx(100 * 2.0**-48)
+    assert best.needed == threshold(48, 1e-8) != right.needed
 
 
 def test_messages_are_bits_or_hexadecimal_of_the_right_length() -> None:

@@ -17,7 +17,9 @@ from quant.layers.install import quant_layers
 from quant.methods.binarydm import BinaryDmConfig
 from quant.methods.binarydm.binarizer import Binary
 from quant.methods.binarydm.core import formats
-from quant.methods.binarydm.mimic import main_directions, mimic_loss
+from quant.methods.binarydm.mimic import Mimic, features, main_directions, mimic_loss
+from quant.registry import Context
+from quant.training.student import Student
 
 CONFIG = BinaryDmConfig(train_steps=3, train_rows=2, calibration_rows=6, held_out_rows=0, outer=0.2)
 
@@ -85,6 +87,8 @@ def test_eight_weights_a_byte_and_codes_decode_to_what_was_trained() -> None:
         encoded = side.encoded()
         assert encoded.packed.shape == (6, math.ceil(50 * bases / 8))
         assert torch.equal(encoded.decode(), side.weight().detach())
+        side.bases[-1].data.mul_(-1)  # nothing holds a learned scale above zero
+        assert torch.equal(side.encoded().decode(), side.weight().detach())
     closed = binary(weight, 1, learned=False)
     closed.master.data.mul_(2)
     torch.testing.assert_close(closed.sigmas()[0], 2 * weight.abs().mean(1, keepdim=True))
@@ -107,6 +111,65 @@ def test_mimicking() -> None:
     assert float(power[0]) > 0.4 * float(teacher.square().sum())
     image = teacher.transpose(1, 2).reshape(4, 16, 2, 3)  # channels, not width, are what directions are of
     assert main_directions(image, 4).shape == (16, 4)
+    clip = image.unsqueeze(2)  # of one frame
+    torch.testing.assert_close(mimic_loss(clip, clip * 1.1, some), mimic_loss(image, image * 1.1, some))
+
+
+def test_joint_blocks_are_mimicked_in_both_streams() -> None:
+    """Flux and SD3 give the text first, CogVideoX the picture, and SD3's last block no text."""
+
+    class Joint(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+            return (None if x.sum() < 0 else x), 2 * x
+
+    block = Joint()
+    with features({"a": block}) as seen:
+        block(torch.ones(1, 2, 3))
+        assert {name: float(x[0, 0, 0]) for name, x in seen.items()} == {"a.0": 1.0, "a.1": 2.0}
+        seen.clear()
+        block(-torch.ones(1, 2, 3))
+        assert set(seen) == {"a.1"}
+
+
+def test_the_loss_is_the_outputs_and_the_mean_of_the_blocks_in_the_teachers_directions(
+    tiny, recorded
+) -> None:
+    """L + lambda (1/M) sum L_i, directions by a singular value decomposition of the first features."""
+    model = tiny.build("pixart")
+    plan = quant.plan(model, CONFIG, include=["transformer_blocks.*.ff.*"])
+    student = Student(
+        model, plan, CONFIG, Context(recording=recorded("pixart")),
+        lambda module, line: Binary(module.weight, line.weight, "linear_weight"),
+    )  # fmt: skip
+    seen: list[torch.Tensor] = []
+    with student.installed(), torch.no_grad():
+        loss, batch = Mimic(student, 4).loss, student.source.draw(torch.Generator().manual_seed(3))
+        found = loss(batch, 0.3)
+        handles = [
+            block.register_forward_hook(lambda m, args, out: seen.append(out.flatten(0, 1)))
+            for block in model.transformer_blocks
+        ]
+        student.target(student.source.spread(CONFIG.train_rows)[0])
+        target, output = student.target(batch), student.predict(batch)
+        for handle in handles:
+            handle.remove()
+    apart = []
+    for first, teacher, rounded in zip(seen[:2], seen[2:4], seen[4:], strict=True):
+        directions = torch.linalg.svd(first).Vh[: first.shape[1] // 4].T
+        gap = ((rounded - teacher) @ directions).square().mean()
+        apart.append(gap / (teacher @ directions).square().mean())
+    wanted = (output - target).square().mean() + 0.3 * (apart[0] + apart[1]) / 2
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=0)
+
+
+def test_a_layer_of_zeros_moves(tiny, recorded) -> None:
+    model = tiny.build("pixart")
+    name = "transformer_blocks.1.ff.net.2"
+    model.get_submodule(name).weight.data.zero_()
+    config = CONFIG.model_copy(update={"warm_up": 0})
+    quant.quantize_(model, config, trajectories=recorded("pixart"), include=["transformer_blocks.1.*"])
+    bases = quant_layers(model)[name].encoded().params["bases"]
+    assert bool((bases != 0).any()) and float(bases.abs().max()) < 0.01
 
 
 def test_outer_blocks_have_two_bases_and_the_rest_one(tiny) -> None:
@@ -166,8 +229,6 @@ def test_nothing_is_left_in_floating_point_where_files_are_to_be_small(tiny, rec
 
 
 def test_blocks_become_binary_from_the_middle_outwards(tiny, recorded, monkeypatch) -> None:
-    from quant.training.student import Student
-
     seen: list[set[str]] = []
     plain = Student.output_loss
 
@@ -180,3 +241,17 @@ def test_blocks_become_binary_from_the_middle_outwards(tiny, recorded, monkeypat
     quant.quantize_(tiny.build("unet"), config, trajectories=recorded("unet"))
     assert all(name.startswith("mid_block") for name in seen[0]) and seen[0] == seen[1] < seen[2]
     assert all(a <= b for a, b in pairwise(seen)) and len(seen[-1]) > 20
+
+
+def test_parameters_are_kept_once_all_blocks_are_binary(tiny, recorded, monkeypatch) -> None:
+    kept: list[bool] = []
+
+    def look(self: Student, key: str, groups: object, **rest) -> None:
+        for step in (0, CONFIG.warm_up):
+            rest["prepare"](step)
+            kept.append(rest["keep"]())
+
+    monkeypatch.setattr(Student, "train", look)
+    some = [f"{block}.resnets.0.conv1" for block in ("mid_block", "down_blocks.0")]
+    quant.quantize_(tiny.build("unet"), CONFIG, trajectories=recorded("unet"), include=some)
+    assert kept == [False, True]

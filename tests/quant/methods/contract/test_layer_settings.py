@@ -33,7 +33,9 @@ BASES: dict[str, dict[str, Any]] = {
 SPECIAL: dict[tuple[str, str], dict[str, Any]] = {
     ("svdquant", "numbers"): {"scales": "real", "group": None},
     ("mixdq", "momentum"): {"batch_size": 2},
-    ("lowbit_fp", "penalty"): {"iterations": 40, "learning_rate": 1.0},
+    ("svdquant", "svd"): {"rank": 2},
+    ("lowbit_fp", "values"): {"values": 256},
+    ("lowbit_fp", "penalty"): {"iterations": 20, "learning_rate": 1.0},
     ("lrq_dit", "threshold"): {"rotation": "adaptive"},
     ("qvgen", "start"): {"helper": "kept"},
     ("qvgen", "tuned"): {"helper": "kept", "start": "svdquant"},
@@ -50,7 +52,7 @@ WITHOUT_EFFECT = {
 }
 # one of each kind: edges, time, convolutions with a shortcut, attention to tokens, the layer after a GELU
 ATTENTION = "mid_block.attentions.0.transformer_blocks.0"
-LAYERS = ["conv_*", "time_embedding.linear_1", "mid_block.resnets.0.conv1", "up_blocks.1.resnets.0.*",
+LAYERS = ["conv_*", "time_embedding.linear_1", "mid_block.resnets.0.conv1", "up_blocks.0.resnets.0.*",
           f"{ATTENTION}.attn2.to_[kq]", f"{ATTENTION}.ff.net.*"]  # fmt: skip
 LAYER = "mid_block.resnets.0.conv1"
 
@@ -105,7 +107,7 @@ def test_settings_of_the_whole_run_are_settings() -> None:
 @pytest.fixture(scope="module")
 def model(tiny):
     """Give one tiny U-Net to all: planning changes nothing, and what quantizes it restores it."""
-    return tiny.build("unet")
+    return tiny.build("level")
 
 
 @pytest.mark.parametrize(("method", "name"), RUN, ids=map("-".join, RUN))
@@ -125,7 +127,7 @@ def made(model, recorded):
     def get(config: Any, **options: Any) -> dict[str, Any]:
         key = f"{type(config).__name__} {config.model_dump_json()} {options}"
         if key not in known:
-            ledger = quant.quantize_(model, config, trajectories=recorded("unet"), include=LAYERS, **options)
+            ledger = quant.quantize_(model, config, trajectories=recorded("level"), include=LAYERS, **options)
             tensors = {
                 key: (x.dtype, x.reshape(-1).view(torch.uint8).numpy().tobytes())
                 for key, x in collect(model).items()

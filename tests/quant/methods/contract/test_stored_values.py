@@ -78,12 +78,12 @@ def test_tables_that_cannot_be(change: dict[str, torch.Tensor], says: str) -> No
 def test_a_signed_file_with_such_values_is_refused(
     config: Any, key: str, value: int, says: str, tiny, recorded, tmp_path
 ) -> None:
-    model = tiny.build("unet")
-    quant.quantize_(model, config, trajectories=recorded("unet"), include=["mid_block.resnets.*"])
+    model = tiny.build("level")
+    quant.quantize_(model, config, trajectories=recorded("level"), include=["mid_block.resnets.*"])
     dict(model.named_buffers())[f"{LAYER}.{key}"].fill_(value)
     file = quant.export(model, tmp_path / "m.safetensors")
-    bare = tiny.build("unet", seed=9)
-    before = tiny.run(bare, "unet")
+    bare = tiny.build("level", seed=9)
+    before = tiny.run(bare, "level")
     with pytest.raises(quant.InputError, match=f"'{LAYER}': {says}.*export the model again"):
         quant.load(file, bare)
-    assert torch.equal(tiny.run(bare, "unet"), before)
+    assert torch.equal(tiny.run(bare, "level"), before)

@@ -48,7 +48,7 @@ def test_all_of_them_are_here() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_loss_falls_and_the_exported_model_is_the_student(name: str, tiny, recorded, monkeypatch) -> None:
-    store, model = recorded("unet"), tiny.build("unet")
+    store, model = recorded("level"), tiny.build("level")
     caught: dict[str, Any] = {}
     outcome = Student.outcome
 
@@ -69,7 +69,7 @@ def test_loss_falls_and_the_exported_model_is_the_student(name: str, tiny, recor
     for stage, notes in ((k, v) for k, v in ledger.notes.items() if isinstance(v, dict) and "steps" in v):
         assert notes["loss_last"] < notes["loss_first"], stage
         assert notes["held_out"] <= notes["held_out_first"], stage
-    planned = quant.plan(tiny.build("unet"), config(name), trajectories=store, include=SOME)
+    planned = quant.plan(tiny.build("level"), config(name), trajectories=store, include=SOME)
     assert planned.training is not None and planned.training.steps == ledger.cost["steps"] > 0
     assert f"trains {planned.training.steps} steps" in str(planned) and planned.seconds > 0
     assert ledger.cost["seconds"] > 0 and ledger.cost["peak_bytes"] > 0
@@ -87,9 +87,9 @@ def test_killed_and_resumed_gives_the_same_bytes(
             if stop is not None and "training" in what and done == stop:
                 raise Killed
 
-        model = tiny.build("unet")
+        model = tiny.build("level")
         quant.quantize_(
-            model, short, trajectories=recorded("unet"), include=include, progress=progress, **options
+            model, short, trajectories=recorded("level"), include=include, progress=progress, **options
         )
         return quant.export(model, tmp_path / file).read_bytes()
 
@@ -97,16 +97,16 @@ def test_killed_and_resumed_gives_the_same_bytes(
     with pytest.raises(Killed):
         run("killed.safetensors", stop=3, state=tmp_path / "state")
     assert run("resumed.safetensors", state=tmp_path / "state") == whole
-    other, store = short.model_copy(update={"train_steps": 6}), recorded("unet")
+    other, store = short.model_copy(update={"train_steps": 6}), recorded("level")
     with pytest.raises(quant.InputError, match=r"config\.train_steps = 5, asked for 6"):
         quant.quantize_(
-            tiny.build("unet"), other, trajectories=store, include=include, state=tmp_path / "state"
+            tiny.build("level"), other, trajectories=store, include=include, state=tmp_path / "state"
         )
 
 
 def test_a_loss_of_nan_stops_with_the_model_unharmed(tiny, recorded, monkeypatch) -> None:
-    model = tiny.build("unet")
-    before = tiny.run(model, "unet")
+    model = tiny.build("level")
+    before = tiny.run(model, "level")
     plain = Student.output_loss
     monkeypatch.setattr(
         Student, "output_loss", lambda self, batch, step=0: plain(self, batch) * (float("nan") if step else 1)
@@ -114,8 +114,8 @@ def test_a_loss_of_nan_stops_with_the_model_unharmed(tiny, recorded, monkeypatch
     with pytest.raises(
         quant.InputError, match=r"'factors': the loss of step 1 is nan; .* lower the learning"
     ):
-        quant.quantize_(model, config("efficientdm"), trajectories=recorded("unet"), include=SOME)
-    assert torch.equal(tiny.run(model, "unet"), before)
+        quant.quantize_(model, config("efficientdm"), trajectories=recorded("level"), include=SOME)
+    assert torch.equal(tiny.run(model, "level"), before)
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
@@ -124,8 +124,8 @@ def test_a_recording_too_short_to_hold_out_is_refused(tiny, tmp_path: Path) -> N
 
     conditions = torch.randn(4, 7, 24, generator=torch.Generator().manual_seed(0))
     store = quant.record(
-        tiny.build("unet"), FlowMatchEulerDiscreteScheduler(), conditions, tmp_path / "s", n_steps=2
+        tiny.build("level"), FlowMatchEulerDiscreteScheduler(), conditions, tmp_path / "s", n_steps=2
     )
     with pytest.raises(quant.MissingDataError, match=r"1 sample to train on.*held_out_rows to 0") as caught:
-        quant.quantize_(tiny.build("unet"), config("qvgen"), trajectories=store)
+        quant.quantize_(tiny.build("level"), config("qvgen"), trajectories=store)
     assert caught.value.exit_code == 4

@@ -7,10 +7,13 @@ import copy
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 import quant
+from quant.formats.quantizer import int_quantizer
 from quant.layers.attention import (
     AttentionFormat,
+    Rounding,
     attend,
     attention_watchers,
     find_attention,
@@ -34,20 +37,63 @@ def probabilities(sink: int | None = None) -> torch.Tensor:
     return logits.softmax(-1)
 
 
-def same(scores, values):
+def same(scores, values, hidden):
     return scores, values
 
 
-@pytest.mark.parametrize("case", ["plain", "bool", "float", "causal", "scale", "gqa"])
+@pytest.mark.parametrize("case", ["plain", "bool", "nothing", "float", "padding", "causal", "scale", "gqa"])
 def test_formula_is_pytorchs(case: str) -> None:
     q, k, v = rand(2, 4, 5, 8), rand(2, 4, 5, 8, seed=1), rand(2, 4, 5, 8, seed=2)
     if case == "gqa":
         k, v = k[:, :2], v[:, :2]
+    nothing = torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    nothing[0, :, 3] = nothing[:, :, :, 4] = False  # a query without any key: 0 there, not NaN
     options = {
         "plain": {}, "bool": {"attn_mask": rand(2, 1, 5, 5) > -1}, "float": {"attn_mask": rand(2, 1, 5, 5)},
+        "nothing": {"attn_mask": nothing},
+        "padding": {"attn_mask": (nothing[:, :, :1].double() - 1) * 1e4},
         "causal": {"is_causal": True}, "scale": {"scale": 0.3}, "gqa": {"enable_gqa": True},
     }[case]  # fmt: skip
     torch.testing.assert_close(attend(q, k, v, look=same, **options), SDPA(q, k, v, **options))
+
+
+@pytest.mark.parametrize("keep_sums", [False, True])
+@pytest.mark.parametrize("sink", [None, 0])
+@pytest.mark.parametrize("way", ["bool", "bias", "causal"])
+def test_hidden_keys_stay_hidden(way: str, sink: int | None, keep_sums: bool) -> None:
+    """A logarithm has no code for 0: 2^-7 of the largest on each of 100 padded tokens would be most of it."""
+    q, k, v = rand(2, 2, 6, 8), rand(2, 2, 6, 8, seed=1), rand(2, 2, 6, 8, seed=2)
+    shown = (
+        torch.ones(6, 6, dtype=torch.bool).tril() if way == "causal" else (torch.arange(6) < 4).expand(6, 6)
+    )
+    options = {
+        "causal": {"is_causal": True}, "bool": {"attn_mask": shown[None, None]},
+        "bias": {"attn_mask": (shown.double() - 1)[None, None] * 1e4},
+    }[way]  # fmt: skip
+    fmt = AttentionFormat(scores=score_quantizer("log", 2), sink=sink, keep_sums=keep_sums)
+    out = attend(q, k, v, look=Rounding(fmt), **options)
+    other = v.clone()
+    other[:, :, 5] = 1e6  # what a hidden token says
+    rows = slice(0, 5)
+    assert torch.equal(attend(q, k, other, look=Rounding(fmt), **options)[:, :, rows], out[:, :, rows])
+    plain = (q @ k.mT / 8**0.5).masked_fill(~shown, -torch.inf).softmax(-1)
+    rounded = fmt.quantize_scores(plain).where(shown, 0.0)
+    if keep_sums:
+        column = 0.0 if sink is None else rounded[..., :1] * torch.eye(6)[0]
+        rest = rounded - column
+        rounded = column + rest * (
+            (1 - rounded[..., :1] * (sink is not None)) / rest.sum(-1, True).clamp(min=1e-30)
+        )
+        rounded = rounded.where(rest.sum(-1, True) > 0, column + 0 * rest)
+    torch.testing.assert_close(out, rounded @ v, rtol=1e-5, atol=1e-6)
+
+
+def test_a_query_that_sees_nothing_gives_nothing() -> None:
+    shown = torch.ones(1, 1, 3, 4, dtype=torch.bool)
+    shown[:, :, 1] = False
+    fmt = AttentionFormat(scores=score_quantizer("log", 4))
+    out = attend(rand(1, 1, 3, 8), rand(1, 1, 4, 8), rand(1, 1, 4, 8), shown, look=Rounding(fmt))
+    assert not out[:, :, 1].any() and out[:, :, [0, 2]].isfinite().all()
 
 
 @pytest.mark.parametrize("bits", [2, 4, 6, 8])
@@ -97,14 +143,27 @@ def test_sums_can_be_kept(sink: int | None) -> None:
     assert torch.equal(uniform.quantize_scores(torch.zeros(1, 1, 2, 3)), torch.zeros(1, 1, 2, 3))
 
 
+def test_values_have_a_scale_for_each_channel_of_a_head() -> None:
+    values = rand(2, 3, 7, 8) * torch.logspace(-2, 2, 8, dtype=torch.float64)
+    fmt = AttentionFormat(values=int_quantizer(8, "token"))
+    scale = (values.abs().amax(2, keepdim=True) / 127).float().double()
+    expected = (values / scale).round() * scale
+    torch.testing.assert_close(fmt.quantize_values(values), expected, rtol=1e-12, atol=0)
+
+
+def test_probabilities_are_never_of_half_precision() -> None:
+    q, k, v = (rand(1, 2, 5, 8, seed=i).bfloat16() for i in range(3))
+    seen = []
+    out = attend(q, k, v, look=lambda scores, values, hidden: seen.append(scores.dtype) or (scores, values))
+    assert seen == [torch.float32] and out.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("kind", ["log", "uniform", "static-log"])
 def test_an_image_does_not_depend_on_its_batch(kind: str) -> None:
     scores, values = probabilities(), rand(3, 2, 7, 8)
     scores[1] *= 0.01
     scale = 1.0 if kind == "static-log" else None
-    fmt = AttentionFormat(
-        scores=score_quantizer(kind, 4), values=quant.formats.quantizer.int_quantizer(8, "token"), scale=scale
-    )
+    fmt = AttentionFormat(scores=score_quantizer(kind, 4), values=int_quantizer(8, "token"), scale=scale)
     for i in range(3):
         assert torch.equal(fmt.quantize_scores(scores)[i], fmt.quantize_scores(scores[i : i + 1])[0])
         assert torch.equal(fmt.quantize_values(values)[i], fmt.quantize_values(values[i : i + 1])[0])
@@ -163,6 +222,21 @@ def test_an_error_inside_leaves_the_mode(tiny) -> None:
         model(x, 5.0, encoder_hidden_states=condition)
     assert torch.overrides._len_torch_function_stack() == 0
     assert not any(w.stack for w in attention_watchers(model).values())
+
+
+def test_a_processor_that_goes_another_way_is_refused_when_it_runs(tiny) -> None:
+    """It was set after calibration, or before `load`: nothing would be rounded, and nothing would say so."""
+    model = tiny.build("unet")
+    name = find_attention(model)[0]
+    install_attention_(model, {name: AttentionFormat(scores=score_quantizer("log", 2))})
+    module = model.get_submodule(name)
+    module.set_processor(AttnProcessor())
+    x = torch.randn(1, 16, 64)
+    with pytest.raises(quant.InputError, match=r"\(AttnProcessor\) does not call scaled_dot") as caught:
+        module(x)
+    assert "\n" not in str(caught.value) and torch.overrides._len_torch_function_stack() == 0
+    module.set_processor(AttnProcessor2_0())
+    assert module(x).isfinite().all()
 
 
 def test_method_round_trip(tiny, tmp_path) -> None:

@@ -47,7 +47,9 @@ def test_one_hot_index_chooses_its_axis(layout: str) -> None:
     matrix = as_matrix(x, layout)  # a view of x, so x changes with it
     hot = x.clone()
     as_matrix(hot, layout)[..., 7] += 40
-    assert calibrated({1.0: hot}, layout, 4)[0].axis.tolist() == [CHANNEL]
+    quantizer, notes = calibrated({1.0: hot}, layout, 4)
+    assert quantizer.axis.tolist() == [CHANNEL] and notes["channel_share"] == 1
+    assert notes["spread_channel"] > 30 > notes["spread_position"]
     hot = x.clone()
     if layout == "linear_input":
         hot[:, 11] += 40
@@ -107,7 +109,20 @@ def test_spread_and_clusters_by_hand() -> None:
     low, high = torch.tensor([-1.0, -1.0, -9.0]), torch.tensor([1.0, 2.0, 9.0])
     assert spread(low, high) == 8.0 + 8.0
     assert cluster(low, high, 2, 0).tolist() == [0, 0, 1]
+    flat = torch.zeros(3)
+    assert cluster(low, flat, 2, 0).tolist() == cluster(flat, high, 2, 0).tolist() == [0, 0, 1]  # both count
+    crowd = torch.tensor([0.9] * 12 + [1.9, 2.0, 2.8, 3.1])  # equal points count as often as they are
+    assert cluster(torch.zeros(16), crowd, 2, 0).tolist() == [0] * 12 + [1] * 4
     assert cluster(low, high, 7, 0).tolist() == [0, 1, 2]  # no empty clusters where there are fewer points
+
+
+def test_vectors_have_one_range() -> None:
+    """As time embeddings have it in the released code: two axes are no tokens."""
+    x = rand("linear_input")[:, 0] * torch.linspace(0.1, 9, 20)
+    quantizer, _ = calibrated({1.0: x}, "linear_input", 4)
+    assert set(quantizer.labels.flatten().tolist()) <= {0, 255}
+    plain = Quantizer(grid=IntGrid(bits=6, mode="asymmetric"), granularity=Granularity(kind="tensor"))
+    torch.testing.assert_close(quantizer(x), plain.fake(x, "linear_input"), rtol=0, atol=0)
 
 
 def test_more_clusters_are_better() -> None:
@@ -132,6 +147,27 @@ def test_tables_are_read_by_timestep_value() -> None:
     torch.testing.assert_close(quantizer(mixed), expected, rtol=0, atol=0)
     quantizer.clock.timestep = torch.tensor([500.0])
     with pytest.raises(quant.InputError, match="timestep 500 is not in the calibrated table"):
+        quantizer(a)
+
+
+def test_frames_taken_for_pictures_have_their_clips_timestep() -> None:
+    """A layer that sees (clips x frames) of two clips at two timesteps: they do not alternate."""
+    a, b = rand("conv_input"), rand("conv_input", 1) * 30
+    quantizer, _ = calibrated({900.0: a, 100.0: b}, "conv_input", 4)
+    frames = torch.cat([a, b])  # two clips of three frames
+    expected = []
+    for timestep, x in ((900.0, a), (100.0, b)):
+        quantizer.clock.timestep = torch.tensor([timestep])
+        expected.append(quantizer(x))
+    quantizer.clock.hook(
+        nn.Identity(), (frames.unflatten(0, (2, 3)),), {"timestep": torch.tensor([900.0, 100.0])}
+    )
+    assert torch.equal(quantizer(frames), torch.cat(expected))
+    quantizer.clock.hook(
+        nn.Identity(), (), {"timestep": torch.tensor([900.0, 100.0]), "hidden_states": a[:2]}
+    )
+    assert torch.equal(quantizer(frames[2:4]), torch.cat([expected[0][2:], expected[1][:1]]))
+    with pytest.raises(quant.InputError, match="3 rows for 2 samples at 2 timesteps"):
         quantizer(a)
 
 
@@ -178,8 +214,8 @@ def test_another_number_of_positions_is_refused() -> None:
 @pytest.fixture(scope="module")
 def store(tiny, tmp_path_factory):
     conditions = torch.randn(8, 7, 24, generator=torch.Generator().manual_seed(2))
-    scheduler, folder = FlowMatchEulerDiscreteScheduler(), tmp_path_factory.mktemp("unet")
-    return quant.record(tiny.build("unet"), scheduler, conditions, folder, n_steps=3, batch_size=4)
+    scheduler, folder = FlowMatchEulerDiscreteScheduler(), tmp_path_factory.mktemp("level")
+    return quant.record(tiny.build("level"), scheduler, conditions, folder, n_steps=3, batch_size=4)
 
 
 def at_recorded(model: nn.Module, store) -> torch.Tensor:
@@ -197,7 +233,7 @@ def at_recorded(model: nn.Module, store) -> torch.Tensor:
 def test_round_trip(tiny, store, tmp_path) -> None:
     files = []
     for index in range(2):
-        model = tiny.build("unet")
+        model = tiny.build("level")
         before = at_recorded(model, store)
         guess = quant.plan(model, "dgq-w4a6")
         plan = quant.plan(model, "dgq-w4a6", trajectories=store)
@@ -216,7 +252,7 @@ def test_round_trip(tiny, store, tmp_path) -> None:
     after = at_recorded(model, store)
     assert files[0].read_bytes() == files[1].read_bytes()
     with torch.device("meta"):
-        bare = tiny.build("unet")
+        bare = tiny.build("level")
     quant.load(files[0], bare)
     assert torch.equal(at_recorded(bare, store), after) and not torch.equal(after, before)
     size = files[0].stat().st_size
@@ -226,7 +262,7 @@ def test_round_trip(tiny, store, tmp_path) -> None:
 
 
 def test_kernels_equal_simulation(tiny, store) -> None:
-    model = tiny.build("unet").double()
+    model = tiny.build("level").double()
     quant.quantize_(model, DgqConfig(groups=4), trajectories=store)
     simulated = at_recorded(model, store)
     with quant.use_backend(model, "kernels"):
@@ -234,7 +270,7 @@ def test_kernels_equal_simulation(tiny, store) -> None:
 
 
 def test_off_table_timestep_and_nearest(tiny, store) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     quant.quantize_(model, DgqConfig(groups=2), trajectories=store)
     x, condition = store.sample(0)["x"][:1], store.sample(0)["condition"][None]
     with (
@@ -249,7 +285,7 @@ def test_off_table_timestep_and_nearest(tiny, store) -> None:
 
 
 def test_needs_trajectories(tiny) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     with pytest.raises(quant.MissingDataError, match="recorded trajectories"):
         quant.quantize_(model, "dgq-w8a8")
     assert not quant.layers.install.quant_layers(model)

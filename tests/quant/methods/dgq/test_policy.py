@@ -86,6 +86,10 @@ def test_static_scale_leaves_the_sinks_column_out() -> None:
     assert float(fmt.quantize_scores(scores)[..., 4].max()) <= fmt.scale * (1 + 1e-6)
     never = attention_formats({"a": mass}, {"a": config.model_copy(update={"sink_share": 1.0})})["a"]
     assert never.sink is None and never.scale == float(scores.max())
+    back = Mass()
+    for part in (scores[1:], scores[:1], scores[:1] * 0.1):  # wherever it comes
+        back(part, part)
+    assert back.largest() == float(scores.max()) and back.largest(3) == float(rest.max())
     mass(scores[..., :5], scores)  # another number of keys: the largest of all
     assert mass.largest() == float(scores.max())
 
@@ -97,11 +101,19 @@ def test_sink_is_the_mean_over_all_calls_and_reaches_the_format() -> None:
     assert mass.count == 3 * 4 * 2 * 9
     fmt = attention_formats({"a": mass}, {"a": DgqConfig()})["a"]
     assert fmt.sink == 3
+    assert fmt.scores.bits == 6 and fmt.values.label == "int8/token" and not fmt.keep_sums
+    own = DgqConfig(attention_bits=3, value_bits=4, attention_keep_sums=True, attention_octaves=5)
+    fmt = attention_formats({"a": mass}, {"a": own})["a"]
+    assert fmt.scores.label == "log3 unsigned/sample" and fmt.values.bits == 4 and fmt.keep_sums
+    assert fmt.scores.grid.octaves == 5
     weak = Mass()
     weak(masses(3, 3.0), torch.zeros(()))
     share = float(weak.total[3] / weak.count)
     assert 0.4 < share < 0.8 and weak.sink(DgqConfig().sink_share) == 3  # a quarter is enough by default
     assert weak.sink(share + 0.01) is None
+    few = Mass()  # a third of the mass is not much among four keys: a sink has three times its fair part
+    few(torch.tensor([0.34, 0.22, 0.22, 0.22]).expand(1, 1, 3, 4), torch.zeros(()))
+    assert few.sink(0.25) is None
 
 
 def test_planted_sink_is_installed(tiny, tmp_path) -> None:

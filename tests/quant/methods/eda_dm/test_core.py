@@ -14,6 +14,7 @@ from quant.methods.eda_dm.reconstruct import mixed, unit_loss
 from quant.methods.eda_dm.sampling import calibration
 from quant.methods.eda_dm.soft import SoftLayer
 from quant.sensitivity.probes import NoisePrediction
+from quant.training import rounding
 from quant.training.blocks import find_units, inputs_of
 from quant.training.rounding import undecided
 
@@ -25,7 +26,7 @@ SHORT = EdaDmConfig(points=8, iterations=3, batch_size=4, weight_bits=4)
 def store(tiny, tmp_path_factory):
     conditions = torch.randn(20, 5, 24, generator=torch.Generator().manual_seed(0))
     return quant.record(
-        tiny.build("unet"),
+        tiny.build("level"),
         FlowMatchEulerDiscreteScheduler(),
         conditions,
         tmp_path_factory.mktemp("s"),
@@ -43,15 +44,28 @@ CONV = "mid_block.resnets.0.conv1"
 
 
 def test_soft_rounding_starts_as_the_clipped_weight(tiny) -> None:
-    soft = soft_layer(tiny.build("unet"), CONV)
+    soft = soft_layer(tiny.build("level"), CONV)
     scale, zero = soft.params["scale"], soft.params["zero_point"].float()
     clipped = soft.source.clamp(-zero * scale, (15 - zero) * scale)
     torch.testing.assert_close(soft.weight(), clipped, rtol=1e-5, atol=1e-6)
     assert undecided(soft.soft(), 1.0) > 0
 
 
+def test_rectified_sigmoid_is_the_published_one() -> None:
+    """``h = clip(1.2 sigmoid(alpha) - 0.1, 0, 1)``; pull ``1 - |2h - 1|^b``, b from 20 to 2 after a fifth."""
+    alpha = torch.linspace(-6, 6, 49)
+    h = rounding.soft(alpha)
+    torch.testing.assert_close(h, (1.2 / (1 + torch.exp(-alpha)) - 0.1).clamp(0, 1))
+    share = torch.linspace(0, 1, 11)
+    torch.testing.assert_close(rounding.soft(rounding.start(share)), share, rtol=1e-5, atol=1e-6)
+    for progress, power in ((0.2, 20.0), (0.6, 11.0), (1.0, 2.0)):
+        wanted = (1 - (2 * h - 1).abs().pow(power)).mean()
+        torch.testing.assert_close(undecided(h, progress), wanted)
+    assert undecided(h, 0.19) == 0.0
+
+
 def test_codes_are_the_floor_or_the_one_above(tiny) -> None:
-    soft = soft_layer(tiny.build("unet"), CONV)
+    soft = soft_layer(tiny.build("level"), CONV)
     soft.alpha.data += torch.randn(soft.alpha.shape, generator=torch.Generator().manual_seed(1)) * 5
     codes = soft.result({}).weight.codes().int()
     floor = soft.base + soft.params["zero_point"].float()
@@ -62,13 +76,13 @@ def test_codes_are_the_floor_or_the_one_above(tiny) -> None:
 
 
 def test_untrained_codes_are_nearest_rounding(tiny) -> None:
-    soft = soft_layer(tiny.build("unet"), CONV)
+    soft = soft_layer(tiny.build("level"), CONV)
     nearest = quant.layers.encoded.EncodedWeight.from_weight(soft.source, soft.line.weight, "conv_weight")
     assert (soft.result({}).weight.codes() != nearest.codes()).float().mean() < 1e-3  # ties only
 
 
 def test_dropping_nothing_is_the_plain_quantized_forward(tiny) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     x = torch.randn(2, 64, 4, 4, generator=torch.Generator().manual_seed(0))
     soft = soft_layer(model, CONV)
     plain = soft.line.activation.fake(x, "conv_input", soft.inputs)
@@ -86,10 +100,13 @@ def test_input_mixing_leaves_vectors_alone() -> None:
     )
     assert 0.2 < out[0].mean() < 0.8 and not out[1].any() and out[2] is None
     assert torch.equal(mixed([a], [b], 0.0, torch.Generator())[0], a)
+    many = [torch.full((9, 30, 30), v) for v in (0.0, 1.0)]
+    few = mixed(many[:1], many[1:], 0.2, torch.Generator().manual_seed(0))[0]
+    assert 0.17 < few.mean() < 0.23  # the share that is in full precision
 
 
 def test_units_are_blocks_in_execution_order(tiny, store) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     names = [line.name for line in quant.plan(model, SHORT).quantized]
     batch = calibration(model, store, SHORT, 0)[0]
     units = find_units(model, names, batch, blocks=True)
@@ -106,7 +123,7 @@ def test_units_are_blocks_in_execution_order(tiny, store) -> None:
 
 
 def test_inputs_are_cut_by_point(tiny, store) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     batch = calibration(model, store, SHORT, 0)[0]
     name = "mid_block.resnets.0"
     whole, parts = inputs_of(model, name, batch, 8), inputs_of(model, name, batch, 3)
@@ -139,7 +156,7 @@ def test_loss_of_one_layer_ignores_the_layer_weight_and_zero_is_the_block_loss()
 def test_without_layer_losses_fine_is_block_reconstruction(tiny, store) -> None:
     codes = []
     for change in ({"reconstruction": "block"}, {"layer_weight": 0.0}, {}):
-        model = tiny.build("unet")
+        model = tiny.build("level")
         config = SHORT.model_copy(update={**change, "rate_weight": 0.5})
         quant.quantize_(model, config, trajectories=store, include=["mid_block.attentions.*"])
         layers = quant.layers.install.quant_layers(model)
@@ -148,7 +165,7 @@ def test_without_layer_losses_fine_is_block_reconstruction(tiny, store) -> None:
 
 
 def test_training_leaves_no_gradients_and_lowers_the_loss(tiny, store) -> None:
-    model = tiny.build("unet")
+    model = tiny.build("level")
     config = SHORT.model_copy(update={"iterations": 40, "weight_bits": 3, "drop": 0.0, "regulariser": 0.01})
     ledger = quant.quantize_(model, config, trajectories=store, include=["mid_block.resnets.0.*"])
     assert all(p.grad is None for p in model.parameters())
@@ -159,7 +176,7 @@ def test_training_leaves_no_gradients_and_lowers_the_loss(tiny, store) -> None:
 def test_learned_rounding_beats_nearest_on_held_out_trajectories(tiny, store) -> None:
     errors = {}
     for kind in ("none", "fine"):
-        model = tiny.build("unet")
+        model = tiny.build("level")
         probe = NoisePrediction(store, 4, 2, subset="evaluate")
         reference = probe.run(model)
         config = SHORT.model_copy(
@@ -177,11 +194,11 @@ def test_learned_rounding_beats_nearest_on_held_out_trajectories(tiny, store) ->
 
 
 def test_policy_of_the_paper_and_the_common_one(tiny) -> None:
-    paper = {x.name: x for x in quant.plan(tiny.build("unet"), "eda-dm-w4a8").layers}
+    paper = {x.name: x for x in quant.plan(tiny.build("level"), "eda-dm-w4a8").layers}
     assert paper["conv_in"].bits == "W8A8" and paper["conv_out"].bits == "W8A32"
     assert paper["time_embedding.linear_1"].bits == paper[CONV].bits == "W4A8"
     shortcut = paper["up_blocks.0.resnets.0.conv_shortcut"].activation
     assert shortcut.granularity.kind == "input_channel"
-    common = {x.name: x for x in quant.plan(tiny.build("unet"), "eda-dm-w4a8-common").layers}
+    common = {x.name: x for x in quant.plan(tiny.build("level"), "eda-dm-w4a8-common").layers}
     assert common["conv_in"].skipped and common["time_embedding.linear_1"].skipped
     assert common["mid_block.resnets.0.time_emb_proj"].bits == "W8A32"

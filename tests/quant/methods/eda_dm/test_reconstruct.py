@@ -69,6 +69,57 @@ def test_targets_are_full_precision_and_inputs_are_mixed(monkeypatch) -> None:
         torch.testing.assert_close(target, expected)
 
 
+class Backwards(nn.Module):
+    """Two layers that run in the other order than they are registered in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.later, self.first = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.later(self.first(x).relu())
+
+
+@pytest.mark.parametrize(("released", "order"), [(False, ["first", "later"]), (True, ["later", "first"])])
+def test_the_layer_left_out_is_the_last_that_runs(released, order, monkeypatch) -> None:
+    """The released code leaves out the last *registered* one."""
+    found, loss = [], reconstruct.unit_loss
+    monkeypatch.setattr(
+        reconstruct,
+        "unit_loss",
+        lambda o, t, s, w, order, c: found.append(list(order)) or loss(o, t, s, w, order, c),
+    )
+    config = SHORT.model_copy(update={"iterations": 1, "as_released": released})
+    lines = {f"0.{n}": line_of().model_copy(update={"name": f"0.{n}", "shape": (4, 4)}) for n in order}
+    reconstruct.reconstruct(
+        nn.Sequential(Backwards()), Unit("0", ("0.first", "0.later")), lines, inputs_with(1.0),
+        inputs_with(0.5), {}, config, torch.Generator().manual_seed(0), Context(),
+    )  # fmt: skip
+    assert found == [order]
+
+
+def test_input_ranges_start_behind_the_quantized_prefix() -> None:
+    x = torch.randn(8, 6, 4, generator=torch.Generator().manual_seed(0))
+    config = SHORT.model_copy(update={"reconstruction": "none"})
+    found = train(config, inputs_with(10 * x), inputs_with(x))["0"].activation_params
+    reach = float(found["scale"]) * 255
+    assert 0.3 * float(x.max() - x.min()) < reach <= 1.01 * float(x.max() - x.min())
+
+
+def test_halves_of_a_skip_concatenation_have_their_own_range() -> None:
+    name = "up_blocks.0.resnets.0.conv_shortcut"
+    format_ = formats(LayerInfo(name, "Conv2d", (2, 4, 1, 1), 1, 32, True), SHORT)
+    assert format_.activation.observer.kind == "minmax"  # a search a channel would not be the half's
+    line = line_of().model_copy(update={"kind": "Conv2d", "activation": format_.activation})
+    x = torch.randn(4, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    x[:, 2:] *= 10
+    inputs = Inputs([(((x,), {}), 4)], (((x[:1],), {}), 1))
+    found = reconstruct.input_params(nn.Conv2d(4, 2, 1), {"": line}, inputs, {"": 2})[""]
+    wanted = [float(x[:, part].max() - x[:, part].min()) / 255 for part in (slice(0, 2), slice(2, 4))]
+    torch.testing.assert_close(found["scale"].flatten(), torch.tensor(wanted).repeat_interleave(2))
+
+
 def test_learned_input_scale_is_kept() -> None:
     start = {"scale": torch.full((1, 1, 1), 0.03), "zero_point": torch.full((1, 1, 1), 100).byte()}
     soft = SoftLayer(one_layer()[0], line_of(), start, 0.5, torch.Generator())
@@ -126,13 +177,13 @@ def test_ranges_are_searched_for_the_published_norm() -> None:
 def guided(tiny, tmp_path_factory):
     conditions = torch.randn(10, 5, 24, generator=torch.Generator().manual_seed(0))
     return quant.record(
-        tiny.build("unet"), FlowMatchEulerDiscreteScheduler(), conditions, tmp_path_factory.mktemp("s"),
+        tiny.build("level"), FlowMatchEulerDiscreteScheduler(), conditions, tmp_path_factory.mktemp("s"),
         n_steps=3, guidance=2.0, null_condition=torch.full((5, 24), 0.5),
     )  # fmt: skip
 
 
 def test_every_second_point_has_the_null_condition(tiny, guided) -> None:
-    batch, _ = calibration(tiny.build("unet"), guided, SHORT.model_copy(update={"points": 9}), seed=1)
+    batch, _ = calibration(tiny.build("level"), guided, SHORT.model_copy(update={"points": 9}), seed=1)
     for row in range(9):
         known = guided.sample(int(batch.key[row]))["condition"]
         expected = torch.full((5, 24), 0.5) if row % 2 else known
@@ -149,7 +200,7 @@ def test_units_train_behind_the_quantized_prefix(tiny, guided, monkeypatch) -> N
 
     monkeypatch.setattr(core, "reconstruct", spy)
     few = ["mid_block.resnets.0.*", "mid_block.resnets.1.*"]
-    quant.quantize_(tiny.build("unet"), SHORT, trajectories=guided, include=few)
+    quant.quantize_(tiny.build("level"), SHORT, trajectories=guided, include=few)
     (full, inputs), (later_full, later) = seen["mid_block.resnets.0"], seen["mid_block.resnets.1"]
     assert full is inputs  # nothing before it is quantized
     assert torch.equal(later_full.leaves[1], later.leaves[1])  # the time embedding
@@ -160,7 +211,7 @@ def test_units_train_behind_the_quantized_prefix(tiny, guided, monkeypatch) -> N
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_nearest_is_nearest_in_any_dtype(dtype: torch.dtype, tiny, guided) -> None:
     config = SHORT.model_copy(update={"weight_bits": 8, "reconstruction": "none"})
-    model = tiny.build("unet").to(dtype)
+    model = tiny.build("level").to(dtype)
     weight = model.get_submodule(CONV).weight.detach().clone()
     ledger = quant.quantize_(model, config, trajectories=guided, include=[CONV])
     layer = model.get_submodule(CONV)
@@ -175,7 +226,7 @@ def test_nearest_is_nearest_in_any_dtype(dtype: torch.dtype, tiny, guided) -> No
 
 
 def test_training_in_bfloat16_keeps_its_parameters_in_float32(tiny, guided) -> None:
-    model = tiny.build("unet").to(torch.bfloat16)
+    model = tiny.build("level").to(torch.bfloat16)
     soft = SoftLayer(
         model.get_submodule(CONV), next(x for x in quant.plan(model, SHORT).layers if x.name == CONV), {},
         0.0, torch.Generator(),
@@ -184,4 +235,4 @@ def test_training_in_bfloat16_keeps_its_parameters_in_float32(tiny, guided) -> N
     config = SHORT.model_copy(update={"iterations": 20, "rate_weight": 0.05})
     ledger = quant.quantize_(model, config, trajectories=guided, include=["mid_block.resnets.0.*"])
     notes = next(r.notes for r in ledger.layers if r.name == CONV)
-    assert notes["loss_last"] < notes["loss_first"] and tiny.run(model, "unet").isfinite().all()
+    assert notes["loss_last"] < notes["loss_first"] and tiny.run(model, "level").isfinite().all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -52,6 +53,13 @@ def test_counts_are_whole_and_sum_to_the_points(points: int, seed: int) -> None:
         assert abs(n - float(s)) <= 17  # remainders go where the most already is
 
 
+def test_counts_by_hand() -> None:
+    assert counts(torch.tensor([1.6, 5.2, 3.2]).double(), 10) == [2, 5, 3]  # round
+    assert counts(torch.tensor([1.4, 5.4, 3.2]).double(), 10) == [1, 6, 3]  # what is left to the largest
+    assert counts(torch.tensor([2.5, 2.5, 5.0, 3.5, 3.5, 3.0]).double(), 20) == [2, 2, 5, 4, 4, 3]
+    assert counts(torch.tensor([0.6, 0.6, 0.6, 0.2]).double(), 2) == [1, 1, 0, 0]  # a surplus from the end
+
+
 def test_surplus_never_makes_a_count_negative() -> None:
     assert counts(torch.tensor([1.0] * 7).double(), 4) == [1, 1, 1, 1, 0, 0, 0]  # 7 x round(4 / 7) = 7
     assert (
@@ -89,6 +97,7 @@ def test_each_trajectory_gives_one_point_before_any_gives_two() -> None:
     pairs = draw(list(range(100, 110)), steps, seed=1)
     assert sorted(k for k, _ in pairs) == list(range(100, 110)) and sorted(s for _, s in pairs) == steps
     assert pairs == draw(list(range(100, 110)), steps, seed=1) != draw(list(range(100, 110)), steps, seed=2)
+    assert [s for _, s in pairs] != steps  # a trajectory's place says nothing about its timestep
     again = [k for k, _ in draw([7, 8, 9], steps, seed=1)]
     assert all(sorted(again[i : i + 3]) == [7, 8, 9] for i in (0, 3, 6))
 
@@ -128,3 +137,33 @@ def test_features_are_the_mid_blocks_inputs(tiny, store) -> None:
     found = features(model, store, 3)
     assert found.shape == (4, 3, 16, 64) and middle(model) is model.mid_block.attentions[0]
     assert middle(tiny.build("pixart")) is not None and not torch.equal(found[0], found[1])
+    rows = [store.sample(key) for key in store.keys("calibrate")[:3]]
+    seen: list[torch.Tensor] = []
+    handle = model.mid_block.attentions[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(
+            torch.stack([r["x"][2] for r in rows]), store.timesteps[2],
+            encoder_hidden_states=torch.stack([r["condition"] for r in rows]),
+        )  # fmt: skip
+    handle.remove()
+    torch.testing.assert_close(found[2], seen[0].flatten(2).mT, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("radius", "quantile", "weight"), [(None, 0.3, 1.2), (None, 0.9, 1.2), (None, 0.3, 9.0), (1.0, 0.3, 1.2)]
+)
+def test_points_follow_the_settings(radius, quantile, weight, tiny, store, monkeypatch) -> None:
+    """By the definitions, on features whose distances are known: 0, 1, 9 and 16 apart on a line."""
+    known = torch.tensor([1.0, 2.0, 5.0, 6.0]).reshape(4, 1, 1, 1) * torch.tensor([1.0, 0, 0, 0])
+    known[1] = known[1].roll(1, -1)
+    monkeypatch.setattr("quant.methods.eda_dm.sampling.features", lambda *args: known)
+    config = EdaDmConfig(points=1000, radius=radius, radius_quantile=quantile, diversity=weight)
+    _, notes = calibration(tiny.build("unet"), store, config, seed=0)
+    flat = known.flatten(1).double()
+    apart = [[float((a - b).square().mean()) for b in flat] for a in flat]
+    limit = radius or np.quantile([apart[t][s] for t in range(4) for s in range(4) if s != t], quantile)
+    near = [sum(apart[t][s] <= limit for s in range(4) if s != t) for t in range(4)]
+    angle = [sum(1 - float(a @ b / a.norm() / b.norm()) for b in flat) for a in flat]
+    parts = [(np.array(v) - min(v)) / max(1e-12, max(v) - min(v)) for v in (near, angle)]
+    share = parts[0] + weight * parts[1]
+    np.testing.assert_allclose(notes["points_by_step"], 1000 * share / share.sum(), atol=2)

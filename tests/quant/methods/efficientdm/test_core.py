@@ -19,17 +19,18 @@ CONFIG = EfficientDmConfig(train_steps=0, train_rows=2, calibration_rows=6, held
 
 
 def line_of(tiny, name: str):
-    return next(x for x in quant.plan(tiny.build("unet"), CONFIG).layers if x.name == name)
+    return next(x for x in quant.plan(tiny.build("level"), CONFIG).layers if x.name == name)
 
 
 @pytest.mark.parametrize("name", ["mid_block.resnets.0.conv1", "mid_block.attentions.0.proj_in"])
 def test_factors_that_are_zero_leave_the_naive_codes(name: str, tiny) -> None:
     line = line_of(tiny, name)
-    weight = tiny.build("unet").get_submodule(name).weight
+    weight = tiny.build("level").get_submodule(name).weight
     side = Adapted(weight, line, 4)
     naive = Master(weight, line.weight, side.layout)
     assert torch.equal(side.encoded().codes(), naive.encoded().codes())
     assert torch.equal(side.weight(), naive.weight())
+    assert torch.equal(side.effective(), naive.weight())  # W0 is the rounded weight: the float one is gone
     assert side.down.shape[0] == 4 and Adapted(weight, line, 1000).down.shape[0] == min(
         weight.shape[0], weight[0].numel()
     )
@@ -37,7 +38,7 @@ def test_factors_that_are_zero_leave_the_naive_codes(name: str, tiny) -> None:
 
 def test_the_factors_of_a_convolution_are_its_kernel_and_a_pointwise_one(tiny) -> None:
     name = "mid_block.resnets.0.conv1"
-    conv = tiny.build("unet").get_submodule(name)
+    conv = tiny.build("level").get_submodule(name)
     side = Adapted(conv.weight, line_of(tiny, name), 3).double()
     side.up.data.normal_(generator=torch.Generator().manual_seed(0))
     x = torch.randn(
@@ -91,6 +92,9 @@ def test_a_table_of_equal_rows_is_one_range_and_mixed_batches_read_each_row() ->
         each.append(side(x[row : row + 1]))
     clock.timestep = torch.tensor([100.0, 900.0])
     assert torch.equal(side(x), torch.cat(each)) and not torch.equal(side(x), static(x))
+    clock.samples = 2  # of the model's call: two rows a sample, as a clip's frames are, do not alternate
+    clock.timestep = torch.tensor([100.0, 900.0])
+    assert torch.equal(side(x[[0, 2, 1, 3]]), torch.cat([each[i] for i in (0, 2, 1, 3)]))
     params, timesteps = side.params()
     assert params["scale"].shape == (3, 1, 1, 1) and params["zero_point"].dtype == torch.uint8
     assert timesteps.tolist() == [100.0, 500.0, 900.0]
@@ -120,8 +124,8 @@ def test_scale_gradients_are_the_closed_form() -> None:
 
 
 def test_policy_and_plain_integers(tiny, recorded) -> None:
-    model = tiny.build("unet")
-    ledger = quant.quantize_(model, CONFIG, trajectories=recorded("unet"))
+    model = tiny.build("level")
+    ledger = quant.quantize_(model, CONFIG, trajectories=recorded("level"))
     by_name = {record.name: record for record in ledger.layers}
     assert by_name["conv_in"].weight.bits == by_name["conv_in"].activation.bits == 8
     assert by_name["conv_in"].activation.schedule.kind == "static"
@@ -132,6 +136,8 @@ def test_policy_and_plain_integers(tiny, recorded) -> None:
         assert layer.branch is None and layer.transform is None
         assert layer.encoded().codes().dtype == torch.uint8
     assert by_channel(4).grid.mode == "asymmetric"
+    static = quant.plan(tiny.build("unet"), CONFIG.model_copy(update={"temporal": False})).quantized
+    assert {line.activation.schedule.kind for line in static} == {"static"}
 
 
 def test_rates_follow_the_steps_of_the_layers(tiny, recorded, monkeypatch) -> None:
@@ -146,9 +152,18 @@ def test_rates_follow_the_steps_of_the_layers(tiny, recorded, monkeypatch) -> No
     some = ["mid_block.resnets.0.conv*"]
     for form in ("rate", "gradient", "none"):
         config = CONFIG.model_copy(update={"scale_aware": form, "rate_factors": 0.5})
-        quant.quantize_(tiny.build("unet"), config, trajectories=recorded("unet"), include=some)
+        quant.quantize_(tiny.build("level"), config, trajectories=recorded("level"), include=some)
         steps = [float(layer.side.params()["scale"].detach().mean()) for layer in seen["layers"].values()]
         factors = [g for g in seen["groups"] if any(n.endswith(".up") for n in g.parameters)]
         assert [g.rate for g in factors] == pytest.approx([0.5 * s if form == "rate" else 0.5 for s in steps])
         assert [g.gradient for g in factors] == pytest.approx(steps if form == "gradient" else [1.0, 1.0])
+        for layer in seen["layers"].values():  # in units of themselves, zero points in codes
+            start = layer.inputs.scale[0].detach()
+            for part, rate in (
+                (layer.side.scale, config.rate_weight_scale * layer.side.scale.detach().mean()),
+                (layer.inputs.scale[1], config.rate_input * start), (layer.inputs.zero[1], config.rate_input),
+            ):  # fmt: skip
+                (found,) = (g.rate for g in seen["groups"] if any(p is part for p in g.parameters.values()))
+                assert found == pytest.approx(float(rate))
+        assert seen["rules"].schedule == "linear" and seen["rules"].warm_up == 0
         assert seen["rules"].optimizer == ("sgd" if form == "gradient" else "adam")

@@ -92,7 +92,7 @@ def made(tiny, recorded):
 
 
 CASES = [(p, "pixart") for p in [*quant.list_presets("fp[48]-fp8*"), "int4-int8-tensor"]] + [
-    ("fp4-fp8", "unet")
+    ("fp4-fp8", "level")
 ]
 
 
@@ -117,10 +117,10 @@ def test_through_the_library(preset, name, made, tiny, tmp_path) -> None:
 
 
 def test_policies(tiny) -> None:
-    paper = {line.name: line for line in quant.plan(tiny.build("unet"), "fp4-fp8").layers}
+    paper = {line.name: line for line in quant.plan(tiny.build("level"), "fp4-fp8").layers}
     assert not any(line.skipped for line in paper.values())
     assert paper["conv_in"].bits == "W8A8" and paper["mid_block.resnets.0.conv1"].bits == "W4A8"
-    common = {line.name: line for line in quant.plan(tiny.build("unet"), "fp4-fp8-e4m3").layers}
+    common = {line.name: line for line in quant.plan(tiny.build("level"), "fp4-fp8-e4m3").layers}
     assert common["conv_in"].skipped and common["time_embedding.linear_1"].skipped
     assert common["mid_block.resnets.0.time_emb_proj"].bits == "W8A32"
     assert all(line.cost == "" for line in [*paper.values(), *common.values()])  # every scale is free
@@ -136,5 +136,5 @@ def test_same_seed_same_bytes(made, tiny, recorded, tmp_path) -> None:
 
 def test_missing_trajectories(tiny) -> None:
     with pytest.raises(quant.MissingDataError, match="got none"):
-        quant.quantize_(tiny.build("unet"), "fp4-fp8")
-    assert not quant_layers(tiny.build("unet"))
+        quant.quantize_(tiny.build("level"), "fp4-fp8")
+    assert not quant_layers(tiny.build("level"))

@@ -28,7 +28,7 @@ def dit(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unet(tiny, tmp_path_factory):
-    return record("unet", tiny, tmp_path_factory.mktemp("unet"))
+    return record("level", tiny, tmp_path_factory.mktemp("unet"))
 
 
 @pytest.fixture(params=["unet", "dit"])

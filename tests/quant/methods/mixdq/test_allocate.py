@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
 
 import quant
 from quant.methods.mixdq import LayerBits, MixdqConfig
 from quant.methods.mixdq.allocate import allocate
 from quant.methods.mixdq.search import (
+    SWEEP,
     byte_costs,
     decoupled,
     is_content,
@@ -141,7 +143,7 @@ def test_two_groups_share_one_budget() -> None:
     quality = {n: s for i, (n, s) in enumerate(scores.items()) if not i % 3}
     budget = sum(cost[8] for cost in costs.values()) * 5 / 8
     found = decoupled(content, quality, costs, budget)
-    assert len(found) > 5
+    assert len(found) > 5 and np.allclose(SWEEP, np.linspace(0.46, 1.36, 10))  # content over quality
     for candidate in found:
         assert set(candidate.choices) == set(scores)
         assert candidate.cost <= budget * (1 + 1e-6)
@@ -177,6 +179,8 @@ def test_a_table_is_a_preset(tiny, tmp_path) -> None:
     config = with_weights(config, {names[3]: 8, names[5]: 2})
     inputs = {names[3]: LayerBits(weight=8, activation=None), names[7]: LayerBits(weight=4, activation=4)}
     config = config.model_copy(update={"table": {**config.table, **inputs}})
+    again = with_weights(config, {names[3]: 2}).table[names[3]]
+    assert again == LayerBits(weight=2, activation=None)  # inputs stay what the table had
     file = save_preset(tmp_path / "mine.yaml", config, "made by a test")
     assert quant.recipes.resolve(str(file))[2] == config
     plan = quant.plan(model, str(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,6 +114,45 @@ def test_nothing_of_the_helper_is_left(helper: str, tiny, recorded, tmp_path) ->
     assert ledger.notes["gradient_norm"] > 0
     record = next(r for r in ledger.layers if not r.skipped)
     assert set(record.bytes_by) == {"codes", "scales", "zero_points"}
+
+
+def test_rules_are_the_papers_and_the_factor_of_a_step_is_in_force(tiny, recorded, monkeypatch) -> None:
+    from quant.training.student import Student
+
+    seen: dict[str, Any] = {}
+
+    def look(self: Student, key: str, groups: Any, **rest: Any) -> Any:
+        seen.update(rest, groups=groups, layers=self.layers)
+        rest["prepare"](5)
+        seen["gamma"] = [layer.side.gamma().tolist() for layer in self.layers.values()]
+        seen["early"] = rest["keep"]()
+        return SimpleNamespace(norms=[3.0])
+
+    monkeypatch.setattr(Student, "train", look)
+    config = CONFIG.model_copy(update={"train_steps": 40, "plain": 0.25})
+    some: dict[str, Any] = {"trajectories": recorded("unet"), "include": ["mid_block.resnets.0.conv*"]}
+    quant.quantize_(tiny.build("unet"), config, **some)
+    rules = seen["rules"]
+    assert (rules.schedule, rules.warm_up, rules.clip, rules.betas) == ("cosine", 4, 1.0, (0.9, 0.95))
+    # 40 steps less a quarter are three phases of ten
+    u = (1 + math.cos(math.pi * 5 / 10)) / 2
+    assert all(gamma == pytest.approx([1, 1, u, u]) for gamma in seen["gamma"])
+    assert not seen["early"] and seen["keep"]()  # what may be kept has no helper any more
+    for group in seen["groups"]:
+        parts = {name.split(".side.")[-1].split(".")[0] for name in group.parameters if ".side." in name}
+        assert group.decay == (1e-4 if parts == {"master"} else 0)
+        if parts & {"master", "up", "down"}:
+            assert group.rate == 3e-5
+
+
+def test_inputs_are_dynamic_by_token_and_asymmetric(tiny) -> None:
+    lines = {line.name: line for line in quant.plan(tiny.build("unet"), CONFIG).layers}
+    assert lines["conv_in"].skipped  # embeds patches
+    for name, kind in (("time_emb_proj", "token"), ("conv1", "sample")):
+        line = lines[f"mid_block.resnets.0.{name}"]
+        assert line.activation.granularity.kind == kind and line.activation.schedule.kind == "dynamic"
+        assert line.activation.grid.mode == line.weight.grid.mode == "asymmetric"
+        assert line.weight.granularity.kind == "channel"
 
 
 def test_moments_of_old_columns_are_dropped_and_the_gap_closes(tiny, recorded, monkeypatch) -> None:
