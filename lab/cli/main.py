@@ -16,6 +16,7 @@ app = tree()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    _whole_streams()
     code = run(sys.argv[1:] if arguments is None else arguments)
     if code == STOPPED_CODE:
         # files are whole or absent already; taking torch down would keep a person waiting for a second
@@ -23,6 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _whole_streams() -> None:
+    """Put the null device where standard streams are closed: a file would get their number, and their text."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(arguments: Sequence[str]) -> int:
