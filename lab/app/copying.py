@@ -87,7 +87,7 @@ def page_box(
     """
     page = f"{name}-page"
     with gr.Row(equal_height=True):
-        write = gr.Button(words, elem_id=page, scale=3)
+        write = gr.Button(words, elem_id=page, scale=3, min_width=300)
         stop = gr.Button("Cancel", variant="stop", scale=1, min_width=100)
     status, hidden = gr.Markdown(elem_id=f"{page}-status"), gr.Gallery(visible=False)
 

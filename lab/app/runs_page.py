@@ -169,7 +169,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
         except gr.Error as fault:
             return [f"<p>{fault.message}</p>", "", "{}", gr.Button(interactive=False)]
 
-    def look_again(run: str) -> list[Any]:
+    def followed_again(run: str) -> list[Any]:
         """Follow a run at work: how far it is, then its report, which comes by itself."""
         return [*linked(run), *list_runs(), _ticking(run)]
 
@@ -203,7 +203,7 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                  show_progress="hidden", queue=False)  # fmt: skip
         made = one.then(link_of, chosen, link, api_visibility="private", show_progress="hidden", queue=False)
         in_address(made, link)
-    clock.tick(look_again, followed, [*shown, *lists, clock], api_visibility="private",
+    clock.tick(followed_again, followed, [*shown, *lists, clock], api_visibility="private",
                show_progress="hidden", **quick)  # fmt: skip
     other.input(compare_runs, [chosen, other], gap, api_name="compare_runs", **quick)
     return {"fields": {"run": chosen}, "linked": (linked, [chosen], shown)}

@@ -53,6 +53,7 @@ input[type=radio]:checked:hover {  /* Gradio's own style loses the dot under the
 [id$=-copy] .cm-scroller {min-height: 2.4rem !important;}  /* measured before it was seen: far too high */
 .card :is(th, td) {word-break: normal !important; overflow-wrap: normal !important;}
 .card table {display: block; overflow-x: auto;}
+.tab-like-container input[type=number] {width: 3.2rem !important; min-width: 0 !important;}
 #plan-summary .pending {opacity: .85 !important;}
 #bits-pictures .caption-label {font-size: .68rem; max-width: 100%; white-space: normal; line-height: 1.2;}
 #pair img, #difference img {image-rendering: pixelated;}

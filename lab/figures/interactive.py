@@ -22,6 +22,7 @@ BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#7f8790"
 _LABEL = {"bgcolor": "#1f2937", "bordercolor": GREY, "font": {"color": "#f8fafc", "size": 12}}
 CLEAR = "rgba(0,0,0,0)"
 _MOST = 240  # columns of a heat map; more channels are joined, their largest value kept
+_APART = 12  # pixels between the numbers of the vertical axis, powers too, and its title
 _FEW = 3  # names that fit between a title and its figure on a phone
 _LINE = 42  # letters of a title's line
 _COLOURS = (BLUE, VERMILION, "#009E73", "#CC79A7")
@@ -252,12 +253,12 @@ def dressed(
     figure = {
         "title": {"text": "<br>".join(map(escape, lines)), "font": {"size": 14}, "x": 0.01,
                   "xref": "container", "y": 1, "yanchor": "top", "pad": {"t": 16}},
-        "height": height + below, "margin": {"l": 60, "r": 16, "t": top, "b": 46 + below},
+        "height": height + below, "margin": {"l": 72, "r": 16, "t": top, "b": 46 + below},
         "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": GREY, "size": 12},
         "legend": {"orientation": "h", "yanchor": "bottom", **legend},
         "hoverlabel": _LABEL, "modebar": {"bgcolor": CLEAR, "color": GREY, "activecolor": BLUE},
         "transition": {"duration": 0}, "autosize": True, "xaxis": {**plain, **_titled(x)},
-        "yaxis": {**plain, **_titled(y)}, "template": {}, **layout,
+        "yaxis": {**plain, **_titled(y, _APART)}, "template": {}, **layout,
     }  # fmt: skip
     # what is written here is valid; plotly's own check of it would be most of the time that a slider waits
     return go.Figure(list(traces), figure, _validate=False)
@@ -268,5 +269,6 @@ def scatter(**about: Any) -> dict[str, Any]:
     return {"type": "scatter", **about}
 
 
-def _titled(axis: Mapping[str, Any]) -> dict[str, Any]:
-    return {**axis, "title": {"text": axis["title"]}}
+def _titled(axis: Mapping[str, Any], standoff: int = 0) -> dict[str, Any]:
+    apart = {"standoff": standoff} if standoff else {}
+    return {**axis, "title": {"text": axis["title"], **apart}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +48,7 @@ class Master(WeightSide):
 
     def params(self) -> Params:
         """Scales, and zero points as the integers they are stored as."""
-        found: Params = {"scale": torch.maximum(self.scale, self.least)}
+        found: Params = {"scale": within(self.scale, self.least, math.inf)}
         if self.zero is not None:
             found["zero_point"] = whole(self.zero, self.quantizer)
         return found
@@ -159,7 +161,7 @@ class StoredInput(InputSide):
 
     def _read(self, rows: list[int]) -> Params:
         """Parameters of some rows, one after the other along axis 0."""
-        found: Params = {"scale": torch.maximum(torch.cat([self.scale[row] for row in rows]), self.least)}
+        found: Params = {"scale": within(torch.cat([self.scale[row] for row in rows]), self.least, math.inf)}
         if self.zero is not None:
             found["zero_point"] = whole(torch.cat([self.zero[row] for row in rows]), self.quantizer)
         return found
@@ -202,11 +204,36 @@ class DynamicInput(InputSide):
         return straight(x, values)
 
 
+class _Within(torch.autograd.Function):
+    """Clamp forwards; backwards what lies outside gets the gradients that lead it in again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor | float, high: float) -> Tensor:
+        below, above = x < low, x > high
+        ctx.save_for_backward(below, above)
+        return x.clamp(max=high).clamp(min=low)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        below, above = ctx.saved_tensors
+        outwards = (below & (grads[0] > 0)) | (above & (grads[0] < 0))
+        return grads[0].masked_fill(outwards, 0.0), None, None
+
+
+def within(x: Tensor, low: Tensor | float, high: float) -> Tensor:
+    """Hold a learned number in a range that it can come back to: a plain clamp has no gradient outside.
+
+    Many zero points begin at an end of the codes, where one step outwards would be the last one.
+    """
+    found: Tensor = _Within.apply(x, low, high)
+    return found
+
+
 def whole(zero: Tensor, quantizer: Quantizer) -> Tensor:
-    """Round a learned zero point to a code; the gradient goes straight through inside the code range."""
+    """Round a learned zero point to a code; the gradient goes straight through."""
     assert isinstance(quantizer.grid, IntGrid)
     low, high = quantizer.grid.code_range
-    return round_ste(zero.clamp(low, high))
+    return round_ste(within(zero, low, high))
 
 
 def stored(params: Params) -> Params:

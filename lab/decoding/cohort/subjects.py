@@ -67,7 +67,13 @@ class Member:
         trials = self.trials[:n]
         mean, scale = trials.mean(0), trials.std(0) + 1e-6
         return replace(
-            self, index=self.index[:n], trials=(trials - mean) / scale, test=(self.test - mean) / scale
+            self,
+            index=self.index[:n],
+            trials=(trials - mean) / scale,
+            test=(self.test - mean) / scale,
+            mean=self.mean + self.scale * mean,
+            scale=self.scale * scale,
+            clear_test=(self.clear_test - mean) / scale,
         )
 
 

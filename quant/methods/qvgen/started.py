@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from quant.methods.svdquant.core import core
 from quant.plans.plan import Plan
 from quant.registry import Context
 from quant.training.fake import WeightSide
+from quant.training.sides import within
 from quant.training.state import weights_hash
 
 COMMON = ("first", "last", "time", "condition")
@@ -85,7 +87,7 @@ class Started(WeightSide):
         return self.smooth
 
     def weight(self) -> Tensor:
-        scale = as_stored(torch.maximum(self.scale, self.least), self.stored)
+        scale = as_stored(within(self.scale, self.least, math.inf), self.stored)
         return self.quantizer.fake(self.master, self.layout, {"scale": scale})
 
     def encoded(self) -> EncodedWeight:

@@ -53,7 +53,8 @@ def test_gradients_reach_what_is_shared() -> None:
     net = network()
     net.transformer.heads[0].weight.data.normal_()
     net(torch.randn(3, 30), voxels(30, 1)).square().sum().backward()
-    assert all(p.grad is not None for p in (net.embed, net.place, net.tokenizer.clusters, net.read.weight))
+    shared = (net.embed, net.place, net.tokenizer.clusters, net.read.weight)
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in shared)
 
 
 def test_attention_is_the_clusters_share_times_the_voxels_within() -> None:

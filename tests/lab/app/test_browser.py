@@ -33,7 +33,23 @@ STILL = """document.addEventListener("DOMContentLoaded", () => {
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Iterator[str]:
+def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache whose recording of dit-64 is short; the whole one takes half a minute of a core."""
+    from lab import zoo
+    from lab.cache import cache_folder
+    from lab.zoo.recordings import fingerprint, zoo_recording
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        usual = {"n": 64, "steps": 20, "guidance": zoo.usual_guidance("dit-64"), "seed": 0}
+        folder = cache_folder("recordings", f"dit-64-{fingerprint('dit-64', usual)}")
+        zoo_recording("dit-64", folder, n=16, steps=4)
+        assert zoo_recording("dit-64").path == folder  # which is found as the usual one
+        yield
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, trained_run: Path, brief: None) -> Iterator[str]:
     home = tmp_path_factory.mktemp("home")
     _copy(trained_run, home / "run")
     (home / "run/metrics.json").write_text('{"pixcorr": 0.25}')

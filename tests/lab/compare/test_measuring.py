@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from skimage.metrics import structural_similarity
 
 from brainit import metrics
 from lab.compare.bench import NULL_OFFSET, Bench
-from lab.compare.measuring import Measured, Reference, measure, measure_null, reference
+from lab.compare.measuring import Measured, Reference, measure, measure_null, reference, source_distances
 from lab.compare.networks import DOMAIN
 from lab.compare.recipes import OTHER_SEED
 from lab.metrics.distances import frechet_distance, kid
@@ -56,6 +58,9 @@ def test_set_distances_and_identification(bench: Bench, shaken) -> None:
     assert n[f"FD({DOMAIN})"] == pytest.approx(frechet_distance(a, b))
     precision, recall = precision_recall(a, c)
     assert (n[f"data.precision({DOMAIN})"], n[f"data.recall({DOMAIN})"]) == (precision, recall)
+    both = {DOMAIN: torch.cat([truth[DOMAIN], truth[DOMAIN] + 50])}  # right, but half of it is missing
+    half = source_distances(truth, both)
+    assert (half[f"data.precision({DOMAIN})"], half[f"data.recall({DOMAIN})"]) == (1.0, 0.5)
     heads = (found["head"].numpy() for found in (features, truth))
     np.testing.assert_allclose(part.arrays["two_way"], metrics.two_way(*heads))
     assert n["bytes"] == 7
@@ -80,6 +85,14 @@ def test_error_at_each_timestep_and_along_the_way(bench: Bench, shaken) -> None:
     growth = [float((q - y).double().square().sum() / y.double().square().sum()) for q, y in pairs]
     np.testing.assert_allclose(part.curves["growth"], growth, rtol=1e-5, atol=1e-12)
     assert part.curves["timestep"].tolist() == [float(t) for t in bench.scheduler.timesteps]
+
+
+def test_batches_change_nothing(bench: Bench, shaken) -> None:
+    model, _, part = shaken
+    small = dataclasses.replace(bench, settings=dataclasses.replace(bench.settings, batch=5))
+    again = measure(small, model, "shaken", reference(small, 1), {})
+    np.testing.assert_allclose(again.curves["growth"], part.curves["growth"], rtol=1e-4, atol=1e-12)
+    np.testing.assert_allclose(again.arrays["psnr_db"], part.arrays["psnr_db"], atol=0.1)
 
 
 def test_the_null_is_full_precision_with_other_noise(bench: Bench, shaken) -> None:

@@ -23,6 +23,12 @@ def test_a_sampler_that_is_not_repeatable_falls(bench: Bench) -> None:
     assert same_seed([sound]).passed and "prediction, seeds 0" in same_seed([sound]).found
     gate = same_seed([sound, shaken])
     assert not gate.passed and "seed 0: latent_rel_l2" in gate.found
+    sound.arrays["ssim"][5] -= 1e-9  # one picture is enough, or one step
+    assert not same_seed([sound]).passed
+    sound.arrays["ssim"][5] = 1.0
+    assert same_seed([sound]).passed
+    sound.curves["growth"][1] = 1e-9
+    assert "growth up to 1e-09" in same_seed([sound]).found
     assert not same_seed([]).passed  # nothing was measured: nothing was shown
 
 

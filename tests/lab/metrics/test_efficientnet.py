@@ -51,6 +51,17 @@ def test_taps(network):
     assert network.features(images, size=None, taps=["16"])["16"].shape == (2, 16, 32, 32)
 
 
+def test_pictures_are_brought_to_what_the_network_was_trained_on(network):
+    images = torch.rand(2, 3, 24, 48, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network.prepare(images, None), (255 * images - 127) / 128)
+    for side, antialias in (
+        (16, True),
+        (64, False),
+    ):  # aliased, distances move by more than methods
+        wanted = F.interpolate(images, (side, side), mode="bilinear", antialias=antialias)
+        torch.testing.assert_close(network.prepare(images, side), (255 * wanted - 127) / 128)
+
+
 def test_grey_is_three_equal_channels(network):
     grey = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(network(grey, 64), network(grey.expand(-1, 3, -1, -1), 64))

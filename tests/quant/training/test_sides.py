@@ -18,6 +18,10 @@ def test_a_scale_that_was_driven_through_nothing_stays_one(scale: float) -> None
     side.scale.data.fill_(scale)
     assert torch.equal(side.params()["scale"], 1e-3 * start)
     assert torch.equal(side.encoded().decode(), side.weight().detach())
+    for sign in (1.0, -1.0):  # a scale that is too small can grow again, and no more shrink
+        side.scale.grad = None
+        (sign * side.params()["scale"]).sum().backward()
+        assert side.scale.grad is not None and side.scale.grad.unique().tolist() == [min(sign, 0.0)]
     params = {"scale": torch.full((1, 1, 1), 0.1), "zero_point": torch.full((1, 1, 1), 7).byte()}
     inputs = StoredInput(by_tensor(4), "linear_input", params)
     inputs.scale[0].data.fill_(scale)
@@ -25,11 +29,13 @@ def test_a_scale_that_was_driven_through_nothing_stays_one(scale: float) -> None
     assert bool(torch.isfinite(inputs(weight[None])).all())
 
 
-def test_a_zero_point_is_a_code_and_passes_gradients_within_the_codes() -> None:
+def test_a_zero_point_is_a_code_and_comes_back_from_outside_of_them() -> None:
     zero = torch.tensor([-0.7, 0.4, 7.6, 15.2], requires_grad=True)
     found = whole(zero, by_tensor(4))
     assert found.tolist() == [0, 0, 8, 15]
-    found.sum().backward()
-    assert zero.grad is not None and zero.grad.tolist() == [0, 1, 1, 0]
+    for sign, wanted in ((1, [0, 1, 1, 1]), (-1, [-1, -1, -1, 0])):  # descent leads in, or does not lead out
+        zero.grad = None
+        (sign * whole(zero, by_tensor(4))).sum().backward()
+        assert zero.grad is not None and zero.grad.tolist() == wanted
     grid = by_tensor(4).grid
     assert isinstance(grid, IntGrid) and grid.code_range == (0, 15)

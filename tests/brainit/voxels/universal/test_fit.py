@@ -76,7 +76,8 @@ def test_does_not_go_on_from_another_start(few, tmp_path: Path) -> None:
 def test_bypass_and_shift_are_trained_through_the_backbone(few) -> None:
     config = few.config.model_copy(update={"bypass_rank": 2, "bypass_scale": 1.0, "shift": 1, "dropout": 0.2})
     fitted, _ = _fit(few, config=config)
-    assert all(layer.up.weight.abs().max() > 0 for layer in fitted.encoder.bypass)
+    bypass = list(fitted.encoder.bypass)
+    assert bypass and all(layer.up.weight.abs().max() > 0 for layer in bypass)
     assert not any(p.requires_grad for p in fitted.backbone.parameters())
 
 

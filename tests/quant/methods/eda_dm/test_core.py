@@ -14,6 +14,7 @@ from quant.methods.eda_dm.reconstruct import mixed, unit_loss
 from quant.methods.eda_dm.sampling import calibration
 from quant.methods.eda_dm.soft import SoftLayer
 from quant.sensitivity.probes import NoisePrediction
+from quant.training import rounding
 from quant.training.blocks import find_units, inputs_of
 from quant.training.rounding import undecided
 
@@ -48,6 +49,19 @@ def test_soft_rounding_starts_as_the_clipped_weight(tiny) -> None:
     clipped = soft.source.clamp(-zero * scale, (15 - zero) * scale)
     torch.testing.assert_close(soft.weight(), clipped, rtol=1e-5, atol=1e-6)
     assert undecided(soft.soft(), 1.0) > 0
+
+
+def test_rectified_sigmoid_is_the_published_one() -> None:
+    """``h = clip(1.2 sigmoid(alpha) - 0.1, 0, 1)``; pull ``1 - |2h - 1|^b``, b from 20 to 2 after a fifth."""
+    alpha = torch.linspace(-6, 6, 49)
+    h = rounding.soft(alpha)
+    torch.testing.assert_close(h, (1.2 / (1 + torch.exp(-alpha)) - 0.1).clamp(0, 1))
+    share = torch.linspace(0, 1, 11)
+    torch.testing.assert_close(rounding.soft(rounding.start(share)), share, rtol=1e-5, atol=1e-6)
+    for progress, power in ((0.2, 20.0), (0.6, 11.0), (1.0, 2.0)):
+        wanted = (1 - (2 * h - 1).abs().pow(power)).mean()
+        torch.testing.assert_close(undecided(h, progress), wanted)
+    assert undecided(h, 0.19) == 0.0
 
 
 def test_codes_are_the_floor_or_the_one_above(tiny) -> None:

@@ -110,6 +110,7 @@ def test_input_ranges_start_behind_the_quantized_prefix() -> None:
 def test_halves_of_a_skip_concatenation_have_their_own_range() -> None:
     name = "up_blocks.0.resnets.0.conv_shortcut"
     format_ = formats(LayerInfo(name, "Conv2d", (2, 4, 1, 1), 1, 32, True), SHORT)
+    assert format_.activation.observer.kind == "minmax"  # a search a channel would not be the half's
     line = line_of().model_copy(update={"kind": "Conv2d", "activation": format_.activation})
     x = torch.randn(4, 4, 5, 5, generator=torch.Generator().manual_seed(0))
     x[:, 2:] *= 10

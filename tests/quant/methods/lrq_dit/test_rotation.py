@@ -12,9 +12,10 @@ import quant
 from quant.denoisers.inventory import LayerInfo
 from quant.formats.quantizer import int_quantizer
 from quant.layers.rotations import Rotate, blockwise, chain_matrix
-from quant.methods.lrq_dit import LrqDitConfig, core
+from quant.methods.lrq_dit import LrqDitConfig, core, rotation
 from quant.methods.lrq_dit.rotation import (
     InputStats,
+    block_of,
     greedy,
     kind_of,
     outlier_rotation,
@@ -55,8 +56,8 @@ def test_second_rotation_follows_the_permutation() -> None:
     assert part(rows).abs().max() < 0.75 * first_only(rows).abs().max()
 
 
-def test_greedy_keeps_the_best_prefix() -> None:
-    rows = planted()
+@pytest.mark.parametrize("rows", [planted(), planted().abs()], ids=["signed", "positive"])
+def test_greedy_keeps_the_best_prefix(rows: torch.Tensor) -> None:
 
     def peak(moves: list[int]) -> float:
         turned = blockwise(rows.double(), chain_matrix(tuple(moves), 16, 7, torch.float64, rows.device))
@@ -70,6 +71,18 @@ def test_greedy_keeps_the_best_prefix() -> None:
         tried.append(int(x.reshape(-1, 16).abs().argmax()) % 16)
     assert kept == tried[: len(kept)]
     assert peak(kept) == pytest.approx(min(peak(tried[:n]) for n in range(33)), rel=1e-9)
+
+
+def test_the_chain_is_built_on_what_it_is_applied_to(monkeypatch) -> None:
+    """The zigzag deals by max - min of the channels after R1; R2 is found behind both."""
+    rows, config, seen = rand(24, 64, seed=2, dtype=torch.float32), LrqDitConfig(block=16), []
+    rows = rows**3
+    monkeypatch.setattr(rotation, "zigzag", lambda s, block: seen.append(s) or zigzag(s, block))
+    part = outlier_rotation(rows, config, -1, None, 0)
+    first = blockwise(rows, chain_matrix(tuple(part.moves[0]), 16, 0, rows.dtype, rows.device))
+    torch.testing.assert_close(seen[0], first.amax(0) - first.amin(0))
+    assert part.moves[1] == greedy(first[:, part.order.long()], 16, config.greedy_steps, 1)
+    assert part.moves[1] != greedy(first[:, part.order.long()], 16, config.greedy_steps, 0)
 
 
 def test_a_permutation_of_many_channels_is_planned_and_stored() -> None:
@@ -120,7 +133,7 @@ def test_outlier_rotation_is_found_on_smoothed_rows() -> None:
 def test_a_bfloat16_weight_is_rotated_in_float32() -> None:
     """8 bits of rounding, none of the rotation: bfloat16 would add errors at 48 dB."""
     weight, x = rand(32, 96, dtype=torch.float32).bfloat16(), rand(64, 96, dtype=torch.float32)
-    config = LrqDitConfig(weight_bits=8, weight_grid="uniform")
+    config = LrqDitConfig(weight_bits=8, weight_grid="uniform", smoothing=None)
     half, full = inside(weight, x, config), inside(weight.float(), x, config)
     assert torch.equal(half.weight.packed, full.weight.packed)
     assert all(torch.equal(half.weight.params[k], v) for k, v in full.weight.params.items())
@@ -132,6 +145,15 @@ def test_zigzag_deals_the_widest_channels_to_different_blocks() -> None:
     order = zigzag(spread, 16)
     blocks = [order.tolist().index(channel) // 16 for channel in range(4)]
     assert sorted(blocks) == [0, 1, 2, 3]
+
+
+def test_zigzag_goes_back_and_forth() -> None:
+    assert zigzag(torch.arange(8.0, 0, -1), 4).tolist() == [0, 3, 4, 7, 1, 2, 5, 6]
+
+
+def test_blocks_are_the_largest_powers_of_two_that_divide() -> None:
+    sizes = [block_of(count, 128) for count in (1152, 3072, 72, 48, 20, 33)]
+    assert sizes == [128, 128, 8, 16, 0, 0] and block_of(64, 16) == 16
 
 
 def test_j_is_the_root_mean_square() -> None:

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 
+import quant
+from quant.denoisers.inventory import LayerInfo
 from quant.formats.logs import LogGrid
 from quant.formats.quantizer import int_quantizer
 from quant.layers.encoded import EncodedWeight
 from quant.layers.rotations import Rotate
 from quant.methods.lrq_dit import LrqDitConfig
-from quant.methods.lrq_dit.core import _weight
+from quant.methods.lrq_dit.core import _weight, formats
 from quant.methods.lrq_dit.twin_log import ETAS, PERCENTILES, fit, fit_as_released
 from quant.observers.ranges import MinMax, MseSearch
 
@@ -153,6 +155,33 @@ def test_zero_has_a_documented_code() -> None:
     assert encoded.codes()[0, 5] == 3  # the smallest positive magnitude
     assert encoded.decode()[1].abs().max() < 1e-37
     assert torch.isfinite(encoded.decode()).all() and (encoded.decode()[2] > 0).all()
+
+
+def test_zeros_count_among_the_positive_weights() -> None:
+    """A pruned row: the positive codes reach far down, since the last of them stands for zero."""
+    weight, q = torch.tensor([[1.0, 1.0, 0.0, 0.0, -1.0, -0.5]]), log_quantizer(3)
+    fake = q.fake(weight, "linear_weight", fit(weight, q))[0]
+    assert fake[0] == 1 and fake[2] < 1e-6 and fake[5] == pytest.approx(-0.5, rel=0.02)
+
+
+def test_presets_are_the_publications() -> None:
+    linear = LayerInfo("blocks.0.attn1.to_q", "Linear", (64, 64), 1, 0, True)
+    kernel = LayerInfo("blocks.0.conv1", "Conv2d", (64, 64, 3, 3), 1, 0, True)
+    weights = {
+        "lrq-dit-w3a4": "log3/channel", "lrq-dit-w4a4": "log4/channel",
+        "vidit-q-w4a4": "int4 asym/channel", "vidit-q-w3a4": "int3 asym/channel",
+    }  # fmt: skip
+    for preset, label in weights.items():
+        config = LrqDitConfig(**quant.get_preset(preset).config)
+        made = formats(linear, config)
+        assert made.weight.label == label and made.weight.observer == MinMax()
+        by_image = formats(kernel, config)
+        assert (made.activation.label, by_image.activation.label) == ("int4/token", "int4/sample")
+        assert (config.smoothing, config.threshold, config.samples, config.block) == (0.5, 1.0, 8, 128)
+        assert config.rotation == ("hadamard" if "vidit" in preset else "adaptive")
+        assert isinstance(formats(linear._replace(name="adaln_single.linear"), config), str)
+    clipped = formats(linear, LrqDitConfig(weight_grid="uniform-clipped"))
+    assert clipped.weight.observer == MseSearch()
 
 
 @pytest.mark.parametrize("bits", [3, 4])
