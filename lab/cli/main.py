@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _whole_streams() -> None:
-    """Put the null device where standard streams are closed: a file would get their number, and their text."""
+    """Put the null device where standard streams are closed: a file would get their number and text."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)

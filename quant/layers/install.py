@@ -34,8 +34,18 @@ class QuantState:
     """Parameters outside the layers as they were before a method trained them."""
 
 
+def check_module(model: object) -> None:
+    """Raise `InputError` if `model` is no torch module: a pipeline, a path, arguments in another order."""
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model must be a torch module, got {type(model).__name__}: of a pipeline give its denoiser, "
+            "as pipe.transformer or pipe.unet"
+        )
+
+
 def state_of(model: nn.Module) -> QuantState | None:
     """Look up the quantization state of a root module; None if it has none."""
+    check_module(model)
     return model.__dict__.get(_STATE)
 
 
@@ -46,6 +56,7 @@ def quant_layers(model: nn.Module) -> dict[str, QuantLayer]:
 
 def refuse_quantized(model: nn.Module) -> None:
     """Raise if `model` or a part of it is quantized already, or has a LoRA on the layers to be replaced."""
+    check_module(model)
     _refuse_loras(model)
     refuse_adapters(model)
     layers = quant_layers(model)

@@ -22,6 +22,7 @@ from quant.denoisers import families
 from quant.denoisers.fits import check_arguments, model_kind
 from quant.errors import InputError
 from quant.io import hash_file
+from quant.layers.install import check_module
 from quant.progress import Progress
 from quant.recordings import sampling
 from quant.recordings.shards import (
@@ -58,6 +59,17 @@ class Batch:
     timestep: Tensor
     condition: Tensor | None
     key: Tensor
+
+
+def _check_kinds(denoiser: object, scheduler: object) -> None:
+    check_module(denoiser)
+    if isinstance(scheduler, type) or not (
+        hasattr(scheduler, "config") and hasattr(scheduler, "set_timesteps")
+    ):
+        given = scheduler.__name__ if isinstance(scheduler, type) else type(scheduler).__name__
+        raise InputError(
+            f"scheduler must be an object of diffusers, as DDIMScheduler() or pipe.scheduler, got {given}"
+        )
 
 
 def record(
@@ -115,6 +127,7 @@ def record(
         The folder holds a recording with other settings; guidance without a null condition; conditions,
         shape or numbers that do not suit the model; or sampling goes to NaN.
     """
+    _check_kinds(denoiser, scheduler)
     check_arguments(
         denoiser, conditions, null_condition, n_steps=n_steps, n_samples=n_samples, guidance=guidance,
         seed=seed, batch_size=batch_size, shape=shape,

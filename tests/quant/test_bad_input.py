@@ -201,6 +201,18 @@ BAD_CALLS: dict[str, tuple[Callable[[nn.Module], object], str]] = {
     "recipe": (lambda m: quant.quantize_(m, 8), "a recipe is a preset name or a method's config, got int"),
     "file": (lambda m: quant.quantize_(m, "no.yaml"), "no preset file"),
     "export": (lambda m: quant.export(m, "m.safetensors"), "not quantized: call quant.quantize_"),
+    "pipeline": (
+        lambda m: quant.quantize_(object(), "rtn-w8a8"),
+        "got object: of a pipeline give its denoiser",
+    ),
+    "load, the other way round": (
+        lambda m: quant.load(m, "m.safetensors"),
+        "must be a torch module, got str",
+    ),
+    "scheduler": (
+        lambda m: quant.record(m, None, None, "r"),
+        "scheduler must be an object of diffusers.*NoneType",
+    ),
     "restore": (lambda m: quant.restore_(m), "not quantized: there is nothing to restore"),
 }
 

@@ -83,8 +83,13 @@ def difference_table(
         for arm, cell in row.cells.items():
             against = other[row.key].cells[arm]
             if cell.value is not None and against.value is not None:
-                gap = _gap(against.value - cell.value, paired.get((sets[arm], row.key)), row.digits)
-                pair = {"first": _cell(cell, row.digits), "second": _cell(against, row.digits)}
+                sure = paired.get((sets[arm], row.key))
+                gap = _gap(against.value - cell.value, sure, row.digits)
+                # where the difference has its interval, those of the two say less
+                one_by_one = [
+                    f"{c.value:.{row.digits}f}" if sure else _cell(c, row.digits) for c in (cell, against)
+                ]
+                pair = dict(zip(("first", "second"), one_by_one, strict=True))
                 rows.append({"score": row.label, "of": arm, "difference": gap, **pair})
     for prefix, label in _CATEGORY:
         name = f"{prefix}category.accuracy"
@@ -120,6 +125,8 @@ def check_run(path: Path) -> None:
 
 
 def _gap(value: float, sure: Interval | None, digits: int) -> str:
+    if sure is not None and sure.low == sure.high == 0:
+        return "same"
     bounds = "" if sure is None else f" [{sure.low:+.{digits}f}, {sure.high:+.{digits}f}]"
     return f"{value:+.{digits}f}{bounds}"
 

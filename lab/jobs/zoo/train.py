@@ -9,6 +9,7 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
 from lab.models.devices import choose_device
+from lab.models.preflight import check_folder as check_place
 from lab.models.preflight import need
 
 
@@ -144,6 +145,7 @@ def check(settings: Any) -> str:
     if settings.name == "watermark-64":
         raise InputError(f"{settings.name} has commands of its own: brainlab watermark train, and report")
     check_folder(settings.data)
+    check_place(settings.out)
     return choose_device(settings.device)
 
 

@@ -210,6 +210,8 @@ def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m lab.cli.main list settings --json | head -c 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert result.stdout == "[" and result.stderr == ""
+    shut = f"{sys.executable} -m lab.cli.main list settings >&- 2>&- <&-"
+    assert subprocess.run(["bash", "-c", shut], check=False).returncode == 0
 
 
 def test_report_of_one_run_and_of_several(tmp_path: Path, capsys: Capture) -> None:

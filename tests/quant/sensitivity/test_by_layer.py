@@ -150,6 +150,18 @@ def test_final_sample_probe(tiny, store) -> None:
     assert everything["w8"]["final_sqnr_db"] > everything["w4"]["final_sqnr_db"]
 
 
+def test_predictions_are_at_their_own_points(tiny, store) -> None:
+    model, probe = tiny.build("unet"), NoisePrediction(store, 2, 2)
+    assert probe.steps == [0, 2]
+    rows = [store.sample(key) for key in store.keys("calibrate")[:2]]
+    conditions = torch.stack([r["condition"] for r in rows])
+    for found, step in zip(probe.run(model), probe.steps, strict=True):
+        x = torch.stack([r["x"][step] for r in rows])
+        with torch.no_grad():
+            expected = model(x, store.timesteps[step], encoder_hidden_states=conditions).sample
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_similarity_by_hand() -> None:
     a = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert similarity(a, a) == pytest.approx(1.0)

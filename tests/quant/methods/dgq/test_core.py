@@ -113,6 +113,9 @@ def test_spread_and_clusters_by_hand() -> None:
     assert cluster(low, flat, 2, 0).tolist() == cluster(flat, high, 2, 0).tolist() == [0, 0, 1]  # both count
     crowd = torch.tensor([0.9] * 12 + [1.9, 2.0, 2.8, 3.1])  # equal points count as often as they are
     assert cluster(torch.zeros(16), crowd, 2, 0).tolist() == [0] * 12 + [1] * 4
+    many = torch.rand(2, 200, generator=torch.Generator().manual_seed(0))
+    one, same, other = (cluster(-many[0], many[1], 16, seed) for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
     assert cluster(low, high, 7, 0).tolist() == [0, 1, 2]  # no empty clusters where there are fewer points
 
 
