@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,7 @@ from quant.layers.sinks import matches
 from quant.methods.mixdq.config import MixdqConfig
 from quant.methods.mixdq.sinks import Sink
 from quant.plans.plan import LayerPlan
-from quant.recordings.rows import calibration_keys, null_of
-from quant.recordings.sampling import predict
+from quant.recordings.rows import calibration_keys, null_of, run_batch
 from quant.recordings.trajectories import Trajectories
 from quant.registry import Context
 
@@ -73,6 +73,8 @@ def input_ranges(
     ------
     MissingDataError
         There are no samples to calibrate on, or a layer never ran.
+    InputError
+        A prediction is NaN or infinite.
     """
     if not lines:
         return {}
@@ -95,9 +97,10 @@ def input_ranges(
             if seen >= points:
                 break
             context.progress(seen, points, "calibrating inputs")
-            predict(model, batch.x, batch.timestep, batch.condition)
+            run_batch(model, batch)
             if null is not None and batch.condition is not None:
-                predict(model, batch.x, batch.timestep, null.to(batch.condition).expand_as(batch.condition))
+                nothing = null.to(batch.condition).expand_as(batch.condition)
+                run_batch(model, replace(batch, condition=nothing))
             seen += len(batch.key)
     finally:
         for handle in handles:

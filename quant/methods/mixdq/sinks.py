@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.layers.sinks import SinkDrop, SinkRow, reach
-from quant.recordings.sampling import predict
+from quant.recordings.rows import run_batch
 from quant.recordings.trajectories import Trajectories
 
 CONDITION = ("*attn2.to_k", "*attn2.to_v")
@@ -84,7 +84,7 @@ def find_sinks(
         for index, batch in enumerate(batches):
             if index * batch_size >= LOOKED_AT:
                 break
-            predict(model, batch.x, batch.timestep, batch.condition)
+            run_batch(model, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -77,7 +77,7 @@ def test_layers_after_gelu_are_known(tiny) -> None:
     assert [layer.after_gelu for layer in find_layers(plain)] == [False, True]
 
 
-@pytest.mark.parametrize("recipe", ["svdquant-nvfp4-naive", "lrq-dit-w4a4"])
+@pytest.mark.parametrize("recipe", ["svdquant-nvfp4-naive", "lrq-dit-w4a4", "mixdq-w8a8"])
 def test_a_model_that_overflows_is_not_calibrated(recipe: str, store, tiny) -> None:
     """Scales of infinity were stored without a word, and the quantized model gave no number."""
     model = tiny.build("unet")

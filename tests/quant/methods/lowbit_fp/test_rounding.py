@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
@@ -171,3 +172,25 @@ def test_integers_in_place_of_floats_are_the_same_method_on_another_grid() -> No
     assert float(steps.abs().max()) <= 7.001
     nearest = quantizer.fake(weight, "linear_weight", {"scale": params["scale"].reshape(1, 1)})
     assert ((learned - weight) @ rows.T).norm() < ((nearest - weight) @ rows.T).norm()
+
+
+def test_others_make_up_for_what_is_clipped_and_nothing_leaves_the_grid() -> None:
+    """E1M2 to 3.5: what a weight of 5 lacks is made up for by its neighbour, 0.7 up to 1."""
+    weight, rows = torch.tensor([[5.0, 0.7]]), torch.ones(64, 2)
+    config = LowbitFpConfig(weight_bits=4, rounding="learned", iterations=200)
+    grid = FloatGrid(exponent=1, mantissa=2)
+    learned = learn(weight, rows, grid, torch.ones(1), config, Context(), "w")
+    assert torch.equal(learned, torch.tensor([[3.5, 1.0]]))
+
+
+def test_grouped_convolutions_are_rounded_to_nearest() -> None:
+    module = torch.nn.Conv2d(8, 8, 3, groups=8)
+    config = LowbitFpConfig(weight_bits=4, rounding="learned", iterations=5, activation_bits=None)
+    shape = tuple(module.weight.shape)
+    line = {"kind": "Conv2d", "shape": shape, "bytes_before": 1, "bytes_after": 1}
+    plan = LayerPlan(name="layer", weight=_quantizer(4, config), **line)
+    seen = LayerRows(torch.randn(30, 72), -torch.ones(8), torch.ones(8))
+    result = _layer(module, plan, seen, config, Context())
+    weight = module.weight.detach()
+    assert "rounding" not in result.notes
+    assert torch.equal(result.weight.decode(), plan.weight.fake(weight, "conv_weight", result.weight.params))
