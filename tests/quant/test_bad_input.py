@@ -210,7 +210,7 @@ BAD_CALLS: dict[str, tuple[Callable[[nn.Module], object], str]] = {
         "must be a torch module, got str",
     ),
     "scheduler": (
-        lambda m: quant.record(m, None, None, "r"),
+        lambda m: quant.record(m, None, None, "r", n_steps=1),
         "scheduler must be an object of diffusers.*NoneType",
     ),
     "restore": (lambda m: quant.restore_(m), "not quantized: there is nothing to restore"),
