@@ -67,6 +67,8 @@ def load(path: str | Path, model: nn.Module, *, device: str = "cpu", verify: boo
     InputError
         Damaged or tampered file; another architecture; model already quantized. The model is unchanged then.
     """
+    if isinstance(path, nn.Module):
+        raise InputError("the file comes first, then the model: quant.load(path, model)")
     refuse_quantized(model)
     path = _file(path)
     with _opened(path) as file:

@@ -50,11 +50,22 @@ def call(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None
         In the model's dtype, on its device.
     """
     family = family_of(model)
-    first = next(p for p in model.parameters() if p.is_floating_point())
+    first = leading(model)
     x = x.to(first)
     options = arguments(model, x, timestep, None if condition is None else condition.to(first.device))
     out = model(family.enter(x), **options)
     return family.leave(out if isinstance(out, Tensor) else out.sample, x)
+
+
+def leading(model: nn.Module) -> Tensor:
+    """First parameter in the dtype that a model computes in.
+
+    Some (Wan) keep a few tables, norms and embeddings in float32 when they are read in half precision.
+    """
+    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    named = ((name, p) for name, p in model.named_parameters() if p.is_floating_point())
+    found = next((p for name, p in named if not kept & set(name.split("."))), None)
+    return next(p for p in model.parameters() if p.is_floating_point()) if found is None else found
 
 
 def arguments(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> dict[str, Any]:
@@ -138,6 +149,31 @@ def unpack(model: nn.Module, condition: Tensor) -> tuple[Tensor, dict[str, Tenso
         extras[name] = flat[:, start : start + size]
         start += size
     return condition[:, :-rows], extras
+
+
+def not_packed(model: nn.Module, conditions: Tensor) -> str | None:
+    """Tell why conditions do not hold a model's extras, as tokens that were never packed; or None.
+
+    The rows of extras end in zeros, tokens do not: taken for extras, the last ones would give a wrong
+    prediction and no error. Where extras fill their rows to the end, only the count of rows tells.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    conditions : tensor of shape (..., T, D)
+    """
+    sizes = _extras(model)
+    if not sizes or conditions.ndim < 2:
+        return None
+    count, width = conditions.shape[-2:]
+    rows = -(-sum(sizes.values()) // width)
+    filled = conditions[..., -1, sum(sizes.values()) - (rows - 1) * width :]
+    if count > rows and not bool(filled.any()):
+        return None
+    return (
+        f"it has conditions of tokens alone, and {type(model).__name__} takes {', '.join(sizes)} beside "
+        f"them: make conditions with quant.denoisers.families.pack(model, tokens, {'=..., '.join(sizes)}=...)"
+    )
 
 
 def sample_shape(model: nn.Module) -> tuple[int, ...] | None:

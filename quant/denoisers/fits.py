@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.denoisers.families import family_of, getter, is_known, sample_shape
+from quant.denoisers.families import family_of, getter, is_known, not_packed, sample_shape
 from quant.denoisers.family import FAMILIES, TextUNet, Video
 from quant.errors import InputError
 
@@ -73,6 +73,8 @@ def misfit(
     if width is not None and found != width:
         what = {None: "no condition", 0: "class labels"}.get(found, f"conditions of width {found}")
         return f"it has {what}, {kind} takes tokens of width {width}"
+    if width is not None and condition is not None and (reason := not_packed(model, condition)):
+        return reason
     if width is None and found:
         return f"it has conditions of width {found}, {kind} takes class labels or nothing"
     if width is None and (found is None) != (classes is None):
@@ -125,6 +127,9 @@ def check_arguments(
         check_whole("a size in shape", size, 1)
     labels = conditions if conditions is not None and conditions.ndim == 1 else None
     reason = misfit(model, found, None if conditions is None else conditions[0], labels)
+    if reason is None and is_known(model):
+        given = [c for c in (conditions, null) if c is not None]
+        reason = next((why for c in given if (why := not_packed(model, c))), None)
     if reason is None and null is not None and conditions is not None:
         try:
             null.expand_as(conditions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -168,3 +170,8 @@ def test_transform_branch_and_tables_travel(tmp_path) -> None:
     assert torch.equal(bare(x, torch.tensor(100.0)), early) and torch.equal(bare(x, 900.0), late)
     quant.restore_(model)
     assert not model._forward_pre_hooks and type(model.layer) is nn.Linear
+
+
+def test_a_model_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(quant.InputError, match=r"the file comes first.*quant\.load\(path, model\)"):
+        quant.load(torch.nn.Linear(2, 2), str(tmp_path))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
 import quant
 from quant.denoisers import families
@@ -81,7 +81,7 @@ def test_extras_travel_in_the_condition(family) -> None:
     with pytest.raises(quant.InputError, match="takes these inputs beside tokens: none"):
         families.pack(family.build("unet"), tokens, guidance=1.0)
     with pytest.raises(quant.InputError, match="FluxTransformer2DModel does not say its sample size"):
-        quant.record(model, None, packed, "nowhere", n_steps=1)
+        quant.record(model, FlowMatchEulerDiscreteScheduler(), packed, "nowhere", n_steps=1)
 
 
 def test_sizes_of_sdxl_and_pixart_alpha() -> None:

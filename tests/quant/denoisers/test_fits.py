@@ -120,3 +120,34 @@ def test_a_layer_without_any_input_is_missing_data(family, store) -> None:
     wrong = ((torch.zeros(1),), {})
     with pytest.raises(quant.MissingDataError, match=r"'time_embedding\.cond_proj' never ran"):
         quant.quantize_(model, "mixdq-w8a8", trajectories=store("unet"), example=wrong)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_tokens_that_were_not_packed_are_refused(name: str, family, store, tmp_path: Path) -> None:
+    """Their last row would be taken for pooled text, without a word."""
+    model, packed = family.build(name), family.conditions(name, family.build(name))
+    tokens = torch.randn(6, 8, 24, generator=torch.Generator().manual_seed(0))
+    says = r"tokens alone, .* takes pooled_projections.*families\.pack\(model, tokens, pooled_projections="
+    cases = ((tokens, None, 1.0), (packed, tokens[0], 2.0), (tokens[:, :1], None, 1.0))
+    for conditions, null, guidance in cases:
+        with pytest.raises(quant.InputError, match=says):
+            quant.record(
+                model, FlowMatchEulerDiscreteScheduler(), conditions, tmp_path / "r", n_steps=1,
+                shape=(4, 8, 8), null_condition=null, guidance=guidance,
+            )  # fmt: skip
+    assert not (tmp_path / "r").exists()
+    assert families.not_packed(model, packed) is None
+    assert families.not_packed(model, torch.zeros_like(packed[0])) is None, "a null condition of zeros"
+
+
+def test_parts_that_stay_in_float32_do_not_say_the_dtype(family) -> None:
+    """Wan read in bfloat16 keeps its first parameter, and some others, in float32."""
+    model = family.build("wan").to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if set(name.split(".")) & set(model._keep_in_fp32_modules):
+            parameter.data = parameter.data.float()
+    assert next(model.parameters()).dtype == torch.float32
+    x, tokens = torch.randn(1, 4, 3, 8, 8), family.conditions("wan", model)[:1]
+    with torch.no_grad():
+        out = families.call(model, x, torch.tensor([500.0]), tokens)
+    assert out.dtype == torch.bfloat16 and bool(out.isfinite().all())
