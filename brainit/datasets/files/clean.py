@@ -121,7 +121,7 @@ def usable_voxels(
     if n_still:
         warnings.append(f"{where}: dropped {n_still} of {finite.size} voxels that never change in training")
     shown = betas if finite.all() else betas[:, finite]
-    blank = np.flatnonzero(np.ptp(shown, axis=1) == 0) if finite.sum() > 1 else []
+    blank = np.flatnonzero((np.ptp(shown, axis=1) == 0) & (finite.sum() > 1))
     if len(blank):
         warnings.append(
             f"{where}: {len(blank)} of {len(betas)} trials have one value in every voxel (first: trial "
