@@ -121,7 +121,8 @@ def usable_voxels(
     if n_still:
         warnings.append(f"{where}: dropped {n_still} of {finite.size} voxels that never change in training")
     shown = betas if finite.all() else betas[:, finite]
-    blank = np.flatnonzero((np.ptp(shown, axis=1) == 0) & (finite.sum() > 1))
+    several = shown.shape[1] > 1
+    blank = np.flatnonzero(np.ptp(shown, axis=1) == 0) if several else np.empty(0, int)
     if len(blank):
         warnings.append(
             f"{where}: {len(blank)} of {len(betas)} trials have one value in every voxel (first: trial "
