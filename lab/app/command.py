@@ -74,9 +74,16 @@ def check_host(host: str) -> None:
         The name is unknown, or of another machine.
     """
     try:
-        family, kind, number, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, number) as tried:
-            tried.bind(address)
+        fault: OSError | None = None
+        for family, kind, number, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            try:
+                with socket.socket(family, kind, number) as tried:
+                    tried.bind(address)
+                return  # a name may have an address of a protocol that is switched off
+            except OSError as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
     except OSError as error:
         raise InputError(
             f"--host {host}: cannot be listened at ({(error.strerror or str(error)).lower()}); allowed: an "

@@ -143,12 +143,13 @@ def build(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     with gr.Row():
         with gr.Column(scale=5, min_width=340):
             table = gr.Dataframe(
-                headers=HEADERS, interactive=False, label="Layers, largest input first: click a row",
+                headers=HEADERS, interactive=False,
+                label="Layers, largest input first: click a row, or arrow keys and Enter",
                 max_height=330, show_search="filter", elem_id="layers", elem_classes="short",
                 column_widths=_WIDTHS,
             )  # fmt: skip
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
-            layer = gr.Textbox(label="Layer: click a row, or write its name, then Enter", interactive=True,
+            layer = gr.Textbox(label="Layer: choose a row, or write its name, then Enter", interactive=True,
                                max_lines=1, elem_id="layer")  # fmt: skip
             note = gr.Markdown(elem_classes="source")
             gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")

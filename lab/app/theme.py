@@ -157,7 +157,9 @@ NAMES = """() => {
     for (const i of document.querySelectorAll("img:not([alt]), img[alt=''], img[data-named]")) {
       const caption = [...document.querySelectorAll(".source")].find((s) => i.compareDocumentPosition(s) & 4);
       const label = i.closest(".block")?.querySelector("[data-testid=block-label]");
-      const words = (label?.innerText.trim() || caption?.innerText.trim() || "").slice(0, 300);
+      const of = i.closest("#pair, #difference") && document.querySelector("#drawn-for")?.innerText.trim();
+      const said = label?.innerText.trim() || caption?.innerText.trim() || "";
+      const words = (of ? `${of}. ${said}` : said).slice(0, 300);
       if (i.alt !== words) i.alt = words;
       i.dataset.named = "";
     }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.files import write_json
+from lab.signals import spared
 
 ARGUMENTS = "helper.json"
 
@@ -83,7 +84,8 @@ def helpers(count: int, out: Path, arguments: dict[str, Any]) -> Iterator[list[s
     try:
         if count:
             write_json(out / ARGUMENTS, {**arguments, "owner": os.getpid()})
-        running += [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(count)]
+        with spared():
+            running += [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(count)]
         yield running
     except BaseException:
         for process in running:

@@ -107,7 +107,7 @@ def decoded(
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
         # who needs the same training at once waits: two would write the same files
-        with nullcontext() if state is None else alone_with(state):
+        with nullcontext() if state is None else alone_with(state, progress):
             model, plan, ledger = quantized_denoiser(
                 config, recipe.content, recording, device, progress, state, recipe.native, solved
             )

@@ -81,7 +81,7 @@ def decoder_recording(
     content = _content(sampling, config.denoiser, tokens, null, start)
     folder = cache_folder("recordings") / f"{config.denoiser}-{content}"
     folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder, wait=True):  # runs that need the same one: the first records it for all
+    with FolderLock(folder, wait=progress):  # runs that need the same one: the first records it for all
         return quant.record(
             zoo.load(config.denoiser, device),
             scheduler,

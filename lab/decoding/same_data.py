@@ -95,7 +95,7 @@ def check_finished(folder: Path, config: ReconstructConfig) -> None:
         The place that they were moved to is empty.
     """
     if where_it_lay(folder, config).root != config.root:
-        check(folder, datasets.open(config.dataset, config.root, config.subject, **config.options))
+        check(folder, _opened(config, config.root))
         return
     root = datasets.default_root(config.dataset) if config.root is None else Path(config.root)
     done = (folder / "done.json").stat()
@@ -103,9 +103,23 @@ def check_finished(folder: Path, config: ReconstructConfig) -> None:
     if _read(folder) is None or not any(p.stat().st_ctime >= finished for p in _files(root)):
         return
     try:
-        check(folder, datasets.open(config.dataset, root, config.subject, **config.options))
+        check(folder, _opened(config, root))
     except MissingDataError:
         return
+
+
+def _opened(config: ReconstructConfig, root: Path | str | None) -> Subject:
+    """Read a run's subject as it is there; simulated ones are not made for it."""
+    options = dict(config.options)
+    if config.dataset == "simulated":
+        from brainit.datasets.simulated.write import DESCRIPTION
+        from lab.decoding.simulated import asked_for
+
+        asked_for(options)
+        place = datasets.default_root("simulated") if root is None else Path(root).expanduser()
+        if not (place / DESCRIPTION).is_file():
+            raise MissingDataError(f"{place} holds no simulated subjects; give the --root that they moved to")
+    return datasets.open(config.dataset, root, config.subject, **options)
 
 
 def _files(root: Path) -> Iterable[Path]:

@@ -114,7 +114,7 @@ def ensure_simulated(
         "stimuli": None if stimuli is None else Path(stimuli).name,
         "features": FEATURES[features] if features else None,
     }
-    with _alone(folder):  # a second process finds the subjects of the first
+    with _alone(folder, progress):  # a second process finds the subjects of the first
         if (folder / DESCRIPTION).is_file():
             _check_same(folder, asked | make.sources(stimuli, test_stimuli))
             return folder
@@ -132,11 +132,11 @@ def ensure_simulated(
         )
 
 
-def _alone(folder: Path) -> AbstractContextManager[Any]:
+def _alone(folder: Path, progress: Progress) -> AbstractContextManager[Any]:
     """Wait until no other process makes subjects in ``folder``."""
     if (folder / DESCRIPTION).is_file():
         return nullcontext()
-    return alone_with(folder)
+    return alone_with(folder, progress)
 
 
 def _pictures(stimuli: Path | str | None, needed: int) -> tuple[Any, str | None]:

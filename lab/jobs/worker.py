@@ -20,6 +20,7 @@ from typing import Any
 
 from lab.errors import HardwareError, InputError, explain
 from lab.jobs.contract import Cancelled, Context
+from lab.signals import spared
 
 Job = Callable[[Context], Any]
 NICE = 5
@@ -56,7 +57,8 @@ class Worker:
             self._process = new.Process(
                 target=_serve, args=(theirs, self._loads), daemon=True, name="brainlab jobs"
             )
-            self._process.start()
+            with spared():
+                self._process.start()
             theirs.close()
 
     def run(self, job: Job, context: Context) -> Any:
@@ -136,7 +138,6 @@ def _death(code: int | None) -> str:
 
 def _serve(line: Any, loads: tuple[str, ...]) -> None:
     """Run what comes until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that we belong to
     os.nice(NICE)
     jobs: queue.Queue[Job] = queue.Queue()
     stop = threading.Event()

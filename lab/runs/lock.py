@@ -11,6 +11,7 @@ from types import TracebackType
 
 from lab.cache import cache_folder
 from lab.errors import InputError
+from lab.progress import Progress
 
 
 class FolderLock:
@@ -23,32 +24,41 @@ class FolderLock:
     ----------
     folder : Path
         Existing folder; the lock is its file ``.lock``.
-    wait : bool
-        Wait until the other process is done, in place of an error.
+    wait : callable, optional
+        Progress. With it the other process is waited for, in place of an error, and ``wait`` hears of it.
     """
 
-    def __init__(self, folder: Path, wait: bool = False) -> None:
+    def __init__(self, folder: Path, wait: Progress | None = None) -> None:
         self._path = folder / ".lock"
-        self._mode = 0 if wait else fcntl.LOCK_NB
+        self._wait = wait
         self._handle: int | None = None
 
     def acquire(self) -> FolderLock:
         """Take the lock or raise `InputError` naming the process that holds it."""
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | self._mode)
-        except OSError as error:
-            owner = os.read(handle, 64).decode(errors="replace").strip() or "another process"
+            self._lock(handle)
+        except BaseException:  # one that waits may be stopped
             os.close(handle)
-            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                raise
-            raise InputError(
-                f"{self._path.parent} is in use by process {owner}; wait for it or choose another --out"
-            ) from None
+            raise
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         self._handle = handle
         return self
+
+    def _lock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise
+            owner = os.read(handle, 64).decode(errors="replace").strip() or "unknown"
+            if self._wait is None:
+                raise InputError(
+                    f"{self._path.parent} is in use by process {owner}; wait for it or choose another --out"
+                ) from None
+            self._wait(0, 1, f"waiting for process {owner}, which is at the same work")
+            fcntl.flock(handle, fcntl.LOCK_EX)
 
     def release(self) -> None:
         """Give the lock back; safe to call twice."""
@@ -65,12 +75,13 @@ class FolderLock:
         self.release()
 
 
-def alone_with(folder: Path) -> FolderLock:
+def alone_with(folder: Path, progress: Progress) -> FolderLock:
     """Return a lock that waits until no other process works in ``folder``, which need not be there yet.
 
-    It lies in the cache (`lab.cache`), so the folder holds nothing but what belongs there.
+    ``progress`` hears whom it waits for. The lock lies in the cache (`lab.cache`), so the folder holds
+    nothing but what belongs there.
     """
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
     locks = cache_folder("locks", name)
     locks.mkdir(parents=True, exist_ok=True)
-    return FolderLock(locks, wait=True)
+    return FolderLock(locks, wait=progress)

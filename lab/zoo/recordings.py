@@ -79,7 +79,7 @@ def zoo_recording(
         raise InputError(f"a recording of {n} samples: there are stimuli for 4 to {len(order())}")
     folder.mkdir(parents=True, exist_ok=True)
     # processes that need the same one: the first records it for all
-    with FolderLock(folder, wait=True), exact_arithmetic(str(device)):
+    with FolderLock(folder, wait=progress), exact_arithmetic(str(device)):
         if shared and (done := _finished(folder)) is not None:
             return done
         return record(

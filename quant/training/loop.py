@@ -24,7 +24,9 @@ from quant.training.running.graph import Graphed, Table
 from quant.training.running.processes import Processes
 
 FLOAT16 = 2.0**16
-"""What a loss is multiplied by where gradients go through float16."""
+"""What a loss is multiplied by at first where gradients go through float16."""
+_LESS = 2.0**-4
+"""What the factor is multiplied by after a step in which gradients were too large for float16."""
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Task:
     precision : {"float32", "bfloat16"}
         Of the forwards; parameters and moments are float32 always.
     factor : float
-        On the loss before its gradients and off them afterwards, a power of two: see `factor_for`.
+        On the loss before its gradients and off them afterwards, a power of two: see `factor_for`. Where
+        gradients overflow the step has none, and the factor falls, down to 1.
     """
 
     key: str
@@ -186,6 +189,7 @@ class _Run:
         self.best: int | None = None
         self.kept: dict[str, Tensor] = {}
         self.cost = Meter()
+        self.factor = torch.tensor(task.factor, device=context.device)
         self.processes = Processes.here()
         # processes average gradients that are theirs alone
         fixed = task.fixed if self.processes.count == 1 else None
@@ -199,12 +203,26 @@ class _Run:
         with torch.autocast(_kind(self.context.device), torch.bfloat16, bfloat16):
             found = self.task.loss(batch, step)
         loss, penalty = found if isinstance(found, tuple) else (found, 0.0)
-        factor = self.task.factor
-        (loss + penalty if factor == 1 else (loss + penalty) * factor).backward()  # type: ignore
-        if factor != 1:
-            found = [p.grad for p in self.optimizer.parameters.values() if p.grad is not None]
-            torch._foreach_mul_(found, 1 / factor)
+        if self.task.factor == 1:
+            (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        else:
+            ((loss + penalty) * self.factor).backward()
+            self.take_off([p.grad for p in self.optimizer.parameters.values() if p.grad is not None])
         return loss.detach()
+
+    def take_off(self, gradients: list[Tensor]) -> None:
+        """Take the factor off gradients; nothing is read, so that a GPU does not wait and graphs can hold it.
+
+        At a factor of 1 what is infinite stays so: it is the training's own.
+        """
+        if not gradients:
+            return
+        largest = torch.stack(torch._foreach_norm(gradients, torch.inf))
+        again = (~largest.isfinite().all()) & (self.factor > 1)
+        torch._foreach_mul_(gradients, 1 / self.factor)
+        for gradient in gradients:
+            gradient.masked_fill_(again, 0.0)
+        self.factor.copy_(torch.where(again, (self.factor * _LESS).clamp(min=1.0), self.factor))
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -217,6 +235,7 @@ class _Run:
         self.losses, self.norms = list(values["losses"]), list(values["norms"])
         self.held_out = {int(step): loss for step, loss in values["held_out"].items()}
         self.best = values["best"]
+        self.factor.fill_(values.get("factor", self.task.factor))
         self.kept = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
         self.cost = Meter(**values["cost"])
         if self.task.generator is not None:
@@ -281,6 +300,7 @@ class _Run:
             {
                 "done": self.done, "losses": self.losses, "norms": self.norms, "held_out": self.held_out,
                 "best": self.best, "optimizer": values, "cost": self.cost.values(),
+                "factor": float(self.factor),
             },
         )  # fmt: skip
 

@@ -120,7 +120,9 @@ def usable_voxels(
     n_still = int((finite & ~moving).sum())
     if n_still:
         warnings.append(f"{where}: dropped {n_still} of {finite.size} voxels that never change in training")
-    blank = np.flatnonzero(np.ptp(betas[:, finite], axis=1) == 0) if finite.sum() > 1 else []
+    shown = betas if finite.all() else betas[:, finite]
+    several = shown.shape[1] > 1
+    blank = np.flatnonzero(np.ptp(shown, axis=1) == 0) if several else np.empty(0, int)
     if len(blank):
         warnings.append(
             f"{where}: {len(blank)} of {len(betas)} trials have one value in every voxel (first: trial "
@@ -137,7 +139,8 @@ def usable_voxels(
 
 def _still(betas: np.ndarray) -> np.ndarray:
     """Return which voxels have one value over all trials, but for rounding: bool (n_voxels,)."""
-    return np.ptp(betas, axis=0) <= _ROUNDING * np.abs(betas).max(0)
+    low, high = betas.min(0), betas.max(0)  # no copy: betas may be gigabytes
+    return high - low <= _ROUNDING * np.maximum(high, -low)
 
 
 def zscore(betas: np.ndarray, groups: np.ndarray, reference: np.ndarray, what: str = "group") -> np.ndarray:

@@ -77,6 +77,7 @@ def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
                 with gr.Row():
                     which = gr.Dropdown([], label="Recipe")
                     index = gr.Slider(1, 4, value=1, step=1, label="Picture")
+                drawn_for = gr.Markdown(elem_id="drawn-for")
                 with gr.Row():
                     slider = gr.ImageSlider(label=_sides("the recipe"), format="png",
                                             interactive=False, elem_id="pair")  # fmt: skip
@@ -88,7 +89,7 @@ def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
             boxes, copied = copy_box("compare")
             controls = [model, chosen, n, steps, guidance, seed, native, recording]
             page_box("compare", home, PAGE, "compare", page_of, controls)
-    archive = gr.State("")
+    archive, names = gr.State(""), gr.State([])
 
     def draw(
         model: str,
@@ -112,26 +113,28 @@ def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
                 columns = list(found.rows[0])
                 words = [[_word(row[c]) for c in columns] for row in found.shown()]
                 rows = {"headers": columns, "data": words}
-                names = [f"{row['recipe']} ({row['arithmetic']})" for row in found.rows[1:]]
+                drawn = [f"{row['recipe']} ({row['arithmetic']})" for row in found.rows[1:]]
                 shown = copies("variants", "compare", bare)
                 picture = gr.Slider(maximum=max(2, int(n)), value=1)
-                return [rows, gr.Dropdown(choices=names, value=names[0]), picture,
-                        *_pair(found.archive, names[0], 1), apart(found), found.archive, *shown]  # fmt: skip
+                return [rows, gr.Dropdown(choices=drawn, value=drawn[0]), picture,
+                        *_pair(found.archive, drawn[0], 1, found.pictures_of), apart(found), found.archive,
+                        found.pictures_of, *shown]  # fmt: skip
 
             variants.check(settings)
             return partial(registry.run, "variants", settings), show
 
-        yield from stream(prepare, 7 + len(boxes), "draw", request)
+        yield from stream(prepare, 9 + len(boxes), "draw", request)
 
     @answer
     def state(archive: str, *given: Any) -> Any:
         """Fill the fold before anything was drawn; later it says how the shown pictures were made."""
         return [gr.skip()] * len(boxes) if archive else copies("variants", "compare", _asked(*given))
 
-    def look_at(archive: str, recipe: str, index: float) -> Any:
-        return _pair(archive, recipe, int(index)) if archive and recipe else (gr.skip(), gr.skip())
+    def look_at(archive: str, recipe: str, index: float, names: list[str]) -> Any:
+        return _pair(archive, recipe, int(index), names) if archive and recipe else [gr.skip()] * 3
 
-    outputs = [status, live, table, which, index, slider, difference, along, archive, *boxes]
+    pair = [drawn_for, slider, difference]
+    outputs = [status, live, table, which, index, *pair, along, archive, names, *boxes]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     go.click(begin, None, [empty, live], **quiet)
     drawn = go.click(draw, controls, outputs, api_name="draw", concurrency_limit=None, show_progress="hidden")
@@ -141,10 +144,10 @@ def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     copied.expand(state, [archive, *controls], boxes, **quiet)
     stop.click(canceller("draw"), None, status, api_visibility="private", queue=False)
     for control in (which, index):
-        control.input(look_at, [archive, which, index], [slider, difference], api_visibility="private",
+        control.input(look_at, [archive, which, index, names], pair, api_visibility="private",
                       show_progress="hidden")  # fmt: skip
-    names = ("recipes", "n", "steps", "guidance", "seed", "native")
-    return {"fields": dict(zip(names, controls[1:-1], strict=True))}
+    fields = ("recipes", "n", "steps", "guidance", "seed", "native")
+    return {"fields": dict(zip(fields, controls[1:-1], strict=True))}
 
 
 def _asked(
@@ -195,18 +198,20 @@ def enlarged(pictures: Mapping[str, np.ndarray]) -> int:
     return next((factor for factor in FACTORS if factor * worst <= 1), 1)
 
 
-def _pair(archive: str, recipe: str, index: int) -> tuple[Any, Any]:
-    """Return a slider from a picture in full precision and by a recipe, and their difference, enlarged."""
+def _pair(archive: str, recipe: str, index: int, names: list[str]) -> tuple[str, Any, Any]:
+    """Return what a picture was drawn for, a slider from full precision to a recipe, and their difference."""
     from lab.files import read_npz
 
     pictures = read_npz(Path(archive))
     factor = enlarged(pictures)
     quantized = recipe.rpartition(" (")[0]  # as it is chosen: with its arithmetic
     drawn = [pictures[variants.plain_name(name)] for name in (variants.FULL, quantized)]
-    full, other = (found[max(1, min(index, len(found))) - 1] for found in drawn)
+    number = max(1, min(index, len(drawn[0]))) - 1
+    full, other = (found[number] for found in drawn)
     pair = gr.ImageSlider((_large(full), _large(other)), label=_sides(recipe))
     label = f"Difference, times {factor} (black: none)"
-    return pair, gr.Image(_large(np.clip(factor * np.abs(full - other), 0, 1)), label=label)
+    difference = gr.Image(_large(np.clip(factor * np.abs(full - other), 0, 1)), label=label)
+    return f"Picture {number + 1}: {names[number]}", pair, difference
 
 
 def _sides(recipe: str) -> str:

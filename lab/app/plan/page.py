@@ -13,7 +13,7 @@ from lab.app.copying import copies, copy_box, in_address
 from lab.app.places import local
 from lab.app.plan import card
 from lab.app.plan.form import HEADERS, form_of, presets, recipe_from
-from lab.app.work import answer, canceller, checked, failed, stream
+from lab.app.work import BRIEF, answer, canceller, checked, failed, refusal, stream
 from lab.jobs import registry
 from lab.jobs.contract import Context
 from lab.jobs.models import plan, quantize
@@ -66,6 +66,24 @@ def undone(history: list[list[str]]) -> tuple[list[list[str]], list[Any], str]:
     return left, left[-1], f"Back at {left[-1][1]} on {left[-1][0]}: Compare and Brain take it."
 
 
+def edited(rows: list[list[Any]], recipe: str) -> Iterator[list[Any]]:
+    """Give the recipe that an edited table says and no words; or the one that stands, and why not."""
+    try:
+        found = [recipe_from(rows, recipe), ""]
+    except Exception as fault:
+        yield [gr.skip(), failed(fault)]
+        raise refusal(fault, BRIEF) from None  # nothing is planned after it
+    yield found
+
+
+def chosen(recipe: str) -> list[Any]:
+    """Return a recipe's table and no words; or the table that stands, and why there is none."""
+    try:
+        return [form_of(recipe), ""]
+    except Exception as fault:
+        return [gr.skip(), failed(fault)]
+
+
 def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
     """Lay out Plan and apply.
 
@@ -86,6 +104,7 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
         with gr.Column(scale=1, min_width=320):
             recipe = gr.Dropdown(presets(), value=START, label="Recipe", allow_custom_value=True,
                                  info="PRESET or PRESET+field=value", elem_id="recipe")  # fmt: skip
+            said = gr.Markdown(elem_id="recipe-said")
             with gr.Accordion("Settings of this recipe", open=False, elem_id="recipe-settings"):
                 form = gr.Dataframe(
                     form_of(START), headers=HEADERS, interactive=True, static_columns=[0, 2, 3], wrap=True,
@@ -179,10 +198,6 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
         """Return the settings of a recipe: name, value, what is allowed, what it is."""
         return form_of(recipe)
 
-    @answer
-    def edited(rows: list[list[Any]], recipe: str) -> str:
-        return recipe_from(rows, recipe)
-
     quick: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}
     shown = [planned_of, summary, table, *boxes]
     planning_is: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 4,
@@ -202,8 +217,9 @@ def build_plan(model: Any, home: Path, tab: Any) -> dict[str, Any]:
     )  # fmt: skip
     stop.click(canceller("apply"), None, status, api_visibility="private", queue=False)
     undo.click(back, history, [*controls, history, current, status, *shown], api_name="undo")
-    recipe.change(settings_of, recipe, form, api_name="recipe_settings", **quick)
-    form.input(edited, [form, recipe], recipe, api_visibility="private", **quick).success(
+    gr.Button("Settings", visible=False).click(settings_of, recipe, form, api_name="recipe_settings", **quick)
+    recipe.change(chosen, recipe, [form, said], api_visibility="private", **quick)
+    form.input(edited, [form, recipe], [recipe, said], api_visibility="private", **quick).success(
         plan_again, [planned_of, *given], shown, **planning_is
     )
     names = ("recipe", "include", "exclude", "override", "native")

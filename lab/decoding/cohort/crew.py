@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from lab.decoding.cohort.scoreboard import Scoreboard
 from lab.decoding.cohort.steps import ready
 from lab.decoding.cohort.table import Study, at_work
 from lab.errors import InputError
+from lab.signals import spared
 
 _PAUSE = 0.2
 """Seconds between two looks at whether somebody asked to stop."""
@@ -99,7 +99,8 @@ def _workers(study: Study, count: int) -> Iterator[list[Connection]]:
                 end, other = new.Pipe()
                 given = (other, ground, study.trainer.folder, study.painter.device, threads)
                 process = new.Process(target=_serve, args=given, daemon=True)
-                process.start()
+                with spared():
+                    process.start()
                 other.close()  # the pipe ends with the process that has the other end
                 ends.append(end)
                 running.append(process)
@@ -113,7 +114,6 @@ def _workers(study: Study, count: int) -> Iterator[list[Connection]]:
 
 def _serve(end: Connection, file: Path, folder: Path, device: str, threads: int) -> None:
     """Do steps by name until the first process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process stops and ends this one
     torch.set_num_threads(threads)
 
     def progress(*report: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ class Painter:
         ``show(name, watcher)`` returns what sees each step for previews, or None.
     pictures_are : str
         What the pictures show.
+    pictures_of : list of str
+        What each was drawn for: a shipped stimulus, a class, a recorded condition, or noise alone.
     """
 
     model: Any
@@ -41,6 +43,7 @@ class Painter:
     decode: Callable[[Tensor], Tensor]
     show: Callable[[str, Callable[[Preview], None]], See | None]
     pictures_are: str
+    pictures_of: list[str]
 
 
 def shipped(name: str, n: int, steps: int, guidance: float, seed: int, device: str, progress: Any) -> Painter:
@@ -65,7 +68,7 @@ def shipped(name: str, n: int, steps: int, guidance: float, seed: int, device: s
     def show(what: str, watcher: Any) -> See | None:
         return step_previews(watcher, autoencoder.decode, f"sampling, {what}", steps)
 
-    return Painter(zoo.load(name, device), draw, decode, show, DECODED)
+    return Painter(zoo.load(name, device), draw, decode, show, DECODED, stimuli_named(rows.tolist()))
 
 
 def recorded(name: str, recording: Path, n: int, steps: int, guidance: float, seed: int) -> Painter:
@@ -76,7 +79,9 @@ def recorded(name: str, recording: Path, n: int, steps: int, guidance: float, se
     InputError
         Other steps or guidance than the recording's; fewer conditions than pictures.
     """
+    from lab import zoo
     from lab.compare.bench import PanelSettings, open_bench
+    from lab.zoo import recordings
 
     bench = open_bench(name, PanelSettings(n=n, seeds=1, steps=steps, guidance=guidance), recording=recording)
     window: list[Tensor] = []  # of full precision, which is drawn first
@@ -91,4 +96,35 @@ def recorded(name: str, recording: Path, n: int, steps: int, guidance: float, se
     def draw(model: Any, see: See) -> Tensor:
         return bench.draw(model, seed, see=see).float().cpu()
 
-    return Painter(bench.model, draw, decode, lambda what, watcher: None, CHANNELS)
+    if name in zoo.DENOISERS:
+        named = stimuli_named(recordings.order(len(bench.recording))[:n].tolist())
+    else:
+        keys = bench.recording.keys("evaluate")[:n]
+        named = conditions_named(bench.conditions, keys, seed, n)
+    return Painter(bench.model, draw, decode, lambda what, watcher: None, CHANNELS, named)
+
+
+def stimuli_named(rows: Sequence[int]) -> list[str]:
+    """Return the names of shipped stimuli: their numbers and classes, which a stimulus may miss."""
+    from lab.zoo import stimuli
+
+    labels = stimuli.load()[1]
+    return [f"shipped stimulus {row} (made for: {labels[row]})" for row in rows]
+
+
+def conditions_named(conditions: Tensor | None, keys: Sequence[int], seed: int, n: int) -> list[str]:
+    """Return the names of `n` pictures by their conditions.
+
+    Parameters
+    ----------
+    conditions : tensor of shape (n, T, D), (n,) for class labels, or None
+    keys : sequence of int
+        Samples of the recording that the conditions are of.
+    seed : int
+        Of the noise, which alone tells pictures of a model without conditions apart.
+    """
+    if conditions is None:
+        return [f"noise {number} of seed {seed}" for number in range(1, n + 1)]
+    if conditions.ndim == 1:
+        return [f"class {label}" for label in conditions.tolist()]
+    return [f"condition of sample {key} of the recording" for key in keys]

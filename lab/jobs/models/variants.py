@@ -48,7 +48,7 @@ class Result(contract.Result):
 
     ``intervals`` has the 95 % bootstrap interval over pictures of each paired measure; ``along`` each
     recipe's distance from full precision before every sampling step and at the end (noise over signal power
-    of the latents).
+    of the latents). ``pictures_of`` says what each picture was drawn for, in the order of the sheets.
     """
 
     rows: list[dict[str, Any]]
@@ -56,6 +56,7 @@ class Result(contract.Result):
     along: dict[str, list[float]]
     timesteps: list[float]
     pictures_are: str
+    pictures_of: list[str]
     pictures: dict[str, str]
     archive: str
 
@@ -136,7 +137,8 @@ def run(settings: Settings, context: Context) -> Result:
     along = {name: _apart(way, ways[FULL]) for name, way in ways.items() if name != FULL}
     return Result(
         rows=rows, intervals=intervals, along=along, timesteps=timesteps,
-        pictures_are=painter.pictures_are, pictures=files, archive=str(archive),
+        pictures_are=painter.pictures_are, pictures_of=painter.pictures_of, pictures=files,
+        archive=str(archive),
     )  # fmt: skip
 
 

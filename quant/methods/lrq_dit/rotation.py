@@ -71,7 +71,8 @@ def smoothing_factor(absmax: Tensor, weight: Tensor, strength: float) -> Tensor:
     dims = [axis for axis in range(weight.ndim) if axis != 1]
     columns = weight.detach().float().abs().amax(dims)
     factor = absmax.to(columns) ** (1 - strength) / columns**strength
-    return usable_factor(factor.to(weight.dtype).to(columns))
+    # bounded first: in float16 a large one would be infinite, and so 1
+    return usable_factor(factor).to(weight.dtype).to(columns)
 
 
 def can_rotate(layer: LayerInfo) -> bool:

@@ -195,6 +195,13 @@ def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any
     visit.page.reload()
     visit.until("#numbers table", "int4")
     assert visit.numbers() == four
+    visit.page.locator("#layers [data-testid=cell-0-0]").press("ArrowDown")  # a row is chosen by keys, too
+    below = visit.page.locator("#layers [data-testid=cell-1-0]")
+    below.press("Enter")
+    visit.page.wait_for_function(
+        "name => document.querySelector('#layer').querySelector('input, textarea').value === name",
+        arg=below.inner_text().strip(),
+    )
     visit.accessible()
     visit.end()
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brainit import datasets
+from brainit.datasets.simulated.write import DESCRIPTION
 from lab.decoding import same_data
-from lab.errors import InputError
+from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError, MissingDataError
 from tests.brainit.conftest import make_sample
 
 
@@ -51,3 +54,21 @@ def test_another_subject_has_not_changed_but_is_another(tmp_path: Path) -> None:
         same_data.check(tmp_path, other)
     with pytest.raises(InputError, match=f"not from subjects {subject.name}, sub-77"):
         same_data.claim(tmp_path, same_data.marks([subject, other]))
+
+
+def test_simulated_subjects_of_a_finished_run_are_read_where_they_moved_to_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (subject,) = make_sample(1).subjects
+    there, given = tmp_path / "there", list[dict]()
+    same_data.claim(tmp_path, same_data.marks([subject]))
+    (tmp_path / "config.yaml").write_text("root: /elsewhere\n")
+    made_from = {"preset": "demo", "seed": 20, "features": "efficientnet"}
+    config = ReconstructConfig(dataset="simulated", root=str(there), options=made_from)
+    monkeypatch.setattr(datasets, "open", lambda *where, **options: given.append(options) or subject)
+    with pytest.raises(MissingDataError, match="there holds no simulated subjects"):
+        same_data.check_finished(tmp_path, config)
+    there.mkdir()
+    (there / DESCRIPTION).touch()
+    same_data.check_finished(tmp_path, config)
+    assert given == [{"preset": "demo", "seed": 20}]  # readers know nothing of what they are made from

@@ -42,6 +42,7 @@ def test_a_model_of_my_own_is_compared_on_its_recording(mine: tuple[Path, Path],
     found: Any = registry.run("variants", _asked(mine, tmp_path / "out"), Context())
     full, eight, four = found.rows
     assert full["PSNR to full (dB)"] is None and found.pictures_are == painters.CHANNELS
+    assert found.pictures_of == [f"noise {number} of seed 0" for number in (1, 2, 3, 4)]
     assert eight["PSNR to full (dB)"] > four["PSNR to full (dB)"] + 6
     low, high = found.intervals["rtn-w4a4"]["PSNR to full (dB)"]
     assert low <= four["PSNR to full (dB)"] <= high
@@ -70,6 +71,13 @@ def test_what_does_not_fit_the_recording_is_refused_at_once(mine: tuple[Path, Pa
     assert not (tmp_path / "no").exists()
     with pytest.raises(InputError, match="give a recording"):
         variants.check(registry.settings("variants", {"model": str(mine[0])}))  # type: ignore[arg-type]
+
+
+def test_pictures_are_named_by_what_they_were_drawn_for() -> None:
+    labels, tokens = torch.tensor([7, 207]), torch.zeros(2, 5, 3)
+    assert painters.conditions_named(labels, [3, 9], 0, 2) == ["class 7", "class 207"]
+    assert painters.conditions_named(tokens, [3, 9], 0, 2)[1] == "condition of sample 9 of the recording"
+    assert painters.stimuli_named([1, 0])[0] == "shipped stimulus 1 (made for: barrel)"
 
 
 def test_a_look_at_a_model_of_my_own(mine: tuple[Path, Path]) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError, explain
+from lab.progress import silent
 from lab.runs.folder import Run, config_hash
 from lab.runs.lock import FolderLock, alone_with
 from lab.runs.metrics import equal_metrics, tidy
@@ -267,7 +268,7 @@ def test_a_folder_that_is_not_there_yet_is_held_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BRAINLAB_CACHE", str(tmp_path / "cache"))
-    with alone_with(tmp_path / "a") as held, alone_with(tmp_path / "b"):
+    with alone_with(tmp_path / "a", silent) as held, alone_with(tmp_path / "b", silent):
         lock = held._path.parent
         with pytest.raises(InputError, match="in use by process"):
             FolderLock(lock).acquire()

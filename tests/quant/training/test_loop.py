@@ -123,6 +123,21 @@ def test_gradients_that_float16_cannot_hold_arrive() -> None:
     torch.testing.assert_close(found[torch.float16], found[torch.float32], rtol=5e-3, atol=0)
 
 
+def test_gradients_that_are_too_large_for_float16_are_tried_with_less(tmp_path: Path) -> None:
+    """A gradient of 4 times 2^16 is infinite in float16: the step moves nothing, the next one is as ever."""
+    p = nn.Parameter(torch.full((8,), 0.5))
+
+    def loss(batch: None, step: int) -> torch.Tensor:
+        return (p.half() * 4).float().sum()
+
+    groups = [Group({"p": p}, 0.125)]
+    task = Task("toy", groups, lambda step: None, loss, 2, Rules(optimizer="sgd"), every=1, factor=2.0**16)
+    distill(task, Context(state=State(tmp_path / "s")))
+    assert p.tolist() == [0.0] * 8  # one step of 0.125 times 4
+    saved = State(tmp_path / "s").get("toy")
+    assert saved is not None and saved.values["factor"] == 2**12
+
+
 def test_cost_and_progress() -> None:
     heard: list[tuple[int, int, str]] = []
     task = Task(

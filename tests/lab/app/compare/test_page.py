@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ pytest.importorskip("gradio")
 
 from lab.app.compare import page, sensitivity
 from lab.errors import InputError
+from lab.files import write_npz
 
 
 def test_an_applied_recipe_joins_the_comparison() -> None:
@@ -22,6 +25,15 @@ def test_differences_are_drawn_as_large_as_the_worst_recipe_allows() -> None:
     assert page.enlarged(pictures) == 5
     assert page.enlarged({"full_precision": full, "good": full + 0.01}) == 20
     assert page.enlarged({"full_precision": full, "awful": full + 0.45}) == 2
+
+
+def test_a_pair_of_pictures_is_named_by_what_they_were_drawn_for(tmp_path: Path) -> None:
+    full = np.linspace(0, 1, 2 * 8 * 8 * 3).reshape(2, 8, 8, 3)
+    archive = tmp_path / "pictures.npz"
+    write_npz(archive, {"full_precision": full, "rtn-w4a4": full[::-1]})
+    shown = page._pair(str(archive), "rtn-w4a4 (simulated)", 9, ["class 7", "class 207"])  # the last of two
+    assert shown[0] == "Picture 2: class 207"
+    assert shown[1].label == "Left: full precision. Right: rtn-w4a4 (simulated)"
 
 
 def test_the_same_question_goes_on_in_the_same_file() -> None:

@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("gradio")
 
+import gradio as gr
+
 from lab.app.plan import page
 from lab.app.plan.card import card_of
 from lab.app.plan.form import form_of, recipe_from
@@ -29,6 +31,25 @@ def test_an_edit_is_written_into_the_recipe_and_back() -> None:
     rank[1] = "-3"
     with pytest.raises(InputError, match="rank"):
         recipe_from(rows, "svdquant-w4a4")
+
+
+def test_nonsense_is_answered_beside_the_recipe_and_taken_back_by_the_next_edit() -> None:
+    rows = form_of("svdquant-w4a4")
+    rank = next(row for row in rows if row[0] == "rank")
+    rank[1] = "many*"
+    answers = page.edited(rows, "svdquant-w4a4")
+    recipe, words = next(answers)
+    assert recipe == gr.skip() and words.startswith("**Not done:**") and r"rank = 'many\*'" in words
+    with pytest.raises(gr.Error, match="rank"):  # so that nothing is planned
+        next(answers)
+    rank[1] = "8"
+    assert list(page.edited(rows, "svdquant-w4a4")) == [["svdquant-w4a4+rank=8", ""]]
+
+
+def test_a_recipe_that_does_not_exist_leaves_the_table_and_says_why() -> None:
+    table, words = page.chosen("nosuch-w4a4")
+    assert table == gr.skip() and words.startswith("**Not done:**") and "nosuch-w4a4" in words
+    assert page.chosen("rtn-w4a4") == [form_of("rtn-w4a4"), ""]
 
 
 def test_undo_goes_back_one_step_at_a_time() -> None:
