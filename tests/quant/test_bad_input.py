@@ -207,7 +207,7 @@ BAD_CALLS: dict[str, tuple[Callable[[nn.Module], object], str]] = {
     ),
     "load, the other way round": (
         lambda m: quant.load(m, "m.safetensors"),
-        "must be a torch module, got str",
+        "the file comes first, then the model",
     ),
     "scheduler": (
         lambda m: quant.record(m, None, None, "r", n_steps=1),
