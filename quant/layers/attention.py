@@ -109,9 +109,7 @@ def attend(
         hidden = away if hidden is None else hidden | away
     scores = logits.softmax(-1)
     if hidden is not None:
-        nothing = (logits == -torch.inf).all(
-            -1, keepdim=True
-        )  # a query that sees no key: 0, as PyTorch has it
+        nothing = (logits == -torch.inf).all(-1, keepdim=True)  # a query that sees no key: 0, as in PyTorch
         scores = scores.masked_fill(nothing, 0.0)
         hidden = hidden.expand_as(logits)
         hidden = hidden & (nothing | ~hidden.all(-1, keepdim=True))  # all equally far: none is hidden

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from quant.adapters.watermark.config import WatermarkConfig
 from quant.adapters.watermark.core import Decoder
+from quant.adapters.watermark.extractor import Extractor
 
 SMALL = {
     "bits": 8, "layers": ("decoder.0", "decoder.3"), "rank": 4, "mapper_rank": 8, "extractor_batch": 8,
@@ -37,3 +38,11 @@ def decoder() -> Decoder:
     torch.manual_seed(0)
     model = TinyDecoder().requires_grad_(False)
     return Decoder(model, model, torch.randn(64, 4, 8, 8))
+
+
+@pytest.fixture
+def reader() -> Extractor:
+    torch.manual_seed(3)
+    reader = Extractor(8).eval()
+    reader.fold()
+    return reader.requires_grad_(False)

@@ -30,14 +30,6 @@ def test_training_learns_and_leaves_the_decoder_alone(decoder: Decoder, config: 
     assert all(torch.equal(v, before[k]) for k, v in decoder.model.state_dict().items())
 
 
-@pytest.fixture
-def reader() -> Extractor:
-    torch.manual_seed(3)
-    reader = Extractor(8).eval()
-    reader.fold()
-    return reader.requires_grad_(False)
-
-
 def test_each_step_of_a_key_weighs_message_and_picture_as_published(
     decoder: Decoder, reader: Extractor, config: WatermarkConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,14 +39,6 @@ def few(config: WatermarkConfig) -> WatermarkConfig:
     return config.model_copy(update={"extractor_steps": 12, "key_steps": 12})
 
 
-@pytest.fixture
-def reader() -> Extractor:
-    torch.manual_seed(3)
-    reader = Extractor(8).eval()
-    reader.fold()
-    return reader.requires_grad_(False)
-
-
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, str], None]:
     """Stop at a step; the last checkpoint is three steps older."""
 
