@@ -8,7 +8,18 @@ from typing import Any, TypedDict, Unpack
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
-from lab.zoo import DECODERS, DENOISERS, HOME, VIDEO, info, load, needed_file, null_tokens, summary, weight_file
+from lab.zoo import (
+    DECODERS,
+    DENOISERS,
+    HOME,
+    VIDEO,
+    info,
+    load,
+    needed_file,
+    null_tokens,
+    summary,
+    weight_file,
+)
 from lab.zoo.train.loop import Outcome, Recipe
 
 DATA = "tiny-imagenet-64 train, MNIST test digits without digits69's stimuli, procedural patterns"
