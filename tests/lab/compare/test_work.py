@@ -290,6 +290,34 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "c" / "config.yaml").exists()  # nothing was begun
 
 
+def test_a_folder_of_other_settings_is_refused_before_anything_is_recorded(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab.jobs.models import compare
+    from lab.zoo import recordings
+
+    out = tmp_path / "c"
+    monkeypatch.setattr(recordings, "zoo_recording", lambda *given, **options: pytest.fail("recorded"))
+    there = compare._known(compare.Settings(model="unet-64", n=8, seeds=1))
+    Run.open(out, there | {"recording": "a", "scored_by": "b"}).close()
+    words = [
+        "compare",
+        "unet-64",
+        "--recipes",
+        "rtn-w8a8",
+        "--seeds",
+        "1",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    for more in ([], ["--dry-run"]):
+        assert run([*words, "--n", "4", *more]) == 2
+        assert "was made with other settings (n: 8 -> 4)" in capsys.readouterr().err
+    assert run([*words, "--n", "8", "--dry-run"]) == 0
+
+
 def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     with Run.open(tmp_path / "r", bench.settings.to_dict()) as opened:
