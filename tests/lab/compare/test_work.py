@@ -43,6 +43,8 @@ def test_a_model_without_decoder_is_compared_by_latents(
         full["latent_rel_l2"] == 0 < eight["latent_rel_l2"] < four["latent_rel_l2"] < other["latent_rel_l2"]
     )
     assert eight["bytes"] > four["bytes"] and full["bytes"] > eight["bytes"]
+    assert (full["weight_bits"], full["bit_ops_share"], full["layers_quantized"]) == (32, 1, 0)
+    assert full["tera_bit_ops"] * eight["bit_ops_share"] == pytest.approx(eight["tera_bit_ops"], rel=1e-4)
     assert four["bit_ops_share"] < eight["bit_ops_share"] < 1
     assert eight["latent_sqnr_db.low"] <= eight["latent_sqnr_db"] <= eight["latent_sqnr_db.high"]
     assert [g["passed"] for g in result["gates"]] == [True]
