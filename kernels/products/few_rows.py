@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kernels import packing, paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -68,7 +68,9 @@ def few_rows(
             f"got {scale.dtype}"
         )
     arguments = (x, packed, scale, group, column_scale, bias)
-    return paths.Result(_few_rows_op(*arguments) if config is None else _run(*arguments, config), "triton")
+    return paths.Result(
+        _few_rows_op(*arguments) if config is None else on_its_device(_run)(*arguments, config), "triton"
+    )
 
 
 def _empty(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kernels import paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -90,7 +90,9 @@ def gemm(
             f"gemm: the Triton path takes scales in float32, got {row_scale.dtype} and {column_scale.dtype}"
         )
     arguments = (a, row_scale, b, column_scale, bias, low, up, dtype, activation, residual, out_scale)
-    return paths.Result(_gemm_op(*arguments) if config is None else _run(*arguments, config), "triton")
+    return paths.Result(
+        _gemm_op(*arguments) if config is None else on_its_device(_run)(*arguments, config), "triton"
+    )
 
 
 def reference(
