@@ -45,7 +45,8 @@ def few_rows(
         bfloat16 or float16 on the Triton path.
     packed : uint8 tensor of shape (N, ceil(K / 2))
     scale : tensor of shape (N, ceil(K / group))
-        Real group scales; or fine ones of two levels: int8 exponents of two, uint8 integers.
+        Real group scales; or fine ones of two levels: int8 exponents of two, uint8 integers. The Triton path
+        multiplies codes by them in the type of `x`: float16 wants them above 2^-14, by `column_scale`.
     group : int
         The Triton path takes powers of two from 32.
     column_scale : float32 tensor of shape (N,), optional
