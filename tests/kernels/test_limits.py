@@ -131,6 +131,13 @@ def test_vectors_with_gaps_are_refused() -> None:
             call()
 
 
+def test_no_images_have_no_statistics() -> None:
+    x = torch.zeros(0, 9, 16)
+    before = group_norm(x, 4, torch.ones(16), torch.zeros(16))
+    assert before.gain is not None and before.gain.shape == (0, 16)
+    assert sample_scale(x, before, 127).shape == (0,)
+
+
 def test_what_32_bits_do_not_count_is_refused() -> None:
     k = LONGEST_INT_SUM + 1
     worst = torch.full((1, k), -128, dtype=torch.int8)

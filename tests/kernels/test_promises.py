@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -123,6 +124,40 @@ def test_interpreted(interpreted: Callable[[str], None]) -> None:
 @pytest.mark.gpu
 def test_compiled() -> None:
     check("cuda")
+
+
+@pytest.mark.gpu
+def test_compiled_on_another_device_than_the_current_one() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    with torch.cuda.device(0):
+        check("cuda:1")
+
+
+class Elsewhere:
+    """A tensor on the second GPU."""
+
+    is_cuda = True
+
+    def get_device(self) -> int:
+        return 1
+
+
+def test_kernels_are_launched_where_their_tensors_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [0]
+
+    @contextmanager
+    def there(index: int) -> Iterator[None]:
+        current.append(index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr("torch.cuda.current_device", lambda: current[-1])
+    monkeypatch.setattr("torch.cuda.device", there)
+    found = operation("where", "(Tensor x) -> Tensor", torch.empty_like)(lambda x: torch.tensor(current))
+    assert found(Elsewhere()).tolist() == [0, 1] and found(torch.ones(1)).tolist() == [0]
+    current.append(1)
+    assert found(Elsewhere()).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("name", FLOAT)

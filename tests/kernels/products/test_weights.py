@@ -236,3 +236,9 @@ def test_bad_input_is_named() -> None:
         lowrank_linear(torch.ones(2, 3), layer(192, 40, torch.int8, 4)[0])
     with pytest.raises(ValueError, match="4 or 8 bits, got 6"):
         prepare(codes, scales, torch.ones(4), 64, activation_bits=6)
+    down, up = torch.ones(16, 64), torch.ones(4, 16)
+    for factor in (down, up):
+        factor[3, 5] = float("nan")
+        with pytest.raises(ValueError, match="the branch holds numbers that are not finite"):
+            prepare(codes, scales, torch.ones(4), 64, down=down, up=up)
+        factor[3, 5] = 1
