@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lab.errors import InputError
@@ -16,6 +18,8 @@ from lab.figures.distributions import drift_bands, level_histogram, shorten
 from lab.figures.layers import sorted_layers, statistic_bars
 from lab.figures.plate import Plate, Provenance, Theme
 from lab.figures.ranges import axis_ranges, skip_ranges
+from lab.report.inspection import _scores
+from quant.observation import bins
 
 SOURCE = Provenance("unet-64", "8 samples at 5 timesteps", 0, "abc123")
 R = np.random.default_rng(0)
@@ -98,6 +102,28 @@ def test_drift_skip_and_axis_are_said() -> None:
     assert "groups pay along pixels" in axis_ranges(side, side, (1.0, 3.0), SOURCE, position="pixel").caption
     said = sink_mass({"m1": np.full((4, 9), 1 / 9), "m2": np.eye(1, 9)}, SOURCE).alt
     assert "the leading token gets 0.111 to 1 (most in m2)" in said
+
+
+def test_probabilities_too_small_for_the_axis_are_counted_in_every_share() -> None:
+    edges, none = np.array([0.0078125, 0.03125, 0.0625, 1.0]), np.zeros(3)
+    plate = score_histogram(edges, np.array([0, 0, 6]), np.array([10, 30, 0]), SOURCE, below=(4, 50))
+    # half a step of 4 bits is 1/30, in the second bin: of its 30 the first fifteenth
+    assert "66.0% of them become 0" in plate.alt and "54.0% are below 0.0078" in plate.caption
+    names = [text.get_text() for text in plate.figure.axes[0].get_legend().get_texts()]
+    assert {"other keys (90.0% of all)", "leading token (10.0% of all)", "54.0% lie left of the axis"} < set(
+        names
+    )
+    drawn = [patch.get_data().values for patch in plate.figure.axes[0].patches[::2]]
+    octaves = np.log2(edges[1:] / edges[:-1])
+    assert [float((shares * octaves).sum()) for shares in drawn] == pytest.approx([40 / 90, 6 / 10])
+    with pytest.raises(InputError):
+        score_histogram(edges, none, none, SOURCE, below=(4, 50))
+    leading = bins.count(torch.tensor([[0.0], [1e-6], [0.25], [1.0]]), 1).numpy()
+    rest = bins.count(torch.tensor([[0.0], [0.75], [0.01], [1e-7]]), 1).numpy()
+    for kind, shares in (("cross", 4), ("self", 3)):
+        said = _scores(SimpleNamespace(leading=leading, rest=rest, kind=kind, module="m"), SOURCE)("light")
+        assert "62.5% of them become 0" in said.alt and "25.0% are above 1/2; 50.0% are below" in said.alt
+        assert len(said.figure.axes[0].get_legend().get_texts()) == shares
 
 
 def test_layers_sort_with_the_missing_last() -> None:
