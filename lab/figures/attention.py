@@ -98,8 +98,8 @@ def score_histogram(
     uniform_bits : int
         A uniform grid's first level above 0 is drawn at half a step: what lies left of it becomes 0.
     below : (int, int)
-        How many of the leading token's and of the others' lie below the first edge, 0 included: no logarithmic
-        axis shows them, but every share counts them.
+        How many of the leading token's and of the others' lie below the first edge, 0 included: no
+        logarithmic axis shows them, but every share counts them.
     """
     edges, leading, rest = (np.asarray(a, float) for a in (edges, leading, rest))
     every = {"leading": leading.sum() + below[0], "rest": rest.sum() + below[1]}
