@@ -72,4 +72,5 @@ def _forest(
     for place, (_, value) in enumerate(reversed(rows)):
         ax.plot(value[1:], [place] * 2, color=tone, linewidth=1.4)
         ax.plot(value[0], place, marker, color=tone, markersize=6)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.set_yticks(range(len(rows)), [label if named else "" for label, _ in reversed(rows)])

@@ -83,6 +83,8 @@ def brain_slices(
     bar.set_label(f"{what}, back to front" if categorical else what, color=text, fontsize=9)
     bar.ax.tick_params(colors=quiet, labelcolor=text, labelsize=8)
     bar.outline.set_visible(False)
+    if categorical:
+        bar.ax.yaxis.get_major_locator().set_params(integer=True)
     ground = "the MNI152 template" if template is not None else f"no template ({_words(space)})"
     caption = (
         f"{what.capitalize()} of the {drawn.sum()} voxels within {_SLAB:g} mm of three cuts (of {len(xyz)} "

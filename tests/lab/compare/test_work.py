@@ -134,6 +134,7 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     write_report(result, results.pictures(measured), tmp_path / "r")
     page = (tmp_path / "r" / "report.html").read_text()
     assert "1 pair<" in page and "1 pairs" not in page
+    assert page.count("Source: unet-64, 12 pictures at each of 2 seeds, simulated low-bit arithmetic.") == 3
     heads = re.findall(r"<h2 id=\"([a-z-]+)-title", page)
     assert heads == ["verdict", "pictures", "trade-off", "scores", "gate", "how-it-was-made"]
     native = document({**result, "about": {**ABOUT, "execution": "native"}}, {}, {}).html
