@@ -54,7 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     debug, stop = bool(os.environ.get("BRAINLAB_DEBUG")), Event()
     try:
         with prompt_stop(stop):
-            code = commands.tree()(args=list(arguments), prog_name="brainlab", standalone_mode=False, obj=stop)
+            app = commands.tree()
+            code = app(args=list(arguments), prog_name="brainlab", standalone_mode=False, obj=stop)
             sys.stdout.flush()
     except Exception as error:  # the one place where everything is caught, to be said in one line
         if hasattr(error, "format_message"):  # a usage error of the command line itself

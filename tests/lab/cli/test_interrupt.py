@@ -77,7 +77,9 @@ main(["list", "settings"])
 
 
 # the command line itself, its settings, and what the job needs are imported one after the other
-@pytest.mark.parametrize(("name", "number"), [("click", "SIGINT"), ("click", "SIGTERM"), ("pydantic", "SIGINT")])
+@pytest.mark.parametrize(
+    ("name", "number"), [("click", "SIGINT"), ("click", "SIGTERM"), ("pydantic", "SIGINT")]
+)
 def test_stops_while_it_is_imported(name: str, number: str) -> None:
     script = EARLY.format(name=name, number=number)
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
