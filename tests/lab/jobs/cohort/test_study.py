@@ -117,11 +117,12 @@ def test_a_finished_study_is_read_held_and_kept_apart_from_others(
         job.run(mine.model_copy(update={"seed": 1}), Context())
     claim = json.loads((mine.out / "study.json").read_text())
     (mine.out / "study.json").write_text(json.dumps(claim | {"weights": "others"}))
-    with pytest.raises(InputError, match=r"other weights of dit-64.* \(others, now "):
+    with pytest.raises(InputError, match=r"other weights of dit-64.* \(others; now "):
         job.dry_run(mine)
     del claim["weights"]
-    (mine.out / "study.json").write_text(json.dumps(claim))  # of before
-    assert job.dry_run(mine)
+    (mine.out / "study.json").write_text(json.dumps(claim))
+    with pytest.raises(InputError, match=r"other weights of dit-64.* \(not written down: a study of before"):
+        job.dry_run(mine)
 
 
 @pytest.mark.slow
