@@ -124,7 +124,8 @@ class Graph:
         self.graph = torch.cuda.CUDAGraph()
         place = next((value.get_device() for value in flat if isinstance(value, Tensor)), None)
         with torch.cuda.device(place):  # streams and captures are of the current device
-            self._capture(forward, *tree_unflatten(self.held, spec), warm_ups)
+            args, kwargs = tree_unflatten(self.held, spec)
+            self._capture(forward, args, kwargs, warm_ups)
 
     def _capture(
         self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any], warm_ups: int
