@@ -12,8 +12,9 @@ from torch import nn
 from lab.errors import InputError
 from lab.metrics.distances import frechet_distance
 from lab.progress import silent
-from lab.zoo import evaluate
+from lab.zoo import evaluate, evaluate_predicted
 from lab.zoo.data import Pictures
+from lab.zoo.shared import evaluate as shared_evaluate
 from lab.zoo.video import evaluate as clips_evaluate
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -81,3 +82,24 @@ def test_too_many_for_the_null_are_refused_before_anything_is_drawn(
     monkeypatch.setattr(evaluate, "_denoiser", lambda *given: pytest.fail("drawn"))
     with pytest.raises(InputError, match=r"--n 7: 12 natural .* give at most 6"):
         evaluate.evaluate("dit-64", data, n=7, n_simple=2)
+
+
+def test_scores_of_predicted_tokens_by_hand() -> None:
+    """Correlation of each number over pictures; a difference is ours less theirs, picture by picture."""
+    true = torch.randn(30, 6, generator=RANDOM)
+    tokens = true + torch.arange(6) * torch.randn(30, 6, generator=RANDOM) + 5
+    wanted = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(tokens.T.numpy(), true.T.numpy(), strict=True)])
+    assert evaluate_predicted._token_r(tokens, true) == pytest.approx(wanted, abs=1e-4)
+    theirs = np.random.default_rng(0).normal(0, 9, 50)
+    ours = theirs + np.random.default_rng(1).normal(1, 0.1, 50)
+    (mean, low, high) = shared_evaluate.above({"two_way": ours}, {"two_way": theirs})["two_way"]
+    assert mean == pytest.approx((ours - theirs).mean(), abs=1e-4) and 0.9 < low < mean < high < 1.1
+    row = {"person": "mixtures", "ceiling": 0.1, "now, guidance 3": {"two_way": [0.95, 0.9, 1.0]}}
+    found = evaluate_predicted._targets(
+        {"readings": [row], "true_tokens": {"now": {"two_way": [1.0], "pixcorr": [0.8]}}}
+    )
+    assert {k: (goal["reached"], goal["met"]) for k, goal in found.items()} == {
+        "two_way, mixtures at 0.1, guidance 3": (0.95, False),
+        "two_way, true tokens": (1.0, True),
+        "pixcorr, true tokens": (0.8, True),
+    }
