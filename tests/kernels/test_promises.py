@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -183,6 +184,8 @@ def test_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     why = paths.obstacle(torch.device("cuda"), paths.FLOAT8)
     assert why == "the GPU has compute capability 8.6, this takes 8.9"
     assert not paths.obstacle(torch.device("cuda"))
+    monkeypatch.setattr(paths, "capability", lambda device: (8, 9))
+    assert not paths.obstacle(torch.device("cuda"), paths.FLOAT8)
 
 
 def test_tensors_on_two_devices_are_refused() -> None:
@@ -237,3 +240,13 @@ def test_only_calls_that_nobody_else_sees_pass_the_dispatcher_by() -> None:
         call(weight).sum().backward()
     with torch.no_grad():
         assert call(weight).tolist() == [2.0, 2.0]
+    operations = []
+
+    class Watched(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+            operations.append(function)
+            return torch.zeros(2)
+
+    call(torch.ones(2).as_subclass(Watched))
+    assert operations == [torch.ops.brainlab.seen_double.default]
