@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 from lab.errors import InputError
 from lab.jobs import contract
-from lab.jobs.contract import Context, Seed, Table, Words, setting
+from lab.jobs.contract import Context, Seed, Table, Words, line, setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,8 +74,8 @@ class Result(contract.Result):
         return value if bounds is None else f"{value:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
 
     def tables(self) -> list[Table]:
-        """Return the rows."""
-        return [Table(self.shown())]
+        """Return the rows, then what each picture was drawn for."""
+        return [Table(self.shown()), line(f"pictures, row by row: {'; '.join(self.pictures_of)}")]
 
     def files(self) -> dict[str, str]:
         """Return the sheets and the archive."""
@@ -132,7 +132,9 @@ def run(settings: Settings, context: Context) -> Result:
     files = {}
     for name, pictures in drawn.items():
         files[name] = str(settings.out / f"{plain_name(name)}.png")
-        write_picture(sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2), Path(files[name]))
+        laid = sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2)
+        about = f"{name}; pictures, row by row: {'; '.join(painter.pictures_of)}"
+        write_picture(laid, Path(files[name]), about=about)
     archive = settings.out / ARCHIVE
     write_npz(archive, {plain_name(name): pictures for name, pictures in drawn.items()})
     along = {name: _apart(way, ways[FULL]) for name, way in ways.items() if name != FULL}
