@@ -83,6 +83,18 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
     return store
 
 
+def as_recorded(settings: Any, store: quant.Trajectories | None) -> Any:
+    """Return settings with a recording's steps and guidance in place of defaults; given ones stay.
+
+    A model of one's own has the sampling that it was recorded with; 20 steps are those of shipped denoisers.
+    """
+    if store is None:
+        return settings
+    made = {"steps": store.settings["n_steps"], "guidance": store.settings["guidance"]}
+    given = {name for name in settings.model_fields_set if getattr(settings, name) is not None}
+    return settings.model_copy(update={name: made[name] for name in made.keys() - given})
+
+
 def check_sampling(store: Any, steps: int, guidance: float) -> None:
     """Refuse steps and guidance that differ from a recording's.
 
