@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     import quant
+
+Asked = TypeVar("Asked", bound="BaseModel")
 
 
 def need(*packages: str) -> None:
@@ -67,8 +72,8 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
 
         model_files(model)  # refuses what is not a model
         raise MissingDataError(
-            f"{model!r} is no shipped denoiser, so there is nothing to calibrate and compare on: record it "
-            "with quant.record, then give --recording FOLDER"
+            f"{model!r} is no shipped denoiser, so there is nothing to look at and calibrate on: "
+            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give --recording FOLDER"
         )
     store = quant.Trajectories.open(folder)
     if model in zoo.DENOISERS:
@@ -81,6 +86,25 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
                 "model or of other weights; leave --recording out to make one"
             )
     return store
+
+
+def as_recorded(settings: Asked) -> Asked:
+    """Return settings whose steps and guidance are the recording's where nobody gave any.
+
+    Raises
+    ------
+    MissingDataError, InputError
+        There is no finished recording in the folder.
+    """
+    from quant.recordings.shards import read_manifest
+
+    if (folder := getattr(settings, "recording", None)) is None:
+        return settings
+    made = read_manifest(folder)["settings"]
+    usual = {"steps": made["n_steps"], "guidance": made["guidance"]}
+    return settings.model_copy(
+        update={name: value for name, value in usual.items() if name not in settings.model_fields_set}
+    )
 
 
 def check_sampling(store: Any, steps: int, guidance: float) -> None:

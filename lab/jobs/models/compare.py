@@ -13,6 +13,7 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
 from lab.models.devices import choose_device
+from lab.models.preflight import as_recorded
 from lab.previews import step_previews
 from lab.progress import duration
 
@@ -39,13 +40,15 @@ class Settings(contract.Settings):
     out: Path = setting(Path("runs/compare"), "folder; what is finished in it is used again", short="-o")
     n: int = setting(256, "pictures per seed", ge=4)
     seeds: int = setting(3, "seeds of noise and calibration", ge=1)
-    steps: int = setting(20, "sampling steps", ge=1, le=1000)
+    steps: int = setting(20, "sampling steps; with a recording as many as it has", ge=1, le=1000)
     guidance: float | None = setting(
-        None, "classifier-free guidance, 1 is none; default 2, and 1 for clips", ge=0, le=30
+        None, "classifier-free guidance, 1 is none; default 2, 1 for clips, a recording's own", ge=0, le=30
     )
     calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
     batch: int = setting(256, "pictures at a time", ge=1)
-    recording: Path | None = setting(None, "folder that quant.record wrote")
+    recording: Path | None = setting(
+        None, "folder of brainlab record (or quant.record), for a model of your own"
+    )
     part: str | None = setting(None, "component of a pipeline, such as unet or transformer")
     native: bool = setting(
         False,
@@ -101,7 +104,12 @@ class Result(contract.Result):
         if self.others:
             names = ", ".join(self.others)
             failed.append(line(f"measured before, not asked for and so not in this report: {names}"))
-        return [Table(scores), Table(gates), *failed]
+        a = self.about
+        how = line(
+            f"{a['execution']} arithmetic; {a['n']} pictures a seed, {a['steps']} steps, guidance "
+            f"{a['guidance']:g}; each recipe beside full precision at the same noise"
+        )
+        return [Table(scores), how, Table(gates), *failed]
 
     def files(self) -> dict[str, str]:
         """Return the report and the tables."""
@@ -138,6 +146,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.runs.folder import NOT_TAKEN, Run
     from lab.zoo.exact import exact_arithmetic
 
+    settings = as_recorded(settings)
     out, device = settings.out, choose_device(settings.device)
     if settings.calibrate_on in ("cpu", "cuda"):
         choose_device(settings.calibrate_on)
@@ -212,6 +221,7 @@ def dry_run(settings: Settings) -> Foreseen:
     from lab.models.preflight import check_evaluation, check_recording, check_sampling
 
     chosen = _recipes(settings)  # refuses no model
+    settings = as_recorded(settings)
     _check(settings, choose_device(settings.device))
     store = check_recording(str(settings.model), settings.recording)
     if store is not None:

@@ -32,7 +32,7 @@ class Settings(contract.Settings):
         "dit-64", "shipped denoiser (brainlab zoo list), or a local folder with --recording", argument=True
     )
     recording: Path | None = setting(
-        None, "folder of recorded sampling (quant.record); shipped denoisers make theirs"
+        None, "folder of brainlab record (or quant.record); shipped denoisers make theirs"
     )
     recipes: Words = setting(("svdquant-w4a4",), "recipes with commas between", short="-r")
     n: int = setting(4, "number of pictures", ge=1, le=32)
@@ -95,7 +95,9 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.files import write_npz
     from lab.images import sheet, write_picture
     from lab.jobs.models import painters
+    from lab.models.preflight import as_recorded
 
+    settings = as_recorded(settings)
     check(settings)
     s, device = settings, "cuda" if settings.native else "cpu"
     if s.recording is None:
