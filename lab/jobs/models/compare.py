@@ -46,7 +46,9 @@ class Settings(contract.Settings):
     )
     calibrate: int = setting(64, "samples of a shipped model's recording", ge=4)
     batch: int = setting(256, "pictures at a time", ge=1)
-    recording: Path | None = setting(None, "folder that quant.record wrote")
+    recording: Path | None = setting(
+        None, "folder of brainlab record (or quant.record), for a model of your own"
+    )
     part: str | None = setting(None, "component of a pipeline, such as unet or transformer")
     native: bool = setting(
         False,
@@ -102,7 +104,12 @@ class Result(contract.Result):
         if self.others:
             names = ", ".join(self.others)
             failed.append(line(f"measured before, not asked for and so not in this report: {names}"))
-        return [Table(scores), Table(gates), *failed]
+        a = self.about
+        how = line(
+            f"{a['execution']} arithmetic; {a['n']} pictures a seed, {a['steps']} steps, guidance "
+            f"{a['guidance']:g}; each recipe beside full precision at the same noise"
+        )
+        return [Table(scores), how, Table(gates), *failed]
 
     def files(self) -> dict[str, str]:
         """Return the report and the tables."""
