@@ -26,6 +26,7 @@ def about(bench: Bench, command: str, device: str) -> dict[str, Any]:
         "seeds": s.seeds,
         "steps": s.steps,
         "guidance": s.guidance,
+        "scheduler": type(bench.scheduler).__name__,
         "settings": s.to_dict(),
         "conditions": bench.conditions_are,
         "recording": bench.recording.hash,

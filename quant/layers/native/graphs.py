@@ -121,7 +121,15 @@ class Graph:
         self, forward: Callable[..., Any], flat: list[Any], spec: Any, warm_ups: int = WARM_UPS
     ) -> None:
         self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
-        args, kwargs = tree_unflatten(self.held, spec)
+        self.graph = torch.cuda.CUDAGraph()
+        place = next((value.get_device() for value in flat if isinstance(value, Tensor)), None)
+        with torch.cuda.device(place):  # streams and captures are of the current device
+            args, kwargs = tree_unflatten(self.held, spec)
+            self._capture(forward, args, kwargs, warm_ups)
+
+    def _capture(
+        self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any], warm_ups: int
+    ) -> None:
         stream = _beside(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         try:
@@ -132,7 +140,6 @@ class Graph:
                     forward(*args, **kwargs)
         finally:
             torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(self.graph, stream=stream):
             self.out = forward(*args, **kwargs)
 

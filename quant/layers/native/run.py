@@ -65,7 +65,7 @@ def prepared(layer: Encoded, x: Tensor) -> Native | None:
     None where no kernel fits or can run on the device.
     """
     sources = _stored(layer)
-    key = (x.dtype, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
+    key = (x.dtype, x.device, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
     known, seen = layer.native_key or ((), ())
     # a new tensor may lie where a freed one lay, with as few writes
     if known != key or any(ref() is not tensor for ref, tensor in zip(seen, sources, strict=True)):

@@ -17,7 +17,10 @@ from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Clock, Schedule
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
+from quant.layers.native.prepared import WeightOnly
+from quant.layers.native.run import prepared
 from quant.layers.quantized import QuantLayer, make
 from quant.layers.rotations import Rotate
 from quant.observers.ranges import Percentile
@@ -171,6 +174,33 @@ def test_interpreted(interpreted: Callable[[str], None]) -> None:
 @pytest.mark.gpu
 def test_compiled() -> None:
     check("cuda")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels run on the CPU, and nowhere else."""
+    monkeypatch.setattr(paths, "obstacle", lambda device, needs: "" if device.type == "cpu" else "elsewhere")
+
+
+@pytest.mark.usefixtures("here")
+def test_an_input_that_lay_elsewhere_does_not_take_the_kernels_away() -> None:
+    layer, x = linear("real", None, False, torch.float16, "cpu"), torch.ones(1, 200, dtype=torch.float16)
+    assert prepared(layer, x.to("meta")) is None
+    assert prepared(layer, x) is not None
+
+
+@pytest.mark.usefixtures("here")
+def test_small_scales_keep_their_bits_in_float16() -> None:
+    layer = linear("real", None, False, torch.float16, "cpu")
+    layer.weight_scale *= 1e-6
+    exact = layer.weight_scale.squeeze(-1)
+    found = prepared(layer, torch.ones(1, 200, dtype=torch.float16))
+    assert isinstance(found, WeightOnly) and found.column is not None
+    assert torch.equal(found.scale * found.column[:, None], exact)
+    lost = (found.scale.half().float() * found.column[:, None] - exact).abs()
+    assert (lost <= 2**-11 * exact).all() and 0.5 <= found.scale.amax(1).min() <= found.scale.max() < 1
+    wide = prepared(layer, torch.ones(1, 200, dtype=torch.bfloat16))
+    assert isinstance(wide, WeightOnly) and wide.column is None and torch.equal(wide.scale, exact)
 
 
 @pytest.mark.parametrize(("weight", "activation", "dressed", "op"), LINEARS)
