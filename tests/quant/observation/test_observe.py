@@ -148,6 +148,25 @@ def test_files_say_what_was_seen(seen: quant.Observation, tmp_path: Path) -> Non
     assert not list((tmp_path / "o").glob(".*.part*"))
 
 
+def test_a_folder_that_was_written_halfway_holds_no_observation(
+    seen: quant.Observation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of the second one lay beside the histograms and the description of the first."""
+    seen.save(tmp_path)
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr("quant.observation.store.np.savez_compressed", full)
+        seen.save(tmp_path)
+    with pytest.raises(MissingDataError, match="no observation"):
+        quant.Observation.load(tmp_path)
+    without = quant.Observation(seen.settings, seen.inputs, seen.weights)
+    without.save(tmp_path)
+    assert not (tmp_path / "attention.parquet").exists() and not quant.Observation.load(tmp_path).attention
+
+
 @pytest.mark.parametrize("file", ["histograms.npz", "channels.parquet", "observation.json"])
 def test_damaged_files_are_refused(seen: quant.Observation, tmp_path: Path, file: str) -> None:
     seen.save(tmp_path)
