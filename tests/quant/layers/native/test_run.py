@@ -190,6 +190,30 @@ def test_an_input_that_lay_elsewhere_does_not_take_the_kernels_away() -> None:
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("weight", "activation", "dressed", "op"), LINEARS)
+@torch.no_grad()
+def test_inputs_of_any_rank_and_stride(
+    weight: str, activation: Quantizer | None, dressed: bool, op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quant.layers.native.prepared.TRITON", "reference")  # what kernels are held to
+    generator = torch.Generator().manual_seed(5)
+    for dtype, tolerance in ((torch.float32, 1e-2), (torch.float16, 2e-2)):
+        layer = linear(weight, activation, dressed, dtype, "cpu")
+        wide = torch.randn(2, 200, 140, generator=generator).to(dtype)
+        for x in (
+            wide[0, :, 0], wide[0, :, :3].T, wide.mT, wide[:, :, :6].unflatten(2, (2, 3)).movedim(1, 3),
+            wide[:1, :, 0].expand(70, 200), wide.movedim(1, 2)[:, :0], wide[0, :1, :1].expand(2, 1, 200),
+        ):  # fmt: skip
+            layer.backend = "simulated"
+            exact = layer(x)
+            layer.backend = "kernels"
+            out = layer(x)
+            assert layer.last_path.startswith(f"{op}: triton")
+            assert out.shape == exact.shape == (*x.shape[:-1], 48) and out.dtype == dtype
+            assert not x.numel() or distance(out, exact) < tolerance, (x.shape, x.stride(), dtype)
+
+
+@pytest.mark.usefixtures("here")
 def test_small_scales_keep_their_bits_in_float16() -> None:
     layer = linear("real", None, False, torch.float16, "cpu")
     layer.weight_scale *= 1e-6
