@@ -19,7 +19,8 @@ from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
-from quant.layers.native.prepared import WeightOnly
+from quant.layers.native.prepared import Convolution, Product, WeightOnly
+from quant.layers.native.producers import Producer
 from quant.layers.native.run import prepared
 from quant.layers.quantized import QuantLayer, make
 from quant.layers.rotations import Rotate
@@ -211,6 +212,24 @@ def test_inputs_of_any_rank_and_stride(
             assert layer.last_path.startswith(f"{op}: triton")
             assert out.shape == exact.shape == (*x.shape[:-1], 48) and out.dtype == dtype
             assert not x.numel() or distance(out, exact) < tolerance, (x.shape, x.stride(), dtype)
+
+
+@pytest.mark.usefixtures("here")
+@torch.no_grad()
+def test_no_rows_and_no_images_pass_what_comes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quant.layers.native.prepared.TRITON", "reference")
+    rows, images = torch.zeros(0, 3, 200), torch.zeros(0, 20, 9, 7)
+    first = linear("8", int_quantizer(8, "token"), True, torch.float32, "cpu")
+    original = nn.Conv2d(20, 12, 3, stride=2, padding=1)
+    encoded = EncodedWeight.from_weight(original.weight.detach(), weights("8"), "conv_weight")
+    second = make(original, LayerResult(encoded, int_quantizer(8, "sample")), Clock())
+    for layer, x, producer, shape in (
+        (first, rows, Producer("layer_norm", nn.LayerNorm(200)), (0, 3, 48)),
+        (first, rows.repeat(1, 1, 2), Producer("geglu", nn.Identity()), (0, 3, 48)),
+        (second, images, Producer("group_norm_silu", nn.GroupNorm(4, 20)), (0, 12, 5, 4)),
+    ):  # fmt: skip
+        found = prepared(layer, x)
+        assert isinstance(found, Product | Convolution) and found(x, producer).shape == shape
 
 
 @pytest.mark.usefixtures("here")
