@@ -121,10 +121,10 @@ class Graph:
         self, forward: Callable[..., Any], flat: list[Any], spec: Any, warm_ups: int = WARM_UPS
     ) -> None:
         self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
-        self.graph = torch.cuda.CUDAGraph()
+        args, kwargs = tree_unflatten(self.held, spec)
         place = next((value.get_device() for value in flat if isinstance(value, Tensor)), None)
         with torch.cuda.device(place):  # streams and captures are of the current device
-            self._capture(forward, *tree_unflatten(self.held, spec), warm_ups)
+            self._capture(forward, args, kwargs, warm_ups)
 
     def _capture(
         self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any], warm_ups: int
@@ -139,6 +139,7 @@ class Graph:
                     forward(*args, **kwargs)
         finally:
             torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(self.graph, stream=stream):
             self.out = forward(*args, **kwargs)
 
