@@ -31,8 +31,9 @@ from quant.plans.ledger import LayerRecord, Ledger
 from quant.plans.plan import LayerPlan, Plan
 from quant.progress import Progress
 from quant.recordings.rows import calibration_keys
+from quant.recordings.shards import weights_hash
 from quant.recordings.trajectories import Trajectories
-from quant.training.state import State, weights_hash
+from quant.training.state import State
 
 SUBCLASS = "a subclass whose forward may not use its weight the plain way"
 THREE_DIMENSIONS = "convolution over frames, height and width: as a patch embedding it is small and first"

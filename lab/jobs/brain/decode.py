@@ -106,7 +106,9 @@ def run(settings: Settings, context: Context) -> Result:
     pictures = {name: found[name] for name in ROWS if name in found}
     stacked = np.concatenate(list(pictures.values()))
     file = settings.out / "pictures.png"
-    write_picture(sheet(coloured(stacked), len(truth), gap=2), file)
+    shown = "; ".join(f"{row['trial']} ({row['stimulus']})" for row in rows)
+    about = f"rows: {', '.join(pictures)}; columns, test pictures: {shown}"
+    write_picture(sheet(coloured(stacked), len(truth), gap=2), file, about=about)
     write_npz(settings.out / "pictures.npz", {name.replace(" ", "_"): p for name, p in pictures.items()})
     context.preview(Preview("decoded", 1, 1, (coloured(decoded) * 255).round().astype(np.uint8)))
     return Result(

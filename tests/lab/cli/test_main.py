@@ -203,7 +203,7 @@ def test_compare_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines()[0] == "equal"
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c")]) == 1
     text = capsys.readouterr().out
-    assert "SSIM (colour)  quantized  -0.100      0.700  0.600" in text and "1 of 2 values differ" in text
+    assert "SSIM (by channel)  quantized  -0.100      0.700  0.600" in text and "1 of 2 values differ" in text
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["differences"] == ["ssim: 0.7 != 0.6"]
     wide = {f"{arm}two_way_pix{end}": 0.7 for arm in ("", "fp.", "ridge.", "ridge_tokens.", "mean_image.")

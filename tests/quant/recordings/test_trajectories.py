@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import quant
 CONDITIONS = torch.randn(7, 5, 24, generator=torch.Generator().manual_seed(0))
 
 
-def record(tiny, path: Path, **changes):
+def record(tiny, path: Path, model=None, **changes):
     options = {
         "n_steps": 3,
         "seed": 5,
@@ -20,7 +21,11 @@ def record(tiny, path: Path, **changes):
         "null_condition": torch.zeros(5, 24),
     }
     return quant.record(
-        tiny.build("unet"), FlowMatchEulerDiscreteScheduler(), CONDITIONS, path, **{**options, **changes}
+        tiny.build("unet") if model is None else model,
+        FlowMatchEulerDiscreteScheduler(),
+        CONDITIONS,
+        path,
+        **{**options, **changes},
     )
 
 
@@ -97,6 +102,16 @@ def test_other_settings_in_the_same_folder_are_refused(tiny, tmp_path) -> None:
     record(tiny, tmp_path / "a")
     with pytest.raises(quant.InputError, match="holds a recording with seed = 5, asked for 6"):
         record(tiny, tmp_path / "a", seed=6)
+    model, before = tiny.build("unet", seed=1), files(tmp_path / "a")
+    with pytest.raises(quant.InputError, match="UNet2DConditionModel with other weights"):
+        record(tiny, tmp_path / "a", model=model)  # it was handed out as this model's
+    assert files(tmp_path / "a") == before
+    manifest = tmp_path / "a" / "manifest.json"
+    older = json.loads(manifest.read_text())
+    del older["weights"]
+    manifest.write_text(json.dumps(older))
+    record(tiny, tmp_path / "a")  # recordings did not always say
+    assert files(tmp_path / "a") == before
     with pytest.raises(quant.InputError, match="needs conditions and null_condition"):
         record(tiny, tmp_path / "b", null_condition=None)
     with pytest.raises(quant.MissingDataError, match=r"make them with quant\.record"):
