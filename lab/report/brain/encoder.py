@@ -83,6 +83,7 @@ def encoder_document(data: EncoderData) -> HTMLDocument:
         else "",
         sections=sections,
         problems=list(about.get("warnings", ())),
+        warnings="Warnings about the data",
     )
 
 
@@ -104,7 +105,8 @@ def _table(rows: list[dict[str, Any]]) -> Block:
             low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
             bounds = "" if low is None else f"{low:.3f} to {high:.3f}"
             cells.append({"value": "–" if row[key] is None else f"{row[key]:.3f}", "bounds": bounds})
-        name = f"{row['voxels']:,} voxels, {row['training pictures']} and {row['test pictures']} pictures"
+        shown = f"{row['training pictures']} training and {row['test pictures']} test pictures"
+        name = f"{row['voxels']:,} voxels, {shown}"
         lines.append({"name": row["subject"], "about": name, "cells": cells, "baseline": False})
     return Block("bits_table", {"heads": [head for _, head in HEADS], "rows": lines, "first": "subject"})
 
