@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,11 @@ def _clusters(data: EncoderData) -> list[Block]:
     space = _space(first)
     if first.has_places:
         blocks = [
-            figure(lambda theme: brain_slices(first.xyz, labels, "cluster", source, space, True, theme=theme))
+            figure(
+                lambda theme: brain_slices(
+                    first.xyz, labels, "functional cluster", source, space, True, theme=theme
+                )
+            )
         ]
     else:
         blocks = [figure(lambda theme: response_profile(labels, None, source, theme))]
@@ -163,7 +167,8 @@ def _training(data: EncoderData) -> Block:
     about = data.about
     epochs = [float(k + 1) for k in range(len(about["training"]))]
     curves = {"training": list(about["training"])}
-    source = _source(data, "all subjects")
+    trained = sum(row["training pictures"] for row in about["rows"])
+    source = replace(_source(data, "all subjects"), samples=f"{trained} training pictures of all subjects")
     return figure(lambda theme: training_curve(epochs, curves, source, theme=theme))
 
 
