@@ -105,7 +105,8 @@ def test_left_out_tokens_and_pictures_are_of_the_same_trials(parts, monkeypatch)
     np.testing.assert_array_equal(found["left_out_start"][:, 0], train.images()[trials])
     fitted = SimpleNamespace(
         decode=lambda betas: SimpleNamespace(picture=test.images(), effective=np.ones(N_TEST)),
-        held_out=lambda: SimpleNamespace(picture=train.images()), applies=True, posterior_mse=0.1, ridge_mse=0.2,
+        held_out=lambda: SimpleNamespace(picture=train.images()), applies=True, posterior_mse=1,
+        ridge_mse=2,
     )  # fmt: skip
     monkeypatch.setattr("brainit.structure.fit_posterior", lambda *data, **options: fitted)
     config = ReconstructConfig(structure="posterior", left_out=6)
