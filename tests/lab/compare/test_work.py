@@ -139,6 +139,8 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     assert page.count("Source: unet-64, 12 pictures at each of 2 seeds, simulated low-bit arithmetic.") == 3
     heads = re.findall(r"<h2 id=\"([a-z-]+)-title", page)
     assert heads == ["verdict", "pictures", "trade-off", "scores", "gate", "how-it-was-made"]
+    fewer = [row | {"seeds": 1} if row["recipe"] == "rtn-w4a4" else row for row in result["rows"]]
+    assert "12 pictures at 1 to 2 of 2 seeds" in document({**result, "rows": fewer}, {}, {}).html
     native = document({**result, "about": {**ABOUT, "execution": "native"}}, {}, {}).html
     assert "Native low-bit arithmetic" in native and "Simulated low-bit arithmetic" not in native
     assert "gate failed" not in page and "ten times the difference of rtn-w4a4" in page
