@@ -263,28 +263,28 @@ def _of_posterior(
     from lab.decoding.structure import glyph_weights, tokens_of
     from lab.images import to_model
 
-    own = data.subject.part("train")
-    own = own.mean_over_repeats()
+    own = data.subject.part("train").mean_over_repeats()
     pictures = own.images()
     fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
     seen = fitted.held_out().picture
     if config.network == "shared":
         said = _of_shared(config, data, checkpoints, progress).conditions["brainit"]
     else:
-        said = _left_out_tokens(config, own, progress)
+        said = _left_out_tokens(config, own, data.subject, progress)
     tokens = {"picture": tokens_of(to_model(seen).numpy()), "brainit": said}
     return LeftOut(pictures, seen, tokens)
 
 
 def _left_out_tokens(
-    config: ReconstructConfig, train: Subject, progress: Progress, folds: int = 3
+    config: ReconstructConfig, train: Subject, whole: Subject, progress: Progress, folds: int = 3
 ) -> np.ndarray:
     """Return Brain-IT's tokens (n, 17, 192) of every training trial, by networks that have not seen it."""
     from brainit.training.fitting import fit
     from lab.decoding.data import external_targets, zoo_targets
     from lab.decoding.structure import predictions
 
-    external = external_targets(config, train, progress)
+    judged = replace(whole, split=np.full_like(whole.split, "test"))  # every trial is, by one of the folds
+    external = external_targets(config, judged, progress)
     fold = np.random.default_rng(config.seed).permutation(train.n_trials) % folds
     out: dict[int, np.ndarray] = {}
     for k in range(folds):
