@@ -77,16 +77,10 @@ def run(settings: Settings, context: Context) -> Result:
 
     from brainit.metrics import pixcorr, ssim
     from lab.decoding.scores import recognised
-    from lab.decoding.trained import TrainedRun
     from lab.files import write_npz
     from lab.images import sheet, write_picture
-    from lab.jobs.checks import check_recipe, natively
-    from lab.models.preflight import check_loose_folder
 
-    check_loose_folder(settings.out)
-    trained = TrainedRun.open(settings.folder, settings.root)
-    config = trained.config.model_copy(update=_changes(settings))
-    recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
+    trained, config, recipe = check(settings)
     found = _decoded(settings, trained, config, recipe, context)
     truth, decoded = found["stimulus"], found["decoded"]
     pairs = {
@@ -118,6 +112,21 @@ def run(settings: Settings, context: Context) -> Result:
     )  # fmt: skip
 
 
+def check(settings: Settings) -> tuple[Any, Any, Any]:
+    """Refuse what is not of the data; return the trained run, the settings to decode with, and the recipe."""
+    from lab.decoding.trained import TrainedRun
+    from lab.jobs.checks import check_recipe, natively
+    from lab.models.preflight import check_loose_folder
+
+    check_loose_folder(settings.out)
+    if not 1 <= len(settings.trials) <= MOST:
+        raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
+    trained = TrainedRun.open(settings.folder, settings.root)
+    config = trained.config.model_copy(update=_changes(settings))
+    recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
+    return trained, config, recipe
+
+
 def _changes(settings: Settings) -> dict[str, Any]:
     given = {name: getattr(settings, name) for name in ("guidance", "strength", "steps")}
     return {name: value for name, value in given.items() if value is not None} | {
@@ -141,7 +150,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     data = open_subjects(config, context.progress)
     same_data.check(settings.folder, data.subject)
     test = data.subject.part("test").mean_over_repeats()
-    _check(settings, test)
+    _suits(settings, test)
     keep = list(settings.trials)
     given = find_conditions(
         trained.step(lambda name, compute: compute()), trained.config, data.subject, trained.network, device,
@@ -179,9 +188,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     }  # fmt: skip
 
 
-def _check(settings: Settings, test: Any) -> None:
-    if not 1 <= len(settings.trials) <= MOST:
-        raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
+def _suits(settings: Settings, test: Any) -> None:
     outside = [t for t in settings.trials if not 0 <= t < test.n_trials]
     if outside:
         raise InputError(f"trial {outside[0]}: this subject has test pictures 0 to {test.n_trials - 1}")
