@@ -340,6 +340,7 @@ def test_noise_of_few_is_the_beginning_of_the_noise_of_many(bench: Bench) -> Non
 @pytest.mark.parametrize("drawn", [True, False])
 def test_trade_off_is_drawn_where_sizes_differ(drawn: bool) -> None:
     row = {"method": "rtn", "psnr_db": 20.0, "psnr_db.low": 19.0, "psnr_db.high": 21.0, "bytes_before": 9e6}
+    row |= {"seeds": 1}
     rows = [{**row, "recipe": "a", "bytes": 4e6}, {**row, "recipe": "b", "bytes": 5e6 if drawn else 4e6}]
     curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
     result = {"about": ABOUT, "rows": rows, "curves": {"a": curve, "b": curve}}
