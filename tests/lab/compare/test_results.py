@@ -50,6 +50,12 @@ def test_samples_that_are_no_numbers_have_no_scores(bench: Bench) -> None:
         measure(bench, broken, "w2a2", ref, {})
     with pytest.raises(InputError, match="latents of full precision"):
         reference(dataclasses.replace(bench, model=broken), 0)
-    dark = dataclasses.replace(bench, decode=lambda z: torch.full((len(z), 3, 32, 32), torch.nan))
-    with pytest.raises(InputError, match="pictures of full"):
+
+    def spotted(latents: torch.Tensor) -> torch.Tensor:
+        pictures = torch.zeros(len(latents), 3, 32, 32)
+        pictures[7, 2, 5, 5] = torch.nan
+        return pictures
+
+    dark = dataclasses.replace(bench, decode=spotted)
+    with pytest.raises(InputError, match="pictures of full precision are not finite in 1 of 12"):
         measure(dark, bench.model, FULL, ref, {})
