@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -84,7 +85,8 @@ def brain_slices(
     bar.ax.tick_params(colors=quiet, labelcolor=text, labelsize=8)
     bar.outline.set_visible(False)
     if categorical:
-        bar.ax.yaxis.get_major_locator().set_params(integer=True)
+        whole: Any = bar.ax.yaxis.get_major_locator()
+        whole.set_params(integer=True)
     ground = "the MNI152 template" if template is not None else f"no template ({_words(space)})"
     caption = (
         f"{what.capitalize()} of the {drawn.sum()} voxels within {_SLAB:g} mm of three cuts (of {len(xyz)} "
