@@ -21,6 +21,7 @@ from lab.errors import InputError
 from lab.progress import Progress
 from lab.runs.folder import config_hash
 from lab.runs.lock import alone_with
+from quant.training.state import remove
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,10 +108,12 @@ def decoded(
             owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
             state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
         # who needs the same training at once waits: two would write the same files
-        with nullcontext() if state is None else alone_with(state, progress):
+        with nullcontext() if state is None else alone_with(state, progress) as lock:
             model, plan, ledger = quantized_denoiser(
                 config, recipe.content, recording, device, progress, state, recipe.native, solved
             )
+            if state is not None and state.is_dir() and not (lock and lock.awaited()):
+                remove(state)  # else the last of those that wait: they find it at its last step
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 
@@ -127,12 +130,13 @@ def decoded(
 
     facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
     which = "full precision" if recipe.content is None else repr(recipe.name)
-    if facts.get("weights", now) != now:  # recipes would differ in more than their bits
+    if facts.get("weights") != now:  # recipes would differ in more than their bits
+        before = facts.get("weights", "not written down: of before")
         raise InputError(
             f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
-            f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
+            f"decoder ({before}, now {now}): put those back, or choose another --out (a new run)"
         )
-    if facts.get("predictions", seen) != seen:
+    if facts.get("predictions") != seen:
         raise InputError(
             f"pictures of {which} were decoded from other predictions: the run was trained again since; "
             "choose another --out"

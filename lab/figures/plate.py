@@ -187,7 +187,7 @@ class _Powers(LogFormatterSciNotation):
         formula = super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
         axis: Any = self.axis
         low, high = sorted(axis.get_view_interval())
-        if formula and axis.get_transform().base == 10 and low >= 1e-3 and high < 1e4:
+        if formula and vars(self)["_base"] == 10 and low >= 1e-3 and high < 1e4:
             return f"{x:g}"  # 6 says more than 6×10⁰
         text = _EXPONENT.sub(lambda found: found[1].translate(_RAISED), formula)
         return text.replace(r"\times", "×")

@@ -338,6 +338,7 @@ def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, 
     else:
         opened = open_subjects(config, progress)
         counts = _counts(opened.subject) | {"leaks": opened.about["leak_line"]}
+        counts |= {"warnings": opened.about["warnings"]} if opened.about["warnings"] else {}
     sampler = settings_of(config)
     evaluations = sampler.steps * (1 if sampler.guidance == 1 else 2) * config.n_samples * config.noise_seeds
     return {

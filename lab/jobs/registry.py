@@ -35,6 +35,7 @@ JOBS: dict[str, Job] = {
     "list": Job("lab.jobs.listing", "List methods, presets, models, kernels.", 1),
     "demo": Job("lab.jobs.demo", "Decode the shipped simulated subjects.", 240),
     "app": Job("lab.app.command", "Open the pages in a browser.", 6),
+    "record": Job("lab.jobs.models.record", "Record sampling of a model of your own.", 60),
     "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
     "whatif": Job("lab.jobs.models.whatif", "Say what rounding one layer's input would do.", 15),
     "variants": Job("lab.jobs.models.variants", "Draw the same pictures with several recipes.", 60),

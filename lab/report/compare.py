@@ -119,7 +119,7 @@ def _ways(result: Mapping[str, Any], word: str) -> str:
 def _summary(result: Mapping[str, Any]) -> list[str]:
     about, rows = result["about"], _measured(result)
     lines = [
-        f"{about['n']} pictures at {_seeds(result)}, {about['steps']} steps, guidance {about['guidance']:g}, "
+        f"{about['n']} pictures at {_seeds(result)}, {_steps(about)}, guidance {about['guidance']:g}, "
         f"on {about['hardware']}. Every recipe at the same noise and conditions."
     ]
     key = next((k for k in QUALITY if rows and k in rows[0]), None)
@@ -245,6 +245,11 @@ def _strips(
 def _section(title: str, intro: str, blocks: list[Block]) -> dict[str, Any]:
     name = title.lower().replace(" ", "-")
     return {"id": name, "title": title, "intro": intro, "blocks": [render_block(b) for b in blocks]}
+
+
+def _steps(about: Mapping[str, Any]) -> str:
+    of = f" of {about['scheduler']}" if "scheduler" in about else ""
+    return f"{about['steps']} step{'s' if about['steps'] > 1 else ''}{of}"
 
 
 def _seeds(result: Mapping[str, Any]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
 
 from lab.errors import InputError
 from lab.figures.plate import BLUE, ORANGE, Plate, Provenance, Theme, axes, canvas, ink, shade
@@ -85,8 +85,7 @@ def brain_slices(
     bar.ax.tick_params(colors=quiet, labelcolor=text, labelsize=8)
     bar.outline.set_visible(False)
     if categorical:
-        whole: Any = bar.ax.yaxis.get_major_locator()
-        whole.set_params(integer=True)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ground = "the MNI152 template" if template is not None else f"no template ({_words(space)})"
     caption = (
         f"{what.capitalize()} of the {drawn.sum()} voxels within {_SLAB:g} mm of three cuts (of {len(xyz)} "

@@ -77,16 +77,10 @@ def run(settings: Settings, context: Context) -> Result:
 
     from brainit.metrics import pixcorr, ssim
     from lab.decoding.scores import recognised
-    from lab.decoding.trained import TrainedRun
     from lab.files import write_npz
     from lab.images import sheet, write_picture
-    from lab.jobs.checks import check_recipe, natively
-    from lab.models.preflight import check_loose_folder
 
-    check_loose_folder(settings.out)
-    trained = TrainedRun.open(settings.folder, settings.root)
-    config = trained.config.model_copy(update=_changes(settings))
-    recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
+    trained, config, recipe = check(settings)
     found = _decoded(settings, trained, config, recipe, context)
     truth, decoded = found["stimulus"], found["decoded"]
     pairs = {
@@ -106,7 +100,9 @@ def run(settings: Settings, context: Context) -> Result:
     pictures = {name: found[name] for name in ROWS if name in found}
     stacked = np.concatenate(list(pictures.values()))
     file = settings.out / "pictures.png"
-    write_picture(sheet(coloured(stacked), len(truth), gap=2), file)
+    shown = "; ".join(f"{row['trial']} ({row['stimulus']})" for row in rows)
+    about = f"rows: {', '.join(pictures)}; columns, test pictures: {shown}"
+    write_picture(sheet(coloured(stacked), len(truth), gap=2), file, about=about)
     write_npz(settings.out / "pictures.npz", {name.replace(" ", "_"): p for name, p in pictures.items()})
     context.preview(Preview("decoded", 1, 1, (coloured(decoded) * 255).round().astype(np.uint8)))
     return Result(
@@ -114,6 +110,21 @@ def run(settings: Settings, context: Context) -> Result:
         arithmetic=found["arithmetic"], regions=found["regions"], sheet=str(file),
         archive=str(settings.out / "pictures.npz"),
     )  # fmt: skip
+
+
+def check(settings: Settings) -> tuple[Any, Any, Any]:
+    """Refuse what is not of the data; return the trained run, the settings to decode with, and the recipe."""
+    from lab.decoding.trained import TrainedRun
+    from lab.jobs.checks import check_recipe, natively
+    from lab.models.preflight import check_loose_folder
+
+    check_loose_folder(settings.out)
+    if not 1 <= len(settings.trials) <= MOST:
+        raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
+    trained = TrainedRun.open(settings.folder, settings.root)
+    config = trained.config.model_copy(update=_changes(settings))
+    recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
+    return trained, config, recipe
 
 
 def _changes(settings: Settings) -> dict[str, Any]:
@@ -139,7 +150,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     data = open_subjects(config, context.progress)
     same_data.check(settings.folder, data.subject)
     test = data.subject.part("test").mean_over_repeats()
-    _check(settings, test)
+    _suits(settings, test)
     keep = list(settings.trials)
     given = find_conditions(
         trained.step(lambda name, compute: compute()), trained.config, data.subject, trained.network, device,
@@ -177,9 +188,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     }  # fmt: skip
 
 
-def _check(settings: Settings, test: Any) -> None:
-    if not 1 <= len(settings.trials) <= MOST:
-        raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
+def _suits(settings: Settings, test: Any) -> None:
     outside = [t for t in settings.trials if not 0 <= t < test.n_trials]
     if outside:
         raise InputError(f"trial {outside[0]}: this subject has test pictures 0 to {test.n_trials - 1}")

@@ -134,11 +134,11 @@ def _check(settings: Settings) -> dict[str, Any]:
     claimed = settings.out / "study.json"
     if claimed.is_file():
         there = json.loads(claimed.read_text(encoding="utf-8"))
-        # a study of before says nothing of weights
-        if there.setdefault("weights", facts["weights"]) != facts["weights"]:
+        if there.get("version") == VERSION and there.get("weights") != facts["weights"]:
+            which = there.get("weights") or "not written down: a study of before"
             raise InputError(
                 f"{settings.out} holds a study through other weights of {', '.join(_THROUGH)} "
-                f"({there['weights']}, now {facts['weights']}): put those back, or give another --out"
+                f"({which}; now {facts['weights']}): put those back, or give another --out"
             )
         if there != json.loads(json.dumps(facts)):
             raise InputError(

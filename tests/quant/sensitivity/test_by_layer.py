@@ -36,7 +36,8 @@ def store(tiny, tmp_path_factory):
 def test_one_on_equals_a_model_with_one_layer_quantized(tiny, store) -> None:
     model = tiny.build("unet")
     name, probe = "mid_block.resnets.0.conv1", NoisePrediction(store, 2, 2)
-    table = layer_sensitivity(model, "rtn-w8a8", store, settings=BITS, probes=[probe], include=FEW)
+    table = layer_sensitivity(model, "rtn-w8a8", store, settings=BITS, probes=[probe], include=iter(FEW))
+    assert {row.setting for row in table.rows} == set(BITS) and len(table.rows) % len(BITS) == 0
     reference = probe.run(model)
     quant.quantize_(model, quant.get_method("rtn").config(weight_bits=4), include=[name])
     expected = noise_ratio(reference, probe.run(model))
