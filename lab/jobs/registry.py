@@ -35,6 +35,7 @@ JOBS: dict[str, Job] = {
     "list": Job("lab.jobs.listing", "List methods, presets, models, kernels.", 1),
     "demo": Job("lab.jobs.demo", "Decode the shipped simulated subjects.", 240),
     "app": Job("lab.app.command", "Open the pages in a browser.", 6),
+    "record": Job("lab.jobs.models.record", "Record sampling of a model of your own.", 60),
     "inspect": Job("lab.jobs.models.inspect", "Look at inputs, weights and attention.", 180),
     "whatif": Job("lab.jobs.models.whatif", "Say what rounding one layer's input would do.", 15),
     "variants": Job("lab.jobs.models.variants", "Draw the same pictures with several recipes.", 60),
@@ -75,6 +76,8 @@ JOBS: dict[str, Job] = {
 }
 QUICK = 5
 """Seconds below which a job runs no model, and is not worth the wait for torch."""
+LONG = 120
+"""Seconds from which help and dry run of a job say how long it takes."""
 GROUPS = {
     "bench": "Timings.",
     "data": "Datasets: list, describe, fetch, check.",
@@ -148,15 +151,24 @@ def dry_run(name: str, settings: Settings) -> Result:
     """Say what a job would do and refuse what cannot work; changes nothing."""
     from lab.jobs.contract import Foreseen
     from lab.models.devices import choose_device
-    from lab.progress import duration
 
     job = module(name)
     for place in (getattr(settings, key, None) for key in ("device", "calibrate_on")):
         if place == "cuda":  # torch is needed only to see that it is not there
             choose_device(place)
     if hasattr(job, "dry_run"):
-        return job.dry_run(settings)
+        found = job.dry_run(settings)
+        if isinstance(found, Foreseen) and JOBS[name].seconds >= LONG and "time" not in found.facts:
+            found = found.model_copy(update={"facts": {**found.facts, "time": usual_time(name)}})
+        return found
     if hasattr(job, "check"):
         job.check(settings)
     facts = {"would run": f"brainlab {name}", **settings.model_dump(mode="json")}
-    return Foreseen(facts={**facts, "time": f"about {duration(JOBS[name].seconds)}"})
+    return Foreseen(facts={**facts, "time": usual_time(name)})
+
+
+def usual_time(name: str) -> str:
+    """Say how long a job takes where nothing is changed."""
+    from lab.progress import duration
+
+    return f"about {duration(JOBS[name].seconds)} with its defaults on two CPU cores"

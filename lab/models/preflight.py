@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,8 +68,8 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
 
         model_files(model)  # refuses what is not a model
         raise MissingDataError(
-            f"{model!r} is no shipped denoiser, so there is nothing to calibrate and compare on: record it "
-            "with quant.record, then give --recording FOLDER"
+            f"{model!r} is no shipped denoiser, so there is nothing to look at and calibrate on: "
+            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give --recording FOLDER"
         )
     store = quant.Trajectories.open(folder)
     if model in zoo.DENOISERS:
@@ -81,6 +82,18 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
                 "model or of other weights; leave --recording out to make one"
             )
     return store
+
+
+def as_recorded(settings: Any, store: quant.Trajectories | None) -> Any:
+    """Return settings with a recording's steps and guidance in place of defaults; given ones stay.
+
+    A model of one's own has the sampling that it was recorded with; 20 steps are those of shipped denoisers.
+    """
+    if store is None:
+        return settings
+    made = {"steps": store.settings["n_steps"], "guidance": store.settings["guidance"]}
+    given = {name for name in settings.model_fields_set if getattr(settings, name) is not None}
+    return settings.model_copy(update={name: made[name] for name in made.keys() - given})
 
 
 def check_sampling(store: Any, steps: int, guidance: float) -> None:

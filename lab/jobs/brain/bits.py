@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
 from lab.jobs import contract
+from lab.jobs.brain.scores import warned
 from lab.jobs.checks import TRAINING_MINUTES
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, record, setting
 
@@ -49,9 +50,10 @@ class Result(contract.Result):
     table: str
     report: str
     done_before: bool
+    warnings: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
-        """Return scores with their intervals, then the leak check."""
+        """Return scores with their intervals, the leak check, then warnings."""
         said = {
             "bit-widths": "; ".join(
                 dict.fromkeys(
@@ -67,7 +69,7 @@ class Result(contract.Result):
         rows = [_shown(row) for row in self.rows]
         empty = {name for name in (*_FIRST, *_THEN) if all(row[name] is None for row in rows)}
         shown = [{name: value for name, value in row.items() if name not in empty} for row in rows]
-        return [Table(shown), record(said | done)]
+        return [Table(shown), record(said | done), *warned(self.warnings)]
 
     def files(self) -> dict[str, str]:
         """Return table and page."""
@@ -231,6 +233,7 @@ def _measure(
         table=str(table),
         report=str(page),
         done_before=same,
+        warnings=tuple(data.about["warnings"]),
     )
 
 

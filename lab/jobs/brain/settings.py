@@ -8,7 +8,8 @@ from typing import Any
 
 from lab.decoding.settings import ReconstructConfig
 from lab.jobs import contract
-from lab.jobs.contract import Foreseen, setting
+from lab.jobs.brain.scores import warned
+from lab.jobs.contract import Foreseen, Table, record, setting
 from lab.progress import silent
 
 OUT = Path("runs/brain")
@@ -32,10 +33,16 @@ class StepResult(contract.Result):
 
     found: dict[str, Any]
     out: str
+    warnings: tuple[str, ...] = ()
+    """What was odd about the data."""
 
     def plain(self) -> Any:
         """Return it flat."""
-        return self.found
+        return self.found | {"warnings": list(self.warnings)}
+
+    def tables(self) -> list[Table]:
+        """Return what was found, then warnings."""
+        return [record(self.found), *warned(self.warnings)]
 
     def files(self) -> dict[str, str]:
         """Return the run folder."""

@@ -194,6 +194,12 @@ def test_hidden_figures_typed_numbers_and_a_file_that_is_no_picture(
         visit.until("#numbers table", shown)
     typed.press("Tab")
     visit.page.wait_for_function("document.querySelector('#bits input[type=number]').value === '3'")
+    box, right = visit.page.locator("#layer input"), visit.page.input_value("#layer input")
+    box.fill(f"{right}x")
+    box.press("Enter")
+    visit.until("#layer-wrong", right)  # the nearest name
+    box.fill(right)
+    visit.page.wait_for_function("!document.querySelector('#layer-wrong')?.innerText.includes('nearest')")
     visit.tab("Watermark")
     (tmp_path / "no.png").write_text("text")
     visit.page.locator("#watermark-picture input[type=file]").set_input_files(tmp_path / "no.png")

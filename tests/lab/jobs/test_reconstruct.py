@@ -190,7 +190,12 @@ def test_what_is_odd_about_the_data_stands_beside_the_scores(
     savemat(tmp_path / "units.mat", {k: v for k, v in parts.items() if not k.startswith("__")})
     capsys.readouterr()
     checkpoints = ["--checkpoints", str(finished / "checkpoints" / "brainit")]
-    assert run([*words(tmp_path / "units.mat", tmp_path / "out"), *checkpoints]) == 0
+    command = [*words(tmp_path / "units.mat", tmp_path / "out"), *checkpoints]
+    assert run([*command, "--dry-run"]) == 0
+    assert "betas of test trials have " in capsys.readouterr().out, "before any work"
+    assert run(command) == 0
+    assert "warning: betas of test trials have " in capsys.readouterr().out
+    assert run(["brain", "evaluate", str(tmp_path / "out")]) == 0
     assert "warning: betas of test trials have " in capsys.readouterr().out
 
 

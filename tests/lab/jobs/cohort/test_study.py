@@ -123,11 +123,12 @@ def test_a_finished_study_is_read_held_and_kept_apart_from_others(
         job.run(mine.model_copy(update={"seed": 1}), Context())
     claim = json.loads((mine.out / "study.json").read_text())
     (mine.out / "study.json").write_text(json.dumps(claim | {"weights": "others"}))
-    with pytest.raises(InputError, match=r"other weights of dit-64.* \(others, now "):
+    with pytest.raises(InputError, match=r"other weights of dit-64.* \(others; now "):
         job.dry_run(mine)
     del claim["weights"]
-    (mine.out / "study.json").write_text(json.dumps(claim))  # of before
-    assert job.dry_run(mine)
+    (mine.out / "study.json").write_text(json.dumps(claim))
+    with pytest.raises(InputError, match=r"other weights of dit-64.* \(not written down: a study of before"):
+        job.dry_run(mine)
 
 
 _serve = crew._serve
@@ -179,3 +180,32 @@ def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no tiny-imagenet-64"):
         job.run(job.Settings(preset="cohort", data=tmp_path, out=tmp_path / "run"), Context())
     assert not (tmp_path / "run").exists()  # a refusal leaves nothing
+
+
+def test_the_figure_says_which_rows_are_of_fewer_subjects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple] = []
+    monkeypatch.setattr(
+        "lab.figures.brain.cohort.cohort_study", lambda *given: drawn.append(given) or _Blank()
+    )
+    score = {"two_way": [0.9, 0.8, 1.0], "pixcorr": [0.4, 0.3, 0.5]}
+    groups = (
+        ("cohort", "shared", 4),
+        ("cohort", "single", 2),
+        ("new subject, 15 min, 9 trials", "shared", 1),
+    )
+    rows = [{"group": g, "what": what, "subjects": n, **score} for g, what, n in groups]
+    contrasts = [{"contrast": "shared above single", "subjects": 2, **score}]
+    about = {"preset": "small", "device": "cpu", "n_test": 9, "seed": 0}
+    job._draw(tmp_path, {"about": about, "rows": rows, "contrasts": contrasts})
+    ((marks, gains, where),) = drawn
+    assert [m.label for m in marks] == ["cohort: shared", "cohort: single (2 subjects)", "shared"]
+    assert [m.minutes for m in marks] == [None, None, 15] and marks[0].pixcorr == (0.4, 0.3, 0.5)
+    assert gains[0].label == "shared above single (2 subjects)"
+    assert "9 test pictures, 4 subjects of the cohort" in where.sentence()
+
+
+class _Blank:
+    def png(self, foot: bool) -> bytes:
+        return b""
