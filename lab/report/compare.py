@@ -86,7 +86,8 @@ def figures(result: Mapping[str, Any]) -> dict[str, Callable[[Theme], Plate]]:
     key = next((k for k in QUALITY if any(k in r for r in rows)), None)
     if key is None or not rows:
         return {}
-    source = Provenance(about["model"], f"{about['n']} pictures at {_seeds(about)}")
+    how = f"{about.get('execution', 'simulated')} arithmetic"
+    source = Provenance(about["model"], f"{about['n']} pictures at {_seeds(about)}, {how}")
     points = _points(rows, key)
     full = next((r["bytes"] for r in result["rows"] if r["recipe"] == FULL), rows[0]["bytes_before"]) / 1e6
     ranked = [r["recipe"] for r in rows]
