@@ -227,6 +227,30 @@ def test_the_copy_engine_gets_what_it_can_reach(monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_triton
+def test_images_that_boxes_do_not_cut_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.images.conv2d_kernels import copied, launch
+
+    def boxes(c: int, n: int, stride: tuple[int, int], dilation: tuple[int, int], config: Config) -> bool:
+        x, weight = (torch.zeros(size, 4, 4, c, dtype=torch.int8) for size in (1, n))
+        return copied(x, weight, meta(1, 4, 4, n), stride, dilation, config)
+
+    one = (1, 1)
+    assert boxes(16, 8, one, one, Config())
+    for c, n, stride, dilation, config in (
+        (24, 8, one, one, Config()), (16, 4, one, one, Config()), (16, 8, (1, 2), one, Config()),
+        (16, 8, one, (2, 1), Config()), (16, 8, one, one, Config(keep=True)),
+    ):  # fmt: skip
+        assert not boxes(c, n, stride, dilation, config), (c, n, stride, dilation, config)
+    recorders = {name: Recorder() for name in ("_conv_copied", "_conv")}
+    for name, recorder in recorders.items():
+        monkeypatch.setattr(f"kernels.images.conv2d_kernels.{name}", recorder)
+    for width, name in ((8, "_conv_copied"), (4, "_conv")):  # of narrow images a box has narrow rows
+        x, weight, out = meta(1, 64, width, 16, dtype=torch.int8), meta(8, 1, 1, 16), meta(1, 64, width, 8)
+        launch(x, weight, meta(1), meta(8), None, out, one, (0, 0), one, Config(128, 64, 64))
+        assert recorders[name].grids.pop() and not any(other.grids for other in recorders.values())
+
+
+@needs_triton
 def test_products_are_queued_on_hopper_by_a_known_compiler_only(monkeypatch: pytest.MonkeyPatch) -> None:
     from kernels.products import gemm_kernels
 

@@ -121,10 +121,9 @@ class Graph:
         self, forward: Callable[..., Any], flat: list[Any], spec: Any, warm_ups: int = WARM_UPS
     ) -> None:
         self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
-        self.graph = torch.cuda.CUDAGraph()
+        args, kwargs = tree_unflatten(self.held, spec)
         place = next((value.get_device() for value in flat if isinstance(value, Tensor)), None)
         with torch.cuda.device(place):  # streams and captures are of the current device
-            args, kwargs = tree_unflatten(self.held, spec)
             self._capture(forward, args, kwargs, warm_ups)
 
     def _capture(
@@ -140,6 +139,7 @@ class Graph:
                     forward(*args, **kwargs)
         finally:
             torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(self.graph, stream=stream):
             self.out = forward(*args, **kwargs)
 

@@ -23,7 +23,7 @@ from quant.layers.lowbit import (
     quantize,
 )
 from quant.layers.native import tables
-from quant.layers.native.fits import GROUPS, PRODUCTS, SMALL_CODES
+from quant.layers.native.fits import GROUPS, PRODUCTS, SMALL_CODES, odd_convolution
 
 FEW = 64
 """Rows up to which a weight is decoded next to the product."""
@@ -201,7 +201,7 @@ def _near_one(scale: Tensor) -> tuple[Tensor, Tensor]:
 
 def _convolution(layer: Encoded, op: str, bias: Tensor | None) -> Convolution | None:
     module: Any = layer
-    if not _plain_convolution(module):
+    if odd_convolution(module):
         return None
     encoded, quantizer = layer.encoded(), layer.input_quantizer
     assert quantizer is not None  # as `fit` saw to
@@ -213,10 +213,6 @@ def _convolution(layer: Encoded, op: str, bias: Tensor | None) -> Convolution | 
         op, kernel, encoded.params["scale"].reshape(-1).float(), bias, module.stride, module.padding,
         module.dilation, quantizer.quantizer.bits,
     )  # fmt: skip
-
-
-def _plain_convolution(module: Any) -> bool:
-    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def _weight(layer: Encoded, dtype: torch.dtype) -> lowrank_linear.LowRankWeight:

@@ -119,6 +119,7 @@ def test_lists_are_json_and_tables(what: str, capsys: Capture) -> None:
     assert run(["list", what, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert all(row["name"] for row in rows)
+    assert all(row.get("triton", True) for row in rows)  # each operation has a kernel, perhaps another's
     assert run(["list", what]) == 0
     table = capsys.readouterr().out
     assert all(row["name"] in table for row in rows)
