@@ -141,7 +141,7 @@ def activation_surfaces(
             part.label.set_color(text)
             part.label.set_fontsize(9)
             part._axinfo["grid"].update(color=line, linewidth=0.6)
-        ax.tick_params(colors=quiet, labelcolor=text, labelsize=7.5, pad=0)
+        ax.tick_params(which="both", colors=quiet, labelcolor=text, labelsize=7.5, pad=0)
         ax.locator_params(nbins=5)
     joined = f" More than {_MOST} {axis}s or channels are joined, keeping the largest." * (
         max(channels, positions) > _MOST

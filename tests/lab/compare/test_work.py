@@ -148,6 +148,11 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     assert {p.name for p in (tmp_path / "r" / "figures").iterdir()} == {
         "quality-bytes.png", "error-timesteps.png", "error-growth.png",
     }  # fmt: skip
+    assert run(["figures", str(tmp_path / "r"), "--width", "5"]) == 0
+    papers = {p.name for p in (tmp_path / "r" / "paper").iterdir()}
+    assert papers == {"quality-bytes.pdf", "error-timesteps.pdf", "error-growth.pdf", "captions.txt"}
+    assert (tmp_path / "r" / "paper" / "captions.txt").read_text().count("simulated arithmetic") == 3
+    assert run(["figures", str(tmp_path)]) == 4
     psnr = {row["recipe"]: row["psnr_db"] for row in result["rows"]}
     assert psnr[FULL] == 100 > psnr["rtn-w8a8"] > psnr["rtn-w4a4"] > psnr[OTHER_SEED]
     measured[0].arrays["psnr_db"] = measured[0].arrays["psnr_db"] - 1e-3
@@ -341,6 +346,7 @@ def test_noise_of_few_is_the_beginning_of_the_noise_of_many(bench: Bench) -> Non
 @pytest.mark.parametrize("drawn", [True, False])
 def test_trade_off_is_drawn_where_sizes_differ(drawn: bool) -> None:
     row = {"method": "rtn", "psnr_db": 20.0, "psnr_db.low": 19.0, "psnr_db.high": 21.0, "bytes_before": 9e6}
+    row |= {"seeds": 1}
     rows = [{**row, "recipe": "a", "bytes": 4e6}, {**row, "recipe": "b", "bytes": 5e6 if drawn else 4e6}]
     curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
     result = {"about": ABOUT, "rows": rows, "curves": {"a": curve, "b": curve}}

@@ -17,7 +17,8 @@ from lab.runs.metrics import equal_metrics
 Capture = pytest.CaptureFixture[str]
 
 SETS = """denoiser=dit-64 structure=brainit external=0 noise_seeds=2 n_samples=1 steps=2 strength=0.5
-bootstrap=100 brain.train.epochs=1 brain.train.steps_per_epoch=2 brain.care.folds=1 brain.model.width=16""".split()
+bootstrap=100 brain.train.epochs=1 brain.train.steps_per_epoch=2 brain.care.folds=1
+brain.model.width=16""".split()
 NEEDED = """leaks dataset subject simulated n_train n_test seed recipe pixcorr ssim ssim_gauss mse two_way_pix
 leak_test_in_train decoder_bytes decoder_mean_weight_bits ridge.pixcorr ridge.ssim ridge.mse ridge.two_way_pix
 ridge_tokens.pixcorr minus_ridge_tokens.pixcorr.low minus_ridge_tokens.pixcorr.p brain_correlation

@@ -57,6 +57,11 @@ def test_a_dry_run_refuses_what_the_run_would(
         registry.dry_run(name, registry.settings(name, given))
 
 
+def test_a_dry_run_of_a_long_job_says_how_long_it_takes(tmp_path: Path) -> None:
+    found = registry.dry_run("brain study", registry.settings("brain study", {"out": tmp_path / "s"}))
+    assert found.plain()["time"] == "about 10 min 00 s with its defaults on two CPU cores"
+
+
 def test_the_table_is_read_without_anything_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from lab.jobs import registry; assert registry.JOBS\n"

@@ -21,7 +21,7 @@ from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
 from quant.layers.native.prepared import Convolution, Product, WeightOnly
 from quant.layers.native.producers import Producer
-from quant.layers.native.run import prepared
+from quant.layers.native.run import needs_of, prepared
 from quant.layers.quantized import QuantLayer, make
 from quant.layers.rotations import Rotate
 from quant.observers.ranges import Percentile
@@ -212,6 +212,23 @@ def test_inputs_of_any_rank_and_stride(
             assert layer.last_path.startswith(f"{op}: triton")
             assert out.shape == exact.shape == (*x.shape[:-1], 48) and out.dtype == dtype
             assert not x.numel() or distance(out, exact) < tolerance, (x.shape, x.stride(), dtype)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("mode", "shift"), [("symmetric", 4.0), ("unsigned", 0.0), ("unsigned", 4.0)])
+def test_codes_are_unsigned_where_the_grid_is(mode: str, shift: float) -> None:
+    layer = linear("pow2", fine("pow2", mode=mode), True, torch.float32, "cpu")
+    layer.transform.shift = shift
+    found = prepared(layer, torch.ones(1, 200))
+    assert isinstance(found, Product)
+    assert (found.weight.unsigned, found.weight.shift) == (mode == "unsigned", shift)
+
+
+def test_float8_wants_newer_gpus() -> None:
+    for op in ("W4A4 fp8", "W4A8 e4m3", "W8A8 e4m3"):
+        assert needs_of(op) == paths.FLOAT8
+    for op in ("int8", "W4A4 int8", "W4A8 int8", "W4A16", "W4A4 table", "conv int8"):
+        assert needs_of(op) < paths.FLOAT8
 
 
 @pytest.mark.usefixtures("here")
