@@ -163,6 +163,7 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     measured[0].arrays["psnr_db"] = measured[0].arrays["psnr_db"] - 1e-3
     write_report(results.conclude(ABOUT, measured, []), {}, tmp_path / "bad")
     page = (tmp_path / "bad" / "report.html").read_text()
+    assert "only latents were compared" in page and "whatever they look like" not in page
     assert "The gate failed: same seed, same picture" in page and 'class="verdict bad"' in page
 
 
