@@ -83,6 +83,19 @@ CARDS: list[dict[str, Any]] = [
         "options": _MAT_OPTIONS,
     },
     {
+        "name": "arrays",
+        "title": "any folder of betas as .npy, .h5 or .mat matrices, tables of trials, and pictures",
+        "simulated": False,
+        "terms": "those of your files",
+        "size": "-",
+        "source": "your folder",
+        "how": "give the folder as root (--root): ses-01_betas.npy (a row a trial; in .h5 and .mat the "
+        "matrix 'betas'), ses-01_events.tsv (a row a trial: stimulus_id, split, which is train or test), "
+        "stimuli/STIMULUS_ID.png; people in folders of their own, sub-01/ses-01_betas.npy",
+        "module": "brainit.datasets.arrays",
+        "options": _NIFTI_OPTIONS,
+    },
+    {
         "name": "haxby2001",
         "title": "real 4D BOLD: 8 categories in blocks, 12 runs; which picture is not recorded",
         "simulated": False,
@@ -111,7 +124,9 @@ CARDS: list[dict[str, Any]] = [
         "terms": "those of your files",
         "size": "-",
         "source": "your folder",
-        "how": "give the folder as root (--root): sub-01/ses-01/*_desc-betas_statmap.nii.gz, *_events.tsv",
+        "how": "give the folder as root (--root): sub-01/NAME_mask.nii.gz, sub-01/ses-01/"
+        "NAME_ses-01_desc-betas_statmap.nii.gz (a volume a trial), NAME_ses-01_events.tsv beside it (a row a "
+        "trial: stimulus_id, split, which is train or test), stimuli/STIMULUS_ID.png",
         "module": "brainit.datasets.nifti",
         "options": _NIFTI_OPTIONS,
     },

@@ -26,7 +26,7 @@ from brainit.datasets.files import clean, ranges
 from brainit.datasets.files.npz import read_npy, read_npz
 from brainit.datasets.files.presence import there
 from brainit.datasets.findings import Finding
-from brainit.datasets.one_session import one_session
+from brainit.datasets.sessions import one_session
 from brainit.errors import InputError, MissingDataError
 from brainit.io import hash_file
 from brainit.progress import Progress

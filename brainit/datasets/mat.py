@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from brainit.datasets.files import clean, ranges
 from brainit.datasets.files.presence import check_content, there, visible
-from brainit.datasets.one_session import one_session
+from brainit.datasets.sessions import one_session
 from brainit.errors import InputError, MissingDataError
 from brainit.io import hash_file
 from brainit.subject import Subject
@@ -22,13 +22,17 @@ _LARGEST = 2**53  # of a whole number that a double holds
 _NUMERIC = ("double", "single", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 
 
-def read_mat(path: Path) -> dict[str, np.ndarray]:
-    """Read the variables of the form; other variables of the file are not opened.
+def read_mat(
+    path: Path, needed: Sequence[str] = _NEEDED, optional: Sequence[str] = _LABELS
+) -> dict[str, np.ndarray]:
+    """Read variables, by default those of the form; other variables of the file are not opened.
 
     Parameters
     ----------
     path : Path
         MATLAB 5 to 7.2 (scipy) or 7.3 (HDF5).
+    needed, optional : sequence of str
+        Names of variables.
 
     Returns
     -------
@@ -43,7 +47,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
     import scipy.io
 
     check_content(path)
-    wanted = [*_NEEDED, *_LABELS]
+    wanted = [*needed, *optional]
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
@@ -59,11 +63,11 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path} cannot be read as a .mat file ({type(error).__name__}); cut short? copy it again"
         ) from error
-    missing = [k for k in _NEEDED if k not in found]
+    missing = [k for k in needed if k not in found]
     if missing:
         raise InputError(
             f"{path}: variable {', '.join(missing)} is missing; found: {', '.join(names) or 'none'}; "
-            f"needed: {', '.join(_NEEDED)}"
+            f"needed: {', '.join(needed)}"
         )
     out = {k: np.asarray(found[k]) for k in wanted if k in found}
     for key, value in out.items():

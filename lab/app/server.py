@@ -71,7 +71,7 @@ def build(home: Path) -> Any:
             )  # fmt: skip
             recording = gr.Textbox(
                 "", label="Recording of a model of your own", max_lines=1, elem_id="recording",
-                info="folder that quant.record wrote: what its layers meet; shipped models need none",
+                info="folder of brainlab record: what its layers meet; shipped models need none",
                 min_width=260,
             )  # fmt: skip
         with gr.Tabs() as tabs:

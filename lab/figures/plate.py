@@ -185,6 +185,10 @@ class _Powers(LogFormatterSciNotation):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         formula = super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
+        axis: Any = self.axis
+        low, high = sorted(axis.get_view_interval())
+        if formula and vars(self)["_base"] == 10 and low >= 1e-3 and high < 1e4:
+            return f"{x:g}"  # 6 says more than 6×10⁰
         text = _EXPONENT.sub(lambda found: found[1].translate(_RAISED), formula)
         return text.replace(r"\times", "×")
 
@@ -221,6 +225,11 @@ def canvas(width: float, height: float, theme: Theme) -> Figure:
     return figure
 
 
+def moment(timestep: float) -> str:
+    """Return a timestep as ticks name it: 833, not 833.333."""
+    return f"{timestep:.0f}" if abs(timestep) >= 10 else f"{timestep:.3g}"
+
+
 def axes(figure: Figure, *position: Any, theme: Theme, grid: Literal["", "x", "y"] = ""):
     """Add axes in the house style: two spines, quiet ticks, grid lines on one axis if asked ("x" or "y")."""
     text, quiet, line, _ = ink(theme)
@@ -228,7 +237,7 @@ def axes(figure: Figure, *position: Any, theme: Theme, grid: Literal["", "x", "y
     ax.set_facecolor("none")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(quiet)
-    ax.tick_params(colors=quiet, labelcolor=text, labelsize=9)
+    ax.tick_params(which="both", colors=quiet, labelcolor=text, labelsize=9)  # logarithmic axes label both
     for item in (ax.xaxis.label, ax.yaxis.label, ax.title):
         item.set_color(text)
         item.set_fontsize(10)

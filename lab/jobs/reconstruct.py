@@ -125,7 +125,10 @@ def reconstruct(
                 folder = run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)
             for network, record in enumerate(decoder.report.get("training", [])):
-                run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
+                about: dict[str, Any] = {k: v for k, v in record.items() if isinstance(v, int | float | str)}
+                if "best_epoch" in about:  # counted from 0 in the record, from 1 in the log
+                    about["best_epoch"] += 1
+                run.log("trained", **about, network=network)
                 losses = zip_longest(record.get("train", ()), record.get("valid", ()))
                 for epoch, (train_loss, valid_loss) in enumerate(losses, 1):
                     run.log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,8 +68,8 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
 
         model_files(model)  # refuses what is not a model
         raise MissingDataError(
-            f"{model!r} is no shipped denoiser, so there is nothing to calibrate and compare on: record it "
-            "with quant.record, then give --recording FOLDER"
+            f"{model!r} is no shipped denoiser, so there is nothing to look at and calibrate on: "
+            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give --recording FOLDER"
         )
     store = quant.Trajectories.open(folder)
     if model in zoo.DENOISERS:

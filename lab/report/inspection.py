@@ -114,17 +114,20 @@ def _scores(stats: Any, source: Provenance) -> Draw:
     from quant.observation import bins
 
     positive, cut = bins.magnitudes().numpy(), slice(bins.HALF + 1, None)
-    leading, rest = stats.leading.sum(0)[cut], stats.rest.sum(0)[cut]
+    leading, rest = stats.leading.sum(0), stats.rest.sum(0)
+    if stats.kind == "self":  # no key of an image leads
+        leading, rest = np.zeros_like(leading), leading + rest
+    # less than the histogram's smallest magnitude: in the bin around 0
+    below = int(leading[: bins.HALF + 1].sum()), int(rest[: bins.HALF + 1].sum())
+    leading, rest = leading[cut], rest[cut]
     inside = positive[1:] <= 1.0
     # a probability of exactly 1 falls into the bin that begins there
     last = np.flatnonzero(inside)[-1] + 1
     for counts in (leading, rest):
         counts[last - 1] += counts[last:].sum()
-    if stats.kind == "self":  # no key of an image leads
-        leading, rest = np.zeros_like(leading), leading + rest
     return lambda theme: attention.score_histogram(
         positive[: last + 1], leading[:last], rest[:last], source, f"{stats.module} ({stats.kind}-attention)",
-        theme=theme,
+        theme=theme, below=below,
     )  # fmt: skip
 
 

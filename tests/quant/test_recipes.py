@@ -199,7 +199,10 @@ def test_a_recipe_string_means_the_same_for_plan_and_quantize(tiny, tmp_path) ->
         ("rtn-w8a8+weight_bits", "is no change; write PRESET+field=value"),
         ("rtn-w8a8+weight_bits=99", "weight_bits"),
         ("rtn-w8a8+weight_bits=3+weight_bits=4", "weight_bits is given twice"),
+        ("rtn-w8a8+activation_bits=", "activation_bits has no value; give one, or write"),
         ("zzz", "see: brainlab list presets"),
+        ("zzz.yaml", "no preset file zzz.yaml: give a file that a method saved"),
+        ("watermark", "'watermark' is an adapter"),
         ("zzz*", "no preset matches 'zzz*'; see: brainlab list presets"),
     ],
 )

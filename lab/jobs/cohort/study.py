@@ -314,6 +314,13 @@ def _draw(out: Path, found: dict[str, Any]) -> None:
     from lab.files import replacing
 
     marks, about = [], found["about"]
+    most = max(row["subjects"] for row in found["rows"])
+
+    def few(row: dict[str, Any]) -> str:
+        """Say of how many subjects a row is, where it is not of as many as the others beside it."""
+        count = row["subjects"]
+        return "" if count == most else f" ({count} subject{'s' if count > 1 else ''})"
+
     for row in found["rows"]:
         if "pixcorr" not in row:
             continue
@@ -321,11 +328,12 @@ def _draw(out: Path, found: dict[str, Any]) -> None:
         if row["group"].startswith("new subject"):
             marks.append(Mark(row["what"], *score, minutes=float(row["group"].split()[2])))
         elif not row["group"].startswith("bound") and row["what"] not in OFF_SCALE:
-            marks.append(Mark(f"{row['group']}: {row['what']}", *score))
+            marks.append(Mark(f"{row['group']}: {row['what']}{few(row)}", *score))
     source = f"study {about['preset']}, {about['device']}"
-    where = Provenance(source, f"{about['n_test']} test pictures", about["seed"], simulated=True)
+    samples = f"{about['n_test']} test pictures, {most} subject{'s' if most > 1 else ''} of the cohort"
+    where = Provenance(source, samples, about["seed"], simulated=True)
     gains = [
-        Gain(row["contrast"], tuple(row["two_way"]), tuple(row["pixcorr"]))
+        Gain(row["contrast"] + few(row), tuple(row["two_way"]), tuple(row["pixcorr"]))
         for row in found["contrasts"]
         if not row["contrast"].startswith("new subject") and row["contrast"] not in OFF_SCALE
     ]

@@ -34,7 +34,9 @@ class Settings(OfModel):
     """
 
     out: Path = setting(..., "folder for tables, figures and index.html", short="-o")
-    recording: Path | None = setting(None, "folder of recorded sampling; shipped denoisers make theirs")
+    recording: Path | None = setting(
+        None, "folder of brainlab record (or quant.record); shipped denoisers make theirs"
+    )
     layers: str = setting("*", "wildcard over layer names, as '*attn2*'")
     sort: str = setting("absmax", "statistic to sort by; an unknown one lists all")
     samples: int = setting(8, "recorded samples to look at", ge=1, le=1024)

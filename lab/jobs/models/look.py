@@ -33,7 +33,7 @@ class Settings(contract.Settings):
         "dit-64", "shipped denoiser (brainlab zoo list), or a local folder with --recording", argument=True
     )
     recording: Path | None = setting(
-        None, "folder of recorded sampling (quant.record); shipped denoisers make theirs"
+        None, "folder of brainlab record (or quant.record); shipped denoisers make theirs"
     )
     samples: int = setting(2, "samples looked at", ge=1, le=32)
     steps: int = setting(5, "sampling steps of the recording", ge=1, le=100)

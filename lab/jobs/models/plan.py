@@ -129,7 +129,7 @@ def run(settings: Settings, context: Context) -> Result:
     same = OfLayers(**{name: getattr(settings, name) for name in OfLayers.model_fields})
     command = as_command("quantize", same, always=("recipe",)) if planned.quantized else ""
     if command and settings.model not in zoo.DENOISERS and recipes.parse(settings.recipe).calibrates:
-        command += " --recording FOLDER"  # that quant.record wrote
+        command += " --recording FOLDER"  # that brainlab record wrote
     return Result(model=settings.model, **found, plan=planned.to_dict(), command=command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class Result(planning.Result):
     def next_step(self) -> str:
         """Return the line that loads it."""
         return (
-            f"in Python: quant.load({self.out!r}, model) puts it into a bare model of the same architecture"
+            f"in Python: quant.load({self.out!r}, model) puts it into a bare model of the same architecture, "
+            "in place, as pipe.unet of a diffusers pipeline (what it returns is the ledger)"
         )
 
 
@@ -178,8 +180,8 @@ def _given_recording(model: str, recipe: str, folder: Path | None) -> Any:
 
     if _calibrates(recipe) and folder is None and model not in zoo.DENOISERS:
         raise MissingDataError(
-            f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: make a "
-            "recording with quant.record, then give --recording FOLDER"
+            f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: "
+            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give --recording FOLDER"
         )
     return None if folder is None else check_recording(model, folder)
 

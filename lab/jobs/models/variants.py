@@ -32,7 +32,7 @@ class Settings(contract.Settings):
         "dit-64", "shipped denoiser (brainlab zoo list), or a local folder with --recording", argument=True
     )
     recording: Path | None = setting(
-        None, "folder of recorded sampling (quant.record); shipped denoisers make theirs"
+        None, "folder of brainlab record (or quant.record); shipped denoisers make theirs"
     )
     recipes: Words = setting(("svdquant-w4a4",), "recipes with commas between", short="-r")
     n: int = setting(4, "number of pictures", ge=1, le=32)

@@ -22,7 +22,7 @@ from lab.zoo.shared import DENOISER, NAME
 from lab.zoo.shared.painting import SAMPLER, Painter, Scores, intervals
 from lab.zoo.shared.pupils import Pupil
 from lab.zoo.shared.run import EXTERNAL, SCANNED, VOXELS, look
-from lab.zoo.train import merge_card
+from lab.zoo.train import merge_card, options_of
 
 TRIALS, CEILINGS = (150, 300, 600, 3000), (0.1, 0.3)
 REPEATS, SHOWN, GUIDANCE = 3, 14, 3.0
@@ -68,9 +68,10 @@ def evaluate(
     test = _Test(seen, networks, Painter.of(images[n_scanned:], seed, device), seed)
     rows: list[dict[str, Any]] = []
     names: list[str] = []
-    flags = "".join(f" --{key} {value:g}" for key, value in sizes.items() if value is not None)
+    given = f" --before {before.name}" if before else ""
+    given += options_of(**sizes, seed=seed or None)
     card = {
-        "measured_by": f"brainlab zoo evaluate {NAME}{flags}",
+        "measured_by": f"brainlab zoo evaluate {NAME}{given}",
         "sampler": f"Euler, {SAMPLER.steps} steps, guidance {GUIDANCE:g}, from tokens alone, one sample a "
         f"picture, seed {seed}, {DENOISER}",
         "n": len(test.tested),

@@ -147,6 +147,22 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+def write_arrays(root: Path, sessions: tuple[str, ...] = ("01", "02")) -> Path:
+    """The smallest folder that the arrays adapter reads: 32 voxels, 10 trials a session, pictures of 8x8."""
+    rng, names = np.random.default_rng(0), []
+    root.mkdir()
+    for session in sessions:
+        np.save(root / f"ses-{session}_betas.npy", rng.normal(size=(10, 32)).astype(np.float32))
+        here = [f"p{len(names) + i}" for i in range(10)]
+        rows = "".join(f"{name}\t{'test' if i > 7 else 'train'}\n" for i, name in enumerate(here))
+        (root / f"ses-{session}_events.tsv").write_text("stimulus_id\tsplit\n" + rows)
+        names += here
+    (root / "stimuli").mkdir()
+    images = rng.integers(0, 256, (len(names), 8, 8), dtype=np.uint8)
+    np.savez(root / "stimuli" / "stimuli.npz", ids=names, images=images)
+    return root
+
+
 @pytest.fixture(scope="session")
 def roots(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Root of a tiny copy of every dataset, by case name ``dataset`` or ``dataset:variant``."""
@@ -157,6 +173,7 @@ def roots(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return {
         "simulated": simulation,
         "nifti": simulation,
+        "arrays": write_arrays(base / "arrays"),
         "digits69": digits,
         "mat": write_mat(base / "any.mat"),
         "kay2008": write_kay(base / "kay"),

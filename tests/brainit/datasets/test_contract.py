@@ -9,7 +9,7 @@ import pytest
 from brainit import datasets
 from brainit.errors import InputError
 
-CASES = ["simulated", "nifti", "digits69", "kay2008", "mat", "haxby2001", "haxby2001:nilearn"]
+CASES = ["simulated", "nifti", "arrays", "digits69", "kay2008", "mat", "haxby2001", "haxby2001:nilearn"]
 REAL = {
     "digits69": "digits69",
     "mat": "digits69/digit69_28x28.mat",

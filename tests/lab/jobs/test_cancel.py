@@ -63,6 +63,10 @@ def asked(
     }  # fmt: skip
     zoo = {"data": data, "device": "cpu", "out": tmp_path / "o"}
     table = {
+        "record": {
+            "model": str(folder / "unet"), "out": tmp_path / "o", "scheduler": "DDIMScheduler", "samples": 4,
+            "steps": 2, "batch": 2, "device": "cpu",
+        },
         "inspect": {**model, "out": tmp_path / "o", "layers": "mid_block*", "samples": 2, "steps": 2},
         "quantize": {**model, "recipe": "mixdq-w8a8", "out": tmp_path / "o"},
         "compare": {

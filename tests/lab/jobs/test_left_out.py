@@ -27,7 +27,7 @@ BRAIN: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> ReconstructConfig:
+def settings(tmp_path_factory: pytest.TempPathFactory, shallow: None) -> ReconstructConfig:
     from brainit.datasets import simulated
 
     root = tmp_path_factory.mktemp("simulated") / "data"
@@ -35,7 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ReconstructConfig:
     simulated.generate(root, simulated.preset("small", **sizes, n_sessions=1))
     return ReconstructConfig(
         dataset="simulated", root=str(root), structure="blend", steps=2, noise_seeds=1, guidance=1.0,
-        bootstrap=100, train_on="one", brain=BRAIN,
+        bootstrap=100, train_on="one", brain=BRAIN, denoiser="dit-64",
     )  # fmt: skip
 
 

@@ -141,6 +141,12 @@ def test_training_is_drawn_where_it_is_logged_and_hidden_where_not(measured_run,
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     chart = training_chart(read_run(folder))
     assert chart is not None and 'id="training"' in report_document(folder).html
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.report.parts.figure", lambda draw: draw)
+        patch.setattr("lab.report.parts.training_curve", lambda *given, **_: drawn.append(given))
+        training_chart(read_run(folder))("light")
+    assert drawn[0][:2] == ([1, 2], {"training": [[2.5, 3.5], [2, 3]]}), "a column for each network"
 
 
 def test_broken_files_are_named(measured_run, undrawn, tmp_path):
