@@ -188,7 +188,7 @@ def _check_layers(
 
 
 def _sampler(store: Any, settings: Settings) -> tuple[Any, str]:
-    """Return the sampler of a recording, and why there is no error by step; only metrics cannot do without."""
+    """Return the sampler of a recording, and why there is no error by step; metrics need the first."""
     from lab.zoo.recordings import recorded_scheduler
     from quant.recordings.repeat import Sampler
 
