@@ -70,7 +70,7 @@ def full_costs(model: Any) -> dict[str, Any]:
     macs, _ = count_macs(model, None)
     size = model_bytes(model)
     weights = sum(layer.bytes for layer in layers)
-    count = sum(_numel(layer.shape) for layer in layers)
+    count = sum(layer.n_weights for layer in layers)
     full = sum(macs.values()) * FLOAT_BITS**2
     return {
         "bytes": size,
@@ -88,13 +88,6 @@ def full_costs(model: Any) -> dict[str, Any]:
 
 def _bits(quantizer: Any) -> int:
     return FLOAT_BITS if quantizer is None else int(quantizer.bits)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 class PeakMemory:

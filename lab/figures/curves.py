@@ -62,5 +62,5 @@ def training_curve(
     )
     several = max(v.shape[1] for v in series.values())
     each = f" of {several} networks, each kept at the lowest of its own validation" if several > 1 else ""
-    caption = f"Loss over epochs{each}; test trials are in neither curve. {provenance.sentence()}"
+    caption = f"Loss over epochs{each}; no test trial takes part. {provenance.sentence()}"
     return Plate(figure, caption, f"Line chart of losses over {len(epochs)} epochs: {ends}.")

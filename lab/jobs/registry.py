@@ -42,6 +42,7 @@ JOBS: dict[str, Job] = {
     "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 4),
     "quantize": Job("lab.jobs.models.quantize", "Quantize a model into packed codes.", 20),
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
+    "figures": Job("lab.jobs.models.figures", "Write a run's figures for a paper.", 4),
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
     "sensitivity": Job("lab.jobs.models.sensitivity", "Quantize one layer, or all but one, measure.", 600),
     "bench kernels": Job("lab.jobs.bench.kernels", "Time the low-bit kernels on this GPU.", 120),
@@ -76,6 +77,8 @@ JOBS: dict[str, Job] = {
 }
 QUICK = 5
 """Seconds below which a job runs no model, and is not worth the wait for torch."""
+LONG = 120
+"""Seconds from which help and dry run of a job say how long it takes."""
 GROUPS = {
     "bench": "Timings.",
     "data": "Datasets: list, describe, fetch, check.",
@@ -149,15 +152,24 @@ def dry_run(name: str, settings: Settings) -> Result:
     """Say what a job would do and refuse what cannot work; changes nothing."""
     from lab.jobs.contract import Foreseen
     from lab.models.devices import choose_device
-    from lab.progress import duration
 
     job = module(name)
     for place in (getattr(settings, key, None) for key in ("device", "calibrate_on")):
         if place == "cuda":  # torch is needed only to see that it is not there
             choose_device(place)
     if hasattr(job, "dry_run"):
-        return job.dry_run(settings)
+        found = job.dry_run(settings)
+        if isinstance(found, Foreseen) and JOBS[name].seconds >= LONG and "time" not in found.facts:
+            found = found.model_copy(update={"facts": {**found.facts, "time": usual_time(name)}})
+        return found
     if hasattr(job, "check"):
         job.check(settings)
     facts = {"would run": f"brainlab {name}", **settings.model_dump(mode="json")}
-    return Foreseen(facts={**facts, "time": f"about {duration(JOBS[name].seconds)}"})
+    return Foreseen(facts={**facts, "time": usual_time(name)})
+
+
+def usual_time(name: str) -> str:
+    """Say how long a job takes where nothing is changed."""
+    from lab.progress import duration
+
+    return f"about {duration(JOBS[name].seconds)} with its defaults on two CPU cores"

@@ -194,12 +194,13 @@ def page(
         blocks = [render_block(figure(draw)) for draw in figures.values()]
         title, intro = (name, why[name]) if name else ("All layers", "")
         sections.append({"id": f"part{number}", "title": title, "intro": intro, "blocks": blocks})
-    settings = [(k, v) for k, v in seen.settings.items() if not isinstance(v, dict | list)]
+    # a stopped look is read back in another order
+    settings = sorted((k, v) for k, v in seen.settings.items() if not isinstance(v, dict | list))
     extra = [("timesteps", ", ".join(f"{t:g}" for t in seen.settings["timesteps"]))]
     extra += [("never ran", ", ".join(seen.settings["never_ran"]) or "none")]
     about = [
         render_block(table([*settings, *extra])),
-        render_block(table(list(seen.settings["versions"].items()))),
+        render_block(table(sorted(seen.settings["versions"].items()))),
     ]
     sections.insert(1, {
         "id": "table", "title": "Layer table", "blocks": [render_block(layer_block(rows, sort))],

@@ -108,6 +108,12 @@ def score_notes(run: RunData) -> Block | None:
             "Where every picture is found, or none, the interval is the exact binomial one: resampling "
             "would give it no width."
         )
+    if network := run.metrics.get("two_way_feature.network"):
+        notes.append(
+            f"Features are of {network}. Published scores are of other networks (AlexNet, Inception, CLIP, "
+            "EfficientNet-B1, SwAV) and of their own test pictures, which set how hard it is to be told "
+            "apart: a fair comparison scores both on the same pictures with the same network."
+        )
     if run.metrics.get("ssim") is not None:
         notes.append(
             "SSIM rewards blur, and PixCorr more so: read them together with identification and the pictures."
@@ -224,7 +230,9 @@ def ceiling_map(run: RunData) -> Block | None:
     if ceiling is None or places is None or len(ceiling) != len(places) or not np.isfinite(ceiling).all():
         return None
     return figure(
-        lambda theme: brain_slices(places, ceiling, "noise ceiling", _where(run), _space(run), theme=theme)
+        lambda theme: brain_slices(
+            places, ceiling, "noise ceiling (share of variance)", _where(run), _space(run), theme=theme
+        )
     )
 
 
@@ -233,7 +241,7 @@ def attention_map(run: RunData) -> Block | None:
     attention, places = run.arrays.get("attention"), _places(run)
     if attention is None or places is None or len(attention) != len(places):
         return None
-    what = "attention, even share 1"
+    what = "attention (even share: 1)"
     return figure(lambda theme: brain_slices(places, attention, what, _where(run), _space(run), theme=theme))
 
 

@@ -139,7 +139,7 @@ def record(
     settings = {
         "n_steps": n_steps, "n_samples": count, "shape": list(sample_shape), "guidance": guidance,
         "seed": seed, "batch_size": batch_size, "scheduler": type(scheduler).__name__,
-        "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
+        "scheduler_config": sampling.settings_of(scheduler),
         "conditions": None if conditions is None else hash_tensor(conditions),
         "null_condition": None if null_condition is None else hash_tensor(null_condition),
         "model": model_kind(denoiser), "start": None if start is None else hash_tensor(start),
@@ -368,7 +368,3 @@ class Trajectories:
             check_shard(shard, self._digests[start // size], rows, self.settings, steps)
             self._checked.add(start)
         return self._shards.get(shard)
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str, type(None)))

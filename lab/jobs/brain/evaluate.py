@@ -85,9 +85,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.runs.metrics import equal_metrics, read_metrics
 
     context.check()
-    for path in (settings.folder, settings.compare):
-        if path is not None:
-            check_run(path)
+    check(settings)
     metrics = read_metrics(settings.folder)
     if settings.compare is None:
         odd = warnings_of(settings.folder)
@@ -103,3 +101,10 @@ def run(settings: Settings, context: Context) -> Result:
         folder=str(settings.folder), metrics=metrics, other=other, differences=changed, caution=caution,
         paired=tuple(rows),
     )  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """Refuse a folder that is no measured run."""
+    for path in (settings.folder, settings.compare):
+        if path is not None:
+            check_run(path)

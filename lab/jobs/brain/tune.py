@@ -20,7 +20,7 @@ from lab.jobs import contract
 from lab.jobs.brain.scores import warned
 from lab.jobs.contract import Context, Numbers, Shares, Table, setting
 from lab.models.devices import choose_device
-from lab.progress import Progress
+from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
     from lab.decoding.data import BrainData
@@ -135,26 +135,16 @@ def run(settings: Settings, context: Context) -> Result:
     InputError
         Unknown names, or a ``structure`` that gives no pictures of left-out training trials.
     """
-    from lab.jobs.checks import check_names
-    from lab.models.preflight import check_checkpoints
-
     config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
     strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
-    check_names(config)
-    check_checkpoints(checkpoints)
-    shared = config.network == "shared"
-    if not shared and config.structure not in ("posterior", "brainit", "blend"):
-        raise InputError(
-            f"tuning needs structural pictures of left-out training trials, which "
-            f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
-        )
+    device, shared = _check(settings), config.network == "shared"
     from lab import zoo
     from lab.decoding.data import open_subjects
     from lab.decoding.scores import networks_for
     from lab.images import to_model
 
     make = _of_posterior if config.structure == "posterior" else _of_shared if shared else _of_brainit
-    device, data = choose_device(config.device), open_subjects(config, progress)
+    data = open_subjects(config, progress)
     _enough(data.subject.part("train"), every)
     held = make(config, data, checkpoints, progress).every(every)
     networks = networks_for(held.truth)
@@ -187,6 +177,32 @@ def run(settings: Settings, context: Context) -> Result:
     _beside_best(rows, each, judged, config)
     odd = tuple(data.about["warnings"])
     return Result(rows=rows, tuned=config.model_dump(mode="json"), judged=judged, warnings=odd)
+
+
+def check(settings: Settings) -> None:
+    """Refuse what `run` would refuse before it trains; simulated subjects may have to be made first."""
+    from lab.decoding.data import open_subjects
+
+    _check(settings)
+    if settings.dataset != "simulated":
+        data = open_subjects(settings.config(), silent)
+        _enough(data.subject.part("train"), settings.every)
+
+
+def _check(settings: Settings) -> str:
+    """Refuse settings that no data would suit; return the device."""
+    from lab.jobs.checks import check_names
+    from lab.models.preflight import check_checkpoints
+
+    config = settings.config()
+    check_names(config)
+    check_checkpoints(settings.checkpoints)
+    if config.network != "shared" and config.structure not in ("posterior", "brainit", "blend"):
+        raise InputError(
+            f"tuning needs structural pictures of left-out training trials, which "
+            f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
+        )
+    return choose_device(config.device)
 
 
 def _beside_best(
@@ -263,28 +279,28 @@ def _of_posterior(
     from lab.decoding.structure import glyph_weights, tokens_of
     from lab.images import to_model
 
-    own = data.subject.part("train")
-    own = own.mean_over_repeats()
+    own = data.subject.part("train").mean_over_repeats()
     pictures = own.images()
     fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
     seen = fitted.held_out().picture
     if config.network == "shared":
         said = _of_shared(config, data, checkpoints, progress).conditions["brainit"]
     else:
-        said = _left_out_tokens(config, own, progress)
+        said = _left_out_tokens(config, own, data.subject, progress)
     tokens = {"picture": tokens_of(to_model(seen).numpy()), "brainit": said}
     return LeftOut(pictures, seen, tokens)
 
 
 def _left_out_tokens(
-    config: ReconstructConfig, train: Subject, progress: Progress, folds: int = 3
+    config: ReconstructConfig, train: Subject, whole: Subject, progress: Progress, folds: int = 3
 ) -> np.ndarray:
     """Return Brain-IT's tokens (n, 17, 192) of every training trial, by networks that have not seen it."""
     from brainit.training.fitting import fit
     from lab.decoding.data import external_targets, zoo_targets
     from lab.decoding.structure import predictions
 
-    external = external_targets(config, train, progress)
+    judged = replace(whole, split=np.full_like(whole.split, "test"))  # every trial is, by one of the folds
+    external = external_targets(config, judged, progress)
     fold = np.random.default_rng(config.seed).permutation(train.n_trials) % folds
     out: dict[int, np.ndarray] = {}
     for k in range(folds):

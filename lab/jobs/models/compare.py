@@ -104,9 +104,9 @@ class Result(contract.Result):
         if self.others:
             names = ", ".join(self.others)
             failed.append(line(f"measured before, not asked for and so not in this report: {names}"))
-        a = self.about
+        a, way = self.about, self.about.get("execution", "simulated")
         how = line(
-            f"{a['execution']} arithmetic; {a['n']} pictures a seed, {a['steps']} steps, guidance "
+            f"{way} arithmetic; {a['n']} pictures a seed, {a['steps']} steps, guidance "
             f"{a['guidance']:g}; each recipe beside full precision at the same noise"
         )
         return [Table(scores), how, Table(gates), *failed]
@@ -157,13 +157,11 @@ def run(settings: Settings, context: Context) -> Result:
         mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
     )
     native = {"native": True} if settings.native else {}
-    numbers = settings.model_dump(include=set(_NUMBERS)) | {"guidance": _guidance(settings)}
-    request |= {"settings": numbers, "device": device}
+    request |= {"settings": _numbers(settings), "device": device}
     with exact_arithmetic(device):
         bench, chosen, where = open_work(**request, progress=context.progress)
         bench.native = settings.native
-        config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
-        config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict(), **native}
+        config = _known(settings) | {"recording": bench.recording.hash, "scored_by": bench.fingerprint}
         of = {"weights": bench.weights} if bench.weights else {}  # older folders do not say
         with Run.open(out, config | of, of, note=NOT_TAKEN) as run:
             described = about(bench, settings.command(), device)
@@ -194,6 +192,19 @@ def run(settings: Settings, context: Context) -> Result:
     return Result(**result, out=str(out), others=before)
 
 
+def _numbers(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(include=set(_NUMBERS)) | {"guidance": _guidance(settings)}
+
+
+def _known(settings: Settings) -> dict[str, Any]:
+    """Return what a folder's settings are before anything is opened."""
+    from lab.compare.bench import PanelSettings
+
+    native = {"native": True} if settings.native else {}
+    panel = PanelSettings(**_numbers(settings)).to_dict()
+    return {"model": settings.model, "part": settings.part, **panel, **native}
+
+
 def _recording(settings: Settings) -> Any:
     """Open a recording that was given; None where there is none."""
     return None if settings.recording is None else check_recording(str(settings.model), settings.recording)
@@ -202,14 +213,20 @@ def _recording(settings: Settings) -> Any:
 def _check(settings: Settings, device: str) -> None:
     """Refuse what would be found late: a recording is made first, which takes minutes."""
     from lab import zoo
-    from lab.compare.bench import PanelSettings, check_pictures
+    from lab.compare.bench import check_pictures
     from lab.models.preflight import check_run_folder
+    from lab.runs.folder import Run
+    from lab.runs.settings import read_settings
 
     if settings.native:
         from quant.layers.native.ways import refuse_device
 
         refuse_device(device)
-    check_run_folder(settings.out, ("model", "part", "recording", "scored_by", *PanelSettings().to_dict()))
+    known, late = _known(settings), ("recording", "scored_by", "weights")
+    check_run_folder(settings.out, (*known, *late))
+    if (settings.out / "config.yaml").is_file():
+        there = read_settings(settings.out / "config.yaml")
+        Run.check(settings.out, known | {name: there[name] for name in late if name in there})
     if settings.model in zoo.DENOISERS and settings.recording is None:
         check_pictures(settings.n, settings.calibrate)
 
@@ -226,9 +243,9 @@ def dry_run(settings: Settings) -> Foreseen:
     from lab.models.preflight import check_evaluation, check_sampling
 
     chosen = _recipes(settings)  # refuses no model
-    _check(settings, choose_device(settings.device))
     store = check_recording(str(settings.model), settings.recording)
     settings = as_recorded(settings, store)
+    _check(settings, choose_device(settings.device))
     if store is not None:
         check_sampling(store, settings.steps, _guidance(settings))
         if settings.model not in zoo.DENOISERS:

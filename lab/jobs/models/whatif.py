@@ -99,3 +99,10 @@ def run(settings: Settings, context: Context) -> Result:
         layer=layer, grid=grid_of(settings.format, settings.bits).label, mse=found.mse, sqnr_db=found.sqnr_db,
         clipped=found.clipped, zeroed=found.zeroed, levels=len(found.levels),
     )  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """Refuse an unknown model, and a recording of another."""
+    from lab.models.preflight import check_recording
+
+    check_recording(settings.model, settings.recording)

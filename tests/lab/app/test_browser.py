@@ -199,7 +199,7 @@ def test_hidden_figures_typed_numbers_and_a_file_that_is_no_picture(
     box.press("Enter")
     visit.until("#layer-wrong", right)  # the nearest name
     box.fill(right)
-    visit.page.wait_for_function("!document.querySelector('#layer-wrong')?.innerText.trim()")
+    visit.page.wait_for_function("!document.querySelector('#layer-wrong')?.innerText.includes('nearest')")
     visit.tab("Watermark")
     (tmp_path / "no.png").write_text("text")
     visit.page.locator("#watermark-picture input[type=file]").set_input_files(tmp_path / "no.png")

@@ -63,7 +63,7 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def config(trained_run: Path) -> ReconstructConfig:
+def config(trained_run: Path, shallow: None) -> ReconstructConfig:
     return TrainedRun.open(trained_run).config.model_copy(update={"noise_seeds": 1})
 
 

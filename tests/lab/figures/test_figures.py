@@ -27,6 +27,7 @@ from lab.figures import (
     score_chart,
     share_of_macs,
     training_curve,
+    voxel_scores,
 )
 
 SOURCE = Provenance("simulated sub-01", "12 test pictures", 3, "abc123", simulated=True)
@@ -151,6 +152,23 @@ def test_every_plate_says_where_it_comes_from_and_draws():
         assert first == second, plate.alt
         assert np.asarray(Image.open(io.BytesIO(plate.png(50)))).std() > 1
         assert 'src="data:image/svg+xml;base64,' in plate._repr_html_()
+
+
+def test_voxels_of_all_subjects_are_drawn_on_one_scale():
+    r = {
+        "sub-01": np.array([-0.5, 0.2, 0.9]),
+        "sub-02": np.array([0.1, 0.2, 0.3]),
+        "sub-03": np.array([0.0, 0.1]),
+    }
+    plate = voxel_scores(r, {"sub-01": np.array([0.25, 0.49, 0.81]), "sub-02": np.full(3, 0.04)}, SOURCE)
+    one, two, three = plate.figure.axes
+    places = one.collections[0].get_offsets()
+    np.testing.assert_allclose(places, np.stack([[0.5, 0.7, 0.9], r["sub-01"]], 1))
+    assert one.get_ylim() == two.get_ylim() == (-0.5, 1) and one.get_xlabel() == "√ noise ceiling"
+    assert (
+        three.get_xlim() == (-0.55, pytest.approx(0.95)) and sum(b.get_height() for b in three.patches) == 2
+    )
+    assert "sub-01 mean 0.20, best quarter from 0.55" in plate.caption
 
 
 def test_template_only_in_its_own_space():

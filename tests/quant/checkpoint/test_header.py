@@ -318,3 +318,10 @@ def test_models_without_a_ledger_say_so(whole: Path, tmp_path: Path) -> None:
     install_(model, results(model))
     with pytest.raises(quant.InputError, match=r"has no ledger .*: quant\.export writes what"):
         quant.export(model, tmp_path / "m.safetensors")
+
+
+def test_other_peoples_files_are_named(tmp_path: Path) -> None:
+    """Weights of a plain model, in the same format of file."""
+    for metadata in (None, {"format": "pt"}):
+        save_file({"norm.weight": torch.zeros(16)}, tmp_path / "m.safetensors", metadata=metadata)
+        refused(tmp_path / "m.safetensors", Small(), "is not a quantized checkpoint of this project")

@@ -64,6 +64,11 @@ def test_subsets_are_disjoint_and_batches_come_from_them(tiny, tmp_path) -> None
             assert torch.equal(batch.condition[row], CONDITIONS[key])
             seen.add((key, step))
     assert seen == {(key, step) for key in parts[0] for step in range(3)}
+    drawn = [
+        torch.cat([b.key for b in store.batches(None, shuffle=seed)]).tolist() for seed in (None, 1, 1, 2)
+    ]
+    assert drawn[0] == [key for key in range(7) for _ in range(3)] == sorted(drawn[1])
+    assert drawn[0] != drawn[1] == drawn[2] != drawn[3]
     one = list(store.batches(None, timesteps=[store.timesteps[1]], batch_size=100))
     assert len(one) == 1 and one[0].key.tolist() == list(range(7))
     with pytest.raises(quant.InputError, match="was not recorded"):
