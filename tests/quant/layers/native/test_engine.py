@@ -101,6 +101,7 @@ def test_convolutions_that_no_kernel_makes_are_not_called_native(monkeypatch: py
     for line in state_of(model).ledger.layers:
         if line.name in found:
             assert way_of_line(line, "cpu") == whys[line.name]
+    assert way_of_line(line.model_copy(update={"weight": None}), "cpu") == "floating point"
 
 
 def test_a_graph_needs_a_gpu() -> None:
