@@ -156,7 +156,7 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     assert run(["figures", str(tmp_path / "r"), "--width", "5"]) == 0
     papers = {p.name for p in (tmp_path / "r" / "paper").iterdir()}
     assert papers == {"quality-bytes.pdf", "error-timesteps.pdf", "error-growth.pdf", "captions.txt"}
-    assert (tmp_path / "r" / "paper" / "captions.txt").read_text().count("simulated arithmetic") == 3
+    assert (tmp_path / "r" / "paper" / "captions.txt").read_text().count("simulated low-bit arithmetic") == 3
     assert run(["figures", str(tmp_path)]) == 4
     psnr = {row["recipe"]: row["psnr_db"] for row in result["rows"]}
     assert psnr[FULL] == 100 > psnr["rtn-w8a8"] > psnr["rtn-w4a4"] > psnr[OTHER_SEED]
