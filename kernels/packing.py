@@ -66,6 +66,8 @@ def unpack(packed: Tensor, bits: int, n: int, signed: bool) -> Tensor:
     int8 or uint8 tensor of shape (..., n)
     """
     _check_bits(bits)
+    if packed.dtype != torch.uint8:
+        raise ValueError(f"packed codes must be uint8, got {packed.dtype}; use .view(torch.uint8)")
     if packed.shape[-1] != packed_bytes(n, bits):
         raise ValueError(
             f"{n} codes of {bits} bits take {packed_bytes(n, bits)} bytes a row, got {packed.shape[-1]}"

@@ -32,6 +32,8 @@ def operation(name: str, schema: str, shapes: Callable[..., Any]) -> Callable[[C
     """
 
     def register(function: Callable) -> Any:
+        function = on_its_device(function)
+
         @wraps(function)
         def named(*arguments: Any) -> Any:
             try:
@@ -54,6 +56,22 @@ def operation(name: str, schema: str, shapes: Callable[..., Any]) -> Callable[[C
         return call
 
     return register
+
+
+def on_its_device(function: Callable) -> Callable:
+    """Run a function on the device of its first argument, a tensor.
+
+    Triton launches on the current device and its stream, wherever the tensors lie.
+    """
+
+    @wraps(function)
+    def guarded(first: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        if not first.is_cuda or first.get_device() == torch.cuda.current_device():
+            return function(first, *rest, **named)
+        with torch.cuda.device(first.get_device()):
+            return function(first, *rest, **named)
+
+    return guarded
 
 
 def _plain(arguments: tuple[Any, ...]) -> bool:

@@ -14,6 +14,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.stopped import STOPPED, STOPPED_CODE, Cancelled
+
 
 class InputError(ValueError):
     """Bad input: the message says what is wrong, the value, what is allowed, what to do next."""
@@ -32,9 +34,6 @@ class HardwareError(RuntimeError):
 
     exit_code = 3
 
-
-STOPPED_CODE = 130
-STOPPED = "stopped; the same command goes on from what is finished"
 
 #: Which extra of the distribution brings an optional package.
 EXTRA_OF = {
@@ -91,7 +90,7 @@ def explain(error: BaseException) -> Failure:
     Failure
         Code and message; ``expected`` is False only for a fault of the program.
     """
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | Cancelled):
         return Failure(STOPPED_CODE, STOPPED)
     if isinstance(error, BrokenPipeError):
         return Failure(141, "")

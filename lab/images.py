@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +53,10 @@ def sheet(pictures: np.ndarray, columns: int, gap: int = 0) -> np.ndarray:
     return laid.reshape(rows * (h + gap), columns * (w + gap), 3)
 
 
-def write_picture(picture: np.ndarray, path: Path, quality: int = 92) -> None:
+def write_picture(picture: np.ndarray, path: Path, quality: int = 92, about: str = "") -> None:
     """Write a uint8 picture (h, w, 3) whole or not at all, as PNG or WebP by the file's ending.
+
+    ``about`` says what is seen; a PNG carries it as its description.
 
     Raises
     ------
@@ -61,10 +64,14 @@ def write_picture(picture: np.ndarray, path: Path, quality: int = 92) -> None:
         The ending is another one.
     """
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     form = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower())
     if form is None:
         raise InputError(f"{path}: pictures are written as .png or .webp; give the file one of these endings")
-    options = {"quality": quality, "method": 6} if form == "WEBP" else {"optimize": True}
+    options: dict[str, Any] = {"quality": quality, "method": 6} if form == "WEBP" else {"optimize": True}
+    if about and form == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt("Description", about)
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, format=form, **options)

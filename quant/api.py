@@ -24,15 +24,16 @@ from quant.layers.attachments import part_bytes
 from quant.layers.attention import install_attention_
 from quant.layers.encoded import LayerResult, param_bytes, planned_bytes
 from quant.layers.install import install_, refuse_quantized
-from quant.layers.native.fits import fit
+from quant.layers.native.fits import fit_of
 from quant.layers.quantized import weight_sqnr_db
 from quant.modes import ordinary_mode
 from quant.plans.ledger import LayerRecord, Ledger
 from quant.plans.plan import LayerPlan, Plan
 from quant.progress import Progress
 from quant.recordings.rows import calibration_keys
+from quant.recordings.shards import weights_hash
 from quant.recordings.trajectories import Trajectories
-from quant.training.state import State, weights_hash
+from quant.training.state import State
 
 SUBCLASS = "a subclass whose forward may not use its weight the plain way"
 THREE_DIMENSIONS = "convolution over frames, height and width: as a patch embedding it is small and first"
@@ -307,7 +308,7 @@ def _record(line: LayerPlan, result: LayerResult | None, module: nn.Module) -> L
         bytes_after=sum(sizes.values()), weight=result.weight.quantizer, activation=result.activation
     )
     original = getattr(module, "weight")  # noqa: B009 - a Tensor attribute mypy cannot see
-    op = fit(line.kind, result.weight.quantizer, result.activation, result.transform, result.branch).text
+    op = fit_of(module, result.weight.quantizer, result.activation, result.transform, result.branch).text
     return LayerRecord(
         **values, bytes_by=sizes, weight_sqnr_db=weight_sqnr_db(original, result), notes=result.notes,
         path=f"simulated (reference); from codes: {op}",

@@ -135,7 +135,7 @@ def split(recipe: str) -> tuple[str, dict[str, Any]]:
     Raises
     ------
     InputError
-        What follows a plus is no ``field=value``, or a field stands twice.
+        What follows a plus is no ``field=value``, or has no value; a field stands twice.
     """
     preset, *words = recipe.split(CHANGE)
     return preset, changes(words, f"recipe {recipe!r}", "PRESET+field=value")
@@ -153,7 +153,7 @@ def changes(words: Iterable[str], where: str, form: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        A word is no ``field=value``, or a field stands twice.
+        A word is no ``field=value``, or has no value; a field stands twice.
     """
     import yaml
 
@@ -164,6 +164,8 @@ def changes(words: Iterable[str], where: str, form: str) -> dict[str, Any]:
             raise InputError(f"{where}: {word!r} is no change; write {form}")
         if field in found:
             raise InputError(f"{where}: {field} is given twice; leave one away")
+        if not value.strip():  # YAML takes it for null, as inputs in floating point
+            raise InputError(f"{where}: {field} has no value; give one, or write {field}=null for none")
         try:
             found[field] = yaml.safe_load(value)
         except yaml.YAMLError:

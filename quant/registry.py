@@ -241,11 +241,25 @@ def get_preset(name: str) -> Preset:
                 f"{name!r} is a folder; a recipe is a preset's name or its YAML file. A packed model is put "
                 "into its own by quant.load, and measured by brainlab compare MODEL --recipes FOLDER"
             )
+        if "*" in name or "?" in name:
+            raise InputError(_of_pattern(name))
         close = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise InputError(f"unknown preset {name!r}; {hint}see: brainlab list presets")
     found = _shipped(name)
     return replace(found, config=copy.deepcopy(found.config))
+
+
+def _of_pattern(name: str) -> str:
+    """Say what a pattern matches, where one preset is wanted."""
+    matches = list_presets(name)
+    if not matches:
+        return f"no preset matches {name!r}; see: brainlab list presets"
+    more = f" and {len(matches) - _LISTED} more" if len(matches) > _LISTED else ""
+    return (
+        f"{name!r} is a pattern, which brainlab compare and brain bits take; here one preset is wanted: "
+        f"{', '.join(matches[:_LISTED])}{more}"
+    )
 
 
 @cache
@@ -284,6 +298,7 @@ def _preset_from(path: Path) -> Preset:
     return Preset(path.stem, data["method"], str(data["title"]), data["policy"], data.get("config") or {})
 
 
+_LISTED = 6
 _PRESET = ("title", "policy", "method")
 
 

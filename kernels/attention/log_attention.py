@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kernels import paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -82,7 +82,7 @@ def log_attention(
         return paths.Result(out.to(q.dtype), "reference")
     arguments = (q, k, v, factor, step, last, sink, keep_sums, float8)
     return paths.Result(
-        _log_attention_op(*arguments) if config is None else _run(*arguments, config), "triton"
+        _log_attention_op(*arguments) if config is None else on_its_device(_run)(*arguments, config), "triton"
     )
 
 

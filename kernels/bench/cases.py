@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kernels import packing
-from kernels.attention.log_attention import log_attention
+from kernels.attention.log_attention import log_attention, reference
 from kernels.bench.format_cases import formats
 from kernels.bench.timed import ROWS, Timed
 from kernels.images.conv2d import conv2d
 from kernels.images.group_norm import group_norm, sample_scale
 from kernels.products.few_rows import few_rows
 from kernels.products.gemm import gemm
-from kernels.products.lowrank_linear import decoded, lowrank_linear, operand_of, prepare
+from kernels.products.lowrank_linear import LowRankWeight, decoded, lowrank_linear, operand_of, prepare
 from kernels.rows.quantize import quantize
 
 LARGE = [
@@ -53,8 +54,9 @@ def large(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
     a8, b8 = (gaussian_codes(s, k, random) for s in (m, n))
     af, bf = (torch.randn(s, k, generator=random, device=device).to(torch.float8_e4m3fn) for s in (m, n))
     operations, bytes8 = 2.0 * m * n * k, m * k + n * k + 2 * m * n
+    bytes16 = 2 * (m * k + n * k + m * n)
     out = [
-        Timed("bf16", [lambda: torch.nn.functional.linear(x, w, bias)], None, 2 * bytes8, operations, "bf16"),
+        Timed("bf16", [lambda: torch.nn.functional.linear(x, w, bias)], None, bytes16, operations, "bf16"),
         *products(a8, b8, row, column, bias, bytes8, operations),
         *products(af, bf, row, column, bias, bytes8, operations),
     ]
@@ -119,15 +121,14 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
     for name, dtype in (("pow2", torch.int8), ("int", torch.uint8)):
         low, high = (1, 7) if dtype == torch.int8 else (4, 16)
         fine = torch.randint(low, high, (n, k // GROUP), generator=random, device=device).to(dtype)
-        values = torch.exp2(fine.float()) if dtype == torch.int8 else fine.float()
         unit = "fp8" if dtype == torch.int8 else "int8"
+        branch = 4 * RANK if dtype == torch.int8 else 2 * RANK  # bytes a row: columns, or 16-bit numbers
         for bits in (4, 8):
             weight = prepare(packed, fine, column, k, GROUP, bits, smooth, down, up, bias)
             kept = decoded(weight)
 
-            def exact(weight=weight, values=values) -> Tensor:
-                rows = lowrank_linear(x[:ROWS], weight, "reference")
-                return rows.value.double()
+            def exact(weight: LowRankWeight = weight) -> Tensor:
+                return exact_linear(x[:ROWS], weight)
 
             label = f"W4A{bits} {name} g{GROUP} rank {RANK}"
             timed.append(
@@ -156,7 +157,7 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
                         f"{label}: quantize + down",
                         [lambda w=weight: _quantized(x, w)],
                         None,
-                        3 * m * k,
+                        3 * m * k + 2 * RANK * k + branch * m,
                         0,
                         unit,
                     )
@@ -167,7 +168,7 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
                         f"{label}: expand",
                         [lambda w=weight: operand_of(w)],
                         None,
-                        1.5 * n * k,
+                        1.5 * n * k + n * k / GROUP + (2 * RANK + branch) * n * (dtype == torch.int8),
                         0,
                         unit,
                     )
@@ -177,7 +178,7 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
     timed.append(
         Timed(
             f"W4A4 pow2 g{GROUP} without a branch, decoded per call", [lambda: lowrank_linear(x, bare).value],
-            lambda: lowrank_linear(x[:ROWS], bare, "reference").value.double(), bytes_, 2.0 * m * n * k,
+            lambda: exact_linear(x[:ROWS], bare), bytes_, 2.0 * m * n * k,
         )
     )  # fmt: skip
     plain = lambda: quantize(x, "e4m3_token").codes  # noqa: E731
@@ -185,8 +186,23 @@ def whole(x: Tensor, n: int, bias: Tensor, random: torch.Generator) -> list[Time
     return timed
 
 
-def _quantized(x: Tensor, weight) -> Tensor:
-    return quantize(x, weight.kind, 4, GROUP, weight.inverse_smooth, 0.0, False, weight.down).codes
+def exact_linear(x: Tensor, weight: LowRankWeight) -> Tensor:
+    """Product of the codes and the branch of a linear in float64: nothing is rounded but to codes."""
+    bare = replace(weight, down=None, up=None, balance=None, operand=None)
+    rows = quantize(x, bare.kind, bare.bits, bare.group, bare.inverse_smooth, path="reference")
+    out = gemm(
+        rows.codes, rows.scale, operand_of(bare, "reference"), bare.column_scale, bare.bias,
+        dtype=torch.float64, path="reference",
+    ).value  # fmt: skip
+    if weight.down is None or weight.up is None:
+        return out
+    return out + x.double() @ weight.down.double().T @ weight.up.double().T
+
+
+def _quantized(x: Tensor, weight: LowRankWeight) -> Tensor:
+    return quantize(
+        x, weight.kind, 4, GROUP, weight.inverse_smooth, 0.0, False, weight.down, balance=weight.balance
+    ).codes
 
 
 def layer(n: int, k: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -220,13 +236,14 @@ def small(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
     def exact(scale: Tensor, column: Tensor | None) -> Callable[[], Tensor]:
         return lambda: few_rows(x.double(), layers[0][0], scale, GROUP, column, path="reference").value
 
-    bytes4, operations = n * k / 2 + n * k / GROUP + 2 * m * (n + k), 2.0 * m * n * k
+    around, operations = 2 * m * (n + k), 2.0 * m * n * k
+    bytes4 = n * k / 2 + n * k / GROUP + around
     return [
         Timed(
             "bf16",
             [lambda w=w: torch.nn.functional.linear(x, w) for w in halves],
             None,
-            2 * n * k,
+            2 * n * k + around,
             operations,
             "bf16",
         ),
@@ -234,7 +251,7 @@ def small(m: int, k: int, n: int, device: str = "cuda") -> list[Timed]:
             "W4A16 pow2 g64",
             [two_level(i) for i in range(ROTATED)],
             exact(fine, layers[0][4]),
-            bytes4,
+            bytes4 + 4 * n,
             operations,
             "bf16",
         ),
@@ -267,13 +284,14 @@ def image(b: int, side: int, c: int, n: int, kernel: int, device: str = "cuda") 
     )
     pixels = x.permute(0, 2, 3, 1).reshape(b, side * side, c)
     operations = 2.0 * b * (side // stride) ** 2 * n * c * size * size
-    bytes8 = b * side * side * c + n * c * size * size + 2 * b * (side // stride) ** 2 * n
+    read, written = b * side * side * c + n * c * size * size, b * (side // stride) ** 2 * n
+    bytes8 = read + 2 * written
     timed = [
         Timed(
             "bf16",
             [lambda: torch.nn.functional.conv2d(x, w, bias, stride, size // 2)],
             None,
-            2 * bytes8,
+            2 * (read + written),
             operations,
             "bf16",
         )
@@ -338,7 +356,8 @@ def attention(b: int, heads: int, queries: int, keys: int, d: int, device: str =
         return (s * torch.exp2(torch.round(torch.log2(a / s)).clamp(min=-15))).to(v.dtype) @ v
 
     def exact() -> Tensor:
-        return log_attention(q[:1, :, :], k[:1], v[:1], path="reference").value.double()
+        one = (t[:1].double() for t in (q, k, v))
+        return reference(*one, d**-0.5, 1.0, 15, None, False)
 
     return [
         Timed("bf16", [sdpa], None, bytes_, operations, "bf16"),

@@ -48,7 +48,7 @@ def _case(
     codes = torch.randint(0, 2**bits, (n, k), generator=random, device=x.device).to(torch.uint8)
     packed, float8 = packing.pack(codes, bits), terms[0][0].dtype != torch.int8
 
-    def product(rows: Tensor, path: paths.Path = "auto") -> Tensor:
+    def product(rows: Tensor, path: paths.Path = "auto", dtype: torch.dtype = x.dtype) -> Tensor:
         coded = (
             quantize(rows, "e4m3_token", path=path) if float8 else quantize(rows, "int_token", 4, path=path)
         )
@@ -57,13 +57,13 @@ def _case(
             last = index == len(terms) - 1
             out = gemm(
                 coded.codes, coded.scale, expand_table(packed, table, bits, k, path).value, column,
-                bias if last else None, dtype=rows.dtype, path=path, residual=out,
+                bias if last else None, dtype=dtype, path=path, residual=out,
             ).value  # fmt: skip
         assert out is not None
         return out
 
     call: Callable[[], Tensor] = lambda: product(x)  # noqa: E731
     return Timed(
-        what, [call], lambda: product(x[:ROWS], "reference").double(),
+        what, [call], lambda: product(x[:ROWS], "reference", torch.float64),
         2 * m * k + n * k * bits / 8 + 2 * m * n, 2.0 * m * n * k * len(terms), "fp8" if float8 else "int8",
     )  # fmt: skip

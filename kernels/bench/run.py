@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from kernels.bench.cases import ATTENTION, IMAGES, LARGE, SMALL, attention, image, large, small
 from kernels.bench.peers import peers
 from kernels.bench.timed import Timed
+from kernels.checkout import commit
 from kernels.tuned.search import DISTANCE
 from kernels.tuned.timing import Replay
 
@@ -36,17 +35,7 @@ def environment() -> dict[str, str]:
     import triton
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    return {"device": name, "torch": torch.__version__, "triton": triton.__version__, "commit": _commit()}
-
-
-def _commit() -> str:
-    if stated := os.environ.get("BRAINLAB_COMMIT"):
-        return stated
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip() or "unknown"
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
+    return {"device": name, "torch": torch.__version__, "triton": triton.__version__, "commit": commit()}
 
 
 ROUNDS = 3

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels import paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -75,7 +75,7 @@ def conv2d(
             f"got {sample_scale.dtype} and {column_scale.dtype}"
         )
     arguments = (x, sample_scale, weight, column_scale, bias, [*stride], [*padding], [*dilation], dtype)
-    out = _conv2d_op(*arguments) if config is None else _run(*arguments, config)
+    out = _conv2d_op(*arguments) if config is None else on_its_device(_run)(*arguments, config)
     return paths.Result(out.permute(0, 3, 1, 2), "triton")
 
 

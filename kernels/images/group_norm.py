@@ -71,9 +71,9 @@ def reference(
 ) -> tuple[Tensor, Tensor]:
     """Plain torch, in float64."""
     b, hw, c = x.shape
-    grouped = x.double().reshape(b, hw, groups, -1)
+    grouped = x.double().reshape(b, hw, groups, c // groups)
     mean = grouped.mean((1, 3))
-    slope = (grouped.var((1, 3), correction=0) + eps).rsqrt()
+    slope = ((grouped - mean[:, None, :, None]).square().mean((1, 3)) + eps).rsqrt()
     gain = slope.repeat_interleave(c // groups, 1) * (1 if weight is None else weight.double())
     offset = (0 if bias is None else bias.double()) - mean.repeat_interleave(c // groups, 1) * gain
     return gain.float().contiguous(), offset.float().contiguous()
@@ -92,7 +92,7 @@ def sample_scale(x: Tensor, before: Before, top: int, path: paths.Path = "auto")
             f"and gains of shape {tuple(before.gain.shape)}"
         )
     if paths.choose(path, x) == "reference":
-        value = before.reference(x.flatten(0, 1)).abs().reshape(x.shape[0], -1).amax(1).float()
+        value = before.reference(x.flatten(0, 1)).abs().reshape(x.shape).amax((1, 2)).float()
     else:
         value = _largest_op(x, before.gain, before.offset, before.kind == "affine_silu")
     unit = value / torch.full_like(value, top)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kernels import packing, paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.rows.operands import columns_of, padded_columns, padded_rank
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
@@ -84,7 +84,9 @@ def expand(
         made = tail if branch is None else columns_of(*branch)
         return paths.Result(reference(packed, fine, k, group, signed, made), "reference")
     arguments = (packed, fine, k, group, signed, tail, up, column, balance, least)
-    return paths.Result(_expand_op(*arguments) if config is None else _run(*arguments, config), "triton")
+    return paths.Result(
+        _expand_op(*arguments) if config is None else on_its_device(_run)(*arguments, config), "triton"
+    )
 
 
 def _empty(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels import packing, paths
 from kernels.products.few_rows import SCALES
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -61,7 +61,9 @@ def expand_half(
     if paths.choose(path, packed) == "reference":
         return paths.Result(reference(packed, scale, k, group, column_scale, dtype), "reference")
     arguments = (packed, scale, k, group, column_scale, dtype)
-    return paths.Result(_expand_half_op(*arguments) if config is None else _run(*arguments, config), "triton")
+    return paths.Result(
+        _expand_half_op(*arguments) if config is None else on_its_device(_run)(*arguments, config), "triton"
+    )
 
 
 def reference(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from kernels import packing, paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.rows.operands import padded_columns
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
@@ -62,7 +62,11 @@ def expand_table(
     needs = (8, 0) if table.dtype == torch.int8 else paths.FLOAT8
     if paths.choose(path, packed, needs) == "reference":
         return paths.Result(reference(packed, table, bits, k), "reference")
-    out = _expand_table_op(packed, table, bits, k) if config is None else _run(packed, table, bits, k, config)
+    out = (
+        _expand_table_op(packed, table, bits, k)
+        if config is None
+        else on_its_device(_run)(packed, table, bits, k, config)
+    )
     return paths.Result(out, "triton")
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kernels import packing, paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -45,7 +45,8 @@ def few_rows(
         bfloat16 or float16 on the Triton path.
     packed : uint8 tensor of shape (N, ceil(K / 2))
     scale : tensor of shape (N, ceil(K / group))
-        Real group scales; or fine ones of two levels: int8 exponents of two, uint8 integers.
+        Real group scales; or fine ones of two levels: int8 exponents of two, uint8 integers. The Triton path
+        multiplies codes by them in the type of `x`: float16 wants them above 2^-14, by `column_scale`.
     group : int
         The Triton path takes powers of two from 32.
     column_scale : float32 tensor of shape (N,), optional
@@ -68,7 +69,9 @@ def few_rows(
             f"got {scale.dtype}"
         )
     arguments = (x, packed, scale, group, column_scale, bias)
-    return paths.Result(_few_rows_op(*arguments) if config is None else _run(*arguments, config), "triton")
+    return paths.Result(
+        _few_rows_op(*arguments) if config is None else on_its_device(_run)(*arguments, config), "triton"
+    )
 
 
 def _empty(

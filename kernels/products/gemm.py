@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from kernels import paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
+from kernels.rows.operands import padded_rank
 from kernels.tuned.configs import Config
 from kernels.tuned.table import lookup
 
@@ -28,7 +29,6 @@ CODES = {torch.int8: 127, torch.float8_e4m3fn: 448}
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu")
 LONGEST_INT_SUM = 2**17 - 1
 """Products of -128 that int32 holds."""
-RANK_STEP = 16
 
 
 def gemm(
@@ -59,7 +59,8 @@ def gemm(
     column_scale : float32 tensor of shape (N,)
     bias : tensor of shape (N,), optional
     low, up : bfloat16 or float16 tensors of shape (M, R) and (N, R), optional
-        The low-rank branch after its down-projection, and its up-projection; R is padded to a multiple of 16.
+        The low-rank branch after its down-projection, and its up-projection; R is padded to a power of two
+        from 16.
     dtype : torch.dtype
         Of the output; float64 on the reference path only; int8 and float8_e4m3fn are codes for the next
         layer, and take `out_scale`.
@@ -90,7 +91,9 @@ def gemm(
             f"gemm: the Triton path takes scales in float32, got {row_scale.dtype} and {column_scale.dtype}"
         )
     arguments = (a, row_scale, b, column_scale, bias, low, up, dtype, activation, residual, out_scale)
-    return paths.Result(_gemm_op(*arguments) if config is None else _run(*arguments, config), "triton")
+    return paths.Result(
+        _gemm_op(*arguments) if config is None else on_its_device(_run)(*arguments, config), "triton"
+    )
 
 
 def reference(
@@ -150,8 +153,8 @@ def _run(
     out = torch.empty(m, n, dtype=dtype, device=a.device)
     if out.numel() == 0:
         return out
-    if low is not None and up is not None and low.shape[1] % RANK_STEP:
-        missing = -low.shape[1] % RANK_STEP
+    missing = 0 if low is None else padded_rank(low.shape[1]) - low.shape[1]
+    if low is not None and up is not None and missing:
         low, up = (torch.nn.functional.pad(factor, (0, missing)) for factor in (low, up))
     elif low is not None and up is not None:
         low, up = (t if aligned(t) else t.clone() for t in (low, up))  # the copy engine reads them

@@ -109,7 +109,7 @@ def prepare(
     smooth : tensor of shape (K,), optional
         Factors that the input is divided by.
     down, up : tensors of shape (R, K) and (N, R), optional
-        Branch on the raw input, in 16 bit.
+        Branch on the raw input, in 16 bit; finite beside exponents of two.
     bias : tensor of shape (N,), optional
     shift : float
         Where it is not 0, input codes are unsigned.
@@ -136,6 +136,10 @@ def prepare(
         if missing:
             up, down = pad(up, (0, missing)), pad(down, (0, 0, 0, missing))
         up, down = up.contiguous(), down.contiguous()
+        if power and not (up.isfinite().all() and down.isfinite().all()):
+            raise ValueError(
+                "lowrank_linear: the branch holds numbers that are not finite; float8 columns would lose them"
+            )
         if power:
             balance = balance_of(up, column_scale)
         elif up.dtype == torch.float32:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from kernels import paths
-from kernels.registered import operation
+from kernels.registered import on_its_device, operation
 from kernels.rows.before import Before
 from kernels.rows.operands import padded_columns, padded_rank
 from kernels.rows.quantize_reference import APPENDED, low_type, reference
@@ -122,7 +122,9 @@ def quantize(
         before.kind, before.gain, before.offset, before.rows, before.eps, before.matrix, before.factor, scale,
         balance,
     )  # fmt: skip
-    codes, found_scale, low = _quantize_op(*arguments) if config is None else _run(*arguments, config=config)
+    codes, found_scale, low = (
+        _quantize_op(*arguments) if config is None else on_its_device(_run)(*arguments, config=config)
+    )
     return Rows(codes, found_scale, None if down is None or kind in APPENDED else low, "triton")
 
 

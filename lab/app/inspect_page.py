@@ -13,7 +13,7 @@ import numpy as np
 from lab.app import overview
 from lab.app.copying import copies, copy_box, in_address, page_box
 from lab.app.places import local
-from lab.app.work import answer, canceller, stream
+from lab.app.work import BRIEF, answer, canceller, failed, refusal, stream
 from lab.jobs.contract import Context
 from lab.jobs.models import look, whatif
 
@@ -52,7 +52,7 @@ def layer_rows(model: str, recording: str = "", sort: str = "absmax") -> list[li
 
 def heat(model: str, layer: str, recording: str = "") -> Any:
     """Channel x timestep map of a layer's input."""
-    from lab.figures.interactive import channel_timestep_heat
+    from lab.figures.interactive.views import channel_timestep_heat
 
     seen = seen_by(model, recording)
     stats = seen.inputs[whatif.layer_of(seen, layer)]
@@ -64,7 +64,7 @@ def heat(model: str, layer: str, recording: str = "") -> Any:
 
 def bands(model: str, layer: str, recording: str = "") -> Any:
     """Ranges of a layer's input over timesteps."""
-    from lab.figures.interactive import range_bands
+    from lab.figures.interactive.views import range_bands
 
     seen = seen_by(model, recording)
     name = whatif.layer_of(seen, layer)
@@ -79,9 +79,19 @@ def caption_of(model: str, layer: str, recording: str = "") -> Any:
     return look.source(settings, seen, whatif.layer_of(seen, layer))
 
 
+def named(model: str, layer: str, recording: str = "") -> Iterator[list[Any]]:
+    """Give the layer that was written and no words; or leave the box as it is, and say what is wrong."""
+    try:
+        found = [whatif.layer_of(seen_by(model, recording), layer), ""]  # nothing: the largest
+    except Exception as fault:
+        yield [gr.skip(), failed(fault)]
+        raise refusal(fault, BRIEF) from None  # nothing is drawn after it
+    yield found
+
+
 def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     """Histogram with the grid over it, and the numbers below it."""
-    from lab.figures.interactive import level_bars
+    from lab.figures.interactive.views import level_bars
     from quant.observation import bins
 
     seen = seen_by(settings.model, str(settings.recording or ""))
@@ -151,6 +161,7 @@ def build(model: Any, recording: Any, home: Path) -> dict[str, Any]:
             heat_plot = gr.Plot(label="Channel x timestep", show_label=False)
             layer = gr.Textbox(label="Layer: choose a row, or write its name, then Enter", interactive=True,
                                max_lines=1, elem_id="layer")  # fmt: skip
+            wrong = gr.Markdown(elem_id="layer-wrong")
             note = gr.Markdown(elem_classes="source")
             gr.Markdown(COLUMNS_SAY.format(factor=OUTLIER_FACTOR), elem_classes="source")
         with gr.Column(scale=6, min_width=340):
@@ -241,10 +252,9 @@ def build(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     def of_layer(
         model: str, layer: str, format: str, bits: float, shared: str, clip: float, recording: str = ""
     ) -> Any:  # fmt: skip
-        """Show a layer's figures and numbers; refuse a name that the model does not have."""
+        """Show a layer's figures and numbers."""
         rounded = what_if(model, layer, format, bits, shared, clip, recording)
-        known = whatif.layer_of(seen_by(model, recording), layer)  # nothing: the largest
-        return known, *layer_views(model, known, recording), *rounded
+        return layer, *layer_views(model, layer, recording), *rounded
 
     def dragged(*given: Any) -> Any:
         try:
@@ -269,7 +279,10 @@ def build(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     gr.Button("Views", visible=False).click(layer_views, seen, views, api_name="layer_views")
     one = [layer, *views, *outputs]
     table.select(clicked, controls, one, api_visibility="private", queue=False, **quick)
-    layer.submit(of_layer, controls, one, api_visibility="private", **quick)
+    found = layer.submit(named, seen, [layer, wrong], api_visibility="private", **quick)
+    found.success(of_layer, controls, one, api_visibility="private", **quick)
+    # another name is no longer the one that was refused
+    layer.change(None, None, wrong, js="() => ''", api_visibility="private")
     whole = [table, *one]
     gr.on([model.input, recording.submit], everything, controls, whole, api_visibility="private",
           trigger_mode="always_last", show_progress_on=[table, heat_plot])  # fmt: skip

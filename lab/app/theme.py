@@ -158,7 +158,9 @@ NAMES = """() => {
       const caption = [...document.querySelectorAll(".source")].find((s) => i.compareDocumentPosition(s) & 4);
       const label = i.closest(".block")?.querySelector("[data-testid=block-label]");
       const of = i.closest("#pair, #difference") && document.querySelector("#drawn-for")?.innerText.trim();
-      const said = label?.innerText.trim() || caption?.innerText.trim() || "";
+      const live = i.closest(".live");  // no caption is theirs
+      const said = live ? `On its way: picture ${[...live.querySelectorAll("img")].indexOf(i) + 1}`
+        : label?.innerText.trim() || caption?.innerText.trim() || "";
       const words = (of ? `${of}. ${said}` : said).slice(0, 300);
       if (i.alt !== words) i.alt = words;
       i.dataset.named = "";

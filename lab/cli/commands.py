@@ -8,10 +8,7 @@ from typing import Any
 
 import click
 
-from lab.jobs.registry import GROUPS, JOBS, Job
-
-LONG = 120
-"""Seconds from which the help of a command says how long it takes."""
+from lab.jobs.registry import GROUPS, JOBS, LONG, Job
 
 
 class JobCommand(click.Command):
@@ -29,14 +26,13 @@ class JobCommand(click.Command):
         from inspect import cleandoc
 
         from lab.cli.options import options
-        from lab.jobs.registry import module
-        from lab.progress import duration
+        from lab.jobs.registry import module, usual_time
 
         settings = module(self.path).Settings
         self.params = options(settings)
         self.help = cleandoc(settings.__doc__ or self.job.title)
         if self.job.seconds >= LONG:
-            self.help += f"\n\nTakes about {duration(self.job.seconds)} with its defaults on two CPU cores."
+            self.help += f"\n\nTakes {usual_time(self.path)}."
         self._ready = True
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

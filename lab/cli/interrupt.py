@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lab.errors import STOPPED, STOPPED_CODE
+from lab.stopped import STOPPED, STOPPED_CODE, Cancelled
 
 GRACE_SECONDS = 0.7
 
@@ -30,7 +30,7 @@ def prompt_stop(stop: threading.Event, grace: float = GRACE_SECONDS) -> Iterator
     ----------
     stop : threading.Event
         Of the job's context: set at once, so that its other threads hear of it; the main thread gets
-        `lab.jobs.contract.Cancelled` where it stands.
+        `lab.stopped.Cancelled` where it stands.
     grace : float
         Seconds left to the main thread for closing its files.
     """
@@ -43,12 +43,10 @@ def prompt_stop(stop: threading.Event, grace: float = GRACE_SECONDS) -> Iterator
     before_wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
 
     def cancel(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            return  # asked before: the main thread closes its files, and ends with the grace at the latest
         stop.set()
-        if "lab.jobs.contract" not in sys.modules:  # no job has begun
-            raise KeyboardInterrupt
-        from lab.jobs.contract import Cancelled
-
-        raise Cancelled(STOPPED)
+        raise Cancelled(STOPPED)  # click would take KeyboardInterrupt for an error
 
     before = {number: signal.signal(number, cancel) for number in (signal.SIGTERM, signal.SIGINT)}
     watcher = threading.Thread(target=_watch, args=(receiver, left, grace), daemon=True, name="prompt-stop")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from threading import Event
 
-from lab.cli.commands import tree
-from lab.errors import STOPPED_CODE, explain, show
+from lab.cli.early import leave_when_stopped
+from lab.stopped import STOPPED_CODE, Cancelled
 
 SPINS = "3000"
-app = tree()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    leave_when_stopped()
     _whole_streams()
     code = run(sys.argv[1:] if arguments is None else arguments)
     if code == STOPPED_CODE:
@@ -45,12 +44,17 @@ def run(arguments: Sequence[str]) -> int:
     arguments : sequence of str
         What follows ``brainlab``.
     """
+    from threading import Event
+
+    from lab.cli import commands
     from lab.cli.interrupt import prompt_stop
+    from lab.errors import explain, show
 
     calm_threads()
     debug, stop = bool(os.environ.get("BRAINLAB_DEBUG")), Event()
     try:
         with prompt_stop(stop):
+            app = commands.tree()
             code = app(args=list(arguments), prog_name="brainlab", standalone_mode=False, obj=stop)
             sys.stdout.flush()
     except Exception as error:  # the one place where everything is caught, to be said in one line
@@ -62,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
             return explain(error).code
         return show(error, debug)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Cancelled":
+        if isinstance(error, KeyboardInterrupt | Cancelled):
             return show(KeyboardInterrupt())
         raise
     return code if isinstance(code, int) else 0

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from kernels.checkout import commit
 from lab.compare.bench import Bench
 from lab.compare.cost import BIT_OPS_RULE
 from quant.about import versions
+
+__all__ = ["about", "commit", "hardware"]
 
 
 def about(bench: Bench, command: str, device: str) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def about(bench: Bench, command: str, device: str) -> dict[str, Any]:
         "seeds": s.seeds,
         "steps": s.steps,
         "guidance": s.guidance,
+        "scheduler": type(bench.scheduler).__name__,
         "settings": s.to_dict(),
         "conditions": bench.conditions_are,
         "recording": bench.recording.hash,
@@ -45,20 +46,3 @@ def hardware(device: str) -> str:
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
     return f"CPU ({platform.machine()}, {threads} thread{'s' if threads > 1 else ''})"
-
-
-def commit() -> str:
-    """Return the checkout's commit, marked where it was changed.
-
-    The environment variable BRAINLAB_COMMIT says it for a copy without history; else it is "unknown".
-    """
-    if stated := os.environ.get("BRAINLAB_COMMIT"):
-        return stated
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"

@@ -40,7 +40,8 @@ def costs(ledger: Any) -> dict[str, Any]:
         ``bytes`` of all tensors as stored (the rest of the model as it is kept, in float32 for the zoo's),
         ``bytes_quantized`` of the layers alone, ``weight_bits`` (mean over all Linear and Conv2d weights with
         scales and branches), ``tera_bit_ops`` and ``bit_ops_share`` of what 16x16 bits would be (None where
-        the model's sizes are not known), ``kept`` (layers left in floating point), ``native``.
+        the model's sizes are not known), ``layers_quantized`` of ``layers``, ``execution`` (simulated, or by
+        which kernels), ``from_codes`` (how native layers run).
     """
     layers = ledger.layers
     measured = all(layer.macs is not None for layer in layers)
@@ -69,7 +70,7 @@ def full_costs(model: Any) -> dict[str, Any]:
     macs, _ = count_macs(model, None)
     size = model_bytes(model)
     weights = sum(layer.bytes for layer in layers)
-    count = sum(_numel(layer.shape) for layer in layers)
+    count = sum(layer.n_weights for layer in layers)
     full = sum(macs.values()) * FLOAT_BITS**2
     return {
         "bytes": size,
@@ -87,13 +88,6 @@ def full_costs(model: Any) -> dict[str, Any]:
 
 def _bits(quantizer: Any) -> int:
     return FLOAT_BITS if quantizer is None else int(quantizer.bits)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 class PeakMemory:

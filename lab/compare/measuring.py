@@ -227,15 +227,21 @@ def measure_null(bench: Bench, name: str, ref: Reference) -> Measured:
 
 @torch.no_grad()
 def _forced(bench: Bench, model: nn.Module, ref: Reference) -> list[Tensor]:
-    """Predictions at the reference's states, both guidance branches below each other."""
+    """Predictions at the reference's states, both guidance branches of each batch below each other."""
     k = min(bench.settings.forced, bench.settings.n)
     held = None if bench.conditions is None else bench.conditions[:k]
-    both = held is not None and bench.null is not None and bench.settings.guidance != 1.0
-    out = []
+    null = None if bench.settings.guidance == 1.0 else bench.null
+
+    def asked(rows: slice, state: Tensor, t: Tensor) -> Tensor:
+        x, c = state[:k][rows], None if held is None else held[rows]
+        if c is not None and null is not None:
+            x, c = torch.cat([x, x]), torch.cat([null.expand_as(c), c])
+        return predict(model, x, t, c).float()
+
+    size = bench.settings.batch  # of drawing: a large model has no room for more
+    batches = [slice(start, start + size) for start in range(0, k, size)]
     with replayed(model):
-        for t, state in zip(bench.scheduler.timesteps.to(bench.device), ref.states, strict=True):
-            x, c = state[:k], held
-            if both and held is not None and bench.null is not None:
-                x, c = torch.cat([x, x]), torch.cat([bench.null.expand_as(held), held])
-            out.append(predict(model, x, t, c).float())
-    return out
+        return [
+            torch.cat([asked(rows, state, t) for rows in batches])
+            for t, state in zip(bench.scheduler.timesteps.to(bench.device), ref.states, strict=True)
+        ]

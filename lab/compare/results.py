@@ -69,10 +69,13 @@ def _faults(one: Measured) -> list[str]:
     out = [
         f"{name} from {one.arrays[name].min():.6g} to {one.arrays[name].max():.6g}, not {value:g}"
         for name, value in PERFECT.items()
-        if name in one.arrays and np.abs(one.arrays[name] - value).max() > (1e-12 if name == "ssim" else 0)
+        if name in one.arrays
+        and not np.abs(one.arrays[name] - value).max() <= (1e-12 if name == "ssim" else 0)  # NaN is a fault
     ]
     out += [f"{c} up to {one.curves[c].max():.3g}" for c in ("growth", "noise_mse") if one.curves[c].any()]
-    return out + [f"{k} = {v:.3g}" for k, v in one.numbers.items() if k.startswith("FD(") and abs(v) > 1e-5]
+    return out + [
+        f"{k} = {v:.3g}" for k, v in one.numbers.items() if k.startswith("FD(") and not abs(v) <= 1e-5
+    ]
 
 
 def conclude(

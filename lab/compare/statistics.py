@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from brainit.metrics import Interval
+from brainit.metrics import Interval, binomial_interval
 from lab.compare.measuring import Measured
 
 DRAWS = 4000
 LEVEL = 0.95
+SHARES = ("two_way",)
+"""Measures of a picture that are a share of others."""
 
 
 class Resampler:
@@ -80,9 +82,17 @@ class Scores:
         return [float(v) for v in found if isinstance(v, int | float)]
 
     def interval(self, recipe: str, metric: str) -> Interval | None:
-        """Mean over seeds and pictures with its bootstrap interval."""
+        """Mean over seeds and pictures with its bootstrap interval; a share that is whole has an exact one.
+
+        Four pictures that are all recognised say that at least 40 % are, not that all are.
+        """
         values = self.array(recipe, metric, self.seeds(recipe)) if recipe in self.by_recipe else None
-        return None if values is None or self._resampler is None else self._resampler.interval(values)
+        if values is None or self._resampler is None:
+            return None
+        found = self._resampler.interval(values)
+        if metric in SHARES and found.mean in (0.0, 1.0):
+            return binomial_interval(self.n if found.mean else 0, self.n, LEVEL)
+        return found
 
     def by_seed(self, recipe: str, metric: str) -> list[float]:
         """Mean of each seed."""

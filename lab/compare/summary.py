@@ -45,7 +45,7 @@ def rows(scores: Scores) -> list[dict[str, Any]]:
     found = [_row(scores, recipe) for recipe in scores.by_recipe]
     key = next((k for k in RANKED_BY if any(k in row for row in found)), RANKED_BY[-1])
     first = {FULL: 0, OTHER_SEED: 1}
-    return sorted(found, key=lambda r: (first.get(r["recipe"], 2), -(r.get(key) or -np.inf), r["recipe"]))
+    return sorted(found, key=lambda r: (first.get(r["recipe"], 2), -r.get(key, -np.inf), r["recipe"]))
 
 
 def neighbours(scores: Scores, ranked: Sequence[str], metric: str) -> list[dict[str, Any]]:

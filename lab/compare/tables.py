@@ -10,6 +10,7 @@ from typing import Any
 from lab.compare.cost import EXACT
 from lab.compare.networks import DOMAIN, LITE0
 from lab.compare.recipes import FULL
+from lab.compare.summary import RANKED_BY
 
 COLUMNS = (
     ("seeds", "seeds", "{:.0f}", 1.0),
@@ -75,13 +76,14 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def cell(row: Mapping[str, Any], name: str, form: str, factor: float, bounds: bool = True) -> str:
-    """One number for a person, with its interval where there is one."""
+    """One number for a person; with its interval what recipes are ranked by."""
     value = shown(row, name)
     if value is None:
         return "–"
     said = form.format(value * factor)
     low, high = row.get(f"{name}.low"), row.get(f"{name}.high")
-    if bounds and name == "psnr_db" and low is not None and high is not None and row["recipe"] != FULL:
+    ranked = next((key for key in RANKED_BY if shown(row, key) is not None), None)
+    if bounds and name == ranked and low is not None and high is not None and row["recipe"] != FULL:
         said += f" [{form.format(low * factor)}, {form.format(high * factor)}]"
     return said
 

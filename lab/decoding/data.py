@@ -17,6 +17,7 @@ from brainit.training.targets import Targets, TargetTable
 from lab.decoding import same_data
 from lab.decoding.needs import check_needs
 from lab.decoding.settings import ReconstructConfig
+from lab.errors import InputError
 from lab.images import SIDE
 from lab.progress import Progress
 
@@ -130,7 +131,12 @@ def external_targets(
 ) -> Targets | None:
     """Encode ``config.external`` pictures that nobody was shown, for synthetic fMRI (0: None).
 
-    From the glyph prior, or from ``external_stimuli`` less what resembles one of the subject's test pictures.
+    From the glyph prior, or from ``external_stimuli``; less what resembles a test picture of the subject.
+
+    Raises
+    ------
+    InputError
+        All of them do.
     """
     if config.external == 0:
         return None
@@ -138,19 +144,37 @@ def external_targets(
         from brainit.structure import GlyphPrior
         from lab.decoding.structure import glyph_weights
 
-        return _encode(GlyphPrior(glyph_weights()).draw(config.external, 28, config.seed), progress, device)
-    from brainit.datasets.files import pictures
+        found = GlyphPrior(glyph_weights()).draw(config.external, 28, config.seed)
+    else:
+        from brainit.datasets.files import pictures
+
+        codes, _ = pictures.draw(config.external_stimuli, config.external, config.seed, SIDE)
+        found = codes.astype(np.float32) / 255
+    fresh = _unlike(found, subject.part("test"))
+    if not fresh:
+        raise InputError(
+            f"all {len(found)} external pictures resemble test pictures, so none may be learned from: give "
+            "others (external_stimuli), or --external 0"
+        )
+    if len(fresh) < len(found):
+        words = (
+            f"{len(found) - len(fresh)} of {len(found)} external pictures resemble test pictures: left out"
+        )
+        progress(1, 1, words)
+    return _encode(fresh, progress, device)
+
+
+def _unlike(found: np.ndarray, tested: Subject) -> list[np.ndarray]:
+    """Return the pictures that resemble none of a subject's test pictures."""
     from brainit.datasets.leaks import similarity
 
-    found, _ = pictures.draw(config.external_stimuli, config.external, config.seed, SIDE)
-    tested = subject.part("test")
     shown = [np.asarray(tested.stimuli[k]) for k in np.unique(tested.stimulus_id)]  # type: ignore[index]
     fresh: list[np.ndarray] = []
     for start in range(0, len(found), _SCREENED):
-        some = list(found[start : start + _SCREENED].astype(np.float32) / 255)
+        some = list(found[start : start + _SCREENED])
         near = similarity(shown, some).max(0) >= _LIKE
         fresh += [picture for picture, same in zip(some, near, strict=True) if not same]
-    return _encode(fresh, progress, device)
+    return fresh
 
 
 def _plain(value: Any) -> bool:

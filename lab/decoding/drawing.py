@@ -46,7 +46,7 @@ def quantized_denoiser(
     recording : quant.Trajectories or None
         What the recipe calibrates on (`lab.decoding.recording`); None where it does not.
     state : Path, optional
-        Folder in which a recipe that trains keeps its checkpoints until it is done.
+        Folder in which a recipe that trains keeps its checkpoints.
     native : bool
         Run it through the kernels afterwards; the ledger says which layers do.
     solved : dict, optional
@@ -59,7 +59,6 @@ def quantized_denoiser(
     """
     import quant
     from lab import zoo
-    from quant.training.state import remove
 
     denoiser = zoo.load(config.denoiser, device)
     planned = quant.plan(denoiser, recipe, trajectories=recording)
@@ -75,8 +74,6 @@ def quantized_denoiser(
     )
     if native:
         quant.native_(denoiser)
-    if state is not None and state.is_dir():
-        remove(state)
     return denoiser, planned, ledger
 
 

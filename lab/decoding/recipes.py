@@ -21,6 +21,7 @@ from lab.errors import InputError
 from lab.progress import Progress
 from lab.runs.folder import config_hash
 from lab.runs.lock import alone_with
+from quant.training.state import remove
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,16 +102,7 @@ def decoded(
         if recipe.content is None:
             return zoo.load(config.denoiser, device), known | sizes_of(config.denoiser, None)
         began = time.monotonic()
-        recording = decoder_recording(config, given, device, progress) if recipe.calibrates else None
-        state = None
-        if recording is not None and recipe.plan is not None and recipe.plan.training is not None:
-            owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
-            state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
-        # who needs the same training at once waits: two would write the same files
-        with nullcontext() if state is None else alone_with(state, progress):
-            model, plan, ledger = quantized_denoiser(
-                config, recipe.content, recording, device, progress, state, recipe.native, solved
-            )
+        model, plan, ledger = through(config, recipe, given, device, progress, solved)
         known |= {"plan": plan.to_dict(), "ledger": ledger.to_dict(), **sizes_of(config.denoiser, ledger)}
         return model, {**known, "seconds": round(time.monotonic() - began, 2)}
 
@@ -127,12 +119,13 @@ def decoded(
 
     facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
     which = "full precision" if recipe.content is None else repr(recipe.name)
-    if facts.get("weights", now) != now:  # recipes would differ in more than their bits
+    if facts.get("weights") != now:  # recipes would differ in more than their bits
+        before = facts.get("weights", "not written down: of before")
         raise InputError(
             f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
-            f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
+            f"decoder ({before}, now {now}): put those back, or choose another --out (a new run)"
         )
-    if facts.get("predictions", seen) != seen:
+    if facts.get("predictions") != seen:
         raise InputError(
             f"pictures of {which} were decoded from other predictions: the run was trained again since; "
             "choose another --out"
@@ -141,6 +134,41 @@ def decoded(
     if recipe.native:  # known once something was drawn, in this run of the job or in one before
         facts = {**facts, "ledger": {**facts["ledger"], "launches": found[-1].get("launches", "")}}
     return [one["pictures"] for one in found], facts
+
+
+def through(
+    config: ReconstructConfig,
+    recipe: DecoderRecipe,
+    given: Conditions,
+    device: str,
+    progress: Progress,
+    solved: dict[str, Any] | None = None,
+) -> tuple[nn.Module, quant.Plan, quant.Ledger]:
+    """Return the decoder by a recipe, with its plan and ledger: recorded, calibrated, trained.
+
+    Training is kept in the cache until it is done, and who needs the same at once waits and takes it.
+
+    Parameters
+    ----------
+    recipe : DecoderRecipe
+        Not of full precision.
+    solved : dict, optional
+        As `quant.quantize_` takes it.
+    """
+    assert recipe.content is not None
+    recording = decoder_recording(config, given, device, progress) if recipe.calibrates else None
+    state = None
+    if recording is not None and recipe.plan is not None and recipe.plan.training is not None:
+        owner = {"plan": recipe.plan.to_dict(), "recording": recording.hash, "seed": config.seed}
+        state = cache_folder("training", f"{config.denoiser}-{config_hash(owner)}")
+    # two at once would write the same files
+    with nullcontext() if state is None else alone_with(state, progress) as lock:
+        found = quantized_denoiser(
+            config, recipe.content, recording, device, progress, state, recipe.native, solved
+        )
+        if state is not None and state.is_dir() and not (lock and lock.awaited()):
+            remove(state)  # else the last of those that wait: they find it at its last step
+    return found
 
 
 def ridge_through_decoder(

@@ -73,12 +73,11 @@ class ReconstructConfig(Settings):
         ge=0,
         le=100_000,
         description="pictures nobody saw that Brain-IT also learns from, with synthetic fMRI: drawn from "
-        "the glyph prior, or from external_stimuli",
+        "the glyph prior, or from external_stimuli; those like a test picture are left out",
     )
     external_stimuli: Annotated[str | None, BeforeValidator(_absolute)] = Field(
         None,
-        description="folder, parquet file or .npz of the external pictures; those like a test picture "
-        "are left out",
+        description="folder, parquet file or .npz of the external pictures",
     )
     network: Literal["trained", "shared"] = Field(
         "trained",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 
 from lab.errors import InputError
-from lab.figures.plate import VERMILION, Plate, Provenance, Theme, axes, canvas, ink
+from lab.figures.plate import VERMILION, Plate, Provenance, Theme, axes, canvas, ink, moment
 
 _MOST = 96  # cells a surface has along an axis; more are joined, their largest value kept
 
@@ -53,13 +53,13 @@ def channel_timestep_map(
         np.arange(values.shape[1] + 1), np.arange(len(timesteps) + 1), values, cmap="viridis", norm=norm,
         rasterized=True, shading="flat",
     )  # fmt: skip
-    bar = figure.colorbar(mesh, ax=ax, pad=0.01)
+    bar = figure.colorbar(mesh, ax=ax, pad=0.01, extend="min" if log and values.min() < low else "neither")
     bar.set_label(statistic + (", log" if log else ""), color=text, fontsize=9)
     bar.ax.tick_params(which="both", colors=quiet, labelcolor=text, labelsize=8)
     bar.outline.set_visible(False)
     step = max(1, len(timesteps) // 8)
     shown = range(0, len(timesteps), step)
-    ax.set_yticks([i + 0.5 for i in shown], [f"{timesteps[i]:g}" for i in shown])
+    ax.set_yticks([i + 0.5 for i in shown], [moment(timesteps[i]) for i in shown])
     ax.invert_yaxis()
     ax.set(xlabel="channel", ylabel="timestep")
     ax.set_title(f"{tensor}: {statistic} of each channel", loc="left", fontsize=10, color=text,
@@ -67,11 +67,12 @@ def channel_timestep_map(
     for channel in marked:
         ax.plot(channel + 0.5, 1.03, "v", color=VERMILION, markersize=6, clip_on=False,
                 transform=ax.get_xaxis_transform())  # fmt: skip
-    marks = f" Triangles mark {len(marked)} {mark} channels." if len(marked) else ""
+    marks = f" Triangles mark {len(marked)} {mark} channel{'s' * (len(marked) > 1)}." if len(marked) else ""
     high, time = int(values.max(0).argmax()), int(values.max(1).argmax())
+    dark = f" Values below {low:.2g} are drawn as {low:.2g}." if log and values.min() < low else ""
     caption = (
         f"The layer's {tensor}: {statistic} of each channel (columns) at each timestep (rows, noise at the "
-        f"top).{marks} {provenance.sentence()}"
+        f"top).{marks}{dark} {provenance.sentence()}"
     )
     alt = (
         f"Heat map of {values.shape[1]} channels by {len(timesteps)} timesteps: the largest value {top:.3g} "

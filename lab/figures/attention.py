@@ -84,6 +84,7 @@ def score_histogram(
     module: str = "cross-attention",
     uniform_bits: int = 4,
     theme: Theme = "light",
+    below: tuple[int, int] = (0, 0),
 ) -> Plate:
     """Draw the spread of attention probabilities, the leading token's apart from the others'.
 
@@ -96,25 +97,37 @@ def score_histogram(
     module : str
     uniform_bits : int
         A uniform grid's first level above 0 is drawn at half a step: what lies left of it becomes 0.
+    below : (int, int)
+        How many of the leading token's and of the others' lie below the first edge, 0 included: no
+        logarithmic axis shows them, but every share counts them.
     """
     edges, leading, rest = (np.asarray(a, float) for a in (edges, leading, rest))
-    total = (leading + rest).sum()
-    if edges.shape != (len(leading) + 1,) or leading.shape != rest.shape or edges[0] <= 0 or not total:
+    every = {"leading": leading.sum() + below[0], "rest": rest.sum() + below[1]}
+    total = sum(every.values())
+    if (
+        edges.shape != (len(leading) + 1,)
+        or leading.shape != rest.shape
+        or edges[0] <= 0
+        or not (leading + rest).any()
+    ):
         raise InputError(f"scores need counts and {len(leading) + 1} positive edges, got {edges.shape}")
     text = ink(theme)[0]
     figure = canvas(7.4, 2.8, theme)
     ax = axes(figure, theme=theme, grid="y")
     width = np.diff(np.log2(edges))
-    parts = {"other keys": rest, "leading token": leading} if leading.any() else {"all keys": rest}
-    for (label, counts), colour in zip(parts.items(), (shade(BLUE, theme), ORANGE), strict=False):
-        shares = counts / counts.sum() / width
+    parts = {"all keys": (rest, every["rest"])}
+    if every["leading"]:
+        parts = {"other keys": (rest, every["rest"]), "leading token": (leading, every["leading"])}
+    for (label, (counts, whole)), colour in zip(parts.items(), (shade(BLUE, theme), ORANGE), strict=False):
+        shares = counts / max(whole, 1) / width
         ax.stairs(shares, edges, fill=True, color=colour, alpha=0.45)
         # the outline differs as well, for those who cannot tell the colours
         ax.stairs(shares, edges, color=text if counts is leading else colour, linewidth=1.2,
                   linestyle="--" if counts is leading else "-",
-                  label=f"{label} ({counts.sum() / total:.1%} of all)")  # fmt: skip
+                  label=f"{label} ({whole / total:.1%} of all)" if len(parts) > 1 else label)  # fmt: skip
     half = 0.5 / (2**uniform_bits - 1)
-    lost = (leading + rest)[edges[1:] <= half].sum() / total
+    under = np.clip((half - edges[:-1]) / np.diff(edges), 0, 1)  # of a bin that half a step cuts, its share
+    lost = (sum(below) + ((leading + rest) * under).sum()) / total
     ax.axvline(
         half,
         color=VERMILION,
@@ -128,9 +141,15 @@ def score_histogram(
         xlim=(edges[max(used[0], 0)], 1.0), xlabel="attention probability (log)", ylabel="share per octave"
     )
     ax.set_title(shorten(module, 70), loc="left", fontsize=10, color=text)
+    hidden = sum(below) / total
+    if hidden >= 5e-4:
+        ax.plot([], [], " ", label=f"{hidden:.1%} lie left of the axis")
     ax.legend(frameon=False, fontsize=9, labelcolor=text)
     above = (leading + rest)[edges[:-1] >= 0.5 * (1 - 1e-9)].sum() / total
-    said = f"{lost:.1%} of them become 0 in a uniform {uniform_bits}-bit grid, {above:.1%} are above 1/2"
+    left = f"; {hidden:.1%} are below {edges[0]:.2g}, left of the axis" if hidden else ""
+    said = (
+        f"{lost:.1%} of them become 0 in a uniform {uniform_bits}-bit grid, {above:.1%} are above 1/2{left}"
+    )
     caption = (
         f"Attention probabilities of {module}, over samples, heads, queries and timesteps: {said}. "
         f"{provenance.sentence()}"

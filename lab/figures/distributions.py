@@ -16,6 +16,7 @@ from lab.figures.plate import (
     axes,
     canvas,
     ink,
+    moment,
     shade,
 )
 
@@ -142,8 +143,8 @@ def drift_bands(
             ax.axhline(sign * top.max(), color=VERMILION, linestyle="--", linewidth=1, label=label)
         ratio = float(top.max() / max(float(top.min()), 1e-6 * float(top.max()), 1e-30))
         ax.set_title(f"{shorten(name, 34)}\ndrift {ratio:.2f}x", fontsize=8.5, color=text)
-        step = max(1, (count - 1) // 4)
-        ax.set_xticks(x[::step], [f"{timesteps[i]:g}" for i in range(0, count, step)])
+        step = -(-count // 5)  # more names would touch
+        ax.set_xticks(x[::step], [moment(timesteps[i]) for i in range(0, count, step)])
         if k // columns == rows - 1:
             ax.set_xlabel("timestep")
         said.append(f"{name} {ratio:.2f}x")

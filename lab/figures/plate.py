@@ -185,6 +185,10 @@ class _Powers(LogFormatterSciNotation):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         formula = super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
+        axis: Any = self.axis
+        low, high = sorted(axis.get_view_interval())
+        if formula and vars(self)["_base"] == 10 and low >= 1e-3 and high < 1e4:
+            return f"{x:g}"  # 6 says more than 6×10⁰
         text = _EXPONENT.sub(lambda found: found[1].translate(_RAISED), formula)
         return text.replace(r"\times", "×")
 
@@ -219,6 +223,11 @@ def canvas(width: float, height: float, theme: Theme) -> Figure:
     figure = Figure(figsize=(width, height), layout=layout, dpi=_DPI)
     figure.patch.set_alpha(0)
     return figure
+
+
+def moment(timestep: float) -> str:
+    """Return a timestep as ticks name it: 833, not 833.333."""
+    return f"{timestep:.0f}" if abs(timestep) >= 10 else f"{timestep:.3g}"
 
 
 def axes(figure: Figure, *position: Any, theme: Theme, grid: Literal["", "x", "y"] = ""):

@@ -36,6 +36,31 @@ BELOW: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.13), "bor
 """Legend under the axes: names of recipes may be as long as the axes are wide."""
 ROW = 0.22
 """Inches a line of the legend takes."""
+_WIDE, _NARROW = 84, 30
+"""Letters of a name's line: in a legend under the axes, and beside a point or a curve."""
+
+
+def folded(name: str, most: int = _WIDE) -> str:
+    r"""Return a recipe's name in lines, broken before its changes: on a single one it may leave no axes.
+
+    Examples
+    --------
+    >>> folded("qvgen-w4a4+group=64+rank=16", 20)
+    'qvgen-w4a4+group=64\n+rank=16'
+    """
+    first, *changes = name.split("+")
+    lines = [first]
+    for change in changes:
+        if len(lines[-1]) + len(change) < most:
+            lines[-1] += f"+{change}"
+        else:
+            lines.append(f"+{change}")
+    return "\n".join(lines)
+
+
+def rows_of(names: Sequence[str]) -> int:
+    """Return how many lines names take below each other, folded."""
+    return sum(1 + folded(name).count("\n") for name in names)
 
 
 @dataclass(frozen=True)
@@ -73,7 +98,7 @@ def quality_against_bytes(
     text, quiet, _, _ = ink(theme)
     few = len(points) <= len(STYLES)
     groups = [_group(p.label, p.method, few) for p in points]
-    figure = canvas(8.6, 4.6 + few * ROW * (1 + len(points)), theme)
+    figure = canvas(8.6, 4.6 + few * ROW * (1 + rows_of(groups)), theme)
     ax = axes(figure, theme=theme, grid="y")
     for group, (colour, marker, _) in _styles(groups).items():
         mine = [p for p, its in zip(points, groups, strict=True) if its == group]
@@ -82,14 +107,14 @@ def quality_against_bytes(
             if p.low is not None and p.high is not None:
                 ax.plot([p.megabytes] * 2, [p.low, p.high], color=tone, linewidth=1.4)
         x, y = [p.megabytes for p in mine], [p.value for p in mine]
-        ax.plot(x, y, marker, color=tone, markersize=6.5, linestyle="none", label=group)
+        ax.plot(x, y, marker, color=tone, markersize=6.5, linestyle="none", label=folded(group))
     front = pareto(points)
     ax.plot([p.megabytes for p in front], [p.value for p in front], color=quiet, linewidth=1, zorder=0)
     spread = max(p.value for p in points) - min(p.value for p in points)
     last = -np.inf
     for p in [] if few else front:
         if p.value - last > 0.045 * spread or last == -np.inf:  # labels of near neighbours would overlap
-            said = p.label.replace("+", "\n+")  # on one line it would leave the axes
+            said = folded(p.label, _NARROW)  # on one line it would leave the axes
             ax.annotate(
                 said, (p.megabytes, p.value), xytext=(-7, 3), textcoords="offset points", fontsize=8,
                 color=text, ha="right",
@@ -145,11 +170,11 @@ def errors_over_time(
         raise InputError("no curves to draw")
     text, few = ink(theme)[0], len(curves) <= len(STYLES)
     named = list(curves) if few else named
-    figure = canvas(8.6, 4.2 + few * ROW * (1 + len(curves)), theme)
+    figure = canvas(8.6, 4.2 + few * ROW * (1 + rows_of(list(curves))), theme)
     ax = axes(figure, theme=theme, grid="y")
     styles = _styles([_group(label, method, few) for label, (method, _, _) in curves.items()])
     seen: set[str] = set()
-    heights: list[float] = []
+    heights: list[tuple[float, int]] = []
     for label, (method, times, errors) in curves.items():
         group = _group(label, method, few)
         colour, _, line = styles[group]
@@ -160,17 +185,18 @@ def errors_over_time(
         strong = label in named
         ax.plot(
             x[keep], y[keep], linestyle=line, color=shade(colour, theme), linewidth=2 if strong else 0.9,
-            alpha=1 if strong else 0.6, label=None if group in seen else group,
+            alpha=1 if strong else 0.6, label=None if group in seen else folded(group),
             marker="." if keep.sum() == 1 else "",
         )  # fmt: skip
         seen.add(group)
         at = float(np.log10(y[keep][-1]))
-        if strong and not few and all(abs(at - h) > 0.12 for h in heights):
+        lines = 1 + folded(label, _NARROW).count("\n")
+        if strong and not few and all(abs(at - h) > 0.06 * (lines + n) for h, n in heights):
             ax.annotate(
-                label, (x[keep][-1], y[keep][-1]), xytext=(5, 0), textcoords="offset points", fontsize=8,
-                color=text, va="center", annotation_clip=False,
+                folded(label, _NARROW), (x[keep][-1], y[keep][-1]), xytext=(5, 0),
+                textcoords="offset points", fontsize=8, color=text, va="center", annotation_clip=False,
             )  # fmt: skip
-            heights.append(at)
+            heights.append((at, lines))
     ax.set(yscale="log", xlabel="timestep (sampling goes from left to right)", ylabel=what)
     ax.invert_xaxis()
     ax.margins(x=0.02)

@@ -56,6 +56,8 @@ def check_recipe_name(name: str, denoiser: str) -> None:
     from quant.recipes import CHANGE, PRESET_FILES, parse
 
     preset, shipped = name.split(CHANGE)[0], allocations(denoiser)
+    if "*" in preset or "?" in preset:
+        quant.get_preset(preset)  # says that a pattern is none
     if not preset.endswith(PRESET_FILES):
         known("recipe", preset, [*quant.list_presets(), *shipped, NO_RECIPE], "brainlab list presets")
     if preset != NO_RECIPE:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from lab.previews import Preview as Preview
 from lab.previews import Watcher, unseen
 from lab.progress import Progress, silent
+from lab.stopped import Cancelled as Cancelled
 
 if TYPE_CHECKING:
     pass
@@ -188,13 +189,6 @@ def record(values: Mapping[str, Any]) -> Table:
 def line(text: str) -> Table:
     """Return a line of text (or several)."""
     return Table([{"text": text}], kind="lines")
-
-
-class Cancelled(BaseException):
-    """Somebody asked a job to stop. It is not an error: nothing that catches errors may swallow it.
-
-    What is on disk is whole; the same settings go on from there.
-    """
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.runs.metrics import tidy
 
     out = settings.out
-    _check(out)
+    check(settings)
     rows, pages, began = [], [], time.monotonic()
     scores: dict[str, Any] = {}
     encoded: dict[str, Any] = {}  # the subjects share their training pictures
@@ -119,9 +119,11 @@ def run(settings: Settings, context: Context) -> Result:
     return Result(table=rows, report=str(Path(pages[0]).resolve()), group=str(group.resolve()))
 
 
-def _check(out: Path) -> None:
+def check(settings: Settings) -> None:
+    """Refuse a folder that holds something else."""
     from lab.models.preflight import check_folder
 
+    out = settings.out
     check_folder(out)
     there = [path for path in out.iterdir() if path.is_file()] if out.exists() else []
     strange = sorted({p.name for p in there if p.name[0] != "."} - {"metrics.json", "group.html"})

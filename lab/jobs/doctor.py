@@ -23,7 +23,9 @@ _NATIVE = {
     "W4A4 fp8": "4-bit codes, power-of-two group scales (svdquant-w4a4-native)",
     "W4A4 int8": "4-bit codes, integer group scales (svdquant-w4a4-int-scale+input_search=0)",
     "W4A8 int8": "4-bit weights, 8-bit inputs (svdquant-w4a4-int-scale+activation_bits=8)",
-    "W4A16": "4-bit weights, 16-bit inputs of a few rows (svdquant-w4a4-po2+activation_bits=none)",
+    "W4A8 e4m3": "floats of 4 to 8 bits, float8 inputs (fp4-fp8-e4m3, fp8-fp8-e4m3)",
+    "W4A4 table": "codebooks, binary codes, zero points (lrq-dit-w4a4, quest-w4a4, binarydm-w1a4)",
+    "W4A16": "4-bit weights, 16-bit inputs (svdquant-w4a4-po2+activation_bits=null)",
 }
 _MORE = {"W4A4 fp8": "; products that torch does faster from the same codes are left to it (9.0 or newer)"}
 _FIRST = "norms, GELU, GEGLU, SiLU before native layers, in their quantizers: a ledger says of which layers"

@@ -125,7 +125,10 @@ def reconstruct(
                 folder = run.checkpoints / "brainit"
             decoder = train(config, data, folder, progress, encoded)
             for network, record in enumerate(decoder.report.get("training", [])):
-                run.log("trained", **{k: v for k, v in record.items() if isinstance(v, int | float | str)})
+                about: dict[str, Any] = {k: v for k, v in record.items() if isinstance(v, int | float | str)}
+                if "best_epoch" in about:  # counted from 0 in the record, from 1 in the log
+                    about["best_epoch"] += 1
+                run.log("trained", **about, network=network)
                 losses = zip_longest(record.get("train", ()), record.get("valid", ()))
                 for epoch, (train_loss, valid_loss) in enumerate(losses, 1):
                     run.log(
@@ -335,6 +338,7 @@ def _dry(config: ReconstructConfig, out: Path, progress: Progress) -> dict[str, 
     else:
         opened = open_subjects(config, progress)
         counts = _counts(opened.subject) | {"leaks": opened.about["leak_line"]}
+        counts |= {"warnings": opened.about["warnings"]} if opened.about["warnings"] else {}
     sampler = settings_of(config)
     evaluations = sampler.steps * (1 if sampler.guidance == 1 else 2) * config.n_samples * config.noise_seeds
     return {

@@ -77,6 +77,8 @@ JOBS: dict[str, Job] = {
 }
 QUICK = 5
 """Seconds below which a job runs no model, and is not worth the wait for torch."""
+LONG = 120
+"""Seconds from which help and dry run of a job say how long it takes."""
 GROUPS = {
     "bench": "Timings.",
     "data": "Datasets: list, describe, fetch, check.",
@@ -122,16 +124,20 @@ def run(name: str, settings: Settings, context: Context) -> Result:
     """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop.
 
     Whoever runs jobs goes through here: a model is stopped inside, and steps far below a job find the watcher
-    of their pictures.
+    of their pictures. Where a job has ``names(settings)``, what it refuses is refused in a moment: all else
+    begins with libraries that take seconds to load.
     """
     context.check()
+    job = module(name)
+    if hasattr(job, "names"):
+        job.names(settings)
     if JOBS[name].seconds < QUICK:
-        return module(name).run(settings, context)
+        return job.run(settings, context)
     from lab.jobs.stopping import stoppable
     from lab.previews import watching
 
     with stoppable(context), watching(context.preview):
-        return module(name).run(settings, context)
+        return job.run(settings, context)
 
 
 def run_each(name: str, asked: Mapping[str, Settings], context: Context) -> dict[str, Result]:
@@ -150,15 +156,24 @@ def dry_run(name: str, settings: Settings) -> Result:
     """Say what a job would do and refuse what cannot work; changes nothing."""
     from lab.jobs.contract import Foreseen
     from lab.models.devices import choose_device
-    from lab.progress import duration
 
     job = module(name)
     for place in (getattr(settings, key, None) for key in ("device", "calibrate_on")):
         if place == "cuda":  # torch is needed only to see that it is not there
             choose_device(place)
     if hasattr(job, "dry_run"):
-        return job.dry_run(settings)
+        found = job.dry_run(settings)
+        if isinstance(found, Foreseen) and JOBS[name].seconds >= LONG and "time" not in found.facts:
+            found = found.model_copy(update={"facts": {**found.facts, "time": usual_time(name)}})
+        return found
     if hasattr(job, "check"):
         job.check(settings)
     facts = {"would run": f"brainlab {name}", **settings.model_dump(mode="json")}
-    return Foreseen(facts={**facts, "time": f"about {duration(JOBS[name].seconds)}"})
+    return Foreseen(facts={**facts, "time": usual_time(name)})
+
+
+def usual_time(name: str) -> str:
+    """Say how long a job takes where nothing is changed."""
+    from lab.progress import duration
+
+    return f"about {duration(JOBS[name].seconds)} with its defaults on two CPU cores"

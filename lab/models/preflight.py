@@ -7,17 +7,13 @@ import shlex
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError, MissingDataError
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     import quant
-
-Asked = TypeVar("Asked", bound="BaseModel")
 
 
 def need(*packages: str) -> None:
@@ -88,23 +84,16 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
     return store
 
 
-def as_recorded(settings: Asked) -> Asked:
-    """Return settings whose steps and guidance are the recording's where nobody gave any.
+def as_recorded(settings: Any, store: quant.Trajectories | None) -> Any:
+    """Return settings with a recording's steps and guidance in place of defaults; given ones stay.
 
-    Raises
-    ------
-    MissingDataError, InputError
-        There is no finished recording in the folder.
+    A model of one's own has the sampling that it was recorded with; 20 steps are those of shipped denoisers.
     """
-    from quant.recordings.shards import read_manifest
-
-    if (folder := getattr(settings, "recording", None)) is None:
+    if store is None:
         return settings
-    made = read_manifest(folder)["settings"]
-    usual = {"steps": made["n_steps"], "guidance": made["guidance"]}
-    return settings.model_copy(
-        update={name: value for name, value in usual.items() if name not in settings.model_fields_set}
-    )
+    made = {"steps": store.settings["n_steps"], "guidance": store.settings["guidance"]}
+    given = {name for name in settings.model_fields_set if getattr(settings, name) is not None}
+    return settings.model_copy(update={name: made[name] for name in made.keys() - given})
 
 
 def check_sampling(store: Any, steps: int, guidance: float) -> None:

@@ -13,7 +13,11 @@ from lab.report.block import Block, figure, sentence, table
 from lab.report.page import render_block, render_page
 from lab.report.parts import NO_PICTURES
 
-_FACTS = {"n_test": "test pictures", "n_trials": "training trials", "leaks": "leak check"}
+_FACTS = {"n_test": "test pictures", "n_trials": "training trials", "leaks": "leak check",
+          "test_pictures_in_training": "test pictures in training"}  # fmt: skip
+
+
+_WARNINGS = "Warnings about the data"
 
 
 def write_adapted_page(
@@ -64,7 +68,10 @@ def write_adapted_page(
     else:
         picture.unlink(missing_ok=True)  # of an earlier call
     known = [
-        (_FACTS.get(key, key), ("no", "yes")[value] if isinstance(value, bool) else value)
+        (
+            _FACTS.get(key, key),
+            ("no", "yes")[value] if isinstance(value, bool) else str(value).removeprefix("leak check: "),
+        )
         for key, value in facts.items()
         if key != "read_out_weights"
     ]
@@ -84,7 +91,7 @@ def write_adapted_page(
             {"id": name, "title": head, "intro": "", "blocks": [render_block(b) for b in own]}
             for name, head, own in sections
         ],
-        problems=list(odd),
+        problems=list(odd), warnings=_WARNINGS,
     )  # fmt: skip
     return page.save_as_html(out / "report.html")
 

@@ -54,7 +54,7 @@ def document(
     plates = figures(result) if plates is None else plates
     sections = [
         _section("Verdict", "", _verdict(result)),
-        _section("Pictures", PICTURE_WORDS, picture_blocks(_strips(result, pictures))),
+        _section("Pictures", PICTURE_WORDS if pictures else "", picture_blocks(_strips(result, pictures))),
         _section("Trade-off", "", [figure(draw) for draw in plates.values()]),
         _section("Scores", "", [_scores(result), _notes(_said(result)), *_neighbours(result)]),
         _section("Gate", "What must come out if the measuring is right.", [_gates(result)]),
@@ -76,7 +76,7 @@ def document(
 
 PICTURE_WORDS = (
     "The first pictures of seed 0, whatever they look like, from best to worst. Below each: ten times the "
-    "difference to full precision, around middle grey."
+    "difference to full precision, around middle grey: black or white from 13 of 255 on."
 )
 
 
@@ -86,8 +86,8 @@ def figures(result: Mapping[str, Any]) -> dict[str, Callable[[Theme], Plate]]:
     key = next((k for k in QUALITY if any(k in r for r in rows)), None)
     if key is None or not rows:
         return {}
-    how = f"{about.get('execution', 'simulated')} arithmetic"
-    source = Provenance(about["model"], f"{about['n']} pictures at {_seeds(about)}, {how}")
+    arithmetic = f"{about.get('execution', 'simulated')} low-bit arithmetic"
+    source = Provenance(about["model"], f"{about['n']} pictures at {_seeds(result)}, {arithmetic}")
     points = _points(rows, key)
     full = next((r["bytes"] for r in result["rows"] if r["recipe"] == FULL), rows[0]["bytes_before"]) / 1e6
     ranked = [r["recipe"] for r in rows]
@@ -119,7 +119,7 @@ def _ways(result: Mapping[str, Any], word: str) -> str:
 def _summary(result: Mapping[str, Any]) -> list[str]:
     about, rows = result["about"], _measured(result)
     lines = [
-        f"{about['n']} pictures at {_seeds(about)}, {about['steps']} steps, guidance {about['guidance']:g}, "
+        f"{about['n']} pictures at {_seeds(result)}, {_steps(about)}, guidance {about['guidance']:g}, "
         f"on {about['hardware']}. Every recipe at the same noise and conditions."
     ]
     key = next((k for k in QUALITY if rows and k in rows[0]), None)
@@ -247,8 +247,17 @@ def _section(title: str, intro: str, blocks: list[Block]) -> dict[str, Any]:
     return {"id": name, "title": title, "intro": intro, "blocks": [render_block(b) for b in blocks]}
 
 
-def _seeds(about: Mapping[str, Any]) -> str:
-    return "one seed" if about["seeds"] == 1 else f"each of {about['seeds']} seeds"
+def _steps(about: Mapping[str, Any]) -> str:
+    of = f" of {about['scheduler']}" if "scheduler" in about else ""
+    return f"{about['steps']} step{'s' if about['steps'] > 1 else ''}{of}"
+
+
+def _seeds(result: Mapping[str, Any]) -> str:
+    """Say at how many seeds recipes were measured: fewer than were asked for where one failed."""
+    asked, found = result["about"]["seeds"], sorted({row["seeds"] for row in _measured(result)})
+    if found and found != [asked]:
+        return f"{found[0]}{f' to {found[-1]}' if len(found) > 1 else ''} of {asked} seeds"
+    return "one seed" if asked == 1 else f"each of {asked} seeds"
 
 
 def _name(key: str) -> str:

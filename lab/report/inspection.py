@@ -114,17 +114,20 @@ def _scores(stats: Any, source: Provenance) -> Draw:
     from quant.observation import bins
 
     positive, cut = bins.magnitudes().numpy(), slice(bins.HALF + 1, None)
-    leading, rest = stats.leading.sum(0)[cut], stats.rest.sum(0)[cut]
+    leading, rest = stats.leading.sum(0), stats.rest.sum(0)
+    if stats.kind == "self":  # no key of an image leads
+        leading, rest = np.zeros_like(leading), leading + rest
+    # less than the histogram's smallest magnitude: in the bin around 0
+    below = int(leading[: bins.HALF + 1].sum()), int(rest[: bins.HALF + 1].sum())
+    leading, rest = leading[cut], rest[cut]
     inside = positive[1:] <= 1.0
     # a probability of exactly 1 falls into the bin that begins there
     last = np.flatnonzero(inside)[-1] + 1
     for counts in (leading, rest):
         counts[last - 1] += counts[last:].sum()
-    if stats.kind == "self":  # no key of an image leads
-        leading, rest = np.zeros_like(leading), leading + rest
     return lambda theme: attention.score_histogram(
         positive[: last + 1], leading[:last], rest[:last], source, f"{stats.module} ({stats.kind}-attention)",
-        theme=theme,
+        theme=theme, below=below,
     )  # fmt: skip
 
 
@@ -191,12 +194,13 @@ def page(
         blocks = [render_block(figure(draw)) for draw in figures.values()]
         title, intro = (name, why[name]) if name else ("All layers", "")
         sections.append({"id": f"part{number}", "title": title, "intro": intro, "blocks": blocks})
-    settings = [(k, v) for k, v in seen.settings.items() if not isinstance(v, dict | list)]
+    # a stopped look is read back in another order
+    settings = sorted((k, v) for k, v in seen.settings.items() if not isinstance(v, dict | list))
     extra = [("timesteps", ", ".join(f"{t:g}" for t in seen.settings["timesteps"]))]
     extra += [("never ran", ", ".join(seen.settings["never_ran"]) or "none")]
     about = [
         render_block(table([*settings, *extra])),
-        render_block(table(list(seen.settings["versions"].items()))),
+        render_block(table(sorted(seen.settings["versions"].items()))),
     ]
     sections.insert(1, {
         "id": "table", "title": "Layer table", "blocks": [render_block(layer_block(rows, sort))],

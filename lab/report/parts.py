@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -125,16 +125,14 @@ def training_chart(run: RunData) -> Block | None:
     events = [e for e in run.log if "epoch" in e and any(k in e for k in _TRAIN + _VALID)]
     if not events:
         return None
-    # a run that went on has logged what was trained before once more; several networks are averaged
-    by_epoch: dict[float, dict[Any, Any]] = {}
-    for event in events:
-        by_epoch.setdefault(float(event["epoch"]), {})[event.get("network")] = event
-    epochs = sorted(by_epoch)
+    # a run that went on has logged what was trained before once more
+    logged = {(float(event["epoch"]), event.get("network")): event for event in events}
+    epochs, networks = sorted({epoch for epoch, _ in logged}), list(dict.fromkeys(n for _, n in logged))
     losses = {
-        name: [_mean(_first(event, keys) for event in by_epoch[epoch].values()) for epoch in epochs]
+        name: [[_first(logged.get((epoch, n), {}), keys) for n in networks] for epoch in epochs]
         for name, keys in (("training", _TRAIN), ("validation", _VALID))
     }
-    losses = {name: values for name, values in losses.items() if any(v is not None for v in values)}
+    losses = {name: rows for name, rows in losses.items() if any(v is not None for row in rows for v in row)}
     source = run.provenance(f"{run.metrics.get('n_train', '?')} training trials")
     return figure(lambda theme: training_curve(epochs, losses, source, theme=theme))
 
@@ -214,11 +212,6 @@ def claims(run: RunData) -> Block:
 
 _TRAIN = ("train_loss", "training_loss", "train", "loss")
 _VALID = ("validation_loss", "valid_loss", "val_loss", "valid", "validation")
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _first(event: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:

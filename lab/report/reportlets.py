@@ -230,7 +230,9 @@ def ceiling_map(run: RunData) -> Block | None:
     if ceiling is None or places is None or len(ceiling) != len(places) or not np.isfinite(ceiling).all():
         return None
     return figure(
-        lambda theme: brain_slices(places, ceiling, "noise ceiling", _where(run), _space(run), theme=theme)
+        lambda theme: brain_slices(
+            places, ceiling, "noise ceiling (share of variance)", _where(run), _space(run), theme=theme
+        )
     )
 
 
@@ -239,7 +241,7 @@ def attention_map(run: RunData) -> Block | None:
     attention, places = run.arrays.get("attention"), _places(run)
     if attention is None or places is None or len(attention) != len(places):
         return None
-    what = "attention, even share 1"
+    what = "attention (even share: 1)"
     return figure(lambda theme: brain_slices(places, attention, what, _where(run), _space(run), theme=theme))
 
 

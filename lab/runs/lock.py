@@ -30,6 +30,7 @@ class FolderLock:
 
     def __init__(self, folder: Path, wait: Progress | None = None) -> None:
         self._path = folder / ".lock"
+        self._queue = folder / ".waiting"
         self._wait = wait
         self._handle: int | None = None
 
@@ -47,6 +48,15 @@ class FolderLock:
         return self
 
     def _lock(self, handle: int) -> None:
+        owner = self._try(handle)
+        if owner and self._wait is not None:
+            with self._queue.open("ab") as queue:
+                fcntl.flock(queue, fcntl.LOCK_SH)  # all that wait share it: see `awaited`
+                self._wait(0, 1, f"waiting for process {owner}, which is at the same work")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def _try(self, handle: int) -> str:
+        """Take the lock, or return who holds it (an error where nobody waits)."""
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -57,8 +67,19 @@ class FolderLock:
                 raise InputError(
                     f"{self._path.parent} is in use by process {owner}; wait for it or choose another --out"
                 ) from None
-            self._wait(0, 1, f"waiting for process {owner}, which is at the same work")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            return owner
+        return ""
+
+    def awaited(self) -> bool:
+        """Say whether somebody waits for this lock, as only those do who were given ``wait``."""
+        if not self._queue.exists():
+            return False
+        with self._queue.open("ab") as queue:
+            try:
+                fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def release(self) -> None:
         """Give the lock back; safe to call twice."""

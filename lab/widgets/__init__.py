@@ -81,7 +81,7 @@ def reconstruct(folder: Path | str, **given: Any) -> Reconstruct:
 
 
 def brain_map(subject: Any, values: Any = None, what: str = "") -> BrainSlices:
-    """Show a value of each voxel on slices, with a threshold.
+    """Show a value of each voxel on axial slices, with a threshold; the left side is the person's left.
 
     Parameters
     ----------
@@ -97,6 +97,7 @@ def brain_map(subject: Any, values: Any = None, what: str = "") -> BrainSlices:
     InputError
         The subject has no mask, so that voxels have no place.
     """
+    import nibabel
     import numpy as np
 
     from lab.widgets.views import BrainSlices
@@ -107,6 +108,7 @@ def brain_map(subject: Any, values: Any = None, what: str = "") -> BrainSlices:
         what = "noise ceiling" if ceiling else "spread over trials"
     view = BrainSlices()
     who = f"{subject.name}{' (simulated subject)' if subject.simulated else ''}"
-    volume = np.asarray(subject.to_image(np.asarray(values, np.float32)).dataobj)
-    view.show(volume, f"{who}: {what or 'value'}")
+    # a file's grid may run from right to left, or not up: its affine says
+    upright = nibabel.as_closest_canonical(subject.to_image(np.asarray(values, np.float32)))
+    view.show(np.asarray(upright.dataobj), f"{who}: {what or 'value'}; left is left, the front above")
     return view

@@ -136,6 +136,7 @@ class Histogram(View):
     edges: Any = traitlets.List().tag(sync=True)
     density: Any = traitlets.List().tag(sync=True)
     levels: Any = traitlets.List().tag(sync=True)
+    each = traitlets.Int(1).tag(sync=True)
     low = traitlets.Float(0.0).tag(sync=True)
     high = traitlets.Float(0.0).tag(sync=True)
     reach = traitlets.Float(1.0).tag(sync=True)
@@ -150,7 +151,8 @@ class Histogram(View):
         with self.hold_sync():
             self.edges, self.density = sides.tolist(), (sums / sums.sum() / np.diff(sides)).tolist()
             self.reach = float(max(abs(sides[0]), abs(sides[-1])))
-            self.levels = np.asarray(found.levels)[:: len(found.levels) // 64 + 1].tolist()
+            self.each = 1 if len(found.levels) <= 64 else len(found.levels) // 64 + 1
+            self.levels = np.asarray(found.levels)[:: self.each].tolist()
             self.low, self.high, self.title = float(found.low), float(found.high), title
 
     def picture(self) -> np.ndarray:
@@ -163,7 +165,8 @@ class Histogram(View):
             ax.stairs(self.density, self.edges, fill=True, color="#0072B2", alpha=0.6, label="values")
             ax.set_yscale("log")
             ax.set_ylim(ends := ax.get_ylim())
-            ax.vlines(self.levels, *ends, color="#D55E00", lw=0.7, label="levels of the grid")
+            which = "levels of the grid" + (f" (1 in {self.each})" if self.each > 1 else "")
+            ax.vlines(self.levels, *ends, color="#D55E00", lw=0.7, label=which)
             for edge, name in ((self.low, "range kept"), (self.high, None)):
                 ax.axvline(edge, color="#7f8790", ls="--", lw=1.2, label=name)
             ax.legend(fontsize=7, loc="upper right")

@@ -46,6 +46,25 @@ def weight_file(name: str) -> Path:
     return HOME / "weights" / f"{_known(name)}.safetensors"
 
 
+def needed_file(name: str) -> Path:
+    """Return the weight file of a model; refuses where there is none.
+
+    Raises
+    ------
+    InputError, MissingDataError
+        Unknown model, or no weights.
+    """
+    from lab.errors import MissingDataError
+
+    path = weight_file(name)
+    if not path.is_file():
+        raise MissingDataError(
+            f"model {name!r} has no weights at {path.name} (there: {', '.join(names()) or 'none'}); "
+            f"train it with: brainlab zoo train {name}"
+        )
+    return path
+
+
 def info(name: str) -> dict[str, Any]:
     """Return a model's card (``cards/NAME.json``): data, steps, seed, device, measured quality."""
     import json
@@ -56,14 +75,14 @@ def info(name: str) -> dict[str, Any]:
 
 def load(name: str, device: str = "cpu") -> nn.Module:
     """Return a model of the zoo in evaluation mode, float32, on ``device``. A fresh copy each time."""
-    return load_file(_there(name))[0].to(device)
+    return load_file(needed_file(name))[0].to(device)
 
 
 def null_tokens(name: str) -> torch.Tensor:
     """Return a denoiser's learned null condition, (17, 192) or (82, 192): what guidance pushes away from."""
     from lab.zoo.io import load_extra
 
-    rows = load_extra(_there(name))["null"]
+    rows = load_extra(needed_file(name))["null"]
     if name not in VIDEO:
         return rows
     from lab.zoo.video.clips import N_TOKENS
@@ -106,18 +125,6 @@ def _imported() -> dict[str, type]:
     ours = (LatentAutoencoder, PatchEncoder, StructureNet, SharedNetwork, Extractor)
     known = (*ours, UNet2DConditionModel, PixArtTransformer2DModel, WanTransformer3DModel)
     return {c.__name__: c for c in known}
-
-
-def _there(name: str) -> Path:
-    from lab.errors import MissingDataError
-
-    path = weight_file(name)
-    if not path.is_file():
-        raise MissingDataError(
-            f"model {name!r} has no weights at {path.name} (there: {', '.join(names()) or 'none'}); "
-            f"train it with: brainlab zoo train {name}"
-        )
-    return path
 
 
 def _known(name: str) -> str:

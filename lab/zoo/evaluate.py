@@ -69,7 +69,8 @@ def evaluate(
     Parameters
     ----------
     n : int
-        Natural pictures: the first of those held out (2,000 at most).
+        Natural pictures: the first of those held out (2,000 at most; of a denoiser 1,000, as the null of its
+        set distances takes as many others).
     n_simple : int, optional
         Digits and patterns, each; default as many as natural ones. A kind with fewer gives all it has.
     seed : int
@@ -79,13 +80,24 @@ def evaluate(
     -------
     Found
         ``quality`` is flat: ``KIND.NAME``, with ``KIND.n``.
+
+    Raises
+    ------
+    InputError
+        Fewer than 2 pictures, or more than a denoiser's null leaves.
     """
     summary(name)
     few = n if n_simple is None else n_simple
     if n < 2 or few < 2:
         raise InputError(f"{min(n, few)} pictures are too few to measure a model; allowed: 2 and more")
     spare = 2 * n if name in DENOISERS else n
-    sets = {kind: _first(held_out(data, kind), spare if kind == "natural" else few, device) for kind in KINDS}
+    natural = _first(held_out(data, "natural"), spare, device)
+    if name in DENOISERS and len(natural) < spare:
+        raise InputError(
+            f"--n {n}: {len(natural)} natural pictures are held out, and the null of the set distances takes "
+            f"half of them: give at most {len(natural) // 2}"
+        )
+    sets = {"natural": natural} | {kind: _first(held_out(data, kind), few, device) for kind in KINDS[1:]}
     if name in DENOISERS:
         return _denoiser(name, sets, n, device, seed, progress)
     sets |= _shipped_samples(device)
@@ -283,10 +295,6 @@ def _distances(
     network: Any, made: torch.Tensor, images: torch.Tensor, others: torch.Tensor
 ) -> dict[str, float]:
     out: dict[str, float] = {}
-    if len(others) != len(images):
-        raise InputError(
-            f"{len(images)} natural pictures leave {len(others)} for the null; measure at most half of them"
-        )
     maps = [pooled_features(network, x, "112") for x in (made, images, others)]
     for kind in ("FD", "KID"):
         found = set_distance(maps[0], maps[1], kind=kind, other_seeds=maps[2], layer="112")  # type: ignore[arg-type]

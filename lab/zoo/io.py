@@ -23,9 +23,21 @@ _EXTRA = "extra."
 
 
 def save_weights(module: nn.Module, path: Path, extra: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a module's state in float16 with its class name and config; ``extra`` goes under ``extra.``."""
+    """Write a module's state in float16 with its class name and config; ``extra`` goes under ``extra.``.
+
+    Raises
+    ------
+    InputError
+        Weights that are not finite in half precision; nothing is written over what is there.
+    """
     state = {k: _half(v) for k, v in module.state_dict().items()}
     state |= {f"{_EXTRA}{k}": _half(v) for k, v in (extra or {}).items()}
+    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"{len(bad)} of {len(state)} weights are not finite in half precision (first {bad[0]}), so "
+            f"{path.name} was not written: train with a lower learning rate"
+        )
     config = {k: v for k, v in dict(module.config).items() if not k.startswith("_")}
     meta = {"format": "pt", "class": type(module).__name__, "config": json.dumps(config, default=list)}
     with replacing(path) as temporary:

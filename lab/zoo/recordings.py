@@ -162,7 +162,9 @@ def fingerprint(model: str, settings: dict[str, Any]) -> str:
     from lab.zoo import stimuli
 
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for file in (zoo.weight_file(model), zoo.weight_file("encoder-64"), stimuli.SHEET):
+    # a clip's condition holds its first frame's latent
+    names = (model, "encoder-64", *(("autoencoder-64",) if model in zoo.VIDEO else ()))
+    for file in (*(zoo.weight_file(name) for name in names), stimuli.SHEET):
         digest.update(file.read_bytes() if file.is_file() else b"-")
     return digest.hexdigest()[:12]
 

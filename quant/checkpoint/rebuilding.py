@@ -123,7 +123,7 @@ def _check_activation(
         raise InputError(f"its input format {quantizer.label} cannot be computed") from None
     clustered = quantizer.granularity.kind == "cluster"
     names = _CLUSTERED if clustered else set(blank)
-    if params and set(params) != names:
+    if (params or kind != "dynamic") and set(params) != names:
         raise InputError(f"its input ranges are {sorted(params)}, its format has {sorted(names)}")
     rows = 1
     if timesteps is not None:

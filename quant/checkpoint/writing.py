@@ -63,6 +63,7 @@ def export(model: nn.Module, path: str | Path) -> Path:
     ledger: Ledger = state.ledger
     _check_layers(model, ledger)
     tensors = collect(model)
+    ledger.count_stored({name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()})
     record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0, "cost": {}, "launches": ""})
     parts = {name: _parts(layer) for name, layer in quant_layers(model).items()}
     header = Header(architecture=describe(model), ledger=record.to_dict(), parts=parts)

@@ -111,6 +111,11 @@ def check_arguments(
             raise InputError(f"{name} hold NaN or infinite values: make them again")
     if conditions is None and n_samples is not None:
         check_whole("n_samples", n_samples, 1)
+    if conditions is not None and n_samples is not None and n_samples != len(conditions):
+        raise InputError(
+            f"n_samples = {n_samples!r:.60}, and one sample is recorded for each of {len(conditions)} "
+            "conditions: leave it out, or give as many conditions"
+        )
     if not (n_samples if conditions is None else conditions.ndim and len(conditions)):
         raise InputError("nothing to record: give conditions, or n_samples for a model without conditions")
     if isinstance(guidance, bool) or not isinstance(guidance, (int, float)) or not math.isfinite(guidance):

@@ -37,6 +37,8 @@ class QuantLayer(ExactBuffers):
         False runs the original layer (A/B).
     backend : str in {"simulated", "kernels"}
         "simulated": fake-quantized input, cached decoded weight. "kernels": integer codes through `kernels`.
+    alone : int
+        Axes of an input without a batch, which Linear and Conv2d take, too: here it is a batch of one.
     decoded : tensor
         The cache; `current` brings it up to date.
     stand_in : tensor, optional
@@ -48,6 +50,7 @@ class QuantLayer(ExactBuffers):
         (`quant.layers.native.producers`); None: nothing.
     """
 
+    alone: int
     decoded: Tensor
     stand_in: Tensor | None
     native: Native | None
@@ -186,6 +189,8 @@ class QuantLayer(ExactBuffers):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the layer on codes, simulated or through the kernels."""
+        if x.ndim == self.alone:
+            return self.forward(x[None])[0]
         if self.producer is not None and (not self.active or self.backend == "simulated"):
             x = self.producer.plain(x)
         if not self.active:
@@ -227,6 +232,8 @@ def _version(tensor: Tensor) -> int | None:
 class QuantLinear(QuantLayer, nn.Linear):
     """A Linear on codes; see QuantLayer."""
 
+    alone = 1
+
     def __init__(
         self, original: nn.Linear, result: LayerResult, clock: Clock, keep_original: bool = True
     ) -> None:
@@ -242,6 +249,7 @@ class QuantLinear(QuantLayer, nn.Linear):
 class QuantConv2d(QuantLayer, nn.Conv2d):
     """A Conv2d on codes; see QuantLayer. Padding is exact: every integer grid has 0."""
 
+    alone = 3
     COPIED = (
         "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "transposed",
         "output_padding", "groups", "padding_mode", "_reversed_padding_repeated_twice",

@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from quant.layers.activation import Known
+from quant.layers.activation import ExactBuffers, Known
 
 CLOSE, ORDINARY = 1e-3, 0.05
 """Largest difference to the stored token that is the same token, relative to its largest feature; and to the
 feature itself and the median one. The first alone would let features of ordinary size be anything."""
 
 
-class SinkDrop(nn.Module):
+class SinkDrop(ExactBuffers):
     """Put zeros where the sink token stands.
 
     Parameters
@@ -52,7 +52,7 @@ class SinkDrop(nn.Module):
         return cls(torch.empty(spec["shapes"]["token"]), torch.full((1,), -1))
 
 
-class SinkRow(nn.Module):
+class SinkRow(ExactBuffers):
     """Add the sink's stored output row, and the bias to everybody else.
 
     The layer's own bias is zero then: ``0 + row`` is the row bit for bit, ``bias + (row - bias)`` is not.

@@ -110,7 +110,9 @@ def observe(
             f"the recording at {trajectories.path} has {len(trajectories)} samples and none in {subset!r}: "
             "record more with quant.record"
         )
-    chosen = tuple(t for t in trajectories.timesteps if _wanted(t, timesteps, trajectories))
+    # by place: samplers of second order come to a timestep twice
+    places = [step for step, t in enumerate(trajectories.timesteps) if _wanted(t, timesteps, trajectories)]
+    chosen = tuple(trajectories.timesteps[step] for step in places)
     null = null_of(trajectories) if null_half is None or null_half else None
     if null_half and null is None:
         raise InputError(
@@ -128,8 +130,10 @@ def observe(
         clock = [0.0]
         with _looking(model, inputs, attended, clock):
             done, total = 0, len(keys) * len(chosen)
-            for clock[0] in chosen:
-                for x, condition in _batches(trajectories, subset, clock[0], batch_size, len(keys)):
+            for step, clock[0] in zip(places, chosen, strict=True):
+                for start in range(0, len(keys), batch_size):
+                    batch = trajectories.read([(key, step) for key in keys[start : start + batch_size]])
+                    x, condition = batch.x, batch.condition
                     times = torch.full((len(x),), clock[0])
                     _forward(model, x, times, condition)
                     if null is not None:
@@ -261,17 +265,6 @@ def _looking(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _batches(
-    trajectories: Trajectories, subset: str | None, timestep: float, size: int, samples: int
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    left = samples
-    for batch in trajectories.batches(subset, timesteps=[timestep], batch_size=size):
-        if left <= 0:
-            return
-        yield batch.x[:left], None if batch.condition is None else batch.condition[:left]
-        left -= len(batch.x)
 
 
 def _forward(model: nn.Module, x: Tensor, timestep: Tensor, condition: Tensor | None) -> None:

@@ -37,6 +37,8 @@ _HEADS = ("mass", "head_mass", "leading", "rest")
 def save(pieces: Pieces, layers: Rows, steps: Rows, folder: str | Path) -> Path:
     """Write an observation and its tables into a folder (made if missing); ``observation.json`` comes last.
 
+    That of an earlier one goes first: stopped in between, the folder holds none, and not half of each.
+
     Parameters
     ----------
     pieces : tuple
@@ -47,6 +49,8 @@ def save(pieces: Pieces, layers: Rows, steps: Rows, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in ("observation.json", "attention.parquet"):
+        (folder / earlier).unlink(missing_ok=True)
     settings, inputs, weights, heads = pieces
     _table(folder / "layers.parquet", _columns(layers))
     _table(folder / "timesteps.parquet", _columns(steps))

@@ -49,7 +49,8 @@ class LayerPlan(BaseModel):
     @property
     def bits(self) -> str:
         """`W4A8`; 16 or 32 for what stays in floating point."""
-        full = 8 * self.bytes_before // max(1, self.n_weights)
+        kept = self.bytes_after if self.skipped else self.bytes_before  # a model may be cast afterwards
+        full = 8 * kept // max(1, self.n_weights)
         weight = self.weight.bits if self.weight else full
         return f"W{weight}A{self.activation.bits if self.activation else full}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ class Ledger(Plan):
         default="", description="how a native model's kernels were launched when it last drew; empty: not yet"
     )
     bytes_header: int = Field(default=0, description="file overhead; set by export")
+    bytes_other_before: int | None = Field(
+        default=None, description="`bytes_other` before the model was cast to another type; None: it was not"
+    )
 
     def by_category(self) -> dict[str, int]:
         """Bytes of codes, scales, zero points, side branches, ... and of everything left as it was."""
@@ -60,6 +64,27 @@ class Ledger(Plan):
                 total[category] = total.get(category, 0) + size
         total["unquantized"] = self.bytes_other + sum(x.bytes_after for x in self.layers if x.skipped)
         return total
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of the whole model as it was when it was quantized."""
+        cast = 0 if self.bytes_other_before is None else self.bytes_other_before - self.bytes_other
+        return super().bytes_before + cast
+
+    def count_stored(self, sizes: Mapping[str, int]) -> None:
+        """Count what was not quantized as it is stored: casting a model moves everything but codes and parts.
+
+        Parameters
+        ----------
+        sizes : mapping of str to int
+            Bytes of every tensor of a file, by name.
+        """
+        for layer in self.layers:
+            if layer.skipped and layer.bytes_after:  # 0: tied, stored with the other
+                layer.bytes_after = sizes.get(f"{layer.name}.weight", layer.bytes_after)
+        other = sum(sizes.values()) - sum(layer.bytes_after for layer in self.layers)
+        before = self.bytes_other if self.bytes_other_before is None else self.bytes_other_before
+        self.bytes_other, self.bytes_other_before = other, None if other == before else before
 
     @property
     def bytes_file(self) -> int:

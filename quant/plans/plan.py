@@ -11,7 +11,7 @@ from quant.plans.cost import TrainingCost
 from quant.plans.layer import LayerPlan
 from quant.plans.tables import to_html, to_text
 
-_OPTIONAL = ("training", "notes", "cost")
+_OPTIONAL = ("training", "notes", "cost", "bytes_other_before")
 """Left out of files where they say nothing."""
 
 

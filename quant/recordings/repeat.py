@@ -27,7 +27,7 @@ class Sampler:
     Raises
     ------
     InputError
-        Another scheduler or another null condition than the recording's.
+        Another scheduler, another setting of it, or another null condition than the recording's.
     """
 
     def __init__(
@@ -39,6 +39,13 @@ class Sampler:
                 f"the recording at {trajectories.path} used {known['scheduler']}, got "
                 f"{type(scheduler).__name__}: pass the scheduler it was made with"
             )
+        given, recorded = sampling.settings_of(scheduler), known["scheduler_config"]
+        for name in sorted(set(given) & set(recorded)):
+            if given[name] != recorded[name] and not name.startswith("_"):
+                raise InputError(
+                    f"the recording at {trajectories.path} used {known['scheduler']} with {name} = "
+                    f"{recorded[name]!r:.60}, got {given[name]!r:.60}: pass the scheduler it was made with"
+                )
         self.guidance = float(known["guidance"])
         if self.guidance != 1.0 and (
             null_condition is None or hash_tensor(null_condition) != known["null_condition"]

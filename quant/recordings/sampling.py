@@ -206,6 +206,17 @@ def set_times(scheduler: Any, steps: int, strength: float = 1.0) -> None:
         )
 
 
+def settings_of(scheduler: Any) -> dict[str, Any]:
+    """Return a scheduler's settings as a recording keeps them: what is plain JSON, names in order."""
+    plain = (bool, int, float, str, type(None))
+    found = {}
+    for name, value in sorted(dict(scheduler.config).items()):
+        many = isinstance(value, (list, tuple)) and not name.startswith("_")
+        if isinstance(value, plain) or (many and all(isinstance(one, plain) for one in value)):
+            found[name] = list(value) if many else value
+    return found
+
+
 def derived_seed(seed: int, key: int, purpose: str) -> int:
     """Derive a seed for one purpose of one sample, unrelated to its neighbours'."""
     return int.from_bytes(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.errors import InputError, MissingDataError
 from quant.io import hash_file, replacing, write_text
@@ -27,13 +27,23 @@ def hash_tensor(tensor: Tensor) -> str:
     return hashlib.sha256(str(tuple(raw.shape)).encode() + raw.numpy().tobytes()).hexdigest()
 
 
+def weights_hash(model: nn.Module) -> str:
+    """Hash of all parameters and buffers: what one model made is not gone on with by another."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, Tensor) and not tensor.is_meta:
+            sha.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
 def hash_digests(digests: list[str]) -> str:
     """Hash of a whole recording from those of its shards."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def begin(folder: Path, settings: dict[str, Any]) -> list[str]:
-    """Claim a folder for these settings, or check that it has the same.
+def begin(folder: Path, settings: dict[str, Any], weights: str) -> list[str]:
+    """Claim a folder for these settings and this model (`weights_hash`), or check that it has the same.
 
     Returns
     -------
@@ -43,13 +53,13 @@ def begin(folder: Path, settings: dict[str, Any]) -> list[str]:
     Raises
     ------
     InputError
-        It holds a recording with other settings.
+        It holds a recording with other settings, or of other weights.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; a recording is a folder: choose another path")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "manifest.json").is_file():
-        write_manifest(folder, {"settings": settings})
+        write_manifest(folder, {"settings": settings, "weights": weights})
         return []
     manifest = _read_json(folder)
     known = manifest["settings"]
@@ -60,6 +70,11 @@ def begin(folder: Path, settings: dict[str, Any]) -> list[str]:
         raise InputError(
             f"{folder} holds a recording with {name} = {known.get(name)!r}, asked for {settings[name]!r}: "
             "use another folder, or delete this one"
+        )
+    if manifest.get("weights", weights) != weights:  # older recordings do not say
+        raise InputError(
+            f"{folder} holds a recording of a {settings.get('model')} with other weights (or in another "
+            "type): use another folder, or delete this one"
         )
     digests = manifest.get("shards")
     return [str(digest) for digest in digests] if isinstance(digests, list) else []

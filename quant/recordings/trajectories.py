@@ -35,6 +35,7 @@ from quant.recordings.shards import (
     holds,
     read_manifest,
     read_shard,
+    weights_hash,
     write_manifest,
     write_shard,
 )  # fmt: skip
@@ -99,7 +100,7 @@ def record(
     conditions : tensor of shape (n, T, D), (n,) for class labels, or None
         One sample for each row; more than tokens is packed by `quant.denoisers.families.pack`.
     path : folder
-        Started again with the same settings, recording goes on where it stopped.
+        Started again with the same settings and weights, recording goes on where it stopped.
     n_steps : int
     shape : (C, H, W), optional
         Of one sample; from the denoiser's config if left out.
@@ -124,8 +125,8 @@ def record(
     Raises
     ------
     InputError
-        The folder holds a recording with other settings; guidance without a null condition; conditions,
-        shape or numbers that do not suit the model; or sampling goes to NaN.
+        The folder holds a recording with other settings or weights; guidance without a null condition;
+        conditions, shape or numbers that do not suit the model; or sampling goes to NaN.
     """
     _check_kinds(denoiser, scheduler)
     check_arguments(
@@ -138,7 +139,7 @@ def record(
     settings = {
         "n_steps": n_steps, "n_samples": count, "shape": list(sample_shape), "guidance": guidance,
         "seed": seed, "batch_size": batch_size, "scheduler": type(scheduler).__name__,
-        "scheduler_config": {k: v for k, v in sorted(dict(scheduler.config).items()) if _plain(v)},
+        "scheduler_config": sampling.settings_of(scheduler),
         "conditions": None if conditions is None else hash_tensor(conditions),
         "null_condition": None if null_condition is None else hash_tensor(null_condition),
         "model": model_kind(denoiser), "start": None if start is None else hash_tensor(start),
@@ -149,7 +150,8 @@ def record(
             "state for each sample"
         )
     folder = Path(path)
-    known = begin(folder, json.loads(json.dumps(settings)))
+    weights = weights_hash(denoiser)
+    known = begin(folder, json.loads(json.dumps(settings)), weights)
     if null_condition is not None:
         null = null_condition.detach().float().cpu().contiguous()
         if not (known and holds(folder / _NULL, "null_condition", null)):
@@ -175,7 +177,8 @@ def record(
         if progress is not None:
             progress(keys[-1] + 1, count, "recording trajectories")
     total = hash_digests(digests)
-    write_manifest(folder, {"settings": json.loads(json.dumps(settings)), "shards": digests, "hash": total})
+    made = {"settings": json.loads(json.dumps(settings)), "weights": weights}
+    write_manifest(folder, {**made, "shards": digests, "hash": total})
     return Trajectories.open(folder)
 
 
@@ -365,7 +368,3 @@ class Trajectories:
             check_shard(shard, self._digests[start // size], rows, self.settings, steps)
             self._checked.add(start)
         return self._shards.get(shard)
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str, type(None)))

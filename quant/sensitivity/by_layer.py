@@ -171,6 +171,7 @@ def layer_sensitivity(
         `path` holds a table made with other settings; the model is quantized.
     """
     refuse_quantized(model)
+    include = include if isinstance(include, str) else tuple(include)  # asked for several times
     _, chosen, config = resolve(recipe)
     settings = {"recipe": {}} if settings is None else settings
     configs = {name: validate(chosen, {**config.model_dump(), **new}) for name, new in settings.items()}

@@ -260,9 +260,13 @@ class _Run:
 
     def check(self) -> None:
         """Refuse parameters that are no numbers: the last step may break them with a loss that is one."""
-        for name, parameter in self.optimizer.parameters.items():
-            if not bool(torch.isfinite(parameter).all()):
-                raise self.diverged(f"{name} is not finite after {self.done} steps")
+        parameters = self.optimizer.parameters
+        if not parameters:
+            return
+        finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters.values()]).tolist()
+        if not all(finite):  # read at once: a GPU would wait at each
+            name = list(parameters)[finite.index(False)]
+            raise self.diverged(f"{name} is not finite after {self.done} steps")
 
     def diverged(self, what: str) -> InputError:
         """Say what became of the training, and what is left of it."""

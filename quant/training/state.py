@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.errors import InputError
 from quant.io import replacing, write_text
@@ -109,16 +108,6 @@ def remove(folder: Path) -> None:
     for file in sorted(folder.iterdir(), key=lambda file: file.name == _OWNER):
         file.unlink()
     folder.rmdir()
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Hash of all parameters and buffers: another model's training must not go on with this one."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            sha.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(_BYTES).numpy().data)
-    return sha.hexdigest()
 
 
 def _compare(folder: Path, known: Any, wanted: dict[str, Any]) -> None:

@@ -131,6 +131,13 @@ def test_vectors_with_gaps_are_refused() -> None:
             call()
 
 
+def test_no_images_have_no_statistics() -> None:
+    x = torch.zeros(0, 9, 16)
+    before = group_norm(x, 4, torch.ones(16), torch.zeros(16))
+    assert before.gain is not None and before.gain.shape == (0, 16)
+    assert sample_scale(x, before, 127).shape == (0,)
+
+
 def test_what_32_bits_do_not_count_is_refused() -> None:
     k = LONGEST_INT_SUM + 1
     worst = torch.full((1, k), -128, dtype=torch.int8)
@@ -185,12 +192,62 @@ def test_what_lies_between_words_is_read_by_bytes(monkeypatch: pytest.MonkeyPatc
             return lambda *_, **options: found.append(options["WORDS"])
 
     monkeypatch.setattr(expand_kernels, "_expand", Kernel())
-    for codes in (packed, shifted(packed)):
-        out = meta(24, 64)
+    integers = fine.to(torch.uint8)
+    for codes, scales, k, signed, least in (
+        (packed, fine, 64, True, -6), (shifted(packed), fine, 64, True, -6), (packed, fine, 60, True, -6),
+        (packed, fine, 64, False, -6), (packed, fine, 64, True, -7), (packed, integers, 64, True, -6),
+    ):  # fmt: skip
         expand_kernels.launch(
-            codes, fine, out, None, None, None, None, 64, 64, 64, True, -3, Config(1, 8, 256, 1, 4)
-        )
-    assert found == [True, False]
+            codes, scales, meta(24, 64), None, None, None, None, k, 64, 64, signed, least,
+            Config(1, 8, 256, 1, 4),
+        )  # fmt: skip
+    assert found == [True] + 5 * [False]
+
+
+@needs_triton
+def test_the_copy_engine_gets_what_it_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.products import gemm_kernels
+
+    found: list[tuple[bool, bool]] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *_, **options: found.append((options["COPY_IN"], options["COPY_OUT"]))
+
+    monkeypatch.setattr(gemm_kernels, "_gemm", Kernel())
+    a, b, row, column = torch.zeros(4, 64).char(), torch.zeros(24, 64).char(), torch.ones(4), torch.ones(24)
+    narrow = torch.zeros(4, 72).char()[:, :64]
+    half = torch.zeros(4, 24).bfloat16()
+    for x, w, out in (
+        (a, b, half), (a[:1].expand(4, 64), b, half), (narrow, b, half), (shifted(a), b, half),
+        (a, shifted(b), half), (a, b, torch.zeros(4, 25).bfloat16()[:, :24]), (a, b, half[:, :20].clone()),
+    ):  # fmt: skip
+        gemm_kernels.launch(x, row, w, column, None, None, None, out, "none", None, None, Config(64, 64, 64))
+    assert found == [(True, True)] + 4 * [(False, True)] + 2 * [(True, False)]
+
+
+@needs_triton
+def test_images_that_boxes_do_not_cut_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.images.conv2d_kernels import copied, launch
+
+    def boxes(c: int, n: int, stride: tuple[int, int], dilation: tuple[int, int], config: Config) -> bool:
+        x, weight = (torch.zeros(size, 4, 4, c, dtype=torch.int8) for size in (1, n))
+        return copied(x, weight, meta(1, 4, 4, n), stride, dilation, config)
+
+    one = (1, 1)
+    assert boxes(16, 8, one, one, Config())
+    for c, n, stride, dilation, config in (
+        (24, 8, one, one, Config()), (16, 4, one, one, Config()), (16, 8, (1, 2), one, Config()),
+        (16, 8, one, (2, 1), Config()), (16, 8, one, one, Config(keep=True)),
+    ):  # fmt: skip
+        assert not boxes(c, n, stride, dilation, config), (c, n, stride, dilation, config)
+    recorders = {name: Recorder() for name in ("_conv_copied", "_conv")}
+    for name, recorder in recorders.items():
+        monkeypatch.setattr(f"kernels.images.conv2d_kernels.{name}", recorder)
+    for width, name in ((8, "_conv_copied"), (4, "_conv")):  # of narrow images a box has narrow rows
+        x, weight, out = meta(1, 64, width, 16, dtype=torch.int8), meta(8, 1, 1, 16), meta(1, 64, width, 8)
+        launch(x, weight, meta(1), meta(8), None, out, one, (0, 0), one, Config(128, 64, 64))
+        assert recorders[name].grids.pop() and not any(other.grids for other in recorders.values())
 
 
 @needs_triton

@@ -46,7 +46,7 @@ class Environment:
         (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def pip(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "pip", "--python", str(self.python), *arguments]
+        command = [str(self.python), "-m", "pip", *arguments]  # which it finds beside; --python starts two
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd="/")
         assert done.returncode == 0, done.stderr[-2000:]
 

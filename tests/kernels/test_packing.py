@@ -38,5 +38,7 @@ def test_input_is_not_changed_and_bad_input_is_named() -> None:
         pack(codes, 9)
     with pytest.raises(ValueError, match="int8 or uint8"):
         pack(codes.float(), 4)
+    with pytest.raises(ValueError, match=r"packed codes must be uint8, got torch\.int8"):
+        unpack(packed.view(torch.int8), 8, 8, signed=False)
     with pytest.raises(ValueError, match="take 4 bytes a row, got 3"):
         unpack(packed[:, :3], 4, 8, signed=True)

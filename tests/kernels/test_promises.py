@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +127,40 @@ def test_compiled() -> None:
     check("cuda")
 
 
+@pytest.mark.gpu
+def test_compiled_on_another_device_than_the_current_one() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    with torch.cuda.device(0):
+        check("cuda:1")
+
+
+class Elsewhere:
+    """A tensor on the second GPU."""
+
+    is_cuda = True
+
+    def get_device(self) -> int:
+        return 1
+
+
+def test_kernels_are_launched_where_their_tensors_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = [0]
+
+    @contextmanager
+    def there(index: int) -> Iterator[None]:
+        current.append(index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr("torch.cuda.current_device", lambda: current[-1])
+    monkeypatch.setattr("torch.cuda.device", there)
+    found = operation("where", "(Tensor x) -> Tensor", torch.empty_like)(lambda x: torch.tensor(current))
+    assert found(Elsewhere()).tolist() == [0, 1] and found(torch.ones(1)).tolist() == [0]
+    current.append(1)
+    assert found(Elsewhere()).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("name", FLOAT)
 def test_a_nan_is_not_lost_on_the_way_without_a_gpu(name: str) -> None:
     lost(name, calls("cpu")[name], "reference")
@@ -148,6 +184,8 @@ def test_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     why = paths.obstacle(torch.device("cuda"), paths.FLOAT8)
     assert why == "the GPU has compute capability 8.6, this takes 8.9"
     assert not paths.obstacle(torch.device("cuda"))
+    monkeypatch.setattr(paths, "capability", lambda device: (8, 9))
+    assert not paths.obstacle(torch.device("cuda"), paths.FLOAT8)
 
 
 def test_tensors_on_two_devices_are_refused() -> None:
@@ -202,3 +240,13 @@ def test_only_calls_that_nobody_else_sees_pass_the_dispatcher_by() -> None:
         call(weight).sum().backward()
     with torch.no_grad():
         assert call(weight).tolist() == [2.0, 2.0]
+    operations = []
+
+    class Watched(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
+            operations.append(function)
+            return torch.zeros(2)
+
+    call(torch.ones(2).as_subclass(Watched))
+    assert operations == [torch.ops.brainlab.seen_double.default]

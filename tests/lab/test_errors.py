@@ -8,7 +8,8 @@ import pytest
 
 from brainit.errors import InputError as BrainInput
 from brainit.errors import MissingDataError
-from lab.errors import STOPPED, explain, show
+from lab.errors import explain, show
+from lab.stopped import STOPPED
 from quant.errors import HardwareError
 
 CASES = {

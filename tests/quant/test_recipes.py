@@ -199,7 +199,11 @@ def test_a_recipe_string_means_the_same_for_plan_and_quantize(tiny, tmp_path) ->
         ("rtn-w8a8+weight_bits", "is no change; write PRESET+field=value"),
         ("rtn-w8a8+weight_bits=99", "weight_bits"),
         ("rtn-w8a8+weight_bits=3+weight_bits=4", "weight_bits is given twice"),
+        ("rtn-w8a8+activation_bits=", "activation_bits has no value; give one, or write"),
         ("zzz", "see: brainlab list presets"),
+        ("zzz.yaml", "no preset file zzz.yaml: give a file that a method saved"),
+        ("watermark", "'watermark' is an adapter"),
+        ("zzz*", "no preset matches 'zzz*'; see: brainlab list presets"),
     ],
 )
 def test_a_typo_in_a_recipe_is_one_short_line(recipe: str, says: str) -> None:
@@ -207,6 +211,14 @@ def test_a_typo_in_a_recipe_is_one_short_line(recipe: str, says: str) -> None:
         recipes.parse(recipe)
     assert says in str(refused.value) and "\n" not in str(refused.value)
     assert sum(name in str(refused.value) for name in quant.list_presets()) < 3  # never all of them
+
+
+def test_a_pattern_for_one_recipe_is_answered_with_what_it_matches() -> None:
+    matches = quant.list_presets("*-w4a4")
+    for given in ("*-w4a4", "*-w4a4+weight_bits=3"):
+        with pytest.raises(quant.InputError, match="is a pattern, which brainlab compare") as refused:
+            recipes.parse(given)
+        assert f": {', '.join(matches[:6])} and {len(matches) - 6} more" in str(refused.value)
 
 
 def test_several_recipes_with_wildcards_and_groups() -> None:

@@ -71,7 +71,7 @@ def kind_of(row: dict[str, str]) -> str:
 
 def floors(rows: list[dict[str, str]], shape: str) -> Any:
     """Draw a shape's measured times against the least that memory and arithmetic allow."""
-    from lab.figures.interactive import roofline
+    from lab.figures.interactive.views import roofline
 
     mine = [row for row in rows if row["shape"] == shape and float(row["floor_us"] or 0) > 0]
     points = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lab.errors import InputError
 from lab.figures.plate import GREEN, ORANGE, Plate, Provenance, Theme, axes, canvas, ink, legend, shade
-from lab.figures.tradeoff import BELOW, ROW, STYLES, Point
+from lab.figures.tradeoff import BELOW, ROW, STYLES, Point, folded, rows_of
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,14 @@ def quality_over_bytes(
     if not points:
         raise InputError("no recipes to draw; give at least one")
     _, quiet, _, _ = ink(theme)
-    figure = canvas(8.6, 4.2 + ROW * (len(points) + len(levels)), theme)
+    names = [point.label for point in points] + [level.label for level in levels]
+    figure = canvas(8.6, 4.2 + ROW * rows_of(names), theme)
     ax = axes(figure, theme=theme, grid="y")
     for level, (colour, line) in zip(levels, ((GREEN, "-"), (ORANGE, "--"), (quiet, ":")), strict=False):
         tone = shade(colour, theme)
-        ax.axhline(level.value, color=tone, linestyle=line, linewidth=1.4, label=level.label, zorder=1)
+        ax.axhline(
+            level.value, color=tone, linestyle=line, linewidth=1.4, label=folded(level.label), zorder=1
+        )
         if level.low is not None and level.high is not None:
             ax.axhspan(level.low, level.high, color=tone, alpha=0.1, linewidth=0, zorder=0)
     for index, point in enumerate(points):
@@ -66,7 +69,7 @@ def quality_over_bytes(
             markerfacecolor=face,
             markersize=7,
             linestyle="none",
-            label=point.label,
+            label=folded(point.label),
             zorder=3,
         )
     ax.set(xlabel="size of the decoder's tensors, MB", ylabel=quality)

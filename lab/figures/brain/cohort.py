@@ -53,7 +53,8 @@ def cohort_study(
         draw_curves(axes(figure, grid[-1, column], theme=theme, grid="y"), moving, names, (key, said), theme)
     caption = (
         "Above: methods on the cohort's subjects through one decoder, one sample a picture, guidance "
-        "chosen on left-out ones; then what one is above another on the same subjects and pictures; below: a "
+        "chosen on left-out ones (of fewer subjects where a name says so: what those are above others is in "
+        "the middle alone); then what one is above another on the same subjects and pictures; below: a "
         "subject that nothing was trained on, over minutes of scanning. Bars are 95 % intervals over test "
         "pictures. "
         f"{provenance.sentence()}"
@@ -72,4 +73,5 @@ def _forest(
     for place, (_, value) in enumerate(reversed(rows)):
         ax.plot(value[1:], [place] * 2, color=tone, linewidth=1.4)
         ax.plot(value[0], place, marker, color=tone, markersize=6)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.set_yticks(range(len(rows)), [label if named else "" for label, _ in reversed(rows)])

@@ -33,7 +33,7 @@ ARMS = (
 #: Label, whether larger is better, digits.
 KNOWN = {
     "pixcorr": ("PixCorr", True, 3),
-    "ssim": ("SSIM (colour)", True, 3),
+    "ssim": ("SSIM (by channel)", True, 3),
     "ssim_gauss": ("SSIM (grey, Gaussian)", True, 3),
     "mse": ("MSE", False, 4),
     "two_way_pix": ("two-way, pixels", True, 3),

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
 
 from lab.errors import InputError
 from lab.figures.plate import BLUE, ORANGE, Plate, Provenance, Theme, axes, canvas, ink, shade
@@ -83,6 +84,8 @@ def brain_slices(
     bar.set_label(f"{what}, back to front" if categorical else what, color=text, fontsize=9)
     bar.ax.tick_params(colors=quiet, labelcolor=text, labelsize=8)
     bar.outline.set_visible(False)
+    if categorical:
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ground = "the MNI152 template" if template is not None else f"no template ({_words(space)})"
     caption = (
         f"{what.capitalize()} of the {drawn.sum()} voxels within {_SLAB:g} mm of three cuts (of {len(xyz)} "

@@ -32,6 +32,8 @@ def voxel_scores(
     rows = -(-len(names) // columns)
     figure = canvas(2.6 * columns, 2.6 * rows, theme)
     text, quiet = ink(theme)[:2]
+    every = np.concatenate([np.asarray(r, float) for r in correlation.values()])
+    low, high = float(every.min()), float(every.max())  # one scale: subjects are compared
     said = []
     for k, name in enumerate(names):
         r = np.asarray(correlation[name], float)
@@ -42,11 +44,11 @@ def voxel_scores(
             ax.scatter(best, r, s=4, color=shade(BLUE, theme), alpha=0.35, linewidths=0, rasterized=True)
             ax.plot([0, 1], [0, 1], color=ORANGE, linewidth=1.4)
             ax.axhline(0, color=quiet, linewidth=0.6)
-            ax.set(xlim=(0, 1), ylim=(min(-0.3, r.min()), 1), xlabel="√ noise ceiling", ylabel="r")
+            ax.set(xlim=(0, 1), ylim=(min(-0.3, low), 1), xlabel="√ noise ceiling", ylabel="r")
         else:
-            ax.hist(r, bins=40, color=shade(BLUE, theme))
+            ax.hist(r, bins=40, range=(low, high) if high > low else None, color=shade(BLUE, theme))
             ax.axvline(0, color=quiet, linewidth=0.6)
-            ax.set(xlabel="r", ylabel="voxels")
+            ax.set(xlabel="r", ylabel="voxels", xlim=(min(low, 0) - 0.05, max(high, 0) + 0.05))
         said.append(f"{name} mean {r.mean():.2f}, best quarter from {np.quantile(r, 0.75):.2f}")
     line = " The line is the highest correlation that the noise allows." if ceiling else ""
     caption = (

@@ -41,6 +41,10 @@ class Result(contract.Result):
         """Return what was timed."""
         return [Table(self.rows, ("shape", "what", "us", "ratio", "error", "floor_us", "note"))]
 
+    def exit_code(self) -> int:
+        """Return 1 where a kernel of ours was not timed, or gave a wrong result."""
+        return int(any(row["peer"] == "0" and not row["us"] for row in self.rows))
+
     def files(self) -> dict[str, str]:
         """Return the CSV files, the table of tiles and the plots."""
         more = {Path(plot).stem: plot for plot in self.plots}

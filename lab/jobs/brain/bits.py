@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
 from lab.jobs import contract
+from lab.jobs.brain.scores import warned
 from lab.jobs.checks import TRAINING_MINUTES
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, record, setting
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from lab.decoding.recipes import DecoderRecipe
     from lab.decoding.trained import TrainedRun
+    from quant.recipes import Recipe
 
 
 class Settings(contract.Settings):
@@ -49,9 +51,10 @@ class Result(contract.Result):
     table: str
     report: str
     done_before: bool
+    warnings: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
-        """Return scores with their intervals, then the leak check."""
+        """Return scores with their intervals, the leak check, then warnings."""
         said = {
             "bit-widths": "; ".join(
                 dict.fromkeys(
@@ -67,7 +70,7 @@ class Result(contract.Result):
         rows = [_shown(row) for row in self.rows]
         empty = {name for name in (*_FIRST, *_THEN) if all(row[name] is None for row in rows)}
         shown = [{name: value for name, value in row.items() if name not in empty} for row in rows]
-        return [Table(shown), record(said | done)]
+        return [Table(shown), record(said | done), *warned(self.warnings)]
 
     def files(self) -> dict[str, str]:
         """Return table and page."""
@@ -93,6 +96,11 @@ def _score(row: dict[str, Any], name: str) -> str | None:
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     digits = 1 if "psnr" in name else 3
     return None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def names(settings: Settings) -> None:
+    """Refuse what is no trained run, and unknown recipes; needs no torch."""
+    _named(settings)
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -128,24 +136,31 @@ def dry_run(settings: Settings) -> Foreseen:
     return Foreseen(facts=facts | {"sampler": _sampler(trained.config)}, rows=tuple(rows))
 
 
-def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
-    from lab import zoo
+def _named(settings: Settings) -> tuple[TrainedRun, list[Recipe]]:
+    """Return the run, and the recipes that were named; needs no torch."""
     from lab.compare.recipes import allocations
     from lab.decoding.trained import TrainedRun
-    from lab.jobs.checks import NO_RECIPE, natively, plan_recipe
+    from lab.jobs.checks import NO_RECIPE
     from lab.models.preflight import check_run_folder
     from quant.recipes import expand
 
     trained = TrainedRun.open(settings.folder, settings.root)
     check_run_folder(settings.out, ("run", "weights"))
-    denoiser = trained.config.denoiser
     if NO_RECIPE in settings.recipes:
         raise InputError("recipe 'none' is full precision, which is always measured; leave it out")
-    chosen = expand(settings.recipes, names=allocations(denoiser)) if settings.recipes else None
-    # typing errors were found before torch is loaded
+    known = allocations(trained.config.denoiser)
+    return trained, expand(settings.recipes, names=known) if settings.recipes else []
+
+
+def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
+    trained, chosen = _named(settings)
+    from lab import zoo
     from lab.decoding.bits import DEFAULTS
     from lab.decoding.conditions import refuse_without_sampling
+    from lab.jobs.checks import natively, plan_recipe
+    from quant.recipes import expand
 
+    denoiser = trained.config.denoiser
     chosen = chosen or expand(DEFAULTS[denoiser])
     refuse_without_sampling(trained.config, chosen[0].name)
     limits = (settings.training_minutes, settings.device, zoo.load(denoiser))
@@ -231,6 +246,7 @@ def _measure(
         table=str(table),
         report=str(page),
         done_before=same,
+        warnings=tuple(data.about["warnings"]),
     )
 
 

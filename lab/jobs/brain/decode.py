@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import InputError
 from lab.jobs import contract
+from lab.jobs.brain.scores import warned
 from lab.jobs.contract import Context, Numbers, Preview, Seed, Table, line, setting
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ class Result(contract.Result):
     regions: list[str]
     sheet: str
     archive: str
+    warnings: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
-        """Return scores per trial, then the leak check."""
+        """Return scores per trial, the leak check, then warnings."""
         who = "simulated subject" if self.simulated_subject else "measured subject"
-        return [Table(self.rows), line(f"{who}; bit-widths {self.arithmetic}; {self.leak_line}")]
+        said = line(f"{who}; bit-widths {self.arithmetic}; {self.leak_line}")
+        return [Table(self.rows), said, *warned(self.warnings)]
 
     def files(self) -> dict[str, str]:
         """Return the picture sheet and the arrays."""
@@ -63,6 +66,14 @@ class Result(contract.Result):
 
 
 ROWS = ("stimulus", "ridge to pixels", "structural", "semantic", "decoded")
+
+
+def names(settings: Settings) -> None:
+    """Refuse what is no trained run, and an unknown recipe; needs no torch."""
+    from lab.decoding.trained import TrainedRun
+    from lab.jobs.checks import check_recipe_name
+
+    check_recipe_name(settings.recipe, TrainedRun.open(settings.folder, settings.root).config.denoiser)
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -77,16 +88,10 @@ def run(settings: Settings, context: Context) -> Result:
 
     from brainit.metrics import pixcorr, ssim
     from lab.decoding.scores import recognised
-    from lab.decoding.trained import TrainedRun
     from lab.files import write_npz
     from lab.images import sheet, write_picture
-    from lab.jobs.checks import check_recipe, natively
-    from lab.models.preflight import check_loose_folder
 
-    check_loose_folder(settings.out)
-    trained = TrainedRun.open(settings.folder, settings.root)
-    config = trained.config.model_copy(update=_changes(settings))
-    recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
+    trained, config, recipe = check(settings)
     found = _decoded(settings, trained, config, recipe, context)
     truth, decoded = found["stimulus"], found["decoded"]
     pairs = {
@@ -106,14 +111,31 @@ def run(settings: Settings, context: Context) -> Result:
     pictures = {name: found[name] for name in ROWS if name in found}
     stacked = np.concatenate(list(pictures.values()))
     file = settings.out / "pictures.png"
-    write_picture(sheet(coloured(stacked), len(truth), gap=2), file)
+    shown = "; ".join(f"{row['trial']} ({row['stimulus']})" for row in rows)
+    about = f"rows: {', '.join(pictures)}; columns, test pictures: {shown}"
+    write_picture(sheet(coloured(stacked), len(truth), gap=2), file, about=about)
     write_npz(settings.out / "pictures.npz", {name.replace(" ", "_"): p for name, p in pictures.items()})
     context.preview(Preview("decoded", 1, 1, (coloured(decoded) * 255).round().astype(np.uint8)))
     return Result(
         rows=rows, shown=list(pictures), leak_line=found["leak_line"], simulated_subject=found["simulated"],
         arithmetic=found["arithmetic"], regions=found["regions"], sheet=str(file),
-        archive=str(settings.out / "pictures.npz"),
+        archive=str(settings.out / "pictures.npz"), warnings=found["warnings"],
     )  # fmt: skip
+
+
+def check(settings: Settings) -> tuple[Any, Any, Any]:
+    """Refuse what is not of the data; return the trained run, the settings to decode with, and the recipe."""
+    from lab.decoding.trained import TrainedRun
+    from lab.jobs.checks import check_recipe, natively
+    from lab.models.preflight import check_loose_folder
+
+    check_loose_folder(settings.out)
+    if not 1 <= len(settings.trials) <= MOST:
+        raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
+    trained = TrainedRun.open(settings.folder, settings.root)
+    config = trained.config.model_copy(update=_changes(settings))
+    recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
+    return trained, config, recipe
 
 
 def _changes(settings: Settings) -> dict[str, Any]:
@@ -130,8 +152,8 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     from lab.decoding import same_data, structure
     from lab.decoding.conditions import find_conditions
     from lab.decoding.data import open_subjects
-    from lab.decoding.drawing import draw, quantized_denoiser
-    from lab.decoding.recording import decoder_recording
+    from lab.decoding.drawing import draw
+    from lab.decoding.recipes import through
     from lab.models.devices import choose_device
     from lab.zoo import load
 
@@ -139,7 +161,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
     data = open_subjects(config, context.progress)
     same_data.check(settings.folder, data.subject)
     test = data.subject.part("test").mean_over_repeats()
-    _check(settings, test)
+    _suits(settings, test)
     keep = list(settings.trials)
     given = find_conditions(
         trained.step(lambda name, compute: compute()), trained.config, data.subject, trained.network, device,
@@ -154,10 +176,7 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         )  # fmt: skip
     denoiser, ledger = load(config.denoiser, device), None
     if recipe.content is not None:
-        recording = decoder_recording(config, given, device, context.progress) if recipe.calibrates else None
-        denoiser, _, ledger = quantized_denoiser(
-            config, recipe.content, recording, device, context.progress, native=recipe.native
-        )
+        denoiser, _, ledger = through(config, recipe, given, device, context.progress)
     like = given.truth.shape[1:]
     pictures = draw(config, denoiser, tokens[keep], start[keep], 0, like, device, context.progress, keep)
     more = {}
@@ -174,12 +193,11 @@ def _decoded(settings: Settings, trained: Any, config: Any, recipe: Any, context
         "structural": from_model(_torch(start[keep]), like), "decoded": pictures,
         "ids": [str(test.stimulus_id[k]) for k in keep], "leak_line": trained.leaks(data.about)["leak_line"],
         "simulated": bool(data.about["simulated"]), "arithmetic": arithmetic, "regions": sorted(test.roi),
+        "warnings": tuple(data.about["warnings"]),
     }  # fmt: skip
 
 
-def _check(settings: Settings, test: Any) -> None:
-    if not 1 <= len(settings.trials) <= MOST:
-        raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
+def _suits(settings: Settings, test: Any) -> None:
     outside = [t for t in settings.trials if not 0 <= t < test.n_trials]
     if outside:
         raise InputError(f"trial {outside[0]}: this subject has test pictures 0 to {test.n_trials - 1}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.jobs import contract
-from lab.jobs.brain.scores import check_run, difference_table, other_tests, score_table
+from lab.jobs.brain.scores import check_run, difference_table, other_tests, score_table, warned, warnings_of
 from lab.jobs.contract import Context, Table, line, setting
 
 _GAP = ("difference", "low", "high")
@@ -33,6 +33,7 @@ class Result(contract.Result):
     differences: tuple[str, ...] = ()
     caution: str = ""
     paired: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def plain(self) -> Any:
         """Return the flat metrics; of two runs whether they are equal, where they differ, and how surely."""
@@ -44,7 +45,7 @@ class Result(contract.Result):
     def tables(self) -> list[Table]:
         """Return the report's score table; of two runs the same with differences."""
         if self.other is None:
-            return score_table(self.metrics)
+            return [*score_table(self.metrics), *warned(self.warnings)]
         if not self.differences:
             return [line("equal")]
         from brainit.metrics import Interval
@@ -84,12 +85,11 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.runs.metrics import equal_metrics, read_metrics
 
     context.check()
-    for path in (settings.folder, settings.compare):
-        if path is not None:
-            check_run(path)
+    check(settings)
     metrics = read_metrics(settings.folder)
     if settings.compare is None:
-        return Result(folder=str(settings.folder), metrics=metrics)
+        odd = warnings_of(settings.folder)
+        return Result(folder=str(settings.folder), metrics=metrics, warnings=odd)
     from lab.runs.by_picture import differences
 
     pair = settings.folder, settings.compare
@@ -101,3 +101,10 @@ def run(settings: Settings, context: Context) -> Result:
         folder=str(settings.folder), metrics=metrics, other=other, differences=changed, caution=caution,
         paired=tuple(rows),
     )  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """Refuse a folder that is no measured run."""
+    for path in (settings.folder, settings.compare):
+        if path is not None:
+            check_run(path)

@@ -45,12 +45,10 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.figures import choose, picture_grid
     from lab.figures.brain.pictures import rows_of
     from lab.files import replacing
-    from lab.models.preflight import check_file
     from lab.report.rundata import read_run
 
     folder, out = settings.folder, settings.out
-    check_file(out, ".png")
-    check_run(folder)
+    check(settings)
     context.progress(0, 1, "drawing")
     data = read_run(folder)
     if "quantized" not in data.arrays:
@@ -68,3 +66,11 @@ def run(settings: Settings, context: Context) -> Result:
         temporary.write_bytes(plate.png())
     context.progress(1, 1, "drawing")
     return Result(picture=str(out))
+
+
+def check(settings: Settings) -> None:
+    """Refuse what is no run, and a file that cannot be written."""
+    from lab.models.preflight import check_file
+
+    check_file(settings.out, ".png")
+    check_run(settings.folder)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.brain.scores import warnings_of
+from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, names, steps
 from lab.jobs.contract import Context
 
-__all__ = ["Result", "Settings", "dry_run", "run"]
+__all__ = ["Result", "Settings", "dry_run", "names", "run"]
 
 
 class Settings(RunSettings):
@@ -24,4 +25,5 @@ def run(settings: Settings, context: Context) -> Result:
     InputError
         Unknown names, data that cannot be used, or a folder with other settings.
     """
-    return Result(found=steps(settings, context, until="prepare"), out=str(settings.out))
+    found = steps(settings, context, until="prepare")
+    return Result(found=found, out=str(settings.out), warnings=warnings_of(settings.out))

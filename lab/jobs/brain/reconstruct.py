@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from pathlib import Path
 from typing import Any
 
-from lab.jobs.brain.scores import score_table
-from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.brain.scores import score_table, warned, warnings_of
+from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, names, steps
 from lab.jobs.checks import NO_RECIPE
 from lab.jobs.contract import Context, Table, line
 
-__all__ = ["Result", "Settings", "dry_run", "run"]
+__all__ = ["Result", "Settings", "dry_run", "names", "run"]
 
 
 class Settings(RunSettings):
@@ -27,11 +25,10 @@ class Result(StepResult):
 
     report: str
     unused_recipe: str = ""
-    warnings: tuple[str, ...] = ()
 
     def plain(self) -> Any:
         """Return the metrics with the report's path."""
-        return {"report": self.report, **self.found}
+        return {"report": self.report, **super().plain()}
 
     def tables(self) -> list[Table]:
         """Return the report's scores."""
@@ -40,7 +37,7 @@ class Result(StepResult):
             before.append(
                 line(f"{self.unused_recipe} was not used: these data allow no pictures, only categories")
             )
-        return [*before, *score_table(self.found), *(line(f"warning: {said}") for said in self.warnings)]
+        return [*before, *score_table(self.found), *warned(self.warnings)]
 
     def files(self) -> dict[str, str]:
         """Return run folder and report."""
@@ -70,11 +67,5 @@ def run(settings: Settings, context: Context) -> Result:
         out=str(settings.out),
         report=page,
         unused_recipe=unused,
-        warnings=_warnings(settings.out),
+        warnings=warnings_of(settings.out),
     )
-
-
-def _warnings(out: Path) -> tuple[str, ...]:
-    """Return what was odd about the data: it belongs beside the scores."""
-    file = out / "subject.json"
-    return tuple(json.loads(file.read_text(encoding="utf-8")).get("warnings") or ()) if file.is_file() else ()

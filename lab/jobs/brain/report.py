@@ -50,6 +50,16 @@ def run(settings: Settings, context: Context) -> Result:
     """
     from lab.report import build_group_report, build_report
 
+    check(settings)
+    runs, out = settings.runs, settings.out
+    context.progress(0, 1, "report")
+    page = build_group_report(runs, out) if len(runs) > 1 else build_report(runs[0])
+    context.progress(1, 1, "report")
+    return Result(report=str(page))
+
+
+def check(settings: Settings) -> None:
+    """Refuse what is no run, and a place that the page cannot go to."""
     runs, out = settings.runs, settings.out
     if len(runs) > 1 and out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: the page over several runs is a file that ends in .html")
@@ -62,12 +72,5 @@ def run(settings: Settings, context: Context) -> Result:
         raise InputError(f"{twice} is given twice; leave one away")
     if len(runs) > 1 and out is not None and out.is_dir():
         raise InputError(f"--out {out} is a folder; give the name of an HTML file")
-    context.progress(0, 1, "report")
-    if len(runs) > 1:
-        page = build_group_report(runs, out)
-    elif out is None:
-        page = build_report(runs[0])
-    else:
+    if len(runs) == 1 and out is not None:
         raise InputError(f"--out {out}: the report of one run goes into its folder, {runs[0]}/report.html")
-    context.progress(1, 1, "report")
-    return Result(report=str(page))

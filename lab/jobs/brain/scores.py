@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import MissingDataError
-from lab.jobs.contract import Table, record
+from lab.jobs.contract import Table, line, record
 
 if TYPE_CHECKING:
     from brainit.metrics import Interval
@@ -124,6 +125,17 @@ def check_run(path: Path) -> None:
     if not path.exists():
         raise MissingDataError(f"no run folder at {path}: the path does not exist; check it")
     read_metrics(path)
+
+
+def warnings_of(out: Path) -> tuple[str, ...]:
+    """Return what a run folder says was odd about its data: it belongs beside the scores."""
+    file = out / "subject.json"
+    return tuple(json.loads(file.read_text(encoding="utf-8")).get("warnings") or ()) if file.is_file() else ()
+
+
+def warned(warnings: Iterable[str]) -> list[Table]:
+    """Return a line for each warning."""
+    return [line(f"warning: {said}") for said in warnings]
 
 
 def _gap(value: float, sure: Interval | None, digits: int) -> str:

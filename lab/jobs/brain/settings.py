@@ -8,7 +8,8 @@ from typing import Any
 
 from lab.decoding.settings import ReconstructConfig
 from lab.jobs import contract
-from lab.jobs.contract import Foreseen, setting
+from lab.jobs.brain.scores import warned
+from lab.jobs.contract import Foreseen, Table, record, setting
 from lab.progress import silent
 
 OUT = Path("runs/brain")
@@ -32,10 +33,16 @@ class StepResult(contract.Result):
 
     found: dict[str, Any]
     out: str
+    warnings: tuple[str, ...] = ()
+    """What was odd about the data."""
 
     def plain(self) -> Any:
         """Return it flat."""
-        return self.found
+        return self.found | {"warnings": list(self.warnings)}
+
+    def tables(self) -> list[Table]:
+        """Return what was found, then warnings."""
+        return [record(self.found), *warned(self.warnings)]
 
     def files(self) -> dict[str, str]:
         """Return the run folder."""
@@ -58,6 +65,13 @@ def dry_run(settings: RunSettings) -> Foreseen:
     return Foreseen(facts=reconstruct(settings.config(), settings.out, silent, dry_run=True))
 
 
+def names(settings: RunSettings) -> None:
+    """Refuse unknown datasets, options, denoisers and recipes; needs no torch."""
+    from lab.jobs.checks import check_names
+
+    check_names(settings)
+
+
 def steps(settings: RunSettings, context: contract.Context, until: str | None = None) -> dict[str, Any]:
     """Do the run's steps, up to one of them.
 
@@ -66,11 +80,10 @@ def steps(settings: RunSettings, context: contract.Context, until: str | None = 
     InputError
         Unknown names, data that cannot be used, or a folder with other settings.
     """
-    from lab.jobs.checks import check_names
     from lab.jobs.reconstruct import reconstruct
     from lab.models.preflight import check_checkpoints
 
-    check_names(settings)
+    names(settings)
     check_checkpoints(settings.checkpoints)
     return reconstruct(
         settings.config(), settings.out, context.progress, until=until, checkpoints=settings.checkpoints

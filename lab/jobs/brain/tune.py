@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import field_validator
@@ -17,9 +17,13 @@ from lab.decoding.drawing import draw
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.jobs import contract
+from lab.jobs.brain.scores import warned
 from lab.jobs.contract import Context, Numbers, Shares, Table, setting
 from lab.models.devices import choose_device
-from lab.progress import Progress
+from lab.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from lab.decoding.data import BrainData
 
 _FEWEST = 4
 """Pictures among which one can be found by its features."""
@@ -88,6 +92,7 @@ class Result(contract.Result):
     rows: list[dict[str, Any]]
     tuned: dict[str, Any]
     judged: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def plain(self) -> Any:
         """Return the rows."""
@@ -100,7 +105,7 @@ class Result(contract.Result):
             f"-best: less the best row's ({judged} together), picture by picture, with its 95 % bootstrap "
             "interval; one that holds 0 does not tell two rows apart"
         )
-        return [Table([self._shown(row) for row in self.rows]), said]
+        return [Table([self._shown(row) for row in self.rows]), said, *warned(self.warnings)]
 
     def _shown(self, row: Mapping[str, Any]) -> dict[str, Any]:
         rest = {key: value for key, value in row.items() if key != "best" and "_minus_best" not in key}
@@ -130,25 +135,18 @@ def run(settings: Settings, context: Context) -> Result:
     InputError
         Unknown names, or a ``structure`` that gives no pictures of left-out training trials.
     """
-    from lab.jobs.checks import check_names
-    from lab.models.preflight import check_checkpoints
-
     config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
     strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
-    check_names(config)
-    check_checkpoints(checkpoints)
-    shared = config.network == "shared"
-    if not shared and config.structure not in ("posterior", "brainit", "blend"):
-        raise InputError(
-            f"tuning needs structural pictures of left-out training trials, which "
-            f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
-        )
+    device, shared = _check(settings), config.network == "shared"
     from lab import zoo
+    from lab.decoding.data import open_subjects
     from lab.decoding.scores import networks_for
     from lab.images import to_model
 
     make = _of_posterior if config.structure == "posterior" else _of_shared if shared else _of_brainit
-    held, device = make(config, progress, checkpoints, every).every(every), choose_device(config.device)
+    data = open_subjects(config, progress)
+    _enough(data.subject.part("train"), every)
+    held = make(config, data, checkpoints, progress).every(every)
     networks = networks_for(held.truth)
     known = {name: network(held.truth) for name, network in networks.items()}
 
@@ -177,7 +175,34 @@ def run(settings: Settings, context: Context) -> Result:
             )
     judged = ("pixcorr", "two_way_feature" if "two_way_feature" in rows[0] else "two_way_pix")
     _beside_best(rows, each, judged, config)
-    return Result(rows=rows, tuned=config.model_dump(mode="json"), judged=judged)
+    odd = tuple(data.about["warnings"])
+    return Result(rows=rows, tuned=config.model_dump(mode="json"), judged=judged, warnings=odd)
+
+
+def check(settings: Settings) -> None:
+    """Refuse what `run` would refuse before it trains; simulated subjects may have to be made first."""
+    from lab.decoding.data import open_subjects
+
+    _check(settings)
+    if settings.dataset != "simulated":
+        data = open_subjects(settings.config(), silent)
+        _enough(data.subject.part("train"), settings.every)
+
+
+def _check(settings: Settings) -> str:
+    """Refuse settings that no data would suit; return the device."""
+    from lab.jobs.checks import check_names
+    from lab.models.preflight import check_checkpoints
+
+    config = settings.config()
+    check_names(config)
+    check_checkpoints(settings.checkpoints)
+    if config.network != "shared" and config.structure not in ("posterior", "brainit", "blend"):
+        raise InputError(
+            f"tuning needs structural pictures of left-out training trials, which "
+            f"structure={config.structure!r} does not give; allowed: posterior, brainit, blend"
+        )
+    return choose_device(config.device)
 
 
 def _beside_best(
@@ -209,16 +234,13 @@ def _enough(train: Subject, every: int) -> None:
 
 
 def _of_brainit(
-    config: ReconstructConfig, progress: Progress, checkpoints: Path | None, every: int
+    config: ReconstructConfig, data: BrainData, checkpoints: Path | None, progress: Progress
 ) -> LeftOut:
     """Take the trials that Brain-IT's training held out."""
-    from lab.decoding.data import open_subjects
     from lab.decoding.structure import baselines, blended, inverted, maps_of, shrunk_tokens
     from lab.images import from_model
     from lab.jobs.reconstruct import train
 
-    data = open_subjects(config, progress)
-    _enough(data.subject.part("train"), every)
     decoder = train(config, data, checkpoints, progress)
     own = data.subject.part("train").mean_over_repeats()
     stimuli, held = decoder.held_out(own.name)
@@ -236,15 +258,12 @@ def _of_brainit(
 
 
 def _of_shared(
-    config: ReconstructConfig, progress: Progress, checkpoints: Path | None, every: int
+    config: ReconstructConfig, data: BrainData, checkpoints: Path | None, progress: Progress
 ) -> LeftOut:
     """Take every training trial; tokens and ridge's picture come from fits without it."""
-    from lab.decoding.data import open_subjects
     from lab.decoding.structure import baselines
     from lab.jobs.reconstruct import train
 
-    data = open_subjects(config, progress)
-    _enough(data.subject.part("train"), every)
     found = train(config, data, checkpoints, progress)
     own = data.subject.part("train").mean_over_repeats()
     stimuli, held = found.held_out(own.name)
@@ -253,37 +272,35 @@ def _of_shared(
 
 
 def _of_posterior(
-    config: ReconstructConfig, progress: Progress, checkpoints: Path | None, every: int
+    config: ReconstructConfig, data: BrainData, checkpoints: Path | None, progress: Progress
 ) -> LeftOut:
     """Take every training trial; Brain-IT's tokens come from a fit to the other two thirds."""
     from brainit.structure import fit_posterior
-    from lab.decoding.data import open_subjects
     from lab.decoding.structure import glyph_weights, tokens_of
     from lab.images import to_model
 
-    own = open_subjects(config, progress).subject.part("train")
-    _enough(own, every)
-    own = own.mean_over_repeats()
+    own = data.subject.part("train").mean_over_repeats()
     pictures = own.images()
     fitted = fit_posterior(own.betas, pictures, glyph_weights(), seed=config.seed, progress=progress)
     seen = fitted.held_out().picture
     if config.network == "shared":
-        said = _of_shared(config, progress, checkpoints, every).conditions["brainit"]
+        said = _of_shared(config, data, checkpoints, progress).conditions["brainit"]
     else:
-        said = _left_out_tokens(config, own, progress)
+        said = _left_out_tokens(config, own, data.subject, progress)
     tokens = {"picture": tokens_of(to_model(seen).numpy()), "brainit": said}
     return LeftOut(pictures, seen, tokens)
 
 
 def _left_out_tokens(
-    config: ReconstructConfig, train: Subject, progress: Progress, folds: int = 3
+    config: ReconstructConfig, train: Subject, whole: Subject, progress: Progress, folds: int = 3
 ) -> np.ndarray:
     """Return Brain-IT's tokens (n, 17, 192) of every training trial, by networks that have not seen it."""
     from brainit.training.fitting import fit
     from lab.decoding.data import external_targets, zoo_targets
     from lab.decoding.structure import predictions
 
-    external = external_targets(config, train, progress)
+    judged = replace(whole, split=np.full_like(whole.split, "test"))  # every trial is, by one of the folds
+    external = external_targets(config, judged, progress)
     fold = np.random.default_rng(config.seed).permutation(train.n_trials) % folds
     out: dict[int, np.ndarray] = {}
     for k in range(folds):

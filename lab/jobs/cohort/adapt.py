@@ -147,12 +147,14 @@ def dry_run(settings: Settings) -> Foreseen:
     data, network = _open(settings, Context())
     subject = _first(data.subject, settings.minutes)
     _check_minutes(settings, data.subject)
+    odd = [*data.about["warnings"], *_odd(settings, data.subject)]
     return Foreseen(
         facts={
             "would adapt": subject.name,
             "trials": subject.part("train").n_trials,
             "network": str(network.config),
             "out": str(settings.out),
+            **({"warnings": odd} if odd else {}),
         }
     )
 

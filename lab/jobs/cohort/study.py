@@ -134,11 +134,11 @@ def _check(settings: Settings) -> dict[str, Any]:
     claimed = settings.out / "study.json"
     if claimed.is_file():
         there = json.loads(claimed.read_text(encoding="utf-8"))
-        # a study of before says nothing of weights
-        if there.setdefault("weights", facts["weights"]) != facts["weights"]:
+        if there.get("version") == VERSION and there.get("weights") != facts["weights"]:
+            which = there.get("weights") or "not written down: a study of before"
             raise InputError(
                 f"{settings.out} holds a study through other weights of {', '.join(_THROUGH)} "
-                f"({there['weights']}, now {facts['weights']}): put those back, or give another --out"
+                f"({which}; now {facts['weights']}): put those back, or give another --out"
             )
         if there != json.loads(json.dumps(facts)):
             raise InputError(
@@ -314,6 +314,13 @@ def _draw(out: Path, found: dict[str, Any]) -> None:
     from lab.files import replacing
 
     marks, about = [], found["about"]
+    most = max(row["subjects"] for row in found["rows"])
+
+    def few(row: dict[str, Any]) -> str:
+        """Say of how many subjects a row is, where it is not of as many as the others beside it."""
+        count = row["subjects"]
+        return "" if count == most else f" ({count} subject{'s' if count > 1 else ''})"
+
     for row in found["rows"]:
         if "pixcorr" not in row:
             continue
@@ -321,11 +328,12 @@ def _draw(out: Path, found: dict[str, Any]) -> None:
         if row["group"].startswith("new subject"):
             marks.append(Mark(row["what"], *score, minutes=float(row["group"].split()[2])))
         elif not row["group"].startswith("bound") and row["what"] not in OFF_SCALE:
-            marks.append(Mark(f"{row['group']}: {row['what']}", *score))
+            marks.append(Mark(f"{row['group']}: {row['what']}{few(row)}", *score))
     source = f"study {about['preset']}, {about['device']}"
-    where = Provenance(source, f"{about['n_test']} test pictures", about["seed"], simulated=True)
+    samples = f"{about['n_test']} test pictures, {most} subject{'s' if most > 1 else ''} of the cohort"
+    where = Provenance(source, samples, about["seed"], simulated=True)
     gains = [
-        Gain(row["contrast"], tuple(row["two_way"]), tuple(row["pixcorr"]))
+        Gain(row["contrast"] + few(row), tuple(row["two_way"]), tuple(row["pixcorr"]))
         for row in found["contrasts"]
         if not row["contrast"].startswith("new subject") and row["contrast"] not in OFF_SCALE
     ]

@@ -77,13 +77,10 @@ def run(settings: Settings, context: Context) -> Result:
     from brainit import datasets
     from brainit.datasets.files.clean import pick_subject
     from lab.decoding.needs import unmet
-    from lab.jobs.checks import check_names
 
     context.check()
     name, root, subject = settings.name, settings.root, settings.subject
-    datasets.describe(name)
-    config = _config(settings)
-    check_names(config)
+    config = check(settings)
     if name == "simulated":
         from lab.decoding.simulated import ensure_simulated
 
@@ -108,9 +105,15 @@ def run(settings: Settings, context: Context) -> Result:
     )  # fmt: skip
 
 
-def _config(settings: Settings) -> ReconstructConfig:
+def check(settings: Settings) -> ReconstructConfig:
+    """Refuse names that are not known; return the settings of the run that the data are meant for."""
+    from brainit import datasets
     from lab.decoding.settings import ReconstructConfig
+    from lab.jobs.checks import check_names
 
+    datasets.describe(settings.name)
     given: dict[str, Any] = {"dataset": settings.name, "root": settings.root, "subject": settings.subject}
     given |= {"structure": settings.structure} if settings.structure else {}
-    return ReconstructConfig(**given, options=settings.options)
+    config = ReconstructConfig(**given, options=settings.options)
+    check_names(config)
+    return config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lab.errors import InputError
 from lab.jobs import contract
@@ -59,14 +59,21 @@ def run(settings: Settings, context: Context) -> Result:
     from brainit import datasets
 
     context.check()
-    name, root = settings.name, settings.root
-    given = {key: getattr(settings, key) for key in _MADE_HERE if getattr(settings, key) is not None}
+    given, name, root = check(settings), settings.name, settings.root
     if name == "simulated":
         from lab.decoding.simulated import ensure_simulated
 
         return Result(dataset=name, root=str(ensure_simulated(root, progress=context.progress, **given)))
-    datasets.describe(name)
-    if given:
-        flag = next(iter(given)).replace("_", "-")
-        raise InputError(f"dataset {name!r} is not made here; --{flag} is only for simulated")
     return Result(dataset=name, root=str(datasets.fetch(name, root, context.progress)))
+
+
+def check(settings: Settings) -> dict[str, Any]:
+    """Refuse an unknown name, and options of simulated subjects for others; return those that are given."""
+    from brainit import datasets
+
+    datasets.describe(settings.name)
+    given = {key: getattr(settings, key) for key in _MADE_HERE if getattr(settings, key) is not None}
+    if given and settings.name != "simulated":
+        flag = next(iter(given)).replace("_", "-")
+        raise InputError(f"dataset {settings.name!r} is not made here; --{flag} is only for simulated")
+    return given

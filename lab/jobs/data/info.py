@@ -38,3 +38,10 @@ def run(settings: Settings, context: Context) -> Result:
     context.check()
     about = datasets.describe(settings.name)
     return Result(about={**about, "default_root": str(datasets.default_root(settings.name))})
+
+
+def check(settings: Settings) -> None:
+    """Refuse an unknown name."""
+    from brainit import datasets
+
+    datasets.describe(settings.name)

@@ -13,7 +13,7 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
 from lab.models.devices import choose_device
-from lab.models.preflight import as_recorded
+from lab.models.preflight import as_recorded, check_recording
 from lab.previews import step_previews
 from lab.progress import duration
 
@@ -40,7 +40,7 @@ class Settings(contract.Settings):
     out: Path = setting(Path("runs/compare"), "folder; what is finished in it is used again", short="-o")
     n: int = setting(256, "pictures per seed", ge=4)
     seeds: int = setting(3, "seeds of noise and calibration", ge=1)
-    steps: int = setting(20, "sampling steps; with a recording as many as it has", ge=1, le=1000)
+    steps: int = setting(20, "sampling steps; with a recording as it was made", ge=1, le=1000)
     guidance: float | None = setting(
         None, "classifier-free guidance, 1 is none; default 2, 1 for clips, a recording's own", ge=0, le=30
     )
@@ -126,6 +126,11 @@ class Result(contract.Result):
         return FAILED if self.failed else 0
 
 
+def names(settings: Settings) -> None:
+    """Refuse unknown recipes and settings; needs no torch."""
+    _recipes(settings)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Quantize copies of a model by recipes and measure them at the same seeds and conditions.
 
@@ -146,24 +151,22 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.runs.folder import NOT_TAKEN, Run
     from lab.zoo.exact import exact_arithmetic
 
-    settings = as_recorded(settings)
+    settings = as_recorded(settings, _recording(settings))
     out, device = settings.out, choose_device(settings.device)
     if settings.calibrate_on in ("cpu", "cuda"):
         choose_device(settings.calibrate_on)
     _check(settings, device)
-    if (seconds := estimate(settings)) > LONG and device == "cpu":
+    if (seconds := estimate(settings) or 0) > LONG and device == "cpu":
         context = _announcing(context, f"comparing takes about {duration(seconds)}; --dry-run lists what")
     request = settings.model_dump(
         mode="json", include={"model", "recipes", "recording", "part", "calibrate_on"}
     )
     native = {"native": True} if settings.native else {}
-    numbers = settings.model_dump(include=set(_NUMBERS)) | {"guidance": _guidance(settings)}
-    request |= {"settings": numbers, "device": device}
+    request |= {"settings": _numbers(settings), "device": device}
     with exact_arithmetic(device):
         bench, chosen, where = open_work(**request, progress=context.progress)
         bench.native = settings.native
-        config = {"model": settings.model, "part": settings.part, "recording": bench.recording.hash}
-        config |= {"scored_by": bench.fingerprint, **bench.settings.to_dict(), **native}
+        config = _known(settings) | {"recording": bench.recording.hash, "scored_by": bench.fingerprint}
         of = {"weights": bench.weights} if bench.weights else {}  # older folders do not say
         with Run.open(out, config | of, of, note=NOT_TAKEN) as run:
             described = about(bench, settings.command(), device)
@@ -194,17 +197,41 @@ def run(settings: Settings, context: Context) -> Result:
     return Result(**result, out=str(out), others=before)
 
 
+def _numbers(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(include=set(_NUMBERS)) | {"guidance": _guidance(settings)}
+
+
+def _known(settings: Settings) -> dict[str, Any]:
+    """Return what a folder's settings are before anything is opened."""
+    from lab.compare.bench import PanelSettings
+
+    native = {"native": True} if settings.native else {}
+    panel = PanelSettings(**_numbers(settings)).to_dict()
+    return {"model": settings.model, "part": settings.part, **panel, **native}
+
+
+def _recording(settings: Settings) -> Any:
+    """Open a recording that was given; None where there is none."""
+    return None if settings.recording is None else check_recording(str(settings.model), settings.recording)
+
+
 def _check(settings: Settings, device: str) -> None:
     """Refuse what would be found late: a recording is made first, which takes minutes."""
     from lab import zoo
-    from lab.compare.bench import PanelSettings, check_pictures
+    from lab.compare.bench import check_pictures
     from lab.models.preflight import check_run_folder
+    from lab.runs.folder import Run
+    from lab.runs.settings import read_settings
 
     if settings.native:
         from quant.layers.native.ways import refuse_device
 
         refuse_device(device)
-    check_run_folder(settings.out, ("model", "part", "recording", "scored_by", *PanelSettings().to_dict()))
+    known, late = _known(settings), ("recording", "scored_by", "weights")
+    check_run_folder(settings.out, (*known, *late))
+    if (settings.out / "config.yaml").is_file():
+        there = read_settings(settings.out / "config.yaml")
+        Run.check(settings.out, known | {name: there[name] for name in late if name in there})
     if settings.model in zoo.DENOISERS and settings.recording is None:
         check_pictures(settings.n, settings.calibrate)
 
@@ -218,31 +245,44 @@ def _previewed(decode: Any, latents: Any) -> Any:
 def dry_run(settings: Settings) -> Foreseen:
     """List the recipes with the time that each will take; refuse what does not suit the recording."""
     from lab import zoo
-    from lab.models.preflight import check_evaluation, check_recording, check_sampling
+    from lab.models.preflight import check_evaluation, check_sampling
 
     chosen = _recipes(settings)  # refuses no model
-    settings = as_recorded(settings)
-    _check(settings, choose_device(settings.device))
     store = check_recording(str(settings.model), settings.recording)
+    settings = as_recorded(settings, store)
+    _check(settings, choose_device(settings.device))
     if store is not None:
         check_sampling(store, settings.steps, _guidance(settings))
         if settings.model not in zoo.DENOISERS:
             check_evaluation(store, settings.n)
+    shipped = settings.model in zoo.DENOISERS
     rows = [
-        {"recipe": r.name, "method": r.method, "calibrates": r.calibrates, "trains": r.trains,
-         "time": f"about {duration(_seconds(settings, r) * settings.seeds)}"}
+        {"recipe": r.name, "method": r.method, "calibrates": r.calibrates, "trains": r.trains}
+        | ({"time": f"about {duration(sum(_seconds(settings, r)) * settings.seeds)}"} if shipped else {})
         for r in chosen
     ]  # fmt: skip
-    time = f"about {duration(estimate(settings))} on two CPU cores"
-    facts = {"model": settings.model, "recipes": len(rows), "time": time}
+    time = f"{_passes(settings):,} passes through the model for each recipe and seed, and calibration"
+    if (seconds := estimate(settings)) is not None:
+        time = f"about {duration(seconds)} on two CPU cores"
+    sampling = f"{settings.steps} steps, guidance {_guidance(settings):g}"
+    if store is not None:
+        sampling += f", {store.settings['scheduler']}: as it was recorded"
+    facts = {"model": settings.model, "recipes": len(rows), "sampling": sampling, "time": time}
     return Foreseen(facts={**facts, "would write": str(settings.out)}, rows=tuple(rows))
 
 
-def estimate(settings: Settings) -> float:
-    """Seconds that the comparison of a shipped denoiser takes on two CPU cores; others differ widely."""
-    found = [_seconds(settings, recipe) for recipe in _recipes(settings)]
+def estimate(settings: Settings) -> float | None:
+    """Seconds that the comparison of a shipped denoiser takes on two CPU cores; of others nobody knows."""
+    from lab import zoo
+
+    recipes = _recipes(settings)  # refuses no model
+    if settings.model not in zoo.DENOISERS:
+        return None
+    found = [_seconds(settings, recipe) for recipe in recipes]
     side_by_side = min(settings.jobs, CORES, settings.seeds * (len(found) + 2))
-    return settings.seeds * (sum(found) + 2 * _drawing(settings)) / side_by_side
+    # trainings are counted on all cores: side by side each has fewer of them
+    rest = (sum(other for _, other in found) + 2 * _drawing(settings)) / side_by_side
+    return settings.seeds * (rest + sum(training for training, _ in found))
 
 
 def _recipes(settings: Settings) -> list[Any]:
@@ -259,21 +299,27 @@ def _guidance(settings: Settings) -> float:
     return zoo.usual_guidance(str(settings.model)) if settings.guidance is None else settings.guidance
 
 
+def _passes(settings: Settings) -> int:
+    """Count the passes of one picture through the model, for one recipe and seed."""
+    return settings.n * settings.steps * (1 if _guidance(settings) == 1 else 2)
+
+
 def _drawing(settings: Settings) -> float:
     """Seconds of sampling, scoring and single predictions for one recipe and seed."""
     from lab import zoo
 
-    passes = settings.n * settings.steps * (1 if _guidance(settings) == 1 else 2)
-    return SECONDS_A_PASS * passes * (CLIP_OVER_PICTURE if settings.model in zoo.VIDEO else 1)
+    return SECONDS_A_PASS * _passes(settings) * (CLIP_OVER_PICTURE if settings.model in zoo.VIDEO else 1)
 
 
-def _seconds(settings: Settings, recipe: Any) -> float:
+def _seconds(settings: Settings, recipe: Any) -> tuple[float, float]:
+    """Seconds of training, and of everything else."""
+    training = _training(settings, recipe)
     calibrating = CALIBRATING_SECONDS if recipe.calibrates else 1.0
-    return SIMULATED_SLOWDOWN * _drawing(settings) + (_training(settings, recipe) or calibrating)
+    return training, SIMULATED_SLOWDOWN * _drawing(settings) + (0.0 if training else calibrating)
 
 
 def _training(settings: Settings, recipe: Any) -> float:
-    """Seconds that a recipe trains for, by its plan; 0 where it does not, or the model is not shipped."""
+    """Seconds that a recipe trains for on all cores, by its plan; 0 where it does not, or by no plan."""
     from lab import zoo
 
     if not recipe.trains or settings.model not in zoo.DENOISERS:

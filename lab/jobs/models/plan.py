@@ -133,6 +133,11 @@ def run(settings: Settings, context: Context) -> Result:
     return Result(model=settings.model, **found, plan=planned.to_dict(), command=command)
 
 
+def dry_run(settings: Settings) -> Result:
+    """Plan: that changes nothing by itself."""
+    return run(settings, Context())
+
+
 def _training_time(planned: Any) -> str:
     from lab.progress import duration
 

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 from lab.errors import InputError
 from lab.jobs import contract
-from lab.jobs.contract import Context, Seed, Table, Words, setting
+from lab.jobs.contract import Context, Seed, Table, Words, line, setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,10 @@ class Settings(contract.Settings):
     )
     recipes: Words = setting(("svdquant-w4a4",), "recipes with commas between", short="-r")
     n: int = setting(4, "number of pictures", ge=1, le=32)
-    steps: int = setting(20, "sampling steps", ge=2, le=100)
-    guidance: float = setting(2.0, "classifier-free guidance; 1 is none", ge=0, le=20)
+    steps: int = setting(20, "sampling steps; with a recording as it was made", ge=2, le=100)
+    guidance: float = setting(
+        2.0, "classifier-free guidance; 1 is none; with a recording as it was made", ge=0, le=20
+    )
     seed: Seed = setting(0, "fixes the noise")
     native: bool = setting(False, "recipes run through the GPU's low-bit kernels, not simulated")
     out: Path = setting(Path("runs/variants"), "folder for the pictures", short="-o")
@@ -72,8 +74,8 @@ class Result(contract.Result):
         return value if bounds is None else f"{value:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
 
     def tables(self) -> list[Table]:
-        """Return the rows."""
-        return [Table(self.shown())]
+        """Return the rows, then what each picture was drawn for."""
+        return [Table(self.shown()), line(f"pictures, row by row: {'; '.join(self.pictures_of)}")]
 
     def files(self) -> dict[str, str]:
         """Return the sheets and the archive."""
@@ -95,11 +97,8 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.files import write_npz
     from lab.images import sheet, write_picture
     from lab.jobs.models import painters
-    from lab.models.preflight import as_recorded
 
-    settings = as_recorded(settings)
-    check(settings)
-    s, device = settings, "cuda" if settings.native else "cpu"
+    s, device = check(settings), "cuda" if settings.native else "cpu"
     if s.recording is None:
         painter = painters.shipped(s.model, s.n, s.steps, s.guidance, s.seed, device, context.progress)
         networks = Networks.load(torch.device("cpu"))
@@ -133,7 +132,9 @@ def run(settings: Settings, context: Context) -> Result:
     files = {}
     for name, pictures in drawn.items():
         files[name] = str(settings.out / f"{plain_name(name)}.png")
-        write_picture(sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2), Path(files[name]))
+        laid = sheet(pictures, int(np.ceil(np.sqrt(settings.n))), gap=2)
+        about = f"{name}; pictures, row by row: {'; '.join(painter.pictures_of)}"
+        write_picture(laid, Path(files[name]), about=about)
     archive = settings.out / ARCHIVE
     write_npz(archive, {plain_name(name): pictures for name, pictures in drawn.items()})
     along = {name: _apart(way, ways[FULL]) for name, way in ways.items() if name != FULL}
@@ -156,13 +157,19 @@ def _sweep(out: Path) -> None:
         return
 
 
-def check(settings: Settings) -> None:
-    """Refuse what cannot be drawn, before anything long."""
+def check(settings: Settings) -> Settings:
+    """Refuse what cannot be drawn, before anything long; return the settings, sampling as a recording's."""
     import torch
 
     from lab import zoo
     from lab.compare.bench import PanelSettings
-    from lab.models.preflight import check_evaluation, check_loose_folder, check_recording, check_sampling
+    from lab.models.preflight import (
+        as_recorded,
+        check_evaluation,
+        check_loose_folder,
+        check_recording,
+        check_sampling,
+    )
     from quant import recipes
 
     check_loose_folder(settings.out)
@@ -170,6 +177,7 @@ def check(settings: Settings) -> None:
         if settings.native:
             raise InputError("native, with a recording of one's own: run brainlab compare, or leave one out")
         store = check_recording(settings.model, settings.recording)
+        settings = as_recorded(settings, store)
         PanelSettings(n=settings.n, seeds=1, steps=settings.steps, guidance=settings.guidance)
         check_sampling(store, settings.steps, settings.guidance)
         if settings.model not in zoo.DENOISERS:
@@ -189,6 +197,7 @@ def check(settings: Settings) -> None:
         from quant.layers.native.ways import refuse_device
 
         refuse_device("cuda" if torch.cuda.is_available() else "cpu")
+    return settings
 
 
 def quantized(settings: Settings, recipe: str, denoiser: Any, context: Context) -> tuple[Any, Any]:

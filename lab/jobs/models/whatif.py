@@ -18,6 +18,8 @@ Format = Literal["int", "int-asymmetric", "float", "log"]
 MANTISSA = {3: 0, 4: 1, 5: 2, 6: 2, 7: 3, 8: 3}
 """Mantissa bits of the small float of each size: E2M0, E2M1, E2M2, E3M2, E3M3, E4M3."""
 
+_NEAREST = 3
+
 
 class Settings(look.Settings):
     """Say what rounding one layer's input would do (simulated), from a short look at the model."""
@@ -67,15 +69,16 @@ def layer_of(seen: Observation, layer: str) -> str:
     Raises
     ------
     InputError
-        There is no such layer; names the nearest.
+        There is no such layer; names the nearest ones.
     """
     if not layer:
         return max(seen.inputs.values(), key=lambda stats: float(stats.absmax.max())).layer
     if layer not in seen.inputs:
         import difflib
 
-        close = difflib.get_close_matches(layer, list(seen.inputs), 1, 0.0)
-        raise InputError(f"layer {layer!r} is not in this model; nearest name: {close[0]!r}")
+        holding = [name for name in seen.inputs if layer in name]
+        near = holding[:_NEAREST] or difflib.get_close_matches(layer, list(seen.inputs), _NEAREST, 0.0)
+        raise InputError(f"layer {layer!r} is not in this model; nearest names: {', '.join(near)}")
     return layer
 
 
@@ -96,3 +99,10 @@ def run(settings: Settings, context: Context) -> Result:
         layer=layer, grid=grid_of(settings.format, settings.bits).label, mse=found.mse, sqnr_db=found.sqnr_db,
         clipped=found.clipped, zeroed=found.zeroed, levels=len(found.levels),
     )  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """Refuse an unknown model, and a recording of another."""
+    from lab.models.preflight import check_recording
+
+    check_recording(settings.model, settings.recording)

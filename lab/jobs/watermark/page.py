@@ -30,8 +30,11 @@ TITLES = {
 _HEADS = ["bit error, %", "accepted", "fewest bits", "PSNR, dB"]
 
 
-def watermark_document(rows: Sequence[dict[str, Any]], rate: float, key: str) -> HTMLDocument:
-    """Return the page for rows as `lab.zoo.watermark.evaluation.Attacked` gives them."""
+def watermark_document(rows: Sequence[dict[str, Any]], rate: float, key: str, note: str = "") -> HTMLDocument:
+    """Return the page for rows as `lab.zoo.watermark.evaluation.Attacked` gives them.
+
+    ``note`` says whether the pictures had a say in which training was taken.
+    """
     sections = []
     for kind, (title, intro) in TITLES.items():
         mine = [row for row in rows if row["kind"] == kind and "bit_error" in row]
@@ -53,7 +56,7 @@ def watermark_document(rows: Sequence[dict[str, Any]], rate: float, key: str) ->
         )
     return render_page(
         title=f"Watermark {key}", eyebrow="Watermark under attack", heading=f"Watermark {key}",
-        summary=_summary(rows, rate), banner="", sections=sections, problems=[],
+        summary=[*_summary(rows, rate), *([note] if note else [])], banner="", sections=sections, problems=[],
     )  # fmt: skip
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import InputError
-from lab.jobs.contract import Context, Device, Foreseen, Table, Words, setting
+from lab.jobs.contract import Context, Device, Foreseen, Table, Words, line, setting
 from lab.jobs.contract import Result as BaseResult
 from lab.jobs.watermark.settings import RATE, OfKey, files, open_key
 from lab.jobs.zoo.train import check_folder
 from lab.models.devices import choose_device
 
 WEIGHTS = ("autoencoder-64", "dit-64", "encoder-64")
+HELD_OUT = 2000
+"""Natural pictures that no model was trained on."""
 SECTIONS = ("null", "images", "regeneration", "averaging", "training")
 
 
@@ -27,7 +29,7 @@ class Settings(OfKey):
     data: Path = setting(..., "folder with the held-out and training pictures")
     out: Path = setting(Path("runs/watermark-report"), "folder of the table and the page", short="-o")
     others: tuple[Path, ...] = setting((), "further keys, whose pictures must not be accepted", repeat=True)
-    n: int = setting(200, "held-out pictures", ge=20, le=2000)
+    n: int = setting(200, "held-out pictures", ge=20, le=HELD_OUT)
     rate: float = setting(RATE, "share of unmarked pictures that may be called marked", gt=0, lt=1)
     sections: Words = setting(SECTIONS, f"what to measure, of {', '.join(SECTIONS)}")
     device: Device = setting("auto", "where the networks run")
@@ -38,15 +40,18 @@ class Result(BaseResult):
 
     rows: list[dict[str, Any]]
     folder: str
+    note: str = ""
+    """Whether the pictures had a say in which training was taken."""
 
     def tables(self) -> list[Table]:
-        """Return every test in one line."""
+        """Return every test in one line, then the note."""
+        said = [line(self.note)] if self.note else []
         return [Table([
             {"test": r["kind"], "of": r["name"], "n": r["n"],
              "bit error, %": "" if r.get("bit_error") is None else f"{100 * r['bit_error']:.2f}",
              "accepted": r.get("accepted", "")}
             for r in self.rows
-        ])]  # fmt: skip
+        ]), *said]  # fmt: skip
 
     def files(self) -> dict[str, str]:
         """Return the folder."""
@@ -91,9 +96,30 @@ def run(settings: Settings, context: Context) -> Result:
             context.progress(index, len(settings.sections), name)
             rows += folder.step(name, partial(section, name))["rows"]
         write_text(settings.out / "watermark.csv", to_csv(rows))
-        watermark_document(rows, settings.rate, key.name).save_as_html(settings.out / "report.html")
+        note = chosen_on(settings)
+        watermark_document(rows, settings.rate, key.name, note).save_as_html(settings.out / "report.html")
         folder.finish()
-    return Result(rows=rows, folder=str(settings.out))
+    return Result(rows=rows, folder=str(settings.out), note=note)
+
+
+def chosen_on(settings: Settings) -> str:
+    """Say which of the measured pictures an extractor may have been chosen on; empty where none."""
+    from lab.zoo.watermark.files import EXTRACTOR
+    from lab.zoo.watermark.training import JUDGED
+
+    n, free = settings.n, HELD_OUT - JUDGED
+    if files(settings)[1] == EXTRACTOR:
+        those = "all" if n <= JUDGED else f"{JUDGED:,}"
+        return (
+            f"The shipped extractor was the better of two trainings on the first {JUDGED:,} held-out "
+            f"pictures; {those} of the {n:,} measured here are among those."
+        )
+    if n <= free:
+        return ""
+    return (
+        f"A training is judged on the last {JUDGED:,} of {HELD_OUT:,} held-out pictures; {n - free:,} of the "
+        f"{n:,} measured here are among those: where trainings were chosen by that, give --n {free} or fewer."
+    )
 
 
 def dry_run(settings: Settings) -> Foreseen:

@@ -81,3 +81,10 @@ def run(settings: Settings, context: Context) -> Result:
     size = round(file.stat().st_size / 1e6, 2) if file.is_file() else None
     about = {"name": settings.name, "what": summary, "weights": file.name if size else None}
     return Result(card={**about, "megabytes": size, **zoo.info(settings.name)})
+
+
+def check(settings: Settings) -> None:
+    """Refuse an unknown model."""
+    from lab import zoo
+
+    zoo.summary(settings.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def encoder_document(data: EncoderData) -> HTMLDocument:
         else "",
         sections=sections,
         problems=list(about.get("warnings", ())),
+        warnings="Warnings about the data",
     )
 
 
@@ -104,7 +105,8 @@ def _table(rows: list[dict[str, Any]]) -> Block:
             low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
             bounds = "" if low is None else f"{low:.3f} to {high:.3f}"
             cells.append({"value": "–" if row[key] is None else f"{row[key]:.3f}", "bounds": bounds})
-        name = f"{row['voxels']:,} voxels, {row['training pictures']} and {row['test pictures']} pictures"
+        shown = f"{row['training pictures']} training and {row['test pictures']} test pictures"
+        name = f"{row['voxels']:,} voxels, {shown}"
         lines.append({"name": row["subject"], "about": name, "cells": cells, "baseline": False})
     return Block("bits_table", {"heads": [head for _, head in HEADS], "rows": lines, "first": "subject"})
 
@@ -145,7 +147,11 @@ def _clusters(data: EncoderData) -> list[Block]:
     space = _space(first)
     if first.has_places:
         blocks = [
-            figure(lambda theme: brain_slices(first.xyz, labels, "cluster", source, space, True, theme=theme))
+            figure(
+                lambda theme: brain_slices(
+                    first.xyz, labels, "functional cluster", source, space, True, theme=theme
+                )
+            )
         ]
     else:
         blocks = [figure(lambda theme: response_profile(labels, None, source, theme))]
@@ -161,7 +167,8 @@ def _training(data: EncoderData) -> Block:
     about = data.about
     epochs = [float(k + 1) for k in range(len(about["training"]))]
     curves = {"training": list(about["training"])}
-    source = _source(data, "all subjects")
+    trained = sum(row["training pictures"] for row in about["rows"])
+    source = replace(_source(data, "all subjects"), samples=f"{trained} training pictures of all subjects")
     return figure(lambda theme: training_curve(epochs, curves, source, theme=theme))
 
 

@@ -40,7 +40,8 @@ function render({ model, el }) {
     const say = (x, y, anchor, words) => {
       add("text", { x, y, "font-size": 12, "text-anchor": anchor, fill: "#7f8790" }).textContent = words;
     };
-    say(PAD, PAD - 9, "start", "density, log; orange: levels of the grid; grey: range kept, drag an edge");
+    const each = model.get("each"), which = each > 1 ? ` (1 in ${each})` : "";
+    say(PAD, PAD - 9, "start", `density, log; orange: levels of the grid${which}; grey: range kept, drag an edge`);
     say(x(reach() / 2), H - 6, "middle", "value of the layer's input");
     for (const value of [-reach(), 0, reach()]) {
       const text = add("text", { x: x(value), y: H - 6, "font-size": 12, "text-anchor": "middle", fill: "#7f8790" });

@@ -32,11 +32,6 @@ def training_people(n_voxels: int, favourable: bool) -> list[Person]:
     return [Person(first + k, n_voxels, own=own) for k, own in enumerate((0.3, 0.5, 0.6, 0.7, 0.8, 0.9))]
 
 
-def unseen_people(n_voxels: int) -> dict[str, Person]:
-    """Return people that nothing is trained on."""
-    return {"alexnet": Person(151, n_voxels, own=0.7), "efficientnet": Person(152, n_voxels, own=0.7)}
-
-
 @dataclass(frozen=True)
 class Pupil:
     """One person read from so many trials at one ceiling."""

@@ -19,7 +19,7 @@ from lab.zoo.io import claim, save_weights
 from lab.zoo.io import mark as weights_mark
 from lab.zoo.people import Seen
 from lab.zoo.shared import DENOISER, NAME, pupils, training
-from lab.zoo.train import merge_card
+from lab.zoo.train import merge_card, options_of
 from lab.zoo.train.denoiser import Conditioned
 from lab.zoo.train.loop import Recipe
 
@@ -98,9 +98,8 @@ def train(
         save_weights(network, weight_file(NAME))
     given = {
         "steps": steps, "batch": batch, "minutes": minutes, "voxels": voxels, "scanned": scanned,
-        "external": external,
+        "external": external, "seed": seed or None,
     }  # fmt: skip
-    flags = "".join(f" --{key} {value:g}" for key, value in given.items() if value is not None)
     card = {
         "name": NAME,
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -109,7 +108,7 @@ def train(
             "seed": seed,
             "stage_1": _plain(recipes[0]) | asdict(first),
             "stage_2": _plain(recipes[1]) | asdict(second) | {"denoiser": f"{DENOISER}, frozen"},
-            "command": f"brainlab zoo train {NAME}{flags}",
+            "command": f"brainlab zoo train {NAME}{options_of(**given)}",
             **pupils.about(sizes),
         },
     }

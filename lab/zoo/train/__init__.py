@@ -8,12 +8,27 @@ from typing import Any, TypedDict, Unpack
 
 from lab.errors import InputError
 from lab.progress import Progress, silent
-from lab.zoo import DECODERS, DENOISERS, HOME, VIDEO, info, load, null_tokens, summary, weight_file
+from lab.zoo import (
+    DECODERS,
+    DENOISERS,
+    HOME,
+    VIDEO,
+    info,
+    load,
+    needed_file,
+    null_tokens,
+    summary,
+    weight_file,
+)
 from lab.zoo.train.loop import Outcome, Recipe
 
 DATA = "tiny-imagenet-64 train, MNIST test digits without digits69's stimuli, procedural patterns"
 STATES = Path("runs/zoo")
 REFINED = "autoencoder-64"
+UNDER = ("autoencoder-64", "encoder-64")
+"""Whose latents and tokens denoisers learn from."""
+MEASURED = ("quality", "measured_by", "targets", "predicted")
+"""What a card says of weights that were measured: of others it does not hold."""
 
 
 class Effort(TypedDict, total=False):
@@ -77,7 +92,8 @@ def run(
     stage = f"{name}-{len(earlier)}" if further else name
     state = (out or STATES) / f"{stage}.state.safetensors"
     pictures = training(data, limit=limit).to(device)
-    _claim(state, recipe, seed, pictures=len(pictures), start=_mark(name) if further else None)
+    under = {"weights": _mark(*UNDER)} if name in DENOISERS else {}
+    _claim(state, recipe, seed, pictures=len(pictures), start=_mark(name) if further else None, **under)
     options: dict[str, Any] = {"seed": seed, "minutes": minutes, "progress": progress}
     extra, used = {}, DATA
     if name in VIDEO:
@@ -100,8 +116,9 @@ def run(
         extra, model = {"null": conditioned.null}, conditioned.denoiser
     else:
         model, outcome = _trainer(name).train(pictures, state, recipe, start=start, **options)
-    flags = _flags(steps=steps, batch=batch, minutes=minutes, limit=limit) + " --further" * further
-    record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo train {name}{flags}")
+    given = options_of(steps=steps, batch=batch, minutes=minutes, limit=limit, seed=seed or None)
+    command = f"brainlab zoo train {name}{given}" + " --further" * further
+    record = _record(len(pictures), seed, recipe, outcome, command)
     record["data"] = used
     if earlier:
         record["earlier"] = earlier
@@ -111,7 +128,7 @@ def run(
         "parameters": sum(p.numel() for p in model.parameters()),
         "training": record,
     }
-    merge_card(name, card, drop=("decoder_training",))
+    merge_card(name, card, drop=("decoder_training", *MEASURED))
     return card
 
 
@@ -172,7 +189,7 @@ def run_on_predicted(
     earlier, start = _history(name), _weights(name, device)
     stage = (out or STATES) / f"{name}-{len(earlier)}"
     state = stage.with_name(f"{stage.name}.state.safetensors")
-    _claim(state, recipe, seed, **sizes, start=_mark(name))
+    _claim(state, recipe, seed, **sizes, start=_mark(name), weights=_mark(*UNDER))
     kept = stage.with_name(f"{stage.name}.before.safetensors")
     kept.parent.mkdir(parents=True, exist_ok=True)
     with replacing(kept) as temporary:
@@ -190,9 +207,11 @@ def run_on_predicted(
         progress,
         start,
     )
-    flags = _flags(steps=steps, batch=batch, minutes=minutes, voxels=voxels, scanned=scanned)
-    flags += _flags(external=external, simple=simple)
-    record = _record(len(images), seed, recipe, outcome, f"brainlab zoo train {name} --on predicted{flags}")
+    given = options_of(
+        steps=steps, batch=batch, minutes=minutes, voxels=voxels, scanned=scanned, external=external,
+        simple=simple, seed=seed or None,
+    )  # fmt: skip
+    record = _record(len(images), seed, recipe, outcome, f"brainlab zoo train {name} --on predicted{given}")
     record |= predicted.about(sizes) | {"earlier": earlier}
     save_weights(model.denoiser, weight_file(name), {"null": model.null})
     card = {
@@ -200,8 +219,7 @@ def run_on_predicted(
         "parameters": sum(p.numel() for p in model.denoiser.parameters()),
         "training": record,
     }
-    # what was measured of the earlier weights no longer holds
-    merge_card(name, card, drop=("quality", "measured_by", "targets", "predicted"))
+    merge_card(name, card, drop=MEASURED)
     return card
 
 
@@ -220,7 +238,7 @@ def refine(
     if name != REFINED:
         raise InputError(f"model {name!r} cannot be refined; allowed: {REFINED}")
     limits = {key: effort[key] for key in ("steps", "batch", "minutes", "limit") if key in effort}  # type: ignore[literal-required]
-    flags = _flags(**limits)
+    given = options_of(**limits, seed=effort.get("seed", 0) or None)
     recipe = _changed(autoencoder.REFINE_RECIPE, effort.get("steps"), effort.get("batch"))
     pictures, seed = training(data, limit=effort.get("limit")).to(device), effort.get("seed", 0)
     # a state holds the encoder too: one of other weights must not come back
@@ -231,8 +249,8 @@ def refine(
         progress=effort.get("progress", silent),
     )  # fmt: skip
     save_weights(model, weight_file(name))
-    record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo refine {name}{flags}")
-    merge_card(name, {"decoder_training": record})
+    record = _record(len(pictures), seed, recipe, outcome, f"brainlab zoo refine {name}{given}")
+    merge_card(name, {"decoder_training": record}, drop=MEASURED)
     return {"name": name, "decoder_training": record}
 
 
@@ -254,10 +272,10 @@ def _claim(state: Path, recipe: Recipe, seed: int, **more: Any) -> None:
     claim(started, {"seed": seed, **asdict(recipe), **more}, "a training", [state])
 
 
-def _mark(name: str) -> str:
+def _mark(*names: str) -> str:
     from lab.zoo.io import mark
 
-    return mark(weight_file(name))
+    return mark(*(needed_file(name) for name in names))
 
 
 def _weights(name: str, device: str) -> Any:
@@ -286,9 +304,10 @@ def _record(pictures: int, seed: int, recipe: Recipe, outcome: Outcome, command:
     }
 
 
-def _flags(**options: float | None) -> str:
-    """Write the options that were given as they stand on the command line."""
-    return "".join(f" --{name} {value:g}" for name, value in options.items() if value is not None)
+def options_of(**given: float | None) -> str:
+    """Write the options that were given (not None) as they stand on the command line."""
+    said = {k: f"{v:g}" if isinstance(v, float) else f"{v}" for k, v in given.items() if v is not None}
+    return "".join(f" --{name} {value}" for name, value in said.items())
 
 
 def _changed(recipe: Recipe, steps: int | None, batch: int | None) -> Recipe:

@@ -109,13 +109,16 @@ def _regeneration(meter: Meter, made: Attacked) -> list[dict[str, Any]]:
 
 
 def _averaging(meter: Meter, made: Attacked) -> list[dict[str, Any]]:
-    """Remove and forge by what pictures give away: estimated on one half, judged on the other."""
+    """Remove and forge by what pictures give away: estimated on one half, judged on the other.
+
+    Of the half, averages set marked pictures beside photographs of other content: at most half of it each.
+    """
     half = len(made.marked) // 2
     rows = []
     guesses = {
         f"average of {k}": average_mark(made.marked[:k], stored(made.photographs[half - k : half]))
-        for k in (10, 100, half)
-        if k <= half
+        for k in (10, 100, half // 2)
+        if 2 * k <= half
     }
     guesses["average of pairs, unmarked decoder known"] = (made.marked[:half] - made.unmarked[:half]).mean(0)[
         None

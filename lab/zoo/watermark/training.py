@@ -29,6 +29,8 @@ from quant.training.state import State
 RECORD = "training.json"
 LEAST_PSNR = 32.0
 """What a mark may cost at most, dB to the unmarked decoder."""
+JUDGED = 1000
+"""Held-out pictures on which a training is judged: the last ones, for reports begin with the first."""
 FIRST = 5
 """Layers of the decoder before its last stage: they run once for each picture."""
 
@@ -115,7 +117,7 @@ def train(
     record |= {"config": config.model_dump(mode="json"), "seed": seed, "pictures": len(images)}
     record |= {"command": command, "device": torch.cuda.get_device_name() if device == "cuda" else "CPU"}
     decoder = decoder_for(images, device, progress=progress)
-    unseen = decoder_for(held_out(data).images[: min(1000, limit or 1000)], device)
+    unseen = decoder_for(held_out(data).images[-min(JUDGED, limit or JUDGED) :], device)
     if extractor is None and "extractor" not in record:
         context = Context(device=device, seed=seed, progress=progress, state=state)
         reader, cost = core.train_extractor(decoder, config, context, effort.minutes)
@@ -206,7 +208,7 @@ def best(folders: Sequence[Path]) -> Path:
     """Return the folder of the best training, by a rule that is fixed beforehand.
 
     Those whose keys all keep 32 dB come first; among them (or among all) the lowest mean bit error counts, on
-    held-out pictures as stored.
+    the last `JUDGED` held-out pictures as stored.
 
     Raises
     ------

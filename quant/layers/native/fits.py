@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from quant.formats.grids import IntGrid
 from quant.formats.quantizer import Quantizer
 from quant.layers.attachments import LowRank, Smooth
@@ -49,6 +51,26 @@ def fit(
         return found
     why = _odd_scales(activation)
     return Fit("decode", why) if why else found
+
+
+def fit_of(
+    module: Any, weight: Quantizer, activation: Quantizer | None, transform: Any = None, branch: Any = None
+) -> Fit:
+    """Choose an operation for a Linear or Conv2d, quantized or not yet; see `fit`."""
+    kind = "Conv2d" if isinstance(module, nn.Conv2d) else "Linear"
+    found = fit(kind, weight, activation, transform, branch)
+    why = odd_convolution(module) if kind == "Conv2d" and found.op != "decode" else ""
+    return Fit("decode", why) if why else found
+
+
+def odd_convolution(module: Any) -> str:
+    """Why no kernel convolves as this module does; empty if one does."""
+    if module.groups != 1:
+        return f"a convolution in {module.groups} groups"
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        how = module.padding_mode if module.padding_mode != "zeros" else repr(module.padding)
+        return f"a convolution with padding {how}"
+    return ""
 
 
 def _odd_scales(activation: Quantizer) -> str:

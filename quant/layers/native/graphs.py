@@ -122,6 +122,13 @@ class Graph:
     ) -> None:
         self.held = [value.clone() if isinstance(value, Tensor) else value for value in flat]
         args, kwargs = tree_unflatten(self.held, spec)
+        place = next((value.get_device() for value in flat if isinstance(value, Tensor)), None)
+        with torch.cuda.device(place):  # streams and captures are of the current device
+            self._capture(forward, args, kwargs, warm_ups)
+
+    def _capture(
+        self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any], warm_ups: int
+    ) -> None:
         stream = _beside(torch.cuda.current_device())
         stream.wait_stream(torch.cuda.current_stream())
         try:

@@ -23,12 +23,14 @@ from quant.layers.lowbit import (
     quantize,
 )
 from quant.layers.native import tables
-from quant.layers.native.fits import GROUPS, PRODUCTS, SMALL_CODES
+from quant.layers.native.fits import GROUPS, PRODUCTS, SMALL_CODES, odd_convolution
 
 FEW = 64
 """Rows up to which a weight is decoded next to the product."""
 HALVES = (torch.bfloat16, torch.float16)
 TYPES = (*HALVES, torch.float32)
+WIDER = (torch.bfloat16, torch.float32)
+"""Types of scales that hold smaller numbers than float16."""
 TRITON: Any = "triton"
 
 
@@ -163,13 +165,13 @@ def prepare(layer: Encoded, op: str, dtype: torch.dtype) -> Native | None:
     if op == "conv int8":
         return _convolution(layer, op, bias)
     if op == "W4A16":
-        return _weight_only(layer, op, bias)
+        return _weight_only(layer, op, bias, dtype)
     if op not in PRODUCTS:
         return tables.prepare(layer, op, bias)
     return Product(op, replace(_weight(layer, dtype), bias=bias))
 
 
-def _weight_only(layer: Encoded, op: str, bias: Tensor | None) -> WeightOnly:
+def _weight_only(layer: Encoded, op: str, bias: Tensor | None, dtype: torch.dtype) -> WeightOnly:
     encoded = layer.encoded()
     fine = encoded.params.get("scale_fine")
     scale = encoded.params["scale"] if fine is None else fine
@@ -178,15 +180,28 @@ def _weight_only(layer: Encoded, op: str, bias: Tensor | None) -> WeightOnly:
         column = encoded.params["scale"].reshape(-1).float().expand(encoded.shape[0]).contiguous()
     if scale.dtype not in few_rows.SCALES:  # e4m3: all its numbers are float16 ones, too
         scale = scale.to(torch.float16 if scale.dtype == torch.float8_e4m3fn else torch.float32)
+    scale = scale.squeeze(-1)
+    if dtype == torch.float16 and column is None and scale.dtype in WIDER:
+        scale, column = _near_one(scale)
     return WeightOnly(
-        op, encoded.packed, scale.squeeze(-1).contiguous(), encoded.quantizer.granularity.group_size or 1,
+        op, encoded.packed, scale.contiguous(), encoded.quantizer.granularity.group_size or 1,
         column, bias, layer.transform, layer.branch,
     )  # fmt: skip
 
 
+def _near_one(scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Group scales (N, G) with the largest of a channel in [0.5, 1), and powers of two (N,) that undo it.
+
+    Kernels multiply codes by scales in the type of the input: in float16 small ones would lose their bits.
+    """
+    _, exponent = torch.frexp(scale.float().amax(1))
+    near = torch.ldexp(scale.float(), -exponent[:, None]).to(scale.dtype)
+    return near, torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), exponent)
+
+
 def _convolution(layer: Encoded, op: str, bias: Tensor | None) -> Convolution | None:
     module: Any = layer
-    if not _plain_convolution(module):
+    if odd_convolution(module):
         return None
     encoded, quantizer = layer.encoded(), layer.input_quantizer
     assert quantizer is not None  # as `fit` saw to
@@ -198,10 +213,6 @@ def _convolution(layer: Encoded, op: str, bias: Tensor | None) -> Convolution | 
         op, kernel, encoded.params["scale"].reshape(-1).float(), bias, module.stride, module.padding,
         module.dilation, quantizer.quantizer.bits,
     )  # fmt: skip
-
-
-def _plain_convolution(module: Any) -> bool:
-    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def _weight(layer: Encoded, dtype: torch.dtype) -> lowrank_linear.LowRankWeight:

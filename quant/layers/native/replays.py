@@ -184,7 +184,10 @@ def _modes() -> tuple[Any, ...]:
     return (
         torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cuda"),
         torch.get_autocast_dtype("cuda"), cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark,
-        cudnn.deterministic, torch.are_deterministic_algorithms_enabled(),
+        cudnn.deterministic, torch.are_deterministic_algorithms_enabled(), cudnn.enabled,
+        cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled(),
+        cuda.cudnn_sdp_enabled(), cuda.matmul.allow_bf16_reduced_precision_reduction,
+        cuda.matmul.allow_fp16_reduced_precision_reduction,
     )  # fmt: skip
 
 

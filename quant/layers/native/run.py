@@ -15,7 +15,7 @@ from torch import Tensor
 from quant.errors import InputError
 from quant.layers.encoded import Encoded
 from quant.layers.lowbit import paths
-from quant.layers.native.fits import fit
+from quant.layers.native.fits import Fit, fit_of
 from quant.layers.native.prepared import Convolution, Native, Product, prepare
 from quant.modes import ordinary_mode
 
@@ -47,11 +47,15 @@ def run_native(layer: Encoded, x: Tensor) -> tuple[Tensor, str] | None:
 
 
 def op_of(layer: Encoded) -> str:
-    """Operation of `kernels` that fits a layer's formats, or "decode"."""
+    """Operation of `kernels` that fits a layer, or "decode"."""
+    return fit_layer(layer).op
+
+
+def fit_layer(layer: Encoded) -> Fit:
+    """Operation of `kernels` that fits a layer, or why none does."""
     quantizer = layer.input_quantizer
     activation = None if quantizer is None else quantizer.quantizer
-    kind = "Linear" if layer.weight_layout == "linear_weight" else "Conv2d"
-    return fit(kind, layer.weight_quantizer, activation, layer.transform, layer.branch).op
+    return fit_of(layer, layer.weight_quantizer, activation, layer.transform, layer.branch)
 
 
 def needs_of(op: str) -> tuple[int, int]:
@@ -65,7 +69,7 @@ def prepared(layer: Encoded, x: Tensor) -> Native | None:
     None where no kernel fits or can run on the device.
     """
     sources = _stored(layer)
-    key = (x.dtype, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
+    key = (x.dtype, x.device, *((t.data_ptr(), None if t.is_inference() else t._version) for t in sources))
     known, seen = layer.native_key or ((), ())
     # a new tensor may lie where a freed one lay, with as few writes
     if known != key or any(ref() is not tensor for ref, tensor in zip(seen, sources, strict=True)):

@@ -15,7 +15,7 @@ from quant.layers.install import quant_layers, state_of
 from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
 from quant.layers.native.producers import unwire_, wire_, wired
-from quant.layers.native.run import needs_of, op_of
+from quant.layers.native.run import fit_layer, needs_of
 
 WHERE = "a CUDA GPU of compute capability 8.0 (8.9 for fp8) and the package triton"
 
@@ -70,7 +70,7 @@ def _on(op: str, device: torch.device) -> Way:
 def way_of_line(line: Any, device: torch.device | str) -> str:
     """Say how a line of a plan or a ledger runs on a device: ``native: int8``, ``simulated: WHY``, or float.
 
-    A plan does not know yet what a method puts before or beside a layer; a ledger does.
+    A plan does not know yet what a method puts before or beside a layer, nor how it pads; a ledger does.
     """
     if line.weight is None:
         return "floating point"
@@ -87,14 +87,11 @@ def survey(model: nn.Module, device: torch.device | None = None) -> dict[str, Wa
     """Say how each quantized layer of a model runs where it lies, or on another device."""
     found = {}
     for name, layer in quant_layers(model).items():
-        op, place = op_of(layer), device or layer.codes.device
+        op, why = fit_layer(layer)
         if op == "decode":
-            quantizer = layer.input_quantizer
-            activation = None if quantizer is None else quantizer.quantizer
-            kind = "Linear" if layer.weight_layout == "linear_weight" else "Conv2d"
-            found[name] = way(kind, layer.weight_quantizer, activation, place, layer.transform, layer.branch)
+            found[name] = Way(False, op, why)
         else:
-            found[name] = _on(op, place)
+            found[name] = _on(op, device or layer.codes.device)
     return found
 
 

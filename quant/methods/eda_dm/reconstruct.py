@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -23,25 +24,27 @@ from quant.training.optimize import Group, Rules
 from quant.training.rounding import undecided
 
 
-def distance(output: Tensor, target: Tensor, as_released: bool) -> Tensor:
+def distance(output: Tensor, target: Tensor, as_released: bool, linear: bool = False) -> Tensor:
     """Squared error, summed over channels and averaged over the rest.
 
-    The released loss sums over axis 1 always, which in sequences are the tokens.
+    Channels are axis 1 of maps, and the last one of sequences and of all that a linear gives. The released
+    loss sums over axis 1 always, which in sequences are the tokens.
     """
-    axis = 1 if as_released or output.ndim == 4 else -1
+    axis = 1 if as_released or (output.ndim == 4 and not linear) else -1
     wide = torch.promote_types(output.dtype, torch.float32)
     return (output.to(wide) - target.to(wide)).square().sum(axis).mean()
 
 
 def unit_loss(
     output: Tensor, target: Tensor, layers: dict[str, Tensor], wanted: dict[str, Tensor], order: list[str],
-    config: EdaDmConfig,
+    config: EdaDmConfig, linears: Collection[str] = (),
 ) -> Tensor:  # fmt: skip
     """Block loss plus `layer_weight` times the losses of all layers but the last of `order`."""
-    total = distance(output, target, config.as_released)
+    total = distance(output, target, config.as_released, "" in linears)
     if config.reconstruction == "fine" and config.layer_weight:
         for name in order[:-1]:
-            total = total + config.layer_weight * distance(layers[name], wanted[name], config.as_released)
+            error = distance(layers[name], wanted[name], config.as_released, name in linears)
+            total = total + config.layer_weight * error
     return total
 
 
@@ -150,6 +153,7 @@ def _train(
         groups.append(Group(scales, config.rate_scale))
     size = min(config.batch_size, inputs.count)
     teacher = Teacher(block, list(soft), full, size)
+    linears = {name for name, layer in soft.items() if layer.line.kind == "Linear"}
     power = 0.0
 
     def draw(step: int) -> Tensor:
@@ -159,9 +163,10 @@ def _train(
         nonlocal power
         target, wanted = teacher(index)
         output = inputs.call(run, mixed(inputs.rows(index), full.rows(index), config.drop, generator))
-        found = unit_loss(output, target, seen, wanted, order, config)
+        found = unit_loss(output, target, seen, wanted, order, config, linears)
         # one constant a unit: Adam does not see it, and the regulariser's weight becomes comparable
-        power = power or max(float(distance(target, torch.zeros_like(target), config.as_released)), 1e-20)
+        nothing = torch.zeros_like(target)
+        power = power or max(float(distance(target, nothing, config.as_released, "" in linears)), 1e-20)
         if not config.regulariser:
             return found / power, 0.0
         pull = [torch.as_tensor(undecided(s.soft(), step / config.iterations)) for s in soft.values()]

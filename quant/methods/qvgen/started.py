@@ -16,10 +16,10 @@ from quant.methods.qvgen.config import QvgenConfig
 from quant.methods.svdquant.config import SvdQuantConfig
 from quant.methods.svdquant.core import core
 from quant.plans.plan import Plan
+from quant.recordings.shards import weights_hash
 from quant.registry import Context
 from quant.training.fake import WeightSide
 from quant.training.sides import within
-from quant.training.state import weights_hash
 
 COMMON = ("first", "last", "time", "condition")
 BELOW = 0.98

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from brainit import datasets
+from brainit.datasets import haxby_files
+from brainit.datasets.files.events import Event
 from tests.brainit.datasets.conftest import AFFINE, CATEGORIES, write_haxby, write_haxby_nilearn
 
 
@@ -20,10 +22,33 @@ def test_a_block_lights_the_voxel_of_its_category(tmp_path, write):
         assert 1.5 < betas[places[own]] < 3  # 30 of 1000, in a box where the model expects a slow answer
         assert np.abs(np.delete(betas, places[own])).max() < 0.7
     scaled = datasets.open("haxby2001", tmp_path / "h")
+    assert sorted(set(subject.run.tolist())) == list(range(1, 5 if write is write_haxby else 4))
+    assert len(set(subject.stimulus_id.tolist())) == subject.n_trials, "every block is a stimulus of its own"
+    assert {i.split("-")[0] for i in subject.stimulus_id[subject.run == 2]} == {"run02"}
+    assert (subject.split == "test").sum() == len(CATEGORIES)
     for run in np.unique(subject.run):  # a run's own mean and deviation, of all its blocks
         raw = subject.betas[subject.run == run].astype(np.float64)
         expected = (raw - raw.mean(0)) / raw.std(0)
         np.testing.assert_allclose(scaled.betas[scaled.run == run], expected, atol=1e-3)
+
+
+def test_labels_of_volumes_are_blocks_in_seconds():
+    names = np.array(["rest", "cat", "cat", "face", "rest", "face"])
+    assert haxby_files._blocks(names, 2.5) == [
+        Event(2.5, 5, "cat"), Event(7.5, 2.5, "face"), Event(12.5, 2.5, "face")
+    ]  # fmt: skip
+
+
+def test_regions_are_those_of_their_masks(tmp_path):
+    root = write_haxby_nilearn(tmp_path / "h")
+    folder = root / "haxby2001" / "subj2"
+    for k, name in enumerate(("face", "house")):
+        one = np.zeros((4, 3, 2), np.uint8)
+        one[k, 0, 0] = 1
+        nibabel.save(nibabel.Nifti1Image(one, AFFINE), folder / f"mask8_{name}_vt.nii.gz")
+    subject = datasets.open("haxby2001", root)
+    for k, name in enumerate(("face", "house")):
+        assert subject.xyz[subject.roi[name]].tolist() == [(AFFINE @ [k, 0, 0, 1])[:3].tolist()]
 
 
 def test_the_last_run_is_tested_or_the_one_that_is_named(tmp_path):

@@ -57,6 +57,7 @@ def test_sign_flip_p_agrees_with_enumeration():
     all_means = [np.mean(np.array(s) * difference) for s in itertools.product([-1, 1], repeat=6)]
     exact = np.mean(np.abs(all_means) >= difference.mean() - 1e-12)
     assert sign_flip_p(difference, np.zeros(6), n_draws=40_000) == pytest.approx(exact, abs=0.01)
+    assert sign_flip_p(np.ones(40), np.zeros(40), n_draws=99) == 0.01, "draws that hit nothing are not p = 0"
 
 
 def test_permutation_null():

@@ -201,7 +201,10 @@ def test_features_give_top1_and_scorers_their_own_score_each_with_a_paired_test(
         more=more,
     )
     assert flat["top1_net"] == 1 and flat["chance.top1_net"] == pytest.approx(1 / 12)
+    assert flat["top1_net.low"] == pytest.approx(0.025 ** (1 / 12)), "exact: all of 12 are not all"
     assert flat["other.top1_net"] < 0.4
+    block = [[np.corrcoef(a.ravel(), b.ravel())[0, 1] for b in far] for a in truth]
+    assert sum(np.argmax(block, 0) == np.arange(12)) / 12 == pytest.approx(flat["other.top1_net"])
     assert flat["distance"] == pytest.approx(np.abs(near - truth).mean())
     assert flat["minus_other.distance.high"] < 0 and flat["minus_other.distance.p"] < 0.01
     assert flat["minus_same.distance.p"] == 1

@@ -36,7 +36,7 @@ def check(device: str, shapes: Shapes = SHAPES, kinds: tuple[bool, ...] = (False
     for place, (m, k, n) in enumerate(shapes):
         row, column = (torch.rand(size, generator=generator).to(device) * 1e-2 for size in (m, n))
         bias = torch.randn(n, generator=generator).to(device)
-        low, up = (torch.randn(size, 20, generator=generator).bfloat16().to(device) for size in (m, n))
+        low, up = (torch.randn(size, 40, generator=generator).bfloat16().to(device) for size in (m, n))
         for fp8 in kinds:
             a, b = operands(m, k, n, fp8, device)
             for branch in ((None, None), (low, up)):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kernels import packing
+from kernels.products import lowrank_steps
 from kernels.products.expand import Branch, expand
 from kernels.products.expand_half import expand_half
 from kernels.products.few_rows import few_rows
@@ -168,8 +169,6 @@ def test_compiled_linear(fine: torch.dtype, bits: int) -> None:
 @pytest.mark.gpu
 def test_product_by_torch() -> None:
     """Where the table gives the product to torch: as the kernel's, NaN in the same rows."""
-    from kernels.products import lowrank_steps
-
     weight = moved(layer(192, 48, torch.int8, 4)[0], "cuda")
     x = torch.randn(3, 37, 192, generator=torch.Generator().manual_seed(0)).bfloat16().cuda()
     x[1, 2, 3] = float("nan")
@@ -224,6 +223,30 @@ def test_wide_branch_leaves_the_codes_alone() -> None:
     assert distance(lowrank_linear(x, large).value - codes, branch) < 2e-2
 
 
+def test_exponents_whose_bytes_no_table_holds_are_known() -> None:
+    for fine, lowest, least in ((torch.int8, -6, -6), (torch.int8, -7, -9), (torch.uint8, 0, -9)):
+        scales = torch.full((4, 1), lowest, dtype=torch.int32).to(fine)
+        assert prepare(torch.zeros(4, 32, dtype=torch.uint8), scales, torch.ones(4), 64).least == least
+
+
+def test_torch_multiplies_what_its_product_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class There:
+        is_cuda, device = True, torch.device("cuda", 0)
+
+    half, a = torch.bfloat16, There()
+    monkeypatch.setattr(lowrank_steps.paths, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(lowrank_steps, "lookup", lambda *_: Config(vendor=True))
+    takes = lowrank_steps.torch_multiplies
+    assert takes(16, 32, 48, half, None, a) and takes(17, 32, 48, half, torch.ones(32, dtype=half), a)
+    for m, n, k in ((15, 32, 48), (16, 40, 48), (16, 32, 40)):
+        assert not takes(m, n, k, half, None, a), (m, n, k)
+    assert not takes(16, 32, 48, torch.float16, None, a)
+    assert not takes(16, 32, 48, half, torch.ones(32), a)
+    assert not takes(16, 32, 48, half, None, torch.ones(1))
+    monkeypatch.setattr(lowrank_steps.paths, "capability", lambda device: (8, 9))
+    assert not takes(16, 32, 48, half, None, a)
+
+
 def test_bad_input_is_named() -> None:
     codes, scales = packed(4, 64, torch.int8)
     with pytest.raises(ValueError, match="K = 66 takes uint8 codes"):
@@ -236,3 +259,9 @@ def test_bad_input_is_named() -> None:
         lowrank_linear(torch.ones(2, 3), layer(192, 40, torch.int8, 4)[0])
     with pytest.raises(ValueError, match="4 or 8 bits, got 6"):
         prepare(codes, scales, torch.ones(4), 64, activation_bits=6)
+    down, up = torch.ones(16, 64), torch.ones(4, 16)
+    for factor in (down, up):
+        factor[3, 5] = float("nan")
+        with pytest.raises(ValueError, match="the branch holds numbers that are not finite"):
+            prepare(codes, scales, torch.ones(4), 64, down=down, up=up)
+        factor[3, 5] = 1

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from kernels import paths
 from kernels.rows import quantize as quantizing
 from kernels.rows.before import Before
 from kernels.rows.many_kernels import EACH, SHARED, steps_ahead
-from kernels.rows.operands import branch_columns, padded_columns, two_floats
+from kernels.rows.operands import balance_of, branch_columns, padded_columns, two_floats
 from kernels.rows.quantize import MANY_ROWS, Kind, Rows, quantize
 from kernels.tuned.configs import Config
 from kernels.tuned.spaces import SPACES
@@ -239,6 +240,14 @@ def test_values_lie_within_half_a_step(kind: Kind, bits: int) -> None:
     )
 
 
+def test_a_branch_fills_the_range_of_float8() -> None:
+    up = torch.randn(24, 8, generator=torch.Generator().manual_seed(5)) * torch.logspace(-6, 4, 8)
+    up[:, 3] = 0
+    column = torch.rand(24, generator=torch.Generator().manual_seed(6)) + 0.1
+    largest = (up / column[:, None] / balance_of(up, column)).abs().amax(0)
+    assert largest[3] == 0 and ((128 <= largest) & (largest < 256))[torch.arange(8) != 3].all()
+
+
 def test_two_floats_keep_eight_bits() -> None:
     x = torch.randn(4096, generator=torch.Generator().manual_seed(3)) * 60
     high, rest = two_floats(x)
@@ -266,6 +275,51 @@ def test_bad_input_is_named() -> None:
         quantize(x, "int_token", down=torch.ones(20, 64))
     with pytest.raises(ValueError, match=r"inverse_smooth must be float32 of shape \(64,\)"):
         quantize(x, "int_token", inverse_smooth=torch.ones(3))
+    with pytest.raises(ValueError, match="geglu halves its rows, got 63 columns"):
+        quantize(x[:, :63], "int_token", before=Before("geglu"))
+    gain = torch.ones(64, 2).T
+    with pytest.raises(ValueError, match="gain must be a contiguous"):
+        quantize(x, "int_token", before=Before("affine", gain, gain))
+
+
+def test_given_scales_are_for_token_kinds_without_a_branch() -> None:
+    x, scale = torch.ones(2, 64), torch.ones(2)
+    quantize(x, "int_token", scale=scale)
+    for kind, down in (("int_group", None), ("pow2_group", None), ("int_token", torch.ones(16, 64))):
+        with pytest.raises(ValueError, match="given scales are for token kinds without a branch"):
+            quantize(x, kind, down=down, scale=scale)
+
+
+@pytest.mark.skipif(not paths.HAS_TRITON, reason="triton is not installed")
+def test_columns_are_shared_where_nothing_needs_a_whole_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr("kernels.rows.many_kernels.quantize_many", lambda *_: ran.append("shared"))
+    monkeypatch.setattr("kernels.rows.quantize_kernels.launch", lambda *_: ran.append("whole"))
+
+    def way(
+        x: torch.Tensor, down: torch.Tensor | None, kind: str = "none", config: Config | None = None
+    ) -> str:
+        before = before_of(kind, len(x), x.shape[1], x.dtype, "cpu")
+        rest = (
+            before.kind,
+            before.gain,
+            before.offset,
+            before.rows,
+            before.eps,
+            before.matrix,
+            before.factor,
+        )
+        quantizing._run(x, "int_group", 4, 64, None, 0.0, False, down, *rest, None, None, config)
+        return ran.pop()
+
+    x, down = torch.zeros(MANY_ROWS, 64).bfloat16(), torch.zeros(16, 64).bfloat16()
+    for kind in BEFORES:
+        assert way(x, down[:, :32] if kind == "geglu" else down, kind) == (
+            "shared" if kind in EACH else "whole"
+        ), kind
+    assert way(x, down) == "shared"
+    assert {way(x[1:], down), way(x, None), way(x, down, config=WAYS[0])} == {"whole"}
+    assert way(torch.zeros(MANY_ROWS, 65).bfloat16()[:, :64], down) == "whole"
 
 
 def test_steps_in_flight_fit_the_shared_memory() -> None:

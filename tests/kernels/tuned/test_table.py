@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from kernels.tuned import search, table
 from kernels.tuned.configs import Config
+from kernels.tuned.problems import Problem
 from kernels.tuned.search import distinct
 from kernels.tuned.spaces import SPACES, candidates
 from kernels.tuned.table import (
     DEFAULTS,
     SHIPPED,
     cache_file,
+    device_name,
     key_of,
     lookup,
     read,
@@ -41,7 +44,46 @@ def test_defaults_by_size_and_measured_before_them() -> None:
     write(cache_file("cpu"), {"gemm_fp8": {key_of(small): chosen}}, {"device": "cpu"})
     assert lookup("gemm_fp8", small, CPU) == chosen
     assert lookup("gemm_fp8", (13, 16, 512), CPU) == chosen  # rows up to the next power of two
-    assert lookup("gemm_fp8", (17, 16, 512), CPU) != chosen
+    for other in ((17, 16, 512), (16, 16, 256)):
+        assert lookup("gemm_fp8", other, CPU) != chosen
+    assert lookup("gemm_fp8", (2**9, 2**9, 64), CPU) == DEFAULTS["gemm_fp8"][1][1]  # as large as it says
+
+
+def test_what_was_tuned_here_comes_before_what_is_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "SHIPPED", tmp_path / "shipped")
+    shipped, own = Config(64, 64, 64), Config(32, 32, 32)
+    write(tmp_path / "shipped" / "cpu.json", {"expand": {"1x1": shipped, "2x2": shipped}}, {})
+    write(cache_file("cpu"), {"expand": {"1x1": own}}, {})
+    assert [lookup("expand", (size, size), CPU) for size in (1, 2)] == [own, shipped]
+
+
+def test_a_device_has_the_table_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "NVIDIA H200")
+    name = device_name.__wrapped__(torch.device("cuda", 0))
+    assert (SHIPPED / f"{name}.json").is_file() and device_name(CPU) == "cpu"
+
+
+def test_the_fastest_config_that_is_right_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = torch.ones(4)
+    found = {2: one * torch.nan, 3: one * 1.1, 5: one, 7: one * 1.001, 11: None}
+    configs = [Config(stages=stages) for stages in found]
+    monkeypatch.setattr(search, "candidates", lambda kind, shape: configs)
+    monkeypatch.setattr(
+        search, "problem", lambda *_: Problem([lambda config: found[config.stages]], lambda: one)
+    )
+    monkeypatch.setattr(search, "graph_us", lambda calls, rep_ms: 100 / calls[0].args[0].stages)
+    said: list[str] = []
+    rows = search.tune("expand", (4, 4), CPU, said.append)
+    assert [row["config"].stages for row in rows] == [7, 5, 2, 3, 11]
+    assert [row["error"].partition(":")[0] for row in rows] == [
+        "",
+        "",
+        *["ArithmeticError"] * 2,
+        "AttributeError",
+    ]
+    assert "14.3 us" in said[0] and "s7" in said[0]
 
 
 def test_every_kernel_that_is_tuned_has_defaults() -> None:

@@ -1,21 +1,17 @@
-"""The app as a person uses it, in a real browser: first steps, two sessions, cancelling, links, API."""
+"""The app as a person uses it, in a real browser: first steps, two sessions, cancelling, links."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import pytest
 
@@ -30,65 +26,6 @@ STILL = """document.addEventListener("DOMContentLoaded", () => {
   document.head.appendChild(document.createElement("style")).textContent =
     "*, ::before, ::after { animation: none !important; transition: none !important }" })"""
 """Spinners are drawn anew sixty times a second, in software."""
-
-
-@pytest.fixture(scope="module")
-def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache whose recording of dit-64 is short; the whole one takes half a minute of a core."""
-    from lab import zoo
-    from lab.cache import cache_folder
-    from lab.zoo.recordings import fingerprint, zoo_recording
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        usual = {"n": 64, "steps": 20, "guidance": zoo.usual_guidance("dit-64"), "seed": 0}
-        folder = cache_folder("recordings", f"dit-64-{fingerprint('dit-64', usual)}")
-        zoo_recording("dit-64", folder, n=16, steps=4)
-        assert zoo_recording("dit-64").path == folder  # which is found as the usual one
-        yield
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, trained_run: Path, brief: None) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    _copy(trained_run, home / "run")
-    (home / "run/metrics.json").write_text('{"pixcorr": 0.25}')
-    (home / "reported").mkdir()
-    (home / "reported/config.yaml").write_text("seed: 1\n")
-    page = "<!doctype html><title>x</title><p>a page of more than two megabytes<!--" + "x" * 2_200_000 + "-->"
-    (home / "reported/report.html").write_text(page)
-    command = [sys.executable, "-P", "-m", "lab.cli.main", "app", "--port", str(_free()), "--runs", str(home)]
-    root = Path(__file__).resolve().parents[3]
-    server = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
-    )
-    try:
-        assert server.stderr is not None
-        for line in server.stderr:
-            if found := re.search(r"open (http://127\.0\.0\.1:\d+)/", line):
-                yield found[1]
-                break
-        else:
-            pytest.fail("the app did not start")
-    finally:
-        server.terminate()
-        assert server.wait(10) == 130
-
-
-def _copy(source: Path, target: Path) -> None:
-    import shutil
-
-    shutil.copytree(source, target)
-    for lock in target.rglob(".lock"):
-        lock.unlink()
-
-
-def _free() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +108,15 @@ def _decibels(numbers: str) -> float:
     return float(found[1])
 
 
-def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any) -> None:
+def test_inspect_first_picture_bits_command_and_link(
+    address: str,
+    brief: dict[str, str],
+    chromium: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from lab.cli.main import run
+
     visit = Visit(chromium, address)
     eight = visit.numbers()  # without a click
     visit.page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 2")
@@ -186,11 +131,9 @@ def test_inspect_first_picture_bits_command_and_link(address: str, chromium: Any
     link, command = visit.copied("inspect")
     words = shlex.split(command)
     assert words[0] == "brainlab"
-    found = subprocess.run(
-        [sys.executable, "-P", "-m", "lab.cli.main", *words[1:], "--json"], capture_output=True, text=True,
-        check=True, cwd=Path(__file__).resolve().parents[3],
-    )  # fmt: skip
-    assert f"{json.loads(found.stdout)['sqnr_db']:.2f}" == f"{_decibels(four):.2f}"
+    monkeypatch.setenv("BRAINLAB_CACHE", brief["BRAINLAB_CACHE"])
+    assert run([*words[1:], "--json"]) == 0
+    assert f"{json.loads(capsys.readouterr().out)['sqnr_db']:.2f}" == f"{_decibels(four):.2f}"
     visit.page.wait_for_url(f"{address}/{link}")  # the address follows what is seen
     visit.page.reload()
     visit.until("#numbers table", "int4")
@@ -251,6 +194,12 @@ def test_hidden_figures_typed_numbers_and_a_file_that_is_no_picture(
         visit.until("#numbers table", shown)
     typed.press("Tab")
     visit.page.wait_for_function("document.querySelector('#bits input[type=number]').value === '3'")
+    box, right = visit.page.locator("#layer input"), visit.page.input_value("#layer input")
+    box.fill(f"{right}x")
+    box.press("Enter")
+    visit.until("#layer-wrong", right)  # the nearest name
+    box.fill(right)
+    visit.page.wait_for_function("!document.querySelector('#layer-wrong')?.innerText.includes('nearest')")
     visit.tab("Watermark")
     (tmp_path / "no.png").write_text("text")
     visit.page.locator("#watermark-picture input[type=file]").set_input_files(tmp_path / "no.png")
@@ -355,48 +304,3 @@ def test_two_sessions_and_cancelling_within_a_second(address: str, chromium: Any
         polling=500,
     )
     second.end()
-
-
-def test_every_named_endpoint_answers(address: str) -> None:
-    client_of = pytest.importorskip("gradio_client").Client
-    client = client_of(address, verbose=False)
-    with urlopen(f"{address}/gradio_api/info") as answer:
-        names = set(json.load(answer)["named_endpoints"])
-    calls: dict[str, tuple[Any, ...]] = {
-        "/layers": ("dit-64", "", ""), "/layer_views": ("dit-64", "", ""),
-        "/what_if": ("dit-64", "", "int", 4, "tensor", 1, ""),
-        "/state": ("dit-64", "", "int", 4, "tensor", 1, ""), "/recipe_settings": ("rtn-w4a4",),
-        "/measure_shape": (64, 64, 64), "/stop_run": ("run",), "/undo": (),
-        "/plan": ("dit-64", "rtn-w4a4", "", "", ""), "/runs": (), "/run": ("run",),
-        "/compare_runs": ("run", "run"), "/run_facts": ("run",),
-        "/brain_map": ("run", "clusters of voxels", 0, 0.2),
-        "/kernels": ("4096x3072x12288",),
-        "/decode": ("run", "0", "none", 1, 0.5, 2, "", 0, True, False),
-        "/watermark": (None, "", 1e-6), "/all_layers": ("dit-64", "", "kurtosis", 3),
-    }  # fmt: skip
-    for name, given in calls.items():
-        assert client.predict(*given, api_name=name) is not None, name
-    # the long ones start, say so, and end with the client; jobs stand behind whatever else runs here
-    for name, given in (("/before_after", ("dit-64", "", "")), ("/apply", ("dit-64", "rtn-w8a8", "", "", "")),
-                        ("/draw", ("dit-64", ["rtn-w8a8"], 1, 2, 1, 0, False, "")),
-                        ("/decode_bits", (["rtn-w8a8"], "run", "0", "none", 1, 0.5, 2, "", 0, True, False)),
-                        ("/sensitivity", ("dit-64", "rtn-w4a4", "*.0.attn2.to_q", "one-on"))):  # fmt: skip
-        job = client.submit(*given, api_name=name)
-        assert job.result(timeout=150)[0] == "Done.", name
-    with pytest.raises(Exception, match="nothing"):
-        client.predict("nothing", "", api_name="/train")
-    with pytest.raises(Exception, match="no scores of its pictures"):
-        client.predict("reported", "best", api_name="/trials_by_rule")
-    long = {"/before_after", "/apply", "/draw", "/train", "/sensitivity", "/decode_bits", "/trials_by_rule"}
-    assert names == {*calls, *long}
-    for bad in (("../x",), ("<b>",)):
-        with pytest.raises(Exception, match="not a run below"):
-            client.predict(*bad, api_name="/run")
-
-
-def test_a_class_drags_while_others_draw(address: str) -> None:
-    """Few sessions: that it works; benchmarks/app_load.py measures twenty."""
-    from benchmarks.app_load import load
-
-    found = load(address, sessions=3, decoding=1, seconds=1.5)
-    assert found["faults"] == [] and found["answers"] >= 3 and found["drawn"] >= 1

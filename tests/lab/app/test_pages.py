@@ -292,6 +292,14 @@ def test_a_rounding_is_answered_from_what_was_seen_in_under_100_ms() -> None:
     assert (time.process_time() - began) / 5 < 0.1
     assert "simulated" in numbers and len(figure.to_json()) < 100_000
     assert "2 samples at 5 timesteps" in inspect_page.caption_of("dit-64", "").sentence()
+    largest = inspect_page.layer_rows("dit-64")[0][0]
+    assert list(inspect_page.named("dit-64", "")) == [[largest, ""]]
+    answers = inspect_page.named("dit-64", "attn1.to_quay")
+    kept, words = next(answers)  # beside the box
+    assert "layer" not in kept and "attn1.to\\_quay" in words
+    assert words.count("attn1.to\\_q") >= 3 and "nearest names: " in words
+    with pytest.raises(gr.Error, match="is not in this model"):
+        next(answers)
 
 
 def test_a_link_to_a_run_takes_that_runs_settings_where_it_names_none(trained_run: Path) -> None:

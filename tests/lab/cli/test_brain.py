@@ -80,9 +80,14 @@ def test_reconstruct_gets_the_resolved_settings(
 def test_steps_stop_where_they_say(
     calls: list[dict[str, Any]], verb: str, tmp_path: Path, capsys: Capture
 ) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "subject.json").write_text('{"warnings": ["2 sessions are short"]}')
     assert run(["brain", verb, "--out", str(tmp_path / "r")]) == 0
     assert calls[0]["until"] == verb and calls[0]["config"] == ReconstructConfig()
-    assert f"run: {tmp_path / 'r'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"run: {tmp_path / 'r'}" in said and "\nwarning: 2 sessions are short\n" in said
+    assert run(["brain", verb, "--out", str(tmp_path / "r"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == ["2 sessions are short"]
 
 
 def test_zoo_train_dry_run_does_nothing(tmp_path: Path, capsys: Capture) -> None:

@@ -119,6 +119,7 @@ def test_lists_are_json_and_tables(what: str, capsys: Capture) -> None:
     assert run(["list", what, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert all(row["name"] for row in rows)
+    assert all(row.get("triton", True) for row in rows)  # each operation has a kernel, perhaps another's
     assert run(["list", what]) == 0
     table = capsys.readouterr().out
     assert all(row["name"] in table for row in rows)
@@ -150,6 +151,23 @@ def test_doctor_says_what_runs_natively_and_what_is_simulated(capsys: Capture) -
     assert all(check["advice"] for check in report["checks"] if check["state"] == "bad")
     assert run(["doctor"]) == 0
     assert "simulated" in capsys.readouterr().out or report["recipes"][0]["here"] == "native"
+
+
+def test_recipes_that_doctor_names_have_the_kernels_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    import quant
+    from lab.jobs import doctor
+    from quant.layers.native import ways
+
+    monkeypatch.setattr(ways.paths, "obstacle", lambda device, needs=(8, 0): "")
+    linears = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(3)))
+    images = torch.nn.Sequential(*(torch.nn.Conv2d(64, 64, 3) for _ in range(3)))
+    for op, text in doctor._NATIVE.items():
+        model = images if op.startswith("conv") else linears
+        for recipe in text.partition("(")[2].removesuffix(")").split(", "):
+            found = {ways.way_of_line(line, "cpu").split()[-1] for line in quant.plan(model, recipe).layers}
+            assert op.split()[-1] in found, (op, recipe, found)
 
 
 def test_missing_data_is_exit_4(tmp_path: Path, capsys: Capture) -> None:
@@ -185,7 +203,7 @@ def test_compare_of_two_runs(tmp_path: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines()[0] == "equal"
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c")]) == 1
     text = capsys.readouterr().out
-    assert "SSIM (colour)  quantized  -0.100      0.700  0.600" in text and "1 of 2 values differ" in text
+    assert "SSIM (by channel)  quantized  -0.100      0.700  0.600" in text and "1 of 2 values differ" in text
     assert run(["brain", "evaluate", str(tmp_path / "a"), "--compare", str(tmp_path / "c"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["differences"] == ["ssim: 0.7 != 0.6"]
     wide = {f"{arm}two_way_pix{end}": 0.7 for arm in ("", "fp.", "ridge.", "ridge_tokens.", "mean_image.")

@@ -8,6 +8,7 @@ import pytest
 from lab.compare.measuring import Measured
 from lab.compare.statistics import Resampler, Scores
 from lab.compare.summary import SETS, neighbours, rows
+from lab.compare.tables import cell
 
 N = 200
 
@@ -75,6 +76,29 @@ def test_rows_and_neighbours_by_hand() -> None:
         assert back["low"] <= back["difference"] <= back["high"] < 0
     (found,) = neighbours(made, ["same", "worse"], "psnr_db")
     assert found["low"] < 0 < found["high"] and not found["distinguishable"]
+
+
+def test_a_share_that_is_whole_is_not_certain() -> None:
+    made = Scores(
+        [Measured("a", seed, {"two_way": np.ones(4), "pixcorr": np.ones(4)}, {}, {}) for seed in (0, 1)]
+    )
+    found = made.interval("a", "two_way")
+    assert found is not None and found.mean == found.high == 1 and found.low == pytest.approx(0.025**0.25)
+    assert made.interval("a", "pixcorr").low == 1
+    made.by_recipe["a"][0].arrays["two_way"][0] = 0.9
+    assert made.interval("a", "two_way").low > 0.9
+
+
+def test_latents_alone_are_ranked_with_their_intervals() -> None:
+    """As pictures are; a recipe of exactly 0 dB, all noise, stands between its neighbours."""
+    values = {"best": 3.0, "zero": 0.0, "worst": -2.0}
+    made = [Measured(name, 0, {"latent_sqnr_db": np.full(4, db)}, {}, {}) for name, db in values.items()]
+    table = rows(Scores(made))
+    assert [row["recipe"] for row in table] == ["best", "zero", "worst"]
+    assert cell(table[0], "latent_sqnr_db", "{:.1f}", 1.0) == "3.0 [3.0, 3.0]"
+    both = {**table[0], "psnr_db": 9.0, "psnr_db.low": 8.0, "psnr_db.high": 10.0}
+    assert cell(both, "psnr_db", "{:.0f}", 1.0) == "9 [8, 10]"
+    assert cell(both, "latent_sqnr_db", "{:.1f}", 1.0) == "3.0"
 
 
 def test_only_common_seeds_are_compared() -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -27,7 +32,7 @@ Capture = pytest.CaptureFixture[str]
 def command(tmp_path_factory: pytest.TempPathFactory, recording, model_folder: Path) -> list[str]:
     return [
         "compare", str(model_folder), "--recording", str(recording.path), "--recipes", "rtn-w8a8,rtn-w4a4",
-        "--n", "4", "--seeds", "2", "--steps", "2", "--json", "--device", "cpu",
+        "--n", "4", "--seeds", "2", "--json", "--device", "cpu",  # sampled as it was recorded
     ]  # fmt: skip
 
 
@@ -43,6 +48,8 @@ def test_a_model_without_decoder_is_compared_by_latents(
         full["latent_rel_l2"] == 0 < eight["latent_rel_l2"] < four["latent_rel_l2"] < other["latent_rel_l2"]
     )
     assert eight["bytes"] > four["bytes"] and full["bytes"] > eight["bytes"]
+    assert (full["weight_bits"], full["bit_ops_share"], full["layers_quantized"]) == (32, 1, 0)
+    assert full["tera_bit_ops"] * eight["bit_ops_share"] == pytest.approx(eight["tera_bit_ops"], rel=1e-4)
     assert four["bit_ops_share"] < eight["bit_ops_share"] < 1
     assert eight["latent_sqnr_db.low"] <= eight["latent_sqnr_db"] <= eight["latent_sqnr_db.high"]
     assert [g["passed"] for g in result["gates"]] == [True]
@@ -134,8 +141,11 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     write_report(result, results.pictures(measured), tmp_path / "r")
     page = (tmp_path / "r" / "report.html").read_text()
     assert "1 pair<" in page and "1 pairs" not in page
+    assert page.count("Source: unet-64, 12 pictures at each of 2 seeds, simulated low-bit arithmetic.") == 3
     heads = re.findall(r"<h2 id=\"([a-z-]+)-title", page)
     assert heads == ["verdict", "pictures", "trade-off", "scores", "gate", "how-it-was-made"]
+    fewer = [row | {"seeds": 1} if row["recipe"] == "rtn-w4a4" else row for row in result["rows"]]
+    assert "12 pictures at 1 to 2 of 2 seeds" in document({**result, "rows": fewer}, {}, {}).html
     native = document({**result, "about": {**ABOUT, "execution": "native"}}, {}, {}).html
     assert "Native low-bit arithmetic" in native and "Simulated low-bit arithmetic" not in native
     assert "gate failed" not in page and "ten times the difference of rtn-w4a4" in page
@@ -146,13 +156,14 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     assert run(["figures", str(tmp_path / "r"), "--width", "5"]) == 0
     papers = {p.name for p in (tmp_path / "r" / "paper").iterdir()}
     assert papers == {"quality-bytes.pdf", "error-timesteps.pdf", "error-growth.pdf", "captions.txt"}
-    assert (tmp_path / "r" / "paper" / "captions.txt").read_text().count("simulated arithmetic") == 3
+    assert (tmp_path / "r" / "paper" / "captions.txt").read_text().count("simulated low-bit arithmetic") == 3
     assert run(["figures", str(tmp_path)]) == 4
     psnr = {row["recipe"]: row["psnr_db"] for row in result["rows"]}
     assert psnr[FULL] == 100 > psnr["rtn-w8a8"] > psnr["rtn-w4a4"] > psnr[OTHER_SEED]
     measured[0].arrays["psnr_db"] = measured[0].arrays["psnr_db"] - 1e-3
     write_report(results.conclude(ABOUT, measured, []), {}, tmp_path / "bad")
     page = (tmp_path / "bad" / "report.html").read_text()
+    assert "only latents were compared" in page and "whatever they look like" not in page
     assert "The gate failed: same seed, same picture" in page and 'class="verdict bad"' in page
 
 
@@ -189,10 +200,38 @@ def test_a_turn_is_given_once_and_a_failure_is_remembered(tmp_path: Path) -> Non
     assert alone.take("a") and alone.take("a") and alone.reason("a") == ""
 
 
+class Forked(multiprocessing.get_context("fork").Process):
+    """A helper that has what a new process imports for seconds; it gets its command alone, as one would."""
+
+    def __init__(self, command: list[str], stdout: int) -> None:
+        assert command[:-1] == [sys.executable, "-m", "lab.compare.helper"]
+        super().__init__(target=self._alone, args=command[-1:])
+        self.start()
+
+    @staticmethod
+    def _alone(folder: str) -> None:
+        with mock.patch.object(sys, "argv", ["helper", folder]):
+            runpy.run_module("lab.compare.helper", run_name="__main__", alter_sys=True)
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self) -> None:
+        self.join()
+        assert self.exitcode == 0
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_processes_give_what_one_gives(
     command: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started: list[Forked] = []
+    if not torch.cuda.is_available():  # CUDA cannot be forked
+        popen = SimpleNamespace(
+            Popen=lambda *a, **k: started.append(Forked(*a, **k)) or started[-1], DEVNULL=0
+        )
+        monkeypatch.setattr(workers, "subprocess", popen)
+
     def scores() -> list[dict]:
         rows = json.loads(capsys.readouterr().out)["rows"]
         return [{k: v for k, v in row.items() if not k.startswith("calibrate")} for row in rows]
@@ -202,7 +241,7 @@ def test_processes_give_what_one_gives(
     whole = scores()
     jobs = [*one, "--out", str(tmp_path / "jobs"), "--jobs", "2"]
     assert run(jobs) == 0
-    assert scores() == whole
+    assert scores() == whole and (len(started) == 1 or torch.cuda.is_available())
     steps = sorted((tmp_path / "jobs" / "steps").glob("*.json"))
     assert len(steps) == 4 and not (tmp_path / "jobs" / "turns").exists()
     next(step for step in steps if step.name.startswith("rtn-w4a4")).unlink()  # as if it had been stopped
@@ -287,12 +326,40 @@ def test_bad_input_is_one_line(
         tmp_path / "few", n_steps=2,
     )  # fmt: skip
     words = ["compare", str(model_folder), "--recording", str(few.path), "--recipes", "rtn-w8a8"]
-    few_case = [*words, "--n", "4", "--steps", "2", "--guidance", "1", *out]
+    few_case = [*words, "--n", "4", *out]
     for arguments, code, says in (*cases, (few_case, 2, "record more: it takes 4")):
         assert run(arguments) == code, arguments
         error = capsys.readouterr().err
         assert says in error and error.strip().count("\n") == 0, error
     assert not (tmp_path / "c" / "config.yaml").exists()  # nothing was begun
+
+
+def test_a_folder_of_other_settings_is_refused_before_anything_is_recorded(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab.jobs.models import compare
+    from lab.zoo import recordings
+
+    out = tmp_path / "c"
+    monkeypatch.setattr(recordings, "zoo_recording", lambda *given, **options: pytest.fail("recorded"))
+    there = compare._known(compare.Settings(model="unet-64", n=8, seeds=1))
+    Run.open(out, there | {"recording": "a", "scored_by": "b"}).close()
+    words = [
+        "compare",
+        "unet-64",
+        "--recipes",
+        "rtn-w8a8",
+        "--seeds",
+        "1",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    for more in ([], ["--dry-run"]):
+        assert run([*words, "--n", "4", *more]) == 2
+        assert "was made with other settings (n: 8 -> 4)" in capsys.readouterr().err
+    assert run([*words, "--n", "8", "--dry-run"]) == 0
 
 
 def test_progress_never_goes_back(bench: Bench, tmp_path: Path) -> None:
@@ -312,6 +379,7 @@ def test_noise_of_few_is_the_beginning_of_the_noise_of_many(bench: Bench) -> Non
 @pytest.mark.parametrize("drawn", [True, False])
 def test_trade_off_is_drawn_where_sizes_differ(drawn: bool) -> None:
     row = {"method": "rtn", "psnr_db": 20.0, "psnr_db.low": 19.0, "psnr_db.high": 21.0, "bytes_before": 9e6}
+    row |= {"seeds": 1}
     rows = [{**row, "recipe": "a", "bytes": 4e6}, {**row, "recipe": "b", "bytes": 5e6 if drawn else 4e6}]
     curve = {"timestep": [1.0], "noise_nmse": [0.1], "growth": [0.0, 0.1]}
     result = {"about": ABOUT, "rows": rows, "curves": {"a": curve, "b": curve}}
@@ -323,5 +391,22 @@ def test_a_recipe_that_trains_takes_what_its_plan_says() -> None:
     from quant.recipes import parse
 
     settings = compare.Settings(model="dit-64", n=4, seeds=1, steps=2)
-    times = [compare._seconds(settings, parse(name)) for name in ("qvgen-w3a3", "qvgen-w3a3+train_steps=40")]
+    times = [
+        sum(compare._seconds(settings, parse(name))) for name in ("qvgen-w3a3", "qvgen-w3a3+train_steps=40")
+    ]
     assert times[0] > 1000 and times[1] < 200
+    for recipes, shorter in ((("qvgen-w3a3",), 0.95), (("rtn-w8a8", "rtn-w4a4"), 0.5)):
+        one, two = (
+            compare.estimate(settings.model_copy(update={"recipes": recipes, "jobs": jobs}))
+            for jobs in (1, 2)
+        )
+        # training uses all cores as it is; the rest goes side by side
+        assert one is not None and two is not None and shorter * one <= two < one
+
+
+def test_a_plan_says_how_a_recorded_model_is_sampled(command: list[str], capsys: Capture) -> None:
+    assert run([*command, "--dry-run"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["sampling"] == "2 steps, guidance 2, RectifiedFlowScheduler: as it was recorded"
+    assert facts["time"].startswith("16 passes through the model for each recipe and seed")
+    assert "time" not in facts["rows"][0]  # that of a shipped denoiser

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from brainit.metrics import pixcorr, psnr
-from lab.decoding.bits import COLUMNS, FULL_PRECISION, OTHER_NOISE, RIDGE, score_rows, to_csv
+from lab.decoding.bits import COLUMNS, FULL_PRECISION, OTHER_NOISE, RIDGE, ledger_facts, score_rows, to_csv
 
 
 @pytest.fixture
@@ -45,6 +47,21 @@ def test_two_way_lost_has_an_interval(rows: list[dict]) -> None:
     assert full["two_way_feature"] == 1 and full["two_way_feature_minus_fp"] is None
     assert lost["two_way_feature_minus_fp"] == pytest.approx(lost["two_way_feature"] - 1)
     assert lost["two_way_feature_minus_fp_high"] < 0
+
+
+def test_facts_of_a_ledger_count_by_multiply_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    four = SimpleNamespace(bits=4)
+    layers = [SimpleNamespace(macs=300, activation=four), SimpleNamespace(macs=100, activation=None)]
+    ledger = SimpleNamespace(
+        layers=layers, mean_weight_bits=4.5, bytes_after=10, bytes_before=99, arithmetic="simulated", cost={},
+        macs_share=lambda: {"W4A4": 0.75, "W32A32": 0.25},
+    )  # fmt: skip
+    monkeypatch.setattr("quant.Ledger.from_dict", lambda found: ledger)
+    facts = ledger_facts({"ledger": {}, "seconds": 2.0})
+    assert facts["activation_bits"] == (300 * 4 + 100 * 32) / 400 and facts["weight_bits"] == 4.5
+    assert (facts["bytes"], facts["format"], facts["arithmetic"]) == (10, "W4A4", "simulated")
+    plain = ledger_facts({"decoder_bytes": 40})
+    assert (plain["bytes"], plain["weight_bits"], plain["format"]) == (40, 32.0, "W32A32")
 
 
 def test_csv(rows: list[dict]) -> None:

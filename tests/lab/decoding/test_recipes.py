@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,7 +63,7 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def config(trained_run: Path) -> ReconstructConfig:
+def config(trained_run: Path, shallow: None) -> ReconstructConfig:
     return TrainedRun.open(trained_run).config.model_copy(update={"noise_seeds": 1})
 
 
@@ -133,6 +134,42 @@ def test_a_native_recipe_says_how_its_kernels_were_launched(monkeypatch: pytest.
     assert "launches" not in step.kept["ledger-x"] and step.kept["ledger-x"]["ledger"]["launches"] == ""
 
 
+def test_who_waited_for_the_same_training_takes_what_was_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Checkpoints stay while somebody waits for them, and are gone after the last."""
+    found = list[bool]()
+
+    def trained(*words: Any) -> Any:
+        state = words[5]
+        found.append(state.is_dir())
+        state.mkdir(parents=True, exist_ok=True)
+        if len(found) == 1:
+            second.start()
+            assert waits.wait(20)
+        return None, Plain(), Plain()
+
+    class Plain:
+        training, to_dict = True, staticmethod(dict)
+
+    monkeypatch.setenv("BRAINLAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(recipes, "quantized_denoiser", trained)
+    monkeypatch.setattr(recipes, "decoder_recording", lambda *_: SimpleNamespace(hash="a"))
+    monkeypatch.setattr(recipes, "sizes_of", lambda *_: {})
+    waits, plan = threading.Event(), Plain()
+    config = SimpleNamespace(denoiser="dit-64", noise_seeds=0, seed=0)
+    given = SimpleNamespace(start=np.zeros(1), predicted={"tokens": np.zeros(1)})
+    recipe = DecoderRecipe("x", "x", calibrates=True, plan=plan)  # type: ignore[arg-type]
+
+    def once(heard: Any) -> None:
+        decoded(Memory(), "x", config, recipe, given, "cpu", heard)  # type: ignore[arg-type]
+
+    second = threading.Thread(target=once, args=(lambda *_: waits.set(),))
+    once(silent)
+    second.join(20)
+    assert found == [False, True] and not list((tmp_path / "training").iterdir())
+
+
 def test_pictures_of_other_weights_are_not_put_beside_these(
     config: ReconstructConfig, given: Conditions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +177,9 @@ def test_pictures_of_other_weights_are_not_put_beside_these(
     decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
     monkeypatch.setattr("lab.decoding.recipes.weights_of", lambda denoiser: "another")
     with pytest.raises(InputError, match=r"full precision were drawn with other weights of .* now another\)"):
+        decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
+    del kept.kept["ledger-full"]["weights"]
+    with pytest.raises(InputError, match=r"\(not written down: of before, now another\)"):
         decoded(kept, "full", config, DecoderRecipe("none"), given, "cpu", silent)
 
 

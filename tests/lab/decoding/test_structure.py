@@ -81,6 +81,16 @@ def test_a_blend_is_weighed_on_pictures_beside_what_was_said_of_them(parts, monk
     assert all(ours == pytest.approx(1, abs=0.02) for _, ours in found.weights.values())
     np.testing.assert_allclose(found.left_out, found.truth, atol=0.05)
     assert found.stimuli.tolist() == train.stimulus_id[order].tolist()
+    np.testing.assert_allclose(found.picture, test.images(), atol=0.05)
+    config = ReconstructConfig(structure="blend", left_out=6)
+    predicted = {"map0": test.images()[:, None], "tokens": np.zeros(1)}
+    said = structure.structural(config, train, test, predicted, simple, held(train, order), silent)
+    facts = said["posterior"]
+    assert (
+        facts["brainit_weight.from_0"] == pytest.approx(1, abs=0.02)
+        and abs(facts["ridge_weight.from_0"]) < 0.02
+    )
+    assert said["start"].shape == (N_TEST, 3, 64, 64) and said["left_out_start"].shape == (6, 3, 64, 64)
 
 
 def test_left_out_tokens_and_pictures_are_of_the_same_trials(parts, monkeypatch) -> None:
@@ -93,3 +103,13 @@ def test_left_out_tokens_and_pictures_are_of_the_same_trials(parts, monkeypatch)
     trials = found["left_out_tokens"].ravel().astype(int)
     assert len(set(trials)) == 6
     np.testing.assert_array_equal(found["left_out_start"][:, 0], train.images()[trials])
+    fitted = SimpleNamespace(
+        decode=lambda betas: SimpleNamespace(picture=test.images(), effective=np.ones(N_TEST)),
+        held_out=lambda: SimpleNamespace(picture=train.images()), applies=True, posterior_mse=1,
+        ridge_mse=2,
+    )  # fmt: skip
+    monkeypatch.setattr("brainit.structure.fit_posterior", lambda *data, **options: fitted)
+    config = ReconstructConfig(structure="posterior", left_out=6)
+    found = structure.structural(config, train, test, predicted, {}, held(train, order), silent)
+    same = structure.to_model(train.images()[found["left_out_tokens"].ravel().astype(int)])
+    np.testing.assert_array_equal(found["left_out_start"], same.numpy())

@@ -27,6 +27,7 @@ from lab.figures import (
     score_chart,
     share_of_macs,
     training_curve,
+    voxel_scores,
 )
 
 SOURCE = Provenance("simulated sub-01", "12 test pictures", 3, "abc123", simulated=True)
@@ -104,11 +105,23 @@ def test_ledger_rows_state_bits_with_how():
     assert [r.stated_bits for r in rows] == ["W8A8 (simulated)", "W4A32 (native)", "full precision, 32 bits"]
     assert share_of_macs(rows)[0] == ("W8A8 (simulated)", 0.75)
     assert rows[2].reason == "last layer"
-    assert "75.0%" in mac_shares(rows, SOURCE).alt
-    assert (
-        "the 1 largest of 3 layers; all layers together take 0.01 MB before"
-        in layer_bytes(rows, SOURCE, most=1).caption
+    bar = mac_shares(rows, SOURCE)
+    (ax,) = bar.figure.axes
+    assert "75.0%" in bar.alt and [patch.get_width() for patch in ax.patches] == pytest.approx(
+        [0.75, 0.225, 0.025]
     )
+    assert [patch.get_x() for patch in ax.patches] == pytest.approx([0, 0.75, 0.975])
+    named = [t.get_text() for t in bar.figure.legends[0].get_texts()]
+    assert named == ["W8A8 (simulated) 75.0%", "W4A32 (native) 22.5%", "full precision, 32 bits 2.5%"]
+    plate = layer_bytes(rows, SOURCE, most=2)
+    assert "the 2 largest of 3 layers; all layers together take 0.01 MB before" in plate.caption
+    (ax,) = plate.figure.axes
+    before, after = ax.containers
+    assert (before.get_label(), after.get_label()) == ("before", "after, with scales and side branches")
+    assert [b.get_width() for b in before] == [4, 4] and [b.get_width() for b in after] == [1.04, 0.54]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"] and before[0].get_y() > before[
+        1
+    ].get_y()
 
 
 def plates():
@@ -141,6 +154,23 @@ def test_every_plate_says_where_it_comes_from_and_draws():
         assert 'src="data:image/svg+xml;base64,' in plate._repr_html_()
 
 
+def test_voxels_of_all_subjects_are_drawn_on_one_scale():
+    r = {
+        "sub-01": np.array([-0.5, 0.2, 0.9]),
+        "sub-02": np.array([0.1, 0.2, 0.3]),
+        "sub-03": np.array([0.0, 0.1]),
+    }
+    plate = voxel_scores(r, {"sub-01": np.array([0.25, 0.49, 0.81]), "sub-02": np.full(3, 0.04)}, SOURCE)
+    one, two, three = plate.figure.axes
+    places = one.collections[0].get_offsets()
+    np.testing.assert_allclose(places, np.stack([[0.5, 0.7, 0.9], r["sub-01"]], 1))
+    assert one.get_ylim() == two.get_ylim() == (-0.5, 1) and one.get_xlabel() == "√ noise ceiling"
+    assert (
+        three.get_xlim() == (-0.55, pytest.approx(0.95)) and sum(b.get_height() for b in three.patches) == 2
+    )
+    assert "sub-01 mean 0.20, best quarter from 0.55" in plate.caption
+
+
 def test_template_only_in_its_own_space():
     xyz, values = GENERATOR.normal(0, 20, (50, 3)), np.ones(50)
     assert "MNI152 template" in brain_slices(xyz, values, "beta", SOURCE, space="MNI152NLin2009c").caption
@@ -163,6 +193,11 @@ def test_a_single_slice_is_drawn_alone():
     xyz = np.stack([GENERATOR.normal(0, 20, 50), GENERATOR.normal(0, 20, 50), np.zeros(50)], 1)
     plate = brain_slices(xyz, np.ones(50), "beta", SOURCE, space="scanner")
     assert "all in one slice" in plate.caption and "50 on the axial cut" in plate.alt
+    (ax, _), (drawn,) = plate.figure.axes, plate.figure.axes[0].collections
+    centres = np.array([path.vertices[:4].mean(0) for path in drawn.get_paths()])
+    np.testing.assert_allclose(centres, xyz[:, :2])
+    assert ax.get_xlabel() == "left – right" and ax.get_xlim()[0] < ax.get_xlim()[1]
+    assert ax.get_ylim()[0] < ax.get_ylim()[1], "the front is up"
     assert "sagittal" not in plate.alt
 
 
@@ -171,14 +206,43 @@ def test_confusions_and_category_accuracies():
     counts = {"Brain-IT": np.diag([4, 3, 2]) + np.eye(3, k=2, dtype=int) * 2, "ridge": np.eye(3, dtype=int)}
     plate = confusion_matrices(counts, classes, SOURCE)
     assert "Brain-IT: 9 of 11 on the diagonal, most often cat taken for house (2)" in plate.alt
+    ax, other = plate.figure.axes
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("seen", "decoded")
+    assert [t.get_position() for t in ax.texts if t.get_text() == "2"] == [(2, 0), (2, 2)], "row 0, column 2"
+    assert ax.images[0].get_clim() == other.images[0].get_clim(), "one colour scale"
     shares = {"Brain-IT": {"cat": 0.7, "face": 1.0, "house": 0.0}}
     plate = category_accuracies(shares, classes, 1 / 3, SOURCE)
     assert "best face, worst house" in plate.alt
+    (ax,) = plate.figure.axes
+    (points,) = (line for line in ax.lines if line.get_label() == "Brain-IT")
+    assert points.get_ydata().tolist() == [0.7, 1, 0] and points.get_xdata().tolist() == [0, 1, 2]
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_label() == "chance"] == [1 / 3]
 
 
-def test_clip_share_is_counted():
-    plate = channel_histogram(np.ones((4, 6)), np.linspace(-2, 2, 5), SOURCE, clip=(-1, 1))
-    assert "50.00% of the values lie outside" in plate.caption
+def test_clip_share_is_counted_and_channels_stand_by_width():
+    counts = np.array([[0, 10, 0], [4, 20, 0], [4, 30, 5], [0, 40, 0]])
+    plate = channel_histogram(counts, np.linspace(-2, 2, 5), SOURCE, clip=(-1, 1))
+    assert "44.25% of the values lie outside" in plate.caption and "the widest reaches 2" in plate.alt
+    drawn = plate.figure.axes[0].collections[0].get_array()
+    assert (10 ** drawn[:, 0]).tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4]), "the widest first, by channel"
+    assert drawn.mask[:, 1].tolist() == [True, False, False, True]
+    assert drawn.mask[:, 2].tolist() == [True, True, False, True]
+
+
+def test_networks_that_stop_at_epochs_of_their_own_are_a_line_each():
+    losses = {"training": [[3, 3], [2, 2], [1, None]], "validation": [[3, 3], [2.5, 2.6], [2.4, None]]}
+    plate = training_curve([1, 2, 3], losses, SOURCE)
+    (ax,) = plate.figure.axes
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 3]
+    assert [line.get_ydata()[1] for line in drawn] == [2, 2, 2.5, 2.6]
+    assert sorted(line.get_xdata()[0] for line in ax.lines if line not in drawn) == [2, 3]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [
+        "training",
+        "validation",
+        "kept: epochs 2 to 3",
+    ]
+    assert "of 2 networks, each kept at the lowest of its own" in plate.caption
+    assert "training ends at 1.5, validation ends at 2.5" in plate.alt
 
 
 @pytest.mark.parametrize(

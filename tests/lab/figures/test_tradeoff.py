@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.errors import InputError
+from lab.figures.brain.bits import Level, quality_over_bytes
 from lab.figures.plate import Provenance
 from lab.figures.tradeoff import Point, errors_over_time, pareto, quality_against_bytes
 
@@ -55,6 +56,32 @@ def test_many_recipes_share_their_methods_style_and_the_named_are_written() -> N
     ax = errors_over_time(curves, "Error", SOURCE, ["r0", "r8"]).figure.axes[0]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["m-0", "m-1"]
     assert [text.get_text() for text in ax.texts] == ["r0", "r8"]
+
+
+LONG = (
+    "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+unshrunk=true+weight_bits=3+train_steps=400"
+    "+look_every=100"
+)
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_long_names_of_recipes_leave_room_for_the_axes(count: int) -> None:
+    """A layout that collapses is an error of every test (pyproject.toml)."""
+    names = [f"{LONG}+rate_weight={i}" for i in range(count)]
+    curves = {name: ("qvgen", [1000.0, 500.0], [0.1, 0.2 * 2**i]) for i, name in enumerate(names)}
+    points = [Point(name, "qvgen", 1 + i, i) for i, name in enumerate(names)]
+    levels = [Level(f"full precision, {LONG}", 1.0)]
+    for plate in (
+        errors_over_time(curves, "Error", SOURCE, [names[0], names[-1]]),
+        quality_against_bytes(points, "PSNR", 9.0, SOURCE),
+        quality_over_bytes(points, levels, "PixCorr", SOURCE),
+    ):
+        ax, (width, height) = plate.figure.axes[0], plate.figure.get_size_inches()
+        box = ax.get_position()
+        assert box.width * width > 4.5 and 2.4 < box.height * height < 5
+        ends = ax.get_legend().get_window_extent().transformed(plate.figure.dpi_scale_trans.inverted())
+        assert ends.y0 > 0 and ends.x1 < width
+        assert names[-1] in plate.alt
 
 
 def test_nothing_to_draw_is_said() -> None:

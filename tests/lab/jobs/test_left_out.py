@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brainit.structure import GlyphPrior
 from lab.decoding import data as brain_data
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
@@ -26,7 +27,7 @@ BRAIN: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> ReconstructConfig:
+def settings(tmp_path_factory: pytest.TempPathFactory, shallow: None) -> ReconstructConfig:
     from brainit.datasets import simulated
 
     root = tmp_path_factory.mktemp("simulated") / "data"
@@ -34,7 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ReconstructConfig:
     simulated.generate(root, simulated.preset("small", **sizes, n_sessions=1))
     return ReconstructConfig(
         dataset="simulated", root=str(root), structure="blend", steps=2, noise_seeds=1, guidance=1.0,
-        bootstrap=100, train_on="one", brain=BRAIN,
+        bootstrap=100, train_on="one", brain=BRAIN, denoiser="dit-64",
     )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def network(settings: ReconstructConfig, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_external_pictures_like_a_test_picture_are_left_out(
-    settings: ReconstructConfig, tmp_path: Path
+    settings: ReconstructConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = brain_data.open_subjects(settings, lambda *_: None)
     tested = data.subject.part("test")
@@ -59,6 +60,16 @@ def test_external_pictures_like_a_test_picture_are_left_out(
     found = brain_data.external_targets(config, data.subject, lambda *_: None)
     assert found is not None and len(found) == 5  # of 4 test pictures and 5 others
     assert brain_data.external_targets(settings, data.subject, lambda *_: None) is None
+    # what the glyph prior draws, too
+    said: list[str] = []
+    monkeypatch.setattr(GlyphPrior, "draw", lambda *_: np.concatenate([shown, other]))
+    drawn = config.model_copy(update={"external_stimuli": None})
+    found = brain_data.external_targets(drawn, data.subject, lambda *words: said.append(words[2]))
+    assert found is not None and len(found) == 5
+    assert said[0] == "4 of 9 external pictures resemble test pictures: left out"
+    monkeypatch.setattr(GlyphPrior, "draw", lambda *_: shown)
+    with pytest.raises(InputError, match="all 4 external pictures resemble test pictures"):
+        brain_data.external_targets(drawn, data.subject, lambda *_: None)
 
 
 @pytest.mark.usefixtures("undrawn")

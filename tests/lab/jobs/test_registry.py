@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,41 @@ def test_a_job_is_settings_run_and_result(name: str) -> None:
     assert not [row["name"] for row in rows if not row["help"]]
     title = registry.JOBS[name].title
     assert len(title) < 50 and title.endswith(".") and registry.JOBS[name].seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("brain tune", {"dataset": "nosuch"}, "unknown dataset 'nosuch'"),
+        ("brain tune", {"structure": "ridge"}, "structure='ridge' does not give"),
+        ("brain decode", {"folder": "nosuch"}, "nosuch is not a run folder"),
+        ("brain report", {"runs": ("nosuch",)}, "no run folder at nosuch"),
+        ("brain evaluate", {"folder": "nosuch"}, "no run folder at nosuch"),
+        ("brain grid", {"folder": "nosuch"}, "no run folder at nosuch"),
+        ("data fetch", {"name": "nosuch"}, "nosuch"),
+        ("data fetch", {"name": "digits69", "seed": 1}, "--seed is only for simulated"),
+        ("data check", {"name": "nosuch"}, "nosuch"),
+        ("data info", {"name": "nosuch"}, "nosuch"),
+        ("zoo info", {"name": "nosuch"}, "nosuch"),
+        ("whatif", {"model": "nosuch"}, "nosuch"),
+        ("plan", {"model": "dit-64", "recipe": "rtn*"}, "is a pattern"),
+        ("demo", {}, "holds other files"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    name: str, given: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "runs" / "demo"
+    place.mkdir(parents=True)
+    (place / "thesis.txt").write_text("chapter 1")
+    with pytest.raises(ValueError, match=re.escape(says)):
+        registry.dry_run(name, registry.settings(name, given))
+
+
+def test_a_dry_run_of_a_long_job_says_how_long_it_takes(tmp_path: Path) -> None:
+    found = registry.dry_run("brain study", registry.settings("brain study", {"out": tmp_path / "s"}))
+    assert found.plain()["time"] == "about 10 min 00 s with its defaults on two CPU cores"
 
 
 def test_the_table_is_read_without_anything_heavy(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import quant
 from lab.errors import InputError
@@ -34,7 +35,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def _asked(mine: tuple[Path, Path], out: Path, **more: Any) -> Any:
     given = {"model": str(mine[0]), "recording": str(mine[1]), "recipes": "rtn-w8a8,rtn-w4a4", "n": 4,
-             "steps": 3, "guidance": 1, "out": out, **more}  # fmt: skip
+             "out": out, **more}  # fmt: skip
     return registry.settings("variants", given)
 
 
@@ -43,6 +44,10 @@ def test_a_model_of_my_own_is_compared_on_its_recording(mine: tuple[Path, Path],
     full, eight, four = found.rows
     assert full["PSNR to full (dB)"] is None and found.pictures_are == painters.CHANNELS
     assert found.pictures_of == [f"noise {number} of seed 0" for number in (1, 2, 3, 4)]
+    said = "pictures, row by row: noise 1 of seed 0; noise 2 of seed 0; "
+    assert found.tables()[-1].rows[0]["text"].startswith(said)
+    with Image.open(tmp_path / "out" / "rtn-w4a4.png") as sheet:
+        assert sheet.text["Description"].startswith(f"rtn-w4a4; {said}")  # type: ignore[attr-defined]
     assert eight["PSNR to full (dB)"] > four["PSNR to full (dB)"] + 6
     low, high = found.intervals["rtn-w4a4"]["PSNR to full (dB)"]
     assert low <= four["PSNR to full (dB)"] <= high

@@ -22,6 +22,7 @@ def test_page_with_a_curve(tmp_path: Path) -> None:
     page = write_adapted_page(FACTS, rows, "simulated sub-01", 0, tmp_path).read_text(encoding="utf-8")
     assert (tmp_path / "figures" / "curve.png").stat().st_size > 10_000
     assert "Simulated subject: no brain was measured." in page and "shared network 0.800" in page
+    assert "Not shown" not in page
     assert page.count("above ridge 0.100 to 0.100") == 2  # the network's two scores; ridge has no rival
 
 
@@ -31,7 +32,10 @@ def test_a_leak_stands_beside_the_scores_and_read_outs_are_named(tmp_path: Path)
     facts = FACTS | {"read_out_weights": weights, **leak}
     assert [which for which, *_ in read_outs(facts)] == ["1 to 8", "25 to 64", "129 to 192"]
     rows = [row("ridge to tokens", 8, 0.7, 0.0)]
-    page = write_adapted_page(facts, rows, "mine sub-01", 0, tmp_path).read_text(encoding="utf-8")
+    page = write_adapted_page(facts, rows, "mine sub-01", 0, tmp_path, ["odd betas"]).read_text(
+        encoding="utf-8"
+    )
+    assert "<h2>Warnings about the data</h2>" in page and "test_pictures" not in page
     assert "1.5 x ridge + 0.25 x the shared prior (Bayes)" in page and "read_out" not in page
     assert "Scores on these pictures measure recall" in page
     clean = write_adapted_page(facts | {"test_pictures_in_training": 0}, rows, "mine sub-01", 0, tmp_path)

@@ -6,8 +6,10 @@ import base64
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -66,6 +68,26 @@ def test_slices_open_where_most_is_and_hide_below_the_threshold() -> None:
     view.threshold = 200
     assert 0 < np.ptp(view.picture(), axis=-1).astype(bool).sum() < many and _png(view)
     assert _png(views.BrainSlices()).startswith(b"\x89PNG")  # before anything is shown
+
+
+def test_a_grid_from_right_to_left_is_turned_and_the_title_says_the_sides() -> None:
+    volume = np.zeros((4, 3, 2), np.float32)
+    volume[0, 2, 1] = 1.0  # the person's right, front, top: x runs from right to left in this file
+    subject = SimpleNamespace(
+        name="S1", simulated=False, to_image=lambda _: nibabel.Nifti1Image(volume, np.diag([-3.0, 3, 3, 1]))
+    )
+    view = widgets.brain_map(subject, np.ones(1), "r")
+    assert np.argwhere(np.frombuffer(view.values, np.uint8).reshape(view.shape)).tolist() == [[3, 2, 1]]
+    assert view.title == "S1: r; left is left, the front above; up to 1"
+
+
+def test_levels_that_are_left_out_of_a_histogram_are_said() -> None:
+    view = views.Histogram()
+    for count, each, drawn in ((64, 1, 64), (255, 4, 64)):
+        found = SimpleNamespace(levels=np.linspace(-1, 1, count), low=-1.0, high=1.0)
+        view.show(np.ones(16), np.linspace(-1, 1, 17), found, "int")
+        assert view.each == each and len(view.levels) == drawn
+        assert np.asarray(view.density) @ np.diff(view.edges) == pytest.approx(1)
 
 
 def test_inspecting_answers_from_what_was_seen() -> None:

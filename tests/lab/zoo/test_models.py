@@ -165,6 +165,12 @@ def test_weight_file_goes_there_and_back_in_half_precision(tmp_path: Path) -> No
     back, found = load_weights(tmp_path / "a.safetensors", {"Named": Named})
     assert torch.equal(back.weight, module.weight.half().float())
     assert torch.equal(found["null"], extra["null"].half().float())
+    for wrong in (torch.nan, 7e4):  # beyond half precision
+        with torch.no_grad():
+            module.weight[1, 1] = wrong
+        with pytest.raises(InputError, match=r"1 of 3 weights are not finite .* \(first weight\)"):
+            save_weights(module, tmp_path / "a.safetensors", extra)
+    assert torch.equal(load_weights(tmp_path / "a.safetensors", {"Named": Named})[0].weight, back.weight)
     with pytest.raises(InputError, match="holds Named; allowed: "):
         load_weights(tmp_path / "a.safetensors", {})
     assert [f.name for f in tmp_path.iterdir()] == ["a.safetensors"]

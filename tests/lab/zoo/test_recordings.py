@@ -13,7 +13,7 @@ import quant
 from lab import zoo
 from lab.cli.main import run
 from lab.errors import InputError
-from lab.zoo import recordings
+from lab.zoo import recordings, stimuli
 from lab.zoo.sampling import SamplerSettings, sample
 
 
@@ -69,6 +69,33 @@ def test_two_at_once_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_conditions_for_recording_and_evaluation_do_not_meet() -> None:
     assert not set(recordings.order(stop=64).tolist()) & set(recordings.order(64).tolist())
     assert len(set(recordings.order().tolist())) == len(recordings.order())
+
+
+def test_another_weight_is_another_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the denoiser, and of whatever makes its conditions: of clips the autoencoder as well."""
+    monkeypatch.setattr(zoo, "HOME", tmp_path)
+    monkeypatch.setattr(stimuli, "SHEET", tmp_path / "sheet")
+    (tmp_path / "weights").mkdir()
+
+    def marks(name: str) -> set[str]:
+        return {recordings.fingerprint(name, {"n": n}) for n in (4, 8)}
+
+    weights = {
+        name: zoo.weight_file(name) for name in ("autoencoder-64", "encoder-64", "dit-64", "video-dit")
+    }
+    for file in weights.values():
+        file.write_bytes(file.name.encode())
+    both = {"video-dit", "dit-64"}
+    for changed, known in (
+        (weights["autoencoder-64"], {"video-dit"}),
+        (weights["encoder-64"], both),
+        (weights["dit-64"], {"dit-64"}),
+        (tmp_path / "sheet", both),
+    ):
+        before = {name: marks(name) for name in both}
+        assert len(before["video-dit"] | before["dit-64"]) == 4
+        changed.write_bytes(b"other")
+        assert {name for name, found in before.items() if not found & marks(name)} == known
 
 
 def test_bad_input() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from lab.zoo.train.loop import Outcome, Recipe, fit
 DATA = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
 GOAL = DATA @ torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
 RECIPE = Recipe(steps=60, batch=8, lr=1e-2, warmup=5, ema=0.9)
+
+
+MEASURED = {"quality", "measured_by", "targets"}
+"""What a card says of weights that were measured, and must not say of others."""
 
 
 def tiny() -> nn.Module:
@@ -123,7 +128,8 @@ def test_refining_changes_the_decoder_and_never_the_encoder(
     assert not all(kept for k, kept in same.items() if k.startswith("decoder."))
     record = zoo.info("autoencoder-64")["decoder_training"]
     assert record["steps"] == 2 and record["device"] == "CPU" and record["recipe"]["lr"] == 6e-4
-    assert zoo.info("autoencoder-64")["training"] == card["training"]
+    found = zoo.info("autoencoder-64")
+    assert found["training"] == card["training"] and not MEASURED & set(found)
     # a second time it starts from what is there, not from the first one's state
     train.refine("autoencoder-64", data, tmp_path / "state", steps=2, batch=2, limit=4)
     third = zoo.load("autoencoder-64").state_dict()
@@ -141,6 +147,8 @@ def test_training_writes_weights_and_card(own_zoo: Path, data: Path, tmp_path: P
     assert latents.mean((0, 2, 3)).abs().max() < 0.05
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.05
     assert zoo.info("autoencoder-64")["training"] == card["training"]
+    assert card["training"]["command"].endswith(" --steps 2 --batch 2 --limit 4 --seed 3")
+    assert not MEASURED & set(zoo.info("autoencoder-64"))
     for other in ({"seed": 4}, {"seed": 3, "steps": 3}):
         with pytest.raises(InputError, match=f"another {list(other)[-1]}; give another --out"):
             train.run(
@@ -165,6 +173,10 @@ def test_training_further_starts_from_what_is_there(own_zoo: Path, data: Path, t
         max((a - b).abs().max() for a, b in zip(fresh.parameters(), before.parameters(), strict=True)) > 0.1
     )
     assert "earlier" not in zoo.info("dit-64")["training"]
+    # what was begun on the latents of one autoencoder does not go on with those of another
+    shutil.copyfile(zoo.weight_file("structure-64"), zoo.weight_file("autoencoder-64"))
+    with pytest.raises(InputError, match="another weights; give another --out"):
+        train.run("dit-64", data, tmp_path / "state", **options)
 
 
 def test_bad_input_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:

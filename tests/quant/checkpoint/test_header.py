@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import quant
@@ -133,8 +133,14 @@ def first_layer_twice(body: dict[str, Any]) -> None:
 
 def test_a_file_of_every_part_loads_and_is_written_again(whole: Path, tmp_path: Path) -> None:
     model = Small()
+    model.norm.weight.requires_grad_(False)
     quant.load(whole, model)
-    assert quant.export(model, tmp_path / "again.safetensors").read_bytes() == whole.read_bytes()
+    assert quant.export(model, tmp_path / "model.safetensors").read_bytes() == whole.read_bytes()
+    assert all(isinstance(parameter, nn.Parameter) for parameter in model.parameters())
+    assert not model.norm.weight.requires_grad and model.norm.bias.requires_grad
+    with pytest.raises(quant.InputError, match="already quantized"):
+        quant.load(whole, model)
+    assert quant.load(tmp_path, Small()).recipe == "rtn-w4a8"  # a folder of the command
     untouched = edited(whole, tmp_path / "m.safetensors", lambda body: None, sign=False)
     quant.load(untouched, Small())  # other spacing of the same JSON
 
@@ -177,6 +183,9 @@ SIGNED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         r"input ranges are \['scale', 'timesteps'\], its format has",
     ),
     "group": (put("ledger", "formats", 0, "granularity", "group_size", value=10**12), "at most 4096"),
+    "input by channel": (put("ledger", "formats", 1, "granularity", value={"kind": "channel"}), "its input"),
+    "no input": (put("ledger", "layers", 4, "activation", value=None), "ranges but no input format"),
+    "static": (put("ledger", "formats", 1, "schedule", "kind", value="static"), r"are \[\], its format"),
     "by token": (put("ledger", "formats", 0, "granularity", value={"kind": "token"}), "scales by token"),
     "attention": (put("ledger", "attention", value={"norm": AttentionFormat().model_dump()}), "no attention"),
     "kind": (put("parts", "smooth", "transform", "kind", value="twirl"), "transform 'twirl' in the"),
@@ -195,6 +204,10 @@ SIGNED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         put("parts", "smooth", "branch", "shapes", value={"down": [3, 16], "up": [8, 3]}),
         r"is \(2, 16\) in the file, \(3, 16\) in the header",
     ),
+    "rank 0": (
+        put("parts", "smooth", "branch", "shapes", value={"down": [0, 16], "up": [8, 0]}), "is damaged"
+    ),
+    "no block": (put("parts", "blocks", "transform", "block", value=0), "block is 0, not a power of two"),
     "no rank": (put("parts", "smooth", "branch", "shapes", "down", value=[]), "is damaged"),
     "no tensor": (drop("parts", "smooth", "branch", "shapes", "up"), "'up' is None, expected"),
     "one more": (put("parts", "sink", "branch", "shapes", "factor", value=[8]), "'factor' is .8,."),
@@ -220,7 +233,8 @@ def test_values_that_no_part_can_use(whole: Path, tmp_path: Path) -> None:
     layers = quant_layers(model)
     for damage, says in (
         (lambda: layers["smooth"].transform.factor.__setitem__(0, 0.0), "'factor' .* must be positive"),
-        (lambda: layers["smooth"].branch.up.fill_(float("nan")), "'smooth.branch.up' holds NaN or infinite"),
+        (lambda: layers["smooth"].branch.up[0].fill_(float("nan")), "'smooth.branch.up' holds NaN or inf"),
+        (lambda: layers["sink"].transform.position.fill_(-2), "'position' .* must be one int64 of at least"),
         (lambda: layers["blocks"].transform.order.fill_(3), "'order' .* permutation"),
         (lambda: layers["timed"].input_quantizer.scale.fill_(float("inf")), "scale' holds NaN or infinite"),
         (lambda: layers["turned"].weight_scale.fill_(float("nan")), "'turned.weight_scale' holds NaN or inf"),
@@ -231,6 +245,39 @@ def test_values_that_no_part_can_use(whole: Path, tmp_path: Path) -> None:
         refused(quant.export(model, tmp_path / "m.safetensors"), Small(), says)
         for name, tensor in model.state_dict().items():
             tensor.copy_(kept[name])
+
+
+def rewritten(file: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    """A copy with other tensors, whose digest is right."""
+    tensors, header = load_file(file), quant.read_header(file)
+    change(tensors)
+    header.digest = digest(header, tensors)
+    save_file(tensors, target, metadata={KEY: header.to_text()})
+    return target
+
+
+TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "one less": (lambda t: t.pop("norm.bias"), "for another architecture: it lacks 'norm.bias'"),
+    "one more": (lambda t: t.update(more=torch.zeros(2)), "it has 'more' that the model lacks"),
+    "shape": (lambda t: t.update({"norm.bias": torch.zeros(8)}), r"'norm.bias' is \(8,\) in the file"),
+    "type": (lambda t: t.update({"norm.bias": torch.zeros(16).int()}), "int32 in the file, torch.float32 in"),
+    "no bias": (lambda t: t.pop("smooth.bias"), "only one of them has a bias in 'smooth'"),
+    "bias": (lambda t: t.update({"smooth.bias": torch.zeros(16)}), r"its bias is torch.float32 \(16,\), exp"),
+    "no codes": (lambda t: t.pop("conv.codes"), "'conv': tensor 'conv.codes' is missing"),
+    "codes": (lambda t: t.update({"conv.codes": t["conv.codes"][1:]}), "its codes are torch.uint8"),
+    "table": (
+        lambda t: t.update({"timed.input_quantizer.timesteps": torch.tensor([1, 9])}), "int64 .2,., not num"
+    ),
+    "longer table": (
+        lambda t: t.update({"timed.input_quantizer.timesteps": torch.arange(3.0)}), "for each of 3 timesteps"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", TENSORS)
+def test_tensors_that_do_not_belong_together(change: str, whole: Path, tmp_path: Path) -> None:
+    """Each with a right digest, as a file of a later version or another tool may have."""
+    refused(rewritten(whole, tmp_path / "m.safetensors", TENSORS[change][0]), Small(), TENSORS[change][1])
 
 
 def test_a_failure_after_the_checks_is_undone(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,3 +318,10 @@ def test_models_without_a_ledger_say_so(whole: Path, tmp_path: Path) -> None:
     install_(model, results(model))
     with pytest.raises(quant.InputError, match=r"has no ledger .*: quant\.export writes what"):
         quant.export(model, tmp_path / "m.safetensors")
+
+
+def test_other_peoples_files_are_named(tmp_path: Path) -> None:
+    """Weights of a plain model, in the same format of file."""
+    for metadata in (None, {"format": "pt"}):
+        save_file({"norm.weight": torch.zeros(16)}, tmp_path / "m.safetensors", metadata=metadata)
+        refused(tmp_path / "m.safetensors", Small(), "is not a quantized checkpoint of this project")

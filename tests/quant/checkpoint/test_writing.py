@@ -117,6 +117,23 @@ def test_half_precision_moves_do_not_touch_scales(tiny) -> None:
     assert model.linear.weight.dtype == torch.bfloat16
 
 
+def test_a_ledger_counts_what_is_stored_after_a_cast(tiny, tmp_path) -> None:
+    """It went on saying the bytes of float32: a tenth more than the file of a small U-Net has."""
+    model = tiny.build("odd")
+    ledger = quant.quantize_(model, "rtn-w4a8", exclude=["pointwise"])
+    was, biases, weight = ledger.bytes_before, 4 * (24 + 70 + 33 + 131), 4 * 70 * 33
+    assert ledger.bytes_other == biases
+    quant.export(model.half(), tmp_path / "m.safetensors")
+    file = quant.export(model, tmp_path / "m.safetensors")  # twice, as it may come
+    for found in (ledger, quant.load(file, tiny.build("odd"))):
+        line = next(line for line in found.layers if line.name == "pointwise")
+        assert (found.bytes_other, line.bytes_after, line.bits) == (biases // 2, weight // 2, "W16A16")
+        assert found.bytes_file == file.stat().st_size and found.bytes_before == was
+    quant.export(model.float(), file)
+    assert ledger.bytes_other == biases and ledger.bytes_before == was
+    assert "bytes_other_before" not in ledger.to_dict()
+
+
 def test_transform_branch_and_tables_travel(tmp_path) -> None:
     """What later methods hang on a layer: smoothing, low rank, per-timestep scales."""
     torch.manual_seed(0)

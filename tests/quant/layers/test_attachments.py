@@ -12,6 +12,7 @@ from quant.layers.attachments import LowRank, Smooth, part_bytes, usable_factor
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.quantized import make
 from quant.layers.rotations import Rotate
+from quant.layers.sinks import SinkDrop, SinkRow
 
 
 def test_factors_are_numbers_in_every_type() -> None:
@@ -47,3 +48,26 @@ def test_a_cast_leaves_what_is_stored(kind: torch.dtype) -> None:
         assert all(after[n].dtype == t.dtype and torch.equal(after[n], t) for n, t in before.items())
         assert size == part_bytes(transform) + part_bytes(branch)
         assert layer(torch.randn(3, 16, dtype=kind)).dtype == kind
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_cast_leaves_a_sink_what_it_is(kind: torch.dtype) -> None:
+    """Its token and rows were rounded, and doubled or halved what the ledger says that a file takes."""
+    torch.manual_seed(0)
+    token, place, row, bias = torch.randn(16), torch.tensor([1]), torch.randn(8), torch.randn(8)
+    for part in (SinkDrop(token.clone(), place.clone()), SinkRow(token.clone(), place, row, bias)):
+        before, size = {name: t.clone() for name, t in part.state_dict().items()}, part_bytes(part)
+        part.to(kind)
+        after = part.state_dict()
+        assert all(after[n].dtype == t.dtype and torch.equal(after[n], t) for n, t in before.items())
+        assert part_bytes(part) == size
+        x = torch.randn(2, 3, 16, dtype=kind)
+        x[0, 1] = token.to(kind)  # one sink of two: the other sample has another token there
+        found = part(x)
+        assert found.dtype == kind
+        if isinstance(part, SinkDrop):
+            assert not found[0, 1].any() and torch.equal(found[1], x[1]) and torch.equal(found[0, 2], x[0, 2])
+        else:
+            wanted = bias.to(kind).expand(2, 3, 8).clone()
+            wanted[0, 1] = row.to(kind)
+            assert torch.equal(found, wanted)

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 import quant
 from quant.denoisers.offload import streamed
 from quant.formats.quantizer import int_quantizer
+from quant.formats.schedule import Clock, Schedule
 from quant.layers.activation import Known
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.effective import folded
 from quant.layers.encoded import EncodedWeight, LayerResult
 from quant.layers.install import install_, quant_layers
+from quant.layers.quantized import make
 from quant.layers.rotations import Rotate
 from quant.layers.sinks import SinkDrop
 
@@ -263,3 +265,25 @@ def test_what_tensors_say_is_read_again_when_they_change() -> None:
     with torch.inference_mode():
         table = torch.ones(2)  # counts no writes: read every time
     assert [get(), get()] == [1.0, 1.0] and len(reads) == 5
+
+
+def test_an_input_without_a_batch_is_a_batch_of_one() -> None:
+    """As Linear and Conv2d take it: static scales gave an axis more, channels were taken for a batch."""
+    generator = torch.Generator().manual_seed(2)
+    static = int_quantizer(8, "tensor", schedule=Schedule(kind="static"))
+    factor = torch.rand(16, generator=generator) + 0.5
+    cases = [
+        (nn.Linear(16, 6), static, "linear_weight", Smooth(factor), (5, 16)),
+        (nn.Linear(16, 6), int_quantizer(4, "token"), "linear_weight", None, (5, 16)),
+        (nn.Conv2d(16, 6, 3), int_quantizer(4, "sample"), "conv_weight", Smooth(factor, 1), (2, 16, 16, 9)),
+        (nn.Conv2d(16, 6, 3), static, "conv_weight", None, (2, 16, 5, 4)),
+    ]
+    for original, activation, layout, transform, shape in cases:
+        encoded = EncodedWeight.from_weight(original.weight.detach(), int_quantizer(8, "channel"), layout)
+        params = {"scale": torch.full([1] * len(shape), 0.02)} if activation is static else {}
+        layer = make(original, LayerResult(encoded, activation, params, transform=transform), Clock())
+        x = torch.randn(shape, generator=generator)
+        for layer.backend in ("simulated", "kernels"):
+            assert torch.equal(layer(x[0]), layer(x[:1])[0])
+        layer.active = False
+        assert layer(x[0]).shape == layer(x[:1])[0].shape

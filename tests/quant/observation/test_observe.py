@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from diffusers import HeunDiscreteScheduler
 
 import quant
 from quant.errors import InputError, MissingDataError
 from quant.observation import hadamard, smooth
+from tests.quant.recordings.affine import Affine
 
 
 def live_bytes() -> int:
@@ -146,6 +148,25 @@ def test_files_say_what_was_seen(seen: quant.Observation, tmp_path: Path) -> Non
     assert not list((tmp_path / "o").glob(".*.part*"))
 
 
+def test_a_folder_that_was_written_halfway_holds_no_observation(
+    seen: quant.Observation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of the second one lay beside the histograms and the description of the first."""
+    seen.save(tmp_path)
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr("quant.observation.store.np.savez_compressed", full)
+        seen.save(tmp_path)
+    with pytest.raises(MissingDataError, match="no observation"):
+        quant.Observation.load(tmp_path)
+    without = quant.Observation(seen.settings, seen.inputs, seen.weights)
+    without.save(tmp_path)
+    assert not (tmp_path / "attention.parquet").exists() and not quant.Observation.load(tmp_path).attention
+
+
 @pytest.mark.parametrize("file", ["histograms.npz", "channels.parquet", "observation.json"])
 def test_damaged_files_are_refused(seen: quant.Observation, tmp_path: Path, file: str) -> None:
     seen.save(tmp_path)
@@ -202,3 +223,17 @@ def test_a_gpu_sees_what_the_cpu_sees(tmp_path: Path, tiny: SimpleNamespace) -> 
     for ours, theirs in zip(here.layer_table(), there.layer_table(), strict=True):
         for field in ("absmax", "rms", "weight_absmax"):
             assert ours[field] == pytest.approx(theirs[field], rel=1e-2), (ours["layer"], field)
+
+
+def test_a_timestep_that_is_sampled_twice_is_seen_twice(tmp_path: Path) -> None:
+    """Heun's sampler comes back to each: half of the samples were looked at, and those two times."""
+    model, options = Affine(), {"n_steps": 3, "shape": (4, 3, 3)}
+    conditions = torch.randn(8, 5, 24, generator=torch.Generator().manual_seed(0))
+    store = quant.record(model, HeunDiscreteScheduler(), conditions, tmp_path / "heun", **options)
+    found = quant.observe(model, store, layers=("layer", "pooled"), batch_size=3)
+    steps, keys = store.timesteps, store.keys("calibrate")
+    assert len(keys) == 4 and len(steps) == 5 and len(set(steps)) == 3
+    assert found.settings["timesteps"] == found.inputs["layer"].timesteps.tolist() == list(steps)
+    assert found.inputs["layer"].channel["max"].max() == float(conditions[keys].max())
+    inputs = torch.stack([store.sample(key)["x"] for key in keys], 1).transpose(1, 2)
+    np.testing.assert_array_equal(found.inputs["pooled"].channel["max"], inputs.amax((2, 3, 4)).numpy())

@@ -11,6 +11,9 @@ from torch import nn
 
 import quant
 from quant.observation import OUTLIER_RULE, bins
+from quant.observation.rows import layer_row, step_rows
+from quant.observation.stats import TensorStats
+from tests.quant.observation.conftest import SALIENT
 
 
 def test_salient_channels_and_mild_outliers_are_told_apart(
@@ -164,3 +167,41 @@ def test_everything_against_the_raw_tensor(store: quant.Trajectories, planted: S
     place = bins.bin_index(raw[1]).flatten().bincount(minlength=bins.BINS)
     np.testing.assert_array_equal(stats.histogram[1], place.numpy())
     np.testing.assert_array_equal(stats.channel_histogram.sum(0), stats.histogram.sum(0))
+    check_rows(stats, raw.double().numpy(), beyond)
+
+
+def check_rows(stats: TensorStats, x: np.ndarray, beyond: np.ndarray) -> None:
+    """Both tables by their definitions, from inputs (timesteps, samples, tokens, channels)."""
+    size = np.abs(x)
+    by_time, by_channel, by_token = size.max((1, 2, 3)), size.max((0, 1, 2)), size.max((0, 1, 3))
+    low, high = x.min((1, 2)), x.max((1, 2))
+    under, over = x.min((1, 3)), x.max((1, 3))
+    mean, std = x.mean((1, 2, 3)), x.std((1, 2, 3))
+    rest = np.delete(by_channel, SALIENT)
+    wanted = {
+        "channels": 64, "positions": 16, "values": x.size, "min": x.min(), "max": x.max(),
+        "absmax": size.max(), "mean": x.mean(), "std": x.std(), "rms": np.sqrt((x**2).mean()),
+        "kurtosis": ((x - x.mean()) ** 4).mean() / x.var() ** 2, "outliers": beyond.sum(),
+        "outlier_share": beyond.mean(), "outlier_channels": 2, "salient_channels": 2, "mild_max": rest.max(),
+        "channel_ratio": by_channel.max() / np.median(by_channel),
+        "position_ratio": by_token.max() / np.median(by_token),
+        "spread_channel": (np.ptp(low, 1) + np.ptp(high, 1)).mean(),
+        "spread_position": (np.ptp(under, 1) + np.ptp(over, 1)).mean(),
+        "drift": by_time.max() / by_time.min(), "mean_drift": np.ptp(mean) / x.std(),
+    }  # fmt: skip
+    row = layer_row(stats, None)
+    for name, value in wanted.items():
+        assert row[name] == pytest.approx(value, rel=1e-3), name
+    assert row["axis"] == "channel" and row["skip_ratio"] is None and row["weight_absmax"] is None
+    for t, step in enumerate(step_rows(stats)):
+        moved = x[t] - mean[t]
+        exact = {
+            "timestep": stats.timesteps[t], "min": x[t].min(), "max": x[t].max(), "mean": mean[t],
+            "std": std[t], "rms": np.sqrt((x[t] ** 2).mean()), "kurtosis": (moved**4).mean() / std[t] ** 4,
+            "outliers": beyond[t].sum(), "spread_channel": np.ptp(low[t]) + np.ptp(high[t]),
+            "spread_position": np.ptp(under[t]) + np.ptp(over[t]),
+        }  # fmt: skip
+        for name, value in exact.items():
+            assert step[name] == pytest.approx(value, rel=1e-3), name
+        for name, share in (("p0.1", 0.001), ("p1", 0.01), ("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+            assert step[name] == pytest.approx(np.quantile(x[t], share), rel=0.13, abs=0.02), name

@@ -7,7 +7,7 @@ import torch
 
 from quant.formats.granularity import View
 from quant.formats.grids import IntGrid
-from quant.observers.ranges import MseSearch
+from quant.observers.ranges import MseSearch, Percentile
 from quant.observers.sketch import LogHistogram
 
 NAMES = ("uniform", "unsigned", "gauss", "heavy", "silu")
@@ -65,3 +65,26 @@ def test_groups_are_searched_apart() -> None:
     one = MseSearch().stream()
     one.update(View(x[37:38], (1,)))
     assert torch.equal(one.range(grid)[1], high[37:38])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_percentiles_are_order_statistics(name: str) -> None:
+    """Of both ends; the histogram gives them to half a bin, an eighth of an octave wide."""
+    x = torch.stack([data(name, 5000), data(name, 5000).flip(0) ** 3 - 0.2])
+    ordered = x.sort(1).values
+    sketch = LogHistogram(2, x.device)
+    for part in x.split(700, 1):
+        sketch.update(part)
+    assert torch.equal(sketch.counts.sum(1), torch.tensor([5000, 5000]))
+    for share, rank in ((0.0, 0), (0.0005, 2), (0.01, 50), (0.3, 1500), (0.99, 4950), (1.0, 4999)):
+        torch.testing.assert_close(
+            sketch.quantile(share), ordered[:, rank], rtol=2 ** (1 / 16) - 1, atol=1e-6
+        )
+    whole, streamed = View(x, (1,)), Percentile(percent=98.0)
+    low, high = streamed.range_of(whole, IntGrid(bits=8))  # 1 % of 5000 is cut at either end
+    assert torch.equal(low[:, 0], ordered[:, 50]) and torch.equal(high[:, 0], ordered[:, 4949])
+    stream = streamed.stream()
+    stream.update(whole)
+    found = stream.range(IntGrid(bits=8))
+    for side, exact in zip(found, (low, high), strict=True):
+        torch.testing.assert_close(side, exact, rtol=0.08, atol=1e-6)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 import quant
 from quant.recordings.repeat import Sampler
 from quant.recordings.sampling import generators
+from tests.quant.recordings.affine import Affine
 
 CONDITIONS = torch.randn(5, 5, 24, generator=torch.Generator().manual_seed(0))
 NULL = torch.zeros(5, 24)
@@ -25,3 +27,27 @@ def test_a_recording_is_repeated_and_its_bytes_stay(tiny, tmp_path: Path) -> Non
         assert torch.equal(final[key], store.sample(key)["final"])
     draws = [generators(5, [4, 7])(row).initial_seed() for row in (0, 1)]
     assert draws == [generators(5, [7, 4])(row).initial_seed() for row in (1, 0)]  # by key, not by place
+
+
+def test_a_recording_that_sets_out_from_states_is_the_loop_by_hand(tmp_path: Path) -> None:
+    """With a scheduler whose states are a dozen times as wide as what the model is given of them."""
+    start = 9 * torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    model, scheduler = Affine(), EulerDiscreteScheduler()
+    options = {"n_steps": 3, "guidance": 2.0, "null_condition": NULL, "shape": (4, 3, 3), "batch_size": 2}
+    store = quant.record(model, EulerDiscreteScheduler(), CONDITIONS, tmp_path / "a", start=start, **options)
+    assert torch.equal(store.null_condition, NULL)
+    scheduler.set_timesteps(3)
+    x, seen = start, []
+    for t in scheduler.timesteps:
+        seen.append(scheduler.scale_model_input(x, t))
+        held, free = (model(seen[-1], t, c.expand(5, 5, 24)) for c in (CONDITIONS, NULL))
+        x = scheduler.step((free + 2 * (held - free)).detach(), t, x).prev_sample
+    for key in range(5):
+        torch.testing.assert_close(store.sample(key)["x"], torch.stack(seen)[:, key], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(store.sample(key)["final"], x[key], rtol=1e-4, atol=1e-4)
+    assert float(seen[0].abs().max()) < 0.2 * float(start.abs().max())
+    inputs, final = Sampler(store, EulerDiscreteScheduler(), NULL).run(model, [3, 1])
+    torch.testing.assert_close(inputs[0], start[[3, 1]])
+    torch.testing.assert_close(final, x[[3, 1]], rtol=1e-4, atol=1e-4)
+    with pytest.raises(quant.InputError, match=r"start has shape \(2, 4, 3, 3\); 5 samples need"):
+        quant.record(model, EulerDiscreteScheduler(), CONDITIONS, tmp_path / "b", start=start[:2], **options)

@@ -9,7 +9,17 @@ from torch import nn
 
 import quant
 from quant.denoisers.inventory import find_layers
-from quant.recordings.rows import im2col, layer_rows, run_batch, spread_batches
+from quant.recordings.rows import (
+    calibration_keys,
+    im2col,
+    layer_rows,
+    row_length,
+    run_batch,
+    sample_batches,
+    spread_batches,
+    watch,
+)
+from tests.quant.recordings.affine import Affine
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +61,48 @@ def test_rows_are_inputs_and_siblings_agree(store, tiny) -> None:
     assert found[names[3]].rows.shape[1] == conv.weight[0].numel()
     assert torch.equal(found[names[3]].low, torch.cat(seen[names[3]]).amin((0, 2, 3)))
     assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_calibration_sees_each_timestep_apart_under_both_conditions(tmp_path) -> None:
+    """In sampling order, the null condition's twin right behind; a layer's inputs with their timesteps."""
+    conditions = torch.randn(8, 5, 24, generator=torch.Generator().manual_seed(0))
+    null, model = torch.full((5, 24), 0.25), Affine()
+    options = {"n_steps": 5, "shape": (4, 3, 3), "guidance": 3.0, "null_condition": null}
+    store = quant.record(model, FlowMatchEulerDiscreteScheduler(), conditions, tmp_path / "a", **options)
+    keys = store.keys("calibrate")
+    assert len(keys) == 4 and keys == calibration_keys(store) and calibration_keys(store, 3) == keys[:3]
+    wanted = [
+        (some, step, half) for some in (keys[:3], keys[3:]) for step in (1, 4) for half in ("held", "free")
+    ]
+    found = list(sample_batches(store, keys, [1, 4], size=3))
+    for batch, (some, step, half) in zip(found, wanted, strict=True):
+        assert batch.key.tolist() == some and batch.timestep.tolist() == [store.timesteps[step]] * len(some)
+        assert torch.equal(batch.x, torch.stack([store.sample(key)["x"][step] for key in some]))
+        other = null.expand(len(some), 5, 24)
+        assert torch.equal(batch.condition, conditions[some] if half == "held" else other)
+    for count, steps in ((1, [0]), (2, [0, 4]), (3, [0, 2, 4]), (9, [0, 1, 2, 3, 4])):
+        times = [float(batch.timestep[0]) for batch in spread_batches(store, 2, count)]
+        assert times == [store.timesteps[step] for step in steps for _ in range(2)]
+    seen, told = [], []
+    watch(
+        model,
+        store,
+        ["layer"],
+        lambda name, x, t: seen.append((name, x, t)),
+        samples=3,
+        batch_size=2,
+        done=2,
+        progress=lambda *where: told.append(where),
+    )
+    assert told == [(3, 3, "calibrating")] and not model.layer._forward_pre_hooks
+    times = [t for t in store.timesteps for _ in range(2)]
+    assert [(name, t) for name, _, t in seen] == [("layer", t) for t in times]
+    assert torch.equal(seen[0][1][0], conditions[keys[2]]) and torch.equal(seen[1][1][0], null)
+    assert (row_length(model.layer), row_length(model.pooled)) == (24, 12)
+    few = quant.record(model, FlowMatchEulerDiscreteScheduler(), conditions[:1], tmp_path / "b", **options)
+    empty = next(name for name in ("calibrate", "distill", "evaluate") if not few.keys(name))
+    with pytest.raises(quant.MissingDataError, match=f"has 1 samples and none in '{empty}': record more"):
+        calibration_keys(few, subset=empty)
 
 
 def test_im2col_is_the_convolution() -> None:

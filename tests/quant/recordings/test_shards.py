@@ -133,6 +133,7 @@ CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "width": ({"conditions": torch.zeros(2, 7, 99)}, "conditions of width 99, .* tokens of width 24"),
     "none": ({"conditions": None, "n_samples": 2}, "no condition, .* tokens of width 24"),
     "nothing": ({"conditions": None}, "nothing to record"),
+    "fewer": ({"n_samples": 2}, "n_samples = 2, and one sample is recorded for each of 6 conditions"),
     "channels": ({"shape": (3, 8, 8)}, "samples have 3 channels, .* takes 4"),
     "sizes": ({"shape": (4, 0, 8)}, "a size in shape = 0"),
     "NaN": ({"conditions": torch.full((2, 7, 24), torch.nan)}, "conditions hold NaN"),

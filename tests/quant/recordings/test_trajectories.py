@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import quant
 CONDITIONS = torch.randn(7, 5, 24, generator=torch.Generator().manual_seed(0))
 
 
-def record(tiny, path: Path, **changes):
+def record(tiny, path: Path, model=None, **changes):
     options = {
         "n_steps": 3,
         "seed": 5,
@@ -20,7 +21,11 @@ def record(tiny, path: Path, **changes):
         "null_condition": torch.zeros(5, 24),
     }
     return quant.record(
-        tiny.build("unet"), FlowMatchEulerDiscreteScheduler(), CONDITIONS, path, **{**options, **changes}
+        tiny.build("unet") if model is None else model,
+        FlowMatchEulerDiscreteScheduler(),
+        CONDITIONS,
+        path,
+        **{**options, **changes},
     )
 
 
@@ -59,6 +64,11 @@ def test_subsets_are_disjoint_and_batches_come_from_them(tiny, tmp_path) -> None
             assert torch.equal(batch.condition[row], CONDITIONS[key])
             seen.add((key, step))
     assert seen == {(key, step) for key in parts[0] for step in range(3)}
+    drawn = [
+        torch.cat([b.key for b in store.batches(None, shuffle=seed)]).tolist() for seed in (None, 1, 1, 2)
+    ]
+    assert drawn[0] == [key for key in range(7) for _ in range(3)] == sorted(drawn[1])
+    assert drawn[0] != drawn[1] == drawn[2] != drawn[3]
     one = list(store.batches(None, timesteps=[store.timesteps[1]], batch_size=100))
     assert len(one) == 1 and one[0].key.tolist() == list(range(7))
     with pytest.raises(quant.InputError, match="was not recorded"):
@@ -97,6 +107,16 @@ def test_other_settings_in_the_same_folder_are_refused(tiny, tmp_path) -> None:
     record(tiny, tmp_path / "a")
     with pytest.raises(quant.InputError, match="holds a recording with seed = 5, asked for 6"):
         record(tiny, tmp_path / "a", seed=6)
+    model, before = tiny.build("unet", seed=1), files(tmp_path / "a")
+    with pytest.raises(quant.InputError, match="UNet2DConditionModel with other weights"):
+        record(tiny, tmp_path / "a", model=model)  # it was handed out as this model's
+    assert files(tmp_path / "a") == before
+    manifest = tmp_path / "a" / "manifest.json"
+    older = json.loads(manifest.read_text())
+    del older["weights"]
+    manifest.write_text(json.dumps(older))
+    record(tiny, tmp_path / "a")  # recordings did not always say
+    assert files(tmp_path / "a") == before
     with pytest.raises(quant.InputError, match="needs conditions and null_condition"):
         record(tiny, tmp_path / "b", null_condition=None)
     with pytest.raises(quant.MissingDataError, match=r"make them with quant\.record"):

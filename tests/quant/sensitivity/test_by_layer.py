@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 import quant
 from quant.recordings.repeat import Sampler
+from quant.recordings.sampling import settings_of
 from quant.sensitivity.by_layer import ALL, Sensitivity, layer_sensitivity
 from quant.sensitivity.probes import (
     FinalSample,
@@ -36,7 +37,8 @@ def store(tiny, tmp_path_factory):
 def test_one_on_equals_a_model_with_one_layer_quantized(tiny, store) -> None:
     model = tiny.build("unet")
     name, probe = "mid_block.resnets.0.conv1", NoisePrediction(store, 2, 2)
-    table = layer_sensitivity(model, "rtn-w8a8", store, settings=BITS, probes=[probe], include=FEW)
+    table = layer_sensitivity(model, "rtn-w8a8", store, settings=BITS, probes=[probe], include=iter(FEW))
+    assert {row.setting for row in table.rows} == set(BITS) and len(table.rows) % len(BITS) == 0
     reference = probe.run(model)
     quant.quantize_(model, quant.get_method("rtn").config(weight_bits=4), include=[name])
     expected = noise_ratio(reference, probe.run(model))
@@ -135,6 +137,9 @@ def test_error_growth_along_the_trajectory(tiny, store) -> None:
 def test_sampler_insists_on_the_recordings_settings(store) -> None:
     with pytest.raises(quant.InputError, match="used FlowMatchEulerDiscreteScheduler, got DDIMScheduler"):
         Sampler(store, DDIMScheduler())
+    with pytest.raises(quant.InputError, match=r"Scheduler with shift = 1\.0, got 3\.0: pass the scheduler"):
+        Sampler(store, FlowMatchEulerDiscreteScheduler(shift=3.0), NULL)
+    assert settings_of(DDIMScheduler(trained_betas=[0.1, 0.2]))["trained_betas"] == [0.1, 0.2]
     with pytest.raises(quant.InputError, match="null_condition"):
         Sampler(store, FlowMatchEulerDiscreteScheduler(), NULL + 1)
 

@@ -95,7 +95,8 @@ def test_a_last_step_that_breaks_the_parameters_is_no_result(tmp_path: Path) -> 
         # the derivative of a root at 0 is infinite, its value is 0
         return broken.sum() ** 2 if step < 11 else broken.sum().mul(0).sqrt()
 
-    task = Task("toy", [Group({"p": broken}, 0.1)], lambda step: None, loss, 12, every=6)
+    group = Group({"whole": nn.Parameter(torch.zeros(2)), "p": broken}, 0.1)
+    task = Task("toy", [group], lambda step: None, loss, 12, every=6)
     with pytest.raises(quant.InputError, match=r"p is not finite after 12 steps; the parameters of step 6"):
         distill(task, Context(state=State(tmp_path / "s")))
     saved = State(tmp_path / "s").get("toy")

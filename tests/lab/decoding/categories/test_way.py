@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from brainit import datasets
 from brainit.categories.tokens import run_names
 from brainit.config import PRESETS
+from lab.decoding.categories import record
 from lab.decoding.categories import way as categories
 from lab.decoding.categories.record import NO_LEAKS, leak_line
 from lab.decoding.categories.way import brain_settings, run_categories
@@ -156,3 +158,27 @@ def test_stimuli_seen_in_several_runs_are_no_clean_test_of_categories(settings: 
     assert "3 of 3 stimuli, by name, were shown in several runs" in leak_line(
         replace(subject, stimulus_id=again), names
     )
+
+
+def test_what_is_written_has_brainit_first_and_the_fewest_trials(tmp_path: Path) -> None:
+    labels = np.array(["cat", "cat", "face", "face"])
+    said = {"brainit": labels, "network": labels[::-1], "ridge": np.array(["cat", "face", "face", "cat"])}
+    parts = {"classes": ("cat", "face"), "chance": 0.5, "interval": (0.1, 0.9), "p": 0.2}
+    shown = {"line": str, "per_category": {}, "per_run": {}, "null_mean": 0.5, "n_permutations": 9}
+    scores = {
+        arm: SimpleNamespace(predicted=names, accuracy=float((names == labels).mean()), **parts, **shown)
+        for arm, names in said.items()
+    }
+    names = np.array(["run 1", "run 1", "run 2", "run 2"])
+    subject = SimpleNamespace(
+        dataset="toy", name="S1", simulated=True, n_trials=4, n_voxels=3, stimulus_id=np.arange(4)
+    )
+    folds = {"n_train": [3, 2], "weights": [[1.0, 0.25], [2.0, 0.75]], "held": ["run 1", "run 2"]}
+    config = ReconstructConfig(dataset="simulated")
+    found = record.metrics(config, subject, labels, names, scores, folds)
+    assert (found["category.accuracy"], found["network.category.accuracy"]) == (1, 0)
+    assert found["minus_ridge.category.accuracy"] == 0.5 and found["n_train"] == 2 and found["n_runs"] == 2
+    (tmp_path / "subject.json").write_text("{}")
+    run = SimpleNamespace(path=tmp_path)
+    about = record.about(run, subject, SimpleNamespace(model_dump=lambda mode: {}), scores, folds)
+    assert about["weights"] == {"ridge": 1.5, "network": 0.5} and about["cluster_of"].endswith("run 2")

@@ -7,7 +7,7 @@ import torch
 
 from lab.errors import InputError
 from lab.jobs import registry
-from lab.jobs.bench import shape
+from lab.jobs.bench import kernels, shape
 from lab.jobs.contract import Context
 
 
@@ -18,6 +18,12 @@ def test_a_shape_is_timed_beside_full_precision() -> None:
     assert [row["what"] for row in found.rows] == ["float32", "W8A8, simulated", "W4A4, simulated"]
     full, eight, four = (float(row["error"]) for row in found.rows)
     assert full < 1e-5 < eight < four / 8 and found.rows[0]["ratio"] == "1.000"
+
+
+def test_a_kernel_that_is_wrong_or_was_not_timed_ends_with_1() -> None:
+    ours, theirs = {"peer": "0", "us": "10.0"}, {"peer": "1", "us": ""}
+    for rows, code in (([ours, theirs], 0), ([ours, {**ours, "us": ""}], 1)):
+        assert kernels.Result(rows=rows, csv="kernels.csv", table=None, plots=[]).exit_code() == code
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")

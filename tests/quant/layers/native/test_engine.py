@@ -10,8 +10,17 @@ from torch import nn
 
 import quant
 from quant.layers.install import quant_layers, state_of
+from quant.layers.lowbit import paths
 from quant.layers.native.graphs import graphed
-from quant.layers.native.ways import native_, natively, refuse_device, refuse_plan, summary, survey
+from quant.layers.native.ways import (
+    native_,
+    natively,
+    refuse_device,
+    refuse_plan,
+    summary,
+    survey,
+    way_of_line,
+)
 
 
 def small(recipe: str, device: str = "cpu", width: int = 64) -> nn.Module:
@@ -74,6 +83,31 @@ def test_a_recipe_without_kernels_is_refused_with_those_that_have_some() -> None
         refuse_plan(quant.plan(plain, "rtn-w3a4"), "cpu")
     with pytest.raises(quant.InputError, match="not quantized"):
         native_(plain)
+
+
+def test_convolutions_that_no_kernel_makes_are_not_called_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "obstacle", lambda device, needs=(8, 0): "")
+    odd = {"groups": 4}, {"padding": 1, "padding_mode": "circular"}, {"padding": "same"}
+    plain = [nn.Conv2d(16, 16, 3, padding=1) for _ in range(2)]
+    model = nn.Sequential(plain[0], *(nn.Conv2d(16, 16, 3, **options) for options in odd), plain[1])
+    quant.quantize_(model, "rtn-w8a8", keep_originals=False)
+    whys = {str(place): text for place, text in enumerate((
+        "native: conv int8", "simulated: a convolution in 4 groups",
+        "simulated: a convolution with padding circular", "simulated: a convolution with padding 'same'",
+        "native: conv int8",
+    ))}  # fmt: skip
+    found = {name: one.text for name, one in survey(model).items()}
+    assert found == {name: whys[name] for name in found} and {"1", "2", "3"} <= set(found)
+    for line in state_of(model).ledger.layers:
+        if line.name in found:
+            assert way_of_line(line, "cpu") == whys[line.name]
+    layers = quant_layers(model)
+    with natively(model) as ways:
+        backends = {name: "kernels" if one.native else "simulated" for name, one in ways.items()}
+        assert {name: layer.backend for name, layer in layers.items()} == backends
+        assert set(backends.values()) == {"kernels", "simulated"}
+    assert {layer.backend for layer in layers.values()} == {"simulated"}
+    assert way_of_line(line.model_copy(update={"weight": None}), "cpu") == "floating point"
 
 
 def test_a_graph_needs_a_gpu() -> None:

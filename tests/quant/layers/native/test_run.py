@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from quant.errors import InputError
+from quant.formats.codebooks import BinaryGrid
 from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
@@ -17,7 +18,11 @@ from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Clock, Schedule
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.lowbit import paths
 from quant.layers.native.fits import fit
+from quant.layers.native.prepared import Convolution, Product, WeightOnly
+from quant.layers.native.producers import Producer
+from quant.layers.native.run import needs_of, prepared
 from quant.layers.quantized import QuantLayer, make
 from quant.layers.rotations import Rotate
 from quant.observers.ranges import Percentile
@@ -173,6 +178,92 @@ def test_compiled() -> None:
     check("cuda")
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels run on the CPU, and nowhere else."""
+    monkeypatch.setattr(paths, "obstacle", lambda device, needs: "" if device.type == "cpu" else "elsewhere")
+
+
+@pytest.mark.usefixtures("here")
+def test_an_input_that_lay_elsewhere_does_not_take_the_kernels_away() -> None:
+    layer, x = linear("real", None, False, torch.float16, "cpu"), torch.ones(1, 200, dtype=torch.float16)
+    assert prepared(layer, x.to("meta")) is None
+    assert prepared(layer, x) is not None
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("weight", "activation", "dressed", "op"), LINEARS)
+@torch.no_grad()
+def test_inputs_of_any_rank_and_stride(
+    weight: str, activation: Quantizer | None, dressed: bool, op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quant.layers.native.prepared.TRITON", "reference")  # what kernels are held to
+    generator = torch.Generator().manual_seed(5)
+    for dtype, tolerance in ((torch.float32, 1e-2), (torch.float16, 2e-2)):
+        layer = linear(weight, activation, dressed, dtype, "cpu")
+        wide = torch.randn(2, 200, 140, generator=generator).to(dtype)
+        for x in (
+            wide[0, :, 0], wide[0, :, :3].T, wide.mT, wide[:, :, :6].unflatten(2, (2, 3)).movedim(1, 3),
+            wide[:1, :, 0].expand(70, 200), wide.movedim(1, 2)[:, :0], wide[0, :1, :1].expand(2, 1, 200),
+        ):  # fmt: skip
+            layer.backend = "simulated"
+            exact = layer(x)
+            layer.backend = "kernels"
+            out = layer(x)
+            assert layer.last_path.startswith(f"{op}: triton")
+            assert out.shape == exact.shape == (*x.shape[:-1], 48) and out.dtype == dtype
+            assert not x.numel() or distance(out, exact) < tolerance, (x.shape, x.stride(), dtype)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("mode", "shift"), [("symmetric", 4.0), ("unsigned", 0.0), ("unsigned", 4.0)])
+def test_codes_are_unsigned_where_the_grid_is(mode: str, shift: float) -> None:
+    layer = linear("pow2", fine("pow2", mode=mode), True, torch.float32, "cpu")
+    layer.transform.shift = shift
+    found = prepared(layer, torch.ones(1, 200))
+    assert isinstance(found, Product)
+    assert (found.weight.unsigned, found.weight.shift) == (mode == "unsigned", shift)
+
+
+def test_float8_wants_newer_gpus() -> None:
+    for op in ("W4A4 fp8", "W4A8 e4m3", "W8A8 e4m3"):
+        assert needs_of(op) == paths.FLOAT8
+    for op in ("int8", "W4A4 int8", "W4A8 int8", "W4A16", "W4A4 table", "conv int8"):
+        assert needs_of(op) < paths.FLOAT8
+
+
+@pytest.mark.usefixtures("here")
+@torch.no_grad()
+def test_no_rows_and_no_images_pass_what_comes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quant.layers.native.prepared.TRITON", "reference")
+    rows, images = torch.zeros(0, 3, 200), torch.zeros(0, 20, 9, 7)
+    first = linear("8", int_quantizer(8, "token"), True, torch.float32, "cpu")
+    original = nn.Conv2d(20, 12, 3, stride=2, padding=1)
+    encoded = EncodedWeight.from_weight(original.weight.detach(), weights("8"), "conv_weight")
+    second = make(original, LayerResult(encoded, int_quantizer(8, "sample")), Clock())
+    for layer, x, producer, shape in (
+        (first, rows, Producer("layer_norm", nn.LayerNorm(200)), (0, 3, 48)),
+        (first, rows.repeat(1, 1, 2), Producer("geglu", nn.Identity()), (0, 3, 48)),
+        (second, images, Producer("group_norm_silu", nn.GroupNorm(4, 20)), (0, 12, 5, 4)),
+    ):  # fmt: skip
+        found = prepared(layer, x)
+        assert isinstance(found, Product | Convolution) and found(x, producer).shape == shape
+
+
+@pytest.mark.usefixtures("here")
+def test_small_scales_keep_their_bits_in_float16() -> None:
+    layer = linear("real", None, False, torch.float16, "cpu")
+    layer.weight_scale *= 1e-6
+    exact = layer.weight_scale.squeeze(-1)
+    found = prepared(layer, torch.ones(1, 200, dtype=torch.float16))
+    assert isinstance(found, WeightOnly) and found.column is not None
+    assert torch.equal(found.scale * found.column[:, None], exact)
+    lost = (found.scale.half().float() * found.column[:, None] - exact).abs()
+    assert (lost <= 2**-11 * exact).all() and 0.5 <= found.scale.amax(1).min() <= found.scale.max() < 1
+    wide = prepared(layer, torch.ones(1, 200, dtype=torch.bfloat16))
+    assert isinstance(wide, WeightOnly) and wide.column is None and torch.equal(wide.scale, exact)
+
+
 @pytest.mark.parametrize(("weight", "activation", "dressed", "op"), LINEARS)
 def test_reference_from_codes_equals_simulated(
     weight: str, activation: Quantizer | None, dressed: bool, op: str
@@ -201,6 +292,15 @@ def test_reference_from_codes_equals_simulated(
         (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=GROUP, fine="e4m3"), None, None,
         "weights"),
         (fine("pow2", static=True), fine("int"), None, "beside"),
+        (fine("pow2", static=True), Quantizer(grid=IntGrid(bits=8), granularity=GROUP, fine="pow2"), None,
+         "no kernel for int8/g64xpow2 inputs"),
+        (int_quantizer(4, "group", 16, schedule=STATIC), None, None, "groups of 16; kernels take 32"),
+        (Quantizer(grid=FloatGrid(exponent=5, mantissa=1), granularity=CHANNEL),
+         Quantizer(grid=E4M3, granularity=TOKEN), None, "no tensor core takes fp7-e5m1"),
+        (Quantizer(grid=IntGrid(bits=8, mode="asymmetric"), granularity=CHANNEL), int_quantizer(8, "token"),
+         None, "no tensor core takes int8 asym"),
+        (Quantizer(grid=BinaryGrid(bits=3), granularity=CHANNEL), int_quantizer(8, "token"), None,
+         "no tensor core takes binary3"),
         (weights("8"), int_quantizer(8, "token", observer=Percentile()), None, "input ranges by percentile"),
         (weights("8"), Quantizer(grid=IntGrid(), granularity=TOKEN, scale_dtype="float16"), None,
          "real in float16"),
@@ -213,3 +313,11 @@ def test_no_kernel_says_why(
 ) -> None:
     found = fit("Linear", weight, activation, transform)
     assert found.op == "decode" and why in found.text
+
+
+def test_convolutions_with_more_than_codes_have_no_kernel() -> None:
+    codes, images = weights("8"), int_quantizer(8, "sample")
+    assert fit("Conv2d", codes, images).op == "conv int8"
+    extra = torch.ones(4, 4)
+    for transform, branch in ((Smooth(extra[0], 1), None), (None, LowRank(extra, extra))):
+        assert "a branch at a convolution" in fit("Conv2d", codes, images, transform, branch).why

@@ -18,6 +18,7 @@ from quant.formats.quantizer import Quantizer, int_quantizer
 from quant.formats.schedule import Clock, Schedule
 from quant.layers.attachments import LowRank, Smooth
 from quant.layers.encoded import EncodedWeight, LayerResult
+from quant.layers.lowbit import paths
 from quant.layers.native.tables import op_of
 from quant.layers.quantized import QuantLayer, make
 from quant.layers.rotations import Rotate
@@ -66,22 +67,22 @@ LAYERS: list[tuple[Quantizer, Quantizer, str]] = [
 
 
 def layer(
-    grid: Quantizer, activation: Quantizer, dressed: str, dtype: torch.dtype, device: str
+    grid: Quantizer, activation: Quantizer, dressed: str, dtype: torch.dtype, device: str, k: int = K
 ) -> QuantLayer:
     generator = torch.Generator().manual_seed(0)
-    original = nn.Linear(K, N)
+    original = nn.Linear(k, N)
     for parameter in original.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
     transform: Any = None
     if dressed == "smooth":
-        transform = Smooth(torch.rand(K, generator=generator) + 0.5)
+        transform = Smooth(torch.rand(k, generator=generator) + 0.5)
     elif dressed == "rotate":
-        transform = Rotate(K)
+        transform = Rotate(k)
     scaled = original.weight.data if transform is None else transform.to_weight(original.weight.data)
     encoded = EncodedWeight.from_weight(scaled, grid, "linear_weight")
     branch = None
     if dressed == "branch":
-        down = torch.randn(8, K, generator=generator) * 0.1
+        down = torch.randn(8, k, generator=generator) * 0.1
         branch = LowRank(down, torch.randn(N, 8, generator=generator) * 0.1)
     params = {}
     if activation.schedule.kind == "static":
@@ -126,6 +127,27 @@ def test_interpreted(interpreted: Callable[[str], None]) -> None:
 @pytest.mark.gpu
 def test_compiled() -> None:
     check("cuda")
+
+
+@torch.no_grad()
+def test_inputs_of_any_rank_and_stride_and_columns_that_are_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quant.layers.native.tables.TRITON", "reference")  # what kernels are held to
+    monkeypatch.setattr(paths, "obstacle", lambda device, needs: "")
+    k = 90
+    wide = torch.randn(2, k, 4, generator=torch.Generator().manual_seed(2))
+    for grid, activation, dressed in LAYERS:
+        if dressed == "rotate":
+            continue
+        for dtype, tolerance in ((torch.float32, 1e-3), (torch.float16, 4e-3)):
+            one = layer(grid, activation, dressed, dtype, "cpu", k)
+            for x in (wide[0, :, 0], wide.mT, wide[:1, :, 0].expand(3, k), wide.mT[:, :0]):
+                one.backend = "simulated"
+                exact = one(x.to(dtype))
+                one.backend = "kernels"
+                out = one(x.to(dtype))
+                assert one.last_path.startswith(f"{op_of(grid, activation)}: triton")
+                assert out.shape == exact.shape and out.dtype == dtype
+                assert not x.numel() or distance(out, exact) < tolerance, (grid.label, dtype, x.shape)
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,7 @@ def test_loaded_equals_simulated(preset: str, model_name: str, tmp_path, tiny) -
     ledger = quant.load(file, bare)
     assert torch.equal(tiny.run(bare, model_name), simulated)
     assert file.stat().st_size == ledger.bytes_file
-    data = file.stat().st_size - ledger.bytes_header
-    assert abs(data - ledger.bytes_after) <= 0.01 * ledger.bytes_after
+    assert ledger.bytes_other_before is None  # export found what the plan had counted
     with pytest.raises(quant.InputError, match="loaded from codes"):
         quant.restore_(bare)
     second = quant.export(bare, tmp_path / "again.safetensors")

@@ -146,6 +146,12 @@ def test_loss_of_one_layer_ignores_the_layer_weight_and_zero_is_the_block_loss()
     assert one[0] == one[1] == one[2] == block
     extra = 0.8 * (seen["a"] - wanted["a"]).square().sum(-1).mean()
     assert unit_loss(out, target, seen, wanted, ["a", "b"], fine[1]) == pytest.approx(float(block + extra))
+    maps = {"a": out}, {"a": target}  # of a linear over (n, h, w, channels): its channels are last
+    extra = 0.8 * (out - target).square().sum(-1).mean()
+    found = unit_loss(seen["b"], target, *maps, ["a", "b"], fine[1], {"a"})
+    assert found == pytest.approx(float(block + extra))
+    alone = unit_loss(out, target, {}, {}, [""], fine[1], {""})
+    assert alone == (out - target).square().sum(-1).mean()
     released = EdaDmConfig(as_released=True)
     over_tokens = 0.8 * (seen["a"] - wanted["a"]).square().sum(1).mean()
     assert unit_loss(out, target, seen, wanted, ["a", "b"], released) == pytest.approx(
