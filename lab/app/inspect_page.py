@@ -52,7 +52,7 @@ def layer_rows(model: str, recording: str = "", sort: str = "absmax") -> list[li
 
 def heat(model: str, layer: str, recording: str = "") -> Any:
     """Channel x timestep map of a layer's input."""
-    from lab.figures.interactive import channel_timestep_heat
+    from lab.figures.interactive.views import channel_timestep_heat
 
     seen = seen_by(model, recording)
     stats = seen.inputs[whatif.layer_of(seen, layer)]
@@ -64,7 +64,7 @@ def heat(model: str, layer: str, recording: str = "") -> Any:
 
 def bands(model: str, layer: str, recording: str = "") -> Any:
     """Ranges of a layer's input over timesteps."""
-    from lab.figures.interactive import range_bands
+    from lab.figures.interactive.views import range_bands
 
     seen = seen_by(model, recording)
     name = whatif.layer_of(seen, layer)
@@ -91,7 +91,7 @@ def named(model: str, layer: str, recording: str = "") -> Iterator[list[Any]]:
 
 def rounding(settings: whatif.Settings) -> tuple[Any, str]:
     """Histogram with the grid over it, and the numbers below it."""
-    from lab.figures.interactive import level_bars
+    from lab.figures.interactive.views import level_bars
     from quant.observation import bins
 
     seen = seen_by(settings.model, str(settings.recording or ""))

@@ -32,7 +32,7 @@ def flagged(seen: Any, statistic: str, times: float) -> tuple[Any, str, list[str
     times : float
         Threshold, in medians over layers.
     """
-    from lab.figures.overview import layer_overview, standing_out
+    from lab.figures.interactive.overview import layer_overview, standing_out
 
     rows = [row for row in seen.layer_table() if row["tensor"] == "input"]
     names = [row["layer"] for row in rows]

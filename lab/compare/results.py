@@ -21,6 +21,8 @@ from lab.runs.steps import StepCache
 
 ABOUT = "about.json"
 """File of a comparison's folder that says what it is, from its beginning on."""
+RESULTS = "results.json"
+"""File of a finished comparison: all rows, curves and gates."""
 PERFECT = {
     "psnr_db": PSNR_CAP,
     "ssim": 1.0,
@@ -106,7 +108,7 @@ def conclude(
 def write(result: dict[str, Any], out: Path) -> None:
     """Write results.csv and results.json."""
     write_text(out / "results.csv", tables.to_csv(result["rows"]))
-    write_json(out / "results.json", result)
+    write_json(out / RESULTS, result)
 
 
 def pictures(measured: Sequence[Measured]) -> dict[str, np.ndarray]:

@@ -67,7 +67,7 @@ def channel_timestep_map(
     for channel in marked:
         ax.plot(channel + 0.5, 1.03, "v", color=VERMILION, markersize=6, clip_on=False,
                 transform=ax.get_xaxis_transform())  # fmt: skip
-    marks = f" Triangles mark {len(marked)} {mark} channels." if len(marked) else ""
+    marks = f" Triangles mark {len(marked)} {mark} channel{'s' * (len(marked) > 1)}." if len(marked) else ""
     high, time = int(values.max(0).argmax()), int(values.max(1).argmax())
     dark = f" Values below {low:.2g} are drawn as {low:.2g}." if log and values.min() < low else ""
     caption = (
@@ -141,7 +141,7 @@ def activation_surfaces(
             part.label.set_color(text)
             part.label.set_fontsize(9)
             part._axinfo["grid"].update(color=line, linewidth=0.6)
-        ax.tick_params(colors=quiet, labelcolor=text, labelsize=7.5, pad=0)
+        ax.tick_params(which="both", colors=quiet, labelcolor=text, labelsize=7.5, pad=0)
         ax.locator_params(nbins=5)
     joined = f" More than {_MOST} {axis}s or channels are joined, keeping the largest." * (
         max(channels, positions) > _MOST

@@ -237,7 +237,7 @@ def axes(figure: Figure, *position: Any, theme: Theme, grid: Literal["", "x", "y
     ax.set_facecolor("none")
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(quiet)
-    ax.tick_params(colors=quiet, labelcolor=text, labelsize=9)
+    ax.tick_params(which="both", colors=quiet, labelcolor=text, labelsize=9)  # logarithmic axes label both
     for item in (ax.xaxis.label, ax.yaxis.label, ax.title):
         item.set_color(text)
         item.set_fontsize(10)

@@ -42,6 +42,7 @@ JOBS: dict[str, Job] = {
     "plan": Job("lab.jobs.models.plan", "Show what quantizing would do.", 4),
     "quantize": Job("lab.jobs.models.quantize", "Quantize a model into packed codes.", 20),
     "compare": Job("lab.jobs.models.compare", "Compare recipes on one model, in one report.", 3600),
+    "figures": Job("lab.jobs.models.figures", "Write a run's figures for a paper.", 4),
     "allocate": Job("lab.jobs.models.allocate", "Give bits to layers under a byte budget.", 900),
     "sensitivity": Job("lab.jobs.models.sensitivity", "Quantize one layer, or all but one, measure.", 600),
     "bench kernels": Job("lab.jobs.bench.kernels", "Time the low-bit kernels on this GPU.", 120),

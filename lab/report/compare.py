@@ -54,7 +54,7 @@ def document(
     plates = figures(result) if plates is None else plates
     sections = [
         _section("Verdict", "", _verdict(result)),
-        _section("Pictures", PICTURE_WORDS, picture_blocks(_strips(result, pictures))),
+        _section("Pictures", PICTURE_WORDS if pictures else "", picture_blocks(_strips(result, pictures))),
         _section("Trade-off", "", [figure(draw) for draw in plates.values()]),
         _section("Scores", "", [_scores(result), _notes(_said(result)), *_neighbours(result)]),
         _section("Gate", "What must come out if the measuring is right.", [_gates(result)]),
@@ -76,7 +76,7 @@ def document(
 
 PICTURE_WORDS = (
     "The first pictures of seed 0, whatever they look like, from best to worst. Below each: ten times the "
-    "difference to full precision, around middle grey."
+    "difference to full precision, around middle grey: black or white from 13 of 255 on."
 )
 
 

@@ -83,7 +83,7 @@ def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
     if drawn:
         pictures = _section(
             "Pictures",
-            "The middle of each run's ranking by PixCorr: stimulus above, quantized reconstruction below.",
+            "The middle of each run's ranking by PixCorr: stimulus above, reconstruction below.",
             "group_pictures",
             {"runs": [_pictures(run) | {"name": name} for run, name in drawn]},
         )
@@ -104,9 +104,16 @@ def group_document(runs: Sequence[RunData], base: Path) -> HTMLDocument:
 def _intro(drawn: Sequence[RunData], categories: bool) -> str:
     said = []
     if drawn:
-        said.append(
-            f"Quantized decoder, bit-widths {_arithmetic(drawn)}; ridge on the same split below each score."
-        )
+        low = [run for run in drawn if not run.plain]
+        decoder = "Decoder in full precision"
+        if low:
+            named = (
+                "Quantized decoder"
+                if len(low) == len(drawn)
+                else "Decoder by its recipe (none: not quantized)"
+            )
+            decoder = f"{named}, bit-widths {_arithmetic(low)}"
+        said.append(f"{decoder}; ridge on the same split below each score.")
     if categories:
         said.append(
             "Category accuracy: Brain-IT's, every run left out once, with its 95 % Wilson interval; ridge on "

@@ -108,6 +108,12 @@ def score_notes(run: RunData) -> Block | None:
             "Where every picture is found, or none, the interval is the exact binomial one: resampling "
             "would give it no width."
         )
+    if network := run.metrics.get("two_way_feature.network"):
+        notes.append(
+            f"Features are of {network}. Published scores are of other networks (AlexNet, Inception, CLIP, "
+            "EfficientNet-B1, SwAV) and of their own test pictures, which set how hard it is to be told "
+            "apart: a fair comparison scores both on the same pictures with the same network."
+        )
     if run.metrics.get("ssim") is not None:
         notes.append(
             "SSIM rewards blur, and PixCorr more so: read them together with identification and the pictures."

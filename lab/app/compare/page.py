@@ -179,7 +179,7 @@ def joined(recipe: str, chosen: list[str]) -> list[str]:
 
 def apart(found: variants.Result) -> Any:
     """Draw each recipe's distance from full precision along the sampling steps."""
-    from lab.figures.interactive import error_lines
+    from lab.figures.interactive.views import error_lines
 
     how = " and ".join(dict.fromkeys(row["arithmetic"] for row in found.rows[1:]))
     return error_lines(

@@ -19,7 +19,7 @@ HEADERS = ["layer", "SQNR of the prediction, dB"]
 
 def curve(found: sensitivity.Result) -> Any:
     """Draw the sorted layers of a finished measurement."""
-    from lab.figures.interactive import sorted_dots
+    from lab.figures.interactive.views import sorted_dots
 
     rows = [(row["layer"], float(row[found.metric])) for row in found.rows]
     how = "quantized alone" if found.mode == "one-on" else "left in full precision alone"

@@ -17,7 +17,7 @@ from lab.jobs import registry
 from lab.jobs.bench import shape
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
-HEADERS = ["what", "microseconds", "times as fast as bf16", "relative error", "least time, microseconds"]
+HEADERS = ["what", "time, µs", "times as fast as bf16", "relative error", "least time, µs"]
 MINE = [*HEADERS[:2], "times as fast as full precision", *HEADERS[3:]]
 _WIDTHS: Any = ["40%", "15%", "15%", "15%", "15%"]
 _FIELDS = ("what", "us", "ratio", "error", "floor_us")
@@ -71,7 +71,7 @@ def kind_of(row: dict[str, str]) -> str:
 
 def floors(rows: list[dict[str, str]], shape: str) -> Any:
     """Draw a shape's measured times against the least that memory and arithmetic allow."""
-    from lab.figures.interactive import roofline
+    from lab.figures.interactive.views import roofline
 
     mine = [row for row in rows if row["shape"] == shape and float(row["floor_us"] or 0) > 0]
     points = [

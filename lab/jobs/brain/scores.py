@@ -53,6 +53,8 @@ def score_table(metrics: Mapping[str, Any]) -> list[Table]:
         facts["decoder"] = f"{metrics['decoder_bytes'] / 1e6:.2f} MB"
     if "paired_psnr_to_fp" in metrics and metrics.get("recipe") != "none":
         facts["PSNR to full precision"] = f"{metrics['paired_psnr_to_fp']:.1f} dB"
+    if network := metrics.get("two_way_feature.network"):
+        facts["features of"] = network
     if metrics.get("leaks"):
         facts["leaks"] = metrics["leaks"]
     elif "leak_test_in_train" in metrics:

@@ -104,9 +104,9 @@ class Result(contract.Result):
         if self.others:
             names = ", ".join(self.others)
             failed.append(line(f"measured before, not asked for and so not in this report: {names}"))
-        a = self.about
+        a, way = self.about, self.about.get("execution", "simulated")
         how = line(
-            f"{a['execution']} arithmetic; {a['n']} pictures a seed, {a['steps']} steps, guidance "
+            f"{way} arithmetic; {a['n']} pictures a seed, {a['steps']} steps, guidance "
             f"{a['guidance']:g}; each recipe beside full precision at the same noise"
         )
         return [Table(scores), how, Table(gates), *failed]

@@ -17,7 +17,6 @@ from quant import recipes, registry
 
 __all__ = ["Result", "Settings", "dry_run", "names", "run"]
 
-PREDICTION = ("sqnr_db", "nmse")
 SAMPLE = ("ssim", "final_sqnr_db", "final_nmse")
 
 
@@ -41,7 +40,7 @@ class Settings(OfModel):
     layers: str = setting("*", "wildcard over layer names, as '*attn2*'")
     samples: int = setting(4, "recorded samples to compare on", ge=1, le=1000)
     timesteps: int = setting(4, "timesteps of them, evenly spread", ge=1, le=1000)
-    growth: bool = setting(True, "follow the error along the sampler's steps (shipped denoisers)")
+    growth: bool = setting(True, "follow the error along the steps of the recording's sampler")
     recording: Path | None = setting(None, "folder of recorded sampling; shipped denoisers make theirs")
     device: Device = setting("auto", "where the model runs")
     seed: Seed = setting(0, "fixes everything random in the method")
@@ -62,12 +61,15 @@ class Result(contract.Result):
     out: str
     top: int = 20
     part: str | None = None
+    note: str = ""
+    """Why the error along the steps is not there."""
 
     def tables(self) -> list[Table]:
         """Return the worst layers."""
         left = len(self.rows) - self.top
         shown = Table([*self.all, *self.rows[: self.top]], ("layer", "kind", "setting", "side", self.metric))
-        return [shown, line(f"and {left} more rows")] if left > 0 else [shown]
+        more = [line(f"and {left} more rows")] if left > 0 else []
+        return [shown, *more, *([line(self.note)] if self.note else [])]
 
     def files(self) -> dict[str, str]:
         """Return the table and the figures."""
@@ -99,7 +101,8 @@ def run(settings: Settings, context: Context) -> Result:
     samples, seed = settings.samples, settings.seed
     include = _include(settings)
     store = open_recording(model, settings.recording, device=device, progress=context.progress)
-    probes = _probes(model, store, metric, samples, settings.timesteps)
+    sampler, note = _sampler(store, settings)
+    probes = _probes(store, sampler if metric in SAMPLE else None, samples, settings.timesteps)
     out.parent.mkdir(parents=True, exist_ok=True)
     table = layer_sensitivity(
         module, recipe, store, settings=changes, sides=(settings.side,), mode=settings.mode, probes=probes,
@@ -107,9 +110,9 @@ def run(settings: Settings, context: Context) -> Result:
     )  # fmt: skip
     rows = [_flat(row) for row in table.sorted(metric)]
     steps = _known_growth(out, recipe)
-    if settings.growth and model in _shipped() and not steps:
+    if settings.growth and not note and not steps:
         context.progress(0, 1, "error along the trajectory")
-        steps = _growth(module, recipe, store, model, include, samples, seed)
+        steps = _growth(module, recipe, store, sampler, include, samples, seed)
         context.progress(1, 1, "error along the trajectory")
     whole = [_flat(row) for row in table.rows if row.layer == ALL]
     about: dict[str, Any] = {"model": model, "recipe": recipe, "mode": settings.mode, "metric": metric}
@@ -117,7 +120,7 @@ def run(settings: Settings, context: Context) -> Result:
     write_json(out, {**about, **stored, "growth": steps})
     result = {**about, "rows": rows, "all": whole, "growth": steps, "out": str(out)}
     figures = _draw(result, out, samples, settings.timesteps, seed)
-    return Result(**result, figures=figures, top=settings.top, part=settings.part)
+    return Result(**result, figures=figures, top=settings.top, part=settings.part, note=note)
 
 
 def dry_run(settings: Settings) -> Foreseen:
@@ -150,11 +153,6 @@ def _check(settings: Settings) -> dict[str, dict[str, Any]] | None:
     from lab.models.preflight import check_file, check_recording
 
     check_file(settings.out, ".json")
-    if settings.metric in SAMPLE and settings.model not in _shipped():
-        raise InputError(
-            f"--metric {settings.metric} draws samples, which needs the scheduler of a shipped denoiser "
-            f"({', '.join(_shipped())}); use one of {', '.join(PREDICTION)}"
-        )
     _, method, config = recipes.resolve(settings.recipe)
     check_recording(settings.model, settings.recording)
     if not settings.bits:
@@ -191,25 +189,29 @@ def _check_layers(
             )
 
 
-def _shipped() -> tuple[str, ...]:
-    from lab import zoo
-
-    return zoo.DENOISERS
-
-
-def _sampler(model: str, store: Any) -> Any:
-    from lab.zoo.recordings import zoo_scheduler
+def _sampler(store: Any, settings: Settings) -> tuple[Any, str]:
+    """Return the sampler of a recording, and why there is no error by step; metrics need the first."""
+    from lab.zoo.recordings import recorded_scheduler
     from quant.recordings.repeat import Sampler
 
-    return Sampler(store, zoo_scheduler(), store.null_condition)
+    sampler, why = None, ""
+    try:
+        sampler = Sampler(store, recorded_scheduler(store), store.null_condition)
+        if not store.keys("evaluate"):
+            why = f"the recording at {store.path} has no samples besides those of calibration"
+    except InputError as fault:
+        if settings.metric in SAMPLE:
+            raise
+        why = str(fault)
+    return sampler, f"no error along the steps: {why}" if settings.growth and why else ""
 
 
-def _probes(model: str, store: Any, metric: str, samples: int, timesteps: int) -> list[Any]:
+def _probes(store: Any, sampler: Any, samples: int, timesteps: int) -> list[Any]:
     from quant.sensitivity.probes import FinalSample, NoisePrediction
 
     probes: list[Any] = [NoisePrediction(store, samples, timesteps)]
-    if metric in SAMPLE:
-        probes.append(FinalSample(_sampler(model, store), samples, timesteps))
+    if sampler is not None:
+        probes.append(FinalSample(sampler, samples, timesteps))
     return probes
 
 
@@ -237,14 +239,14 @@ def _known_growth(out: Path, recipe: str) -> list[dict[str, float]]:
 
 
 def _growth(
-    module: Any, recipe: str, store: Any, model: str, include: tuple[str, ...], samples: int, seed: int
+    module: Any, recipe: str, store: Any, sampler: Any, include: tuple[str, ...], samples: int, seed: int
 ) -> list[dict[str, float]]:
     import quant
     from quant.sensitivity.probes import error_growth
 
     quant.quantize_(module, recipe, trajectories=store, include=include, seed=seed)
     try:
-        return error_growth(module, _sampler(model, store), samples=samples)
+        return error_growth(module, sampler, samples=samples)
     finally:
         quant.restore_(module)
 

@@ -57,5 +57,5 @@ def test_samples_that_are_no_numbers_have_no_scores(bench: Bench) -> None:
         return pictures
 
     dark = dataclasses.replace(bench, decode=spotted)
-    with pytest.raises(InputError, match="pictures of full precision are not finite in 1 of 12"):
+    with pytest.raises(InputError, match="pictures of full-precision are not finite in 1 of 12"):
         measure(dark, bench.model, FULL, ref, {})

@@ -153,11 +153,17 @@ def test_report_opens_with_the_verdict_and_shows_a_failed_gate(bench: Bench, tmp
     assert {p.name for p in (tmp_path / "r" / "figures").iterdir()} == {
         "quality-bytes.png", "error-timesteps.png", "error-growth.png",
     }  # fmt: skip
+    assert run(["figures", str(tmp_path / "r"), "--width", "5"]) == 0
+    papers = {p.name for p in (tmp_path / "r" / "paper").iterdir()}
+    assert papers == {"quality-bytes.pdf", "error-timesteps.pdf", "error-growth.pdf", "captions.txt"}
+    assert (tmp_path / "r" / "paper" / "captions.txt").read_text().count("simulated low-bit arithmetic") == 3
+    assert run(["figures", str(tmp_path)]) == 4
     psnr = {row["recipe"]: row["psnr_db"] for row in result["rows"]}
     assert psnr[FULL] == 100 > psnr["rtn-w8a8"] > psnr["rtn-w4a4"] > psnr[OTHER_SEED]
     measured[0].arrays["psnr_db"] = measured[0].arrays["psnr_db"] - 1e-3
     write_report(results.conclude(ABOUT, measured, []), {}, tmp_path / "bad")
     page = (tmp_path / "bad" / "report.html").read_text()
+    assert "only latents were compared" in page and "whatever they look like" not in page
     assert "The gate failed: same seed, same picture" in page and 'class="verdict bad"' in page
 
 

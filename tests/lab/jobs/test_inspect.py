@@ -13,6 +13,7 @@ import torch
 
 import quant
 from lab.cli.main import run
+from lab.jobs.models.figures import figures_of
 from lab.zoo import recordings
 
 LAYERS = "up_blocks.1.attentions.1.transformer_blocks.0.attn2*"
@@ -56,6 +57,10 @@ def test_writes_tables_figures_and_one_page(
     assert text.splitlines()[0].split()[:4] == ["layer", "kind", "channels", "kurtosis"]
     assert "index.html" in text.splitlines()[-2] and result["layers"][0]["layer"] in text.splitlines()[1]
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.p*") if p.is_file()}
+    chosen = figures_of(out, "*to_q")  # test_paper.py draws some
+    assert {"layers-kurtosis", "attention-sink", f"{LAYERS[:-1]}.to_q-heat"} <= set(chosen)
+    assert not any("to_k-heat" in name for name in chosen)
+    assert run(["figures", str(out), "--layers", "none"]) == 2
     # stopped while drawing: what was seen is not looked at again
     (out / "done.json").unlink()
     monkeypatch.setattr("lab.jobs.models.inspect._draw", lambda *a: None)

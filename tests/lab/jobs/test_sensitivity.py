@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lab.cli.main import run
 from lab.errors import InputError
 from lab.figures.plate import Provenance
 from lab.figures.sensitivity import error_along_steps, error_by_bits, worst_layers
+from lab.jobs.models import sensitivity
 from lab.jobs.models.sensitivity import _known_growth
 from quant.sensitivity.by_layer import Sensitivity
 
@@ -55,7 +57,9 @@ def test_table_is_sorted_and_continued(folder: Path, tmp_path: Path, capsys: Cap
     by = {(row["layer"], row["setting"]): row["sqnr_db"] for row in result["rows"]}
     assert all(by[layer, "3"] <= by[layer, "8"] for layer, _ in by)
     assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in result["figures"])
-    assert {Path(p).name for p in result["figures"]} == {"s-layers.png", "s-bits.png"}
+    assert {Path(p).name for p in result["figures"]} == {"s-layers.png", "s-bits.png", "s-steps.png"}
+    # a model of one's own, by the scheduler that it was recorded with
+    assert [row["timestep"] for row in result["growth"]][-1] == 0 and len(result["growth"]) == 4
     said = Image.open(result["figures"][0]).info["Description"]
     for word in (
         str(folder / "unet"),
@@ -83,7 +87,6 @@ def test_table_is_sorted_and_continued(folder: Path, tmp_path: Path, capsys: Cap
     [
         (["--mode", "off"], "--mode: 'off' is not allowed; must be one of one-on, one-off"),
         (["--metric", "psnr"], "--metric: 'psnr' is not allowed; must be one of sqnr_db"),
-        (["--metric", "ssim"], "needs the scheduler of a shipped denoiser"),
         (["--side", "left"], "--side: 'left' is not allowed; must be one of"),
         (["--bits", "4,x"], "--bits: '4,x': give whole numbers"),
         (["--bits", "1"], "weight_bits = 1"),
@@ -102,6 +105,23 @@ def test_bad_input_is_one_line(folder, tmp_path, capsys: Capture, more: list[str
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and said in error[0]
     assert not out.exists()
+
+
+def test_samples_of_a_model_of_my_own_are_compared(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    more = ["--metric", "final_sqnr_db", "--layers", "mid_block.resnets.0.conv1", "--no-growth", "--json"]
+    assert run(command(folder, tmp_path / "s.json", *more)) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["final_sqnr_db"] > 10 and 0 < row["ssim"] <= 1
+
+
+def test_a_scheduler_that_nobody_knows_here_costs_the_error_along_the_steps_alone(folder: Path) -> None:
+    store: Any = quant.Trajectories.open(folder / "rec")
+    store.settings["scheduler"] = "Mine"
+    asked = {"model": "x", "out": "s.json"}
+    sampler, note = sensitivity._sampler(store, sensitivity.Settings(**asked))
+    assert sampler is None and note.startswith("no error along the steps: ") and "Mine" in note
+    with pytest.raises(InputError, match="Mine"):
+        sensitivity._sampler(store, sensitivity.Settings(**asked, metric="ssim"))
 
 
 def test_other_files_are_left_alone(folder: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -20,6 +20,7 @@ from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.jobs.brain.scores import other_tests
 from lab.report import HTMLDocument, bits, build_group_report, build_report, report_document
+from lab.report.group import group_document
 from lab.report.page import _MAKERS, _environment, render_block, summary
 from lab.report.parts import as_command
 from lab.report.rundata import read_run
@@ -280,8 +281,16 @@ def test_group_page(simulated_run, measured_run, tmp_path, simulated, measured):
     assert page.text.count("bit-widths simulated") == 1
     again = tmp_path / "again"
     shutil.copytree(measured_run, again)
+    plain = json.loads((again / "metrics.json").read_text()) | {
+        "recipe": "none",
+        "arithmetic": "full precision",
+    }
+    (again / "metrics.json").write_text(json.dumps(plain))
+    alone = group_document([read_run(again)], tmp_path).html
+    assert "Decoder in full precision; ridge" in alone and "bit-widths" not in alone
     twice = build_group_report([measured_run, again], tmp_path / "twice.html")
     text = Page(twice.read_text(encoding="utf-8")).text
+    assert "Decoder by its recipe (none: not quantized), bit-widths simulated" in text
     assert f"({measured_run.name})" in text and "(again)" in text  # runs of one name are kept apart
     with pytest.raises(InputError, match="no run folders"):
         build_group_report([])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,10 @@ from torch import nn
 
 import quant
 from quant.observation import OUTLIER_RULE, bins
+from quant.observation.attention import AttentionObserver
+from quant.observation.rows import layer_row, step_rows
+from quant.observation.stats import TensorStats, bimodality
+from tests.quant.observation.conftest import SALIENT
 
 
 def test_salient_channels_and_mild_outliers_are_told_apart(
@@ -164,3 +169,88 @@ def test_everything_against_the_raw_tensor(store: quant.Trajectories, planted: S
     place = bins.bin_index(raw[1]).flatten().bincount(minlength=bins.BINS)
     np.testing.assert_array_equal(stats.histogram[1], place.numpy())
     np.testing.assert_array_equal(stats.channel_histogram.sum(0), stats.histogram.sum(0))
+    check_rows(stats, raw.double().numpy(), beyond)
+
+
+def check_rows(stats: TensorStats, x: np.ndarray, beyond: np.ndarray) -> None:
+    """Both tables by their definitions, from inputs (timesteps, samples, tokens, channels)."""
+    size = np.abs(x)
+    by_time, by_channel, by_token = size.max((1, 2, 3)), size.max((0, 1, 2)), size.max((0, 1, 3))
+    low, high = x.min((1, 2)), x.max((1, 2))
+    under, over = x.min((1, 3)), x.max((1, 3))
+    mean, std = x.mean((1, 2, 3)), x.std((1, 2, 3))
+    rest = np.delete(by_channel, SALIENT)
+    wanted = {
+        "channels": 64, "positions": 16, "values": x.size, "min": x.min(), "max": x.max(),
+        "absmax": size.max(), "mean": x.mean(), "std": x.std(), "rms": np.sqrt((x**2).mean()),
+        "kurtosis": ((x - x.mean()) ** 4).mean() / x.var() ** 2, "outliers": beyond.sum(),
+        "outlier_share": beyond.mean(), "outlier_channels": 2, "salient_channels": 2, "mild_max": rest.max(),
+        "channel_ratio": by_channel.max() / np.median(by_channel),
+        "position_ratio": by_token.max() / np.median(by_token),
+        "spread_channel": (np.ptp(low, 1) + np.ptp(high, 1)).mean(),
+        "spread_position": (np.ptp(under, 1) + np.ptp(over, 1)).mean(),
+        "drift": by_time.max() / by_time.min(), "mean_drift": np.ptp(mean) / x.std(),
+    }  # fmt: skip
+    row = layer_row(stats, None)
+    for name, value in wanted.items():
+        assert row[name] == pytest.approx(value, rel=1e-3), name
+    assert row["axis"] == "channel" and row["skip_ratio"] is None and row["weight_absmax"] is None
+    for t, step in enumerate(step_rows(stats)):
+        moved = x[t] - mean[t]
+        exact = {
+            "timestep": stats.timesteps[t], "min": x[t].min(), "max": x[t].max(), "mean": mean[t],
+            "std": std[t], "rms": np.sqrt((x[t] ** 2).mean()), "kurtosis": (moved**4).mean() / std[t] ** 4,
+            "outliers": beyond[t].sum(), "spread_channel": np.ptp(low[t]) + np.ptp(high[t]),
+            "spread_position": np.ptp(under[t]) + np.ptp(over[t]),
+        }  # fmt: skip
+        for name, value in exact.items():
+            assert step[name] == pytest.approx(value, rel=1e-3), name
+        for name, share in (("p0.1", 0.001), ("p1", 0.01), ("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
+            assert step[name] == pytest.approx(np.quantile(x[t], share), rel=0.13, abs=0.02), name
+
+
+def test_probabilities_by_hand() -> None:
+    """Over calls of several sizes: mass by key, the leading key by head, and both histograms' shares."""
+    draw = torch.Generator().manual_seed(0)
+    observer, wanted = AttentionObserver("a", nn.Identity()), []
+    for timestep in (9.0, 3.0):
+        scores = [(4 * torch.randn(n, 3, 7, 5, generator=draw)).softmax(-1) for n in (1, 4)]
+        for some in scores:
+            assert observer(some, some)[0] is some
+        observer.close(timestep)
+        wanted.append(torch.cat(scores).double())
+    observer.close(1.0)  # it did not run there
+    stats = observer.result()
+    assert stats is not None and (stats.module, stats.kind) == ("a", "cross")
+    assert stats.timesteps.tolist() == [9.0, 3.0]
+    for step, p in enumerate(wanted):
+        np.testing.assert_allclose(stats.mass[step], p.mean((0, 1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(stats.head_mass[step], p[..., 0].mean((0, 2)), rtol=1e-5)
+        for found, some in ((stats.leading, p[..., :1]), (stats.rest, p[..., 1:])):
+            place = bins.bin_index(some.float()).flatten().long()
+            np.testing.assert_array_equal(found[step], place.bincount(minlength=bins.BINS))
+        row = stats.row(step)
+        assert (row["keys"], row["uniform"]) == (5, 0.2) and row["sink"] == int(p.mean((0, 1, 2)).argmax())
+        shares = (p[..., 0] >= 0.5).double().mean(), (p >= 0.5).double().mean(), (p < 1 / 256).double().mean()
+        for name, share in zip(("leading_peak_share", "peak_share", "dust_share"), shares, strict=True):
+            assert row[name] == pytest.approx(float(share)) and 0 < share < 1, name
+    counts = np.zeros(bins.BINS, np.int64)
+    counts[bins.bin_index(torch.tensor([0.25, 1.0, 2.0])).numpy()] = 1, 2, 5
+    counts[bins.HALF] = 1  # 0 counts as the smallest magnitude
+    x = np.repeat([2.0**bins.LOWEST, 0.25, 1.0, 2.0], [1, 1, 2, 5]) * 17 / 16  # middles of their bins
+    moved = np.log2(x) - np.log2(x).mean()
+    var, third, fourth = ((moved**k).mean() for k in (2, 3, 4))
+    assert bimodality(counts) == pytest.approx((third**2 / var**3 + 1) / (fourth / var**2), rel=1e-9)
+
+
+def test_a_channel_is_salient_from_half_of_the_timesteps_on(seen: quant.Observation) -> None:
+    stats = copy.deepcopy(seen.inputs["plain"])
+    stats.channel["p75_abs"][:] = 0.0
+    stats.channel["p75_abs"][:2, 7] = stats.channel["p75_abs"][:1, 9] = stats.threshold.max()
+    assert stats.salient().tolist() == [7]  # of four; 9 is so at one of them
+    stats.channel["min"][:], stats.channel["max"][:] = 0.0, 0.0
+    stats.channel["min"][1, 3] = -1e-6
+    assert stats.outlier_channels().tolist() == [3]  # all others are nothing
+    whole, blank = stats.spreads(), np.empty((4, 0), np.float32)
+    stats.position_low = stats.position_high = blank
+    assert stats.spreads()[:, 0].tolist() == whole[:, 0].tolist() and not stats.spreads()[:, 1].any()

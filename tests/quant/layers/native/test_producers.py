@@ -183,6 +183,58 @@ def wired(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     return found.words, found.kept
 
 
+@torch.no_grad()
+def test_what_comes_before_is_what_the_module_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = producers.group_norm.group_norm
+    monkeypatch.setattr(
+        producers.group_norm, "group_norm", lambda *given, path: found(*given, path="reference")
+    )
+    norm, groups = nn.LayerNorm(64, eps=0.3), nn.GroupNorm(8, 64, eps=0.2)
+    for module in (norm, groups):
+        module.weight.copy_(torch.rand(64) + 0.5)
+        module.bias.copy_(torch.randn(64))
+    x, image = torch.randn(2, 9, 64), torch.randn(2, 64, 3, 5)
+    for kind, module in (
+        ("layer_norm", norm),
+        ("gelu", nn.GELU()),
+        ("gelu_tanh", nn.GELU()),
+        ("geglu", nn.GELU()),
+    ):
+        producer = producers.Producer(kind, module)
+        exact = producer.plain(x).flatten(0, 1)
+        torch.testing.assert_close(producer.before(x).reference(x.flatten(0, 1)), exact)
+    producer = producers.Producer("group_norm_silu", groups)
+    pixels = image.flatten(2).mT.contiguous()
+    before = producer.before(pixels).reference(pixels.flatten(0, 1)).reshape(2, 15, 64)
+    torch.testing.assert_close(before, producer.plain(image).flatten(2).mT)
+
+
+def test_what_is_read_elsewhere_or_changed_in_between_stays() -> None:
+    attention = {f"block.attn1.to_{name}" for name in "qkv"}
+    model = block("geglu", cross_attention_dim=64)  # keys and values of a context or of the input
+    assert attention < set(wired(model)[0]) and "block.attn2.to_q" not in wired(model)[0]
+    model = block("geglu")
+    model["block"].attn1.residual_connection = True
+    assert not attention & set(wired(model)[0])
+    model = block("geglu", positional_embeddings="sinusoidal", num_positional_embeddings=9)
+    assert set(wired(model)[0]) == {"block.ff.net.2"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"up": True}, {"down": True}, {"dropout": 0.1}, {"time_embedding_norm": "scale_shift"}]
+)
+def test_norms_of_images_stay_where_something_comes_between(options: dict[str, object]) -> None:
+    model = nn.ModuleDict({"resnet": ResnetBlock2D(in_channels=32, temb_channels=16, groups=8, **options)})
+    weight, given = int_quantizer(8, "channel", schedule=Schedule(kind="static")), int_quantizer(8, "sample")
+    for name in ("conv1", "conv2"):
+        conv = getattr(model["resnet"], name)
+        encoded = EncodedWeight.from_weight(conv.weight.detach(), weight, "conv_weight")
+        setattr(model["resnet"], name, make(conv, LayerResult(encoded, given), Clock()))
+    words, kept = wired(model)
+    assert not words and set(kept) == {"resnet.conv1", "resnet.conv2"}
+    assert all("something comes between" in why for why in kept.values())
+
+
 def test_an_adaptive_norm_stays() -> None:
     words, kept = wired(block("gelu-approximate", norm_type="ada_norm_single"))
     assert words == {"block.ff.net.2": "GELU"}

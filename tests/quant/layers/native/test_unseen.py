@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quant.layers.native import replays
-from quant.layers.native.unseen import Repeatable, Unrepeatable
+from quant.layers.native.unseen import Repeatable, Snapshot, Unrepeatable, onlooker, parts_of
 
 
 def test_what_attention_says_of_its_dropout_is_no_copy() -> None:
@@ -68,3 +68,14 @@ def test_what_decides_how_an_operation_is_computed_has_a_graph_of_its_own() -> N
         finally:
             switch(*off)
     assert replays._modes() == usual
+
+
+def test_tensors_that_were_swapped_and_modes_that_look_are_seen() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    parts = parts_of(model)
+    before = Snapshot(model, parts)
+    assert before.same(Snapshot(model, parts)) and not onlooker(model, parts)
+    model[0].weight.data = model[0].weight.data.clone()  # counted as no write
+    assert not before.same(Snapshot(model, parts))
+    with Repeatable():
+        assert "a dispatch mode looks" in onlooker(model, parts)

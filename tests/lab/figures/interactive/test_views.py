@@ -10,7 +10,7 @@ import pytest
 go = pytest.importorskip("plotly.graph_objects")
 
 from lab.errors import InputError  # noqa: E402
-from lab.figures import interactive as draw  # noqa: E402
+from lab.figures.interactive import views as draw  # noqa: E402
 
 STEPS = [900.0, 500.0]
 BANDS = {name: np.array([k, k + 1.0]) for k, name in enumerate(("min", "p1", "p50", "p99", "max"))}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.errors import InputError
-from lab.figures.interactive import BLUE, GREY, VERMILION, dressed, scatter
+from lab.figures.interactive.views import BLUE, GREY, VERMILION, dressed, scatter
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -8,7 +8,7 @@ import pytest
 go = pytest.importorskip("plotly.graph_objects")
 
 from lab.errors import InputError  # noqa: E402
-from lab.figures.overview import layer_overview, standing_out  # noqa: E402
+from lab.figures.interactive.overview import layer_overview, standing_out  # noqa: E402
 
 NAMES, VALUES = ["a", "b", "c<", "d"], [1.0, 2.0, 12.0, 0.0]
 

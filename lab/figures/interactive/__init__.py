@@ -1,0 +1,1 @@
+"""Figures that answer a slider, for the app and the widgets."""
