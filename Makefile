@@ -15,6 +15,8 @@ ifndef OMP_WAIT_POLICY
 export GOMP_SPINCOUNT ?= 3000
 endif
 TESTS ?= tests
+# processes that run tests; one more than cores fills what browsers and servers leave idle
+WORKERS ?= 2
 
 .PHONY: demo test quick test-gpu lint check install install-dev clean
 
@@ -25,11 +27,11 @@ demo: $(STAMP)-use
 demo test quick lint: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(STAMP)-dev
-	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 # What changes most often to break while one works: small and quick tests of every room.
 quick: $(STAMP)-dev
-	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n 2 --dist worksteal -m "not slow and not browser" \
+	@OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not browser" \
 	  tests/test_house.py tests/quant/formats tests/quant/observers tests/quant/test_recipes.py \
 	  tests/brainit/metrics tests/brainit/voxels tests/lab/runs tests/lab/figures
 
