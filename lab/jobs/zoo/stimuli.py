@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Seed, setting
-from lab.jobs.zoo.train import check_folder
+from lab.jobs.zoo.train import check_folder, check_home
 from lab.models.devices import choose_device
 
 
@@ -49,6 +49,7 @@ def run(settings: Settings, context: Context) -> Result:
         No folder of pictures, or more pictures than there are conditions.
     """
     check_folder(settings.data)
+    check_home()
     device = choose_device(settings.device)
     from lab.zoo import stimuli
 
@@ -64,5 +65,6 @@ def run(settings: Settings, context: Context) -> Result:
 def dry_run(settings: Settings) -> Foreseen:
     """Say what would be drawn."""
     check_folder(settings.data)
+    check_home()
     facts = {"would draw": settings.n, "steps": settings.steps, "pieces in": str(settings.out)}
     return Foreseen(facts={**facts, "device": choose_device(settings.device)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,7 +147,20 @@ def check(settings: Any) -> str:
         raise InputError(f"{settings.name} has commands of its own: brainlab watermark train, and report")
     check_folder(settings.data)
     check_place(settings.out)
+    check_home()
     return choose_device(settings.device)
+
+
+def check_home() -> None:
+    """Refuse an installation that cannot be written to: weights, cards and sheets go into it."""
+    from lab import zoo
+
+    for place in (zoo.HOME / "weights", zoo.HOME / "cards"):
+        if not os.access(place, os.W_OK):
+            raise InputError(
+                f"{place} cannot be written to (read-only), and what this makes goes there: use an "
+                "installation of your own (pip install -e)"
+            )
 
 
 def check_folder(data: Path) -> None:

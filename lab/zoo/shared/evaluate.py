@@ -12,6 +12,7 @@ from brainit import metrics
 from brainit.datasets.simulated.crowd import Person
 from brainit.network.shared import SharedNetwork
 from brainit.voxels.ridge import fit_ridge
+from lab.files import write_json
 from lab.images import sheet, write_picture
 from lab.metrics.efficientnet import NAME as NETWORK
 from lab.progress import Progress, silent
@@ -41,6 +42,8 @@ def evaluate(
     **sizes: int | None,
 ) -> dict[str, Any]:
     """Read newcomers from few trials and many by every method; keep the numbers in the card.
+
+    While it measures, what is there so far stands in ``out/shared-64.json``.
 
     Parameters
     ----------
@@ -87,17 +90,21 @@ def evaluate(
         (answered,) = look([Person(person, sizes.get("voxels") or VOXELS)], seen, favourable, progress)
         for k, (ceiling, trials) in enumerate(asked):
             progress(k, len(asked), f"newcomer reading {kind}")
-            pupil = Pupil.scan(next(iter(networks.values())), answered, seen, ceiling, trials, seed + 7)
-            row, made = test.row(pupil)
+            pupils = {  # the same trials, by each network's own token space, prior and clusters
+                name: Pupil.scan(network, answered, seen, ceiling, trials, seed + 7)
+                for name, network in networks.items()
+            }
+            row, made = test.row(pupils)
             rows.append({"cortex": kind, "ceiling": ceiling, "trials": trials, **row})
             if trials in SHEET:
                 shown += [made[m][:SHOWN] for m in ("ridge", "network")]
                 names += [f"{kind}, ceiling {ceiling}, {trials} trials: {m}" for m in ("ridge", "network")]
-            merge_card(NAME, {"newcomers": card})  # what is measured is kept
+            write_json(out / f"{NAME}.json", card)  # the card that ships changes when all is measured
     width = min(SHOWN, len(test.tested))
     # the card's sheet shows nothing of the data set, only what was made of it
     for part, file in ((shown, out / f"{NAME}.webp"), (shown[1:], HOME / "cards" / f"{NAME}.webp")):
         write_picture(sheet(np.concatenate(part), width, gap=2), file)
+    merge_card(NAME, {"newcomers": card})
     return card
 
 
@@ -109,11 +116,12 @@ class _Test:
         self.tested = torch.arange(seen.n_scanned, len(seen.tokens), device=device)
         self.denoiser, self.null = load(DENOISER, self.device), null_tokens(DENOISER)
 
-    def row(self, pupil: Pupil) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Score one newcomer by every method; return pictures as well."""
+    def row(self, pupils: dict[str, Pupil]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Score one newcomer, read by each network, by every method; return pictures as well."""
         draw = torch.Generator(device=self.device).manual_seed(self.seed + 1)
+        pupil = pupils["network"]
         x = pupil.look(self.tested, REPEATS, draw)
-        reading, space = pupil.reading, next(iter(self.networks.values())).space
+        reading, space = pupil.reading, self.networks["network"].space
         fitted = fit_ridge(
             pupil.trials.cpu().numpy(), self.seen.tokens[pupil.scanned].cpu().numpy(), device=self.device
         )
@@ -124,7 +132,7 @@ class _Test:
         }
         for name, network in self.networks.items():
             with torch.no_grad():
-                tokens[name] = network(x, pupil.voxels).flatten(1)
+                tokens[name] = network(x, pupils[name].voxels).flatten(1)
         true = self.seen.tokens[self.tested]
         spread = (true - true.mean(0)).square().sum()
         out: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from lab import zoo
 from lab.errors import InputError, MissingDataError
 from lab.jobs.contract import Context
 from lab.jobs.zoo import evaluate as evaluate_job
+from lab.jobs.zoo import stimuli as stimuli_job
 from lab.jobs.zoo import train as train_job
 from lab.zoo import data as data_module
 from lab.zoo import evaluate_predicted, people
@@ -103,6 +104,19 @@ def test_training_goes_on_from_the_weights_keeps_them_and_is_measured(
         assert whole.size == (4 * 66, 7 * 66), "stimuli, true tokens twice, two of each reading"
     with Image.open(toy / "cards" / "dit-64-predicted.webp") as ships:
         assert ships.size == (4 * 66, 6 * 66), "held-out pictures do not ship"
+
+
+def test_an_installation_that_cannot_be_written_to_is_refused_before_any_work(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda place, how: zoo.HOME not in Path(place).parents)
+    for call in (learn, measure):
+        with pytest.raises(InputError, match=r"weights cannot be written to \(read-only\)"):
+            call("structure-64", data, tmp_path)
+    settings = stimuli_job.Settings(data=data, out=tmp_path)
+    with pytest.raises(InputError, match="weights cannot be written to"):
+        stimuli_job.dry_run(settings)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_input_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
