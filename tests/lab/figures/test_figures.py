@@ -30,7 +30,7 @@ from lab.figures import (
     voxel_scores,
 )
 from lab.figures.brain.scores import KNOWN
-from lab.figures.channels import _extent
+from lab.figures.distributions import _extent
 
 SOURCE = Provenance("simulated sub-01", "12 test pictures", 3, "abc123", simulated=True)
 GENERATOR = np.random.default_rng(0)
