@@ -134,7 +134,9 @@ def test_imports_are_lean_and_free_of_side_effects(tmp_path: Path) -> None:
 
 def test_help_imports_only_the_command_line_itself(tmp_path: Path) -> None:
     code = (
-        "import sys, lab.cli.main; print(*{'torch', 'numpy', 'pydantic', 'rich', 'yaml'} & set(sys.modules))"
+        "import sys, lab.cli.main, lab.cli.interrupt\nfrom lab.cli import commands\n"
+        "assert commands.tree().commands\n"
+        "print(*{'torch', 'numpy', 'pydantic', 'rich', 'yaml'} & set(sys.modules))"
     )
     result = run(sys.executable, "-P", "-c", code, cwd=tmp_path)
     assert result.returncode == 0 and result.stdout.strip() == ""

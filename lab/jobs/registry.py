@@ -124,16 +124,20 @@ def run(name: str, settings: Settings, context: Context) -> Result:
     """Run a job; raises what it refuses, and `lab.jobs.contract.Cancelled` where it is asked to stop.
 
     Whoever runs jobs goes through here: a model is stopped inside, and steps far below a job find the watcher
-    of their pictures.
+    of their pictures. Where a job has ``names(settings)``, what it refuses is refused in a moment: all else
+    begins with libraries that take seconds to load.
     """
     context.check()
+    job = module(name)
+    if hasattr(job, "names"):
+        job.names(settings)
     if JOBS[name].seconds < QUICK:
-        return module(name).run(settings, context)
+        return job.run(settings, context)
     from lab.jobs.stopping import stoppable
     from lab.previews import watching
 
     with stoppable(context), watching(context.preview):
-        return module(name).run(settings, context)
+        return job.run(settings, context)
 
 
 def run_each(name: str, asked: Mapping[str, Settings], context: Context) -> dict[str, Result]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from lab.decoding.recipes import DecoderRecipe
     from lab.decoding.trained import TrainedRun
+    from quant.recipes import Recipe
 
 
 class Settings(contract.Settings):
@@ -97,6 +98,11 @@ def _score(row: dict[str, Any], name: str) -> str | None:
     return None if value is None else f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def names(settings: Settings) -> None:
+    """Refuse what is no trained run, and unknown recipes; needs no torch."""
+    _named(settings)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Calibrate each recipe on the run's decoder, decode the run's test pictures again, and compare.
 
@@ -130,24 +136,31 @@ def dry_run(settings: Settings) -> Foreseen:
     return Foreseen(facts=facts | {"sampler": _sampler(trained.config)}, rows=tuple(rows))
 
 
-def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
-    from lab import zoo
+def _named(settings: Settings) -> tuple[TrainedRun, list[Recipe]]:
+    """Return the run, and the recipes that were named; needs no torch."""
     from lab.compare.recipes import allocations
     from lab.decoding.trained import TrainedRun
-    from lab.jobs.checks import NO_RECIPE, natively, plan_recipe
+    from lab.jobs.checks import NO_RECIPE
     from lab.models.preflight import check_run_folder
     from quant.recipes import expand
 
     trained = TrainedRun.open(settings.folder, settings.root)
     check_run_folder(settings.out, ("run", "weights"))
-    denoiser = trained.config.denoiser
     if NO_RECIPE in settings.recipes:
         raise InputError("recipe 'none' is full precision, which is always measured; leave it out")
-    chosen = expand(settings.recipes, names=allocations(denoiser)) if settings.recipes else None
-    # typing errors were found before torch is loaded
+    known = allocations(trained.config.denoiser)
+    return trained, expand(settings.recipes, names=known) if settings.recipes else []
+
+
+def _checked(settings: Settings) -> tuple[TrainedRun, list[DecoderRecipe]]:
+    trained, chosen = _named(settings)
+    from lab import zoo
     from lab.decoding.bits import DEFAULTS
     from lab.decoding.conditions import refuse_without_sampling
+    from lab.jobs.checks import natively, plan_recipe
+    from quant.recipes import expand
 
+    denoiser = trained.config.denoiser
     chosen = chosen or expand(DEFAULTS[denoiser])
     refuse_without_sampling(trained.config, chosen[0].name)
     limits = (settings.training_minutes, settings.device, zoo.load(denoiser))

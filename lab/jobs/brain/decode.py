@@ -68,6 +68,14 @@ class Result(contract.Result):
 ROWS = ("stimulus", "ridge to pixels", "structural", "semantic", "decoded")
 
 
+def names(settings: Settings) -> None:
+    """Refuse what is no trained run, and an unknown recipe; needs no torch."""
+    from lab.decoding.trained import TrainedRun
+    from lab.jobs.checks import check_recipe_name
+
+    check_recipe_name(settings.recipe, TrainedRun.open(settings.folder, settings.root).config.denoiser)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Predict (or read), draw from the same noise, score beside ridge.
 

@@ -6,11 +6,11 @@ import shlex
 from typing import Any
 
 from lab.jobs.brain.scores import score_table, warned, warnings_of
-from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, names, steps
 from lab.jobs.checks import NO_RECIPE
 from lab.jobs.contract import Context, Table, line
 
-__all__ = ["Result", "Settings", "dry_run", "run"]
+__all__ = ["Result", "Settings", "dry_run", "names", "run"]
 
 
 class Settings(RunSettings):

@@ -65,6 +65,13 @@ def dry_run(settings: RunSettings) -> Foreseen:
     return Foreseen(facts=reconstruct(settings.config(), settings.out, silent, dry_run=True))
 
 
+def names(settings: RunSettings) -> None:
+    """Refuse unknown datasets, options, denoisers and recipes; needs no torch."""
+    from lab.jobs.checks import check_names
+
+    check_names(settings)
+
+
 def steps(settings: RunSettings, context: contract.Context, until: str | None = None) -> dict[str, Any]:
     """Do the run's steps, up to one of them.
 
@@ -73,11 +80,10 @@ def steps(settings: RunSettings, context: contract.Context, until: str | None = 
     InputError
         Unknown names, data that cannot be used, or a folder with other settings.
     """
-    from lab.jobs.checks import check_names
     from lab.jobs.reconstruct import reconstruct
     from lab.models.preflight import check_checkpoints
 
-    check_names(settings)
+    names(settings)
     check_checkpoints(settings.checkpoints)
     return reconstruct(
         settings.config(), settings.out, context.progress, until=until, checkpoints=settings.checkpoints

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lab.jobs.brain.scores import warnings_of
-from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, steps
+from lab.jobs.brain.settings import RunSettings, StepResult, dry_run, names, steps
 from lab.jobs.contract import Context
 
-__all__ = ["Result", "Settings", "dry_run", "run"]
+__all__ = ["Result", "Settings", "dry_run", "names", "run"]
 
 
 class Settings(RunSettings):

@@ -126,6 +126,11 @@ class Result(contract.Result):
         return FAILED if self.failed else 0
 
 
+def names(settings: Settings) -> None:
+    """Refuse unknown recipes and settings; needs no torch."""
+    _recipes(settings)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Quantize copies of a model by recipes and measure them at the same seeds and conditions.
 

@@ -81,6 +81,13 @@ class Result(contract.Result):
         return as_command("plan", OfLayers(model=self.model, part=self.part, recipe="rtn-w4a8"))
 
 
+def names(settings: Settings) -> None:
+    """Refuse an unknown model; needs no torch."""
+    from lab.models.opening import model_files
+
+    model_files(settings.model, settings.part)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Look at a model and write what was seen.
 

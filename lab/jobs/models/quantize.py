@@ -62,6 +62,14 @@ class Result(planning.Result):
         )
 
 
+def names(settings: Settings) -> None:
+    """Refuse an unknown recipe, setting or model; needs no torch."""
+    from quant import recipes
+
+    recipes.resolve(settings.recipe)
+    model_files(settings.model, settings.part, settings.architecture)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Quantize a model and write ``model.safetensors`` (packed codes), ``plan.json`` and ``ledger.json``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lab.errors import InputError
+from lab.errors import InputError, MissingDataError
 from lab.jobs.contract import Context, Foreseen, Table, setting
 from lab.jobs.contract import Result as BaseResult
 from lab.jobs.watermark.settings import RATE, OfKey, open_key
@@ -51,6 +51,13 @@ class Result(BaseResult):
         if self.needed is None:
             return f"{self.bits} bits can never say marked at a false-positive rate of {self.rate:g}."
         return f"Marked is said from {self.needed} of {self.bits} bits on: false-positive rate {self.rate:g}."
+
+
+def names(settings: Settings) -> None:
+    """Refuse pictures that are not there; needs no torch."""
+    for path in settings.pictures:
+        if not path.exists():
+            raise MissingDataError(f"no picture at {path}")
 
 
 def run(settings: Settings, context: Context) -> Result:

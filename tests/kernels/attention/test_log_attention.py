@@ -78,6 +78,9 @@ def test_many_bits_are_exact_attention() -> None:
     out = log_attention(q, k, v, bits=8, octaves=12.0).value
     exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     assert ((out - exact).norm() / exact.norm()) < 0.03
+    out = log_attention(q, k, v, bits=8, octaves=12.0, scale=0.05).value
+    exact = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.05)
+    assert ((out - exact).norm() / exact.norm()) < 0.03
 
 
 def test_float8_probabilities_are_exact_and_values_near() -> None:
@@ -88,6 +91,8 @@ def test_float8_probabilities_are_exact_and_values_near() -> None:
     assert 1e-3 < ((out - exact).norm() / exact.norm()) < 0.04
     with pytest.raises(ValueError, match="float8 takes 2 to 4 bits in steps of one octave, got 5 bits"):
         log_attention(q, k, v, bits=5, float8=True)
+    with pytest.raises(ValueError, match=r"got 4 bits over 12\.0"):
+        log_attention(q, k, v, octaves=12.0, float8=True)
 
 
 def test_an_image_alone_and_in_a_batch_is_the_same() -> None:

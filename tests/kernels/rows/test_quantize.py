@@ -10,7 +10,7 @@ from kernels import paths
 from kernels.rows import quantize as quantizing
 from kernels.rows.before import Before
 from kernels.rows.many_kernels import EACH, SHARED, steps_ahead
-from kernels.rows.operands import branch_columns, padded_columns, two_floats
+from kernels.rows.operands import balance_of, branch_columns, padded_columns, two_floats
 from kernels.rows.quantize import MANY_ROWS, Kind, Rows, quantize
 from kernels.tuned.configs import Config
 from kernels.tuned.spaces import SPACES
@@ -240,6 +240,14 @@ def test_values_lie_within_half_a_step(kind: Kind, bits: int) -> None:
     )
 
 
+def test_a_branch_fills_the_range_of_float8() -> None:
+    up = torch.randn(24, 8, generator=torch.Generator().manual_seed(5)) * torch.logspace(-6, 4, 8)
+    up[:, 3] = 0
+    column = torch.rand(24, generator=torch.Generator().manual_seed(6)) + 0.1
+    largest = (up / column[:, None] / balance_of(up, column)).abs().amax(0)
+    assert largest[3] == 0 and ((128 <= largest) & (largest < 256))[torch.arange(8) != 3].all()
+
+
 def test_two_floats_keep_eight_bits() -> None:
     x = torch.randn(4096, generator=torch.Generator().manual_seed(3)) * 60
     high, rest = two_floats(x)
@@ -267,6 +275,11 @@ def test_bad_input_is_named() -> None:
         quantize(x, "int_token", down=torch.ones(20, 64))
     with pytest.raises(ValueError, match=r"inverse_smooth must be float32 of shape \(64,\)"):
         quantize(x, "int_token", inverse_smooth=torch.ones(3))
+    with pytest.raises(ValueError, match="geglu halves its rows, got 63 columns"):
+        quantize(x[:, :63], "int_token", before=Before("geglu"))
+    gain = torch.ones(64, 2).T
+    with pytest.raises(ValueError, match="gain must be a contiguous"):
+        quantize(x, "int_token", before=Before("affine", gain, gain))
 
 
 def test_given_scales_are_for_token_kinds_without_a_branch() -> None:

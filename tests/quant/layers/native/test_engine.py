@@ -101,6 +101,12 @@ def test_convolutions_that_no_kernel_makes_are_not_called_native(monkeypatch: py
     for line in state_of(model).ledger.layers:
         if line.name in found:
             assert way_of_line(line, "cpu") == whys[line.name]
+    layers = quant_layers(model)
+    with natively(model) as ways:
+        backends = {name: "kernels" if one.native else "simulated" for name, one in ways.items()}
+        assert {name: layer.backend for name, layer in layers.items()} == backends
+        assert set(backends.values()) == {"kernels", "simulated"}
+    assert {layer.backend for layer in layers.values()} == {"simulated"}
     assert way_of_line(line.model_copy(update={"weight": None}), "cpu") == "floating point"
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from quant.errors import InputError
+from quant.formats.codebooks import BinaryGrid
 from quant.formats.floats import FloatGrid
 from quant.formats.granularity import Granularity
 from quant.formats.grids import IntGrid
@@ -291,6 +292,15 @@ def test_reference_from_codes_equals_simulated(
         (Quantizer(grid=FloatGrid(exponent=2, mantissa=1), granularity=GROUP, fine="e4m3"), None, None,
         "weights"),
         (fine("pow2", static=True), fine("int"), None, "beside"),
+        (fine("pow2", static=True), Quantizer(grid=IntGrid(bits=8), granularity=GROUP, fine="pow2"), None,
+         "no kernel for int8/g64xpow2 inputs"),
+        (int_quantizer(4, "group", 16, schedule=STATIC), None, None, "groups of 16; kernels take 32"),
+        (Quantizer(grid=FloatGrid(exponent=5, mantissa=1), granularity=CHANNEL),
+         Quantizer(grid=E4M3, granularity=TOKEN), None, "no tensor core takes fp7-e5m1"),
+        (Quantizer(grid=IntGrid(bits=8, mode="asymmetric"), granularity=CHANNEL), int_quantizer(8, "token"),
+         None, "no tensor core takes int8 asym"),
+        (Quantizer(grid=BinaryGrid(bits=3), granularity=CHANNEL), int_quantizer(8, "token"), None,
+         "no tensor core takes binary3"),
         (weights("8"), int_quantizer(8, "token", observer=Percentile()), None, "input ranges by percentile"),
         (weights("8"), Quantizer(grid=IntGrid(), granularity=TOKEN, scale_dtype="float16"), None,
          "real in float16"),
@@ -303,3 +313,11 @@ def test_no_kernel_says_why(
 ) -> None:
     found = fit("Linear", weight, activation, transform)
     assert found.op == "decode" and why in found.text
+
+
+def test_convolutions_with_more_than_codes_have_no_kernel() -> None:
+    codes, images = weights("8"), int_quantizer(8, "sample")
+    assert fit("Conv2d", codes, images).op == "conv int8"
+    extra = torch.ones(4, 4)
+    for transform, branch in ((Smooth(extra[0], 1), None), (None, LowRank(extra, extra))):
+        assert "a branch at a convolution" in fit("Conv2d", codes, images, transform, branch).why
