@@ -101,6 +101,19 @@ def check(
     return sorted(found, key=lambda f: rank[f.severity])
 
 
+def _shown(subject: Subject) -> str:
+    """Say in how many sessions, and how often test pictures were shown: whether files were read as meant."""
+    import numpy as np
+
+    sessions = len(np.unique(subject.session))
+    _, times = np.unique(subject.stimulus_id[subject.split == "test"], return_counts=True)
+    said = f" in {sessions} sessions" if sessions > 1 else ""
+    if len(times) and times.max() > 1:
+        often = f"{times.min()}" if times.min() == times.max() else f"{times.min()} to {times.max()}"
+        said += f"; each of {len(times)} test pictures was shown {often} times"
+    return said
+
+
 def check_subject(subject: Subject) -> list[Finding]:
     """List what a report or a model should know about a subject that could be read."""
     import numpy as np
@@ -113,7 +126,8 @@ def check_subject(subject: Subject) -> list[Finding]:
     found = [
         Finding(
             "info",
-            f"{who}: {subject.n_voxels} voxels ({places}), {n_train} training and {n_test} test trials",
+            f"{who}: {subject.n_voxels} voxels ({places}), {n_train} training and {n_test} test trials"
+            + _shown(subject),
         )
     ]
     found += [Finding("warning", line) for line in subject.info.get("warnings", ())]

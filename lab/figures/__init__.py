@@ -12,9 +12,8 @@ from lab.figures.brain.pictures import ROWS, choose, picture_grid, picture_png
 from lab.figures.brain.scores import MetricRow, metric_rows, score_chart
 from lab.figures.brain.slices import brain_slices, response_profile
 from lab.figures.brain.voxels import voxel_scores
-from lab.figures.channels import channel_histogram
 from lab.figures.curves import training_curve
-from lab.figures.distributions import drift_bands, level_histogram
+from lab.figures.distributions import channel_histogram, drift_bands, level_histogram
 from lab.figures.layers import sorted_layers, statistic_bars
 from lab.figures.ledger import LayerRow, layer_bytes, layer_rows, mac_shares, share_of_macs
 from lab.figures.plate import Plate, Provenance

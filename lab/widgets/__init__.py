@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["brain_map", "compare", "inspect", "quantizer_playground", "reconstruct"]
 
 
-def inspect(model: str = "dit-64", layer: str = "") -> Inspect:
-    """Look at a shipped denoiser: its layers, channels by timestep, and what a grid would do.
+def inspect(model: str = "dit-64", layer: str = "", *, recording: Path | str | None = None) -> Inspect:
+    """Look at a denoiser: its layers, channels by timestep, and what a grid would do.
 
     Parameters
     ----------
     model : str
-        Of ``brainlab zoo list``.
+        Of ``brainlab zoo list``, or a local folder with a recording.
     layer : str
         Shown first; empty: the one with the largest magnitude.
+    recording : path, optional
+        Of a model of one's own: the folder that ``brainlab record`` wrote.
     """
     from lab.widgets.playground import Inspect
 
-    return Inspect(model, layer)
+    return Inspect(model, layer, recording)
 
 
 def quantizer_playground(stats: Any) -> Playground:
@@ -56,7 +58,7 @@ def compare(
     Parameters
     ----------
     **given
-        Further settings of ``brainlab variants``.
+        Further settings of ``brainlab variants``; with a recording, steps and guidance are its own.
     """
     from lab.widgets.jobs import Compare
 

@@ -10,13 +10,17 @@ import ipywidgets as w
 
 from lab.cache import cache_folder
 from lab.widgets.forms import JobForm, Words, table
+from quant.recordings.shards import read_manifest
 
 
 class Compare(JobForm):
     """The same pictures in full precision and with recipes (simulated)."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        out = {"out": cache_folder("widgets", "variants")}
+        out: dict[str, Any] = {"out": cache_folder("widgets", "variants")}
+        if given.get("recording") is not None:
+            made = read_manifest(Path(given["recording"]))["settings"]
+            out |= {"steps": made["n_steps"], "guidance": made["guidance"]}
         super().__init__("variants", {**out, **given}, ("recipes", "n", "steps", "guidance", "seed"))
 
     def show(self, result: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -58,17 +59,19 @@ class Playground(w.VBox):
 
 
 class Inspect(w.VBox):
-    """Layers of a shipped denoiser: channels by timestep, and the quantizer playground.
+    """Layers of a denoiser: channels by timestep, and the quantizer playground.
 
     Parameters
     ----------
     model : str
     layer : str
         Empty: the one with the largest magnitude.
+    recording : path, optional
+        Of a model of one's own.
     """
 
-    def __init__(self, model: str, layer: str = "") -> None:
-        self._settings = look.Settings(model=model)
+    def __init__(self, model: str, layer: str = "", recording: Path | str | None = None) -> None:
+        self._settings = look.Settings(model=model, recording=None if recording is None else Path(recording))
         self.seen = look.run(self._settings, Context())
         names = [row["layer"] for row in self.seen.layer_table("absmax") if row["tensor"] == "input"]
         first = whatif.layer_of(self.seen, layer)

@@ -113,3 +113,5 @@ def test_repeats_give_a_noise_ceiling(tmp_path: Path) -> None:
     subject = datasets.open("arrays", root)
     assert subject.noise_ceiling is not None and subject.repeat.max() == 1
     assert subject.info["noise_ceiling"] == "estimated from repeated test pictures"
+    said = " ".join(finding.message for finding in datasets.check("arrays", root))
+    assert "in 2 sessions; each of 2 test pictures was shown 2 times" in said

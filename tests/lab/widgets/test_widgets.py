@@ -16,6 +16,10 @@ import pytest
 w = pytest.importorskip("ipywidgets")
 pytest.importorskip("anywidget")
 
+import torch  # noqa: E402
+from diffusers import DDIMScheduler, UNet2DModel  # noqa: E402
+
+import quant  # noqa: E402
 from lab import widgets  # noqa: E402
 from lab.errors import InputError  # noqa: E402
 from lab.jobs import registry  # noqa: E402
@@ -162,3 +166,17 @@ def test_a_subject_on_slices(trained_run: Path) -> None:
     assert "simulated subject" in view.title and max(view.values) == 255
     assert "Simulated subject" in words and "eak" in words
     assert "simulated" in subject._repr_html_()
+
+
+def test_a_model_of_ones_own_comes_with_its_recording(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), layers_per_block=1,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "own")
+    quant.record(model, DDIMScheduler(), None, tmp_path / "rec", n_steps=3, n_samples=4)
+    given = {"model": str(tmp_path / "own"), "recording": tmp_path / "rec"}
+    assert "own" in widgets.inspect(**given).source.value
+    asked = widgets.compare(**given, recipes=("rtn-w8a8",)).settings()
+    assert (asked.steps, asked.guidance, asked.recording) == (3, 1.0, tmp_path / "rec")
