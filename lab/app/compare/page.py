@@ -153,7 +153,7 @@ def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
 
 
 def sampled_as(recording: str) -> list[Any]:
-    """Return a recording's steps and guidance for the sliders: others are refused; none without a recording."""
+    """Return a recording's steps and guidance for the sliders (others are refused); none without one."""
     try:
         made = read_manifest(Path(local(recording)))["settings"] if recording else None
     except ValueError:  # an InputError of this package or of quant; drawing says why
