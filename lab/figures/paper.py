@@ -14,6 +14,7 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from lab.figures.plate import Plate
+from lab.figures.tradeoff import folded
 
 Kind = Literal["pdf", "svg"]
 _SHORTEST = 0.8  # share of its height that a figure keeps when it is made narrower
@@ -82,9 +83,11 @@ def _legends_below(figure: Figure, width: float, points: float) -> None:
             legend.remove()
     if not entries:
         return
-    longest = max(map(len, entries)) + 5  # characters: the sign and the gap are as wide as five
-    columns = max(1, int(width * 72 / (longest * 0.55 * points)))
+    room = int(width * 72 / (0.55 * points))  # characters; the sign and the gap are as wide as five
+    names = [folded(name.replace("\n+", "+"), room - 5) for name in entries]
+    longest = max(len(line) for name in names for line in name.split("\n")) + 5
+    columns = max(1, room // longest)
     figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", frameon=False,
+        list(entries.values()), names, loc="outside lower center", frameon=False,
         ncols=min(len(entries), columns), fontsize=points,
     )  # fmt: skip

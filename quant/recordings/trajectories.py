@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from quant.denoisers import families
 from quant.denoisers.fits import check_arguments, model_kind
-from quant.errors import InputError
+from quant.errors import InputError, MissingDataError
 from quant.io import hash_file
 from quant.layers.install import check_module
 from quant.progress import Progress
@@ -238,11 +238,18 @@ class Trajectories:
         Raises
         ------
         MissingDataError
-            There is none, or it was not finished.
+            There is none, it was not finished, or a file of it is missing.
         InputError
             It is damaged, or was changed after it was recorded.
         """
-        return cls(Path(path), read_manifest(Path(path)))
+        manifest = read_manifest(Path(path))
+        if manifest["settings"].get("null_condition") and not (Path(path) / _NULL).is_file():
+            # what calibrates under both halves of guidance would do without one, in silence
+            raise MissingDataError(
+                f"the recording at {path} has lost {_NULL}: fetch it again, or call quant.record with the "
+                "same arguments, which writes what is missing"
+            )
+        return cls(Path(path), manifest)
 
     def __repr__(self) -> str:
         return f"Trajectories({self.path}: {len(self)} samples, {len(self.timesteps)} timesteps)"
@@ -252,8 +259,8 @@ class Trajectories:
 
     @property
     def null_condition(self) -> Tensor | None:
-        """Null condition (T, D) that guidance pushed away from; None without guidance."""
-        if not (self.path / _NULL).is_file():
+        """Null condition (T, D) that guidance pushed away from; None where none was given."""
+        if self.settings.get("null_condition") is None:
             return None
         with read_shard(self.path / _NULL) as file:
             found = file.get_tensor("null_condition")
@@ -268,6 +275,7 @@ class Trajectories:
         """Check all shards now, rather than each when it is first read; see `shards.check_shard`."""
         for start in range(0, len(self), self.settings["batch_size"]):
             self._open(start)
+        _ = self.null_condition  # compared when it is read
 
     def class_labels(self) -> Tensor | None:
         """Class labels of all samples (n,), or None where conditions are tokens or there are none."""

@@ -12,11 +12,13 @@ from kernels.images.group_norm import group_norm, sample_scale
 from kernels.rows.quantize import quantize
 from kernels.tuned.configs import Config
 
-# batch, height, width, channels in, out, kernel, stride, padding
-CASES = [
-    (2, 8, 8, 32, 32, 3, 1, 1), (1, 5, 7, 20, 9, 3, 2, 1), (2, 9, 6, 16, 24, 1, 1, 0), (1, 6, 20, 48, 16, 3,
-    1, 0),
-]  # fmt: skip
+# batch, height, width, channels in, out; kernel, stride, padding, dilation, down and across
+CASES: list[tuple[tuple[int, ...], ...]] = [
+    ((2, 8, 8, 32, 32), (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((1, 5, 9, 20, 9), (2, 3), (1, 2), (2, 1), (2, 3)),
+    ((2, 9, 6, 16, 24), (1, 1), (1, 1), (0, 0), (1, 1)),
+    ((1, 6, 20, 48, 16), (3, 2), (1, 1), (0, 1), (1, 1)),
+]
 
 
 def codes(*shape: int, fp8: bool, device: str) -> torch.Tensor:
@@ -35,12 +37,12 @@ def check(device: str) -> None:
         norms(dtype, device)
 
 
-def convolution(case: tuple[int, ...], fp8: bool, device: str) -> None:
-    b, h, w, c, n, size, stride, padding = case
-    x, weight = codes(b, h, w, c, fp8=fp8, device=device), codes(n, size, size, c, fp8=fp8, device=device)
+def convolution(case: tuple[tuple[int, ...], ...], fp8: bool, device: str) -> None:
+    (b, h, w, c, n), size, *pairs = case
+    x, weight = codes(b, h, w, c, fp8=fp8, device=device), codes(n, *size, c, fp8=fp8, device=device)
     generator = torch.Generator().manual_seed(0)
     sample, column, bias = (torch.rand(s, generator=generator).to(device) * 1e-2 for s in (b, n, n))
-    arguments = (x, sample, weight, column, bias, (stride, stride), (padding, padding))
+    arguments = (x, sample, weight, column, bias, *pairs)
     exact = conv2d(*arguments, dtype=torch.float32, path="reference").value
     for config in (Config(32, 32, 32, 3, 4), Config(32, 32, 32, 3, 4, keep=True)):
         ours = conv2d(*arguments, dtype=torch.float32, path="triton", config=config)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lab.errors import InputError
-from lab.figures.activations import _join, activation_surfaces, channel_timestep_map
+from lab.figures.activations import _join, _ratio, activation_surfaces, channel_timestep_map
 from lab.figures.attention import score_histogram, sink_mass
 from lab.figures.distributions import drift_bands, level_histogram, shorten
 from lab.figures.layers import sorted_layers, statistic_bars
@@ -100,6 +100,7 @@ def test_titles_name_the_tensor_and_captions_count() -> None:
     assert front.get_xlim()[1] > front.get_ylim()[1], "6 tokens, 5 channels"
     high = np.zeros((200, 3))
     high[[10, 150], 1] = 3, 9
+    assert _ratio(np.array([[1, 1, 1], [4, 4, 4], [1, 1, 2]])) == 2, "of channels, not positions"
     joined = _join(high)
     assert (
         joined.shape == (96, 3) and joined.max() == 9 and (joined.argmax() % 3, joined[:50].max()) == (1, 3)

@@ -50,3 +50,10 @@ def test_labels_of_a_logarithmic_axis_can_be_read_in_the_dark(which: str) -> Non
     )
     ticks = getattr(plate.figure.axes[0].yaxis, which)()
     assert ticks and {tick.label1.get_color() for tick in ticks} == {ink("dark")[0]}
+
+
+def test_long_names_are_folded_to_the_width() -> None:
+    name = "qvgen-w4a4+policy=common+helper=kept+group=64+rank=16+unshrunk=true+weight_bits=3+train_steps=400"
+    plate = errors_over_time({name: ("qvgen", [900.0, 500.0], [0.1, 0.2])}, "Error", SOURCE)
+    lines = [text for text in texts(for_paper(plate, "svg").decode()) if "=" in text]
+    assert "".join(lines) == name and max(map(len, lines)) <= 3.4 * 72 / (0.55 * 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import nn
 
 import quant
 from quant.observation import OUTLIER_RULE, bins
+from quant.observation.attention import AttentionObserver
 from quant.observation.rows import layer_row, step_rows
-from quant.observation.stats import TensorStats
+from quant.observation.stats import TensorStats, bimodality
 from tests.quant.observation.conftest import SALIENT
 
 
@@ -205,3 +207,50 @@ def check_rows(stats: TensorStats, x: np.ndarray, beyond: np.ndarray) -> None:
             assert step[name] == pytest.approx(value, rel=1e-3), name
         for name, share in (("p0.1", 0.001), ("p1", 0.01), ("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
             assert step[name] == pytest.approx(np.quantile(x[t], share), rel=0.13, abs=0.02), name
+
+
+def test_probabilities_by_hand() -> None:
+    """Over calls of several sizes: mass by key, the leading key by head, and both histograms' shares."""
+    draw = torch.Generator().manual_seed(0)
+    observer, wanted = AttentionObserver("a", nn.Identity()), []
+    for timestep in (9.0, 3.0):
+        scores = [(4 * torch.randn(n, 3, 7, 5, generator=draw)).softmax(-1) for n in (1, 4)]
+        for some in scores:
+            assert observer(some, some)[0] is some
+        observer.close(timestep)
+        wanted.append(torch.cat(scores).double())
+    observer.close(1.0)  # it did not run there
+    stats = observer.result()
+    assert stats is not None and (stats.module, stats.kind) == ("a", "cross")
+    assert stats.timesteps.tolist() == [9.0, 3.0]
+    for step, p in enumerate(wanted):
+        np.testing.assert_allclose(stats.mass[step], p.mean((0, 1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(stats.head_mass[step], p[..., 0].mean((0, 2)), rtol=1e-5)
+        for found, some in ((stats.leading, p[..., :1]), (stats.rest, p[..., 1:])):
+            place = bins.bin_index(some.float()).flatten().long()
+            np.testing.assert_array_equal(found[step], place.bincount(minlength=bins.BINS))
+        row = stats.row(step)
+        assert (row["keys"], row["uniform"]) == (5, 0.2) and row["sink"] == int(p.mean((0, 1, 2)).argmax())
+        shares = (p[..., 0] >= 0.5).double().mean(), (p >= 0.5).double().mean(), (p < 1 / 256).double().mean()
+        for name, share in zip(("leading_peak_share", "peak_share", "dust_share"), shares, strict=True):
+            assert row[name] == pytest.approx(float(share)) and 0 < share < 1, name
+    counts = np.zeros(bins.BINS, np.int64)
+    counts[bins.bin_index(torch.tensor([0.25, 1.0, 2.0])).numpy()] = 1, 2, 5
+    counts[bins.HALF] = 1  # 0 counts as the smallest magnitude
+    x = np.repeat([2.0**bins.LOWEST, 0.25, 1.0, 2.0], [1, 1, 2, 5]) * 17 / 16  # middles of their bins
+    moved = np.log2(x) - np.log2(x).mean()
+    var, third, fourth = ((moved**k).mean() for k in (2, 3, 4))
+    assert bimodality(counts) == pytest.approx((third**2 / var**3 + 1) / (fourth / var**2), rel=1e-9)
+
+
+def test_a_channel_is_salient_from_half_of_the_timesteps_on(seen: quant.Observation) -> None:
+    stats = copy.deepcopy(seen.inputs["plain"])
+    stats.channel["p75_abs"][:] = 0.0
+    stats.channel["p75_abs"][:2, 7] = stats.channel["p75_abs"][:1, 9] = stats.threshold.max()
+    assert stats.salient().tolist() == [7]  # of four; 9 is so at one of them
+    stats.channel["min"][:], stats.channel["max"][:] = 0.0, 0.0
+    stats.channel["min"][1, 3] = -1e-6
+    assert stats.outlier_channels().tolist() == [3]  # all others are nothing
+    whole, blank = stats.spreads(), np.empty((4, 0), np.float32)
+    stats.position_low = stats.position_high = blank
+    assert stats.spreads()[:, 0].tolist() == whole[:, 0].tolist() and not stats.spreads()[:, 1].any()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from safetensors.torch import save_file
 
 import quant
 from quant.recordings.repeat import Sampler
@@ -36,6 +37,14 @@ def test_a_recording_that_sets_out_from_states_is_the_loop_by_hand(tmp_path: Pat
     options = {"n_steps": 3, "guidance": 2.0, "null_condition": NULL, "shape": (4, 3, 3), "batch_size": 2}
     store = quant.record(model, EulerDiscreteScheduler(), CONDITIONS, tmp_path / "a", start=start, **options)
     assert torch.equal(store.null_condition, NULL)
+    (tmp_path / "a" / "null.safetensors").unlink()  # calibration saw one half of guidance then
+    with pytest.raises(quant.MissingDataError, match=r"has lost null\.safetensors: .* or call quant\.record"):
+        quant.Trajectories.open(tmp_path / "a")
+    again = quant.record(model, EulerDiscreteScheduler(), CONDITIONS, tmp_path / "a", start=start, **options)
+    assert again.hash == store.hash and torch.equal(again.null_condition, NULL)
+    save_file({"null_condition": NULL + 1}, tmp_path / "a" / "null.safetensors")
+    with pytest.raises(quant.InputError, match=r"null\.safetensors was changed after it was recorded"):
+        again.verify()
     scheduler.set_timesteps(3)
     x, seen = start, []
     for t in scheduler.timesteps:
