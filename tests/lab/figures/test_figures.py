@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+from lab.figures.channels import _extent
 from PIL import Image
 
 from lab.errors import InputError
@@ -30,7 +31,6 @@ from lab.figures import (
     voxel_scores,
 )
 from lab.figures.brain.scores import KNOWN
-from lab.figures.channels import _extent
 
 SOURCE = Provenance("simulated sub-01", "12 test pictures", 3, "abc123", simulated=True)
 GENERATOR = np.random.default_rng(0)
