@@ -11,7 +11,6 @@ from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Table, setting
-from lab.jobs.reconstruct import reconstruct
 
 SUBJECTS = ("sub-01", "sub-02", "sub-03", "sub-04")
 _COLUMNS = (
@@ -98,6 +97,7 @@ def run(settings: Settings, context: Context) -> Result:
         The folder holds something else.
     """
     from lab.files import write_json
+    from lab.jobs.reconstruct import reconstruct
     from lab.report import build_group_report
     from lab.runs.metrics import tidy
 

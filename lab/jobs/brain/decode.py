@@ -16,6 +16,8 @@ from lab.jobs.contract import Context, Numbers, Preview, Seed, Table, line, sett
 if TYPE_CHECKING:
     import numpy as np
 
+    from lab.decoding.trained import TrainedRun
+
 MOST = 16
 
 
@@ -70,10 +72,7 @@ ROWS = ("stimulus", "ridge to pixels", "structural", "semantic", "decoded")
 
 def names(settings: Settings) -> None:
     """Refuse what is no trained run, and an unknown recipe; needs no torch."""
-    from lab.decoding.trained import TrainedRun
-    from lab.jobs.checks import check_recipe_name
-
-    check_recipe_name(settings.recipe, TrainedRun.open(settings.folder, settings.root).config.denoiser)
+    _named(settings)
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -123,16 +122,25 @@ def run(settings: Settings, context: Context) -> Result:
     )  # fmt: skip
 
 
-def check(settings: Settings) -> tuple[Any, Any, Any]:
-    """Refuse what is not of the data; return the trained run, the settings to decode with, and the recipe."""
+def _named(settings: Settings) -> TrainedRun:
+    """Return the run; needs no torch."""
     from lab.decoding.trained import TrainedRun
-    from lab.jobs.checks import check_recipe, natively
+    from lab.jobs.checks import check_recipe_name
     from lab.models.preflight import check_loose_folder
 
     check_loose_folder(settings.out)
     if not 1 <= len(settings.trials) <= MOST:
         raise InputError(f"{len(settings.trials)} trials; choose 1 to {MOST}")
     trained = TrainedRun.open(settings.folder, settings.root)
+    check_recipe_name(settings.recipe, trained.config.denoiser)
+    return trained
+
+
+def check(settings: Settings) -> tuple[Any, Any, Any]:
+    """Refuse what is not of the data; return the trained run, the settings to decode with, and the recipe."""
+    from lab.jobs.checks import check_recipe, natively
+
+    trained = _named(settings)
     config = trained.config.model_copy(update=_changes(settings))
     recipe = natively(check_recipe(settings.recipe, config.denoiser), settings.native, config.device)
     return trained, config, recipe

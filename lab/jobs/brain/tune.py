@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import field_validator
 
-from brainit.metrics import paired_interval, score
-from brainit.subject import Subject
-from lab.decoding.drawing import draw
 from lab.decoding.settings import ReconstructConfig
 from lab.errors import InputError
 from lab.jobs import contract
@@ -23,6 +20,7 @@ from lab.models.devices import choose_device
 from lab.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from brainit.subject import Subject
     from lab.decoding.data import BrainData
 
 _FEWEST = 4
@@ -127,6 +125,13 @@ class Result(contract.Result):
         return as_command(self.tuned | chosen, out="runs/tuned")
 
 
+def names(settings: Settings) -> None:
+    """Refuse unknown datasets, options, denoisers and recipes; needs no torch."""
+    from lab.jobs.checks import check_names
+
+    check_names(settings.config())
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Score strengths and numbers of averaged samples on held-out training trials, full precision.
 
@@ -138,8 +143,10 @@ def run(settings: Settings, context: Context) -> Result:
     config, progress, checkpoints = settings.config(), context.progress, settings.checkpoints
     strengths, n_samples, every = settings.strengths, settings.averaged, settings.every
     device, shared = _check(settings), config.network == "shared"
+    from brainit.metrics import score
     from lab import zoo
     from lab.decoding.data import open_subjects
+    from lab.decoding.drawing import draw
     from lab.decoding.scores import networks_for
     from lab.images import to_model
 
@@ -212,6 +219,8 @@ def _beside_best(
     config: ReconstructConfig,
 ) -> None:
     """Add to each row what its scores are above the best row's, with paired intervals over pictures."""
+    from brainit.metrics import paired_interval
+
     best = max(
         (i for i, row in enumerate(rows) if row["n_samples"]),
         key=lambda i: sum(rows[i][key] for key in judged),

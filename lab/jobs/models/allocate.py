@@ -12,12 +12,14 @@ from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, setting
 from lab.jobs.models import compare
-from lab.jobs.models.plan import OfModel
+from lab.jobs.models.plan import OfModel, names
 from lab.jobs.spelling import as_command
 from lab.models.devices import choose_device
 from lab.models.preflight import check_loose_folder, check_recording
 from quant import recipes
 from quant.about import versions
+
+__all__ = ["Result", "Settings", "dry_run", "names", "run"]
 
 
 class Settings(OfModel):

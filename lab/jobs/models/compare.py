@@ -127,8 +127,11 @@ class Result(contract.Result):
 
 
 def names(settings: Settings) -> None:
-    """Refuse unknown recipes and settings; needs no torch."""
+    """Refuse unknown recipes, settings and models; needs no torch."""
+    from lab.models.opening import model_files
+
     _recipes(settings)
+    model_files(str(settings.model), settings.part)
 
 
 def run(settings: Settings, context: Context) -> Result:

@@ -97,6 +97,21 @@ class Result(contract.Result):
         return self.command
 
 
+def names(settings: Any) -> None:
+    """Refuse an unknown recipe, setting or model; needs no torch.
+
+    Parameters
+    ----------
+    settings : OfModel
+        With a recipe, and with an architecture or without.
+    """
+    from lab.models.opening import model_files
+    from quant import recipes
+
+    recipes.resolve(settings.recipe)
+    model_files(settings.model, settings.part, getattr(settings, "architecture", None))
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Plan; the model stays as it is.
 

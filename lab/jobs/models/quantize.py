@@ -10,11 +10,13 @@ from lab.errors import InputError, MissingDataError
 from lab.files import write_json, write_text
 from lab.jobs.contract import Context, Device, Seed, Table, line, setting
 from lab.jobs.models import plan as planning
-from lab.jobs.models.plan import OfLayers, tables, totals_table
+from lab.jobs.models.plan import OfLayers, names, tables, totals_table
 from lab.jobs.spelling import as_command
 from lab.models.opening import model_files
 from lab.models.preflight import check_recording, check_run_folder
 from lab.models.weights import fingerprint
+
+__all__ = ["KEPT", "Result", "Settings", "dry_run", "names", "run"]
 
 KEPT = "training"
 """Folder of what a run that is stopped goes on from; gone when it is finished."""
@@ -60,14 +62,6 @@ class Result(planning.Result):
             f"in Python: quant.load({self.out!r}, model) puts it into a bare model of the same architecture, "
             "in place, as pipe.unet of a diffusers pipeline (what it returns is the ledger)"
         )
-
-
-def names(settings: Settings) -> None:
-    """Refuse an unknown recipe, setting or model; needs no torch."""
-    from quant import recipes
-
-    recipes.resolve(settings.recipe)
-    model_files(settings.model, settings.part, settings.architecture)
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -188,8 +182,8 @@ def _given_recording(model: str, recipe: str, folder: Path | None) -> Any:
 
     if _calibrates(recipe) and folder is None and model not in zoo.DENOISERS:
         raise MissingDataError(
-            f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: "
-            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give --recording FOLDER"
+            f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: brainlab "
+            f"record {shlex.quote(model)} --out FOLDER makes that, then give it as --recording FOLDER"
         )
     return None if folder is None else check_recording(model, folder)
 

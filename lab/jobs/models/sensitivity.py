@@ -10,10 +10,12 @@ from typing import Any, Literal
 from lab.errors import InputError
 from lab.jobs import contract
 from lab.jobs.contract import Context, Device, Foreseen, Numbers, Seed, Table, line, setting
-from lab.jobs.models.plan import RECIPE, OfLayers, OfModel
+from lab.jobs.models.plan import RECIPE, OfLayers, OfModel, names
 from lab.jobs.spelling import as_command
 from lab.models.devices import choose_device
 from quant import recipes, registry
+
+__all__ = ["Result", "Settings", "dry_run", "names", "run"]
 
 SAMPLE = ("ssim", "final_sqnr_db", "final_nmse")
 

@@ -91,6 +91,13 @@ def measure(seen: Observation, settings: Settings) -> tuple[str, WhatIf]:
     return layer, what_if(seen.inputs[layer], grid, settings.shared, settings.clip)
 
 
+def names(settings: Settings) -> None:
+    """Refuse an unknown model; needs no torch."""
+    from lab.models.opening import model_files
+
+    model_files(settings.model)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Look at the model if nobody has yet, and measure."""
     seen = look.run(asked(settings), context)

@@ -141,6 +141,33 @@ def test_lists_import_no_torch(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+REFUSED = {
+    "quantize unet-65": 2, "quantize unet-64 --recipe rtn-w4a5": 2, "quantize gone/model.safetensors": 4,
+    "plan unet-65": 2, "inspect unet-65": 2, "whatif unet-65": 2, "compare unet-65 --recipes rtn-w4a4": 2,
+    "compare unet-64 --recipes svdquant-w4a4+rnk=8": 2, "sensitivity unet-65 --out t.json": 2,
+    "allocate unet-65 --out o": 2, "brain decode gone": 2, "brain bits gone": 2,
+    "brain reconstruct --dataset nope": 2, "brain train --set recipe=rtn-w4a5": 2,
+    "brain tune --dataset nope": 2, "watermark verify gone.png": 4,
+}  # fmt: skip
+"""Commands with a name that nothing has, and their exit codes."""
+
+
+def test_names_that_nothing_has_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    """As all help is: every job's settings are known without it."""
+    code = (
+        "import json, sys\nfrom lab.cli.main import run\nfrom lab.jobs import registry\n"
+        "for job in registry.JOBS:\n    registry.module(job)\n    assert 'torch' not in sys.modules, job\n"
+        "codes = {line: (run(line.split()), 'torch' in sys.modules) for line in sys.argv[1:]}\n"
+        "print(json.dumps(codes))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", code, *REFUSED], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert json.loads(result.stdout) == {line: [code, False] for line, code in REFUSED.items()}
+    assert len(result.stderr.splitlines()) == len(REFUSED)  # one line each
+    assert not list(tmp_path.iterdir())
+
+
 def test_doctor_says_what_runs_natively_and_what_is_simulated(capsys: Capture) -> None:
     assert run(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -21,7 +21,7 @@ def test_scores_seconds_and_peak_memory_are_recorded(monkeypatch: pytest.MonkeyP
         encodings.add(id(encoded))
         return {"pixcorr": 0.5, "recipe": config.recipe, "report": str(out / "report.html")}
 
-    monkeypatch.setattr(job, "reconstruct", reconstruct)
+    monkeypatch.setattr("lab.jobs.reconstruct.reconstruct", reconstruct)
     monkeypatch.setattr(lab.report, "build_group_report", lambda runs, page: page)
     found = job.run(job.Settings(out=tmp_path), Context())
     assert len(found.table) == 4 and len(encodings) == 1  # the subjects share their training pictures
