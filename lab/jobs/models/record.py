@@ -96,7 +96,7 @@ def run(settings: Settings, context: Context) -> Result:
     with exact_arithmetic(device):
         store = quant.record(
             model.to(device), scheduler, given["conditions"], settings.out, n_steps=settings.steps,
-            shape=settings.shape or None, n_samples=_count(settings, given), guidance=settings.guidance,
+            shape=settings.shape or None, n_samples=_samples(settings, given), guidance=settings.guidance,
             null_condition=given["null_condition"], seed=settings.seed, batch_size=settings.batch,
             progress=context.progress,
         )  # fmt: skip
@@ -136,14 +136,14 @@ def _check(settings: Settings) -> tuple[str, nn.Module, Any, dict[str, Tensor | 
     given, what = conditions_of(model, settings)
     check_arguments(
         model, given["conditions"], given["null_condition"], n_steps=settings.steps,
-        n_samples=_count(settings, given), guidance=settings.guidance, seed=settings.seed, batch_size=settings.batch,
-        shape=settings.shape or None,
+        n_samples=_samples(settings, given), guidance=settings.guidance, seed=settings.seed,
+        batch_size=settings.batch, shape=settings.shape or None,
     )  # fmt: skip
     return device, model, scheduler, given, what
 
 
-def _count(settings: Settings, given: dict[str, Tensor | None]) -> int | None:
-    """Count the samples where conditions do not."""
+def _samples(settings: Settings, given: dict[str, Tensor | None]) -> int | None:
+    """Return the number of samples where no conditions say it."""
     return settings.samples if given["conditions"] is None else None
 
 
