@@ -96,7 +96,7 @@ def run(settings: Settings, context: Context) -> Result:
     with exact_arithmetic(device):
         store = quant.record(
             model.to(device), scheduler, given["conditions"], settings.out, n_steps=settings.steps,
-            shape=settings.shape or None, n_samples=_samples(settings, given), guidance=settings.guidance,
+            shape=settings.shape or None, n_samples=_count(settings, given), guidance=settings.guidance,
             null_condition=given["null_condition"], seed=settings.seed, batch_size=settings.batch,
             progress=context.progress,
         )  # fmt: skip
