@@ -47,6 +47,8 @@ def read_mat(
     import scipy.io
 
     check_content(path)
+    if path.suffix == ".npy":
+        raise InputError(f"{path} is no .mat file; the dataset 'arrays' reads folders of .npy matrices")
     wanted = [*needed, *optional]
     try:
         if h5py.is_hdf5(path):

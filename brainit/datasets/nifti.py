@@ -37,7 +37,10 @@ def subjects(root: Path) -> list[str]:
     """Return the names of the ``sub-*`` folders."""
     found = [p.name for p in visible(root.glob("sub-*")) if p.is_dir()]
     if not found:
-        raise MissingDataError(f"{root} holds no sub-* folder; expected sub-01/ses-01/*{_BETAS}.nii.gz")
+        raise MissingDataError(
+            f"{root} holds no sub-* folder; expected sub-01/ses-01/*{_BETAS}.nii.gz (matrices, as .npy: "
+            "dataset 'arrays')"
+        )
     return found
 
 

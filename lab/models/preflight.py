@@ -69,7 +69,8 @@ def check_recording(model: str, folder: Path | None) -> quant.Trajectories | Non
         model_files(model)  # refuses what is not a model
         raise MissingDataError(
             f"{model!r} is no shipped denoiser, so there is nothing to look at and calibrate on: "
-            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give --recording FOLDER"
+            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give it as the "
+            "recording (--recording FOLDER)"
         )
     store = quant.Trajectories.open(folder)
     if model in zoo.DENOISERS:

@@ -111,7 +111,7 @@ def check_arguments(
             raise InputError(f"{name} hold NaN or infinite values: make them again")
     if conditions is None and n_samples is not None:
         check_whole("n_samples", n_samples, 1)
-    if conditions is not None and n_samples is not None and n_samples != len(conditions):
+    if conditions is not None and conditions.ndim and n_samples not in (None, len(conditions)):
         raise InputError(
             f"n_samples = {n_samples!r:.60}, and one sample is recorded for each of {len(conditions)} "
             "conditions: leave it out, or give as many conditions"

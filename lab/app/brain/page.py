@@ -87,7 +87,10 @@ def build(home: Path, tab: Any) -> dict[str, Any]:
                                  elem_id="brain-run")  # fmt: skip
             with gr.Accordion("Train one", open=not known):
                 dataset = gr.Dropdown(datasets(), value="simulated", label="Dataset")
-                root = gr.Textbox(label="Folder of the data", info="read where it lies; empty for simulated")
+                root = gr.Textbox(
+                    label="Folder of the data",
+                    info="read where it lies, laid out as brainlab data info NAME says; empty for simulated",
+                )
                 train = gr.Button("Train and reconstruct (minutes)", elem_id="train-run")
             trials = gr.Textbox("0,1,2,3", label="Test pictures", info="counted from 0, commas between",
                                 elem_id="trial-numbers")  # fmt: skip

@@ -18,6 +18,7 @@ from lab.app.work import answer, begin, canceller, reveal, stream
 from lab.cache import cache_folder
 from lab.jobs import registry
 from lab.jobs.models import variants
+from quant.recordings.shards import read_manifest
 
 HEADERS = ["recipe", "PSNR to full (dB)", "SSIM to full", "ST-LPIPS to full", "weight bits", "model MB",
            "arithmetic", "seconds per picture"]  # fmt: skip
@@ -146,8 +147,24 @@ def build_compare(model: Any, recording: Any, home: Path) -> dict[str, Any]:
     for control in (which, index):
         control.input(look_at, [archive, which, index, names], pair, api_visibility="private",
                       show_progress="hidden")  # fmt: skip
+    recording.change(sampled_as, recording, [steps, guidance], **quiet)
     fields = ("recipes", "n", "steps", "guidance", "seed", "native")
     return {"fields": dict(zip(fields, controls[1:-1], strict=True))}
+
+
+def sampled_as(recording: str) -> list[Any]:
+    """Return a recording's steps and guidance for the sliders (others are refused); none without one."""
+    try:
+        made = read_manifest(Path(local(recording)))["settings"] if recording else None
+    except ValueError:  # an InputError of this package or of quant; drawing says why
+        made = None
+    if made is None:
+        return [gr.skip(), gr.skip()]
+    steps, guidance = made["n_steps"], made["guidance"]
+    return [
+        gr.Slider(value=steps, minimum=min(2, steps), maximum=max(50, steps)),
+        gr.Slider(value=guidance, maximum=max(6, guidance)),
+    ]
 
 
 def _asked(

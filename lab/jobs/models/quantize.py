@@ -182,8 +182,8 @@ def _given_recording(model: str, recipe: str, folder: Path | None) -> Any:
 
     if _calibrates(recipe) and folder is None and model not in zoo.DENOISERS:
         raise MissingDataError(
-            f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: "
-            f"brainlab record {shlex.quote(model)} --out FOLDER makes that, then give --recording FOLDER"
+            f"{recipe} calibrates on recorded sampling and {model!r} is no shipped denoiser: brainlab "
+            f"record {shlex.quote(model)} --out FOLDER makes that, then give it as --recording FOLDER"
         )
     return None if folder is None else check_recording(model, folder)
 

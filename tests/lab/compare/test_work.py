@@ -309,7 +309,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     out = ["--out", str(tmp_path / "c")]
     cases = (
-        (["compare", str(model_folder), "--recipes", "rtn-w8a8", *out], 4, "give --recording FOLDER"),
+        (["compare", str(model_folder), "--recipes", "rtn-w8a8", *out], 4, "(--recording FOLDER)"),
         (["compare", *out], 2, "needs a model"),
         (["compare", "unet-64", "--recipes", "rtn-w8a9", *out], 2, "did you mean"),
         (["compare", "unet-64", "--n", "1", *out], 2, "at least"),

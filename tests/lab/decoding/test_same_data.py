@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,3 +73,23 @@ def test_simulated_subjects_of_a_finished_run_are_read_where_they_moved_to_and_n
     (there / DESCRIPTION).touch()
     same_data.check_finished(tmp_path, config)
     assert given == [{"preset": "demo", "seed": 20}]  # readers know nothing of what they are made from
+
+
+def test_data_that_changed_before_a_finished_run_was_copied_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy is younger than the change, though the run is older: its own date counts where it was kept."""
+    (subject,) = make_sample(1).subjects
+    run, data = tmp_path / "run", tmp_path / "data"
+    run.mkdir()
+    data.mkdir()
+    same_data.claim(run, same_data.marks([subject]))
+    (run / "config.yaml").write_text(f"root: {data}\n")
+    (data / "a.mat").touch()
+    (run / "done.json").touch()
+    os.utime(run / "done.json", (1e9, 1e9))  # as a copy that keeps dates
+    config = ReconstructConfig(dataset="mat", root=str(data))
+    changed = replace(subject, betas=subject.betas + 1)
+    monkeypatch.setattr(datasets, "open", lambda *where, **options: changed)
+    with pytest.raises(InputError, match="was made from other data"):
+        same_data.check_finished(run, config)

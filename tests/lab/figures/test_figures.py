@@ -29,6 +29,8 @@ from lab.figures import (
     training_curve,
     voxel_scores,
 )
+from lab.figures.brain.scores import KNOWN
+from lab.figures.distributions import _extent
 
 SOURCE = Provenance("simulated sub-01", "12 test pictures", 3, "abc123", simulated=True)
 GENERATOR = np.random.default_rng(0)
@@ -96,6 +98,7 @@ def test_metric_rows():
     assert (
         rows["pixcorr"].chance == 0.12 and rows["two_way_head"].chance == 0.5 and rows["mse"].chance is None
     )
+    assert {name for name, (_, larger, _) in KNOWN.items() if not larger} == {"mse", "st_lpips"}
     assert not rows["mse"].larger_is_better
     assert rows["pixcorr"].against_ridge.value == 0.1
 
@@ -179,7 +182,7 @@ def test_template_only_in_its_own_space():
 
 def test_voxels_are_drawn_at_their_size_and_an_unknown_space_is_said():
     """Few voxels are not a few dots far apart."""
-    xyz = 2.0 * np.argwhere(np.ones((4, 5, 6)))
+    xyz = 2.0 * np.argwhere(np.ones((4, 5, 6))) + [0, 100, -50]
     plate = brain_slices(xyz, np.arange(len(xyz)), "cluster", SOURCE, space="")
     assert "the files do not say which space" in plate.caption
     for ax in plate.figure.axes[:3]:
@@ -187,6 +190,13 @@ def test_voxels_are_drawn_at_their_size_and_an_unknown_space_is_said():
         corners = drawn.get_paths()[0].vertices
         np.testing.assert_allclose(np.ptp(corners, axis=0), 2.0)
         assert np.ptp(ax.get_xlim()) < 16, "as large as what was measured"
+    for ax, axis, (across, up) in zip(plate.figure.axes, range(3), ((1, 2), (0, 2), (0, 1)), strict=False):
+        name, cut = ax.get_title().split(", ")
+        assert name == ("sagittal", "coronal", "axial")[axis] and cut.split(" = ")[0] == "xyz"[axis]
+        assert xyz[:, axis].min() <= float(cut.split()[2]) <= xyz[:, axis].max()
+        assert ax.get_xlabel() == ("left – right", "back – front")[across]
+        for limits, side in ((ax.get_xlim(), across), (ax.get_ylim(), up)):
+            assert limits[0] < xyz[:, side].min() and limits[1] > xyz[:, side].max()
 
 
 def test_a_single_slice_is_drawn_alone():
@@ -227,6 +237,7 @@ def test_clip_share_is_counted_and_channels_stand_by_width():
     assert (10 ** drawn[:, 0]).tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4]), "the widest first, by channel"
     assert drawn.mask[:, 1].tolist() == [True, False, False, True]
     assert drawn.mask[:, 2].tolist() == [True, True, False, True]
+    assert _extent(np.array([[1, 0], [0, 1]]), np.array([-4.0, -1.0, 2.0])).tolist() == [4, 2], "of magnitude"
 
 
 def test_networks_that_stop_at_epochs_of_their_own_are_a_line_each():

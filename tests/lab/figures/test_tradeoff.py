@@ -23,6 +23,10 @@ def test_every_recipe_is_in_the_picture_and_its_words() -> None:
     drawn = sum(len(line.get_xdata()) for line in plate.figure.axes[0].lines if line.get_marker() != "None")
     assert drawn == len(points)
     assert all(p.label in plate.alt for p in points) and "30.0 MB" in plate.caption
+    ax = plate.figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("size of all tensors, MB", "paired PSNR, dB")
+    bars = [line for line in ax.lines if line.get_marker() == "None" and len(set(line.get_xdata())) == 1]
+    assert sorted(tuple(bar.get_ydata()) for bar in bars) == [(19 + i, 21 + i) for i in range(20)]
     markers = {line.get_marker() for line in plate.figure.axes[0].lines} - {"None"}
     assert len(markers) == 7  # methods are told apart without colour
 

@@ -212,7 +212,7 @@ TABLE: dict[str, Row] = {
     "a folder without a model": (notes, "no config.json; give the folder that save_pretrained wrote", 2),
     "a part of a model without parts": (lambda tmp: ["unet-64", "--part", "vae"], "has no parts", 2),
     # recipes and recordings
-    "no recording": (options("--recipe", "mixdq-w8a8"), "make a recording", 4),
+    "no recording": (options("--recipe", "mixdq-w8a8"), "makes that, then give it as --recording FOLDER", 4),
     "recording not there": (
         options("--recipe", "mixdq-w8a8", "--recording", "TMP/none"), "no trajectories at", 4,
     ),

@@ -13,6 +13,7 @@ from torch import nn
 import quant
 from quant.denoisers.inventory import find_layers
 from quant.denoisers.roles import role_of
+from quant.denoisers.skips import halves
 from quant.layers.attention import find_attention
 from quant.recordings.repeat import Sampler
 from quant.registry import get_method, get_preset
@@ -120,3 +121,12 @@ ROLES = {
 def test_roles_by_name() -> None:
     for role, names in ROLES.items():
         assert {name: role_of(name) for name in names.split()} == dict.fromkeys(names.split(), role)
+
+
+def test_ranges_of_the_halves_of_a_skip_concatenation() -> None:
+    low, high = -torch.arange(1.0, 6.0).reshape(1, 5, 1, 1), torch.arange(5.0).flip(0).reshape(1, 5, 1, 1)
+    before = low.clone(), high.clone()
+    found = [[side.flatten().tolist() for side in halves(low, high, split)] for split in (2, None)]
+    assert found[0] == [[-2.0, -2.0, -5.0, -5.0, -5.0], [4.0, 4.0, 2.0, 2.0, 2.0]]
+    assert found[1] == [[-5.0] * 5, [4.0] * 5]
+    assert torch.equal(low, before[0]) and torch.equal(high, before[1])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import quant
-from quant.observation import OUTLIER_RULE, bins
+from quant.observation import OUTLIER_RULE, bins, smooth
 from quant.observation.attention import AttentionObserver
 from quant.observation.rows import layer_row, step_rows
 from quant.observation.stats import TensorStats, bimodality
@@ -254,3 +254,24 @@ def test_a_channel_is_salient_from_half_of_the_timesteps_on(seen: quant.Observat
     whole, blank = stats.spreads(), np.empty((4, 0), np.float32)
     stats.position_low = stats.position_high = blank
     assert stats.spreads()[:, 0].tolist() == whole[:, 0].tolist() and not stats.spreads()[:, 1].any()
+
+
+@pytest.mark.parametrize("layer", ["drift", "by_pixel"])
+def test_smoothing_leaves_the_product(layer: str, seen: quant.Observation, planted: SimpleNamespace) -> None:
+    """SmoothQuant's factors; 1 for a channel that is dead on either side, and not for a quiet one."""
+    stats, weights = copy.deepcopy(seen.inputs[layer]), copy.deepcopy(seen.weights[layer])
+    for field in ("min", "max"):
+        stats.channel[field][:, 3] = 0.0
+        stats.channel[field][:, 4] *= 1e-3
+        weights.input[field][6] = 0.0
+    top, w = stats.absmax.max(0), np.maximum(-weights.input["min"], weights.input["max"])
+    wanted = np.divide(top**0.7, w**0.3, out=np.ones_like(top), where=(top > 0) & (w > 0))
+    transform = smooth(stats, weights, alpha=0.7)
+    np.testing.assert_allclose(transform.transform.factor, wanted, rtol=1e-6)
+    assert wanted[3] == wanted[6] == 1 != wanted[4] and top[4] < 1 and transform.label == "smoothing"
+    module = planted.build().get_submodule(layer)
+    x = torch.randn((2, 64, 4, 4) if layer == "by_pixel" else (2, 5, 64))
+    before = module(x)
+    with torch.no_grad():
+        module.weight.copy_(transform.to_weight(module.weight))
+        torch.testing.assert_close(module(transform(x)), before, rtol=1e-4, atol=1e-4)

@@ -9,6 +9,11 @@ import pytest
 
 pytest.importorskip("gradio")
 
+import gradio as gr
+import torch
+from diffusers import DDIMScheduler
+
+import quant
 from lab.app.compare import page, sensitivity
 from lab.errors import InputError
 from lab.files import write_npz
@@ -34,6 +39,16 @@ def test_a_pair_of_pictures_is_named_by_what_they_were_drawn_for(tmp_path: Path)
     shown = page._pair(str(archive), "rtn-w4a4 (simulated)", 9, ["class 7", "class 207"])  # the last of two
     assert shown[0] == "Picture 2: class 207"
     assert shown[1].label == "Left: full precision. Right: rtn-w4a4 (simulated)"
+
+
+def test_sliders_follow_a_recording(tmp_path: Path) -> None:
+    model = torch.nn.Conv2d(1, 1, 1)
+    model.forward = lambda x, timestep: x  # type: ignore[method-assign]
+    quant.record(model, DDIMScheduler(), None, tmp_path / "rec", n_steps=60, n_samples=1, shape=(1, 2, 2))
+    steps, guidance = page.sampled_as(str(tmp_path / "rec"))
+    assert (steps.value, steps.maximum, guidance.value) == (60, 60, 1)
+    for other in ("", str(tmp_path)):
+        assert page.sampled_as(other) == [gr.skip()] * 2
 
 
 def test_the_same_question_goes_on_in_the_same_file() -> None:

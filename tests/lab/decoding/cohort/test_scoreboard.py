@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.decoding.cohort.scoreboard import RIVAL, SINGLE, STAGE_1, Scoreboard
+from lab.decoding.cohort.scoreboard import CONTRASTS, RIVAL, SINGLE, STAGE_1, Scoreboard
 
 N = 40
 
@@ -56,3 +56,10 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     before.pictures["cohort", RIVAL] = np.full((2, 4, 4, 3), 9, np.uint8)
     before.save()  # a picture in another's place is written as it is now
     assert (Scoreboard.open(file).pictures["cohort", RIVAL] == 9).all()
+
+
+def test_a_contrast_is_its_first_word_less_its_second() -> None:
+    for label, ours, theirs in CONTRASTS:
+        first, second = label.split(" above ")
+        word = theirs[1].split(" (")[0].split(", ")[-1].replace("no external pictures", "none")
+        assert word in second and word not in first and ours != theirs, label

@@ -25,6 +25,9 @@ def test_lines_points_and_words(theme: str) -> None:
     assert labels == ["full precision, 29.8 MB", "ridge to pixels", "recipe-0", "recipe-1", "recipe-2"]
     flat = [line for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2]
     assert {line.get_ydata()[0] for line in flat} == {0.86, 0.79}
+    bars = [line for line in ax.lines if list(line.get_ydata()) == [0.78, 0.85]]
+    assert [line.get_xdata()[0] for line in bars] == [4, 5, 6]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("size of the decoder's tensors, MB", "PixCorr")
     assert "simulated" in plate.caption and "recipe-1: 5.00 MB, 0.805" in plate.alt
 
 

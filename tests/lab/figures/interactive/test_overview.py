@@ -29,6 +29,10 @@ def test_the_figure_marks_it_by_another_sign_and_keeps_all_on_a_logarithmic_axis
     assert signs == {"largest magnitude": "circle", "stands out": "triangle-up"}
     (out,) = (trace for trace in checked.data if trace.name == "stands out")
     assert list(out.text) == ["c&lt;"] and checked.layout.yaxis.title.text == "largest magnitude, log"
+    places = {t.name: (list(t.x), list(t.y)) for t in figure.data}
+    assert places["stands out"] == ([3], [12.0]), "counted from 1"
+    assert places["largest magnitude"] == ([1, 2, 4], [1.0, 2.0, None])
+    assert places[None] == ([1, 4], [3.0, 3.0]), "twice the median"
     low, high = checked.layout.yaxis.range
     assert 10**low < 0.5 and 10**high > 12 and np.isfinite([low, high]).all()
     go.Figure(layer_overview(["a"], [0.0], 3, "drift", "nothing").to_plotly_json())

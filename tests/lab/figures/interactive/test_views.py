@@ -37,6 +37,39 @@ def test_plotly_finds_nothing_wrong_and_every_axis_has_its_name(name: str) -> No
     assert len(checked.data) == len(figure.data) and all(trace.type for trace in checked.data)
 
 
+def test_what_is_drawn_is_what_was_given() -> None:
+    values = np.array([[1.0, 2.0, 3.0], [4.0, 50.0, 6.0]])
+    heat, marks = (figure := draw.channel_timestep_heat(values, STEPS, "a map", [1])).data
+    assert (
+        heat.y == ("900", "500") and np.array_equal(heat.customdata, values) and heat.z[1][1] == np.log10(50)
+    )
+    assert figure.layout.yaxis.autorange == "reversed" and (marks.x, marks.y) == ((1,), ("900",))
+    assert [float(t) for t in heat.colorbar.ticktext] == pytest.approx(
+        10 ** np.array(heat.colorbar.tickvals), rel=0.01
+    )
+    counts, edges = np.arange(1, 41), np.geomspace(1, 3, 41)
+    bars, grid, cuts = draw.level_bars(counts, edges, np.array([1.0, 2.0]), 1.25, 2.5, "a grid").data
+    heights, sides = np.array(bars.y)[1:-1:2], np.array(bars.x)[::2]
+    assert heights @ np.diff(sides) == pytest.approx(1), "a density"
+    assert [x for x in grid.x if x == x] == [1, 1, 2, 2] and [x for x in cuts.x if x == x] == [
+        1.25,
+        1.25,
+        2.5,
+        2.5,
+    ]
+    traces = draw.range_bands(STEPS, BANDS, "ranges").data
+    spans = [(list(low.y), list(high.y), high.name) for low, high in (traces[:2], traces[2:4])]
+    assert spans == [([0, 1], [4, 5], "all values"), ([1, 2], [3, 4], "central 98 %")]
+    assert list(traces[4].y) == [2, 3]
+    (line,) = draw.error_lines(STEPS, {"rtn": [0, 0.1]}, "errors").data
+    assert line.x == ("900", "500") and line.y == (None, 0.1)
+    limit, point = (figure := draw.roofline([("bf16", 1.0, 2.0, "bf16")], "times")).data
+    assert (list(point.x), list(point.y)) == ([1], [2]) and limit.x == limit.y
+    assert figure.layout.xaxis.title.text.startswith("least") and figure.layout.yaxis.title.text.startswith(
+        "measured"
+    )
+
+
 def test_many_channels_are_joined_and_keep_their_largest() -> None:
     values = np.ones((2, 1000))
     values[0, 777] = 50.0
