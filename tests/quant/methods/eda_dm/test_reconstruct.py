@@ -88,7 +88,7 @@ def test_the_layer_left_out_is_the_last_that_runs(released, order, monkeypatch) 
     monkeypatch.setattr(
         reconstruct,
         "unit_loss",
-        lambda o, t, s, w, order, c: found.append(list(order)) or loss(o, t, s, w, order, c),
+        lambda o, t, s, w, order, *rest: found.append(list(order)) or loss(o, t, s, w, order, *rest),
     )
     config = SHORT.model_copy(update={"iterations": 1, "as_released": released})
     lines = {f"0.{n}": line_of().model_copy(update={"name": f"0.{n}", "shape": (4, 4)}) for n in order}
