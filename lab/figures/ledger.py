@@ -141,10 +141,11 @@ def layer_bytes(
 
 def _row(entry: Mapping[str, Any], formats: Sequence[Any]) -> LayerRow:
     before, shape = float(entry.get("bytes_before") or 0), entry.get("shape") or ()
-    full = int(8 * before / np.prod(shape)) if len(shape) and before else 32
     weight, activation = (_bits(entry.get(side), formats) for side in ("weight", "activation"))
     path = str(entry.get("path") or "")
     quantized = weight is not None or activation is not None
+    stored = before if quantized else float(entry.get("bytes_after") or before)  # a model may be cast later
+    full = int(8 * stored / np.prod(shape)) if len(shape) and stored else 32
     return LayerRow(
         name=str(entry.get("name", "?")),
         kind=str(entry.get("kind", "")),

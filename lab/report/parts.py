@@ -70,7 +70,8 @@ def bit_summary(run: RunData) -> Block | None:
     )
     lines.append(("multiply-adds", ", ".join(f"{bits} {share:.1%}" for bits, share in share_of_macs(rows))))
     if metrics.get("decoder_bytes"):
-        before = sum(r.bytes_before for r in rows) + float(run.ledger.get("bytes_other") or 0)
+        other = run.ledger.get("bytes_other_before") or run.ledger.get("bytes_other") or 0
+        before = sum(r.bytes_before for r in rows) + float(other)
         was = f" (before: {_size(before)})" if before else ""
         lines.append(("decoder", _size(float(metrics["decoder_bytes"])) + was))
     if metrics.get("decoder_mean_weight_bits"):

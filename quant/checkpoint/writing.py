@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quant.checkpoint.architecture import describe
 from quant.checkpoint.header import KEY, Header, LayerParts, digest
-from quant.denoisers.inventory import find_layers
+from quant.denoisers.inventory import find_layers, tensor_bytes
 from quant.errors import InputError
 from quant.io import replacing
 from quant.layers.install import quant_layers, refuse_adapters, state_of
@@ -63,7 +63,8 @@ def export(model: nn.Module, path: str | Path) -> Path:
     ledger: Ledger = state.ledger
     _check_layers(model, ledger)
     tensors = collect(model)
-    ledger.count_stored({name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()})
+    sizes = {name: tensor_bytes(t) for name, t in model.named_parameters(remove_duplicate=False)}
+    ledger.count_stored(sizes, sum(map(tensor_bytes, tensors.values())))
     record = ledger.model_copy(update={"seconds_taken": 0.0, "bytes_header": 0, "cost": {}, "launches": ""})
     parts = {name: _parts(layer) for name, layer in quant_layers(model).items()}
     header = Header(architecture=describe(model), ledger=record.to_dict(), parts=parts)

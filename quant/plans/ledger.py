@@ -71,18 +71,20 @@ class Ledger(Plan):
         cast = 0 if self.bytes_other_before is None else self.bytes_other_before - self.bytes_other
         return super().bytes_before + cast
 
-    def count_stored(self, sizes: Mapping[str, int]) -> None:
+    def count_stored(self, sizes: Mapping[str, int], total: int) -> None:
         """Count what was not quantized as it is stored: casting a model moves everything but codes and parts.
 
         Parameters
         ----------
         sizes : mapping of str to int
-            Bytes of every tensor of a file, by name.
+            Bytes of every parameter, by each of its names.
+        total : int
+            Bytes of all tensors of the file, shared ones once.
         """
         for layer in self.layers:
-            if layer.skipped and layer.bytes_after:  # 0: tied, stored with the other
+            if layer.skipped and layer.bytes_after:  # 0: tied to a layer that has them
                 layer.bytes_after = sizes.get(f"{layer.name}.weight", layer.bytes_after)
-        other = sum(sizes.values()) - sum(layer.bytes_after for layer in self.layers)
+        other = total - sum(layer.bytes_after for layer in self.layers)
         before = self.bytes_other if self.bytes_other_before is None else self.bytes_other_before
         self.bytes_other, self.bytes_other_before = other, None if other == before else before
 

@@ -40,8 +40,11 @@ class Sampler:
                 f"{type(scheduler).__name__}: pass the scheduler it was made with"
             )
         given, recorded = sampling.settings_of(scheduler), known["scheduler_config"]
-        for name in sorted(set(given) & set(recorded)):
-            if given[name] != recorded[name] and not name.startswith("_"):
+        names = [name for name in sorted(set(given) & set(recorded)) if not name.startswith("_")]
+        changed = [name for name in names if given[name] != recorded[name]]
+        if changed:  # some settle settings themselves once they know the number of steps
+            settled = sampling.settled(type(scheduler), recorded, known["n_steps"])
+            for name in (name for name in changed if given[name] != settled.get(name, recorded[name])):
                 raise InputError(
                     f"the recording at {trajectories.path} used {known['scheduler']} with {name} = "
                     f"{recorded[name]!r:.60}, got {given[name]!r:.60}: pass the scheduler it was made with"

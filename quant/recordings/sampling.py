@@ -217,6 +217,15 @@ def settings_of(scheduler: Any) -> dict[str, Any]:
     return found
 
 
+def settled(kind: Any, config: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Return the settings that a scheduler of these has once its times are set: some change them then."""
+    if not hasattr(kind, "from_config"):
+        return {}
+    twin = kind.from_config(config)
+    twin.set_timesteps(steps)
+    return settings_of(twin)
+
+
 def derived_seed(seed: int, key: int, purpose: str) -> int:
     """Derive a seed for one purpose of one sample, unrelated to its neighbours'."""
     return int.from_bytes(

@@ -42,13 +42,16 @@ def hash_digests(digests: list[str]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def begin(folder: Path, settings: dict[str, Any], weights: str) -> list[str]:
+def begin(folder: Path, settings: dict[str, Any], weights: str) -> tuple[list[str], dict[str, Any]]:
     """Claim a folder for these settings and this model (`weights_hash`), or check that it has the same.
 
     Returns
     -------
-    list of str
-        Digests of the shards that a finished recording has; none otherwise.
+    digests : list of str
+        Of the shards that a finished recording has; none otherwise.
+    head : dict
+        Settings and weights for the manifest; an older one that does not state weights goes on without, since
+        nobody knows whose they were.
 
     Raises
     ------
@@ -59,16 +62,18 @@ def begin(folder: Path, settings: dict[str, Any], weights: str) -> list[str]:
         raise InputError(f"{folder} is a file; a recording is a folder: choose another path")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "manifest.json").is_file():
-        write_manifest(folder, {"settings": settings, "weights": weights})
-        return []
+        head = {"settings": settings, "weights": weights}
+        write_manifest(folder, head)
+        return [], head
     manifest = _read_json(folder)
     known = manifest["settings"]
+    asked = {**settings, "scheduler_config": _as_stored(settings["scheduler_config"], known)}
     # recordings that were made before the model's class was stored have none
-    changed = sorted(k for k in settings if settings[k] != known.get(k) and (k != "model" or k in known))
+    changed = sorted(k for k in asked if asked[k] != known.get(k) and (k != "model" or k in known))
     if changed:
         name = changed[0]
         raise InputError(
-            f"{folder} holds a recording with {name} = {known.get(name)!r}, asked for {settings[name]!r}: "
+            f"{folder} holds a recording with {name} = {known.get(name)!r}, asked for {asked[name]!r}: "
             "use another folder, or delete this one"
         )
     if manifest.get("weights", weights) != weights:  # older recordings do not say
@@ -77,7 +82,15 @@ def begin(folder: Path, settings: dict[str, Any], weights: str) -> list[str]:
             "type): use another folder, or delete this one"
         )
     digests = manifest.get("shards")
-    return [str(digest) for digest in digests] if isinstance(digests, list) else []
+    head = {"settings": asked, **({"weights": weights} if "weights" in manifest else {})}
+    return [str(digest) for digest in digests] if isinstance(digests, list) else [], head
+
+
+def _as_stored(config: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Leave out lists of a scheduler that a manifest does not name: older recordings kept none."""
+    stored = known.get("scheduler_config")
+    names = stored if isinstance(stored, dict) else {}
+    return {name: value for name, value in config.items() if name in names or not isinstance(value, list)}
 
 
 def write_manifest(folder: Path, data: dict[str, Any]) -> None:

@@ -150,8 +150,7 @@ def record(
             "state for each sample"
         )
     folder = Path(path)
-    weights = weights_hash(denoiser)
-    known = begin(folder, json.loads(json.dumps(settings)), weights)
+    known, head = begin(folder, json.loads(json.dumps(settings)), weights_hash(denoiser))
     if null_condition is not None:
         null = null_condition.detach().float().cpu().contiguous()
         if not (known and holds(folder / _NULL, "null_condition", null)):
@@ -177,8 +176,7 @@ def record(
         if progress is not None:
             progress(keys[-1] + 1, count, "recording trajectories")
     total = hash_digests(digests)
-    made = {"settings": json.loads(json.dumps(settings)), "weights": weights}
-    write_manifest(folder, {**made, "shards": digests, "hash": total})
+    write_manifest(folder, {**head, "shards": digests, "hash": total})
     return Trajectories.open(folder)
 
 

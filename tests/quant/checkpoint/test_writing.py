@@ -134,6 +134,27 @@ def test_a_ledger_counts_what_is_stored_after_a_cast(tiny, tmp_path) -> None:
     assert "bytes_other_before" not in ledger.to_dict()
 
 
+def test_a_tied_head_is_counted_once_after_a_cast(tmp_path) -> None:
+    """Its weight's first name is the embedding's; the head kept its old bytes, and the rest went below 0."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.emb, self.body, self.head = nn.Embedding(64, 64), nn.Linear(64, 64), nn.Linear(64, 64)
+            self.head.weight = self.emb.weight
+
+        def forward(self, x):
+            return self.head(self.body(self.emb(x)))
+
+    model = Tied()
+    ledger = quant.quantize_(model, "rtn-w4a8", exclude=["head"])
+    file = quant.export(model.half(), tmp_path / "m.safetensors")
+    head = next(line for line in ledger.layers if line.name == "head")
+    biases = 2 * (64 + 64)
+    assert (ledger.bytes_other, head.bytes_after, head.bits) == (biases, 2 * 64 * 64, "W16A16")
+    assert ledger.bytes_file == file.stat().st_size
+
+
 def test_transform_branch_and_tables_travel(tmp_path) -> None:
     """What later methods hang on a layer: smoothing, low rank, per-timestep scales."""
     torch.manual_seed(0)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from safetensors.torch import save_file
 
 import quant
@@ -60,3 +66,23 @@ def test_a_recording_that_sets_out_from_states_is_the_loop_by_hand(tmp_path: Pat
     torch.testing.assert_close(final, x[[3, 1]], rtol=1e-4, atol=1e-4)
     with pytest.raises(quant.InputError, match=r"start has shape \(2, 4, 3, 3\); 5 samples need"):
         quant.record(model, EulerDiscreteScheduler(), CONDITIONS, tmp_path / "b", start=start[:2], **options)
+
+
+def test_a_scheduler_that_settles_its_own_settings_repeats_its_recording(tmp_path: Path) -> None:
+    scheduler, options = DPMSolverSinglestepScheduler(), {"n_steps": 3, "shape": (4, 3, 3), "batch_size": 5}
+    store = quant.record(Affine(), scheduler, CONDITIONS, tmp_path / "a", **options)
+    assert scheduler.config.lower_order_final and not store.settings["scheduler_config"]["lower_order_final"]
+    Sampler(store, scheduler)
+    with pytest.raises(quant.InputError, match="with solver_order = 2, got 1"):
+        Sampler(store, DPMSolverSinglestepScheduler(solver_order=1))
+
+
+def test_recordings_of_before_that_kept_no_lists_go_on(tmp_path: Path) -> None:
+    model, options = Affine(), {"n_steps": 3, "shape": (4, 3, 3), "batch_size": 5}
+    store = quant.record(model, UniPCMultistepScheduler(), CONDITIONS, tmp_path / "a", **options)
+    manifest = tmp_path / "a" / "manifest.json"
+    older = json.loads(manifest.read_text())
+    assert older["settings"]["scheduler_config"].pop("disable_corrector") == []
+    manifest.write_text(json.dumps(older))
+    again = quant.record(model, UniPCMultistepScheduler(), CONDITIONS, tmp_path / "a", **options)
+    assert again.hash == store.hash and json.loads(manifest.read_text()) == older
