@@ -124,9 +124,10 @@ def _files(folder: Path, deep: bool) -> list[Path]:
 
 def _matrix(path: Path, n_trials: int, n_voxels: int | None) -> np.ndarray:
     """Read one matrix, a row a trial; which axis is which is never guessed."""
-    if path.suffix == ".npy":
+    ending = path.suffix.lower()
+    if ending == ".npy":
         found = read_npy(path)
-    elif path.suffix == ".mat":
+    elif ending == ".mat":
         found = read_mat(path, (_NAME,), ())[_NAME]
     else:
         found = _hdf5(path)

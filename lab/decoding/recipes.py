@@ -119,13 +119,17 @@ def decoded(
 
     facts, now = step(f"ledger-{key}", lambda: quantized()[1]), weights_of(config.denoiser)
     which = "full precision" if recipe.content is None else repr(recipe.name)
-    if facts.get("weights") != now:  # recipes would differ in more than their bits
-        before = facts.get("weights", "not written down: of before")
+    if not {"weights", "predictions"} <= set(facts):
+        raise InputError(
+            f"pictures of {which} were drawn by an earlier version, which did not write down through which "
+            "weights: choose another --out; --checkpoints RUN/checkpoints/brainit keeps the run's training"
+        )
+    if facts["weights"] != now:  # recipes would differ in more than their bits
         raise InputError(
             f"pictures of {which} were drawn with other weights of {config.denoiser} or its "
-            f"decoder ({before}, now {now}): put those back, or choose another --out (a new run)"
+            f"decoder ({facts['weights']}, now {now}): put those back, or choose another --out (a new run)"
         )
-    if facts.get("predictions") != seen:
+    if facts["predictions"] != seen:
         raise InputError(
             f"pictures of {which} were decoded from other predictions: the run was trained again since; "
             "choose another --out"

@@ -50,7 +50,7 @@ class FolderLock:
     def _lock(self, handle: int) -> None:
         owner = self._try(handle)
         if owner and self._wait is not None:
-            with self._queue.open("ab") as queue:
+            with self._queue.open("a+b") as queue:  # NFS shares a lock only of what is open for reading
                 fcntl.flock(queue, fcntl.LOCK_SH)  # all that wait share it: see `awaited`
                 self._wait(0, 1, f"waiting for process {owner}, which is at the same work")
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -77,7 +77,7 @@ class FolderLock:
         with self._queue.open("ab") as queue:
             try:
                 fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except (BlockingIOError, PermissionError):  # EWOULDBLOCK, or EACCES as in `_try`
                 return True
         return False
 

@@ -135,10 +135,14 @@ def _check(settings: Settings) -> dict[str, Any]:
     if claimed.is_file():
         there = json.loads(claimed.read_text(encoding="utf-8"))
         if there.get("version") == VERSION and there.get("weights") != facts["weights"]:
-            which = there.get("weights") or "not written down: a study of before"
+            if "weights" not in there:
+                raise InputError(
+                    f"{settings.out} holds a study of an earlier version, which did not write down its "
+                    "weights: give another --out"
+                )
             raise InputError(
                 f"{settings.out} holds a study through other weights of {', '.join(_THROUGH)} "
-                f"({which}; now {facts['weights']}): put those back, or give another --out"
+                f"({there['weights']}; now {facts['weights']}): put those back, or give another --out"
             )
         if there != json.loads(json.dumps(facts)):
             raise InputError(

@@ -48,6 +48,20 @@ class Result(contract.Result):
         return {"captions": self.captions}
 
 
+def names(settings: Settings) -> None:
+    """Refuse a folder that is not there, and a file in the way; needs no torch."""
+    if not settings.folder.is_dir():
+        raise MissingDataError(f"no run folder at {settings.folder}: the path does not exist; check it")
+    if settings.out is not None and settings.out.is_file():
+        raise InputError(f"--out {settings.out} is a file; give a folder")
+
+
+def check(settings: Settings) -> None:
+    """Refuse what is no finished run, and layers that were not looked at; draws nothing."""
+    names(settings)
+    figures_of(settings.folder, settings.layers)
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Draw every figure of a run.
 
@@ -61,22 +75,21 @@ def run(settings: Settings, context: Context) -> Result:
     from lab.figures.paper import for_paper
     from lab.files import replacing, write_text
 
+    names(settings)
     drawn = figures_of(settings.folder, settings.layers)
     out = settings.out or settings.folder / "paper"
-    if out.is_file():
-        raise InputError(f"--out {out} is a file; give a folder")
     out.mkdir(parents=True, exist_ok=True)
-    names, captions = [], []
+    written, captions = [], []
     for done, (name, draw) in enumerate(drawn.items()):
         context.progress(done, len(drawn), "drawing")
         plate, file = draw(), out / f"{name}.{settings.kind}"
         with replacing(file) as temporary:
             temporary.write_bytes(for_paper(plate, settings.kind, settings.width, settings.points))
-        names.append(str(file))
+        written.append(str(file))
         captions.append(f"{file.name}: {plate.caption}\n")
     write_text(out / _CAPTIONS, "\n".join(captions))
     context.progress(len(drawn), len(drawn), "drawing")
-    return Result(files_written=names, captions=str(out / _CAPTIONS))
+    return Result(files_written=written, captions=str(out / _CAPTIONS))
 
 
 def figures_of(folder: Path, layers: str = "") -> dict[str, Callable[[], Plate]]:
@@ -84,8 +97,6 @@ def figures_of(folder: Path, layers: str = "") -> dict[str, Callable[[], Plate]]
     from lab.compare.results import RESULTS
     from lab.report.compare import figures
 
-    if not folder.is_dir():
-        raise MissingDataError(f"no run folder at {folder}: the path does not exist; check it")
     if (folder / "observation").is_dir():
         return _of_inspection(folder, layers)
     if not (folder / RESULTS).is_file():

@@ -27,6 +27,9 @@ class Settings(OfModel):
     calibrate, 30 in 100 train, the rest are for measuring. Shipped denoisers record themselves.
     """
 
+    model: str = setting(
+        ..., "folder of a diffusers model or pipeline, safetensors file, or a hub name", argument=True
+    )
     out: Path = setting(..., "folder; the same command goes on in it after a stop", short="-o")
     scheduler: str = setting(
         "",
@@ -78,6 +81,25 @@ class Result(contract.Result):
         return as_command("inspect", given)
 
 
+def names(settings: Settings) -> None:
+    """Refuse a shipped or an unknown model, and a folder of something else; needs no torch."""
+    from lab import zoo
+    from lab.models.opening import model_files
+    from lab.models.preflight import check_loose_folder
+
+    if settings.model in zoo.names():
+        raise InputError(
+            f"{settings.model!r} is shipped: commands record it themselves; leave --recording away there"
+        )
+    model_files(settings.model, settings.part)
+    check_loose_folder(settings.out)
+    there = sorted(p.name for p in settings.out.glob("[!.]*")) if settings.out.is_dir() else []
+    if there and "manifest.json" not in there:
+        raise InputError(
+            f"{settings.out} holds other files ({there[0]}) and no recording; choose another --out"
+        )
+
+
 def run(settings: Settings, context: Context) -> Result:
     """Sample the model and keep every input that it saw.
 
@@ -119,17 +141,10 @@ def dry_run(settings: Settings) -> Foreseen:
 
 def _check(settings: Settings) -> tuple[str, nn.Module, Any, dict[str, Tensor | None], str]:
     """Refuse what cannot work; return device, model, scheduler, conditions and what these are."""
-    from lab import zoo
-    from lab.models.opening import model_files, open_model
+    from lab.models.opening import open_model
     from quant.denoisers.fits import check_arguments
 
-    if settings.model in zoo.names():
-        raise InputError(
-            f"{settings.model!r} is shipped: commands record it themselves; leave --recording away there"
-        )
-    model_files(settings.model, settings.part)  # before the wait for diffusers
-    if settings.out.is_file():
-        raise InputError(f"--out {settings.out} is a file; give a folder")
+    names(settings)
     device = choose_device(settings.device)
     scheduler = open_scheduler(settings.model, settings.scheduler)
     model = open_model(settings.model, settings.part)
@@ -167,8 +182,8 @@ def open_scheduler(model: str, name: str) -> Any:
         folder = next((p for p in places if (p / _CONFIG).is_file()), None)
         if folder is None:
             raise MissingDataError(
-                f"{model} lies in no pipeline, so its scheduler is not known: give --scheduler, the "
-                "one it was trained for, as DDIMScheduler or a folder with a scheduler_config.json"
+                f"no scheduler lies in or beside {model} (a hub's is not fetched): give --scheduler, the one "
+                "it was trained for, as DDIMScheduler or a folder with a scheduler_config.json"
             )
         name = str(folder)
     if (file := Path(name) / _CONFIG).is_file():

@@ -24,6 +24,7 @@ def _hdf5(path: Path, betas: np.ndarray) -> None:
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], object]] = {
     "npy": lambda path, betas: np.save(path.with_suffix(".npy"), betas),
+    "NPY": lambda path, betas: np.save(path.with_suffix(".NPY").open("wb"), betas),
     "h5": _hdf5,
     "mat": lambda path, betas: scipy.io.savemat(path.with_suffix(".mat"), {"betas": betas}),
     "mat 7.3": lambda path, betas: write_hdf5(path.with_suffix(".mat"), {"betas": betas.astype(float)}),

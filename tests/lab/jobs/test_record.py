@@ -55,6 +55,16 @@ def test_a_pipelines_own_scheduler_is_taken_and_the_next_step_is_a_command(
     assert quant.Trajectories.open(tmp_path / "s").settings["scheduler"] == "DDIMScheduler"
 
 
+def test_a_folder_of_something_else_is_left_alone(home: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    for more in ((), ("--dry-run",)):
+        assert record(home, "pipe", tmp_path, *more) == 2
+        assert "holds other files (results.json) and no recording" in capsys.readouterr().err
+        assert run(["figures", str(tmp_path / "nowhere"), *more]) == 4
+        assert "no run folder at" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
 def test_a_comparison_samples_as_the_recording_did(home: Path, tmp_path: Path, capsys: Capture) -> None:
     assert record(home, "dit", tmp_path / "r", "--scheduler", "DDIMScheduler", "--guidance", "2.5") == 0
     store = quant.Trajectories.open(tmp_path / "r")
