@@ -37,6 +37,7 @@ def for_paper(plate: Plate, kind: Kind = "pdf", width: float = 3.4, points: floa
     points : float
         Size of all text.
     """
+    # our own bytes; a deep copy loses what legends and panels hold of their figure
     figure: Figure = pickle.loads(pickle.dumps(plate.figure))
     wide, high = figure.get_size_inches()
     width *= 2 if _columns(figure) > 2 else 1
