@@ -19,7 +19,8 @@ from torch import Tensor
 from benchmarks import faults
 from benchmarks.files import write_csv
 from brainit.metrics import tensors
-from lab.compare.about import commit, hardware
+from kernels.checkout import commit
+from lab.compare.about import hardware
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.measuring import (
     Measured,

@@ -26,7 +26,7 @@ from benchmarks.markdown import table
 from benchmarks.whole_engines import prepare_native_, settle, tensor_bytes, to_float8_, to_native_
 from benchmarks.whole_fusing import fused, group_norm
 from benchmarks.whole_launches import THREADS, gpu_times, only_built
-from lab.compare.about import commit
+from kernels.checkout import commit
 from lab.errors import HardwareError, show
 from lab.files import write_text
 from quant.layers.native.producers import wire_

@@ -94,7 +94,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: str) -> str:
 
 def main() -> None:
     """Measure all variants, several at once."""
-    from lab.compare.about import commit, hardware
+    from kernels.checkout import commit
+    from lab.compare.about import hardware
     from lab.zoo.recordings import zoo_recording
 
     parser = arguments(__doc__.splitlines()[0])

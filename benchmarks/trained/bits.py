@@ -24,7 +24,8 @@ from benchmarks.files import read_csv, write_csv
 from benchmarks.markdown import table
 from benchmarks.trained.bits_figure import over_bits
 from benchmarks.trained.parallel import side_by_side
-from lab.compare.about import commit, hardware
+from kernels.checkout import commit
+from lab.compare.about import hardware
 from lab.decoding.bits import COLUMNS as MEASURED
 from lab.decoding.bits import FULL_PRECISION, MEAN, OTHER_NOISE, RIDGE
 from lab.files import replacing, write_text

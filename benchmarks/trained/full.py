@@ -183,7 +183,8 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Quantize what is not there yet, several at once."""
-    from lab.compare.about import commit, hardware
+    from kernels.checkout import commit
+    from lab.compare.about import hardware
     from lab.zoo.recordings import zoo_recording
 
     parser = arguments(__doc__.splitlines()[0])

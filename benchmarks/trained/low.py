@@ -229,7 +229,8 @@ def write(
 
 def main() -> None:
     """Measure variants on runs, and write."""
-    from lab.compare.about import commit, hardware
+    from kernels.checkout import commit
+    from lab.compare.about import hardware
 
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+")

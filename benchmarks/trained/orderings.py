@@ -163,7 +163,7 @@ def main() -> None:
     import torch
 
     import quant
-    from lab.compare.about import commit
+    from kernels.checkout import commit
     from lab.zoo.recordings import zoo_recording
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

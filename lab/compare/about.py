@@ -13,8 +13,6 @@ from lab.compare.bench import Bench
 from lab.compare.cost import BIT_OPS_RULE
 from quant.about import versions
 
-__all__ = ["about", "commit", "hardware"]
-
 
 def about(bench: Bench, command: str, device: str) -> dict[str, Any]:
     """Say where and how a comparison was made."""

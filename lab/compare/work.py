@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import quant
-from lab.compare.about import commit, hardware
+from kernels.checkout import commit
+from lab.compare.about import hardware
 from lab.compare.bench import Bench, PanelSettings, open_bench
 from lab.compare.cost import PeakMemory, costs, full_costs
 from lab.compare.measuring import Measured, Reference, measure, measure_null, reference

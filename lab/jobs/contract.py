@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -20,9 +20,6 @@ from lab.previews import Preview as Preview
 from lab.previews import Watcher, unseen
 from lab.progress import Progress, silent
 from lab.stopped import Cancelled as Cancelled
-
-if TYPE_CHECKING:
-    pass
 
 
 class Settings(BaseModel):

@@ -160,7 +160,7 @@ def _measure(settings: Settings, facts: dict[str, Any], context: Context) -> dic
 
     from brainit.io import fingerprint
     from brainit.processes import Processes
-    from lab.compare.about import commit
+    from kernels.checkout import commit
     from lab.decoding.cohort import Size, crew
     from lab.decoding.cohort.ground import lay
     from lab.decoding.cohort.scoreboard import Scoreboard
