@@ -41,9 +41,9 @@ class Reconstruct(JobForm):
         super().__init__("brain decode", {**out, **given}, names)
 
     def show(self, result: Any) -> list[Any]:
-        """Return the leak check and whose voxels they are, the picture sheet, the scores."""
-        *_, last = result.tables()
+        """Return the leak check, whose voxels they are and what is odd about them, the sheet, the scores."""
+        _, *lines = result.tables()
         rows = w.Label("rows: " + ", ".join(result.shown))
         sheet = w.Image(value=Path(result.sheet).read_bytes(), format="png", width=480)
-        words = Words(table([{"": row["text"]} for row in last.rows]))
+        words = Words(table([{"": row["text"]} for said in lines for row in said.rows]))
         return [words, rows, sheet, Words(table(result.rows))]

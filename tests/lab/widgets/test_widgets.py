@@ -180,3 +180,18 @@ def test_a_model_of_ones_own_comes_with_its_recording(tmp_path: Path) -> None:
     assert "own" in widgets.inspect(**given).source.value
     asked = widgets.compare(**given, recipes=("rtn-w8a8",)).settings()
     assert (asked.steps, asked.guidance, asked.recording) == (3, 1.0, tmp_path / "rec")
+
+
+def test_a_decoded_trial_says_its_leak_check_and_what_is_odd(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from lab.jobs.brain import decode
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "sheet.png")
+    found = decode.Result(
+        rows=[], shown=["stimulus"], leak_line="leak check: 0 of 4", simulated_subject=True,
+        arithmetic="W4A4", regions=[], sheet=str(tmp_path / "sheet.png"), archive="",
+        warnings=("3 voxels never change",),
+    )  # fmt: skip
+    words = widgets.reconstruct("nowhere").show(found)[0].value
+    assert "simulated subject" in words and "leak check: 0 of 4" in words and "3 voxels never change" in words
